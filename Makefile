@@ -1,0 +1,58 @@
+# make demo   set up, then complete and score the demo prompts on a local Ray: about a minute once installed
+# make test   set up, then every check and every test: what .ci/run calls
+# make check  ruff, mypy, import contracts          make fix    what ruff can repair by itself
+# make lock   resolve pyproject.toml again into the two lock files
+#
+# Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv. Another interpreter: make PYTHON=python3.12 demo
+# On a machine with NVIDIA GPUs: make LOCK=requirements-cuda12.lock demo
+
+PYTHON ?= python3
+LOCK ?= requirements.lock
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
+SOURCES := pipeline actors jobs tests
+UV_VERSION := 0.13.8
+
+.PHONY: demo test check fix lock setup clean
+.DEFAULT_GOAL := demo
+
+demo: setup
+	$(BIN)/python jobs/demo/run.py
+
+test: check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fix: setup
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+setup: $(INSTALLED)
+
+# Redone only when the lock file changes. The .pth line makes the packages of this checkout importable from any script and
+# any folder; it is relative to site-packages, so that a checkout may be moved or mounted elsewhere together with its .venv.
+$(INSTALLED): $(LOCK)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("python 3.11 or newer is needed, but %s is %s; name another one, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)" % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(LOCK)
+	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "grok_batch.pth").write_text("../../../..\n")'
+	@touch $@
+
+# uv resolves for every platform and Python at once, which pip cannot; it is a tool of this target only, so it gets its own folder.
+COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	pyproject.toml --custom-compile-command "make lock"
+
+lock:
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
+	$(COMPILE) --extra dev -o requirements.lock
+	$(COMPILE) --extra cuda12 -o requirements-cuda12.lock
+
+clean:
+	rm -rf $(VENV) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
