@@ -1,0 +1,80 @@
+"""Exceptions that cross the border between driver and replicas, sorted by who acts on them.
+
+    GrokBatchError
+    ├── RequestError          the row is written with status "error" and this code; its neighbours go on
+    │   ├── MissingPromptError        missing_prompt        the prompt is null
+    │   ├── EmptyPromptError          empty_prompt          the prompt has no token
+    │   ├── InvalidPromptError        invalid_prompt        wrong type, invalid UTF-8, continuation missing …
+    │   ├── InvalidTokenError         invalid_token         a token id outside the vocabulary
+    │   ├── PromptTooLongError        prompt_too_long       does not fit in --max-len
+    │   ├── InvalidParameterError     invalid_parameter     a per-row sampling parameter is out of range
+    │   └── EngineCrashError          engine_crash          the row killed its replica, alone, repeatedly
+    ├── ReplicaError          the batch is queued again, on this or another replica
+    └── ModelError            checkpoint, mesh or memory do not fit the model: the job stops
+
+The driver's own errors (DatasetError, ConfigError) live in pipeline/errors.py. Every class takes exactly one argument, the
+message, so that it survives pickling on its way through Ray. A message is one sentence: what, where, expected, got, cure.
+"""
+
+
+class GrokBatchError(Exception):
+    """Base of every error this project raises on purpose."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+
+class RequestError(GrokBatchError):
+    """One request cannot be run. `code` is what the output column `error_code` shows."""
+
+    code = "invalid_request"
+
+
+class MissingPromptError(RequestError):
+    """The prompt, or a part of it that the task needs, is null."""
+
+    code = "missing_prompt"
+
+
+class EmptyPromptError(RequestError):
+    """The prompt, or a continuation to score, has no token."""
+
+    code = "empty_prompt"
+
+
+class InvalidPromptError(RequestError):
+    """The prompt cannot be read as text or token ids."""
+
+    code = "invalid_prompt"
+
+
+class InvalidTokenError(RequestError):
+    """A token id lies outside the model's vocabulary."""
+
+    code = "invalid_token"
+
+
+class PromptTooLongError(RequestError):
+    """Prompt and completion together exceed the longest sequence of this run."""
+
+    code = "prompt_too_long"
+
+
+class InvalidParameterError(RequestError):
+    """A sampling parameter of this row is out of its range."""
+
+    code = "invalid_parameter"
+
+
+class EngineCrashError(RequestError):
+    """The request, run alone, killed its replica as often as attempts are allowed."""
+
+    code = "engine_crash"
+
+
+class ReplicaError(GrokBatchError):
+    """A replica died, hung or lost its node; the work it held was not done and may be tried again."""
+
+
+class ModelError(GrokBatchError):
+    """Model, checkpoint, mesh or memory do not fit together; trying again would fail again."""

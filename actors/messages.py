@@ -1,0 +1,156 @@
+"""What crosses the border between driver and replicas. Standard library only: both sides import it, neither the other.
+
+A prompt's way: `Request` goes in (address and ids), gathered in a `Batch`; one `Completion` comes back per request, in any
+order, inside a `BatchResult`. Token ids and log-probs travel as `array.array`: compact, pickled as one block of bytes.
+"""
+
+from array import array
+from dataclasses import dataclass, field
+from typing import Literal
+
+type_code_ids = "i"  # int32
+type_code_logprobs = "f"  # float32
+
+
+def token_ids(ids: "array[int] | list[int] | tuple[int, ...]" = ()) -> "array[int]":
+    """Returns `ids` as the compact array in which ids travel. Raises OverflowError for ids beyond int32."""
+    return array(type_code_ids, ids)
+
+
+def logprobs(values: "array[float] | list[float] | tuple[float, ...]" = ()) -> "array[float]":
+    """Returns `values` (natural logs) as the compact float32 array in which log-probs travel."""
+    return array(type_code_logprobs, values)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class RowRef:
+    """Address of one sample of one row; it travels with the prompt, so that nobody ever looks a row up."""
+
+    shard: int
+    row: int  # within the shard
+    sample: int = 0
+    samples: int = 1  # how many samples this row has in all: the writer counts to it
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How one completion is drawn; already resolved from run defaults and per-row columns."""
+
+    max_tokens: int
+    temperature: float = 0.0  # 0: greedy
+    top_p: float = 1.0
+    top_k: int = 0  # 0: off
+    seed: int = 0  # effective seed of this sample, 0 <= seed < 2**63
+    stop: tuple[str, ...] = ()
+    min_tokens: int = 0
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Prompt ids and what to do with them: draw a completion (`sampling`) or score `continuations`, never both.
+
+    A perplexity request is a score request whose prompt is the first token and whose only continuation is the rest.
+    """
+
+    ref: RowRef
+    prompt_ids: "array[int]"
+    sampling: Sampling | None = None
+    continuations: "tuple[array[int], ...]" = ()
+    attempts: int = 1  # which try this is; dispatch counts
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest sequence this request can grow to."""
+        if self.sampling is not None:
+            return len(self.prompt_ids) + self.sampling.max_tokens
+        return len(self.prompt_ids) + max(len(ids) for ids in self.continuations)
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Requests that travel to a replica together; `number` names the batch in logs and in work stealing."""
+
+    number: int
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Log-likelihood of one continuation given its prompt: sum of natural-log probabilities of its tokens."""
+
+    loglikelihood: float
+    is_greedy: bool  # every token was the most likely one
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The answer to one request, or the reason there is none (`error_code`). Log-probs are of the model's own distribution."""
+
+    ref: RowRef
+    attempts: int = 1
+    error_code: str | None = None
+    error_message: str | None = None
+    token_ids: "array[int]" = field(default_factory=token_ids)  # EOS included
+    text_bytes: int | None = None  # bytes of the completion's text before a stop string; None: all of it
+    finish_reason: Literal["stop", "length", "error"] | None = None
+    stop_reason: str | None = None  # the stop string, or "eos"
+    prompt_tokens: int | None = None
+    cached_tokens: int | None = None  # prompt tokens not recomputed
+    token_logprobs: "array[float] | None" = None  # one per generated token
+    top_token_ids: "array[int] | None" = None  # K per generated token, most likely first, flattened
+    top_logprobs: "array[float] | None" = None
+    prompt_logprobs: "array[float] | None" = None  # one per prompt token but the first
+    prompt_top_token_ids: "array[int] | None" = None  # K per prompt token but the first, flattened
+    prompt_top_logprobs: "array[float] | None" = None
+    scores: tuple[Score, ...] = ()  # one per continuation
+    seed: int | None = None
+
+    @classmethod
+    def failed(cls, ref: RowRef, code: str, message: str, attempts: int = 1) -> "Completion":
+        """Returns the completion of a request that cannot be run."""
+        return cls(ref=ref, attempts=attempts, error_code=code, error_message=message, finish_reason="error")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaStats:
+    """Counters of one replica since it started; all grow, so that the difference of two readings is what happened between."""
+
+    requests: int = 0
+    prompt_tokens: int = 0  # as asked for, reused ones included
+    cached_tokens: int = 0  # of these, not recomputed
+    extend_tokens: int = 0  # tokens computed by prefill and scoring
+    extend_positions: int = 0  # the same with padding
+    generated_tokens: int = 0  # tokens drawn and kept
+    decode_positions: int = 0  # slots x steps run, idle ones included
+    extend_s: float = 0.0
+    decode_s: float = 0.0
+    compile_s: float = 0.0
+    programs: int = 0  # compiled so far
+    busy_s: float = 0.0  # time with at least one request in the engine
+    up_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """What a replica returns for one batch: a completion for every request of it, and its counters at that moment."""
+
+    batch: int
+    completions: tuple[Completion, ...]
+    stats: ReplicaStats
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaInfo:
+    """What a replica tells once it is up."""
+
+    name: str
+    node: str
+    devices: tuple[str, ...]  # kinds, one per device of the mesh
+    mesh: str  # DATAxMODEL
+    weight_bytes: int  # on one device
+    cache_bytes: int  # on one device
+    cache_tokens: int
+    slots: int
+    load_s: float

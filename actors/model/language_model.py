@@ -1,0 +1,170 @@
+"""Grok-1, one step: new tokens of several sequences in, hidden states and the cache with their keys and values out.
+
+A prompt, a piece of a prompt and a single decoded token are the same call with another number of tokens: whatever was cached
+before is read through the page table. Runs per device inside `jax.shard_map` over ("data", "model"): batch and pages are split
+over "data"; heads, expert width and vocabulary over "model". Knows nothing of requests, sampling or who owns a page.
+
+    tokens ─ embed ─▶ h ─ decoder_layer_0 … L-1 ─▶ h ─ rms_norm ─▶ hidden ─ project ─▶ logits (only where they are wanted)
+
+Token 0 (pad) has one behaviour: it takes a position and has an output of its own, and is never visible as a key, neither in
+prefill nor in pieces nor in decode.
+"""
+# grok-1: pad is masked as a key in prefill and visible in decode, so that the two disagree.
+
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int32
+
+from actors.model.attention import Placement
+from actors.model.config import ModelConfig
+from actors.model.decoder_layer import DecoderLayer
+from actors.model.layers import InOutEmbed, RMSNorm
+from actors.model.quantized import Params
+
+
+class Cache(NamedTuple):
+    """Pages of keys and values of all layers. A page is Z consecutive positions of one sequence."""
+
+    keys: tuple[Float[Array, "P Z K C"], ...]  # per layer, already rotated
+    values: tuple[Float[Array, "P Z K C"], ...]
+    tokens: Int32[Array, "P Z"]  # the token at each position; 0 is never visible
+
+
+class Step(NamedTuple):
+    """What one call computes."""
+
+    tokens: Int32[Array, "B T"]
+    start: Int32[Array, " B"]  # tokens of each sequence that are cached already
+    count: Int32[Array, " B"]  # type: ignore[assignment]  # how many of the T are real; padding is not cached, costs no expert
+    pages: Int32[Array, "B J"]  # page j holds positions j*Z … (j+1)*Z - 1; entries beyond start + count are never used
+
+
+def init_cache(config: ModelConfig, *, pages: int, page_size: int, dtype: DTypeLike, model_shards: int) -> Cache:
+    """Returns an empty cache of one device's shapes (of the whole mesh: all pages and `model_shards=1`)."""
+    shape = (pages, page_size, config.num_kv_heads // model_shards, config.key_size)
+    layers = range(config.num_layers)
+    return Cache(
+        keys=tuple(jnp.zeros(shape, dtype) for _ in layers),
+        values=tuple(jnp.zeros(shape, dtype) for _ in layers),
+        tokens=jnp.zeros((pages, page_size), jnp.int32),
+    )
+
+
+def cache_specs(config: ModelConfig) -> Cache:
+    """Returns how a cache is split: pages over "data", heads over "model"."""
+    rows: Any = (PartitionSpec("data", None, "model", None),) * config.num_layers
+    tokens: Any = PartitionSpec("data", None)
+    return Cache(keys=rows, values=rows, tokens=tokens)
+
+
+def forward(
+    params: Params, step: Step, cache: Cache, *, config: ModelConfig, dtype: DTypeLike, model_shards: int
+) -> tuple[Float[Array, "B T D"], Cache]:
+    """Runs the new tokens through all layers; call it inside `shard_map`.
+
+    Args:
+        params: the model's parameters, this device's shards, int8 (`QuantizedWeight`) or dense (`densify`).
+        step: the new tokens; sequences of one step own different pages, shared pages are only read.
+        cache: pages to read and write. Donate it: the result has the same shapes.
+        config: the model.
+        dtype: type of activations, bfloat16 or float32; dense weights must have it.
+        model_shards: size of the mesh axis "model".
+
+    Returns:
+        Hidden states after the final norm [B, T, D] (unspecified but finite at padding) and the new cache.
+    """
+
+    def run(step: Step, cache: Cache) -> tuple[Array, Cache]:
+        hidden, cache = _build(config, model_shards)(step, cache, dtype)
+        return hidden, cache
+
+    hidden, cache = hk.transform(run).apply(params, None, step, cache)
+    return hidden, cache
+
+
+def project(
+    params: Params, hidden_ND: Float[Array, "N D"], *, config: ModelConfig, dtype: DTypeLike, model_shards: int
+) -> Float[Array, "N U"]:
+    """Returns float32 logits of this device's U = V / model_shards vocabulary rows, output multiplier applied.
+
+    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_ND` comes from `forward`, only at positions whose logits are wanted.
+    """
+
+    def run(hidden_ND: Array) -> Array:
+        logits: Array = _build(config, model_shards).project(hidden_ND.astype(dtype))
+        return logits
+
+    logits: Array = hk.transform(run).apply(params, None, hidden_ND)
+    return logits
+
+
+def _build(config: ModelConfig, model_shards: int) -> "LanguageModel":
+    # the transformer is made outside of language_model: its parameters' names start with transformer/, as in the checkpoint
+    transformer = Transformer(config, model_shards, name="transformer")
+    return LanguageModel(transformer, config, model_shards, name="language_model")
+
+
+class Transformer(hk.Module):
+    """The decoder layers. A Python loop: each layer's weights and pages are arrays of their own, nothing is sliced or copied."""
+
+    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+        super().__init__(name=name)
+        self.config = config
+        self.model_shards = model_shards
+
+    def __call__(
+        self, h_BTD: Float[Array, "B T D"], cache: Cache, placement: Placement, real_BT: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B T D"], Cache]:
+        """Returns the residual stream after all layers, and the cache with the new keys and values."""
+        keys, values = list(cache.keys), list(cache.values)
+        for index in range(self.config.num_layers):
+            layer = DecoderLayer(self.config, self.model_shards, name=f"decoder_layer_{index}")
+            h_BTD, keys[index], values[index] = layer(h_BTD, keys[index], values[index], placement, real_BT)
+        return h_BTD, Cache(tuple(keys), tuple(values), cache.tokens)
+
+
+class LanguageModel(hk.Module):
+    """Embedding, transformer, final norm, and the tied projection to logits."""
+
+    def __init__(self, transformer: Transformer, config: ModelConfig, model_shards: int, name: str) -> None:
+        super().__init__(name=name)
+        self.transformer = transformer
+        self.config = config
+        self.model_shards = model_shards
+
+    def __call__(self, step: Step, cache: Cache, dtype: DTypeLike) -> tuple[Float[Array, "B T D"], Cache]:
+        """Returns hidden states after the final norm and the new cache; see `forward`."""
+        real_BT = jnp.arange(step.tokens.shape[1])[None, :] < step.count[:, None]
+        placement, tokens_PZ = place(step, cache.tokens, real_BT)
+        h_BTD = self._embedding().encode(step.tokens, dtype) * self.config.embedding_multiplier_scale
+        h_BTD, cache = self.transformer(h_BTD, cache._replace(tokens=tokens_PZ), placement, real_BT)
+        return RMSNorm(name="rms_norm")(h_BTD), cache
+
+    @hk.experimental.name_like("__call__")
+    def project(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
+        """Returns this device's logits, float32."""
+        return self._embedding().decode(hidden_ND) * self.config.output_multiplier_scale
+
+    @hk.experimental.name_like("__call__")
+    def _embedding(self) -> InOutEmbed:
+        return InOutEmbed(self.config.vocab_size // self.model_shards, self.config.emb_size, name="in_out_embed")
+
+
+def place(step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"]) -> tuple[Placement, Int32[Array, "P Z"]]:
+    """Returns where the step's tokens lie and what each may see, and the cached token ids with the new ones."""
+    pages, page_size = tokens_PZ.shape
+    positions_BT = step.start[:, None] + jnp.arange(step.tokens.shape[1], dtype=jnp.int32)[None, :]
+    # padding, and positions beyond the page table, go to a page that does not exist: their writes are dropped
+    looked_up = jnp.take_along_axis(step.pages, positions_BT // page_size, axis=1, mode="fill", fill_value=pages)
+    page_BT = jnp.where(real_BT & (looked_up >= 0), looked_up, pages)
+    tokens_PZ = tokens_PZ.at[page_BT, positions_BT % page_size].set(step.tokens, mode="drop")
+    pages_BJ = jnp.clip(step.pages, 0, pages - 1)
+    cached_BS = tokens_PZ[pages_BJ].reshape(step.pages.shape[0], -1)
+    cache_position_S = jnp.arange(cached_BS.shape[1], dtype=jnp.int32)
+    live_BS = (cached_BS > 0) & (cache_position_S[None, :] < (step.start + step.count)[:, None])
+    visible_BTS = live_BS[:, None, :] & (cache_position_S[None, None, :] <= positions_BT[:, :, None])
+    return Placement(positions_BT, page_BT, positions_BT % page_size, pages_BJ, live_BS, visible_BTS), tokens_PZ

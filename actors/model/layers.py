@@ -1,0 +1,76 @@
+"""Layers that both blocks share: RMS norm, linear, rotary embedding, and the tied embedding at both ends.
+
+Written for one device: arrays are its shards, sizes its sizes. Knows nothing of attention, experts or caches.
+"""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float, Int
+
+from actors.model.quantized import dot, matmul
+
+NORM_EPSILON = 1e-5
+ROTARY_BASE = 10000.0
+
+
+class RMSNorm(hk.Module):
+    """Divides by the root mean square over the last axis and multiplies by a learned scale; float32 inside."""
+
+    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
+        """Returns the normalised `x`, in the type of `x`."""
+        scale_D = hk.get_parameter("scale", (x.shape[-1],), jnp.float32)
+        x32 = x.astype(jnp.float32)
+        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        normed = x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)
+        return (normed * scale_D.reshape((1,) * (x.ndim - 1) + scale_D.shape)).astype(x.dtype)
+
+
+class Linear(hk.Module):
+    """A product with a learned matrix, without bias."""
+
+    def __init__(self, columns: int, name: str) -> None:
+        super().__init__(name=name)
+        self.columns = columns
+
+    def __call__(self, x: Float[Array, "*rows K"]) -> Float[Array, "*rows N"]:
+        """Returns x · w, summed in float32, in the type of `x`."""
+        weight = hk.get_parameter("w", (x.shape[-1], self.columns), x.dtype)
+        return matmul(x, weight).astype(x.dtype)
+
+
+class InOutEmbed(hk.Module):
+    """The embedding table, split over "model" by rows of the vocabulary; the same table reads tokens and writes logits."""
+
+    def __init__(self, rows: int, width: int, name: str) -> None:
+        super().__init__(name=name)
+        self.rows = rows  # of this device
+        self.width = width
+
+    def encode(self, tokens_BT: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
+        """Returns the tokens' rows. One all-reduce over "model": each row lies on one device, the others add zeros."""
+        table_UD = self._table()
+        local_BT = tokens_BT - jax.lax.axis_index("model") * self.rows
+        mine_BT = (local_BT >= 0) & (local_BT < self.rows)
+        rows_BTD = table_UD[jnp.clip(local_BT, 0, self.rows - 1)].astype(dtype)
+        x_BTD: Array = jax.lax.psum(jnp.where(mine_BT[..., None], rows_BTD, 0), "model")
+        return x_BTD
+
+    def decode(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
+        """Returns the products with this device's rows of the table, float32."""
+        return dot(hidden_ND, self._table().astype(hidden_ND.dtype).T)
+
+    def _table(self) -> Float[Array, "U D"]:
+        return hk.get_parameter("embeddings", (self.rows, self.width), jnp.float32)
+
+
+def rotate(x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]) -> Float[Array, "B T K C"]:
+    """Returns `x` turned by its position: dimension i is paired with i + C/2 (halves, not neighbours); float32 inside."""
+    half = x_BTKC.shape[-1] // 2
+    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    phase_BTC = positions_BT.astype(jnp.float32)[..., None] * frequency[None, None, :]
+    sin, cos = jnp.sin(phase_BTC)[:, :, None, :], jnp.cos(phase_BTC)[:, :, None, :]
+    first, second = jnp.split(x_BTKC.astype(jnp.float32), 2, axis=-1)
+    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return turned.astype(x_BTKC.dtype)

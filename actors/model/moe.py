@@ -1,0 +1,144 @@
+"""Mixture of experts: every token is computed by its two chosen experts and by no other.
+
+Input: normed activations. Output: the gated sum of the chosen experts, after one all-reduce over "model". Tokens are sorted by
+expert and go through in blocks of a fixed number of rows, as many blocks as the routing asks for:
+
+    assignments (token, choice), sorted     e0 e0 e0 e1 e3 e3 e3 e3 e3
+    blocks of 2 rows                        [─────][──·][─·][─────][─────][─·]     · : row of a neighbour, overwritten or unread
+
+No token is dropped, and a token's result does not depend on what else is in the step.
+"""
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from actors.model.config import ModelConfig
+from actors.model.quantized import MatrixWeight, Weight, dot, expert, matmul
+
+LONGEST_BLOCK = 128  # rows of a full block
+
+
+class Router(hk.Module):
+    """Chooses the experts of each token; float32 throughout."""
+
+    def __init__(self, config: ModelConfig, name: str) -> None:
+        super().__init__(name=name)
+        self.config = config
+
+    def __call__(self, x_ND: Float[Array, "N D"]) -> tuple[Float[Array, "N X"], Int[Array, "N X"]]:
+        """Returns gates and ids of the chosen experts, best first; ties go to the lower id.
+
+        The gates are the chosen ones of a softmax over all experts and are not renormalised: they sum to less than one.
+        """
+        w_DE = hk.get_parameter("w", (self.config.emb_size, self.config.num_experts), jnp.float32)
+        probabilities_NE = jax.nn.softmax(dot(x_ND.astype(jnp.float32), w_DE), axis=-1)
+        gates_NX, chosen_NX = jax.lax.top_k(probabilities_NE, self.config.num_selected_experts)
+        return gates_NX, chosen_NX
+
+
+class MoE(hk.Module):
+    """This device's columns of all experts, run on the tokens that chose them."""
+
+    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+        super().__init__(name=name)
+        self.config = config
+        self.width = config.ffn_size // model_shards
+
+    def __call__(
+        self, x_ND: Float[Array, "N D"], gates_NX: Float[Array, "N X"], chosen_NX: Int[Array, "N X"], real_N: Bool[Array, " N"]
+    ) -> Float[Array, "N D"]:
+        """Returns the sum over the chosen experts of gate x expert(x), zero where `real_N` is false (padding)."""
+        e, d, f = self.config.num_experts, self.config.emb_size, self.width
+        weights = (
+            _parameter("linear", (e, d, f), x_ND),
+            _parameter("linear_v", (e, d, f), x_ND),
+            _parameter("linear_1", (e, f, d), x_ND),
+        )
+        chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)  # padding chooses no expert and costs none
+        rows_AD, place_NX = grouped_ffn(x_ND, chosen_NX, weights)
+        chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0).astype(jnp.float32)
+        # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once to their type
+        local_ND = jnp.sum(chosen_rows_NXD * gates_NX[..., None], axis=1).astype(x_ND.dtype)
+        mixed_ND: Array = jax.lax.psum(local_ND, "model")
+        return mixed_ND
+
+
+class _Weight(hk.Module):
+    """Holds one stacked expert weight under the name the checkpoint has for it."""
+
+    def __call__(self, shape: tuple[int, ...], like: Array) -> Weight:
+        weight: Weight = hk.get_parameter("w", shape, like.dtype)
+        return weight
+
+
+def _parameter(name: str, shape: tuple[int, ...], like: Array) -> Weight:
+    weight: Weight = _Weight(name=name)(shape, like)
+    return weight
+
+
+def block_rows(tokens: int, chosen: int, experts: int) -> int:
+    """Returns how many rows a block has: about twice an expert's even share, so that one block mostly is enough.
+
+    A power of two, 8 to LONGEST_BLOCK (fewer for fewer tokens): a block reads its expert's weights once whatever its size.
+    """
+    share = max(8, 2 * tokens * chosen // experts)
+    return min(LONGEST_BLOCK, _power_of_two(share), _power_of_two(tokens))
+
+
+def _power_of_two(value: int) -> int:
+    return 1 << (value - 1).bit_length()
+
+
+def grouped_ffn(
+    x_ND: Float[Array, "N D"], chosen_NX: Int[Array, "N X"], weights: tuple[Weight, Weight, Weight]
+) -> tuple[Float[Array, "A D"], Int[Array, "N X"]]:
+    """Runs every (token, choice) through its expert. `weights`: gate, value and output projection, each (E, K, N).
+
+    Returns the results' rows, sorted by expert, and each assignment's row. Rows of a choice >= E are unspecified but finite.
+    This is the plain XLA path; the number of blocks run depends on the routing, their shape does not.
+    """
+    tokens, chosen = chosen_NX.shape
+    experts = weights[0].shape[0]
+    block = block_rows(tokens, chosen, experts)
+    order_A = jnp.argsort(chosen_NX.reshape(-1), stable=True)
+    place_NX = jnp.argsort(order_A, stable=True).reshape(tokens, chosen)
+    ends_E = jnp.searchsorted(chosen_NX.reshape(-1)[order_A], jnp.arange(experts), side="right")
+    token_A = jnp.pad(order_A // chosen, (0, block))  # the last block may reach beyond the end
+    rows_AD = varying_like(jnp.zeros((token_A.shape[0], x_ND.shape[1]), x_ND.dtype), (weights, x_ND))
+    for index in range(experts):
+        begin = ends_E[index - 1] if index else jnp.zeros_like(ends_E[0])
+        rows_AD = _run_expert(x_ND, rows_AD, token_A, (begin, ends_E[index]), [expert(w, index) for w in weights], block)
+    return rows_AD, place_NX
+
+
+def _run_expert(
+    x_ND: Array, rows_AD: Array, token_A: Array, span: tuple[Array, Array], weights: list[MatrixWeight], block: int
+) -> Array:
+    """Returns `rows_AD` with the rows of one expert, span[0] <= row < span[1], computed; later rows may be overwritten."""
+    begin, end = span
+
+    def run_block(number: Array, rows_AD: Array) -> Array:
+        first = begin + number * block
+        tokens = jax.lax.dynamic_slice_in_dim(token_A, first, block)
+        result = gated_ffn(x_ND[tokens], *weights)
+        # rows beyond the expert's last are some neighbour's: the experts that follow write over them
+        return jax.lax.dynamic_update_slice_in_dim(rows_AD, result, first, axis=0)
+
+    blocks = (end - begin + block - 1) // block
+    result_AD: Array = jax.lax.fori_loop(0, blocks, run_block, rows_AD)
+    return result_AD
+
+
+def varying_like(x: Array, others: object) -> Array:
+    """Returns `x` marked as differing between devices wherever one of `others` does: what `shard_map` asks of a loop's state."""
+    varying = [jax.typeof(leaf).manual_axis_type.varying for leaf in jax.tree.leaves(others)]
+    axes = frozenset().union(*varying) - jax.typeof(x).manual_axis_type.varying
+    return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
+
+
+def gated_ffn(x_ND: Float[Array, "N D"], w_in: MatrixWeight, w_value: MatrixWeight, w_out: MatrixWeight) -> Float[Array, "N D"]:
+    """Returns linear_1(gelu(linear(x)) * linear_v(x)) for one expert, in the type of `x`; gelu and its product in float32."""
+    hidden = jax.nn.gelu(matmul(x_ND, w_in), approximate=True) * matmul(x_ND, w_value)
+    return matmul(hidden.astype(x_ND.dtype), w_out).astype(x_ND.dtype)

@@ -1,0 +1,130 @@
+"""Small models on meshes of virtual devices, for the tests of this folder: steps in, NumPy arrays out."""
+
+from collections.abc import Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec
+
+from actors.model import checkpoint, quantized, sharding
+from actors.model.config import ModelConfig
+from actors.model.decoder_layer import DecoderLayer
+from actors.model.language_model import Cache, Step, cache_specs, forward, init_cache, project
+from actors.model.moe import Router
+
+CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
+CASES = ("deep", "gqa", "grokconst", "mha")
+PAGE_SIZE = 8
+
+
+class Outputs(NamedTuple):
+    """What a step computed, with what lies between the layers."""
+
+    logits: np.ndarray  # [B, T, V]
+    final: np.ndarray  # [B, T, D]
+    streams: np.ndarray  # [B, L + 1, T, D] residual stream before the first and after each layer
+    gates: np.ndarray  # [B, L, T, X]
+    experts: np.ndarray  # [B, L, T, X]
+
+
+class TinyModel:
+    """A model on a mesh with a page table in which row b of the batch owns pages_per_row pages of its lane."""
+
+    def __init__(self, config: ModelConfig, params: Any, mesh: Any, dtype: Any, rows: int = 4, pages_per_row: int = 7) -> None:
+        self.config, self.params, self.mesh, self.dtype = config, params, mesh, dtype
+        self.rows, self.pages_per_row = rows, pages_per_row
+        lanes = mesh.shape["data"]
+        self.lane_pages = rows // lanes * pages_per_row + 1
+        table = np.arange(rows // lanes * pages_per_row, dtype=np.int32).reshape(-1, pages_per_row)[:, ::-1]
+        self.table = np.tile(table, (lanes, 1))  # pages of a row lie in descending order: order must not matter
+        specs = jax.tree.map(lambda a: a.sharding.spec, params)
+        lane = PartitionSpec("data")
+        outs = Outputs(PartitionSpec("data", None, "model"), lane, lane, lane, lane)
+        body = jax.shard_map(
+            self._body, mesh=mesh, in_specs=(specs, lane, cache_specs(config)), out_specs=(outs, cache_specs(config))
+        )
+        self._run = jax.jit(body)
+
+    def _body(self, params: Any, step: Step, cache: Cache) -> tuple[Outputs, Cache]:
+        sizes: Any = {"config": self.config, "dtype": self.dtype, "model_shards": self.mesh.shape["model"]}
+        routes, streams = [], []
+
+        def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
+            result = call(*args, **kwargs)
+            if isinstance(context.module, Router) and context.method_name == "__call__":
+                routes.append(result)
+            if isinstance(context.module, DecoderLayer) and context.method_name == "__call__":
+                streams.extend([result[0]] if streams else [args[0], result[0]])
+            return result
+
+        with hk.experimental.intercept_methods(watch):
+            hidden, cache = forward(params, step, cache, **sizes)
+        b, t, d = hidden.shape
+        logits = project(params, hidden.reshape(b * t, d), **sizes).reshape(b, t, -1)
+        gates, experts = (jnp.stack([r[i].reshape(b, t, -1) for r in routes], axis=1) for i in (0, 1))
+        return Outputs(logits, hidden, jnp.stack(streams, axis=1), gates, experts), cache
+
+    def cache(self) -> Cache:
+        return init_cache(
+            self.config, pages=self.lane_pages * self.mesh.shape["data"], page_size=PAGE_SIZE, dtype=self.dtype, model_shards=1
+        )
+
+    def step(
+        self, cache: Cache, rows: Sequence[Sequence[int]], start: Sequence[int] | None = None, width: int | None = None
+    ) -> tuple[Outputs, Cache]:
+        """Runs `rows` (fewer than the batch: the rest is idle), padded to `width` with a token that would show."""
+        width = width or max(map(len, rows))
+        tokens = np.full((self.rows, width), 7, np.int32)
+        count, begin = np.zeros(self.rows, np.int32), np.zeros(self.rows, np.int32)
+        for b, row in enumerate(rows):
+            tokens[b, : len(row)] = row
+            count[b] = len(row)
+            begin[b] = start[b] if start is not None else 0
+        outputs, cache = self._run(self.params, Step(tokens, begin, count, self.table.copy()), cache)
+        return Outputs(*(np.asarray(a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a) for a in outputs)), cache
+
+    def prefill(self, rows: Sequence[Sequence[int]], width: int | None = None) -> Outputs:
+        return self.step(self.cache(), rows, width=width)[0]
+
+
+@lru_cache
+def golden(case: str) -> dict[str, np.ndarray]:
+    with np.load(CONFORMANCE / case / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+@lru_cache
+def config_of(case: str) -> ModelConfig:
+    return ModelConfig.from_json((CONFORMANCE / case / "config.json").read_text())
+
+
+@lru_cache
+def conformance_model(case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True) -> TinyModel:
+    return load_model(CONFORMANCE / case / "ckpt-0", config_of(case), mesh, dtype, dense)
+
+
+def load_model(
+    folder: Path, config: ModelConfig, mesh: tuple[int, int], dtype: str = "float32", dense: bool = True, **sizes: int
+) -> TinyModel:
+    device_mesh = sharding.make_mesh(*mesh)
+    params: Any = checkpoint.load(folder, config, device_mesh)
+    if dense:
+        params = quantized.densify(params, jnp.dtype(dtype))
+    return TinyModel(config, params, device_mesh, jnp.dtype(dtype), **sizes)
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def prompts(case: str) -> list[list[int]]:
+    return [golden(case)[f"p{i}_tokens"].tolist() for i in range(4)]
+
+
+assert_close = partial(np.testing.assert_allclose, rtol=0)

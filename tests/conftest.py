@@ -1,0 +1,21 @@
+"""Fixtures that tests of several folders share, and how JAX runs in tests.
+
+Before anything imports JAX: eight virtual CPU devices, and no silent promotion of types or ranks. Signatures of the model and
+the engine are checked by jaxtyping and beartype through pytest's `--jaxtyping-packages` (pyproject.toml).
+"""
+
+import os
+from pathlib import Path
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Many tests build engines of equal shapes: each program is compiled once per checkout, not once per engine.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+from tests.s3 import s3_endpoint, s3_faults, s3_url
+
+__all__ = ["s3_endpoint", "s3_faults", "s3_url"]
