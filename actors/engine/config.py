@@ -1,0 +1,39 @@
+"""How one engine is sized. No JAX: the driver builds this and ships it to the replicas."""
+
+from dataclasses import dataclass
+
+from actors.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Sizes and outputs of one engine; the same for every replica of a run.
+
+    Raises:
+        ModelError: a size is not positive, or the sizes contradict each other.
+    """
+
+    max_len: int  # longest sequence, prompt and completion together
+    batch_tokens: int = 2048  # most positions, padding included, that one extend computes
+    block: int = 16  # tokens of one row of an extend: a prompt is padded to a multiple of it
+    slots: int = 64  # sequences that decode together
+    page_size: int = 16  # tokens of one page of KV cache
+    cache_tokens: int | None = None  # tokens the KV cache holds; None: what memory allows
+    logprobs: int | None = 0  # K most likely tokens reported beside each generated one; None: no log-probs
+    prompt_logprobs: int | None = None  # the same for prompt tokens
+    decode_steps: int = 8  # tokens a slot draws per host call
+    reuse_prefixes: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_len", "batch_tokens", "block", "slots", "page_size", "decode_steps"):
+            if getattr(self, name) < 1:
+                raise ModelError(f"engine: {name} must be at least 1, got {getattr(self, name)}")
+        if self.cache_tokens is not None and self.cache_tokens < self.max_len:
+            raise ModelError(
+                f"engine: a cache of {self.cache_tokens} tokens cannot hold one sequence of max_len {self.max_len}; "
+                "lower max_len or raise cache_tokens"
+            )
+        for name in ("logprobs", "prompt_logprobs"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise ModelError(f"engine: {name} must be 0 or more, got {value}")

@@ -1,0 +1,111 @@
+"""Weights and KV pages of one replica on its mesh, and the compiled programs over them.
+
+Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once per shape of the scheduler's
+ladders, counted and timed. Knows arrays only; who they belong to is the engine's business.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float
+
+from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, Setting, step_functions
+from actors.engine.vocabulary import Likelihood
+from actors.errors import ModelError
+from actors.model.config import ModelConfig
+from actors.model.language_model import Cache, Step, cache_specs, init_cache
+
+HOST_CACHE_BYTES = 1 << 30  # of all virtual devices of a CPU replica together
+DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries
+
+
+class Programs:
+    """Runs the step functions on this replica's weights and cache; counts what it compiles."""
+
+    def __init__(self, setting: Setting, params: Any, pages_per_lane: int) -> None:
+        self.setting = setting
+        self.params = params
+        self.cache = _empty_cache(setting, pages_per_lane)
+        self.programs = 0
+        self.compile_s = 0.0
+        self._functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def _run(self, name: str, *args: Any) -> Any:
+        """Runs a step function, compiled ahead of time for the shapes of `args`."""
+        key = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
+        if key not in self._compiled:
+            began = time.perf_counter()
+            self._compiled[key] = getattr(self._functions, name).lower(self.params, *args).compile()
+            self.compile_s += time.perf_counter() - began
+            self.programs += 1
+        return self._compiled[key](self.params, *args)
+
+    def _place(self, tree: Any) -> Any:
+        return jax.device_put(tree, NamedSharding(self.setting.mesh, ROWS))
+
+    def extend(self, step: Step) -> Float[Array, "B T D"]:
+        """Computes the new tokens of `step` (lanes one after the other) into the pages; returns hidden states on the devices."""
+        hidden, self.cache = self._run("extend", self.cache, self._place(step))
+        return hidden
+
+    def score(self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray) -> Likelihood:
+        """Returns log-prob, rank test and most likely tokens for `target` [lanes*N] at flat `position` [lanes*N] of a lane."""
+        return jax.device_get(self._run("score", hidden, *self._place((position, target))))
+
+    def decode(self, state: DecodeInput) -> DecodeOutput:
+        """Draws up to `decode_steps` tokens for every row of `state`."""
+        output, self.cache = self._run("decode", self.cache, self._place(state))
+        return jax.device_get(output)
+
+
+def _empty_cache(setting: Setting, pages_per_lane: int) -> Cache:
+    """Makes the cache where it will lie: no device ever holds more than its part."""
+    make = partial(
+        init_cache,
+        setting.model,
+        pages=pages_per_lane,
+        page_size=setting.engine.page_size,
+        dtype=setting.dtype,
+        model_shards=setting.shards,
+    )
+    sharded = jax.shard_map(make, mesh=setting.mesh, in_specs=(), out_specs=cache_specs(setting.model), check_vma=False)
+    return jax.jit(sharded)()
+
+
+def cache_bytes_per_token(model: ModelConfig, shards: int, itemsize: int) -> int:
+    """Returns the bytes that one token of KV cache takes on one device."""
+    return 2 * model.num_layers * (model.num_kv_heads // shards) * model.key_size * itemsize + 4
+
+
+def affordable_cache_tokens(setting: Setting) -> int:
+    """Returns how many tokens of KV cache one lane gets: as asked for, or what memory and slots allow.
+
+    Raises:
+        ModelError: not even one sequence of `max_len` fits.
+    """
+    engine = setting.engine
+    wanted = engine.cache_tokens or max(1, engine.slots // setting.lanes) * engine.max_len
+    if engine.cache_tokens is None:
+        per_token = cache_bytes_per_token(setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize)
+        wanted = min(wanted, _free_bytes(setting.mesh) // per_token)
+    if wanted < engine.max_len:
+        raise ModelError(
+            f"KV cache: room for {wanted} tokens on a device, one sequence of max_len {engine.max_len} does not fit; "
+            "lower --max-len or use a mesh with more devices"
+        )
+    return wanted
+
+
+def _free_bytes(mesh: Mesh) -> int:
+    device = mesh.devices.flat[0]
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if not stats:
+        return HOST_CACHE_BYTES // int(mesh.devices.size)
+    return int((stats["bytes_limit"] - stats["bytes_in_use"]) * DEVICE_SHARE)

@@ -1,0 +1,99 @@
+"""One sequence on its way through the engine: its tokens, how far they are computed, and what has been read off so far."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from actors.engine.stops import StopMatch, StopSearch
+from actors.messages import Request
+
+
+@dataclass(slots=True, eq=False)
+class Targets:
+    """Tokens whose log-prob is asked for: after position `positions[i]`, how likely is `tokens[i]`? Positions ascend."""
+
+    positions: np.ndarray  # int32 [n]
+    tokens: np.ndarray  # int32 [n]
+    logprobs: np.ndarray = field(init=False)  # float32 [n]
+    is_greedy: np.ndarray = field(init=False)  # bool [n]
+    top_ids: np.ndarray = field(init=False)  # int32 [n, K], K as the engine's programs report it
+    top_logprobs: np.ndarray = field(init=False)  # float32 [n, K]
+    missing: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        n = self.missing = len(self.positions)
+        self.logprobs = np.full(n, np.nan, np.float32)
+        self.is_greedy = np.zeros(n, np.bool_)
+        self.top_ids = np.zeros((n, 0), np.int32)
+        self.top_logprobs = np.zeros((n, 0), np.float32)
+
+    def within(self, start: int, stop: int) -> np.ndarray:
+        """Returns the indices of targets whose position lies in [start, stop)."""
+        first, last = np.searchsorted(self.positions, (start, stop))
+        return np.arange(first, last)
+
+    def fill(
+        self, index: np.ndarray, logprobs: np.ndarray, is_greedy: np.ndarray, top_ids: np.ndarray, top_logprobs: np.ndarray
+    ) -> None:
+        """Stores what was computed for the targets `index`."""
+        if self.top_ids.shape[1] != top_ids.shape[1]:
+            self.top_ids = np.zeros((len(self.positions), top_ids.shape[1]), np.int32)
+            self.top_logprobs = np.zeros((len(self.positions), top_ids.shape[1]), np.float32)
+        self.logprobs[index] = logprobs
+        self.is_greedy[index] = is_greedy
+        self.top_ids[index] = top_ids
+        self.top_logprobs[index] = top_logprobs
+        self.missing -= len(index)
+
+
+def no_targets() -> Targets:
+    """Returns an empty set of targets."""
+    return Targets(np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
+@dataclass(slots=True, eq=False)
+class Drawn:
+    """The completion of a sequence so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    top_ids: list[np.ndarray] = field(default_factory=list)
+    top_logprobs: list[np.ndarray] = field(default_factory=list)
+    search: StopSearch | None = None
+    match: StopMatch | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens to compute (`goal` of them by extend), then, when it generates, tokens to draw.
+
+    The last prompt token of a generating sequence is not extended: it is the first input of decode, so that drawing happens in
+    one place only and a prompt that is wholly cached costs no extend at all.
+    """
+
+    request: Request
+    tokens: np.ndarray  # int32; the prompt, and for scoring what follows it
+    goal: int  # tokens that extend computes
+    targets: Targets
+    drawn: Drawn | None = None  # None: nothing to generate
+    lane: int = -1  # position along the mesh's data axis; owns its pages
+    pages: list[int] = field(default_factory=list)
+    shared: int = 0  # leading pages that somebody else computes or computed
+    computed: int = 0  # tokens whose keys and values lie in the pages
+
+    @property
+    def longest(self) -> int:
+        """Tokens this sequence can grow to in the cache; the last drawn token is never put there."""
+        if self.drawn is None or self.request.sampling is None:
+            return len(self.tokens)
+        return len(self.tokens) + self.request.sampling.max_tokens - 1
+
+    @property
+    def reusable(self) -> int:
+        """Leading tokens that may come from the cache without being computed: none whose log-probs are still asked for."""
+        return min(self.goal, int(self.targets.positions[0])) if len(self.targets.positions) else self.goal
+
+    @property
+    def extended(self) -> bool:
+        """Whether extend has nothing left to do."""
+        return self.computed >= self.goal

@@ -1,0 +1,172 @@
+"""The three functions that an engine runs on its mesh, ready to be compiled for any shape of their arguments.
+
+`extend` puts new tokens of several sequences into their pages, `score` reads log-probs of targets at chosen positions of an
+extend's output, `decode` draws several tokens for every sequence of a call on the device. Pure functions of arrays: the
+weights and the cache themselves lie in programs.py, and whose they are is the engine's business.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, PartitionSpec
+from jaxtyping import Array, Bool, Float, Int
+
+from actors.engine.config import EngineConfig
+from actors.engine.sampling import Draw, draw_tokens, mask_eos
+from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
+from actors.model.config import ModelConfig
+from actors.model.language_model import Cache, Step, cache_specs, forward, project
+
+ROWS = PartitionSpec("data")
+REPLICATED = PartitionSpec()
+
+
+class DecodeInput(NamedTuple):
+    """State of the sequences of one decode call; rows that are not in use have `left` 0."""
+
+    tokens: Int[Array, " B"]  # last known token: the first input
+    start: Int[Array, " B"]  # tokens in the cache
+    left: Int[Array, " B"]  # tokens that may still be drawn
+    stops_at_eos: Bool[Array, " B"]
+    pages: Int[Array, "B J"]
+    draw: Draw
+
+
+class DecodeOutput(NamedTuple):
+    """What a decode call drew; row b is valid for its first `drawn[b]` steps."""
+
+    tokens: Int[Array, "B S"]
+    logprobs: Float[Array, "B S"]
+    top_ids: Int[Array, "B S K"]
+    top_logprobs: Float[Array, "B S K"]
+    drawn: Int[Array, " B"]
+    steps: Int[Array, " lanes"]  # run on the device, the same for every lane
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every program is compiled against."""
+
+    model: ModelConfig
+    engine: EngineConfig
+    dtype: Any
+    mesh: Mesh
+
+    @property
+    def lanes(self) -> int:
+        """Positions along the data axis."""
+        return int(self.mesh.shape["data"])
+
+    @property
+    def shards(self) -> int:
+        """Positions along the model axis."""
+        return int(self.mesh.shape["model"])
+
+
+def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Float[Array, "B T D"], Cache]:
+    return forward(params, step, cache, config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+
+
+def _score(
+    setting: Setting,
+    k: int,
+    params: Any,
+    hidden_BTD: Float[Array, "B T D"],
+    position_N: Int[Array, " N"],
+    target_N: Int[Array, " N"],
+) -> Likelihood:
+    flat_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
+    logits_NU = project(params, flat_MD[position_N], config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+    return likelihood(logits_NU, target_N, k)
+
+
+def _draw(setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw) -> Int[Array, " B"]:
+    """Chooses the next token: the most likely one, or a drawn one where a row's temperature is above 0."""
+    allowed_BU = mask_eos(logits_BU, draw, setting.model.eos_token, first_id(logits_BU))
+    # The predicate is the same on all devices of the model axis, so all of them take the branch with the collective.
+    return jax.lax.cond(jnp.any(draw.temperature > 0.0), lambda x: draw_tokens(whole(x), draw), most_likely, allowed_BU)
+
+
+def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeInput) -> tuple[DecodeOutput, Cache]:
+    rows, steps = state.tokens.shape[0], setting.engine.decode_steps
+    output = DecodeOutput(
+        tokens=jnp.zeros((rows, steps), jnp.int32),
+        logprobs=jnp.zeros((rows, steps), jnp.float32),
+        top_ids=jnp.zeros((rows, steps, k), jnp.int32),
+        top_logprobs=jnp.zeros((rows, steps, k), jnp.float32),
+        drawn=jnp.zeros((rows,), jnp.int32),
+        steps=jnp.zeros((1,), jnp.int32),
+    )
+
+    def alive(carry: tuple[Cache, DecodeInput, DecodeOutput]) -> Bool[Array, ""]:
+        _, now, out = carry
+        # All lanes take the same number of steps: the collectives of a step must meet.
+        busy = jax.lax.pmax(jnp.any(now.left > 0).astype(jnp.int32), "data") > 0
+        return busy & (out.steps[0] < steps)
+
+    def one(carry: tuple[Cache, DecodeInput, DecodeOutput]) -> tuple[Cache, DecodeInput, DecodeOutput]:
+        cache, now, out = carry
+        alive_B = (now.left > 0).astype(jnp.int32)
+        step = Step(tokens=now.tokens[:, None], start=now.start, count=alive_B, pages=now.pages)
+        hidden_BTD, cache = _extend(setting, params, cache, step)
+        logits_BU = project(params, hidden_BTD[:, 0], config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+        token_B = _draw(setting, logits_BU, now.draw)
+        kept = likelihood(logits_BU, token_B, k)
+        at = out.steps[0]
+        out = DecodeOutput(
+            tokens=out.tokens.at[:, at].set(token_B),
+            logprobs=out.logprobs.at[:, at].set(kept.logprob),
+            top_ids=out.top_ids.at[:, at].set(kept.top_ids),
+            top_logprobs=out.top_logprobs.at[:, at].set(kept.top_logprobs),
+            drawn=out.drawn + alive_B,
+            steps=out.steps + 1,
+        )
+        ended_B = now.stops_at_eos & (token_B == setting.model.eos_token)
+        now = now._replace(
+            tokens=token_B,
+            start=now.start + alive_B,
+            left=jnp.where(ended_B, 0, now.left - alive_B),
+            draw=now.draw._replace(position=now.draw.position + alive_B),
+        )
+        return cache, now, out
+
+    cache, _, output = jax.lax.while_loop(alive, one, (cache, state, output))
+    return output, cache
+
+
+def _rows_like(kind: Any) -> Any:
+    """Returns the tree of specs that splits every field of a (nested) named tuple type over the data axis."""
+    return kind(*[_rows_like(Draw) if name == "draw" else ROWS for name in kind._fields])
+
+
+@dataclass(frozen=True, slots=True)
+class StepFunctions:
+    """Jitted functions over (params, …); the cache, where there is one, is the second argument and donated."""
+
+    extend: Any  # (params, cache, Step) -> (hidden, cache)
+    decode: Any  # (params, cache, DecodeInput) -> (DecodeOutput, cache)
+    score: Any  # (params, hidden, position, target) -> Likelihood
+
+
+def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
+    """Returns the functions for one engine; `param_specs` is the tree of PartitionSpecs of its parameters.
+
+    Rows of every argument but parameters and cache are split over the mesh's data axis, lanes one after the other.
+    """
+    cache = cache_specs(setting.model)
+
+    def sharded(body: Callable[..., Any], in_specs: tuple[Any, ...], out_specs: Any, *, donate: tuple[int, ...]) -> Any:
+        mapped = jax.shard_map(body, mesh=setting.mesh, in_specs=(param_specs, *in_specs), out_specs=out_specs, check_vma=False)
+        return jax.jit(mapped, donate_argnums=donate)
+
+    decode = partial(_decode, setting, setting.engine.logprobs or 0)
+    score = partial(_score, setting, setting.engine.prompt_logprobs or 0)
+    return StepFunctions(
+        extend=sharded(partial(_extend, setting), (cache, _rows_like(Step)), (ROWS, cache), donate=(1,)),
+        decode=sharded(decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)),
+        score=sharded(score, (ROWS, ROWS, ROWS), _rows_like(Likelihood), donate=()),
+    )

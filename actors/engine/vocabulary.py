@@ -1,0 +1,79 @@
+"""Log-probs, ranks and most likely tokens from logits that are split over the mesh's "model" axis.
+
+Runs inside `jax.shard_map`: a device sees the rows of the vocabulary it owns (U of V) and agrees with the others through small
+collectives; the whole [N, V] is gathered only to draw with temperature. Ties go to the lowest id.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+INT32_MAX = 2**31 - 1
+
+
+class Likelihood(NamedTuple):
+    """What is kept of a row of logits."""
+
+    logprob: Float[Array, " N"]  # of the target
+    is_greedy: Bool[Array, " N"]  # the target is the most likely token
+    top_ids: Int[Array, "N K"]  # most likely first
+    top_logprobs: Float[Array, "N K"]
+
+
+def first_id(logits_NU: Float[Array, "N U"]) -> Int[Array, ""]:
+    """Returns the vocabulary id of column 0 on this device."""
+    return jax.lax.axis_index("model").astype(jnp.int32) * logits_NU.shape[-1]
+
+
+def log_normaliser(logits_NU: Float[Array, "N U"]) -> Float[Array, " N"]:
+    """Returns log(sum(exp(logits))) over the whole vocabulary."""
+    peak_N = jax.lax.pmax(jnp.max(logits_NU, axis=-1), "model")
+    return peak_N + jnp.log(jax.lax.psum(jnp.sum(jnp.exp(logits_NU - peak_N[:, None]), axis=-1), "model"))
+
+
+def most_likely(logits_NU: Float[Array, "N U"]) -> Int[Array, " N"]:
+    """Returns the id of the largest logit of the whole vocabulary, the lowest id of equals."""
+    best_N = jax.lax.pmax(jnp.max(logits_NU, axis=-1), "model")
+    mine_N = jnp.argmax(logits_NU, axis=-1).astype(jnp.int32) + first_id(logits_NU)
+    candidate_N = jnp.where(jnp.max(logits_NU, axis=-1) == best_N, mine_N, INT32_MAX)
+    return jax.lax.pmin(candidate_N, "model")
+
+
+def _target_logit(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"]) -> Float[Array, " N"]:
+    local_N = target_N - first_id(logits_NU)
+    mine_N = (local_N >= 0) & (local_N < logits_NU.shape[-1])
+    index_N1 = jnp.where(mine_N, local_N, 0)[:, None]
+    return jax.lax.psum(jnp.where(mine_N, jnp.take_along_axis(logits_NU, index_N1, axis=-1)[:, 0], 0.0), "model")
+
+
+def _top(logits_NU: Float[Array, "N U"], k: int) -> tuple[Float[Array, "N K"], Int[Array, "N K"]]:
+    """Each device's best K, gathered in order of ids, then the best K of those: equals keep the order of their ids."""
+    values_NK, index_NK = jax.lax.top_k(logits_NU, min(k, logits_NU.shape[-1]))
+    ids_NK = index_NK.astype(jnp.int32) + first_id(logits_NU)
+    all_values = jax.lax.all_gather(values_NK, "model", axis=1, tiled=True)
+    all_ids = jax.lax.all_gather(ids_NK, "model", axis=1, tiled=True)
+    best_NK, where_NK = jax.lax.top_k(all_values, k)
+    return best_NK, jnp.take_along_axis(all_ids, where_NK, axis=1)
+
+
+def likelihood(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"], k: int) -> Likelihood:
+    """Returns log-prob and rank test of `target_N` and the `k` most likely tokens of each row, under the model itself."""
+    normaliser_N = log_normaliser(logits_NU)
+    if k > 0:
+        top_values_NK, top_ids_NK = _top(logits_NU, k)
+    else:
+        top_values_NK = jnp.zeros((logits_NU.shape[0], 0), jnp.float32)
+        top_ids_NK = jnp.zeros((logits_NU.shape[0], 0), jnp.int32)
+    return Likelihood(
+        logprob=_target_logit(logits_NU, target_N) - normaliser_N,
+        is_greedy=most_likely(logits_NU) == target_N,
+        top_ids=top_ids_NK,
+        top_logprobs=top_values_NK - normaliser_N[:, None],
+    )
+
+
+def whole(logits_NU: Float[Array, "N U"]) -> Float[Array, "N V"]:
+    """Returns the logits of the whole vocabulary, the same on every device of the model axis."""
+    return jax.lax.all_gather(logits_NU, "model", axis=1, tiled=True)

@@ -1,0 +1,187 @@
+"""One replica: a device mesh with the sharded model, and the thread that runs its engine. A plain class; Ray wraps it.
+
+Batches in, results out. `run` may be called from several threads at once: their requests share the engine, so that the tail
+of one batch overlaps with the next. JAX is imported inside `__init__` only, after Ray has chosen the visible devices.
+"""
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from actors.engine.config import EngineConfig
+from actors.errors import ReplicaError, RequestError
+from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, RowRef
+from actors.model.config import ModelConfig
+
+if TYPE_CHECKING:
+    from actors.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class ReplicaSpec:
+    """Everything a replica needs to start; the same for all replicas of a run. Picklable, free of JAX."""
+
+    model: ModelConfig
+    checkpoint: str  # folder or URL
+    mesh: tuple[int, int]  # data x model
+    dtype: Literal["bfloat16", "float32"]
+    engine: EngineConfig
+    token_bytes: tuple[bytes, ...] | None = None  # what each token id decodes to; None: no stop strings
+    weights: Literal["auto", "int8", "dense"] = "auto"  # auto: int8 on accelerators, dense (dequantised once) on CPU
+
+
+@dataclass(slots=True, eq=False)
+class _Ticket:
+    """A batch in the engine: what has come out so far."""
+
+    missing: int
+    completions: list[Completion] = field(default_factory=list)
+    done: threading.Event = field(default_factory=threading.Event)
+    failure: BaseException | None = None
+
+    def deliver(self, completion: Completion) -> None:
+        self.completions.append(completion)
+        self.missing -= 1
+        if self.missing == 0:
+            self.done.set()
+
+
+class Replica:
+    """Loads the model onto its mesh and answers batches.
+
+    Raises:
+        ModelError: checkpoint, mesh or memory do not fit the model.
+    """
+
+    def __init__(self, spec: ReplicaSpec, name: str = "replica") -> None:
+        began = time.perf_counter()
+        self._spec, self._name = spec, name
+        self._engine = _load_engine(spec)
+        self._load_s = time.perf_counter() - began
+        self._inbox: deque[tuple[Request, _Ticket]] = deque()
+        self._tickets: dict[RowRef, _Ticket] = {}
+        self._open: set[_Ticket] = set()  # batches whose caller waits
+        self._changed = threading.Condition()
+        self._failure: BaseException | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=f"{name}-engine", daemon=True)
+        self._thread.start()
+
+    def info(self) -> ReplicaInfo:
+        """Returns what this replica is made of."""
+        programs, setting = self._engine.programs, self._engine.setting
+        return ReplicaInfo(
+            name=self._name,
+            node=socket.gethostname(),
+            devices=tuple(device.device_kind for device in setting.mesh.devices.flat),
+            mesh=f"{setting.lanes}x{setting.shards}",
+            weight_bytes=_bytes_per_device(programs.params),
+            cache_bytes=_bytes_per_device(programs.cache),
+            cache_tokens=self._engine.cache_tokens * setting.lanes,
+            slots=setting.engine.slots,
+            load_s=self._load_s,
+        )
+
+    def stats(self) -> ReplicaStats:
+        """Returns the counters since the start."""
+        return self._engine.stats()
+
+    def run(self, batch: Batch) -> BatchResult:
+        """Runs a batch to its end; every request of it comes back as a completion, errors included.
+
+        Raises:
+            ReplicaError: the engine broke; this replica is of no more use and its work must be queued again elsewhere.
+        """
+        ticket = _Ticket(missing=len(batch.requests))
+        with self._changed:
+            self._require_alive()
+            self._open.add(ticket)
+            self._inbox.extend((request, ticket) for request in batch.requests)
+            self._changed.notify()
+        if batch.requests:
+            ticket.done.wait()
+        self._open.discard(ticket)
+        if ticket.failure is not None:
+            raise _broken(self._name, ticket.failure) from ticket.failure
+        return BatchResult(batch=batch.number, completions=tuple(ticket.completions), stats=self.stats())
+
+    def close(self) -> None:
+        """Ends the engine's thread; batches still running fail with ReplicaError."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _require_alive(self) -> None:
+        if self._failure is not None:
+            raise _broken(self._name, self._failure) from self._failure
+        if self._closed:
+            raise ReplicaError(f"{self._name}: closed")
+
+    def _work(self) -> None:
+        """The engine's thread: takes requests in, steps, delivers. Any failure ends it and every batch it held."""
+        try:
+            while self._take_in():
+                for completion in self._engine.step():
+                    self._tickets.pop(completion.ref).deliver(completion)
+        except BaseException as failure:  # noqa: BLE001  every caller of run() raises it: nothing is swallowed
+            self._fail(failure)
+        else:
+            self._fail(ReplicaError(f"{self._name}: closed"))
+
+    def _take_in(self) -> bool:
+        """Moves the inbox into the engine, waiting for work when there is none; returns False once closed."""
+        with self._changed:
+            while not self._inbox and self._engine.idle and not self._closed:
+                self._changed.wait()
+            arrived, closed = list(self._inbox), self._closed
+            self._inbox.clear()
+        for request, ticket in arrived:
+            try:
+                self._engine.add(request)
+            except RequestError as error:
+                ticket.deliver(Completion.failed(request.ref, error.code, str(error), request.attempts))
+            else:
+                self._tickets[request.ref] = ticket
+        return not closed
+
+    def _fail(self, failure: BaseException) -> None:
+        with self._changed:
+            self._failure = failure
+            unanswered = list(self._open)
+        for ticket in unanswered:
+            ticket.failure = failure
+            ticket.done.set()
+
+
+def _broken(name: str, failure: BaseException) -> ReplicaError:
+    return ReplicaError(f"{name}: the engine stopped: {type(failure).__name__}: {failure}")
+
+
+def _load_engine(spec: ReplicaSpec) -> "Engine":
+    """Imports JAX, builds the mesh, loads the weights onto it and makes the engine."""
+    import jax.numpy as jnp
+
+    from actors.engine.engine import Engine
+    from actors.engine.steps import Setting
+    from actors.model import checkpoint, quantized, sharding
+
+    mesh = sharding.make_mesh(*spec.mesh)
+    dtype = jnp.dtype(spec.dtype)
+    params = checkpoint.load(spec.checkpoint, spec.model, mesh)
+    on_cpu = mesh.devices.flat[0].platform == "cpu"
+    if spec.weights == "dense" or (spec.weights == "auto" and on_cpu):
+        params = quantized.densify(params, dtype)
+    return Engine(Setting(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
+
+
+def _bytes_per_device(tree: object) -> int:
+    """Returns the bytes of a tree of arrays that lie on the mesh's first device."""
+    import jax
+
+    leaves: Sequence[jax.Array] = jax.tree.leaves(tree)
+    return sum(leaf.addressable_shards[0].data.nbytes for leaf in leaves)

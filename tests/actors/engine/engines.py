@@ -1,0 +1,74 @@
+"""Small engines over the conformance checkpoints, for the tests of this folder."""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from actors.engine.config import EngineConfig
+from actors.engine.engine import Engine
+from actors.engine.steps import Setting
+from actors.messages import Completion, Request, RowRef, Sampling, token_ids
+from actors.model import checkpoint, quantized, sharding
+from actors.model.config import ModelConfig
+
+CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
+
+
+@lru_cache
+def model_config(case: str) -> ModelConfig:
+    return ModelConfig.from_json((CONFORMANCE / case / "config.json").read_text())
+
+
+@lru_cache
+def _params(case: str, mesh_shape: tuple[int, int], dtype: str) -> Any:
+    mesh = sharding.make_mesh(*mesh_shape)
+    params = checkpoint.load(str(CONFORMANCE / case / "ckpt-0"), model_config(case), mesh)
+    return mesh, quantized.densify(params, jnp.dtype(dtype))
+
+
+@lru_cache
+def golden(case: str) -> dict[str, np.ndarray]:
+    with np.load(CONFORMANCE / case / "golden.npz") as arrays:
+        return dict(arrays)
+
+
+def make_engine(
+    case: str = "mha",
+    mesh: tuple[int, int] = (1, 1),
+    dtype: str = "float32",
+    token_bytes: list[bytes] | None = None,
+    **sizes: Any,
+) -> Engine:
+    """Returns an engine over a conformance case; `sizes` override small defaults of EngineConfig."""
+    device_mesh, params = _params(case, mesh, dtype)
+    config = EngineConfig(
+        **{"max_len": 96, "batch_tokens": 128, "slots": 8, "page_size": 8, "decode_steps": 4, "cache_tokens": 768, **sizes}
+    )
+    return Engine(Setting(model_config(case), config, jnp.dtype(dtype), device_mesh), params, token_bytes)
+
+
+def generate(row: int, prompt: list[int], max_tokens: int = 8, **sampling: Any) -> Request:
+    """Returns a request to complete `prompt`."""
+    return Request(RowRef(0, row), token_ids(prompt), Sampling(max_tokens=max_tokens, **sampling))
+
+
+def score(row: int, prompt: list[int], *continuations: list[int]) -> Request:
+    """Returns a request to score `continuations`."""
+    return Request(RowRef(0, row), token_ids(prompt), continuations=tuple(token_ids(ids) for ids in continuations))
+
+
+def run(engine: Engine, requests: list[Request]) -> list[Completion]:
+    """Runs `requests` to their end; completions in the order of the requests."""
+    for request in requests:
+        engine.add(request)
+    done: dict[RowRef, Completion] = {}
+    for _ in range(10_000):
+        if engine.idle:
+            return [done[request.ref] for request in requests]
+        for completion in engine.step():
+            assert completion.ref not in done
+            done[completion.ref] = completion
+    raise AssertionError(f"the engine did not come to an end: {len(done)} of {len(requests)} requests done")

@@ -1,0 +1,80 @@
+"""sampling.py against the reference's own sampler and against probability."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from actors.engine.sampling import MASKED, Draw, draw_tokens, filter_logits, mask_eos, tempered
+from tests.actors.engine.engines import CONFORMANCE
+
+
+def draw(rows: int, **fields: object) -> Draw:
+    defaults = {
+        "temperature": jnp.ones(rows),
+        "top_p": jnp.ones(rows),
+        "top_k": jnp.zeros(rows, jnp.int32),
+        "seed": jnp.stack([jnp.zeros(rows, jnp.uint32), jnp.arange(rows, dtype=jnp.uint32)], axis=1),
+        "position": jnp.zeros(rows, jnp.int32),
+        "eos_from": jnp.zeros(rows, jnp.int32),
+    }
+    return Draw(**{**defaults, **fields})  # type: ignore[arg-type]
+
+
+def test_reference_sampler_goldens() -> None:
+    """Temperature, nucleus and mask as the reference computes them; row 9 holds an exact tie at the border, both kept."""
+    with np.load(CONFORMANCE / "sampler.npz") as z:
+        gold = dict(z)
+    masked = jnp.where(jnp.asarray(gold["mask"]) > 0, jnp.asarray(gold["logits"]), MASKED)
+    scaled = tempered(masked, jnp.asarray(gold["temperature"]))
+    rows = len(gold["temperature"])
+    kept = filter_logits(scaled, jnp.zeros(rows, jnp.int32), jnp.asarray(gold["nucleus_p"]))
+    np.testing.assert_array_equal(np.asarray(kept > MASKED / 2), gold["keep"] > 0)
+    np.testing.assert_allclose(jax.nn.softmax(kept, axis=-1), gold["probs"], atol=2e-6)
+
+
+def test_top_k_keeps_the_k_largest_and_ties_then_top_p_works_on_what_is_left() -> None:
+    logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1], [0.4, 0.2, 0.2, 0.2]]))
+    kept = filter_logits(logits, jnp.array([2, 2], jnp.int32), jnp.ones(2)) > MASKED / 2
+    np.testing.assert_array_equal(kept, [[True, True, False, False], [True, True, True, True]])
+    # of the two left, the first has 0.4 / 0.7 = 0.57 of the mass: enough for 0.5, not for 0.6
+    for top_p, expected in ((0.5, 1), (0.6, 2)):
+        kept = filter_logits(logits[:1], jnp.array([2], jnp.int32), jnp.array([top_p])) > MASKED / 2
+        assert int(kept.sum()) == expected
+
+
+def test_greedy_rows_take_the_lowest_of_equal_logits_and_ignore_filters() -> None:
+    logits = jnp.array([[1.0, 3.0, 3.0, 0.0]] * 2)
+    tokens = draw_tokens(logits, draw(2, temperature=jnp.array([0.0, 1e-4]), top_k=jnp.array([1, 1], jnp.int32)))
+    assert int(tokens[0]) == 1
+    assert int(tokens[1]) in (1, 2)
+
+
+def test_draws_follow_the_distribution_and_nothing_else() -> None:
+    """4,096 seeds: frequencies within four standard errors; and a row's draw is the same alone as in company."""
+    rows, probs = 4096, np.array([0.5, 0.25, 0.15, 0.1], np.float32)
+    logits = jnp.tile(jnp.log(jnp.asarray(probs)), (rows, 1))
+    tokens = np.asarray(draw_tokens(logits, draw(rows)))
+    counts = np.bincount(tokens, minlength=4) / rows
+    assert np.all(np.abs(counts - probs) < 4 * np.sqrt(probs * (1 - probs) / rows))
+    alone = draw(rows)
+    for row in (0, 17, 4095):
+        one = jax.tree.map(lambda x, row=row: x[row : row + 1], alone)
+        assert int(draw_tokens(logits[:1], one)[0]) == tokens[row]
+
+
+def test_the_position_changes_the_draw_and_the_temperature_sharpens_it() -> None:
+    rows = 512
+    logits = jnp.tile(jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]])), (rows, 1))
+    first, second = (np.asarray(draw_tokens(logits, draw(rows, position=jnp.full(rows, p, jnp.int32)))) for p in (0, 1))
+    assert 0.1 < np.mean(first != second) < 0.95
+    cold = np.asarray(draw_tokens(logits, draw(rows, temperature=jnp.full(rows, 0.25))))
+    assert np.mean(cold == 0) > np.mean(first == 0) + 0.15
+
+
+def test_eos_is_hidden_until_enough_tokens_are_drawn() -> None:
+    logits = jnp.array([[0.0, 0.0, 9.0]] * 2)
+    state = draw(2, position=jnp.array([1, 2], jnp.int32), eos_from=jnp.array([2, 2], jnp.int32))
+    hidden = mask_eos(logits, state, eos_token=2, first_id=0)
+    assert np.asarray(jnp.argmax(hidden, axis=-1)).tolist() == [0, 2]
+    shifted = mask_eos(logits, state, eos_token=2, first_id=2)
+    assert float(shifted[0, 0]) < -1e29, "the mask follows vocabulary ids, not columns"

@@ -1,0 +1,122 @@
+"""replica.py without Ray: batches from several threads share one engine; failures reach every caller."""
+
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from actors.engine.config import EngineConfig
+from actors.errors import ModelError, ReplicaError
+from actors.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.replica import Replica, ReplicaSpec
+from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
+
+
+def spec(**changes: object) -> ReplicaSpec:
+    sizes = EngineConfig(max_len=64, batch_tokens=128, slots=4, page_size=8, decode_steps=4, cache_tokens=512)
+    fields = {
+        "model": model_config("mha"),
+        "checkpoint": str(CONFORMANCE / "mha" / "ckpt-0"),
+        "mesh": (1, 1),
+        "dtype": "float32",
+        "engine": sizes,
+        **changes,
+    }
+    return ReplicaSpec(**fields)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def replica():  # type: ignore[no-untyped-def]
+    made = Replica(spec(), name="r0")
+    yield made
+    made.close()
+
+
+def batch(number: int, *requests: Request) -> Batch:
+    return Batch(number, requests)
+
+
+def moved(request: Request, shard: int) -> Request:
+    return Request(RowRef(shard, request.ref.row), request.prompt_ids, request.sampling, request.continuations)
+
+
+def test_it_tells_what_it_is_made_of(replica: Replica) -> None:
+    info = replica.info()
+    assert (info.name, info.mesh, info.slots, info.cache_tokens, len(info.devices)) == ("r0", "1x1", 4, 512, 1)
+    model = model_config("mha")
+    assert info.cache_bytes == 512 * 4 * (2 * model.num_layers * model.num_kv_heads * model.key_size + 1)
+    assert info.weight_bytes > 4 * model.vocab_size * model.emb_size
+    assert info.load_s > 0
+
+
+def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None:
+    prompts = [golden("mha")[f"p{i}_tokens"].tolist() for i in range(4)]
+    batches = [
+        batch(n, *(moved(generate(i, prompt, 3 + n), n) for i, prompt in enumerate(prompts)), moved(score(9, prompts[1], [n]), n))
+        for n in range(6)
+    ]
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(replica.run, batches))
+    for sent, result in zip(batches, results, strict=True):
+        assert result.batch == sent.number
+        assert sorted(c.ref for c in result.completions) == sorted(r.ref for r in sent.requests)
+        lengths = {c.ref: len(c.token_ids) for c in result.completions}
+        assert all(lengths[r.ref] <= r.sampling.max_tokens for r in sent.requests if r.sampling)
+    assert replica.stats().requests == 30
+    assert replica.stats().busy_s > 0
+
+
+def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Replica) -> None:
+    result = replica.run(batch(1, generate(0, [5], 2), generate(1, [600], 2), generate(2, [5] * 64, 2), generate(3, [7], 2)))
+    by_row = {c.ref.row: c for c in result.completions}
+    assert [by_row[row].error_code for row in range(4)] == [None, "invalid_token", "prompt_too_long", None]
+    assert "600" in (by_row[1].error_message or "")
+    assert replica.run(batch(2)).completions == ()
+
+
+def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(replica: Replica) -> None:
+    def broken() -> list[object]:
+        raise RuntimeError("out of memory")
+
+    replica._engine.step = broken  # type: ignore[method-assign, assignment]
+    with ThreadPoolExecutor(3) as threads:
+        futures = [threads.submit(replica.run, batch(n, moved(generate(0, [5], 2), n))) for n in range(3)]
+        for future in futures:
+            with pytest.raises(ReplicaError, match="r0: the engine stopped: RuntimeError: out of memory"):
+                future.result(timeout=30)
+    with pytest.raises(ReplicaError, match="out of memory"):
+        replica.run(batch(9, generate(0, [5], 2)))
+
+
+def test_the_same_row_twice_at_once_is_a_failure_not_a_hang(replica: Replica) -> None:
+    with pytest.raises(ReplicaError, match="already in the engine"):
+        replica.run(batch(1, generate(0, [5], 2), generate(0, [5], 2)))
+
+
+def test_a_closed_replica_says_so() -> None:
+    replica = Replica(spec(), name="gone")
+    replica.close()
+    with pytest.raises(ReplicaError, match="gone: "):
+        replica.run(batch(1, generate(0, [5], 2)))
+
+
+def test_int8_and_dense_weights_agree() -> None:
+    prompt = golden("mha")["p2_tokens"].tolist()
+    request = Request(RowRef(0, 0), token_ids(prompt), Sampling(max_tokens=6))
+    found = []
+    for weights in ("int8", "dense"):
+        replica = Replica(spec(weights=weights))
+        found.append(replica.run(batch(0, request)).completions[0])
+        replica.close()
+    assert found[0].token_ids == found[1].token_ids
+    assert found[0].token_logprobs is not None
+    assert found[0].token_logprobs.tolist() == pytest.approx((found[1].token_logprobs or [])[:], abs=1e-4)
+
+
+def test_a_model_that_does_not_fit_is_a_model_error() -> None:
+    with pytest.raises(ModelError, match="mesh 1x512 needs 512 devices"):
+        Replica(spec(mesh=(1, 512)))
+
+
+def test_the_spec_is_picklable() -> None:
+    assert pickle.loads(pickle.dumps(spec())) == spec()
