@@ -1,0 +1,33 @@
+"""Errors that stop a job before or while it runs; errors of single rows and of replicas are in actors/errors.py.
+
+    GrokBatchError
+    ├── DatasetError   input or output data cannot be used: exit code 2 before the start, 1 later
+    ├── ConfigError    flags, YAML or run folder contradict each other: exit code 2
+    ├── InterruptedRunError  SIGTERM: committed shards are kept: exit code 75
+    ├── ErrorBudgetError     more rows failed than --max-error-rate allows: exit code 4
+    └── CommitError    a row came twice, not at all, or from nowhere: exit code 1
+
+Each takes one argument, the message.
+"""
+
+from actors.errors import GrokBatchError
+
+
+class DatasetError(GrokBatchError):
+    """A data set (file, column, run folder) is missing, damaged or of the wrong type."""
+
+
+class ConfigError(GrokBatchError):
+    """The job cannot be run as asked."""
+
+
+class InterruptedRunError(GrokBatchError):
+    """The run was asked to stop (SIGTERM); committed shards are kept and the same command continues it: exit code 75."""
+
+
+class ErrorBudgetError(GrokBatchError):
+    """More rows failed than --max-error-rate allows: exit code 4."""
+
+
+class CommitError(GrokBatchError):
+    """Exactly once was broken (a row came twice, never, or from nowhere): a fault of this program, the job stops."""

@@ -1,0 +1,64 @@
+"""What the driver's stages hand to each other. The types that cross to the replicas are in actors/messages.py."""
+
+from dataclasses import dataclass
+
+from actors.messages import Completion, RowRef
+
+
+@dataclass(frozen=True, slots=True)
+class InputFile:
+    """One file of the input listing; `version` is its ETag on object storage and its modification time (ns) on disk."""
+
+    url: str
+    size: int
+    version: str
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A row range of one input file; becomes one output object, `data/part-<number>.parquet`."""
+
+    number: int
+    url: str
+    first_row: int
+    rows: int
+    only: tuple[int, ...] | None = None  # rows (within the shard) to run again under --retry-failed; None: all
+
+
+@dataclass(frozen=True, slots=True)
+class RowParameters:
+    """Sampling parameters that a row's own columns set; None where the run's defaults hold. Values as found, not validated."""
+
+    max_tokens: object = None
+    temperature: object = None
+    top_p: object = None
+    top_k: object = None
+    seed: object = None
+    stop: object = None  # a string or a list of strings
+    n: object = None
+    min_tokens: object = None
+    ignore_eos: object = None
+
+
+@dataclass(frozen=True, slots=True)
+class PromptRow:
+    """One input row. Of each pair (text, ids) the input has one column at most; values are as found, not yet validated."""
+
+    ref: RowRef
+    id: str | int
+    prompt: str | None = None
+    prompt_token_ids: object = None
+    continuation: str | None = None
+    continuation_token_ids: object = None
+    choices: object = None  # list of strings
+    choices_token_ids: object = None  # list of lists of ids
+    parameters: RowParameters = RowParameters()
+
+
+@dataclass(frozen=True, slots=True)
+class OutputRow:
+    """One finished sample with its text, ready to be written."""
+
+    completion: Completion
+    text: str | None

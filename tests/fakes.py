@@ -1,0 +1,120 @@
+"""Replicas without Ray, for the tests of the driver: they answer by arithmetic, in any order, and die when told to."""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from actors.errors import ModelError
+from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, Score, logprobs, token_ids
+
+
+def answer(request: Request) -> Completion:
+    """The completion of a request: a function of the request alone, as a real engine's is."""
+    ids = request.prompt_ids
+    if request.sampling is None:
+        scores = tuple(Score(-float(sum(part)) / 7, sum(part) % 2 == 0, len(part)) for part in request.continuations)
+        return Completion(request.ref, request.attempts, prompt_tokens=len(ids), cached_tokens=0, scores=scores)
+    drawn = [(sum(ids) + request.sampling.seed + step) % 50 for step in range(request.sampling.max_tokens)]
+    return Completion(
+        request.ref,
+        request.attempts,
+        token_ids=token_ids(drawn),
+        finish_reason="length",
+        prompt_tokens=len(ids),
+        cached_tokens=0,
+        token_logprobs=logprobs([-1.0] * len(drawn)),
+        seed=request.sampling.seed,
+    )
+
+
+@dataclass
+class FakeReplicas:
+    """Fulfils dispatch's `Replicas`. A batch that holds a poisonous request takes its replica down; so does bad luck."""
+
+    count: int = 2
+    seed: int = 0  # of the order of answers and of bad luck
+    bad_luck: float = 0.0  # share of answers that are a loss of the replica instead
+    poison: Callable[[Request], bool] = lambda request: False
+    most_losses: int = 10_000
+    flying: dict[str, dict[int, Batch]] = field(default_factory=dict)
+    submitted: list[tuple[str, Batch]] = field(default_factory=list)
+    losses: int = 0
+    most_flying: int = 0  # on one replica at one moment
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+        self._names = 0
+        self._pending: list[Event] = []
+        for _ in range(self.count):
+            self._start()
+
+    @property
+    def up(self) -> int:
+        return len(self.flying)
+
+    @property
+    def wanted(self) -> int:
+        return self.count
+
+    def submit(self, replica: str, batch: Batch) -> None:
+        if replica in self.flying:  # else its loss is under way, as in the pool
+            self.flying[replica][batch.number] = batch
+            self.most_flying = max(self.most_flying, len(self.flying[replica]))
+        self.submitted.append((replica, batch))
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        pending, self._pending = self._pending, []
+        busy = [name for name, batches in self.flying.items() if batches]
+        if pending or not busy or (timeout_s == 0 and self._random.random() < 0.5):
+            return pending
+        name = self._random.choice(busy)
+        batch = self._random.choice(list(self.flying[name].values()))
+        if any(map(self.poison, batch.requests)) or self._random.random() < self.bad_luck:
+            return [self._lose(name)]
+        del self.flying[name][batch.number]
+        return [BatchDone(name, BatchResult(batch.number, tuple(map(answer, batch.requests)), ReplicaStats(up_s=1.0)))]
+
+    def _lose(self, name: str) -> ReplicaLost:
+        self.losses += 1
+        if self.losses > self.most_losses:
+            raise ModelError(f"{self.losses} replicas were lost")
+        del self.flying[name]
+        self._start()
+        return ReplicaLost(name, "killed by the test")
+
+    def _start(self) -> None:
+        name = f"fake-{self._names}"
+        self._names += 1
+        self.flying[name] = {}
+        self._pending.append(ReplicaReady(name))
+
+
+class StubReplica:
+    """What the pool's tests start in a real Ray actor in place of `actors.replica.Replica`. `spec` says how it behaves."""
+
+    def __init__(self, spec: dict[str, object], name: str) -> None:
+        if spec.get("refuse"):
+            raise ModelError("checkpoint /nowhere: no files there; give the folder that holds the weights")
+        if spec.get("die_loading"):
+            import os
+
+            os._exit(7)
+        self._spec, self._name = spec, name
+
+    def info(self) -> ReplicaInfo:
+        import os
+
+        flags = os.environ.get("XLA_FLAGS", "")
+        return ReplicaInfo(self._name, str(os.getpid()), (flags, os.environ.get("JAX_PLATFORMS", "")), "1x1", 0, 0, 0, 1, 0.0)
+
+    def stats(self) -> ReplicaStats:
+        return ReplicaStats(up_s=1.0)
+
+    def run(self, batch: Batch) -> BatchResult:
+        import os
+
+        deadly = self._spec.get("deadly_row")
+        if any(request.ref.row == deadly for request in batch.requests):
+            os._exit(9)
+        return BatchResult(batch.number, tuple(map(answer, batch.requests)), self.stats())

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.ladder import length_ladder
+from pipeline.buckets import BucketConfig
+from pipeline.columns import InputColumns, inspect_columns
+from pipeline.dispatch import DispatchConfig
+from pipeline.errors import InterruptedRunError
+from pipeline.progress import Progress
+from pipeline.run import Corridor, run
+from pipeline.sampling import SamplingDefaults
+from pipeline.schema import output_schema
+from pipeline.shards import RunFolder, list_input, plan_shards, remaining
+from pipeline.tokenizer import RequestRules
+from pipeline.writer import Writer
+from tests.fakes import FakeReplicas
+
+ROWS = 60
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    ids = [[row % 30 + 1] * (row % 20 + 1) if row % 13 else [] for row in range(ROWS)]
+    table = pa.table({"id": [f"r{row}" for row in range(ROWS)], "prompt_token_ids": pa.array(ids, pa.list_(pa.int32()))})
+    path = tmp_path_factory.mktemp("input") / "prompts.parquet"
+    pq.write_table(table, path)
+    return path
+
+
+def drive(source: Path, output: Path, replicas: FakeReplicas, stop_after: int | None = None) -> None:
+    """Runs what is left of the data set; interrupts itself after some commits when told to."""
+    files = list_input(str(source))
+    schema = inspect_columns(files, InputColumns("generate"))
+    shards, folder = plan_shards(files, 7), RunFolder(str(output))
+    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
+    commits = 0
+    corridor = Corridor(
+        schema=schema,
+        tokenizer=None,
+        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
+        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
+        dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
+        replicas=replicas,
+        writer=Writer(folder, written, "print"),
+        progress=Progress(ROWS),
+        interrupted=lambda: stop_after is not None and commits >= stop_after,
+    )
+    for _ in run(remaining(shards, folder, "print"), corridor):
+        commits += 1
+
+
+def rows_of(output: Path) -> list[dict[str, object]]:
+    parts = sorted((output / "data").glob("part-*.parquet"))
+    return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
+    output = tmp_path_factory.mktemp("undisturbed")
+    drive(source, output, FakeReplicas(1))
+    return rows_of(output)
+
+
+def test_every_row_is_there_in_order_good_and_bad(undisturbed: list[dict[str, object]]) -> None:
+    expected = [(f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % 13 else 1)]
+    assert [(row["id"], row["sample_index"]) for row in undisturbed] == expected
+    assert {row["id"] for row in undisturbed if row["status"] == "error"} == {f"r{row}" for row in range(0, ROWS, 13)}
+
+
+def test_interruptions_losses_and_order_leave_no_trace(
+    source: Path, undisturbed: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    @settings(max_examples=8, deadline=None)
+    @given(st.integers(1, 4), st.integers(0, 999), st.lists(st.integers(0, 4), max_size=3))
+    def check(count: int, seed: int, stops: list[int]) -> None:
+        output = tmp_path_factory.mktemp("disturbed")
+        for number, stop in enumerate(stops):
+            try:
+                drive(source, output, FakeReplicas(count, seed + number, bad_luck=0.05), stop_after=stop)
+            except InterruptedRunError:
+                continue
+        drive(source, output, FakeReplicas(count, seed, bad_luck=0.05))
+        assert json.dumps(rows_of(output)) == json.dumps(undisturbed)
+
+    check()
