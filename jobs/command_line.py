@@ -1,0 +1,131 @@
+"""A frozen dataclass → a command line and a YAML file with the same keys → an instance of it.
+
+Each field made by `flag` is one flag: `max_tokens` is `--max-tokens` on the command line and `max_tokens` in the file of
+`-C/--config`. Flags override the file; unknown flags and keys are errors. Knows nothing of what the values mean: the dataclass
+checks them itself in `__post_init__`.
+"""
+
+import argparse
+import dataclasses
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, set_loader
+
+from pipeline.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def flag(default: Any, text: str, *, short: str | None = None) -> Any:
+    """Returns a dataclass field that is also a flag; `text` is its help, to which the default is added."""
+    metadata = {"help": text, "short": short}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def parse(kind: type[Config], arguments: Sequence[str], *, program: str, description: str) -> Config:
+    """Returns the configuration that `arguments` (without the program's name) describe.
+
+    Raises:
+        ConfigError: unknown flag or key, wrong type, unreadable file, or values that `kind` refuses.
+        SystemExit: with code 0, after --help or --print-config.
+    """
+    parser = _parser(kind, program, description)
+    try:
+        values = parser.parse_args(list(arguments)).as_dict()
+    except argparse.ArgumentError as error:
+        raise ConfigError(f"{_one_line(str(error))}; see --help") from error
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # Config is a dataclass
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names})
+
+
+class _PlainNumbers(yaml.SafeLoader):
+    """YAML with decimal numbers only: YAML 1.1 reads `2:8` as 128, in base 60, dates as dates, and `1e-3` as text."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's way to configure a loader
+        first: [(tag, form) for tag, form in known if tag.rsplit(":", 1)[-1] not in ("int", "float", "timestamp")]
+        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_PlainNumbers.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+\Z"), list("-+0123456789"))
+_PlainNumbers.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?\Z|[-+]?\.inf\Z|\.nan\Z"),
+    list("-+.0123456789"),
+)
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, Loader=_PlainNumbers)
+
+
+set_loader("plain_yaml", _load, exceptions=(yaml.YAMLError,))
+
+
+class _Repeated(argparse.Action):
+    """`--stop a --stop b` gives both; the first on the command line replaces what the file says."""
+
+    given = False
+
+    def __call__(self, _parser: Any, namespace: Any, values: Any, _option: str | None = None) -> None:
+        before = getattr(namespace, self.dest) if self.given else []
+        self.given = True
+        setattr(namespace, self.dest, [*before, *values])
+
+
+def _strings(value: object) -> list[str]:
+    """A string of the command line, or a string or list of the file."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        return list(value)
+    raise ValueError(f"expected a string or a list of strings, got {value!r}")
+
+
+def _text(value: object) -> str:
+    """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first. A file may say `replicas: 2`."""
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    raise ValueError(f"expected a text, got {value!r}")
+
+
+def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
+    parser = ArgumentParser(
+        prog=program,
+        description=description,
+        exit_on_error=False,
+        print_config="--print-config",
+        allow_abbrev=False,
+        parser_mode="plain_yaml",
+    )
+    parser.add_argument("-C", "--config", action="config", help="YAML file with these flags as keys, _ for -; flags override it")
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        names = [f"--{field.name.replace('_', '-')}"]
+        if field.metadata["short"]:
+            names.insert(0, field.metadata["short"])
+        text = field.metadata["help"]
+        if hints[field.name] == tuple[str, ...]:
+            parser.add_argument(*names, action=_Repeated, type=_strings, default=[], help=text)
+        else:
+            kind_of_value = _text if hints[field.name] is str else hints[field.name]
+            parser.add_argument(*names, type=kind_of_value, default=field.default, help=text)
+    return parser
+
+
+def _one_line(message: str) -> str:
+    """Shortens the parser's report: what flag, what was expected, what was given."""
+    flat = " ".join(message.split())
+    found = re.match(r'Parser key "(\w+)": (.*)', flat)
+    if not found:
+        return flat
+    name, rest = f"--{found[1].replace('_', '-')}", found[2]
+    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", rest)
+    if union:
+        kinds = [each for each in re.findall(r"'(\w+)'", union[1]) if each != "NoneType"]
+        return f"{name}: expected {' or '.join(kinds)}, got {union[2]}"
+    rest = re.sub(r"<class '(\w+)'>", r"\1", rest).replace("typing.Literal", "one of ")
+    return f"{name}: {rest}"

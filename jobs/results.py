@@ -1,0 +1,54 @@
+"""A run folder → where its results are, how many rows there are, and the first of them as a small table."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.plan import Plan
+from pipeline import storage
+from pipeline.shards import RunFolder
+
+SHOWN_ROWS, SHOWN_CHARS = 5, 60
+COLUMNS = (
+    "id",
+    "status",
+    "text",
+    "finish_reason",
+    "completion_tokens",
+    "loglikelihood",
+    "is_greedy",
+    "scored_tokens",
+    "error_code",
+)
+
+
+def print_results(folder: RunFolder, plan: Plan, failed: int) -> None:
+    """Prints the run's paths and counts, and the first rows of this partition."""
+    rows = sum(shard.rows for shard in plan.own_shards)
+    print(f"\nresults  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)")
+    print(f"report   {folder.report_url}")
+    table = Table(title=f"first rows of {plan.own_shards[0].number:05d}", title_justify="left")
+    shown = list(_first_rows(folder.part_url(plan.own_shards[0].number)))
+    for name in shown[0]:
+        table.add_column(name, overflow="fold")
+    for row in shown:
+        table.add_row(*(Text(_cell(value)) for value in row.values()))
+    Console().print(table)
+
+
+def _first_rows(url: str) -> Iterator[dict[str, Any]]:
+    with storage.open_object(url) as opened:
+        parquet = pq.ParquetFile(opened)
+        names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
+        yield from next(parquet.iter_batches(SHOWN_ROWS, columns=names)).to_pylist()
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    text = f"{value:.4f}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"

@@ -1,0 +1,181 @@
+"""The main job: a data set of prompts → a run folder with completions or log-likelihoods.
+
+    python jobs/score_dataset.py -C job.yaml [--flag value …]        every flag: --help
+    ray job submit --working-dir . -- python jobs/score_dataset.py -C job.yaml
+
+Exit codes: 0 all rows committed; 3 all committed, some with row errors within the budget; 4 error budget exceeded; 2 bad
+arguments or data set, nothing was started; 75 interrupted, the same command continues; 1 anything else.
+
+Parses, plans, connects, runs, reports. Never imports JAX: that happens in the replicas.
+"""
+
+import contextlib
+import json
+import math
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+
+if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from actors.errors import GrokBatchError
+from jobs import dry_run
+from jobs.cluster import metrics_sink, ray_cluster
+from jobs.command_line import parse
+from jobs.plan import Plan, describe, fingerprint_keys, make_plan, run_description
+from jobs.results import print_results
+from jobs.score_config import ScoreConfig
+from pipeline import storage
+from pipeline.dispatch import DispatchConfig
+from pipeline.errors import ErrorBudgetError, InterruptedRunError
+from pipeline.progress import Progress, ProgressLine
+from pipeline.records import Shard
+from pipeline.run import Corridor, run
+from pipeline.schema import output_schema
+from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
+from pipeline.writer import Writer
+
+OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
+BATCHES_IN_FLIGHT = 8  # on each replica: enough requests for all slots of its engine, in pieces small enough to lose
+
+
+class StopSignals:
+    """Remembers SIGTERM and the first Ctrl-C, so that the run ends where nothing is lost; a second Ctrl-C ends it at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+
+    def listen(self) -> None:
+        """Takes the signals over; after `ray.init`, which sets handlers of its own."""
+        signal.signal(signal.SIGTERM, self._remember)
+        signal.signal(signal.SIGINT, self._remember)
+
+    def _remember(self, number: int, _frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the job of a command line and returns its exit code."""
+    try:
+        config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
+        plan = make_plan(config)
+        if config.dry_run:
+            print("\n".join(dry_run.lines(dry_run.estimate(plan))))
+            return OK
+        folder, keys = RunFolder(str(config.output)), fingerprint_keys(plan)
+        existed = check_run(folder, keys, run_description(plan), resume=config.resume)
+        identity = fingerprint(keys)
+        todo = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+    except GrokBatchError as error:
+        return _say(error, BAD_ARGUMENTS)
+    try:
+        return _execute(plan, folder, identity, todo, resumed=existed)
+    except ErrorBudgetError as error:
+        return _say(error, OVER_BUDGET)
+    except InterruptedRunError as error:
+        return _say(error, INTERRUPTED)
+    except GrokBatchError as error:
+        return _say(error, FAILED)
+
+
+def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], *, resumed: bool) -> int:
+    if not todo and folder.finished():
+        print(f"nothing to do: the run in {folder.url} is complete")
+        return OK
+    for name, value in describe(plan).items():
+        print(f"{name:<8} {value}")
+    if resumed:
+        print(f"resume   {len(plan.own_shards) - len(todo):,} of {len(plan.own_shards):,} shards are committed already")
+    progress = _run_rows(plan, folder, identity, todo) if todo else None
+    failed = _failed_rows(plan, folder, identity) if resumed or progress is None else progress.error_rows
+    print_results(folder, plan, failed)
+    if failed > _error_budget(plan):
+        message = progress.budget_message() if progress and progress.over_budget else f"{failed} rows failed, more than allowed"
+        raise ErrorBudgetError(message)
+    if not finish(folder, plan.shards):
+        print("other partitions of this run are not complete yet")
+    return ROW_ERRORS if failed else OK
+
+
+def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]) -> Progress:
+    """Starts replicas and runs the shards that are to do; report.json is written however it ends."""
+    from actors.pool import PoolConfig, ReplicaPool
+
+    config, stop = plan.config, StopSignals()
+    minimum, maximum = config.replica_range()
+    pool_config = PoolConfig(minimum, maximum, math.prod(config.mesh_shape()), BATCHES_IN_FLIGHT, config.device)
+    with ray_cluster(maximum) as where:
+        stop.listen()
+        print(f"cluster  {where}; waiting for {minimum} of {maximum} replicas", flush=True)
+        with ReplicaPool(plan.replica_spec(), pool_config, notify=_notice) as pool:
+            pool.wait_for_minimum(lambda: stop.received)
+            progress = Progress(
+                sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),
+                replicas=lambda: (pool.up, pool.wanted),
+                max_error_rows=_error_budget(plan),
+                cost_per_replica_hour=config.cost_per_replica_hour,
+            )
+            schema = output_schema(
+                plan.schema,
+                task=config.task,
+                logprobs=config.logprobs,
+                prompt_logprobs=config.prompt_logprobs,
+                choices=plan.schema.has_choices,
+            )
+            corridor = Corridor(
+                schema=plan.schema,
+                tokenizer=plan.tokenizer,
+                rules=plan.rules,
+                buckets=plan.bucket_config(),
+                dispatch=DispatchConfig(BATCHES_IN_FLIGHT, config.max_attempts),
+                replicas=pool,
+                writer=Writer(folder, schema, identity),
+                progress=progress,
+                interrupted=lambda: stop.received,
+            )
+            with _reported(progress, plan, folder), ProgressLine(progress, sinks=[metrics_sink(identity)]):
+                for _ in run(todo, corridor):
+                    continue
+            return progress
+
+
+@contextlib.contextmanager
+def _reported(progress: Progress, plan: Plan, folder: RunFolder) -> Iterator[None]:
+    """Writes the report at the end of the block, whether it ended well or not."""
+    index, count = plan.config.partition_pair()
+    url = folder.report_url if count == 1 else storage.join(folder.url, f"report-{index}-of-{count}.json")
+    try:
+        yield
+    finally:
+        storage.overwrite(url, (json.dumps(progress.report(), indent=2) + "\n").encode())
+
+
+def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:
+    """Returns how many rows of this partition's committed shards failed, whoever ran them."""
+    partition = plan.config.partition_pair()
+    failed = remaining(plan.shards, folder, identity, partition=partition, retry_failed=True)
+    return sum(len(shard.only) for shard in failed if shard.only is not None)
+
+
+def _error_budget(plan: Plan) -> float:
+    """Returns how many rows of this partition may fail."""
+    return plan.config.max_error_rate * sum(shard.rows for shard in plan.own_shards)
+
+
+def _notice(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _say(error: GrokBatchError, code: int) -> int:
+    """Prints the one sentence that a known error is, and returns the exit code."""
+    print(f"{'interrupted' if code == INTERRUPTED else 'error'}: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import score_dataset
+from jobs.plan import make_plan
+from jobs.score_config import ScoreConfig
+from pipeline.shards import RunFolder, fingerprint
+
+ROOT = Path(__file__).parents[2]
+PROBE = """
+import runpy, sys
+code = 0
+try:
+    runpy.run_path("jobs/score_dataset.py", run_name="__main__")
+except SystemExit as ended:
+    code = ended.code
+assert "jax" not in sys.modules, "the driver imported jax"
+sys.exit(code)
+"""
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    texts = ["what is 2 plus 3?", None, "", "it is", "x " * 100_000, "a b c", "d", "e"]
+    path = tmp_path / "prompts.parquet"
+    pq.write_table(pa.table({"id": list(range(len(texts))), "prompt": texts, "topic": ["t"] * len(texts)}), path)
+    return path
+
+
+def job(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """Runs the job as a user would, on a Ray of its own, and checks on the way that the driver never imports JAX."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "JAX_NUMPY"))}
+    command = [sys.executable, "-c", PROBE, *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=ROOT, env=environment | {"RAY_ADDRESS": "local"}, capture_output=True, text=True, timeout=170, check=False
+    )
+
+
+Main = Callable[..., int]
+
+
+@pytest.fixture
+def main(prompts: Path, tmp_path: Path) -> Main:
+    """The job's main in this process, for everything that ends before a replica would start."""
+
+    def call(*arguments: object) -> int:
+        base = ["-i", str(prompts), "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "4"]
+        return score_dataset.main([*base, *map(str, arguments)])
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-i", "/nowhere"), "no input at /nowhere"),
+        (("--prompt-column", "question"), "'question'"),
+        (("--task", "score"), "'continuation'"),
+        (("--mesh", "1x3"), "splits over 3 devices"),
+        (("--max-len", "4"), "no prompt fits beside it"),
+        (("--max-len", "999999"), "context of 2048 tokens"),
+        (("--checkpoint", "/nowhere"), "checkpoint /nowhere"),
+        (("--tokenizer", "pyproject.toml"), "expected a SentencePiece model"),
+        (("--model", "gpt", "--checkpoint", "x"), "expected one of"),
+        (("--resume", "require"), "holds no run to resume"),
+        (("--zork", "1"), "--zork"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    arguments: tuple[str, ...], message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(*arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_plans_and_writes_nothing(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--dry-run", "true", "--cost-per-replica-hour", "2") == 0
+    figures = dict(
+        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if not line.startswith("device_bytes ")
+    )
+    assert (figures["rows"], figures["rows_failing"], figures["new_tokens_at_most"]) == ("8", "3", "20")
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
+    main: Main, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = ScoreConfig(input=str(prompts), output=str(tmp_path / "out"), model="demo", max_tokens=5)
+    keys = score_dataset.fingerprint_keys(make_plan(config))
+    folder = RunFolder(str(tmp_path / "out"))
+    score_dataset.check_run(folder, keys, score_dataset.run_description(make_plan(config)))
+    assert main() == 2
+    assert "sampling.max_tokens was 5, is 4" in capsys.readouterr().err
+    stored = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert stored["fingerprint"] == fingerprint(keys)
+    assert {"config", "versions", "git_commit", "input"} <= stored.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_run_its_error_rows_its_codes_and_its_repetition(prompts: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    flags = ["-i", prompts, "-o", output, "--model", "demo", "--max-tokens", 3, "--max-len", 64, "--dtype", "float32"]
+    first = job(*flags, "--max-error-rate", 0.5, "--shard-rows", 3)
+    assert first.returncode == 3, first.stderr
+    assert str(output / "data") in first.stdout
+    rows = [row for part in sorted((output / "data").glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+    assert [row["id"] for row in rows] == list(range(8))
+    assert [row["error_code"] for row in rows][:5] == [None, "missing_prompt", "empty_prompt", None, "prompt_too_long"]
+    assert all(len(row["token_ids"]) == 3 and row["topic"] == "t" for row in rows if row["status"] == "ok")
+    assert json.loads((output / "report.json").read_text())["errors_by_code"]["empty_prompt"] == 1
+    assert (output / "_SUCCESS").exists()
+    again = job(*flags, "--max-error-rate", 0.5, "--shard-rows", 3)
+    assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+    over = job(*flags[:2], "-o", tmp_path / "strict", *flags[4:], "--limit", 3)
+    assert over.returncode == 4
+    assert "2 of 3 rows failed" in over.stderr
+    assert not (tmp_path / "strict" / "_SUCCESS").exists()

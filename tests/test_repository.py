@@ -1,0 +1,177 @@
+"""The repository as a whole: lock files, README, contracts between packages, errors that travel, nothing of anyone's machine."""
+
+import inspect
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+import actors.errors
+import pipeline.errors
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("pipeline", "actors", "jobs")
+TEXT_FILES = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".jsonl", ".sh", ".tf", ".lock", ".ini", ".cfg", ""}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = [contract["id"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
+
+
+def text_files() -> Iterator[Path]:
+    """Yields the files of the repository that hold text, whether or not this is a git checkout."""
+    for top in sorted(ROOT.iterdir()):
+        if (top.name.startswith(".") and top.name not in {".ci", ".gitignore"}) or top.name in {"runs", "build", "dist"}:
+            continue
+        for path in [top] if top.is_file() else sorted(top.rglob("*")):
+            if path.is_file() and path.suffix in TEXT_FILES and not {"__pycache__", "ckpt-0"} & set(path.parts):
+                yield path
+
+
+def direct_requirements(extra: str) -> list[Requirement]:
+    project = PROJECT["project"]
+    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+
+
+@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", "dev"), ("requirements-cuda12.lock", "cuda12")])
+def test_lock_file_pins_every_direct_dependency_with_hashes(lock: str, extra: str) -> None:
+    entries = re.split(r"\n(?=[a-zA-Z0-9])", (ROOT / lock).read_text())
+    pinned = {match[1]: (match[2], entry) for entry in entries if (match := re.match(r"([\w.-]+)==([^\s;]+)", entry))}
+    for requirement in direct_requirements(extra):
+        name = re.sub(r"[-_.]+", "-", requirement.name).lower()
+        assert name in pinned, f"{name} is missing from {lock}: run make lock"
+        assert requirement.specifier.contains(pinned[name][0]), f"{lock} pins {name} {pinned[name][0]}: run make lock"
+    assert [name for name, (_, entry) in pinned.items() if "--hash=sha256:" not in entry] == []
+
+
+def test_both_lock_files_pin_the_same_versions() -> None:
+    cpu, gpu = (
+        dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
+        for name in ("requirements.lock", "requirements-cuda12.lock")
+    )
+    assert {name: (cpu[name], gpu[name]) for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == {}
+
+
+def test_commands_of_the_documentation_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    text = "\n".join(page.read_text() for page in pages)
+    # In code only (a line of a block, or after a backtick), so that "make sure" in a sentence is no command.
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE))
+    assert {"demo", "test", "check", "fix"} <= named
+    assert named <= targets
+    scripts = set(re.findall(r"python (jobs/[\w/]+\.py)", text))
+    assert "jobs/score_dataset.py" in scripts
+    assert [script for script in sorted(scripts) if not (ROOT / script).is_file()] == []
+
+
+def test_links_of_the_documentation_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "infra" / "README.md"]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_every_package_folder_has_an_init_file() -> None:
+    folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+
+
+def lint_imports(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs the linter on the packages in `folder`, whatever else is importable."""
+    program = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(folder)}
+    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_import_contracts_are_kept() -> None:
+    linted = lint_imports(ROOT)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+VIOLATIONS = {
+    "layers": ("actors/ladder.py", "import pipeline.records"),
+    "replica-layers": ("actors/model/config.py", "import actors.engine.config"),
+    "driver": ("pipeline/records.py", "import ray"),
+    "device": ("actors/engine/config.py", "import pyarrow"),
+    "stages": ("pipeline/reader.py", "import pipeline.writer"),
+    "border": ("actors/errors.py", "import numpy"),
+}
+
+
+@pytest.mark.parametrize("contract", CONTRACTS)
+def test_import_contract_is_broken_by_a_forbidden_import(contract: str, tmp_path: Path) -> None:
+    for name in PACKAGES:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "ckpt-0"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    assert lint_imports(tmp_path, "--contract", contract).returncode == 0
+    module, line = VIOLATIONS[contract]
+    with (tmp_path / module).open("a") as file:
+        file.write(f"\n{line}\n")
+    linted = lint_imports(tmp_path, "--contract", contract)
+    assert linted.returncode == 1, linted.stdout + linted.stderr
+    assert "BROKEN" in linted.stdout
+
+
+def test_driver_process_never_imports_jax() -> None:
+    """The contracts see imports that are written down; this sees the ones that happen, those inside functions excepted."""
+    names = [f"pipeline.{path.stem}" for path in sorted((ROOT / "pipeline").glob("*.py")) if path.stem != "__init__"]
+    names += ["actors.pool", "actors.replica", "jobs.score_dataset"]
+    program = (
+        f"import sys, {', '.join(names)}; print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'haiku')))"
+    )
+    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert imported.stdout.strip() == "[]", imported.stdout + imported.stderr
+
+
+def error_classes() -> list[type[Exception]]:
+    modules = (actors.errors, pipeline.errors)
+    found = [cls for module in modules for _, cls in inspect.getmembers(module, inspect.isclass) if issubclass(cls, Exception)]
+    return sorted(set(found), key=lambda cls: cls.__name__)
+
+
+@pytest.mark.parametrize("error", error_classes())
+def test_errors_survive_pickling_with_their_message(error: type[Exception]) -> None:
+    message = "row 7 of part-0.parquet: prompt is null; fill it or drop the row"
+    copy = pickle.loads(pickle.dumps(error(message)))
+    assert type(copy) is error
+    assert str(copy) == message
+    assert issubclass(error, actors.errors.GrokBatchError)
+
+
+def test_error_codes_differ() -> None:
+    codes = [cls.code for cls in error_classes() if issubclass(cls, actors.errors.RequestError)]
+    assert len(codes) == len(set(codes)) >= 8
+
+
+MACHINE_PATHS = re.compile(r"(?:^|[^A-Za-z0-9_.$}/])/(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/")
+PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
+LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
+
+
+def test_nothing_of_a_machine_is_in_the_repository() -> None:
+    found = []
+    for path in text_files():
+        for number, line in enumerate(path.read_text().splitlines(), 1):
+            patterns = (MACHINE_PATHS, PACKAGE_ADDRESSES, LOOSE_ENDS)
+            if path != Path(__file__) and any(pattern.search(line) for pattern in patterns):
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
+    assert found == []
+
+
+def test_licence_is_apache_2() -> None:
+    text = (ROOT / "LICENSE").read_text()
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert [number for number in range(1, 10) if f"\n   {number}. " not in text] == []
+    assert "END OF TERMS AND CONDITIONS" in text
+    assert PROJECT["project"]["license"] == "Apache-2.0"
+
+
+def test_ci_runs_the_tests() -> None:
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
