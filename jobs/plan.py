@@ -96,7 +96,7 @@ def make_plan(config: ScoreConfig) -> Plan:
     model_bytes = storage.read(config.tokenizer)[0] if config.tokenizer else None
     tokenizer = Tokenizer(model_bytes) if model_bytes is not None else None
     files = list_input(str(config.input), config.limit)
-    schema = inspect_columns(files, InputColumns(config.task, config.prompt_column, config.id_column))
+    schema = inspect_columns(files, _columns(config))
     _check_tokenizer(config, model, tokenizer, schema)
     check_unique_ids(files, schema, config.limit)
     rules = RequestRules(config.task, model.vocab_size, config.max_len or 0, config.on_overflow, config.sampling_defaults())
@@ -108,7 +108,17 @@ def make_plan(config: ScoreConfig) -> Plan:
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     """Returns all that the results depend on. Replicas, mesh and batches are not among it, by design."""
     config = plan.config
-    names = ("task", "prompt_column", "id_column", "dtype", "max_len", "on_overflow", "logprobs", "prompt_logprobs")
+    names = (
+        "task",
+        "prompt_column",
+        "id_column",
+        "continuation_column",
+        "dtype",
+        "max_len",
+        "on_overflow",
+        "logprobs",
+        "prompt_logprobs",
+    )
     return {
         "model": dataclasses.asdict(plan.model),
         "checkpoint": digest(str(config.checkpoint)),
@@ -148,6 +158,10 @@ def _model(name: str) -> ModelConfig:
         raise ConfigError(f"--model: {name} is not a JSON text ({error})") from error
 
 
+def _columns(config: ScoreConfig) -> InputColumns:
+    return InputColumns(config.task, config.prompt_column, config.id_column, config.continuation_column)
+
+
 def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
     longest = config.max_len or 0
     if longest > model.sequence_len:
@@ -176,7 +190,7 @@ def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokeniz
         )
     if config.task == "generate" and config.max_tokens is None and "max_tokens" not in schema.parameters:
         raise ConfigError("--max-tokens is missing: give it, or a column max_tokens in the input")
-    if schema.prompt == "prompt_token_ids" and schema.continuation in ("continuation", "choices"):
+    if schema.prompt == "prompt_token_ids" and schema.continuation_kind in ("continuation", "choices"):
         raise DatasetError(
             f"the input has prompts as token ids and '{schema.continuation}' as text; give both as text or both as token ids"
         )

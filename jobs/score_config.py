@@ -27,6 +27,7 @@ class ScoreConfig:
         "generate", "generate: complete each prompt; score: log-likelihood of given continuations; perplexity: of the whole text"
     )
     prompt_column: str = flag("prompt", "name of the input's prompt column")
+    continuation_column: str = flag("continuation", "name of the input's column of texts to score after the prompt (task score)")
     id_column: str = flag("id", "name of the input's id column; ids are <file>#<row> where there is none")
     max_tokens: int | None = flag(None, "most tokens of a completion; required for generate unless a column max_tokens has it")
     temperature: float = flag(0.0, "0 = greedy")

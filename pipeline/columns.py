@@ -37,6 +37,7 @@ class InputColumns:
     task: Task
     prompt_column: str = "prompt"
     id_column: str = "id"
+    continuation_column: str = "continuation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class InputSchema:
     columns: InputColumns
     root: str  # the folder that `<file>` in `<file>#<row>` is relative to
     prompt: str  # the column that holds the prompt, as text or ids
-    continuation: str | None  # one of CONTINUATIONS, for task score
+    continuation: str | None  # the column that holds what is scored, for task score
     parameters: tuple[str, ...]  # those of PARAMETERS that the input has
     id_column: str | None  # None: ids are made from file and row
     passthrough: pa.Schema  # `id` first
@@ -62,7 +63,12 @@ class InputSchema:
     def texts(self) -> tuple[str, ...]:
         """Of `inputs`, those whose values are text."""
         prompt = () if self.prompt == PROMPT_IDS else (self.prompt,)
-        return (*prompt, "continuation") if self.continuation == "continuation" else prompt
+        return (*prompt, self.continuation) if self.continuation and self.continuation_kind == "continuation" else prompt
+
+    @property
+    def continuation_kind(self) -> str | None:
+        """Which of CONTINUATIONS the column `continuation` is, whatever it is called."""
+        return "continuation" if self.continuation == self.columns.continuation_column else self.continuation
 
     @property
     def source(self) -> pa.Schema:
@@ -74,12 +80,12 @@ class InputSchema:
     @property
     def has_choices(self) -> bool:
         """Whether a row has several continuations."""
-        return self.continuation is not None and self.continuation.startswith("choices")
+        return self.continuation_kind in ("choices", "choices_token_ids")
 
     @property
     def has_text(self) -> bool:
         """Whether a tokenizer is needed to read the input."""
-        return self.prompt != PROMPT_IDS or self.continuation in ("continuation", "choices")
+        return self.prompt != PROMPT_IDS or self.continuation_kind in ("continuation", "choices")
 
     def row_name(self, url: str, row: int) -> str:
         """Returns the id of a row of an input without ids: `<file>#<row>`, counted from 0 within the file."""
@@ -99,12 +105,14 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
             raise DatasetError(f"the input mixes Parquet and JSON lines ({files[0].url}, {file.url}); run them separately")
     schema = _json_schema(files) if json else _parquet_schema(files)
     where = files[0].url if len(files) == 1 else f"{files[0].url} and {len(files) - 1} other files"
-    continuation = _one_of(schema, CONTINUATIONS, where) if columns.task == "score" else None
+    continuations = (columns.continuation_column, *CONTINUATIONS[1:])
+    continuation = _one_of(schema, continuations, where) if columns.task == "score" else None
     prompt = _one_of(schema, (columns.prompt_column, PROMPT_IDS), where)
     parameters = tuple(name for name in PARAMETERS if name in schema.names)
     id_column = columns.id_column if columns.id_column in schema.names else None
     for name in filter(None, (prompt, continuation, id_column, *parameters)):
-        _check_type(schema.field(name), "id" if name == id_column else "prompt" if name == prompt else name, where)
+        roles = {columns.continuation_column: "continuation", prompt: "prompt", id_column: "id"}
+        _check_type(schema.field(name), roles.get(name, name), where)
     rest = [field for field in schema if field.name not in {prompt, continuation, id_column, *parameters}]
     _check_names(rest, columns, where)
     kind = pa.string() if id_column is None else schema.field(id_column).type
@@ -169,7 +177,8 @@ def _one_of(schema: pa.Schema, names: Sequence[str], where: str) -> str:
     wanted = " or ".join(f"'{name}'" for name in names)
     if not found:
         raise DatasetError(
-            f"{where}: no column {wanted}, found {schema.names}; name it with --prompt-column or add it to the input"
+            f"{where}: no column {wanted}, found {schema.names}; name it with --prompt-column or "
+            "--continuation-column, or add it to the input"
         )
     raise DatasetError(f"{where}: expected one column of {wanted}, found {found}; drop all but one")
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from actors.errors import EngineCrashError
+from actors.errors import EngineCrashError, ModelError
 from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
 from pipeline.errors import InterruptedRunError
@@ -67,6 +67,7 @@ class DispatchConfig:
     in_flight: int = 2  # batches on each replica: one runs, the next lies ready
     max_attempts: int = 3
     poll_s: float = 1.0
+    max_losses: int = 12  # replicas lost in a row, no batch answered in between: then it is not the rows' fault
     grace_s: float = 20.0  # when interrupted, how long to wait for the batches that replicas already hold
 
     def __post_init__(self) -> None:
@@ -85,7 +86,7 @@ def run_batches(
 
     Raises:
         InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was yielded before.
-        ModelError: no replica can ever work.
+        ModelError: no replica can ever work, or `max_losses` of them were lost in a row while none answered a batch.
         RuntimeError: a replica answered other rows than it was asked for.
     """
     source, drawing, deadline = iter(batches), True, None
@@ -129,6 +130,7 @@ class _Floor:
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
         self._flying = 0
+        self._losses = 0  # in a row
 
     @property
     def busy(self) -> bool:
@@ -202,6 +204,7 @@ class _Floor:
         if lane is None or requests is None:
             return  # a replica that was given up answers late: its batch runs, or ran, elsewhere
         self._flying -= 1
+        self._losses = 0
         _check_refs(event, requests)
         if lane.reserved and not lane.flying:
             if self._suspects:
@@ -219,6 +222,12 @@ class _Floor:
         if lane is None:
             return
         self._watcher.replica_lost(event.replica, event.reason)
+        self._losses += bool(lane.flying)
+        if self._losses >= self._config.max_losses:
+            raise ModelError(
+                f"{self._losses} replicas in a row broke down at their first batch, so it is hardly the rows' fault; the last: "
+                f"{event.reason}"
+            )
         alone = lane.reserved and len(lane.flying) == 1
         for requests in lane.flying.values():
             self._flying -= 1

@@ -65,8 +65,8 @@ def _prompt_rows(
             yield Completion.failed(ref, InvalidPromptError.code, message)
             continue
         values: dict[str, Any] = {prompt_field: prompts[row]}
-        if schema.continuation is not None:
-            values[schema.continuation] = rows.values[schema.continuation][row]
+        if schema.continuation is not None and schema.continuation_kind is not None:
+            values[schema.continuation_kind] = rows.values[schema.continuation][row]
         if schema.parameters:
             values["parameters"] = RowParameters(**{name: rows.values[name][row] for name in schema.parameters})
         yield PromptRow(ref=ref, id=_row_id(shard, rows, schema, row), **values)

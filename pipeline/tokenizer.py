@@ -243,6 +243,7 @@ def _fitted(prompt: "array[int]", room: int, beside: str, rules: RequestRules) -
     if len(prompt) <= room:
         return prompt
     if rules.overflow == "truncate-left" and room > 0:
+        # grok-1: truncates on the left without correcting the length; here the shorter prompt is the prompt, and is counted so
         return prompt[len(prompt) - room :]
     raise PromptTooLongError(
         f"prompt: expected at most {max(room, 0)} tokens (--max-len {rules.max_len} less {beside}), got {len(prompt)}; "

@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,18 +10,7 @@ from jobs import score_dataset
 from jobs.plan import make_plan
 from jobs.score_config import ScoreConfig
 from pipeline.shards import RunFolder, fingerprint
-
-ROOT = Path(__file__).parents[2]
-PROBE = """
-import runpy, sys
-code = 0
-try:
-    runpy.run_path("jobs/score_dataset.py", run_name="__main__")
-except SystemExit as ended:
-    code = ended.code
-assert "jax" not in sys.modules, "the driver imported jax"
-sys.exit(code)
-"""
+from tests.jobs.runs import job
 
 
 @pytest.fixture
@@ -33,15 +19,6 @@ def prompts(tmp_path: Path) -> Path:
     path = tmp_path / "prompts.parquet"
     pq.write_table(pa.table({"id": list(range(len(texts))), "prompt": texts, "topic": ["t"] * len(texts)}), path)
     return path
-
-
-def job(*arguments: object) -> subprocess.CompletedProcess[str]:
-    """Runs the job as a user would, on a Ray of its own, and checks on the way that the driver never imports JAX."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "JAX_NUMPY"))}
-    command = [sys.executable, "-c", PROBE, *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=ROOT, env=environment | {"RAY_ADDRESS": "local"}, capture_output=True, text=True, timeout=170, check=False
-    )
 
 
 Main = Callable[..., int]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from actors.errors import ModelError
 from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef, Sampling
 from pipeline.dispatch import DispatchConfig, run_batches
@@ -152,3 +153,16 @@ def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -
     assert sorted(answered) == list(range(rows))
     assert {name for name, _ in replicas.submitted[:1000]} == set(replicas.flying), "the first batches go to different replicas"
     assert replicas.most_flying == 4
+
+
+def test_replicas_that_all_break_stop_the_run_instead_of_failing_every_row() -> None:
+    replicas = FakeReplicas(2, poison=lambda request: True)
+    with pytest.raises(ModelError, match="12 replicas in a row"):
+        list(run_batches(batches(500, 10), replicas, FAST, Progress(500)))
+    assert replicas.losses == 12
+
+
+def test_one_poisonous_row_in_a_large_batch_does_not_look_like_broken_replicas() -> None:
+    replicas = FakeReplicas(1, poison=lambda request: request.ref.row == 0)
+    found = by_row(run_batches(batches(512, 512), replicas, FAST, Progress(512)))
+    assert [row for row, completion in found.items() if completion.error_code] == [0]

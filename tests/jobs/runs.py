@@ -1,0 +1,85 @@
+"""Runs of the main job as a user starts them, and their tables, for the tests of this folder."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.fs
+import pyarrow.parquet as pq
+
+ROOT = Path(__file__).parents[2]
+CONFORMANCE = ROOT / "tests" / "data" / "conformance"
+DEMO = ROOT / "jobs" / "demo"
+UNSTABLE = ["cached_tokens"]  # depends on who was computed before in the same replica
+
+PROBE = """
+import runpy, sys
+code = 0
+try:
+    runpy.run_path("jobs/score_dataset.py", run_name="__main__")
+except SystemExit as ended:
+    code = ended.code
+assert "jax" not in sys.modules, "the driver imported jax"
+sys.exit(code)
+"""
+
+
+def command(*arguments: object) -> list[str]:
+    """Returns the command line of a job that also checks that the driver never imports JAX."""
+    return [sys.executable, "-c", PROBE, *map(str, arguments)]
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Returns a user's environment: a Ray of the job's own, none of the switches that tests put on for JAX."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "JAX_NUMPY", "XLA_FLAGS"))}
+    return kept | {"RAY_ADDRESS": "local"} | more
+
+
+def job(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
+    """Runs the job to its end."""
+    return subprocess.run(
+        command(*arguments), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def table(output: Path | str) -> pa.Table:
+    """Returns the rows of a run folder on disk, parts in order."""
+    parts = sorted((Path(output) / "data").glob("part-*.parquet"))
+    return pa.concat_tables(pq.read_table(part) for part in parts)
+
+
+def same_tables(one: pa.Table, other: pa.Table, tolerance: float = 1e-4) -> None:
+    """Asserts that two runs gave the same rows: everything equal, log-probs within `tolerance` per token."""
+    one, other = one.drop_columns(UNSTABLE), other.drop_columns(UNSTABLE)
+    assert one.schema.names == other.schema.names
+    assert one.num_rows == other.num_rows
+    for name in one.schema.names:
+        for row, (mine, theirs) in enumerate(zip(one[name].to_pylist(), other[name].to_pylist(), strict=True)):
+            assert _close(mine, theirs, tolerance), f"column {name}, row {row}: {mine!r} and {theirs!r}"
+
+
+def _close(mine: Any, theirs: Any, tolerance: float) -> bool:
+    if isinstance(mine, list) and isinstance(theirs, list):
+        return len(mine) == len(theirs) and all(_close(a, b, tolerance) for a, b in zip(mine, theirs, strict=True))
+    if isinstance(mine, float) and isinstance(theirs, float):
+        return abs(mine - theirs) <= tolerance * max(1.0, abs(mine) / 10)
+    return bool(mine == theirs)
+
+
+def conformance_flags(case: str = "mha") -> list[object]:
+    """Returns the flags that select a conformance checkpoint in float32 on one device."""
+    return [
+        "--model", CONFORMANCE / case / "config.json", "--checkpoint", CONFORMANCE / case / "ckpt-0",
+        "--dtype", "float32", "--mesh", "1x1",
+    ]  # fmt: skip
+
+
+def report(output: Path) -> dict[str, Any]:
+    """Returns report.json of a run folder on disk."""
+    found: dict[str, Any] = json.loads((output / "report.json").read_text())
+    return found
