@@ -31,12 +31,16 @@ def print_results(folder: RunFolder, plan: Plan, failed: int) -> None:
     rows = sum(shard.rows for shard in plan.own_shards)
     print(f"\nresults  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)")
     print(f"report   {folder.report_url}")
-    table = Table(title=f"first rows of {plan.own_shards[0].number:05d}", title_justify="left")
-    shown = list(_first_rows(folder.part_url(plan.own_shards[0].number)))
-    for name in shown[0]:
+    if not plan.own_shards:
+        return
+    first = folder.part_url(plan.own_shards[0].number)
+    shown = list(_first_rows(first))
+    names = [name for name in shown[0] if any(row[name] is not None for row in shown)]
+    table = Table(title=f"first rows of {first.rsplit('/', 1)[-1]}", title_justify="left")
+    for name in names:
         table.add_column(name, overflow="fold")
     for row in shown:
-        table.add_row(*(Text(_cell(value)) for value in row.values()))
+        table.add_row(*(Text(_cell(row[name])) for name in names))
     Console().print(table)
 
 
@@ -48,7 +52,16 @@ def _first_rows(url: str) -> Iterator[dict[str, Any]]:
 
 
 def _cell(value: object) -> str:
+    text = _short(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+
+
+def _short(value: object) -> str:
+    """Returns a value as it is shown: strings quoted, so that spaces are seen, numbers to two places, lists without brackets."""
     if value is None:
         return ""
-    text = f"{value:.4f}" if isinstance(value, float) else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, list):
+        return ", ".join(_short(item) for item in value)
+    return repr(value) if isinstance(value, str) else str(value)

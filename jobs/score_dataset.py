@@ -14,7 +14,7 @@ import json
 import math
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -22,7 +22,7 @@ if __name__ == "__main__":  # started as a file, Python looks for modules in job
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.errors import GrokBatchError
-from jobs import dry_run
+from jobs import dry_run, full_size
 from jobs.cluster import metrics_sink, ray_cluster
 from jobs.command_line import parse
 from jobs.plan import Plan, describe, fingerprint_keys, make_plan, run_description
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str]) -> int:
         config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
         plan = make_plan(config)
         if config.dry_run:
-            print("\n".join(dry_run.lines(dry_run.estimate(plan))))
+            _print_lines(dry_run.lines(dry_run.estimate(plan)))
+            if full_size.is_full_size(plan):
+                _print_lines(full_size.lines(plan))
             return OK
         folder, keys = RunFolder(str(config.output)), fingerprint_keys(plan)
         existed = check_run(folder, keys, run_description(plan), resume=config.resume)
@@ -165,6 +167,11 @@ def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:
 def _error_budget(plan: Plan) -> float:
     """Returns how many rows of this partition may fail."""
     return plan.config.max_error_rate * sum(shard.rows for shard in plan.own_shards)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
 
 
 def _notice(text: str) -> None:

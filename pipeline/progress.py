@@ -223,12 +223,12 @@ class Progress:
             self._codes[completion.error_code] += 1
             return
         prompt = completion.prompt_tokens or 0
-        out = len(completion.token_ids) or sum(score.tokens for score in completion.scores)
-        self._tokens_in += prompt
-        self._tokens_out += out
+        drawn, scored = len(completion.token_ids), sum(score.tokens for score in completion.scores)
+        self._tokens_in += prompt + scored  # what is scored is read, not drawn
+        self._tokens_out += drawn
         self._cached += completion.cached_tokens or 0
         self._prompt_lengths[prompt.bit_length()] += 1
-        self._completion_lengths[out.bit_length()] += 1
+        self._completion_lengths[(drawn or scored).bit_length()] += 1
 
     def _sample(self, elapsed_s: float) -> None:
         if elapsed_s - self._samples[-1][0] >= self._sample_every_s:

@@ -40,7 +40,9 @@ def run_task(task: str, output: Path) -> None:
     flags = {**FLAGS, **TASKS[task], "--output": str(output)}
     arguments = [word for pair in flags.items() for word in pair]
     print(f"\n$ .venv/bin/python {shlex.join(['jobs/score_dataset.py', *arguments])}", flush=True)
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}  # this machine's Ray, no other
+    # A Ray of its own, whatever else runs on this machine; and each program is compiled once, not once per run and replica.
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    environment = cache | dict(os.environ) | {"RAY_ADDRESS": "local"}
     command = [sys.executable, "jobs/score_dataset.py", *arguments]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
     if code != 0:
