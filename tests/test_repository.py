@@ -77,6 +77,18 @@ def test_links_of_the_documentation_lead_somewhere() -> None:
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
+def test_deviations_from_the_reference_are_marked_and_listed() -> None:
+    """Every `# grok-1:` in the code has its row in docs/model.md, and every row its mark."""
+    marked = {
+        str(path.relative_to(ROOT)): marks
+        for name in PACKAGES
+        for path in sorted((ROOT / name).rglob("*.py"))
+        if (marks := len(re.findall(r"# grok-1:", path.read_text())))
+    }
+    listed = re.findall(r"^\|[^|]+\|[^|]+\| `([a-z]+/[\w/]+\.py)` \|$", (ROOT / "docs" / "model.md").read_text(), re.MULTILINE)
+    assert {path: listed.count(path) for path in listed} == marked
+
+
 def test_every_package_folder_has_an_init_file() -> None:
     folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []

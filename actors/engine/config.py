@@ -23,6 +23,7 @@ class EngineConfig:
     prompt_logprobs: int | None = None  # the same for prompt tokens
     decode_steps: int = 8  # tokens a slot draws per host call
     reuse_prefixes: bool = True
+    shard_activations: bool = False  # the residual stream is split over the mesh's model axis between blocks
 
     def __post_init__(self) -> None:
         for name in ("max_len", "batch_tokens", "block", "slots", "page_size", "decode_steps"):

@@ -81,9 +81,9 @@ class PagePool:
             self._page_of[key] = page
             self._key_of[page] = key
 
-    def mark_ready(self, page: int) -> None:
-        """Says that the step about to run (or one before it) fills `page`."""
-        self._ready[page] = 1
+    def mark_ready(self, page: int, *, ready: bool = True) -> None:
+        """Says that the step about to run (or one before it) fills `page`, or that it does not after all."""
+        self._ready[page] = ready
 
     def ready(self, page: int) -> bool:
         """Tells whether the content of `page` exists for every step from the next one on."""

@@ -53,7 +53,8 @@ class Programs:
     def extend(self, step: Step) -> Float[Array, "B T D"]:
         """Computes the new tokens of `step` (lanes one after the other) into the pages; returns hidden states on the devices."""
         hidden, self.cache = self._run("extend", self.cache, self._place(step))
-        return hidden
+        # Waiting costs nothing, a decode of these sequences follows at once; and extend and decode are told apart in the report.
+        return hidden.block_until_ready()
 
     def score(self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray) -> Likelihood:
         """Returns log-prob, rank test and most likely tokens for `target` [lanes*N] at flat `position` [lanes*N] of a lane."""

@@ -58,6 +58,14 @@ def ladder_rung(value: int, lowest: int, highest: int) -> int:
     return min(rung, highest)
 
 
+def call_rows(wanted: int, highest: int) -> int:
+    """Returns the rows of an extend call for `wanted` rows: the rung above, or the one below if more than half would be empty."""
+    above, below = ladder_rung(wanted, 1, highest), 1
+    while below * RUNGS_APART <= wanted:
+        below *= RUNGS_APART
+    return above if 2 * wanted >= above else below
+
+
 class Scheduler:
     """Admission, chunking and batching of sequences over the lanes of one engine."""
 
@@ -135,8 +143,11 @@ class Scheduler:
             return None
         width = self._width(self._reach(oldest))
         lanes = [self._fill_rows(lane, width) for lane in range(len(self.pools))]
-        rows = ladder_rung(max(len(pieces) for pieces in lanes), 1, self.extend_rows)
-        return ExtendPlan(lanes=lanes, rows=rows, width=width)
+        rows = call_rows(max(len(pieces) for pieces in lanes), self.extend_rows)
+        for pieces in lanes:
+            for piece in pieces[rows:]:  # they come first in the next call
+                self._fill_pages(piece, filled=False)
+        return ExtendPlan(lanes=[pieces[:rows] for pieces in lanes], rows=rows, width=width)
 
     def _fill_rows(self, lane: int, width: int) -> list[Piece]:
         """Takes rows of sequences that need just this width, oldest first, then of narrower ones while there is room."""
@@ -150,11 +161,17 @@ class Scheduler:
 
     def _cut(self, sequence: Sequence, rows: int) -> list[Piece]:
         """Cuts up to `rows` rows off what is left of `sequence`; the pages that they fill count as filled."""
-        block, size = self.config.block, self.config.page_size
+        block = self.config.block
         end = min(sequence.goal, sequence.computed + rows * block)
-        for page in sequence.pages[sequence.computed // size : end // size]:
-            self.pools[sequence.lane].mark_ready(page)
-        return [Piece(sequence, at, min(block, end - at)) for at in range(sequence.computed, end, block)]
+        pieces = [Piece(sequence, at, min(block, end - at)) for at in range(sequence.computed, end, block)]
+        for piece in pieces:
+            self._fill_pages(piece, filled=True)
+        return pieces
+
+    def _fill_pages(self, piece: Piece, *, filled: bool) -> None:
+        size, sequence = self.config.page_size, piece.sequence
+        for page in sequence.pages[piece.start // size : (piece.start + piece.count) // size]:
+            self.pools[sequence.lane].mark_ready(page, ready=filled)
 
     def extended(self, plan: ExtendPlan) -> list[Sequence]:
         """Books an extend call as done; returns the sequences with nothing left to compute or draw."""

@@ -55,6 +55,7 @@ def no_targets() -> Targets:
 class Drawn:
     """The completion of a sequence so far."""
 
+    # grok-1: one list of all tokens is shared by all slots, right for one slot only; here every sequence has its own
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_ids: list[np.ndarray] = field(default_factory=list)

@@ -19,7 +19,7 @@ from actors.engine.config import EngineConfig
 from actors.engine.sampling import Draw, draw_tokens, mask_eos
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
 from actors.model.config import ModelConfig
-from actors.model.language_model import Cache, Step, cache_specs, forward, project
+from actors.model.language_model import Cache, Step, cache_specs, check_activation_split, forward, project
 
 ROWS = PartitionSpec("data")
 REPLICATED = PartitionSpec()
@@ -49,12 +49,20 @@ class DecodeOutput(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What every program is compiled against."""
+    """What every program is compiled against.
+
+    Raises:
+        ModelError: activations are to be split over a model axis that does not divide the model's width.
+    """
 
     model: ModelConfig
     engine: EngineConfig
     dtype: Any
     mesh: Mesh
+
+    def __post_init__(self) -> None:
+        if self.engine.shard_activations:
+            check_activation_split(self.model, self.shards)
 
     @property
     def lanes(self) -> int:
@@ -67,20 +75,39 @@ class Setting:
         return int(self.mesh.shape["model"])
 
 
-def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Float[Array, "B T D"], Cache]:
-    return forward(params, step, cache, config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Float[Array, "B T W"], Cache]:
+    return forward(
+        params,
+        step,
+        cache,
+        config=setting.model,
+        dtype=setting.dtype,
+        model_shards=setting.shards,
+        shard_activations=setting.engine.shard_activations,
+    )
+
+
+def _project(setting: Setting, params: Any, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:
+    return project(
+        params,
+        hidden_NW,
+        config=setting.model,
+        dtype=setting.dtype,
+        model_shards=setting.shards,
+        shard_activations=setting.engine.shard_activations,
+    )
 
 
 def _score(
     setting: Setting,
     k: int,
     params: Any,
-    hidden_BTD: Float[Array, "B T D"],
+    hidden_BTW: Float[Array, "B T W"],
     position_N: Int[Array, " N"],
     target_N: Int[Array, " N"],
 ) -> Likelihood:
-    flat_MD = hidden_BTD.reshape(-1, hidden_BTD.shape[-1])
-    logits_NU = project(params, flat_MD[position_N], config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+    flat_MW = hidden_BTW.reshape(-1, hidden_BTW.shape[-1])
+    logits_NU = _project(setting, params, flat_MW[position_N])
     return likelihood(logits_NU, target_N, k)
 
 
@@ -112,9 +139,10 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
         cache, now, out = carry
         alive_B = (now.left > 0).astype(jnp.int32)
         step = Step(tokens=now.tokens[:, None], start=now.start, count=alive_B, pages=now.pages)
-        hidden_BTD, cache = _extend(setting, params, cache, step)
-        logits_BU = project(params, hidden_BTD[:, 0], config=setting.model, dtype=setting.dtype, model_shards=setting.shards)
+        hidden_BTW, cache = _extend(setting, params, cache, step)
+        logits_BU = _project(setting, params, hidden_BTW[:, 0])
         token_B = _draw(setting, logits_BU, now.draw)
+        # grok-1: reports probabilities after temperature and nucleus; here of the model's own distribution, always
         kept = likelihood(logits_BU, token_B, k)
         at = out.steps[0]
         out = DecodeOutput(
@@ -125,6 +153,7 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
             drawn=out.drawn + alive_B,
             steps=out.steps + 1,
         )
+        # grok-1: never stops on EOS, only at the length asked for
         ended_B = now.stops_at_eos & (token_B == setting.model.eos_token)
         now = now._replace(
             tokens=token_B,
@@ -158,6 +187,7 @@ def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
     Rows of every argument but parameters and cache are split over the mesh's data axis, lanes one after the other.
     """
     cache = cache_specs(setting.model)
+    hidden = PartitionSpec("data", None, "model") if setting.engine.shard_activations else ROWS
 
     def sharded(body: Callable[..., Any], in_specs: tuple[Any, ...], out_specs: Any, *, donate: tuple[int, ...]) -> Any:
         mapped = jax.shard_map(body, mesh=setting.mesh, in_specs=(param_specs, *in_specs), out_specs=out_specs, check_vma=False)
@@ -166,7 +196,7 @@ def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
     decode = partial(_decode, setting, setting.engine.logprobs or 0)
     score = partial(_score, setting, setting.engine.prompt_logprobs or 0)
     return StepFunctions(
-        extend=sharded(partial(_extend, setting), (cache, _rows_like(Step)), (ROWS, cache), donate=(1,)),
+        extend=sharded(partial(_extend, setting), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)),
         decode=sharded(decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)),
-        score=sharded(score, (ROWS, ROWS, ROWS), _rows_like(Likelihood), donate=()),
+        score=sharded(score, (hidden, ROWS, ROWS), _rows_like(Likelihood), donate=()),
     )

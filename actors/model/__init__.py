@@ -9,5 +9,6 @@ Names of arrays end in their dimensions, in order:
     T query tokens             K key/value heads (this device)   X experts chosen per token
     S cached tokens            G query heads per KV head         F expert width (this device)
     D model width              C width of one head               V vocabulary (U: this device's rows of it)
+    W columns of D held here   (all of them, or D / m when activations are split over the m devices of "model")
     N tokens, B and T merged   L layers                          P pages;  Z tokens per page
 """

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.model.config import ModelConfig
-from actors.model.layers import Linear, rotate
+from actors.model.layers import Linear, add_up, rotate
 
 LOGIT_CAP = 30.0
 MASKED = -1e30
@@ -39,16 +39,17 @@ class Placement(NamedTuple):
 class MultiHeadAttention(hk.Module):
     """Attention of new tokens to all visible tokens of their sequences, for this device's heads."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
+        self.split = split  # devices that the columns of the result are split over
         self.kv_heads = config.num_kv_heads // model_shards
         self.q_heads = config.num_q_heads // model_shards
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], keys: Float[Array, "P Z K C"], values: Float[Array, "P Z K C"], placement: Placement
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "P Z K C"], Float[Array, "P Z K C"]]:
-        """Returns this block's output (after one all-reduce over "model") and the pages with the new rows."""
+    ) -> tuple[Float[Array, "B T W"], Float[Array, "P Z K C"], Float[Array, "P Z K C"]]:
+        """Returns this block's output (summed over "model", see `add_up`) and the pages with the new rows."""
         q_BTHC = rotate(self._project(x_BTD, self.q_heads, "query"), placement.positions_BT)
         k_BTKC = rotate(self._project(x_BTD, self.kv_heads, "key"), placement.positions_BT)
         v_BTKC = self._project(x_BTD, self.kv_heads, "value")
@@ -56,7 +57,7 @@ class MultiHeadAttention(hk.Module):
         out_BTHC = attend(q_BTHC, keys, values, placement, self.config.attn_output_multiplier)
         merged = out_BTHC.reshape(*x_BTD.shape[:2], self.q_heads * self.config.key_size)
         y_BTD = Linear(self.config.emb_size, name="linear")(merged)
-        return jax.lax.psum(y_BTD, "model"), keys, values
+        return add_up(y_BTD, self.split), keys, values
 
     @hk.experimental.name_like("__call__")  # parameter names must not show that this is a method
     def _project(self, x_BTD: Float[Array, "B T D"], heads: int, name: str) -> Float[Array, "B T heads C"]:

@@ -1,6 +1,11 @@
 """One decoder layer: attention, then experts, each between two norms and added to the residual stream.
 
 Input: the residual stream of new tokens and this layer's pages. Output: both, one layer further. Knows nothing of tokens.
+
+The stream is whole on every device of the axis "model" (`split` = 1), or split over them by columns (`split` devices):
+
+    whole   h [B,T,D]   ─ norm ─ block ─ all-reduce ──────────────▶ [B,T,D] ─ norm ─▶ + h
+    split   h [B,T,D/m] ─ all-gather ─ norm ─ block ─ reduce-scatter ▶ [B,T,D/m] ─ norm (all-reduce of B x T numbers) ─▶ + h
 """
 
 import haiku as hk
@@ -8,32 +13,37 @@ from jaxtyping import Array, Bool, Float
 
 from actors.model.attention import MultiHeadAttention, Placement
 from actors.model.config import ModelConfig
-from actors.model.layers import RMSNorm
+from actors.model.layers import RMSNorm, all_columns
 from actors.model.moe import MoE, Router
 
 
 class DecoderLayer(hk.Module):
     """h += norm1(attention(norm0(h))), then h += norm3(moe(norm2(h)))."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
+        self.split = split
 
     def __call__(
         self,
-        h_BTD: Float[Array, "B T D"],
+        h_BTW: Float[Array, "B T W"],
         keys: Float[Array, "P Z K C"],
         values: Float[Array, "P Z K C"],
         placement: Placement,
         real_BT: Bool[Array, "B T"],
-    ) -> tuple[Float[Array, "B T D"], Float[Array, "P Z K C"], Float[Array, "P Z K C"]]:
+    ) -> tuple[Float[Array, "B T W"], Float[Array, "P Z K C"], Float[Array, "P Z K C"]]:
         """Returns the residual stream after this layer and this layer's pages with the new rows."""
-        attention = MultiHeadAttention(self.config, self.model_shards, name="multi_head_attention")
-        attended, keys, values = attention(RMSNorm(name="rms_norm")(h_BTD), keys, values, placement)
-        h_BTD = h_BTD + RMSNorm(name="rms_norm_1")(attended)
-        x_ND = RMSNorm(name="rms_norm_2")(h_BTD).reshape(-1, h_BTD.shape[-1])
+        split = self.split
+        attention = MultiHeadAttention(self.config, self.model_shards, name="multi_head_attention", split=split)
+        # gathered before the norm, not after: the same bytes, and no all-reduce for the norm
+        x_BTD = RMSNorm(name="rms_norm")(all_columns(h_BTW, split))
+        attended_BTW, keys, values = attention(x_BTD, keys, values, placement)
+        h_BTW = h_BTW + RMSNorm(name="rms_norm_1", split=split)(attended_BTW)
+        x_ND = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split)).reshape(-1, self.config.emb_size)
         gates_NX, chosen_NX = Router(self.config, name="router")(x_ND)
-        mixed_ND = MoE(self.config, self.model_shards, name="moe")(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))
-        h_BTD = h_BTD + RMSNorm(name="rms_norm_3")(mixed_ND).reshape(h_BTD.shape)
-        return h_BTD, keys, values
+        moe = MoE(self.config, self.model_shards, name="moe", split=split)
+        mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))
+        h_BTW = h_BTW + RMSNorm(name="rms_norm_3", split=split)(mixed_NW).reshape(h_BTW.shape)
+        return h_BTW, keys, values

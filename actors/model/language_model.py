@@ -19,10 +19,11 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
+from actors.errors import ModelError
 from actors.model.attention import Placement
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
-from actors.model.layers import InOutEmbed, RMSNorm
+from actors.model.layers import InOutEmbed, RMSNorm, all_columns
 from actors.model.quantized import Params
 
 
@@ -61,9 +62,29 @@ def cache_specs(config: ModelConfig) -> Cache:
     return Cache(keys=rows, values=rows, tokens=tokens)
 
 
+def check_activation_split(config: ModelConfig, model_shards: int) -> None:
+    """Checks that the residual stream can be split evenly over `model_shards` devices.
+
+    Raises:
+        ModelError: it cannot; the message names the numbers.
+    """
+    if config.emb_size % model_shards:
+        raise ModelError(
+            f"shard_activations: mesh axis model = {model_shards} does not divide the model's emb_size {config.emb_size}; "
+            f"turn shard_activations off or choose a mesh whose model axis divides {config.emb_size}"
+        )
+
+
 def forward(
-    params: Params, step: Step, cache: Cache, *, config: ModelConfig, dtype: DTypeLike, model_shards: int
-) -> tuple[Float[Array, "B T D"], Cache]:
+    params: Params,
+    step: Step,
+    cache: Cache,
+    *,
+    config: ModelConfig,
+    dtype: DTypeLike,
+    model_shards: int,
+    shard_activations: bool = False,
+) -> tuple[Float[Array, "B T W"], Cache]:
     """Runs the new tokens through all layers; call it inside `shard_map`.
 
     Args:
@@ -73,13 +94,21 @@ def forward(
         config: the model.
         dtype: type of activations, bfloat16 or float32; dense weights must have it.
         model_shards: size of the mesh axis "model".
+        shard_activations: between blocks each device holds W = D / model_shards columns of the residual stream instead of all.
 
     Returns:
-        Hidden states after the final norm [B, T, D] (unspecified but finite at padding) and the new cache.
+        Hidden states after the final norm (unspecified but finite at padding), [B, T, D], or this device's columns of them
+        [B, T, W] when activations are split; and the new cache.
+
+    Raises:
+        ModelError: activations are to be split and `model_shards` does not divide D.
     """
+    if shard_activations:
+        check_activation_split(config, model_shards)
+    split = model_shards if shard_activations else 1
 
     def run(step: Step, cache: Cache) -> tuple[Array, Cache]:
-        hidden, cache = _build(config, model_shards)(step, cache, dtype)
+        hidden, cache = _build(config, model_shards, split)(step, cache, dtype)
         return hidden, cache
 
     hidden, cache = hk.transform(run).apply(params, None, step, cache)
@@ -87,67 +116,77 @@ def forward(
 
 
 def project(
-    params: Params, hidden_ND: Float[Array, "N D"], *, config: ModelConfig, dtype: DTypeLike, model_shards: int
+    params: Params,
+    hidden_NW: Float[Array, "N W"],
+    *,
+    config: ModelConfig,
+    dtype: DTypeLike,
+    model_shards: int,
+    shard_activations: bool = False,
 ) -> Float[Array, "N U"]:
     """Returns float32 logits of this device's U = V / model_shards vocabulary rows, output multiplier applied.
 
-    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_ND` comes from `forward`, only at positions whose logits are wanted.
+    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes from `forward` with the same `shard_activations`, only at
+    positions whose logits are wanted.
     """
+    split = model_shards if shard_activations else 1
 
-    def run(hidden_ND: Array) -> Array:
-        logits: Array = _build(config, model_shards).project(hidden_ND.astype(dtype))
+    def run(hidden_NW: Array) -> Array:
+        logits: Array = _build(config, model_shards, split).project(hidden_NW.astype(dtype))
         return logits
 
-    logits: Array = hk.transform(run).apply(params, None, hidden_ND)
+    logits: Array = hk.transform(run).apply(params, None, hidden_NW)
     return logits
 
 
-def _build(config: ModelConfig, model_shards: int) -> "LanguageModel":
+def _build(config: ModelConfig, model_shards: int, split: int = 1) -> "LanguageModel":
     # the transformer is made outside of language_model: its parameters' names start with transformer/, as in the checkpoint
-    transformer = Transformer(config, model_shards, name="transformer")
-    return LanguageModel(transformer, config, model_shards, name="language_model")
+    transformer = Transformer(config, model_shards, name="transformer", split=split)
+    return LanguageModel(transformer, config, model_shards, name="language_model", split=split)
 
 
 class Transformer(hk.Module):
     """The decoder layers. A Python loop: each layer's weights and pages are arrays of their own, nothing is sliced or copied."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
+        self.split = split
 
     def __call__(
-        self, h_BTD: Float[Array, "B T D"], cache: Cache, placement: Placement, real_BT: Bool[Array, "B T"]
-    ) -> tuple[Float[Array, "B T D"], Cache]:
+        self, h_BTW: Float[Array, "B T W"], cache: Cache, placement: Placement, real_BT: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B T W"], Cache]:
         """Returns the residual stream after all layers, and the cache with the new keys and values."""
         keys, values = list(cache.keys), list(cache.values)
         for index in range(self.config.num_layers):
-            layer = DecoderLayer(self.config, self.model_shards, name=f"decoder_layer_{index}")
-            h_BTD, keys[index], values[index] = layer(h_BTD, keys[index], values[index], placement, real_BT)
-        return h_BTD, Cache(tuple(keys), tuple(values), cache.tokens)
+            layer = DecoderLayer(self.config, self.model_shards, name=f"decoder_layer_{index}", split=self.split)
+            h_BTW, keys[index], values[index] = layer(h_BTW, keys[index], values[index], placement, real_BT)
+        return h_BTW, Cache(tuple(keys), tuple(values), cache.tokens)
 
 
 class LanguageModel(hk.Module):
     """Embedding, transformer, final norm, and the tied projection to logits."""
 
-    def __init__(self, transformer: Transformer, config: ModelConfig, model_shards: int, name: str) -> None:
+    def __init__(self, transformer: Transformer, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.transformer = transformer
         self.config = config
         self.model_shards = model_shards
+        self.split = split
 
-    def __call__(self, step: Step, cache: Cache, dtype: DTypeLike) -> tuple[Float[Array, "B T D"], Cache]:
+    def __call__(self, step: Step, cache: Cache, dtype: DTypeLike) -> tuple[Float[Array, "B T W"], Cache]:
         """Returns hidden states after the final norm and the new cache; see `forward`."""
         real_BT = jnp.arange(step.tokens.shape[1])[None, :] < step.count[:, None]
         placement, tokens_PZ = place(step, cache.tokens, real_BT)
-        h_BTD = self._embedding().encode(step.tokens, dtype) * self.config.embedding_multiplier_scale
-        h_BTD, cache = self.transformer(h_BTD, cache._replace(tokens=tokens_PZ), placement, real_BT)
-        return RMSNorm(name="rms_norm")(h_BTD), cache
+        h_BTW = self._embedding().encode(step.tokens, dtype, self.split) * self.config.embedding_multiplier_scale
+        h_BTW, cache = self.transformer(h_BTW, cache._replace(tokens=tokens_PZ), placement, real_BT)
+        return RMSNorm(name="rms_norm", split=self.split)(h_BTW), cache
 
     @hk.experimental.name_like("__call__")
-    def project(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
+    def project(self, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:
         """Returns this device's logits, float32."""
-        return self._embedding().decode(hidden_ND) * self.config.output_multiplier_scale
+        return self._embedding().decode(all_columns(hidden_NW, self.split)) * self.config.output_multiplier_scale
 
     @hk.experimental.name_like("__call__")
     def _embedding(self) -> InOutEmbed:
@@ -158,6 +197,7 @@ def place(step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"
     """Returns where the step's tokens lie and what each may see, and the cached token ids with the new ones."""
     pages, page_size = tokens_PZ.shape
     positions_BT = step.start[:, None] + jnp.arange(step.tokens.shape[1], dtype=jnp.int32)[None, :]
+    # grok-1: pads prompts on the right with token 0 and relies on the mask of token 0; here padding is counted, never written
     # padding, and positions beyond the page table, go to a page that does not exist: their writes are dropped
     looked_up = jnp.take_along_axis(step.pages, positions_BT // page_size, axis=1, mode="fill", fill_value=pages)
     page_BT = jnp.where(real_BT & (looked_up >= 0), looked_up, pages)

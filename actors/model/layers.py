@@ -1,6 +1,8 @@
-"""Layers that both blocks share: RMS norm, linear, rotary embedding, and the tied embedding at both ends.
+"""Layers that both blocks share: RMS norm, linear, rotary embedding, the tied embedding at both ends, and how a row is split.
 
-Written for one device: arrays are its shards, sizes its sizes. Knows nothing of attention, experts or caches.
+Written for one device: arrays are its shards, sizes its sizes. The residual stream lies whole on every device of the axis
+"model" (`split` = 1), or each of its `split` devices holds W = D / split columns, in order. Knows nothing of attention, experts
+or caches.
 """
 
 import haiku as hk
@@ -15,16 +17,37 @@ NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0
 
 
+def add_up(x: Float[Array, "*rows D"], split: int) -> Float[Array, "*rows W"]:
+    """Returns the sum of all devices' `x`: whole (one all-reduce), or this device's columns of it (one reduce-scatter)."""
+    if split == 1:
+        return jax.lax.psum(x, "model")
+    return jax.lax.psum_scatter(x, "model", scatter_dimension=x.ndim - 1, tiled=True)
+
+
+def all_columns(x: Float[Array, "*rows W"], split: int) -> Float[Array, "*rows D"]:
+    """Returns the whole rows of which each device holds its columns: one all-gather, or nothing to do."""
+    return x if split == 1 else jax.lax.all_gather(x, "model", axis=x.ndim - 1, tiled=True)
+
+
 class RMSNorm(hk.Module):
     """Divides by the root mean square over the last axis and multiplies by a learned scale; float32 inside."""
 
-    def __call__(self, x: Float[Array, "*rows D"]) -> Float[Array, "*rows D"]:
-        """Returns the normalised `x`, in the type of `x`."""
-        scale_D = hk.get_parameter("scale", (x.shape[-1],), jnp.float32)
+    def __init__(self, name: str, split: int = 1) -> None:
+        super().__init__(name=name)
+        self.split = split
+
+    def __call__(self, x: Float[Array, "*rows W"]) -> Float[Array, "*rows W"]:
+        """Returns the normalised `x`, in its type. Split rows cost one all-reduce, of one float32 number per row."""
+        width = x.shape[-1] * self.split
+        scale = hk.get_parameter("scale", (width,), jnp.float32)
         x32 = x.astype(jnp.float32)
-        mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        if self.split == 1:
+            mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+        else:
+            mean_square = jax.lax.psum(jnp.sum(jnp.square(x32), axis=-1, keepdims=True), "model") / width
+            scale = jax.lax.dynamic_slice_in_dim(scale, jax.lax.axis_index("model") * x.shape[-1], x.shape[-1])
         normed = x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)
-        return (normed * scale_D.reshape((1,) * (x.ndim - 1) + scale_D.shape)).astype(x.dtype)
+        return (normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
 
 class Linear(hk.Module):
@@ -48,14 +71,13 @@ class InOutEmbed(hk.Module):
         self.rows = rows  # of this device
         self.width = width
 
-    def encode(self, tokens_BT: Int[Array, "B T"], dtype: DTypeLike) -> Float[Array, "B T D"]:
-        """Returns the tokens' rows. One all-reduce over "model": each row lies on one device, the others add zeros."""
+    def encode(self, tokens_BT: Int[Array, "B T"], dtype: DTypeLike, split: int = 1) -> Float[Array, "B T W"]:
+        """Returns the tokens' rows. One collective over "model": each row lies on one device, the others add zeros."""
         table_UD = self._table()
         local_BT = tokens_BT - jax.lax.axis_index("model") * self.rows
         mine_BT = (local_BT >= 0) & (local_BT < self.rows)
         rows_BTD = table_UD[jnp.clip(local_BT, 0, self.rows - 1)].astype(dtype)
-        x_BTD: Array = jax.lax.psum(jnp.where(mine_BT[..., None], rows_BTD, 0), "model")
-        return x_BTD
+        return add_up(jnp.where(mine_BT[..., None], rows_BTD, 0), split)
 
     def decode(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
         """Returns the products with this device's rows of the table, float32."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.model.config import ModelConfig
+from actors.model.layers import add_up
 from actors.model.quantized import MatrixWeight, Weight, dot, expert, matmul
 
 LONGEST_BLOCK = 128  # rows of a full block
@@ -41,14 +42,15 @@ class Router(hk.Module):
 class MoE(hk.Module):
     """This device's columns of all experts, run on the tokens that chose them."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
+        self.split = split  # devices that the columns of the result are split over
         self.width = config.ffn_size // model_shards
 
     def __call__(
         self, x_ND: Float[Array, "N D"], gates_NX: Float[Array, "N X"], chosen_NX: Int[Array, "N X"], real_N: Bool[Array, " N"]
-    ) -> Float[Array, "N D"]:
+    ) -> Float[Array, "N W"]:
         """Returns the sum over the chosen experts of gate x expert(x), zero where `real_N` is false (padding)."""
         e, d, f = self.config.num_experts, self.config.emb_size, self.width
         weights = (
@@ -57,12 +59,12 @@ class MoE(hk.Module):
             _parameter("linear_1", (e, f, d), x_ND),
         )
         chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)  # padding chooses no expert and costs none
+        # grok-1: runs every token through all experts and keeps the chosen results; here only the chosen experts run
         rows_AD, place_NX = grouped_ffn(x_ND, chosen_NX, weights)
         chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0).astype(jnp.float32)
         # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once to their type
         local_ND = jnp.sum(chosen_rows_NXD * gates_NX[..., None], axis=1).astype(x_ND.dtype)
-        mixed_ND: Array = jax.lax.psum(local_ND, "model")
-        return mixed_ND
+        return add_up(local_ND, self.split)
 
 
 class _Weight(hk.Module):
@@ -106,7 +108,8 @@ def grouped_ffn(
     place_NX = jnp.argsort(order_A, stable=True).reshape(tokens, chosen)
     ends_E = jnp.searchsorted(chosen_NX.reshape(-1)[order_A], jnp.arange(experts), side="right")
     token_A = jnp.pad(order_A // chosen, (0, block))  # the last block may reach beyond the end
-    rows_AD = varying_like(jnp.zeros((token_A.shape[0], x_ND.shape[1]), x_ND.dtype), (weights, x_ND))
+    # Begun as the inputs, which any row may hold; from a constant, XLA for GPUs makes the buffers of all layers at once, early.
+    rows_AD = varying_like(x_ND[token_A], (weights, x_ND))
     for index in range(experts):
         begin = ends_E[index - 1] if index else jnp.zeros_like(ends_E[0])
         rows_AD = _run_expert(x_ND, rows_AD, token_A, (begin, ends_E[index]), [expert(w, index) for w in weights], block)

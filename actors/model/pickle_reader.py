@@ -43,6 +43,7 @@ class _Name(NamedTuple):
     name: str
 
 
+# grok-1: unpickles, so that a file may run any code; here these names are recognised as data, never imported or called
 _RECONSTRUCT = (_Name("numpy.core.multiarray", "_reconstruct"), _Name("numpy._core.multiarray", "_reconstruct"))
 _FROMBUFFER = (_Name("numpy.core.numeric", "_frombuffer"), _Name("numpy._core.numeric", "_frombuffer"))
 _NDARRAY = _Name("numpy", "ndarray")

@@ -58,6 +58,7 @@ def matmul(x: Float[Array, "*rows K"], weight: MatrixWeight) -> Float[Array, "*r
     """
     if not isinstance(weight, QuantizedWeight):
         return dot(x, weight)
+    # grok-1: its int8 product drops the leading dimensions and is right for a batch of one only; here any number of rows
     groups = weight.scales.shape[-2]
     rows = weight.weight.shape[-2] // groups
     total: Array | None = None

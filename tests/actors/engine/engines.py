@@ -23,10 +23,10 @@ def model_config(case: str) -> ModelConfig:
 
 
 @lru_cache
-def _params(case: str, mesh_shape: tuple[int, int], dtype: str) -> Any:
+def _params(case: str, mesh_shape: tuple[int, int], dtype: str, dense: bool) -> Any:
     mesh = sharding.make_mesh(*mesh_shape)
     params = checkpoint.load(str(CONFORMANCE / case / "ckpt-0"), model_config(case), mesh)
-    return mesh, quantized.densify(params, jnp.dtype(dtype))
+    return mesh, quantized.densify(params, jnp.dtype(dtype)) if dense else params
 
 
 @lru_cache
@@ -40,10 +40,11 @@ def make_engine(
     mesh: tuple[int, int] = (1, 1),
     dtype: str = "float32",
     token_bytes: list[bytes] | None = None,
+    dense: bool = True,
     **sizes: Any,
 ) -> Engine:
     """Returns an engine over a conformance case; `sizes` override small defaults of EngineConfig."""
-    device_mesh, params = _params(case, mesh, dtype)
+    device_mesh, params = _params(case, mesh, dtype, dense)
     config = EngineConfig(
         **{"max_len": 96, "batch_tokens": 128, "slots": 8, "page_size": 8, "decode_steps": 4, "cache_tokens": 768, **sizes}
     )

@@ -241,6 +241,60 @@ def test_leading_token_0_is_defined_and_alone_possible() -> None:
         )
 
 
+def test_token_0_at_the_end_of_a_prompt_and_drawn_by_decode_is_never_seen_either() -> None:
+    """The last prompt token and drawn tokens enter the cache through decode: pad is hidden there as it is in prefill."""
+    prompt = [*prompts()[2][:9], 0]
+    requests = [generate(row, prompt, 16, temperature=8.0, seed=row, ignore_eos=True) for row in range(64)]
+    drawn = [c for c in run(make_engine(), requests) if 0 in c.token_ids[:-1]]
+    assert drawn, "about 1,000 draws at a high temperature hold a pad"
+    for completion in drawn:
+        continued = completion.token_ids.tolist()
+        logprobs = oracle_logprobs([*prompt, *continued])[len(prompt) - 1 : -1]
+        np.testing.assert_allclose(completion.token_logprobs, logprobs[np.arange(len(continued)), continued], atol=1e-3)
+        (scored,) = run(make_engine(), [score(0, prompt, continued)])  # all of it through extend
+        assert scored.scores[0].loglikelihood == pytest.approx(sum(completion.token_logprobs or ()), abs=1e-3)
+
+
+def test_prompt_of_one_token_costs_no_extend() -> None:
+    """It is the first input of decode; pad, EOS and an ordinary token alike."""
+    for token in (0, 2, prompts()[0][0]):
+        engine = make_engine(prompt_logprobs=2)
+        (completion,) = run(engine, [generate(0, [token], 5, ignore_eos=True)])
+        assert (engine.stats().extend_tokens, completion.prompt_tokens, completion.cached_tokens) == (0, 1, 0)
+        assert list(completion.prompt_logprobs or ()) == list(completion.prompt_top_token_ids or ()) == []
+        logprobs = oracle_logprobs([token, *completion.token_ids])[:-1]
+        assert completion.token_ids.tolist() == logprobs.argmax(-1).tolist()
+        np.testing.assert_allclose(completion.token_logprobs, logprobs.max(-1), atol=1e-3)
+
+
+def test_eos_inside_a_prompt_and_inside_a_score_is_an_ordinary_token() -> None:
+    prompt = [2, *prompts()[1], 2]
+    (completion,) = run(make_engine(), [generate(0, prompt, 3, min_tokens=3)])
+    assert len(completion.token_ids) == 3
+    (scored,) = run(make_engine(), [score(0, prompt, [2, 7, 2, 9])])
+    logprobs = oracle_logprobs([*prompt, 2, 7, 2, 9])[len(prompt) - 1 : -1]
+    assert scored.scores[0].loglikelihood == pytest.approx(float(logprobs[np.arange(4), [2, 7, 2, 9]].sum()), abs=1e-3)
+    assert scored.scores[0].tokens == 4
+
+
+def test_a_full_cache_makes_others_wait_and_changes_nothing() -> None:
+    """Room for one long sequence: five of them and a shorter one, for which nothing is left, go through one after the other."""
+    rng = np.random.default_rng(4)
+    requests = [generate(row, rng.integers(3, 512, 40 + row).tolist(), 40, ignore_eos=True) for row in range(5)]
+    requests.append(generate(5, [7, 9] * 8, 4, ignore_eos=True))
+    engine = make_engine(cache_tokens=96)
+    for request in requests:
+        engine.add(request)
+    done: list[Completion] = []
+    for _ in range(10_000):
+        if engine.idle:
+            break
+        done += engine.step()
+    assert [c.ref.row for c in done] == [0, 1, 2, 3, 4, 5], "nobody overtakes, nobody starves"
+    for one, other in zip(done, run(make_engine(), requests), strict=True):
+        same(one, other)
+
+
 def test_the_longest_sequence_fills_the_cache_to_its_last_token() -> None:
     prompt = np.random.default_rng(0).integers(3, 512, 80).tolist()
     engine = make_engine(max_len=96, cache_tokens=96, slots=2)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
-from actors.engine.scheduler import ExtendPlan, Scheduler, ladder_rung
+from actors.engine.scheduler import ExtendPlan, Scheduler, call_rows, ladder_rung
 from actors.engine.sequence import Drawn, Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
 
@@ -87,6 +87,12 @@ def test_a_call_is_no_wider_than_its_oldest_sequence_and_narrower_ones_only_fill
 @pytest.mark.parametrize(("value", "rung"), [(1, 1), (2, 4), (4, 4), (5, 16), (17, 20), (20, 20)])
 def test_rungs(value: int, rung: int) -> None:
     assert ladder_rung(value, 1, 20) == rung
+
+
+@pytest.mark.parametrize(("wanted", "rows"), [(1, 1), (2, 4), (5, 4), (7, 4), (8, 16), (31, 16), (32, 64), (65, 100)])
+def test_no_call_is_more_than_half_empty(wanted: int, rows: int) -> None:
+    """Rungs 1, 4, 16, 64 and 100: what does not fit goes into the next call."""
+    assert call_rows(wanted, 100) == rows
 
 
 def test_a_prefix_being_computed_is_shared_and_waited_for() -> None:

@@ -35,8 +35,18 @@ class Outputs(NamedTuple):
 class TinyModel:
     """A model on a mesh with a page table in which row b of the batch owns pages_per_row pages of its lane."""
 
-    def __init__(self, config: ModelConfig, params: Any, mesh: Any, dtype: Any, rows: int = 4, pages_per_row: int = 7) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        params: Any,
+        mesh: Any,
+        dtype: Any,
+        rows: int = 4,
+        pages_per_row: int = 7,
+        shard_activations: bool = False,
+    ) -> None:
         self.config, self.params, self.mesh, self.dtype = config, params, mesh, dtype
+        self.shard_activations = shard_activations
         self.rows, self.pages_per_row = rows, pages_per_row
         lanes = mesh.shape["data"]
         self.lane_pages = rows // lanes * pages_per_row + 1
@@ -44,14 +54,21 @@ class TinyModel:
         self.table = np.tile(table, (lanes, 1))  # pages of a row lie in descending order: order must not matter
         specs = jax.tree.map(lambda a: a.sharding.spec, params)
         lane = PartitionSpec("data")
-        outs = Outputs(PartitionSpec("data", None, "model"), lane, lane, lane, lane)
+        streams = PartitionSpec("data", None, None, "model") if shard_activations else lane
+        final = PartitionSpec("data", None, "model") if shard_activations else lane
+        outs = Outputs(PartitionSpec("data", None, "model"), final, streams, lane, lane)
         body = jax.shard_map(
-            self._body, mesh=mesh, in_specs=(specs, lane, cache_specs(config)), out_specs=(outs, cache_specs(config))
+            self._body,
+            mesh=mesh,
+            in_specs=(specs, lane, cache_specs(config)),
+            out_specs=(outs, cache_specs(config)),
+            check_vma=not shard_activations,  # what was gathered counts as differing between devices
         )
         self._run = jax.jit(body)
 
     def _body(self, params: Any, step: Step, cache: Cache) -> tuple[Outputs, Cache]:
         sizes: Any = {"config": self.config, "dtype": self.dtype, "model_shards": self.mesh.shape["model"]}
+        sizes["shard_activations"] = self.shard_activations
         routes, streams = [], []
 
         def watch(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
@@ -104,12 +121,15 @@ def config_of(case: str) -> ModelConfig:
 
 
 @lru_cache
-def conformance_model(case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True) -> TinyModel:
-    return load_model(CONFORMANCE / case / "ckpt-0", config_of(case), mesh, dtype, dense)
+def conformance_model(
+    case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True, shard_activations: bool = False
+) -> TinyModel:
+    folder = CONFORMANCE / case / "ckpt-0"
+    return load_model(folder, config_of(case), mesh, dtype, dense, shard_activations=shard_activations)
 
 
 def load_model(
-    folder: Path, config: ModelConfig, mesh: tuple[int, int], dtype: str = "float32", dense: bool = True, **sizes: int
+    folder: Path, config: ModelConfig, mesh: tuple[int, int], dtype: str = "float32", dense: bool = True, **sizes: Any
 ) -> TinyModel:
     device_mesh = sharding.make_mesh(*mesh)
     params: Any = checkpoint.load(folder, config, device_mesh)

@@ -1,0 +1,276 @@
+"""How fast is the engine on this machine, as shares of what the machine can do?
+
+    python jobs/benchmark.py --model small                       # on CPU; virtual devices with --mesh
+    python jobs/benchmark.py --model small --json result.json
+
+Measures, in one run: the machine's own rate in a large matrix product and in reading memory; prefill; decode at several numbers
+of slots. Prints a table and writes JSON. MFU: useful operations of the chosen experts only. MBU: bytes of weights and cache
+that a step must read, once. "of roof" compares with the slower of the two limits. Runs the engine alone: no Ray, no text.
+"""
+
+import dataclasses
+import json
+import os
+import platform
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.engine.config import EngineConfig
+from actors.errors import GrokBatchError
+from actors.messages import ReplicaStats, Request, RowRef, Sampling, token_ids
+from actors.model import arithmetic
+from actors.model.config import PRESETS, ModelConfig
+from jobs.command_line import flag, parse
+
+REPEATS = 3  # of each measurement; the median counts
+
+
+@dataclass(frozen=True)
+class BenchmarkConfig:
+    """One run of jobs/benchmark.py."""
+
+    model: Literal["small", "demo"] = flag("small", "preset; weights are random")
+    mesh: str = flag("1x1", "DATAxMODEL; virtual devices on a machine without GPUs")
+    dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
+    weights: Literal["auto", "int8", "dense"] = flag("auto", "auto: int8 on accelerators, dense on CPU")
+    prefill_rows: int = flag(8, "prompts of the prefill measurement")
+    prefill_length: int = flag(256, "tokens of each of them")
+    slots: str = flag("8,32,128", "numbers of sequences that decode together, with commas")
+    context: int = flag(64, "tokens of each prompt before decode starts")
+    new_tokens: int = flag(32, "tokens that each sequence draws")
+    batch_tokens: int = flag(2048, "positions of one extend")
+    block: int = flag(16, "tokens of one row of an extend")
+    decode_steps: int = flag(8, "tokens a slot draws per host call")
+    json: str | None = flag(None, "file for the figures")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the benchmark of a command line and returns its exit code."""
+    try:
+        config = parse(BenchmarkConfig, arguments, program="benchmark.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
+        data, shards = (int(part) for part in config.mesh.split("x"))
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={data * shards}"
+        os.environ["XLA_FLAGS"] = flags.strip()  # before JAX starts
+        figures = measure(config, (data, shards))
+    except GrokBatchError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    show(figures)
+    if config.json:
+        Path(config.json).write_text(json.dumps(figures, indent=2) + "\n")
+    return 0
+
+
+def measure(config: BenchmarkConfig, mesh: tuple[int, int]) -> dict[str, Any]:
+    """Returns all figures of one run, machine and configuration included."""
+    model = PRESETS[config.model]
+    machine = machine_rates(config.dtype)
+    make = _engine_maker(config, model, mesh)
+    prefill = _prefill(config, model, make, machine)
+    decode = [_decode(config, model, make, machine, slots) for slots in map(int, config.slots.split(","))]
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "config": dataclasses.asdict(config),
+        "machine": machine,
+        "prefill": prefill,
+        "decode": decode,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+
+
+def machine_rates(dtype: str) -> dict[str, Any]:
+    """Measures the machine's own product and memory rates with the same library: the best of several tries."""
+    import jax
+    import jax.numpy as jnp
+
+    n, words = 4096 if jax.devices()[0].platform != "cpu" else 2048, 1 << 28
+    x = jnp.ones((n, n), dtype)
+    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
+    data = jnp.ones((words,), jnp.uint8).view(jnp.float32)
+    read = jax.jit(jnp.sum)
+    return {
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "device": jax.devices()[0].device_kind,
+        "product_flops_per_s": 2 * n**3 / _best(lambda: product(x, x).block_until_ready()),
+        "read_bytes_per_s": words / _best(lambda: read(data).block_until_ready()),
+    }
+
+
+def _best(run: Callable[[], object], tries: int = 10) -> float:
+    run()
+    return min(_timed(run) for _ in range(tries))
+
+
+def _timed(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]) -> Callable[[int, int], Any]:
+    """Loads the weights once; returns a function that makes an engine of so many slots and so long sequences over them."""
+    import jax
+    import jax.numpy as jnp
+
+    from actors.engine.engine import Engine
+    from actors.engine.steps import Setting
+    from actors.model import quantized, sharding
+
+    mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
+    params = _random_params(model, mesh)
+    dense = config.weights == "dense" or (config.weights == "auto" and jax.devices()[0].platform == "cpu")
+    params = quantized.densify(params, dtype) if dense else params
+
+    def make(slots: int, max_len: int) -> Any:
+        sizes = EngineConfig(
+            max_len=max_len,
+            batch_tokens=config.batch_tokens,
+            block=config.block,
+            slots=slots,
+            cache_tokens=max(slots, config.prefill_rows) * (max_len + 16),  # pages are whole
+            decode_steps=config.decode_steps,
+            reuse_prefixes=False,
+        )
+        return Engine(Setting(model, sizes, dtype, mesh), params)
+
+    return make
+
+
+def _random_params(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:
+    """Makes random parameters on the devices, each its own part: magnitudes such that activations neither vanish nor grow."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import NamedSharding
+
+    from actors.model.config import parameter_shapes
+    from actors.model.quantized import QuantizedWeight
+    from actors.model.sharding import parameter_specs
+
+    specs = parameter_specs(model)
+    params: dict[str, dict[str, Any]] = {}
+    for number, tensor in enumerate(parameter_shapes(model)):
+        key, rows = jax.random.key(number), tensor.shape[-2] if len(tensor.shape) > 1 else 1
+
+        def plain(key: Any, shape: tuple[int, ...] = tensor.shape, rows: int = rows) -> Any:
+            return jax.random.normal(key, shape, jnp.float32) / rows**0.5 if len(shape) > 1 else jnp.ones(shape, jnp.float32)
+
+        def stored(key: Any, tensor: Any = tensor, rows: int = rows) -> Any:
+            weight = jax.lax.bitcast_convert_type(jax.random.bits(key, tensor.shape, jnp.uint8), jnp.int8)
+            return QuantizedWeight(weight, jnp.full(tensor.scales_shape, 1 / (74 * rows**0.5), jnp.bfloat16))
+
+        where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs[tensor.module][tensor.name])
+        make = plain if tensor.scale_groups is None else stored
+        params.setdefault(tensor.module, {})[tensor.name] = jax.jit(make, out_shardings=where)(key)
+    return params
+
+
+def _run(engine: Any, requests: Sequence[Request]) -> ReplicaStats:
+    """Runs requests to their end; returns what the counters grew by."""
+    before = engine.stats()
+    for request in requests:
+        engine.add(request)
+    while not engine.idle:
+        engine.step()
+    after = engine.stats()
+    grown = {f.name: getattr(after, f.name) - getattr(before, f.name) for f in dataclasses.fields(ReplicaStats)}
+    return ReplicaStats(**grown)
+
+
+def _requests(model: ModelConfig, rows: int, length: int, new_tokens: int) -> list[Request]:
+    import numpy as np
+
+    ids = np.random.default_rng(rows).integers(3, model.vocab_size, (rows, length)).tolist()
+    sampling = Sampling(max_tokens=new_tokens, ignore_eos=True)
+    return [Request(RowRef(0, row), token_ids(prompt), sampling) for row, prompt in enumerate(ids)]
+
+
+def _median(runs: list[ReplicaStats], name: str) -> float:
+    return float(sorted(getattr(run, name) for run in runs)[len(runs) // 2])
+
+
+def _prefill(
+    config: BenchmarkConfig, model: ModelConfig, make: Callable[[int, int], Any], machine: dict[str, Any]
+) -> dict[str, Any]:
+    rows, length = config.prefill_rows, config.prefill_length
+    engine = make(rows, length + 2)
+    requests = _requests(model, rows, length + 1, 1)  # the last token of a prompt is decode's
+    cold = _run(engine, requests)
+    seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "extend_s")
+    flops = rows * length * arithmetic.token_flops(model, length / 2)
+    return {
+        "rows": rows,
+        "length": length,
+        "seconds": seconds,
+        "tokens_per_s": rows * length / seconds,
+        "mfu": flops / seconds / machine["product_flops_per_s"],
+        "padding": 1 - cold.extend_tokens / cold.extend_positions,
+        "programs": cold.programs,
+        "first_token_cold_s": cold.busy_s,
+    }
+
+
+def _decode(
+    config: BenchmarkConfig, model: ModelConfig, make: Callable[[int, int], Any], machine: dict[str, Any], slots: int
+) -> dict[str, Any]:
+    engine = make(slots, config.context + config.new_tokens)
+    requests = _requests(model, slots, config.context, config.new_tokens)
+    cold = _run(engine, requests)
+    seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "decode_s")
+    itemsize = 2 if config.dtype == "bfloat16" else 4
+    dense = config.weights == "dense" or (config.weights == "auto" and machine["device"] == "cpu")
+    length = config.context + config.new_tokens / 2
+    weights = arithmetic.step_weight_bytes(model, slots, dense_itemsize=itemsize if dense else None)
+    step_bytes = weights + slots * length * arithmetic.cache_bytes(model, itemsize)
+    step_flops = slots * (arithmetic.token_flops(model, length) + arithmetic.projection_flops(model))
+    step_s = seconds / config.new_tokens
+    memory_s, product_s = step_bytes / machine["read_bytes_per_s"], step_flops / machine["product_flops_per_s"]
+    return {
+        "slots": slots,
+        "seconds_per_step": step_s,
+        "tokens_per_s": slots / step_s,
+        "mbu": memory_s / step_s,
+        "mfu": product_s / step_s,
+        "of_roof": max(memory_s, product_s) / step_s,
+        "programs": cold.programs,
+    }
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Prints the figures as a table."""
+    machine, prefill = figures["machine"], figures["prefill"]
+    product, memory = machine["product_flops_per_s"] / 1e9, machine["read_bytes_per_s"] / 1e9
+    print(f"machine  {machine['device']}, {machine['cores']} cores: product {product:,.0f} GFLOP/s, reading {memory:,.1f} GB/s")
+    table = Table(title=f"model {figures['config']['model']}, {figures['config']['dtype']}", title_justify="left")
+    for name in ("measured", "tokens/s", "MFU", "MBU", "of roof", "padding", "programs", "first token, cold"):
+        table.add_column(name, justify="right")
+    table.add_row(
+        f"prefill {prefill['rows']}x{prefill['length']}",
+        f"{prefill['tokens_per_s']:,.0f}",
+        f"{prefill['mfu']:.1%}",
+        "",
+        f"{prefill['mfu']:.1%}",
+        f"{prefill['padding']:.1%}",
+        str(prefill["programs"]),
+        f"{prefill['first_token_cold_s']:.1f} s",
+    )
+    for row in figures["decode"]:
+        shares = (f"{row[name]:.1%}" for name in ("mfu", "mbu", "of_roof"))
+        table.add_row(f"decode, {row['slots']} slots", f"{row['tokens_per_s']:,.0f}", *shares, "", str(row["programs"]), "")
+    Console().print(table)
+    print(f"peak memory of the process {figures['peak_memory_bytes'] / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
