@@ -85,11 +85,16 @@ def _strings(value: object) -> list[str]:
     raise ValueError(f"expected a string or a list of strings, got {value!r}")
 
 
-def _text(value: object) -> str:
+class _Text:
     """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first. A file may say `replicas: 2`."""
-    if isinstance(value, str | int) and not isinstance(value, bool):
-        return str(value)
-    raise ValueError(f"expected a text, got {value!r}")
+
+    def __call__(self, value: object) -> str:
+        if isinstance(value, str | int) and not isinstance(value, bool):
+            return str(value)
+        raise ValueError(f"expected a text, got {value!r}")
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return "str"
 
 
 def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
@@ -111,8 +116,9 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
         if hints[field.name] == tuple[str, ...]:
             parser.add_argument(*names, action=_Repeated, type=_strings, default=[], help=text)
         else:
-            kind_of_value = _text if hints[field.name] is str else hints[field.name]
-            parser.add_argument(*names, type=kind_of_value, default=field.default, help=text)
+            hint = hints[field.name]
+            bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --dry-run is --dry-run true
+            parser.add_argument(*names, type=_Text() if hint is str else hint, default=field.default, help=text, **bare)
     return parser
 
 

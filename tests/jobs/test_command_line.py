@@ -30,6 +30,12 @@ def test_defaults_are_those_of_the_interface() -> None:
     assert read("-i", "a", "-o", "b", "--checkpoint", "c").mesh_shape() == (1, 8)
 
 
+def test_a_boolean_may_stand_alone() -> None:
+    assert read(*BASE, "--dry-run").dry_run
+    assert read(*BASE, "--dry-run", "true", "--ignore-eos").ignore_eos
+    assert not read(*BASE, "--dry-run", "false").dry_run
+
+
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
     file.write_text("input: a\noutput: b\nmodel: demo\nmax_tokens: 5\nstop: [x, y]\nretry_failed: true\nlogprobs: null\n")
