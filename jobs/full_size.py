@@ -10,7 +10,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +110,14 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
     if answer["fallback"] is not None:
         yield (
             f"not compiled for GPUs ({answer['fallback']}; `make aot` installs it) but for virtual CPU devices: "
-            "temporaries and totals are not a GPU's"
+            "temporaries are not a GPU's, and what follows from them is unknown"
         )
     targets = answer["targets"]
     devices = math.prod(mesh)
     yield f"{answer['parameters']:,} parameters in {answer['tensors']:,} tensors; mesh {mesh[0]}x{mesh[1]}; figures of one device"
     yield ""
     yield _row("", [f"{devices}x{target['title']}" for target in targets])
-    for name, values in _figures(targets):
+    for name, values in (*_figures(targets), *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None)):
         yield _row(name, values)
     ladder = answer["ladder"]
     parts = ", ".join(f"{name} {count}" for name, count in ladder.items())
@@ -135,12 +135,19 @@ def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     yield "  for so many tokens", [f"{tokens:,}" for tokens in each("cache_tokens")]
     for name in targets[0]["programs"]:
         yield from _program(name, [target["programs"][name] for target in targets])
-    yield "all, in the largest call", [_gb(size) for size in each("total_bytes")]
-    yield "memory of the device", [_gb(size) for size in each("capacity_bytes")]
-    verdicts = ["yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO" for target in targets]
-    yield "it fits", verdicts
-    yield "KV tokens that fit", [f"{tokens:,}" for tokens in each("cache_tokens_fit")]
-    yield "sequences of full length", [f"{count:,}" for count in each("sequences_fit")]
+
+
+def _verdicts(targets: list[dict[str, Any]], *, compiled_for_gpus: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yields what follows from the temporaries; it is not known where they are not a GPU's."""
+
+    def each(show_one: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [show_one(target) if compiled_for_gpus else "unknown" for target in targets]
+
+    yield "all, in the largest call", each(lambda target: _gb(target["total_bytes"]))
+    yield "memory of the device", [_gb(target["capacity_bytes"]) for target in targets]
+    yield "it fits", each(lambda target: "yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO")
+    yield "KV tokens that fit", each(lambda target: f"{target['cache_tokens_fit']:,}")
+    yield "sequences of full length", each(lambda target: f"{target['sequences_fit']:,}")
 
 
 def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
