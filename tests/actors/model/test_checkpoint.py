@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from actors.errors import ModelError
-from actors.model import checkpoint
+from actors.model import checkpoint, weight_files
 from actors.model.config import DEMO, parameter_shapes
 from actors.model.pickle_reader import Int8Tensor, parse
 from actors.model.pickle_writer import pickle_tensor
@@ -83,7 +83,7 @@ def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
 
 
 def test_loads_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_PART_BYTES", 10_000)  # a file in many parts
+    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)  # a file in many parts
     memory = fsspec.filesystem("memory")
     memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/model/ckpt-0", recursive=True)
     try:
@@ -97,7 +97,7 @@ def test_loads_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.s3
 @pytest.mark.slow
 def test_writes_to_and_loads_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkpoint, "_PART_BYTES", 10_000)
+    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)
     checkpoint.write(checkpoint.random_parameters(DEMO, 7), f"{s3_url}/models/ckpt-0")
     for (path, expected), (tensor, got) in zip(
         checkpoint.random_parameters(DEMO, 7), checkpoint.read(f"{s3_url}/models/ckpt-0", DEMO), strict=True
@@ -131,7 +131,7 @@ def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere: no such folder; give the folder that holds tensor00000_000"):
+    with pytest.raises(ModelError, match=r"nowhere: no such folder; give the folder that holds tensor00000_000 or manifest.json"):
         read(tmp_path / "nowhere")
 
 

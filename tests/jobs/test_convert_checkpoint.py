@@ -1,0 +1,199 @@
+"""Conversion: the same numbers, once, whatever interrupts it, and nothing else's files taken for its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from actors.engine.config import EngineConfig
+from actors.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.model import checkpoint
+from actors.model.config import DEMO
+from actors.model.pickle_writer import pickle_tensor
+from actors.model.sharding import make_mesh
+from actors.replica import Replica, ReplicaSpec
+from jobs import convert_checkpoint
+from jobs.verify_checkpoint import verify
+from pipeline import storage
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "jobs" / "demo" / "ckpt-0"
+NORM = "language_model.rms_norm.scale.safetensors"
+
+
+def run(*arguments: object) -> int:
+    return convert_checkpoint.main([*map(str, arguments), "--model", "demo"])
+
+
+def same(one: Any, other: Any) -> None:
+    for (tensor, a), (_, b) in zip(checkpoint.read(one, DEMO), checkpoint.read(other, DEMO), strict=True):
+        assert jax.tree.all(jax.tree.map(np.array_equal, a, b)), tensor.path
+
+
+def test_converts_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
+    shown = capsys.readouterr()
+    assert "26 tensors" in shown.out
+    assert "converted 0.00 of 0.00 GB" in shown.err
+    same(SOURCE, tmp_path / "out")
+    assert verify(str(tmp_path / "out"), DEMO, deep=True) == ([], "converted layout")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
+    assert run("-i", SOURCE, "-o", tmp_path / "out") == 0  # nothing to do
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_continues_and_keeps_what_is_there(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert run("-i", SOURCE, "-o", out) == 0
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    (out / "manifest.json").unlink()
+    gone = sorted(name for name in whole if name != "manifest.json")[::2]
+    for name in gone:
+        (out / name).unlink()
+    (out / f".{gone[0]}.0123.aside").write_bytes(b"half")  # what kill -9 leaves of a file
+    kept = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".safetensors"}
+    assert run("-i", SOURCE, "-o", out, "--verify", "false") == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")} == whole
+    assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [
+        sys.executable,
+        "jobs/convert_checkpoint.py",
+        "-i",
+        str(SOURCE),
+        "-o",
+        str(out),
+        "--model",
+        "demo",
+        "--workers",
+        "1",
+    ]
+    seen = []
+    for wanted in (1, 8):
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and len(list(out.glob("*.safetensors"))) < wanted and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        seen.append(len(list(out.glob("*.safetensors"))))
+    assert seen[0] >= 1
+    assert seen[1] >= seen[0]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert verify(str(out), DEMO, deep=True) == ([], "converted layout")
+    same(SOURCE, out)
+
+
+def test_sigterm_is_75_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    publish = storage.publish
+
+    def interrupted(url: str, data: bytes) -> bool:
+        created = publish(url, data)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return created
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "publish", interrupted)
+            assert run("-i", SOURCE, "-o", tmp_path / "out", "--workers", 1) == 75
+        assert "interrupted; the same command continues" in capsys.readouterr().err
+        assert not (tmp_path / "out" / "manifest.json").exists()
+        assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    same(SOURCE, tmp_path / "out")
+
+
+def test_a_file_of_another_source_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    other = shutil.copytree(SOURCE, tmp_path / "other")
+    (other / "tensor00001_000").write_bytes(b"".join(pickle_tensor(np.full(64, 7, np.float32))))
+    assert run("-i", other, "-o", out) == 0
+    (out / "manifest.json").unlink()
+    assert run("-i", SOURCE, "-o", out) == 1
+    assert f"{NORM}: differs from" in capsys.readouterr().err
+    assert not (out / "manifest.json").exists()
+
+
+def test_a_damaged_target_is_found_while_converting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    publish = storage.publish
+    monkeypatch.setattr(storage, "publish", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1])))
+    assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
+    assert "damaged or of another source, delete it and convert again" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "strange.safetensors").write_bytes(b"")
+    assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
+    assert "strange.safetensors: not of this model; take a --target of its own" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-o", "x"], "--source is missing"),
+        (["-i", "x"], "--target is missing"),
+        (["-i", "nowhere-at-all", "-o", "x"], "nowhere-at-all: no such folder"),
+        (["-i", str(ROOT / "docs"), "-o", "x"], "no checkpoint, it holds none of the files tensor00000_000"),
+        (["-i", str(SOURCE), "-o", "x", "--workers", "0"], "--workers: expected at least 1, got 0"),
+        (["-i", str(SOURCE), "-o", "x", "--fast", "true"], "--fast"),
+    ],
+)
+def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_model_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+    assert convert_checkpoint.main(["-i", str(SOURCE), "-o", "x", "--model", "grok-2"]) == 2
+    assert "--model: expected one of grok-1, demo" in capsys.readouterr().err
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_from_s3_to_s3(s3_url: str, tmp_path: Path) -> None:
+    checkpoint.write(((t.path, value) for t, value in checkpoint.read(SOURCE, DEMO)), f"{s3_url}/ckpt-0")
+    assert run("-i", f"{s3_url}/ckpt-0", "-o", f"{s3_url}/converted") == 0
+    assert verify(f"{s3_url}/converted", DEMO, deep=True) == ([], "converted layout")
+    mesh = make_mesh(1, 8)
+    ours, source = (checkpoint.load(url, DEMO, mesh) for url in (f"{s3_url}/converted", SOURCE))
+    jax.tree.map(np.testing.assert_array_equal, ours, source)
+
+
+@pytest.mark.slow
+def test_a_replica_answers_the_same_from_both_layouts(tmp_path: Path) -> None:
+    assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
+    answers = []
+    for folder in (SOURCE, tmp_path / "out"):
+        engine = EngineConfig(max_len=64, slots=4, logprobs=2)
+        replica = Replica(ReplicaSpec(DEMO, str(folder), (1, 2), "float32", engine))
+        requests = tuple(
+            Request(
+                RowRef(0, row), token_ids([5 + row, 9, 33, 7]), Sampling(max_tokens=8, temperature=0.8, seed=row, ignore_eos=True)
+            )
+            for row in range(3)
+        )
+        result = replica.run(Batch(0, requests))
+        replica.close()
+        answers.append({c.ref.row: (c.token_ids, c.token_logprobs, c.error_message) for c in result.completions})
+    assert answers[0] == answers[1]
+    assert [len(ids) for ids, _, _ in answers[0].values()] == [8, 8, 8]
