@@ -1,16 +1,18 @@
-"""The one ladder of lengths. Buckets group by it, the engine compiles for it; a length off the ladder is an error.
+"""Lengths: the block that the engine computes prompts in, and the ladder by which the driver puts like lengths together.
 
-Standard library only: driver and replicas both read it.
+The engine pads a prompt to whole blocks and compiles for numbers of blocks, not for lengths (actors/engine/scheduler.py); prompts
+of one rung come to their end at about the same time. Standard library only: driver and replicas both read it.
 """
 
 from bisect import bisect_left
 
+BLOCK = 16  # tokens
 SHORTEST = 16
-STEPS_PER_OCTAVE = 4  # 16 20 24 28 | 32 40 48 56 | 64 …: a length is padded by a fifth at most, a tenth on average
+STEPS_PER_OCTAVE = 4  # 16 20 24 28 | 32 40 48 56 | 64 …: lengths of a rung differ by a fifth at most
 
 
 def length_ladder(longest: int) -> tuple[int, ...]:
-    """Returns the lengths that are compiled, ascending; the last one holds `longest` tokens."""
+    """Returns the rungs, ascending; the last one holds `longest` tokens."""
     if longest < 1:
         raise ValueError(f"the longest length must be at least 1, got {longest}")
     rungs = [SHORTEST]
@@ -18,6 +20,11 @@ def length_ladder(longest: int) -> tuple[int, ...]:
         octave = SHORTEST << (len(rungs) // STEPS_PER_OCTAVE)
         rungs.append(octave + octave * (len(rungs) % STEPS_PER_OCTAVE) // STEPS_PER_OCTAVE)
     return tuple(rungs)
+
+
+def padded(length: int) -> int:
+    """Returns the positions that `length` tokens take in the engine: whole blocks."""
+    return -(-length // BLOCK) * BLOCK
 
 
 def rung(length: int, ladder: tuple[int, ...]) -> int:

@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from actors.ladder import rung
+from actors.ladder import padded
 from actors.messages import Batch, Completion, Request
 from actors.model.config import ModelConfig, parameter_shapes
 from jobs.plan import Plan
@@ -42,7 +42,7 @@ class Sample:
     failed: int
     prompt_tokens: int  # prompts and continuations
     new_tokens: int  # at most: max_tokens of every sample
-    padded_tokens: int  # prompts and continuations on the ladder
+    padded_tokens: int  # prompts and continuations in whole blocks
     batches: int
 
 
@@ -97,14 +97,13 @@ def _sample(plan: Plan) -> Sample:
     parts = [Shard(shard.number, shard.url, shard.first_row, min(shard.rows, SAMPLED_ROWS)) for shard in shards]
     items = list(to_requests(read_rows(parts, plan.schema, lambda *_: None), plan.tokenizer, plan.rules))
     requests = [item for item in items if isinstance(item, Request)]
-    ladder = plan.bucket_config().ladder
     lengths = [len(ids) for request in requests for ids in (request.prompt_ids, *request.continuations)]
     return Sample(
         rows=sum(part.rows for part in parts),
         failed=sum(1 for item in items if isinstance(item, Completion) and item.error_code is not None),
         prompt_tokens=sum(lengths),
         new_tokens=sum(request.sampling.max_tokens for request in requests if request.sampling is not None),
-        padded_tokens=sum(rung(length, ladder) for length in lengths),
+        padded_tokens=sum(map(padded, lengths)),
         batches=sum(1 for batch in fill_batches(requests, plan.bucket_config()) if isinstance(batch, Batch)),
     )
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from actors.errors import ModelError
+from actors.ladder import BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,7 @@ class EngineConfig:
 
     max_len: int  # longest sequence, prompt and completion together
     batch_tokens: int = 2048  # most positions, padding included, that one extend computes
-    block: int = 16  # tokens of one row of an extend: a prompt is padded to a multiple of it
+    block: int = BLOCK  # tokens of one row of an extend: a prompt is padded to a multiple of it
     slots: int = 64  # sequences that decode together
     page_size: int = 16  # tokens of one page of KV cache
     cache_tokens: int | None = None  # tokens the KV cache holds; None: what memory allows
