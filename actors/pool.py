@@ -1,12 +1,12 @@
 """Starts replicas as Ray actors and keeps as many of them as the cluster has room for; fulfils dispatch's `Replicas`.
 
-In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up, answered a batch, was lost.
-Ray never restarts an actor here: a lost one is reported and replaced by a fresh one under a new name, after a back-off, so that
-an answer of the old one can never be mistaken. Knows nothing of rows and batches' contents, and never imports JAX.
+In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up, answered a batch, was lost, or
+has to leave its machine. Ray never restarts an actor here: a lost one is reported and replaced by a fresh one under a new name,
+after a back-off, so that an answer of the old one can never be mistaken. A replica that hangs is ended like one that died.
+Knows nothing of rows and batches' contents, and never imports JAX.
 """
 
 import heapq
-import importlib
 import itertools
 import os
 import queue
@@ -18,11 +18,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayTaskError
 
 from actors.errors import ModelError
-from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
-from actors.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
+from actors.events import BatchDone, Blame, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.messages import Batch, ReplicaInfo
+from actors.pulse_watch import PulseWatch
+from actors.remote import WATCH, Place, RemoteReplica, blame, cluster_free, cluster_total, draining_nodes, sentence
 
 REPOSITORY = str(Path(__file__).resolve().parent.parent)
 
@@ -40,32 +42,18 @@ class PoolConfig:
     backoff_s: float = 1.0  # doubles with every loss in a row
     max_backoff_s: float = 60.0
     remind_s: float = 30.0  # while replicas are missing, how often to say why
-
-
-class _ReplicaActor:
-    """What Ray runs. The engine, and with it JAX, is imported when `load` is called: then Ray has set the visible devices."""
-
-    def load(self, replica_class: str, spec: object, name: str) -> ReplicaInfo:
-        module, _, attribute = replica_class.partition(":")
-        self._replica = getattr(importlib.import_module(module), attribute)(spec, name)
-        info: ReplicaInfo = self._replica.info()
-        return info
-
-    def run(self, batch: Batch) -> BatchResult:
-        result: BatchResult = self._replica.run(batch)
-        return result
-
-    def stats(self) -> ReplicaStats:
-        stats: ReplicaStats = self._replica.stats()
-        return stats
+    step_timeout_s: float = 600.0  # a replica whose engine finishes no step for so long hangs
+    drain_poll_s: float = 5.0  # how often to ask which nodes the cluster takes back
 
 
 @dataclass(slots=True)
 class _Member:
-    """One actor: its handle, and its information once it is up."""
+    """One actor: its handle, where it runs once its process lives, and its information once it is up."""
 
     actor: Any
+    place: Place | None = None
     info: ReplicaInfo | None = None
+    leaving: bool = False  # its machine goes soon: another one is wanted in its stead already
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +61,7 @@ class _News:
     """Something a Ray callback noticed, in the order of arrival."""
 
     replica: str
-    batch: int | None  # None: loading ended
+    kind: Literal["place", "load", "batch", "pulse"]
     future: "Future[Any]" = field(compare=False)
 
 
@@ -93,10 +81,13 @@ class ReplicaPool:
         self._spec = ray.put(spec)  # once: the table of token bytes is large
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
         self._members: dict[str, _Member] = {}
+        self._wanted = config.maximum
         self._numbers = itertools.count()
         self._respawns: list[float] = []  # heap of times at which a replacement is due
         self._losses = 0  # in a row, without a replica coming up in between
-        self._reminded_s = time.monotonic()
+        self._started = False  # whether `minimum` replicas were up at once: then they can be, and the run goes on with fewer
+        self._pulses = PulseWatch(config.step_timeout_s)
+        self._reminded_s = self._looked_s = time.monotonic()
         self._backlog: list[Event] = []
         self._gpus = self._use_gpus()
         for _ in range(config.maximum):
@@ -116,7 +107,7 @@ class ReplicaPool:
     @property
     def wanted(self) -> int:
         """Replicas the run would use if the cluster had room."""
-        return self._config.maximum
+        return self._wanted
 
     def wait_for_minimum(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Returns when `minimum` replicas are up, or when `interrupted` became true.
@@ -126,12 +117,28 @@ class ReplicaPool:
         """
         while self.up < self._config.minimum and not interrupted():
             self._backlog += self._collect(0.5)
+        self._started = True
 
     def submit(self, replica: str, batch: Batch) -> None:
         """Hands a batch over without waiting. A replica that is gone by now has its `ReplicaLost` under way."""
         member = self._members.get(replica)
         if member is not None:
-            self._watch(member.actor.run.remote(batch), replica, batch.number)
+            self._watch(member.actor.run.remote(batch), replica, "batch")
+
+    def want(self, count: int) -> None:
+        """From now on `count` replicas are enough: what is still to come up beyond that is called off. Never grows again."""
+        self._wanted = min(self._wanted, count)
+        while self._respawns and self._staying() > self._wanted:
+            heapq.heappop(self._respawns)
+        for name in [name for name, member in self._members.items() if member.info is None and not member.leaving]:
+            if self._staying() <= self._wanted:
+                break
+            self._end(name)
+
+    def retire(self, replica: str) -> None:
+        """Ends a replica that holds no batch; its devices are free again. Another one takes its place if `wanted` says so."""
+        self._end(replica)
+        self._fill()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
@@ -144,15 +151,14 @@ class ReplicaPool:
 
     def close(self) -> None:
         """Ends all actors; batches they hold are lost."""
-        for member in self._members.values():
-            ray.kill(member.actor)
-        self._members.clear()
+        for name in list(self._members):
+            self._end(name)
 
     # -- actors -----------------------------------------------------------------------------------------------------------------
 
     def _use_gpus(self) -> bool:
         if self._config.device == "auto":
-            return _cluster("GPU") > 0
+            return cluster_total("GPU") > 0
         return self._config.device == "gpu"
 
     def _spawn(self) -> None:
@@ -163,11 +169,29 @@ class ReplicaPool:
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self._config.in_flight + 2,
+            "concurrency_groups": {WATCH: 1},
             "runtime_env": {"env_vars": self._environment()},
         }
-        actor: Any = ray.remote(**options)(_ReplicaActor).remote()
+        actor: Any = ray.remote(**options)(RemoteReplica).remote()
         self._members[name] = _Member(actor)
-        self._watch(actor.load.remote(self._class, self._spec, name), name, None)
+        self._watch(actor.place.remote(), name, "place")
+        self._watch(actor.load.remote(self._class, self._spec, name), name, "load")
+
+    def _end(self, name: str) -> None:
+        """Ends an actor, whatever it does; nothing it still says is heard."""
+        member = self._members.pop(name, None)
+        if member is not None:
+            self._pulses.forget(name)
+            ray.kill(member.actor)
+
+    def _staying(self) -> int:
+        """Actors that are up or on their way, and those planned; without those that leave."""
+        return sum(1 for member in self._members.values() if not member.leaving) + len(self._respawns)
+
+    def _fill(self, delay_s: float = 0.0) -> None:
+        """Plans as many actors as are missing."""
+        while self._staying() < self._wanted:
+            heapq.heappush(self._respawns, time.monotonic() + delay_s)
 
     def _environment(self) -> dict[str, str]:
         """Variables that must be set before JAX starts. On GPUs the count of virtual CPU devices changes nothing."""
@@ -175,20 +199,20 @@ class ReplicaPool:
         path = os.pathsep.join(filter(None, [REPOSITORY, os.environ.get("PYTHONPATH", "")]))
         return {"XLA_FLAGS": flags.strip(), "PYTHONPATH": path} | ({} if self._gpus else {"JAX_PLATFORMS": "cpu"})
 
-    def _watch(self, reference: Any, replica: str, batch: int | None) -> None:
+    def _watch(self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "pulse"]) -> None:
         """Queues the answer when it comes: no polling, whatever the number of replicas."""
-        reference.future().add_done_callback(lambda future: self._news.put(_News(replica, batch, future)))
+        reference.future().add_done_callback(lambda future: self._news.put(_News(replica, kind, future)))
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
         self._respawn_due()
         self._remind()
+        events = [*self._hung(), *self._drained()]
         if self._respawns:
             timeout_s = min(timeout_s, max(0.0, self._respawns[0] - time.monotonic()))
-        events: list[Event] = []
         try:
-            news = self._news.get(timeout=timeout_s) if timeout_s > 0 else self._news.get_nowait()
+            news = self._news.get(timeout=timeout_s) if timeout_s > 0 and not events else self._news.get_nowait()
             while True:
                 events += self._event(news)
                 news = self._news.get_nowait()
@@ -201,34 +225,78 @@ class ReplicaPool:
             return []  # of a replica that was given up
         error = news.future.exception()
         if error is not None:
-            return [self._lose(news, member, error)]
-        if news.batch is not None:
+            self._stop_if_hopeless(error, loading=member.info is None)
+            return [self._lose(news.replica, sentence(error), "nobody" if member.leaving else blame(error))]
+        if news.kind == "batch":
             return [BatchDone(news.replica, news.future.result())]
+        if news.kind == "pulse":
+            reason = self._pulses.answered(news.replica, news.future.result())
+            return [] if reason is None else [self._lose(news.replica, f"hung: {reason}", "replica")]
+        if news.kind == "place":
+            member.place = news.future.result()
+            self._pulses.begin(news.replica)
+            return []
         member.info = news.future.result()
         self._losses = 0
         return [ReplicaReady(news.replica, member.info)]
 
-    def _lose(self, news: _News, member: _Member, error: BaseException) -> ReplicaLost:
-        """Gives the replica up, whatever it still does, and plans a replacement.
+    def _stop_if_hopeless(self, error: BaseException, *, loading: bool) -> None:
+        """Ends the job when no replica will ever work. While others work, or when machines go, a loss is only a loss.
 
         Raises:
-            ModelError: the error says that trying again would fail again, or too many were lost while loading.
+            ModelError: the first replicas cannot load the model and say that trying again would fail again, or they were lost
+                while loading again and again.
         """
-        del self._members[news.replica]
-        ray.kill(member.actor)
-        reason = _sentence(error)
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, ModelError):
-            raise ModelError(str(cause))
+        if blame(error) != "replica":
+            return
         self._losses += 1
-        if news.batch is None and self._losses >= self._config.max_load_losses:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if self.up and (self._started or not loading):
+            return
+        if isinstance(cause, ModelError) and not self.up:
+            raise ModelError(str(cause))
+        if loading and self._losses >= self._config.max_load_losses:
             raise ModelError(
-                f"no replica could load the model: {self._losses} were lost in a row while loading, the last: {reason}"
+                f"no replica could load the model: {self._losses} were lost in a row while loading, the last: {sentence(error)}"
             )
-        delay_s = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** (self._losses - 1))
-        heapq.heappush(self._respawns, time.monotonic() + delay_s)
-        self._notify(f"{news.replica} is lost ({reason}); another one is asked for in {delay_s:g} s")
-        return ReplicaLost(news.replica, reason)
+
+    def _lose(self, name: str, reason: str, to_blame: Blame) -> ReplicaLost:
+        """Gives the replica up, whatever it still does, and plans a replacement."""
+        self._end(name)
+        delay_s = 0.0
+        if to_blame == "replica":
+            delay_s = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(max(0, self._losses - 1), 30))
+        again = self._staying() < self._wanted
+        self._fill(delay_s)
+        self._notify(f"{name} is lost ({reason})" + (f"; another one is asked for in {delay_s:g} s" if again else ""))
+        return ReplicaLost(name, reason, to_blame)
+
+    def _hung(self) -> list[Event]:
+        """Asks replicas for their pulse, without waiting for it, and gives up those that have not answered for too long."""
+        ask, silent = self._pulses.turn()
+        for name in ask:
+            self._watch(self._members[name].actor.pulse.remote(), name, "pulse")
+        return [self._lose(name, f"hung: {reason}", "replica") for name, reason in silent]
+
+    def _drained(self) -> list[Event]:
+        """Looks which machines the cluster takes back; asks for replicas elsewhere before they are gone."""
+        if self._looked_s + self._config.drain_poll_s > time.monotonic():
+            return []
+        self._looked_s = time.monotonic()
+        nodes, events = draining_nodes(), list[Event]()
+        staying = [(name, member) for name, member in self._members.items() if not member.leaving]
+        for name, member in staying:
+            if member.place is None or member.place.node not in nodes:
+                continue
+            reason = f"the cluster drains its node {member.place.address}"
+            if member.info is None:
+                events.append(self._lose(name, reason, "nobody"))
+            else:
+                member.leaving = True
+                self._fill()
+                self._notify(f"{name} gets no more work: {reason}; another one is asked for")
+                events.append(ReplicaLeaving(name, reason))
+        return events
 
     def _respawn_due(self) -> None:
         while self._respawns and self._respawns[0] <= time.monotonic():
@@ -245,24 +313,10 @@ class ReplicaPool:
 
     def _shortage(self) -> str:
         kind, each = ("GPU", self._config.devices) if self._gpus else ("CPU", 1)
-        has, free = _cluster(kind), float(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+        has, free = cluster_total(kind), cluster_free(kind)
         loading = len(self._members) - self.up
         return (
             f"waiting for replicas: {self.up} of at least {self._config.minimum} up, {loading} loading or waiting for room; "
             f"each takes {each} {kind}, the cluster has {has:g} {kind} of which {free:g} are free; "
             "add nodes or lower --replicas or --mesh"
         )
-
-
-def _cluster(kind: str) -> float:
-    """Returns how much of a resource the whole cluster has."""
-    return float(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]
-
-
-def _sentence(error: BaseException) -> str:
-    """Returns the cause in one line, without Ray's remote traceback."""
-    if isinstance(error, RayTaskError):
-        return f"{type(error.cause).__name__}: {error.cause}"
-    if isinstance(error, RayError):
-        return " ".join(str(error).split())[:500]
-    return f"{type(error).__name__}: {error}"

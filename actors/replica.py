@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from actors.engine.config import EngineConfig
 from actors.errors import ReplicaError, RequestError
+from actors.events import Pulse
 from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, RowRef
 from actors.model.config import ModelConfig
 
@@ -68,6 +69,7 @@ class Replica:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._closed = False
+        self._beat_s: float | None = None  # when the engine began its present step; None: it has nothing to do
         self._thread = threading.Thread(target=self._work, name=f"{name}-engine", daemon=True)
         self._thread.start()
 
@@ -89,6 +91,16 @@ class Replica:
     def stats(self) -> ReplicaStats:
         """Returns the counters since the start."""
         return self._engine.stats()
+
+    def pulse(self) -> Pulse:
+        """Returns what the engine is doing and for how long. Takes no lock: a hung engine may hold any."""
+        beat_s, programs = self._beat_s, self._engine.programs
+        if beat_s is None:
+            return Pulse("idle")
+        compiling_since_s = programs.compiling_since_s
+        if compiling_since_s is not None:
+            return Pulse("compilation", time.perf_counter() - compiling_since_s)
+        return Pulse("step", time.perf_counter() - max(beat_s, programs.compiled_at_s))
 
     def run(self, batch: Batch) -> BatchResult:
         """Runs a batch to its end; every request of it comes back as a completion, errors included.
@@ -137,7 +149,9 @@ class Replica:
         """Moves the inbox into the engine, waiting for work when there is none; returns False once closed."""
         with self._changed:
             while not self._inbox and self._engine.idle and not self._closed:
+                self._beat_s = None
                 self._changed.wait()
+            self._beat_s = time.perf_counter()
             arrived, closed = list(self._inbox), self._closed
             self._inbox.clear()
         for request, ticket in arrived:
@@ -151,7 +165,7 @@ class Replica:
 
     def _fail(self, failure: BaseException) -> None:
         with self._changed:
-            self._failure = failure
+            self._failure, self._beat_s = failure, None
             unanswered = list(self._open)
         for ticket in unanswered:
             ticket.failure = failure

@@ -7,7 +7,6 @@ of the checkpoint; loads no weights and imports neither JAX nor Ray.
 import dataclasses
 import hashlib
 import platform
-import re
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from jobs.score_config import ScoreConfig
 from pipeline import storage
 from pipeline.buckets import BucketConfig
 from pipeline.columns import InputColumns, InputSchema, inspect_columns
+from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.records import InputFile, Shard
 from pipeline.shards import input_keys, list_input, plan_shards
@@ -197,7 +197,7 @@ def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokeniz
 
 
 def _public(value: Any) -> Any:
-    return re.sub(r"//[^/@]+@", "//", value) if isinstance(value, str) else value
+    return without_credentials(value) if isinstance(value, str) else value
 
 
 def _version(name: str) -> str | None:

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from jobs.plan import Plan
-from pipeline import storage
+from jobs.run_report import report_url
+from pipeline import formats, storage
 from pipeline.shards import RunFolder
 
 SHOWN_ROWS, SHOWN_CHARS = 5, 60
@@ -30,7 +32,7 @@ def print_results(folder: RunFolder, plan: Plan, failed: int) -> None:
     """Prints the run's paths and counts, and the first rows of this partition."""
     rows = sum(shard.rows for shard in plan.own_shards)
     print(f"\nresults  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)")
-    print(f"report   {folder.report_url}")
+    print(f"report   {report_url(folder, plan, 'html')}")
     if not plan.own_shards:
         return
     first = folder.part_url(plan.own_shards[0].number)
@@ -48,7 +50,9 @@ def _first_rows(url: str) -> Iterator[dict[str, Any]]:
     with storage.open_object(url) as opened:
         parquet = pq.ParquetFile(opened)
         names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
-        yield from next(parquet.iter_batches(SHOWN_ROWS, columns=names)).to_pylist()
+        first = pa.Table.from_batches([next(parquet.iter_batches(SHOWN_ROWS, columns=names))])
+    columns = [formats.python_values(first[name])[0] for name in names]  # bytes that are no text show as nothing
+    yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 
 def _cell(value: object) -> str:

@@ -57,6 +57,7 @@ class ScoreConfig:
     retry_failed: bool = flag(False, "run the rows again that a former run of this command wrote with status error")
     max_error_rate: float = flag(0.01, "share of rows that may fail; beyond it the job stops with exit code 4")
     max_attempts: int = flag(3, "tries per row whose replica is lost")
+    step_timeout_s: float = flag(600.0, "a replica whose engine finishes no step for so long is replaced, seconds")
     cost_per_replica_hour: float | None = flag(None, "price of one replica for an hour, for the cost shown and reported")
 
     def __post_init__(self) -> None:
@@ -81,7 +82,8 @@ class ScoreConfig:
             ("max_tokens", 1, math.inf), ("temperature", 0, 1e6), ("top_k", 0, 2**31 - 1), ("n", 1, MAX_SAMPLES),
             ("min_tokens", 0, math.inf), ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
             ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
-            ("max_attempts", 1, math.inf), ("cost_per_replica_hour", 0, math.inf), ("seed", -(2**63), 2**63 - 1),
+            ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),
+            ("seed", -(2**63), 2**63 - 1),
         )  # fmt: skip
         for name, low, high in ranges:
             value = getattr(self, name)

@@ -9,12 +9,10 @@ arguments or data set, nothing was started; 75 interrupted, the same command con
 Parses, plans, connects, runs, reports. Never imports JAX: that happens in the replicas.
 """
 
-import contextlib
-import json
 import math
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -27,11 +25,14 @@ from jobs.cluster import metrics_sink, ray_cluster
 from jobs.command_line import parse
 from jobs.plan import Plan, describe, fingerprint_keys, make_plan, run_description
 from jobs.results import print_results
+from jobs.run_report import reported
 from jobs.score_config import ScoreConfig
-from pipeline import storage
+from pipeline.credentials import without_credentials
 from pipeline.dispatch import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
-from pipeline.progress import Progress, ProgressLine
+from pipeline.patience import outages_waited_out
+from pipeline.progress import Progress
+from pipeline.progress_line import ProgressLine
 from pipeline.records import Shard
 from pipeline.run import Corridor, run
 from pipeline.schema import output_schema
@@ -49,7 +50,7 @@ class StopSignals:
         self.received = False
 
     def listen(self) -> None:
-        """Takes the signals over; after `ray.init`, which sets handlers of its own."""
+        """Takes the signals over; again after `ray.init`, which sets handlers of its own."""
         signal.signal(signal.SIGTERM, self._remember)
         signal.signal(signal.SIGINT, self._remember)
 
@@ -76,7 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     except GrokBatchError as error:
         return _say(error, BAD_ARGUMENTS)
     try:
-        return _execute(plan, folder, identity, todo, resumed=existed)
+        with outages_waited_out():
+            return _execute(plan, folder, identity, todo, resumed=existed)
     except ErrorBudgetError as error:
         return _say(error, OVER_BUDGET)
     except InterruptedRunError as error:
@@ -105,12 +107,14 @@ def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]
 
 
 def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]) -> Progress:
-    """Starts replicas and runs the shards that are to do; report.json is written however it ends."""
+    """Starts replicas and runs the shards that are to do; the report is written however it ends."""
     from actors.pool import PoolConfig, ReplicaPool
 
     config, stop = plan.config, StopSignals()
     minimum, maximum = config.replica_range()
-    pool_config = PoolConfig(minimum, maximum, math.prod(config.mesh_shape()), BATCHES_IN_FLIGHT, config.device)
+    devices = math.prod(config.mesh_shape())
+    pool_config = PoolConfig(minimum, maximum, devices, BATCHES_IN_FLIGHT, config.device, step_timeout_s=config.step_timeout_s)
+    stop.listen()
     with ray_cluster(maximum) as where:
         stop.listen()
         print(f"cluster  {where}; waiting for {minimum} of {maximum} replicas", flush=True)
@@ -140,21 +144,10 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
                 progress=progress,
                 interrupted=lambda: stop.received,
             )
-            with _reported(progress, plan, folder), ProgressLine(progress, sinks=[metrics_sink(identity)]):
+            with reported(progress, plan, folder, identity, len(todo)), ProgressLine(progress, sinks=[metrics_sink(identity)]):
                 for _ in run(todo, corridor):
                     continue
             return progress
-
-
-@contextlib.contextmanager
-def _reported(progress: Progress, plan: Plan, folder: RunFolder) -> Iterator[None]:
-    """Writes the report at the end of the block, whether it ended well or not."""
-    index, count = plan.config.partition_pair()
-    url = folder.report_url if count == 1 else storage.join(folder.url, f"report-{index}-of-{count}.json")
-    try:
-        yield
-    finally:
-        storage.overwrite(url, (json.dumps(progress.report(), indent=2) + "\n").encode())
 
 
 def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:
@@ -180,7 +173,7 @@ def _notice(text: str) -> None:
 
 def _say(error: GrokBatchError, code: int) -> int:
     """Prints the one sentence that a known error is, and returns the exit code."""
-    print(f"{'interrupted' if code == INTERRUPTED else 'error'}: {error}", file=sys.stderr)
+    print(f"{'interrupted' if code == INTERRUPTED else 'error'}: {without_credentials(str(error))}", file=sys.stderr)
     return code
 
 

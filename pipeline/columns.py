@@ -19,6 +19,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from pipeline import formats
+from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.json_types import JSON_TEXT, JsonColumns
 from pipeline.records import InputFile, RowParameters
@@ -89,7 +90,7 @@ class InputSchema:
 
     def row_name(self, url: str, row: int) -> str:
         """Returns the id of a row of an input without ids: `<file>#<row>`, counted from 0 within the file."""
-        return f"{posixpath.relpath(url, self.root)}#{row}"
+        return f"{without_credentials(posixpath.relpath(url, self.root))}#{row}"
 
 
 def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputSchema:

@@ -2,62 +2,28 @@
 
 Pull: a batch is drawn only when a replica has room for it. Retry stays inside: a lost replica's batches are queued again, a
 batch that was lost twice runs alone on its replica and is halved when it is lost again, until the row that kills replicas
-stands alone and is answered with an error. Knows no Ray, no shapes and no text: replicas are names behind the protocol
-`Replicas`, which `actors/pool.py` fulfils over Ray and the tests over a dictionary.
+stands alone and is answered with an error. Once the input is exhausted, replicas without work are let go, and a batch that takes
+much longer than usual gets a second replica: the first answer counts. Knows no Ray, no shapes and no text: replicas are names
+behind the protocol `Replicas`, which `actors/pool.py` fulfils over Ray and the tests over a dictionary.
 """
 
 import heapq
 import itertools
+import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 from actors.errors import EngineCrashError, ModelError
-from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
-from actors.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
+from actors.events import BatchDone, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.messages import Batch, Completion, Request
 from pipeline.errors import InterruptedRunError
+from pipeline.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 
 LOSSES_BEFORE_ISOLATION = 2  # a lost replica takes innocent batches with it; lost twice, a batch is suspect
-
-
-class Replicas(Protocol):
-    """What dispatch needs of the replicas."""
-
-    @property
-    def up(self) -> int:
-        """Replicas that can take batches now."""
-
-    @property
-    def wanted(self) -> int:
-        """Replicas the run would use if the cluster had room."""
-
-    def submit(self, replica: str, batch: Batch) -> None:
-        """Hands a batch over without waiting; its answer, or the replica's loss, comes as an event."""
-
-    def events(self, timeout_s: float) -> Sequence[Event]:
-        """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
-
-        Raises:
-            ModelError: no replica can ever work; the job stops.
-        """
-
-
-class DispatchWatcher(Protocol):
-    """Who wants to know how the replicas fare; `pipeline/progress.py` does."""
-
-    def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
-        """A replica came up."""
-
-    def replica_lost(self, replica: str, reason: str) -> None:
-        """A replica is gone."""
-
-    def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
-        """The counters of a replica, as of its last answer."""
-
-    def batch_retried(self, requests: int) -> None:
-        """So many requests were queued again."""
+BUSY_PER_SPARE = 20  # at the tail, one idle replica stays for so many busy ones: for what is lost or late
+BATCHES_REMEMBERED = 64  # whose durations say what is usual
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +34,10 @@ class DispatchConfig:
     max_attempts: int = 3
     poll_s: float = 1.0
     max_losses: int = 12  # replicas lost in a row, no batch answered in between: then it is not the rows' fault
+    late_factor: float = 3.0  # at the tail, a batch that takes so many times the usual gets a second replica
+    late_s: float = 10.0  # but not before it has taken so long
     grace_s: float = 20.0  # when interrupted, how long to wait for the batches that replicas already hold
+    clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.max_attempts < 1:
@@ -93,12 +62,15 @@ def run_batches(
     floor = _Floor(replicas, config, watcher)
     while drawing or floor.busy:
         if deadline is None and interrupted():
-            drawing, deadline = False, time.monotonic() + config.grace_s
+            drawing, deadline = False, config.clock() + config.grace_s
+        if deadline is not None:
             floor.forget_retries()
-        if deadline is not None and time.monotonic() > deadline:
-            break
+            if config.clock() > deadline or not floor.busy:
+                break
         can_place = floor.place_retries() and drawing
         yield from floor.take_events(0.0 if can_place else config.poll_s)
+        if not drawing and deadline is None:
+            floor.trim()
         if can_place and floor.has_room():
             item = next(source, None)
             if item is None:
@@ -111,12 +83,23 @@ def run_batches(
         raise InterruptedRunError("the run was interrupted; committed shards are kept, the same command continues it")
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """A batch on its way, with one replica or, when that one is late, with two."""
+
+    requests: tuple[Request, ...]
+    began_s: float
+    holders: dict[str, int] = field(default_factory=dict)  # replica → batch number there
+
+
 @dataclass(slots=True)
 class _Lane:
     """One replica as dispatch sees it."""
 
-    flying: dict[int, tuple[Request, ...]] = field(default_factory=dict)  # by batch number
+    flying: dict[int, _Flight] = field(default_factory=dict)  # by batch number
     reserved: bool = False  # takes no more ordinary work: a suspect runs on it alone, or will once it is idle
+    leaving: str | None = None  # takes no more work at all, for this reason
+    proven: bool = False  # has answered a batch
 
 
 class _Floor:
@@ -129,8 +112,10 @@ class _Floor:
         self._numbers, self._ticks = itertools.count(1), itertools.count()
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
-        self._flying = 0
+        self._flying = 0  # batches; copies are not counted
         self._losses = 0  # in a row
+        self._durations: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
+        self._trim_s = 0.0
 
     @property
     def busy(self) -> bool:
@@ -176,15 +161,73 @@ class _Floor:
                 self._watcher.replica_ready(event.replica, event.info)
             elif isinstance(event, ReplicaLost):
                 yield from self._lost(event)
+            elif isinstance(event, ReplicaLeaving):
+                self._leave(event)
             else:
                 yield from self._done(event)
 
+    def trim(self) -> None:
+        """At the tail: gives late batches a second replica and lets replicas go that will not be needed any more."""
+        now_s = self._config.clock()
+        if now_s < self._trim_s or self._again or self._suspects or not self._flying:
+            return
+        self._trim_s = now_s + self._config.poll_s
+        idle = [name for name, lane in self._lanes.items() if not lane.flying and lane.leaving is None]
+        if idle:
+            idle = self._second(idle, now_s)
+        busy = sum(1 for lane in self._lanes.values() if lane.flying)
+        spare = -(-busy // BUSY_PER_SPARE)
+        self._replicas.want(busy + spare)
+        for name in idle[spare:]:
+            self._retire(name, NO_WORK_LEFT)
+
+    def _second(self, idle: list[str], now_s: float) -> list[str]:
+        """Hands late batches to idle replicas as well; returns the replicas that stay idle."""
+        if not self._durations:
+            return idle
+        late_s = max(self._config.late_s, self._config.late_factor * statistics.median(self._durations))
+        flights = (flight for lane in self._lanes.values() if not lane.reserved for flight in lane.flying.values())
+        # A batch that was lost before may be what kills replicas: it gets no second one.
+        late = [each for each in flights if len(each.holders) == 1 and now_s - each.began_s > late_s and not _tried(each)]
+        late.sort(key=lambda flight: flight.began_s)
+        for name, flight in zip(idle, late, strict=False):
+            self._send(name, flight)
+        return idle[len(late) :]
+
     def _submit(self, name: str, requests: tuple[Request, ...]) -> None:
-        number = next(self._numbers)
-        self._lanes[name].flying[number] = requests
         self._flying += 1
+        self._send(name, _Flight(requests, self._config.clock()))
+
+    def _send(self, name: str, flight: _Flight) -> None:
+        number = next(self._numbers)
+        self._lanes[name].flying[number] = flight
+        flight.holders[name] = number
         self._rank(name)
-        self._replicas.submit(name, Batch(number, requests))
+        self._replicas.submit(name, Batch(number, flight.requests))
+
+    def _retire(self, name: str, reason: str) -> None:
+        del self._lanes[name]
+        self._replicas.retire(name)
+        self._watcher.replica_retired(name, reason)
+
+    def _leave(self, event: ReplicaLeaving) -> None:
+        lane = self._lanes.get(event.replica)
+        if lane is not None:
+            lane.leaving = event.reason
+            self._freed(event.replica)
+
+    def _freed(self, name: str) -> None:
+        """A replica may take more now, or the next suspect, or it goes as it should."""
+        lane = self._lanes[name]
+        if lane.flying:
+            self._rank(name)
+        elif lane.leaving is not None:
+            self._retire(name, lane.leaving)
+        elif lane.reserved and self._suspects:
+            self._submit(name, self._suspects.popleft())
+        else:
+            lane.reserved = False
+            self._rank(name)
 
     def _rank(self, name: str) -> None:
         heapq.heappush(self._by_load, (len(self._lanes[name].flying), next(self._ticks), name))
@@ -193,48 +236,62 @@ class _Floor:
         while self._by_load:
             load, _, name = self._by_load[0]
             lane = self._lanes.get(name)
-            if lane is not None and not lane.reserved and len(lane.flying) == load and load < self._config.in_flight:
+            if lane is not None and _open(lane) and len(lane.flying) == load and load < self._config.in_flight:
                 return name
             heapq.heappop(self._by_load)
         return None
 
     def _done(self, event: BatchDone) -> Iterator[Completion]:
         lane = self._lanes.get(event.replica)
-        requests = lane.flying.pop(event.result.batch, None) if lane else None
-        if lane is None or requests is None:
+        if lane is None:
             return  # a replica that was given up answers late: its batch runs, or ran, elsewhere
+        self._watcher.replica_stats(event.replica, event.result.stats)
+        flight = lane.flying.get(event.result.batch)
+        if flight is None:
+            return  # the other replica that held this batch was faster
+        _check_refs(event, flight.requests)
+        lane.proven = True
         self._flying -= 1
         self._losses = 0
-        _check_refs(event, requests)
-        if lane.reserved and not lane.flying:
-            if self._suspects:
-                self._submit(event.replica, self._suspects.popleft())
-            else:
-                lane.reserved = False
-        self._rank(event.replica)
-        self._watcher.replica_stats(event.replica, event.result.stats)
+        self._durations.append(self._config.clock() - flight.began_s)
+        for name, number in flight.holders.items():
+            del self._lanes[name].flying[number]
+            self._freed(name)
         for completion in event.result.completions:
             # An answered row looks the same however often its replica was lost before: the table of a disturbed run is the same.
             yield completion if completion.attempts == 1 else replace(completion, attempts=1)
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
+        self._watcher.replica_lost(event.replica, event.reason)
         lane = self._lanes.pop(event.replica, None)
         if lane is None:
-            return
-        self._watcher.replica_lost(event.replica, event.reason)
-        self._losses += bool(lane.flying)
-        if self._losses >= self._config.max_losses:
-            raise ModelError(
-                f"{self._losses} replicas in a row broke down at their first batch, so it is hardly the rows' fault; the last: "
-                f"{event.reason}"
-            )
+            return  # it never came up
+        for flight in lane.flying.values():
+            del flight.holders[event.replica]
+        if event.blame == "replica" and lane.flying and not lane.proven:
+            self._count_loss(event.reason)
         alone = lane.reserved and len(lane.flying) == 1
-        for requests in lane.flying.values():
+        for flight in lane.flying.values():
+            if flight.holders:
+                continue  # another replica runs it, too
             self._flying -= 1
-            if alone and len(requests) == 1 and requests[0].attempts >= self._config.max_attempts:
+            requests = flight.requests
+            if event.blame == "nobody":
+                self._watcher.batch_retried(len(requests))
+                (self._suspects if alone else self._again).append(requests)
+            elif alone and len(requests) == 1 and requests[0].attempts >= self._config.max_attempts:
                 yield _crashed(requests[0], event.reason)
             else:
                 self._queue_again(requests)
+
+    def _count_loss(self, reason: str) -> None:
+        """Counts replicas that break before they answer anything; many at once that had worked are a fault of machines."""
+        self._losses += 1
+        if self._losses >= self._config.max_losses:
+            raise ModelError(
+                f"{self._losses} replicas in a row broke down at their first batch, so it is hardly the rows' fault; the last: "
+                f"{reason}"
+            )
 
     def _queue_again(self, requests: tuple[Request, ...]) -> None:
         tried = tuple(replace(request, attempts=request.attempts + 1) for request in requests)
@@ -247,6 +304,14 @@ class _Floor:
         else:
             half = len(tried) // 2
             self._suspects.extend((tried[:half], tried[half:]))
+
+
+def _open(lane: _Lane) -> bool:
+    return not lane.reserved and lane.leaving is None
+
+
+def _tried(flight: _Flight) -> bool:
+    return any(request.attempts > 1 for request in flight.requests)
 
 
 def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:

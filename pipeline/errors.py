@@ -2,6 +2,7 @@
 
     GrokBatchError
     ├── DatasetError   input or output data cannot be used: exit code 2 before the start, 1 later
+    │   └── OutageError    object storage does not answer; it may later: the same command goes on
     ├── ConfigError    flags, YAML or run folder contradict each other: exit code 2
     ├── InterruptedRunError  SIGTERM: committed shards are kept: exit code 75
     ├── ErrorBudgetError     more rows failed than --max-error-rate allows: exit code 4
@@ -15,6 +16,10 @@ from actors.errors import GrokBatchError
 
 class DatasetError(GrokBatchError):
     """A data set (file, column, run folder) is missing, damaged or of the wrong type."""
+
+
+class OutageError(DatasetError):
+    """Object storage did not answer for longer than the run waits; the same command goes on later."""
 
 
 class ConfigError(GrokBatchError):

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
+from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.json_types import JsonColumns, fitted
 
@@ -48,20 +49,22 @@ def is_jsonl(url: str) -> bool:
 
 
 @contextmanager
-def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
-    """Opens a Parquet file by its footer.
+def open_parquet(url: str, version: str = "") -> Iterator[pq.ParquetFile]:
+    """Opens a Parquet file by its footer; `version` as in `storage.open_object`.
 
     Raises:
         DatasetError: missing, not readable, or damaged; also for damage that shows only while rows are read.
     """
-    with storage.open_object(url) as opened:
+    with storage.open_object(url, version=version) as opened:
         try:
             parquet = pq.ParquetFile(cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False)
             yield parquet
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's or the network's trouble, not the file's: storage explains it
-            raise DatasetError(f"{url} is not a readable Parquet file: {error}; write it again or leave it out") from error
+            reason = " ".join(str(error).split())  # Arrow's may have several lines
+            shown = without_credentials(url)
+            raise DatasetError(f"{shown} is not a readable Parquet file: {reason}; write it again or leave it out") from error
 
 
 def count_rows(url: str, limit: int | None = None) -> int:
@@ -95,18 +98,20 @@ def jsonl_columns(url: str, rows: int) -> JsonColumns:
 
 
 @contextmanager
-def open_cursor(url: str, inputs: Sequence[str], passthrough: pa.Schema) -> Iterator[Cursor]:
+def open_cursor(url: str, inputs: Sequence[str], passthrough: pa.Schema, version: str = "") -> Iterator[Cursor]:
     """Opens a file for reading ranges: columns `inputs` as Python values, those of `passthrough` (file's names) as Arrow.
+
+    `version` as in `storage.open_object`.
 
     Raises:
         DatasetError: missing, not readable, or damaged.
     """
     with ExitStack() as stack:
         if is_jsonl(url):
-            opened = stack.enter_context(storage.open_object(url, sequential=True))
+            opened = stack.enter_context(storage.open_object(url, sequential=True, version=version))
             yield _JsonCursor(url, opened, tuple(inputs), passthrough)
         else:
-            parquet = stack.enter_context(open_parquet(url))
+            parquet = stack.enter_context(open_parquet(url, version))
             yield _ParquetCursor(url, parquet, tuple(inputs), passthrough)
 
 
@@ -239,5 +244,7 @@ def _parse(line: bytes, number: int, url: str) -> dict[str, Any] | str:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"line {number} of {url} is not JSON: {error}"
-    return record if isinstance(record, dict) else f"line {number} of {url} is not a JSON object but {type(record).__name__}"
+        return f"line {number} of {without_credentials(url)} is not JSON: {error}"
+    if isinstance(record, dict):
+        return record
+    return f"line {number} of {without_credentials(url)} is not a JSON object but {type(record).__name__}"

@@ -1,17 +1,24 @@
 """Bytes -> files that appear whole or not at all, and listings, on a local or POSIX-like disk. It knows no URLs.
 
 Write aside in the same folder, fsync, then link (creates, never overwrites) or rename (replaces), then fsync the folder. What a
-killed driver leaves behind is a hidden file that no listing of ours shows.
+killed driver leaves behind is a hidden file `.<name>.<kernel>.<random>.aside`, which readers of data sets pass over; the next
+driver removes it. A file aside is locked as long as its writer lives, so that a living driver's is never taken for a dead one's.
 """
 
+import contextlib
 import fcntl
+import functools
 import glob
 import os
 import stat
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+ASIDE = ".{name}.{kernel}.{random}.aside"
+ABANDONED_S = 900.0  # another machine's file aside: a lock may not be seen from here, so it must be old as well
 
 
 def list_files(path: str) -> list[tuple[str, int, int]]:
@@ -80,19 +87,65 @@ def replace(path: Path, data: bytes, version: str) -> bool:
     return True
 
 
+def remove_abandoned(folder: Path) -> int:
+    """Removes the files aside in `folder` whose writers are dead; returns how many. Raises OSError."""
+    removed = 0
+    for path in sorted(folder.glob(".*.aside")):
+        with contextlib.suppress(FileNotFoundError):  # its writer was done, or another driver was as fast
+            if _is_abandoned(path):
+                path.unlink()
+                removed += 1
+    return removed
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether nobody holds the lock; of a writer under another kernel (machine, boot) also: whether it is long ago."""
+    if f".{_kernel()}." not in path.name and time.time() - path.stat().st_mtime < ABANDONED_S:
+        return False
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # locked, or a disk without locks: then it stays
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+@functools.cache
+def _kernel() -> str:
+    """Returns a name of the running kernel: locks are seen by all who have the same."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
+    except OSError:
+        return uuid.uuid4().hex  # unknown: nobody has the same
+
+
 @contextmanager
 def _written_aside(path: Path, data: bytes) -> Iterator[Path]:
     """Yields a hidden file next to `path` that holds `data`, safely on disk; removed at the end unless renamed away."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{path.name}.{uuid.uuid4().hex}.aside"
+    aside, descriptor = _create_locked(path)
     try:
-        with aside.open("xb") as opened:
+        with open(descriptor, "wb") as opened:
             opened.write(data)
             opened.flush()
             os.fsync(opened.fileno())
-        yield aside
+            yield aside
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _create_locked(path: Path) -> tuple[Path, int]:
+    """Creates a file aside and locks it; again, should another driver have removed it before it was locked."""
+    while True:
+        aside = path.parent / ASIDE.format(name=path.name, kernel=_kernel(), random=uuid.uuid4().hex)
+        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        with contextlib.suppress(OSError):  # a disk without locks: its files are never removed by others either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return aside, descriptor
+        os.close(descriptor)
 
 
 @contextmanager

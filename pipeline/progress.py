@@ -1,28 +1,24 @@
-"""Completions and replica counters → what a person sees while a run goes on, and report.json at its end.
+"""Completions and replica counters → snapshots while a run goes on (progress_line.py shows them), and report.json at its end.
 
-`Progress` counts; stages call it, nobody reads rows twice. A `ProgressLine` shows its snapshot: one live line on a terminal, a
-plain line every 10 s elsewhere, and whatever sinks are given (Ray metrics, made in jobs). Knows no Ray, no files, no text.
+`Progress` counts; stages call it, nobody reads rows twice. Knows no Ray, no files, no text.
 """
 
 import math
-import sys
-import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
-from types import TracebackType
-from typing import TextIO
 
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
-
-from actors.messages import Completion, ReplicaInfo, ReplicaStats
+from actors.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
+from pipeline.credentials import without_credentials
 from pipeline.errors import ErrorBudgetError
+from pipeline.replica_use import ReplicaUse
+from pipeline.timeline import Timeline
 
-MOST_SAMPLES = 1000  # points of tokens/s over time in the report; beyond that every second one is dropped
+EXAMPLES, EXAMPLE_CHARS = 3, 400  # error rows of each code in the report, and characters of their messages
+SERIES = ("rows", "prompt", "completion", "cached", "errors", "retries", "losses", "extend_tokens", "extend_positions", "busy_s")
 WINDOW_S = 60.0  # tokens/s shown and used for the ETA are of the last minute
 ROWS_BEFORE_EARLY_STOP = 1000  # a share says little about fewer rows: a small run goes to its end and is judged there
 
@@ -64,17 +60,6 @@ class Snapshot:
         return " | ".join(parts)
 
 
-@dataclass(slots=True)
-class _ReplicaUse:
-    """What is known of one replica: when it came and went, and its counters as of its last answer."""
-
-    since_s: float
-    info: ReplicaInfo | None
-    until_s: float | None = None
-    reason: str | None = None
-    stats: ReplicaStats = field(default_factory=ReplicaStats)
-
-
 class Progress:
     """Counts one run. Fulfils dispatch's `DispatchWatcher`. One thread writes; others may read a snapshot at any time."""
 
@@ -86,11 +71,12 @@ class Progress:
         max_error_rows: float = math.inf,
         cost_per_replica_hour: float | None = None,
         clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Starts the clock. `rows_total`: rows this driver has to run; `replicas` returns (up, wanted)."""
         self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
-        self._began_s = clock()
+        self._began_s, self._now, self._began = clock(), now, now()
         self._rows = 0.0
         self._error_rows = 0.0
         self._retries = 0
@@ -98,21 +84,26 @@ class Progress:
         self._codes: Counter[str] = Counter()
         self._prompt_lengths: Counter[int] = Counter()
         self._completion_lengths: Counter[int] = Counter()
-        self._uses: dict[str, _ReplicaUse] = {}
-        self._samples: list[tuple[float, int, int]] = [(0.0, 0, 0)]  # (seconds, tokens in, tokens out)
-        self._sample_every_s = 1.0
+        self._examples: dict[str, list[dict[str, object]]] = {}
+        self._timeline = Timeline()
+        self._uses = ReplicaUse(self._timeline)
+        self._samples = deque([(0.0, 0, 0)])  # (seconds, tokens in, tokens out), of the last minute
         self._committed = 0
 
     # -- what stages report ---------------------------------------------------------------------------------------------------
 
-    def count(self, completions: Iterable[Completion]) -> Iterator[Completion]:
-        """Yields the completions as they come, counted.
+    def count(
+        self, completions: Iterable[Completion], row_id: Callable[[RowRef], object] = lambda _: None
+    ) -> Iterator[Completion]:
+        """Yields the completions as they come, counted. `row_id` is asked for the ids of the failed rows that the report shows.
 
         Raises:
             ErrorBudgetError: so many rows failed that the run cannot end within its error budget any more.
         """
         for completion in completions:
             self._count(completion)
+            if completion.error_code is not None:
+                self._count_error(completion, row_id)
             yield completion
             if self._rows >= ROWS_BEFORE_EARLY_STOP and self.over_budget:
                 raise ErrorBudgetError(self.budget_message())
@@ -123,22 +114,24 @@ class Progress:
 
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
-        self._uses[replica] = _ReplicaUse(self._elapsed_s, info)
+        self._uses.ready(replica, info, self._elapsed_s)
 
     def replica_lost(self, replica: str, reason: str) -> None:
         """A replica is gone."""
-        if use := self._uses.get(replica):
-            use.until_s, use.reason = self._elapsed_s, reason
+        self._uses.lost(replica, without_credentials(reason), self._elapsed_s)
+
+    def replica_retired(self, replica: str, reason: str) -> None:
+        """A replica was let go; it held nothing."""
+        self._uses.retired(replica, reason, self._elapsed_s)
 
     def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
         """The counters of a replica, as of its last answer."""
-        use = self._uses.get(replica)
-        if use is not None and stats.up_s >= use.stats.up_s:  # answers of one replica may overtake each other
-            use.stats = stats
+        self._uses.stats(replica, stats, self._elapsed_s)
 
     def batch_retried(self, requests: int) -> None:
         """So many requests were queued again."""
         self._retries += requests
+        self._timeline.add("retries", self._elapsed_s, requests)
 
     # -- what people ask ------------------------------------------------------------------------------------------------------
 
@@ -165,7 +158,7 @@ class Progress:
         elapsed_s = self._elapsed_s
         self._sample(elapsed_s)
         in_per_s, out_per_s = self._rates(elapsed_s)
-        stats = self._total_stats()
+        stats = self._uses.total()
         up, wanted = self._replicas()
         return Snapshot(
             rows=round(self._rows),
@@ -181,30 +174,35 @@ class Progress:
             wanted=wanted,
             elapsed_s=elapsed_s,
             eta_s=self._eta_s(in_per_s + out_per_s),
-            replica_hours=self._replica_hours(),
+            replica_hours=self._uses.hours(self._elapsed_s),
             cost=self._cost(),
         )
 
     def report(self) -> dict[str, object]:
-        """Returns the content of report.json."""
-        now, stats = self.snapshot(), self._total_stats()
+        """Returns the content of report.json; its size is bounded but for the list of replicas."""
+        now, stats = self.snapshot(), self._uses.total()
+        over_time = self._over_time(now.elapsed_s)
         return {
+            "began_at": self._began.isoformat(timespec="seconds"),
+            "ended_at": self._now().isoformat(timespec="seconds"),
             "rows": {"total": now.rows_total, "answered": now.rows, "failed": now.errors, "shards_committed": self._committed},
             "tokens": {"prompt": self._tokens_in, "completion": self._tokens_out, "cached": self._cached},
             "elapsed_s": now.elapsed_s,
             "tokens_per_s": {
                 "prompt": self._tokens_in / now.elapsed_s if now.elapsed_s else 0.0,
                 "completion": self._tokens_out / now.elapsed_s if now.elapsed_s else 0.0,
-                "over_time": self._over_time(),
+                "over_time": _rates_over_time(over_time),
             },
+            "over_time": over_time,
             "padding": now.padding,
             "prefix_reuse": self._cached / self._tokens_in if self._tokens_in else 0.0,
             "prompt_length_histogram": _histogram(self._prompt_lengths),
             "completion_length_histogram": _histogram(self._completion_lengths),
             "retries": self._retries,
             "errors_by_code": dict(self._codes.most_common()),
+            "error_examples": self._examples,
             "engine": asdict(stats),
-            "replicas": [self._replica_report(name, use) for name, use in self._uses.items()],
+            "replicas": self._uses.report(now.elapsed_s),
             "replica_hours": now.replica_hours,
             "cost": now.cost,
         }
@@ -216,40 +214,56 @@ class Progress:
         return self._clock() - self._began_s
 
     def _count(self, completion: Completion) -> None:
-        share = 1 / completion.ref.samples  # a row with n samples is one row
+        at_s, share = self._elapsed_s, 1 / completion.ref.samples  # a row with n samples is one row
         self._rows += share
+        self._timeline.add("rows", at_s, share)
         if completion.error_code is not None:
-            self._error_rows += share
-            self._codes[completion.error_code] += 1
             return
         prompt = completion.prompt_tokens or 0
         drawn, scored = len(completion.token_ids), sum(score.tokens for score in completion.scores)
         self._tokens_in += prompt + scored  # what is scored is read, not drawn
         self._tokens_out += drawn
         self._cached += completion.cached_tokens or 0
-        self._prompt_lengths[prompt.bit_length()] += 1
-        self._completion_lengths[(drawn or scored).bit_length()] += 1
+        self._timeline.add("prompt", at_s, prompt + scored)
+        self._timeline.add("completion", at_s, drawn)
+        self._timeline.add("cached", at_s, completion.cached_tokens or 0)
+        self._prompt_lengths[_bin(prompt)] += 1
+        self._completion_lengths[_bin(drawn or scored)] += 1
+
+    def _count_error(self, completion: Completion, row_id: Callable[[RowRef], object]) -> None:
+        code, ref = str(completion.error_code), completion.ref
+        self._error_rows += 1 / ref.samples
+        self._codes[code] += 1
+        self._timeline.add("errors", self._elapsed_s, 1 / ref.samples)
+        examples = self._examples.setdefault(code, [])
+        if len(examples) < EXAMPLES:
+            message = without_credentials(completion.error_message or "")
+            name = row_id(ref)
+            name = without_credentials(name)[:EXAMPLE_CHARS] if isinstance(name, str) else name
+            examples.append(
+                {
+                    "id": name,
+                    "shard": ref.shard,
+                    "row": ref.row,
+                    "message": message if len(message) <= EXAMPLE_CHARS else message[: EXAMPLE_CHARS - 1] + "…",
+                }
+            )
 
     def _sample(self, elapsed_s: float) -> None:
-        if elapsed_s - self._samples[-1][0] >= self._sample_every_s:
+        if elapsed_s - self._samples[-1][0] >= 1.0:
             self._samples.append((elapsed_s, self._tokens_in, self._tokens_out))
-        if len(self._samples) > MOST_SAMPLES:
-            self._samples = self._samples[::2]
-            self._sample_every_s *= 2
+        while len(self._samples) > 1 and self._samples[1][0] <= elapsed_s - WINDOW_S:
+            self._samples.popleft()
 
     def _rates(self, elapsed_s: float) -> tuple[float, float]:
-        then = next((sample for sample in reversed(self._samples) if sample[0] <= elapsed_s - WINDOW_S), self._samples[0])
-        span_s = elapsed_s - then[0]
-        return ((self._tokens_in - then[1]) / span_s, (self._tokens_out - then[2]) / span_s) if span_s > 0 else (0.0, 0.0)
+        then_s, tokens_in, tokens_out = self._samples[0]
+        span_s = elapsed_s - then_s
+        return ((self._tokens_in - tokens_in) / span_s, (self._tokens_out - tokens_out) / span_s) if span_s > 0 else (0.0, 0.0)
 
-    def _over_time(self) -> list[dict[str, float]]:
-        points = []
-        for before, after in pairwise(self._samples):
-            span_s = after[0] - before[0]
-            points.append(
-                {"s": after[0], "prompt": (after[1] - before[1]) / span_s, "completion": (after[2] - before[2]) / span_s}
-            )
-        return points
+    def _over_time(self, now_s: float) -> dict[str, list[float]]:
+        """Returns what happened in each of at most `MOST_SPANS` spans of time that end at `s`."""
+        sums = {name: [round(value, 3) for value in self._timeline.sums(name, now_s)] for name in SERIES}
+        return {"s": self._timeline.ends(now_s), **sums, "up_s": [round(up_s, 3) for up_s in self._uses.up_s(now_s)]}
 
     def _eta_s(self, tokens_per_s: float) -> float | None:
         done = self._tokens_in + self._tokens_out
@@ -257,76 +271,29 @@ class Progress:
             return None
         return (self._rows_total - self._rows) * (done / self._rows) / tokens_per_s
 
-    def _total_stats(self) -> ReplicaStats:
-        every = [use.stats for use in list(self._uses.values())]
-        return ReplicaStats(**{each.name: sum(getattr(stats, each.name) for stats in every) for each in fields(ReplicaStats)})
-
-    def _replica_hours(self) -> float:
-        now_s = self._elapsed_s
-        return sum((use.until_s if use.until_s is not None else now_s) - use.since_s for use in list(self._uses.values())) / 3600
-
     def _cost(self) -> float | None:
-        return None if self._cost_per_replica_hour is None else self._replica_hours() * self._cost_per_replica_hour
-
-    def _replica_report(self, name: str, use: _ReplicaUse) -> dict[str, object]:
-        until_s = use.until_s if use.until_s is not None else self._elapsed_s
-        return {
-            "name": name,
-            "info": asdict(use.info) if use.info else None,
-            "up_s": until_s - use.since_s,
-            "utilisation": use.stats.busy_s / use.stats.up_s if use.stats.up_s else 0.0,
-            "lost": use.reason,
-            "stats": asdict(use.stats),
-        }
+        return None if self._cost_per_replica_hour is None else self._uses.hours(self._elapsed_s) * self._cost_per_replica_hour
 
 
-class ProgressLine:
-    """Shows a `Progress` while a `with` block runs: a live line on a terminal, otherwise a plain line every `every_s`."""
+def _rates_over_time(over_time: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
+    spans = zip(pairwise([0.0, *over_time["s"]]), over_time["prompt"], over_time["completion"], strict=True)
+    return [
+        {"s": ended, "prompt": prompt / (ended - began), "completion": completion / (ended - began)}
+        for (began, ended), prompt, completion in spans
+        if ended > began
+    ]
 
-    def __init__(
-        self,
-        progress: Progress,
-        *,
-        stream: TextIO | None = None,
-        every_s: float = 10.0,
-        sinks: Sequence[Callable[[Snapshot], None]] = (),
-    ) -> None:
-        """Shows on `stream` (standard error by default); `sinks` get the same snapshots."""
-        self._progress, self._every_s, self._sinks = progress, every_s, sinks
-        self._stream = stream or sys.stderr
-        self._console = Console(file=self._stream)
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
 
-    def __enter__(self) -> "ProgressLine":
-        self._thread.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._ended.set()
-        self._thread.join()
-
-    def _show(self) -> None:
-        if not self._console.is_terminal:
-            while not self._ended.wait(self._every_s):
-                print(self._tell(), file=self._stream, flush=True)
-            print(self._tell(), file=self._stream, flush=True)
-            return
-        with Live(Text(self._tell()), console=self._console, auto_refresh=False) as live:
-            while not self._ended.wait(0.5):
-                live.update(Text(self._tell()), refresh=True)
-            live.update(Text(self._tell()), refresh=True)
-
-    def _tell(self) -> str:
-        snapshot = self._progress.snapshot()
-        for sink in self._sinks:
-            sink(snapshot)
-        return snapshot.line()
+def _bin(length: int) -> int:
+    """Returns the lower end of the bin of `length`: exact up to 8, then four to each doubling; powers of two end bins."""
+    fine = max(0, (length - 1).bit_length() - 3)
+    return ((length - 1) >> fine << fine) + 1
 
 
 def _histogram(counts: Counter[int]) -> list[dict[str, int]]:
-    """Lengths by powers of two: `from` <= length <= `to`."""
-    return [{"from": (1 << bits) >> 1, "to": (1 << bits) - 1, "rows": counts[bits]} for bits in sorted(counts)]
+    """Lengths in bins: `from` <= length <= `to`."""
+    ends = {low: low - 1 + (1 << max(0, (low - 1).bit_length() - 3)) for low in counts}
+    return [{"from": low, "to": ends[low], "rows": counts[low]} for low in sorted(counts)]
 
 
 def _duration(seconds: float | None) -> str:

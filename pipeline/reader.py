@@ -4,7 +4,9 @@ A row whose bytes cannot be read (invalid UTF-8, a line that is not JSON, a numb
 `Completion` and rides the same stream; its neighbours are unaffected. Nulls are handed on: the tokenizer judges them.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
@@ -15,32 +17,64 @@ from actors.errors import InvalidPromptError
 from actors.messages import Completion, RowRef
 from pipeline import formats
 from pipeline.columns import PROMPT_IDS, InputColumns, InputSchema, inspect_columns
+from pipeline.credentials import without_credentials
+from pipeline.errors import DatasetError, OutageError
 from pipeline.records import PromptRow, RowParameters, Shard
 from pipeline.unique import check_unique_ids
 
 __all__ = ["InputColumns", "InputSchema", "check_unique_ids", "inspect_columns", "read_rows"]
 
 OnOpen = Callable[[Shard, pa.Table], None]
+OnUnreadable = Callable[[Shard, DatasetError], None]
 
 
-def read_rows(shards: Iterable[Shard], schema: InputSchema, on_open: OnOpen) -> Iterator[PromptRow | Completion]:
+def read_rows(
+    shards: Iterable[Shard], schema: InputSchema, on_open: OnOpen, on_unreadable: OnUnreadable | None = None
+) -> Iterator[PromptRow | Completion]:
     """Reads the rows of `shards`, in their order; each file is opened once, and rows between its shards are skipped.
 
     Before the first row of a shard, `on_open(shard, table)` is called: `table` has the columns `schema.passthrough` and one row
     per row of the shard, in input order; for a shard with `only`, one per row named there, ascending. `RowRef.row` counts
     within the shard, whether `only` is set or not.
 
+    A shard that cannot be read (its file has vanished, is damaged or has changed) is handed to `on_unreadable` and passed over:
+    the others are not to suffer. An outage of the storage is not the fault of a file, and always raises.
+
     Raises:
-        DatasetError: a file has vanished, is damaged, or has fewer rows than it had when it was listed.
+        OutageError: storage does not answer.
+        DatasetError: a shard cannot be read, and `on_unreadable` is None.
     """
-    for url, in_file in groupby(shards, key=lambda shard: shard.url):
-        ascending = sorted(in_file, key=lambda shard: shard.first_row)
-        with formats.open_cursor(url, schema.inputs, schema.source) as cursor:
-            for shard in ascending:
-                rows = cursor.take(shard.first_row, shard.rows)
-                numbers = range(shard.rows) if shard.only is None else sorted(shard.only)
-                on_open(shard, _passthrough(shard, rows, schema, numbers))
-                yield from _prompt_rows(shard, rows, schema, numbers)
+    for _, in_file in groupby(shards, key=lambda shard: shard.url):
+        queue = _Queue(deque(sorted(in_file, key=lambda shard: shard.first_row)))
+        while queue.left:
+            try:
+                yield from _file_rows(queue, schema, on_open)
+            except DatasetError as error:
+                if on_unreadable is None or not queue.reading or isinstance(error, OutageError):
+                    raise
+                on_unreadable(queue.left.popleft(), error)
+
+
+@dataclass(slots=True)
+class _Queue:
+    """Shards of one file that are still to be read, and whether the first of them is being read right now."""
+
+    left: deque[Shard]
+    reading: bool = True
+
+
+def _file_rows(queue: _Queue, schema: InputSchema, on_open: OnOpen) -> Iterator[PromptRow | Completion]:
+    """Reads shards of one file, and takes each from the queue when all of it is decoded."""
+    queue.reading, first = True, queue.left[0]
+    with formats.open_cursor(first.url, schema.inputs, schema.source, first.version) as cursor:
+        while queue.left:
+            queue.reading, shard = True, queue.left[0]
+            rows = cursor.take(shard.first_row, shard.rows)
+            queue.left.popleft()
+            queue.reading = False
+            numbers = range(shard.rows) if shard.only is None else sorted(shard.only)
+            on_open(shard, _passthrough(shard, rows, schema, numbers))
+            yield from _prompt_rows(shard, rows, schema, numbers)
 
 
 def _passthrough(shard: Shard, rows: formats.Rows, schema: InputSchema, numbers: Iterable[int]) -> pa.Table:
@@ -61,7 +95,7 @@ def _prompt_rows(
         ref = RowRef(shard.number, row)
         fault = rows.faults.get(row) or _text_fault(rows, schema.texts, row)
         if fault is not None:
-            message = f"row {shard.first_row + row} of {shard.url}: {fault}"
+            message = without_credentials(f"row {shard.first_row + row} of {shard.url}: {fault}")
             yield Completion.failed(ref, InvalidPromptError.code, message)
             continue
         values: dict[str, Any] = {prompt_field: prompts[row]}

@@ -24,6 +24,7 @@ class Shard:
     first_row: int
     rows: int
     only: tuple[int, ...] | None = None  # rows (within the shard) to run again under --retry-failed; None: all
+    version: str = ""  # of the file when it was listed; empty: not checked when it is read
 
 
 @dataclass(frozen=True, slots=True)

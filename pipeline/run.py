@@ -7,16 +7,21 @@ open buckets and the open shards.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pipeline.buckets import BucketConfig, fill_batches
 from pipeline.columns import InputSchema
-from pipeline.dispatch import DispatchConfig, Replicas, run_batches
+from pipeline.dispatch import DispatchConfig, run_batches
+from pipeline.errors import DatasetError
+from pipeline.patience import outages_waited_out
 from pipeline.progress import Progress
 from pipeline.reader import read_rows
 from pipeline.records import Shard
+from pipeline.replicas import Replicas
 from pipeline.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
 from pipeline.writer import CommittedShard, Writer
+
+NAMED_REASONS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +46,42 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Iterator[CommittedShard]
         InterruptedRunError: `interrupted` became true; what was complete is committed.
         ErrorBudgetError: too many rows failed; what was complete is committed.
         ModelError: no replica can work.
-        DatasetError, CommitError: input or output failed while the run went on.
+        DatasetError: shards of the input could not be read (all others are committed), or a part could not be written.
+        OutageError: object storage did not answer for longer than `patience.OUTAGE_S`; what was complete is committed.
+        CommitError: exactly once was broken.
     """
     c = corridor
-    rows = read_rows(shards, c.schema, c.writer.open)
+    unreadable = Unreadable()
+    rows = read_rows(shards, c.schema, c.writer.open, unreadable.add)
     requests = to_requests(rows, c.tokenizer, c.rules)
     batches = fill_batches(requests, c.buckets, lanes=lambda: c.replicas.up * c.dispatch.in_flight)
     completions = run_batches(batches, c.replicas, c.dispatch, c.progress, c.interrupted)
-    samples = to_output_rows(c.progress.count(completions), c.tokenizer)
-    for committed in c.writer.write(samples):
-        c.progress.shard_committed()
-        yield committed
+    samples = to_output_rows(c.progress.count(completions, c.writer.row_id), c.tokenizer)
+    with outages_waited_out():
+        for committed in c.writer.write(samples):
+            c.progress.shard_committed()
+            yield committed
+    unreadable.check()
+
+
+@dataclass(slots=True)
+class Unreadable:
+    """Shards that could not be read. The run goes on without them and says so at its end."""
+
+    shards: int = 0
+    rows: int = 0
+    reasons: list[str] = field(default_factory=list)  # different ones, a few of them
+
+    def add(self, shard: Shard, error: DatasetError) -> None:
+        """Remembers a shard."""
+        self.shards, self.rows = self.shards + 1, self.rows + shard.rows
+        if str(error) not in self.reasons and len(self.reasons) < NAMED_REASONS:
+            self.reasons.append(str(error))
+
+    def check(self) -> None:
+        """Raises DatasetError if there are any."""
+        if self.shards:
+            raise DatasetError(
+                f"{self.rows} rows in {self.shards} shards could not be read: {'; '.join(self.reasons)}. All others are "
+                "committed; restore the files as they were and repeat the command, or start a new run without them"
+            )

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline import formats, storage
+from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.records import InputFile
 from pipeline.schema import FINGERPRINT_KEY
@@ -37,11 +38,6 @@ class RunFolder:
     def run_url(self) -> str:
         """`run.json`."""
         return storage.join(self.url, "run.json")
-
-    @property
-    def report_url(self) -> str:
-        """`report.json`."""
-        return storage.join(self.url, "report.json")
 
     @property
     def success_url(self) -> str:
@@ -68,8 +64,8 @@ def fingerprint(keys: Mapping[str, Any]) -> str:
 
 
 def input_keys(files: Iterable[InputFile]) -> list[list[Any]]:
-    """Returns the listing in the form in which it enters the fingerprint: url, size, version, rows per file."""
-    return [[file.url, file.size, file.version, file.rows] for file in files]
+    """Returns the listing in the form in which it enters the fingerprint: url (no credentials), size, version, rows per file."""
+    return [[without_credentials(file.url), file.size, file.version, file.rows] for file in files]
 
 
 def check_run(

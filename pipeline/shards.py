@@ -60,7 +60,7 @@ def plan_shards(files: Sequence[InputFile], shard_rows: int, limit: int | None =
         end = min(file.rows, left)
         left -= end
         for first_row in range(0, end, shard_rows):
-            shards.append(Shard(len(shards), file.url, first_row, min(shard_rows, end - first_row)))
+            shards.append(Shard(len(shards), file.url, first_row, min(shard_rows, end - first_row), version=file.version))
     return tuple(shards)
 
 
@@ -89,6 +89,8 @@ def remaining(
     """
     if folder.finished() and not retry_failed:
         return ()
+    storage.remove_abandoned(folder.url)
+    storage.remove_abandoned(folder.data_url)
     committed = folder.committed()
     strangers = committed - {shard.number for shard in shards}
     if strangers:

@@ -9,33 +9,33 @@ How an object appears. Never "put, then rename": on object storage a rename copi
     overwrite   unconditional, for reports that nobody resumes from
 
 A version is the ETag on object storage and the modification time in ns on disk.
+
+Outages of object storage are waited out as `pipeline/patience.py` says.
 """
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import aiohttp
 import fsspec
-from botocore.exceptions import BotoCoreError
 from fsspec.utils import get_protocol
 
 from pipeline import local_disk
-from pipeline.errors import DatasetError
+from pipeline.credentials import without_credentials
+from pipeline.errors import DatasetError, OutageError
+from pipeline.patience import BUSY, CLIENT_ERRORS, NO_ANSWER, PatientRanges, may_pass, patiently
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30
-ENDPOINT_ATTEMPTS = 4  # per request, with back-off, inside the S3 client: refused connections, 5xx, throttling
-STREAM_ATTEMPTS = 2  # above those: connections that broke or hung while a body was read
+ENDPOINT_ATTEMPTS = 2  # per request, inside the S3 client; all further patience is ours
 LONGEST_PUT_BYTES = 5 * 2**30  # the largest object that one PutObject can create
 READ_AHEAD_BYTES = 8 * 2**20
 S3_PROTOCOLS = ("s3", "s3a")
 GLOB_CHARACTERS = "*?["
-CLIENT_ERRORS = (OSError, BotoCoreError, aiohttp.ClientError, HTTPException)  # what file systems and S3 clients raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +62,14 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
     """Returns the objects of a folder (at any depth), a glob or a single file, sorted by URL; empty when nothing matches.
 
     Raises:
-        DatasetError: bucket or file missing (a folder on disk that does not exist counts as empty), no permission, no endpoint.
+        DatasetError: bucket or file missing (a folder on disk that does not exist counts as empty), no permission.
+        OutageError: the endpoint does not answer.
     """
     with _explained(url, "list"):
         fs, path = _filesystem(url)
         if _is_local(url):
             return tuple(StoredObject(name, size, str(version)) for name, size, version in local_disk.list_files(path))
-        found = _find(fs, path)
-        if not found and _is_s3(url):
-            fs.call_s3("head_bucket", Bucket=fs.split_path(path)[0])  # an empty listing hides that the bucket is missing
+        found = patiently(lambda: _found(fs, path, url))
     listed = (_stored(fs, info) for info in found if info["type"] == "file" and not info["name"].endswith("/"))
     return tuple(sorted(listed, key=lambda stored: stored.url))
 
@@ -79,50 +78,55 @@ def stat(url: str) -> StoredObject | None:
     """Returns size and version of the object at `url`, None when there is none.
 
     Raises:
-        DatasetError: no permission, no endpoint.
+        DatasetError: no permission. OutageError: no answer.
     """
     with _explained(url, "look at"):
         if _is_local(url):
             return next((stored for stored in list_objects(url) if stored.url == canonical(url)), None)
         fs, path = _filesystem(url)
-        try:
-            info = fs.info(path)
-        except FileNotFoundError:
-            return None
-    return _stored(fs, info) if info["type"] == "file" else None
+        return patiently(lambda: _looked_at(fs, path))
 
 
 @contextmanager
-def open_object(url: str, *, sequential: bool = False) -> Iterator[BinaryIO]:
+def open_object(url: str, *, sequential: bool = False, version: str = "") -> Iterator[BinaryIO]:
     """Opens the object for reading; seekable. On object storage each read is one range request (`sequential`: reads ahead).
 
     Every range is read against the ETag that was found when the object was opened: a file that changes meanwhile is an error.
 
+    Args:
+        url: of the object.
+        sequential: it will be read from beginning to end.
+        version: that the object had when it was listed; empty: whatever it has.
+
     Raises:
-        DatasetError: the object is missing, may not be read, or the endpoint does not answer.
+        DatasetError: the object is missing, may not be read, or has another version.
+        OutageError: the endpoint does not answer.
     """
     with _explained(url, "read"):
         fs, path = _filesystem(url)
-        options: dict[str, object] = {}
-        if not _is_local(url):
-            options = {"cache_type": "readahead" if sequential else "none", "block_size": READ_AHEAD_BYTES}
-        with fs.open(path, "rb", **options) as opened:
-            yield cast(BinaryIO, opened)
+        if _is_local(url):
+            with fs.open(path, "rb") as opened:
+                _check_version(url, version, str(os.fstat(opened.fileno()).st_mtime_ns))
+                yield cast(BinaryIO, opened)
+            return
+        with patiently(lambda: fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)) as opened:
+            _check_version(url, version, _version(getattr(opened, "details", None) or {}))
+            ranges = PatientRanges(opened)
+            yield cast(BinaryIO, io.BufferedReader(ranges, READ_AHEAD_BYTES) if sequential else ranges)
 
 
 def read(url: str) -> tuple[bytes, str]:
     """Returns an object's bytes and the version that these bytes are of.
 
     Raises:
-        DatasetError: the object is missing, may not be read, or the endpoint does not answer.
+        DatasetError: the object is missing or may not be read. OutageError: no answer.
     """
     with open_object(url) as opened:
         if not _is_s3(url):
             status = os.fstat(opened.fileno()) if _is_local(url) else None  # of the opened file: a rename meanwhile is not seen
             data = opened.read()
             return data, str(status.st_mtime_ns) if status is not None else ""
-        details = cast(Any, opened).details  # every range is read against this ETag
-        return opened.read(), str(details["ETag"]).strip('"')
+        return opened.read(), _version(cast(Any, opened).details)  # every range is read against this ETag
 
 
 def publish(url: str, data: bytes) -> bool:
@@ -134,45 +138,40 @@ def publish(url: str, data: bytes) -> bool:
 
     Raises:
         DatasetError: it could not be written, and there is no object at `url` now.
+        OutageError: the same, and the endpoint did not answer.
     """
     _check_size(url, data)
     with _explained(url, "create"):
         if _is_local(url):
             return local_disk.publish(_local_path(url), data)
         fs, path = _s3(url)
-        try:
-            # A chunk size of the whole keeps it one PutObject; not every server honours the condition on multipart uploads.
-            fs.pipe_file(path, data, mode="create", chunksize=LONGEST_PUT_BYTES)
-        except CLIENT_ERRORS:
-            # Servers disagree about the error (FileExistsError, OSError 22 …): the object itself tells whether we lost a race.
-            if stat(url) is None:
-                raise
-            return False
-    return True
+        return patiently(lambda: _put_new(fs, path, data))
 
 
 def replace(url: str, data: bytes, version: str) -> bool:
     """Replaces the object at `url` by `data`, if it still has the `version` that was read.
 
     Returns:
-        True: replaced. False: it has another version by now, or is gone.
+        True: replaced. False: it has another version by now (perhaps our own, from a try whose answer was lost), or is gone.
 
     Raises:
         DatasetError: it could not be written, and the object still has `version`.
+        OutageError: the same, and the endpoint did not answer.
     """
     _check_size(url, data)
     with _explained(url, "replace"):
         if _is_local(url):
             return local_disk.replace(_local_path(url), data, version)
         fs, path = _s3(url)
-        try:
-            fs.pipe_file(path, data, chunksize=LONGEST_PUT_BYTES, IfMatch=f'"{version}"')
-        except CLIENT_ERRORS:
-            now = stat(url)
-            if now is not None and now.version == version:
-                raise
-            return False
-    return True
+        return patiently(lambda: _put_instead(fs, path, data, version))
+
+
+def remove_abandoned(url: str) -> int:
+    """Removes what killed drivers left aside in the folder `url` (on disk only); returns how many files. Raises DatasetError."""
+    if not _is_local(url):
+        return 0
+    with _explained(url, "clean"):
+        return local_disk.remove_abandoned(_local_path(url))
 
 
 def overwrite(url: str, data: bytes) -> None:
@@ -185,12 +184,61 @@ def overwrite(url: str, data: bytes) -> None:
     with _explained(url, "write"):
         if not _is_local(url):
             fs, path = _s3(url)
-            fs.pipe_file(path, data, chunksize=LONGEST_PUT_BYTES)
+            patiently(lambda: fs.pipe_file(path, data, chunksize=LONGEST_PUT_BYTES))
             return
         local_disk.overwrite(_local_path(url), data)
 
 
 # -- fsspec ---------------------------------------------------------------------------------------------------------------
+
+
+def _put_new(fs: Any, path: str, data: bytes) -> bool:
+    try:
+        # A chunk size of the whole keeps it one PutObject; not every server honours the condition on multipart uploads.
+        fs.pipe_file(path, data, mode="create", chunksize=LONGEST_PUT_BYTES)
+    except CLIENT_ERRORS:
+        # Servers disagree about the error (FileExistsError, OSError 22 …): the object itself tells whether we lost a race.
+        if _looked_at(fs, path) is None:
+            raise
+        return False
+    return True
+
+
+def _put_instead(fs: Any, path: str, data: bytes, version: str) -> bool:
+    """Puts under the condition as HTTP spells it, or, where the server takes that for another version, without the quotes."""
+    for condition in (f'"{version}"', version):
+        try:
+            fs.pipe_file(path, data, chunksize=LONGEST_PUT_BYTES, IfMatch=condition)
+        except CLIENT_ERRORS as error:
+            now = _looked_at(fs, path)
+            if now is None or now.version != version:
+                return False
+            if may_pass(error) or condition == version:
+                raise
+        else:
+            return True
+    return False
+
+
+def _looked_at(fs: Any, path: str) -> StoredObject | None:
+    try:
+        info = fs.info(path)
+    except FileNotFoundError:
+        return None
+    return _stored(fs, info) if info["type"] == "file" else None
+
+
+def _found(fs: Any, path: str, url: str) -> list[dict[str, Any]]:
+    found = _find(fs, path)
+    if not found and _is_s3(url):
+        fs.call_s3("head_bucket", Bucket=fs.split_path(path)[0])  # an empty listing hides that the bucket is missing
+    return found
+
+
+def _check_version(url: str, expected: str, found: str) -> None:
+    url = without_credentials(url)
+    if expected and found and expected != found:
+        raise DatasetError(f"{url} was listed with version {expected} and has {found} now: it changed; start a new run")
 
 
 def _is_local(url: str) -> bool:
@@ -207,10 +255,8 @@ def _local_path(url: str) -> Path:
 
 def _s3(url: str) -> tuple[Any, str]:
     if not _is_s3(url):
-        raise DatasetError(
-            f"cannot write {url}: only plain paths, file:// and s3:// can be created without overwriting; "
-            "write there and copy the finished run"
-        )
+        why = "only plain paths, file:// and s3:// can be created without overwriting; write there and copy the finished run"
+        raise DatasetError(f"cannot write {without_credentials(url)}: {why}")
     return _filesystem(url)
 
 
@@ -231,9 +277,11 @@ def _filesystem(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
-        raise DatasetError(f"cannot use {url}: no file system for this kind of URL is installed ({error})") from error
+        raise DatasetError(
+            f"cannot use {without_credentials(url)}: no file system for this kind of URL is installed ({error})"
+        ) from error
     if _is_s3(url):
-        fs.retries = STREAM_ATTEMPTS
+        fs.retries = 1  # we have patience of our own
     return fs, path
 
 
@@ -251,8 +299,11 @@ def _find(fs: Any, path: str) -> list[dict[str, Any]]:
 
 def _stored(fs: Any, info: dict[str, Any]) -> StoredObject:
     url = str(fs.unstrip_protocol(info["name"]))
-    version = str(info.get("ETag") or info.get("etag") or info.get("LastModified") or "").strip('"')
-    return StoredObject(url=url, size=int(info["size"]), version=version)
+    return StoredObject(url=url, size=int(info["size"]), version=_version(info))
+
+
+def _version(info: dict[str, Any]) -> str:
+    return str(info.get("ETag") or info.get("etag") or info.get("LastModified") or "").strip('"')
 
 
 def _check_size(url: str, data: bytes) -> None:
@@ -264,26 +315,35 @@ def _check_size(url: str, data: bytes) -> None:
 
 @contextmanager
 def _explained(url: str, action: str) -> Iterator[None]:
-    """Turns what file systems and S3 clients raise into one sentence."""
+    """Turns what file systems and S3 clients raise into one sentence, without the credentials that a URL may hold."""
+    shown = without_credentials(url)
     try:
         yield
     except FileNotFoundError as error:
         what = "the bucket does not exist" if _no_bucket(error) else "it does not exist"
-        raise DatasetError(f"cannot {action} {url}: {what}; check the path") from error
+        raise DatasetError(f"cannot {action} {shown}: {what}; check the path") from error
     except PermissionError as error:
-        raise DatasetError(f"cannot {action} {url}: permission denied ({error}); check credentials and access rights") from error
+        reason = without_credentials(str(error))
+        raise DatasetError(
+            f"cannot {action} {shown}: permission denied ({reason}); check credentials and access rights"
+        ) from error
     except CLIENT_ERRORS as error:
-        raise DatasetError(f"cannot {action} {url}: {_cause(error)}") from error
+        kind = OutageError if may_pass(error) else DatasetError
+        raise kind(f"cannot {action} {shown}: {without_credentials(_cause(error))}") from error
 
 
 def _no_bucket(error: Exception) -> bool:
-    return "bucket does not exist" in str(error) or "HeadBucket" in str(error.__cause__)
+    answer: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
+    named = answer.get("Error", {}).get("Code") == "NoSuchBucket"
+    return named or "bucket does not exist" in str(error) or "HeadBucket" in str(error.__cause__)
 
 
 def _cause(error: Exception) -> str:
     name = type(error).__name__
     if name in ("NoCredentialsError", "PartialCredentialsError"):
         return "no S3 credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a role"
-    if name in ("EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ConnectionClosedError", "FSTimeoutError"):
-        return f"the endpoint does not answer ({error}); check AWS_ENDPOINT_URL and the network"
+    if isinstance(error, NO_ANSWER):
+        return f"the endpoint does not answer ({name}: {error}); check AWS_ENDPOINT_URL and the network, then run it again"
+    if isinstance(error, OSError) and error.errno in BUSY:
+        return f"the endpoint is overloaded or broken ({error}); run it again later"
     return f"{name}: {error}"

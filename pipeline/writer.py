@@ -85,6 +85,17 @@ class Writer:
         position = {row: index for index, row in enumerate(rows)}
         self._open[shard.number] = _OpenShard(shard, passthrough, position, version, missing=len(rows))
 
+    def row_id(self, ref: RowRef) -> object:
+        """Returns the id of a row of an open shard; None where no such row is awaited, or the id's bytes are no text."""
+        shard = self._open.get(ref.shard)
+        index = shard.position.get(ref.row) if shard is not None else None
+        if shard is None or index is None:
+            return None
+        try:
+            return shard.passthrough["id"][index].as_py()
+        except UnicodeDecodeError:
+            return None
+
     def write(self, rows: Iterable[OutputRow]) -> Iterator[CommittedShard]:
         """Takes samples in any order and yields each shard once it is committed.
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.errors import ModelError
-from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.events import BatchDone, Event, Pulse, ReplicaLost, ReplicaReady
 from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, Score, logprobs, token_ids
 
 
@@ -40,6 +40,7 @@ class FakeReplicas:
     flying: dict[str, dict[int, Batch]] = field(default_factory=dict)
     submitted: list[tuple[str, Batch]] = field(default_factory=list)
     losses: int = 0
+    retired: list[str] = field(default_factory=list)
     most_flying: int = 0  # on one replica at one moment
 
     def __post_init__(self) -> None:
@@ -56,6 +57,14 @@ class FakeReplicas:
     @property
     def wanted(self) -> int:
         return self.count
+
+    def want(self, count: int) -> None:
+        self.count = min(self.count, count)
+
+    def retire(self, replica: str) -> None:
+        assert not self.flying[replica], "a replica that holds a batch was let go"
+        del self.flying[replica]
+        self.retired.append(replica)
 
     def submit(self, replica: str, batch: Batch) -> None:
         if replica in self.flying:  # else its loss is under way, as in the pool
@@ -110,6 +119,9 @@ class StubReplica:
 
     def stats(self) -> ReplicaStats:
         return ReplicaStats(up_s=1.0)
+
+    def pulse(self) -> Pulse:
+        return Pulse("idle")
 
     def run(self, batch: Batch) -> BatchResult:
         import os

@@ -1,9 +1,16 @@
-"""A moto S3 server over HTTP, one per test session -> a fresh bucket per test, reached by the usual environment variables."""
+"""A moto S3 server over HTTP, one per test session -> a fresh bucket per test, reached by the usual environment variables.
+
+Another server, such as a radosgw, is tested instead when TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY and TEST_S3_SECRET_KEY are set.
+"""
 
 import logging
+import os
+import socket
+import struct
 import threading
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,13 +20,20 @@ from moto.server import ThreadedMotoServer
 
 from pipeline import storage
 
-CREDENTIALS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+CREDENTIALS = {
+    "AWS_ACCESS_KEY_ID": os.environ.get("TEST_S3_ACCESS_KEY", "test"),
+    "AWS_SECRET_ACCESS_KEY": os.environ.get("TEST_S3_SECRET_KEY", "test"),
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """URL of the server; started by the first test that asks."""
+    if "TEST_S3_ENDPOINT_URL" in os.environ:
+        yield os.environ["TEST_S3_ENDPOINT_URL"]
+        return
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line per request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -43,16 +57,25 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 class S3Faults:
     """A proxy before the S3 server that misbehaves on request: for the `next` requests one by one, or `always`.
 
-    "403", "503": answers with that status. "drop": closes the connection. "lose the answer": passes the request on, then drops.
+    "403", "500", "503": answers with that status. "drop": closes the connection before the answer. "reset": the same, by a TCP
+    reset. "truncate": tells the full length and sends half of the body. "slow": keeps the answer for `slow_s`. "lose the answer":
+    passes the request on, then drops. "pass": no fault.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.next: list[str] = []
         self.always: str | None = None
+        self.only: Callable[[str, str], bool] = lambda method, path: True  # which requests the faults are for
+        self.slow_s = 2.0
+        self.requests: list[tuple[str, str, str | None]] = []  # method, path, fault
 
-    def fault(self) -> str | None:
-        return self.next.pop(0) if self.next else self.always
+    def fault(self, method: str, path: str) -> str | None:
+        found = None
+        if self.only(method, path):
+            found = self.next.pop(0) if self.next else self.always
+        self.requests.append((method, path, found))
+        return found
 
 
 class _Proxy(BaseHTTPRequestHandler):
@@ -61,20 +84,30 @@ class _Proxy(BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fault = self.faults.fault()
-        if fault == "drop":
-            self.close_connection = True
-        elif fault in ("403", "503"):
+        fault = self.faults.fault(self.command, self.path)
+        if fault in ("drop", "reset"):
+            self._break(fault)
+        elif fault in ("403", "500", "503"):
             self._answer(int(fault), {}, b"")
         else:
             answer = self._asked(body)
+            if fault == "slow":
+                time.sleep(self.faults.slow_s)
             if fault == "lose the answer":
-                self.close_connection = True
+                self._break(fault)
             else:
-                self._answer(*answer)
+                self._answer(*answer, truncated=fault == "truncate")
+
+    def _break(self, fault: str) -> None:
+        self.close_connection = True
+        if fault == "reset":
+            # Lingering on, for 0 s: closing sends RST. shutdown() before it would send FIN.
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
         headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "expect")}
+        if "TEST_S3_ENDPOINT_URL" in os.environ:
+            headers["Host"] = self.headers["Host"]  # it is part of what was signed, and a real server checks
         with closing(HTTPConnection(self.faults.endpoint.removeprefix("http://"))) as server:
             server.request(self.command, self.path, body, headers)
             reply = server.getresponse()
@@ -82,16 +115,22 @@ class _Proxy(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response_only(status)
-        for name, value in headers.items():
-            if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                self.send_header(name, value)
-        told = {name.lower(): value for name, value in headers.items()}.get("content-length", "0")
-        length = told if self.command == "HEAD" else str(len(body))
-        self.send_header("Content-Length", length)
-        self.end_headers()
-        self.wfile.write(body)
+    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, truncated: bool = False) -> None:
+        try:
+            self.send_response_only(status)
+            for name, value in headers.items():
+                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
+                    self.send_header(name, value)
+            told = {name.lower(): value for name, value in headers.items()}.get("content-length", "0")
+            length = told if self.command == "HEAD" else str(len(body))
+            self.send_header("Content-Length", length)
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if truncated else body)
+            self.wfile.flush()
+        except (BrokenPipeError, ConnectionResetError):
+            self.close_connection = True  # the client gave up: it was a slow answer
+        if truncated:
+            self.close_connection = True
 
     def log_request(self, code: object = "-", size: object = "-") -> None:
         logging.getLogger("s3 proxy").debug("%s %s: %s", self.command, self.path, code)

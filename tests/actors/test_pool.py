@@ -17,6 +17,7 @@ from tests.fakes import answer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STUB = "tests.fakes:StubReplica"
+FAULTY = "tests.actors.faulty:FaultyReplica"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -42,6 +43,11 @@ def until(pool: ReplicaPool, kind: type[Event], timeout_s: float = 60) -> Event:
 def start(spec: dict[str, object], notify: Callable[[str], None] = print, **config: float) -> ReplicaPool:
     standard: dict[str, object] = {"minimum": 1, "maximum": 1, "devices": 3, "backoff_s": 0.05}
     return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=STUB, notify=notify)  # type: ignore[arg-type]
+
+
+def faulty(spec: dict[str, object], **config: float) -> ReplicaPool:
+    standard: dict[str, object] = {"minimum": 2, "maximum": 2, "devices": 1, "backoff_s": 0.05}
+    return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=FAULTY)  # type: ignore[arg-type]
 
 
 def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> None:
@@ -93,3 +99,115 @@ def test_a_cluster_without_room_is_described() -> None:
         pool.wait_for_minimum(lambda: len(said) > 0)
     assert "0 of at least 9 up" in said[0]
     assert "each takes 1 CPU, the cluster has 4 CPU" in said[0]
+
+
+@pytest.mark.parametrize("how", ["exit", "kill", "hog", "raise"])
+def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: str) -> None:
+    """Its process ends itself, is killed, runs out of memory, or its engine breaks."""
+    source = [batch(0, [0, 1]), batch(1, [2, 3])]
+    progress = Progress(4)
+    with faulty({"row": 2, "how": how}) as pool:
+        pool.wait_for_minimum()
+        found = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress))
+    codes = {completion.ref.row: completion.error_code for completion in found}
+    assert codes == {0: None, 1: None, 2: "engine_crash", 3: None}
+    report = progress.report()
+    lost = [each["lost"] for each in report["replicas"] if each["lost"]]  # type: ignore[attr-defined]
+    assert 2 <= len(lost) <= 3, lost
+    assert all(len(reason) > 10 for reason in lost)
+    assert report["retries"] in range(2, 8)
+
+
+def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
+    source = [batch(0, [0, 1]), batch(1, [2, 3])]
+    progress = Progress(4)
+    with faulty({"row": 2, "how": "hang"}, step_timeout_s=1.0) as pool:
+        pool.wait_for_minimum()
+        found = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress))
+    by_row = {completion.ref.row: completion for completion in found}
+    assert {row: completion.error_code for row, completion in by_row.items()} == {0: None, 1: None, 2: "engine_crash", 3: None}
+    assert "hung: its engine has been at one step for" in str(by_row[2].error_message)
+    assert "--step-timeout-s is 1" in str(by_row[2].error_message)
+
+
+@pytest.mark.parametrize("moment", ["idle", "running"])
+def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -> None:
+    """SIGSTOP: the process lives and says nothing, as one that its machine swaps out or a debugger holds."""
+    with faulty({"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
+        pool.wait_for_minimum()
+        ready = until(pool, ReplicaReady)
+        assert isinstance(ready, ReplicaReady)
+        assert ready.info is not None
+        pid = int(ready.info.node)
+        if moment == "running":
+            pool.submit(ready.replica, batch(1, [1]))
+        os.kill(pid, signal.SIGSTOP)
+        lost = until(pool, ReplicaLost)
+        assert isinstance(lost, ReplicaLost)
+        assert lost.replica == ready.replica
+        assert "hung: its process has not answered for" in lost.reason
+        again = until(pool, ReplicaReady)
+        assert isinstance(again, ReplicaReady)
+        pool.submit(again.replica, batch(2, [3]))
+        done = until(pool, BatchDone)
+        assert isinstance(done, BatchDone)
+        assert done.result.batch == 2
+        ends = time.monotonic() + 30
+        while process_lives(pid) and time.monotonic() < ends:
+            time.sleep(0.1)
+        assert not process_lives(pid), "the stopped process still holds its devices"
+
+
+def process_lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_an_idle_replica_that_dies_is_noticed() -> None:
+    with faulty({}, minimum=1, maximum=1, step_timeout_s=2.0) as pool:
+        pool.wait_for_minimum()
+        ready = until(pool, ReplicaReady)
+        assert isinstance(ready, ReplicaReady)
+        assert ready.info is not None
+        os.kill(int(ready.info.node), signal.SIGKILL)
+        assert isinstance(until(pool, ReplicaLost), ReplicaLost)
+        assert isinstance(until(pool, ReplicaReady), ReplicaReady)
+
+
+def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As behind a network partition: ending it does not reach it."""
+    with faulty({"row": 1, "how": "slow", "slow_s": 3}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
+        pool.wait_for_minimum()
+        ready = until(pool, ReplicaReady)
+        assert isinstance(ready, ReplicaReady)
+        partitioned: list[object] = []
+        monkeypatch.setattr(ray, "kill", partitioned.append)
+        pool.submit(ready.replica, batch(1, [1]))
+        assert isinstance(until(pool, ReplicaLost), ReplicaLost)
+        seen: list[Event] = []
+        ends = time.monotonic() + 5
+        while time.monotonic() < ends:
+            seen += pool.events(0.2)
+        assert not [event for event in seen if isinstance(event, BatchDone)]
+        assert partitioned
+        monkeypatch.undo()
+        for actor in partitioned:
+            ray.kill(actor)
+
+
+def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
+    """Once the run has begun, replacements that cannot load are tried again, more and more rarely."""
+    said: list[str] = []
+    with start({}, said.append, max_load_losses=2, minimum=1, maximum=1) as pool:
+        pool.wait_for_minimum()
+        pool._spec = ray.put({"die_loading": True})
+        pool._wanted = 2
+        pool._fill()
+        ends = time.monotonic() + 30
+        while len(said) < 3 and time.monotonic() < ends:
+            pool.events(0.1)
+        assert len(said) >= 3
+        assert pool.up == 1

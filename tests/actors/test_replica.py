@@ -1,12 +1,15 @@
 """replica.py without Ray: batches from several threads share one engine; failures reach every caller."""
 
 import pickle
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from actors.engine.config import EngineConfig
 from actors.errors import ModelError, ReplicaError
+from actors.events import Pulse
 from actors.messages import Batch, Request, RowRef, Sampling, token_ids
 from actors.replica import Replica, ReplicaSpec
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
@@ -120,3 +123,60 @@ def test_a_model_that_does_not_fit_is_a_model_error() -> None:
 
 def test_the_spec_is_picklable() -> None:
     assert pickle.loads(pickle.dumps(spec())) == spec()
+
+
+def test_its_pulse_tells_a_step_from_a_compilation_from_nothing_to_do(replica: Replica) -> None:
+    assert replica.pulse() == Pulse("idle")
+    real, go, entered = replica._engine.step, threading.Event(), threading.Event()
+
+    def held() -> list[object]:
+        entered.set()
+        go.wait()
+        return real()  # type: ignore[return-value]
+
+    replica._engine.step = held  # type: ignore[method-assign, assignment]
+    with ThreadPoolExecutor(1) as threads:
+        answered = threads.submit(replica.run, batch(1, generate(0, [5], 1)))
+        assert entered.wait(30)
+        time.sleep(0.05)
+        pulse = replica.pulse()
+        assert (pulse.doing, pulse.for_s >= 0.05) == ("step", True)
+        replica._engine.programs.compiling_since_s = time.perf_counter()
+        assert replica.pulse().doing == "compilation"
+        replica._engine.programs.compiling_since_s = None
+        replica._engine.programs.compiled_at_s = time.perf_counter()
+        assert replica.pulse().for_s < pulse.for_s + 0.05, "a compilation that ended starts the count again"
+        go.set()
+        assert answered.result(60).completions[0].error_code is None
+    ends = time.monotonic() + 10
+    while replica.pulse().doing != "idle":
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_a_real_compilation_is_seen_from_outside(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+    programs, seen = replica._engine.programs, []
+    real = programs._functions.extend
+
+    class Watched:
+        def lower(self, *args: object) -> object:
+            seen.append(replica.pulse().doing)
+            return real.lower(*args)
+
+    class Functions:
+        extend, decode, score = Watched(), programs._functions.decode, programs._functions.score
+
+    monkeypatch.setattr(programs, "_functions", Functions())
+    replica.run(batch(1, generate(0, [5, 6], 1)))
+    assert set(seen) == {"compilation"}
+    assert programs.compiling_since_s is None
+
+
+def test_a_broken_engine_is_not_a_hung_one(replica: Replica) -> None:
+    def broken() -> list[object]:
+        raise RuntimeError("out of memory")
+
+    replica._engine.step = broken  # type: ignore[method-assign, assignment]
+    with pytest.raises(ReplicaError):
+        replica.run(batch(1, generate(0, [5], 2)))
+    assert replica.pulse() == Pulse("idle")

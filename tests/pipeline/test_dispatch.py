@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.errors import ModelError
-from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.events import BatchDone, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
 from actors.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef, Sampling
 from pipeline.dispatch import DispatchConfig, run_batches
 from pipeline.errors import InterruptedRunError
@@ -88,6 +88,13 @@ class Scripted(FakeReplicas):
     def __init__(self, script: list[tuple[int, Event]]) -> None:
         super().__init__(0)
         self.script = script
+        self.wants: list[int] = []
+
+    def want(self, count: int) -> None:
+        self.wants.append(count)
+
+    def retire(self, replica: str) -> None:
+        self.retired.append(replica)
 
     def submit(self, replica: str, batch: Batch) -> None:
         self.submitted.append((replica, batch))
@@ -151,7 +158,9 @@ def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -
     rows, replicas = 60_000, FakeReplicas(1000)
     answered = [c.ref.row for c in run_batches(batches(rows, 10), replicas, DispatchConfig(4, poll_s=0.0), Progress(rows))]
     assert sorted(answered) == list(range(rows))
-    assert {name for name, _ in replicas.submitted[:1000]} == set(replicas.flying), "the first batches go to different replicas"
+    everyone = set(replicas.flying) | set(replicas.retired)
+    assert len(everyone) == 1000
+    assert {name for name, _ in replicas.submitted[:1000]} == everyone, "the first batches go to different replicas"
     assert replicas.most_flying == 4
 
 
@@ -166,3 +175,131 @@ def test_one_poisonous_row_in_a_large_batch_does_not_look_like_broken_replicas()
     replicas = FakeReplicas(1, poison=lambda request: request.ref.row == 0)
     found = by_row(run_batches(batches(512, 512), replicas, FAST, Progress(512)))
     assert [row for row, completion in found.items() if completion.error_code] == [0]
+
+
+def test_a_lost_replica_that_had_worked_does_not_count_as_one_that_never_did() -> None:
+    """A fault that takes many machines at once is not the model's: the run goes on."""
+    names = [f"r{index}" for index in range(20)]
+    ready: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
+    first = [(20, done(name, index + 1, [index])) for index, name in enumerate(names)]
+    lost = [(40, ReplicaLost(name, "the rack is dark")) for name in names]
+    late: list[tuple[int, Event]] = [(40, ReplicaReady("new"))]
+    last = [(40 + n + 1, done("new", 41 + n, [20 + n])) for n in range(20)]
+    config = DispatchConfig(in_flight=1, max_attempts=3, poll_s=0.0)
+    replicas = Scripted([*ready, *first, *lost, *late, *last])
+    found = by_row(run_batches(batches(40, 1), replicas, config, Progress(40)))
+    assert sorted(found) == list(range(40))
+    assert all(completion.error_code is None for completion in found.values())
+
+
+def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
+    script: list[tuple[int, Event]] = []
+    for turn in range(9):
+        script += [(turn, ReplicaReady(f"spot-{turn}")), (turn + 1, ReplicaLost(f"spot-{turn}", "pre-empted", "nobody"))]
+    script += [(9, ReplicaReady("last")), (10, done("last", 10, [0]))]
+    replicas = Scripted(script)
+    found = by_row(run_batches(batches(1, 1), replicas, DispatchConfig(1, max_attempts=2, poll_s=0.0), Progress(1)))
+    assert found == {0: answer(request(0))}
+    assert all(batch.requests[0].attempts == 1 for _, batch in replicas.submitted)
+
+
+def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
+    replicas = Scripted(
+        [
+            (0, ReplicaReady("old")),
+            (1, ReplicaLeaving("old", "its node is drained")),
+            (1, ReplicaReady("new")),
+            (2, done("old", 1, [0])),
+            *[(2 + n, done("new", 2 + n, [1 + n])) for n in range(3)],
+        ]
+    )
+    progress = Progress(4)
+    found = by_row(run_batches(batches(4, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
+    assert sorted(found) == [0, 1, 2, 3]
+    assert [name for name, _ in replicas.submitted] == ["old", "new", "new", "new"]
+    assert replicas.retired[0] == "old"
+    assert progress.report()["replicas"][0]["retired"] == "its node is drained"  # type: ignore[index]
+
+
+def test_replicas_without_work_are_let_go_once_the_input_is_exhausted() -> None:
+    names = [f"r{index}" for index in range(40)]
+    script: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
+    script += [(40, done(name, index + 1, [index])) for index, name in enumerate(names)]
+    replicas = Scripted(script)
+    progress = Progress(40)
+    found = by_row(run_batches(batches(40, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
+    assert len(found) == 40
+    assert replicas.wants == sorted(replicas.wants, reverse=True), "as the tail runs out, fewer are wanted"
+    assert replicas.wants[-1] == 2, "one that works and one that stands by"
+    assert len(replicas.retired) == 40 - 2
+    reasons = [each["retired"] for each in progress.report()["replicas"]]  # type: ignore[attr-defined]
+    assert reasons.count("no work was left for it") == 38
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+class Aging(Scripted):
+    """Every question takes a second."""
+
+    def __init__(self, script: list[tuple[int, Event]], clock: Clock) -> None:
+        super().__init__(script)
+        self.clock = clock
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        self.clock.s += 1.0
+        return super().events(timeout_s)
+
+
+@pytest.mark.parametrize("winner", ["slow", "other"])
+def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: str) -> None:
+    clock = Clock()
+    answers = [("slow", 1), ("other", 3)]
+    answers.sort(key=lambda each: each[0] != winner)
+    replicas = Aging(
+        [
+            (0, ReplicaReady("slow")),
+            (1, ReplicaReady("other")),
+            (2, done("other", 2, [1])),
+            *[(3, done(name, number, [0])) for name, number in answers],
+        ],
+        clock,
+    )
+    config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
+    found = by_row(run_batches(batches(2, 1), replicas, config, Progress(2)))
+    assert found == {0: answer(request(0)), 1: answer(request(1))}
+    assert [name for name, _ in replicas.submitted] == ["slow", "other", "other"]
+    assert clock.s > 5
+
+
+def test_of_a_batch_on_two_replicas_one_may_be_lost() -> None:
+    clock = Clock()
+    script: list[tuple[int, Event]] = [(0, ReplicaReady("slow")), (1, ReplicaReady("other")), (2, done("other", 2, [1]))]
+    script += [(3, ReplicaLost("slow", "hung")), (3, done("other", 3, [0]))]
+    config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
+    progress = Progress(2)
+    found = by_row(run_batches(batches(2, 1), replicas := Aging(script, clock), config, progress))
+    assert found == {0: answer(request(0)), 1: answer(request(1))}
+    assert len(replicas.submitted) == 3
+    assert progress.snapshot().retries == 0, "the other replica had it already"
+
+
+def test_an_interrupted_run_whose_replicas_are_all_lost_ends_at_once() -> None:
+    replicas = Scripted([(0, ReplicaReady("a")), (1, ReplicaLost("a", "the cluster ended too"))])
+    config = DispatchConfig(1, poll_s=0.01, grace_s=60.0)
+    began = time.monotonic()
+    with pytest.raises(InterruptedRunError):
+        list(run_batches(batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)))
+    assert time.monotonic() - began < 5
+
+
+def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
+    progress = Progress(1)
+    replicas = Scripted([(0, ReplicaLost("a", "killed while loading")), (0, ReplicaReady("b")), (1, done("b", 1, [0]))])
+    assert len(list(run_batches(batches(1, 1), replicas, FAST, progress))) == 1
+    assert progress.report()["replicas"][0]["lost"] == "killed while loading"  # type: ignore[index]

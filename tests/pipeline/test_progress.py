@@ -1,11 +1,8 @@
-import io
-import threading
-
 import pytest
 
 from actors.messages import Completion, ReplicaStats, RowRef, token_ids
 from pipeline.errors import ErrorBudgetError
-from pipeline.progress import ROWS_BEFORE_EARLY_STOP, Progress, ProgressLine, Snapshot
+from pipeline.progress import EXAMPLE_CHARS, EXAMPLES, ROWS_BEFORE_EARLY_STOP, Progress
 
 
 class Clock:
@@ -46,9 +43,9 @@ def test_the_report_has_the_same_figures() -> None:
     clock = Clock()
     progress = Progress(3, clock=clock)
     progress.replica_ready("a", None)
-    progress.replica_stats("a", ReplicaStats(busy_s=5, up_s=10))
     progress.batch_retried(4)
     clock.now = 4.0
+    progress.replica_stats("a", ReplicaStats(busy_s=2, up_s=10))
     list(progress.count([good(0), good(1), bad(2)]))
     progress.replica_lost("a", "killed")
     clock.now = 8.0
@@ -56,7 +53,7 @@ def test_the_report_has_the_same_figures() -> None:
     assert report["rows"] == {"total": 3, "answered": 3, "failed": 1, "shards_committed": 0}
     assert report["tokens"] == {"prompt": 60, "completion": 20, "cached": 12}
     assert report["prefix_reuse"] == 0.2
-    assert report["prompt_length_histogram"] == [{"from": 16, "to": 31, "rows": 2}]
+    assert report["prompt_length_histogram"] == [{"from": 29, "to": 32, "rows": 2}]
     assert report["errors_by_code"] == {"empty_prompt": 1}
     assert report["retries"] == 4
     [replica] = report["replicas"]  # type: ignore[misc]
@@ -83,18 +80,49 @@ def test_points_over_time_are_bounded() -> None:
         progress.snapshot()
     tokens_per_s = progress.report()["tokens_per_s"]
     assert isinstance(tokens_per_s, dict)
-    assert 400 < len(tokens_per_s["over_time"]) <= 1000
+    assert 60 < len(tokens_per_s["over_time"]) <= 120
+    assert tokens_per_s["over_time"][-1]["s"] == 4999
 
 
-def test_a_log_gets_plain_lines_and_sinks_the_same_snapshots() -> None:
-    stream, seen, told = io.StringIO(), list[Snapshot](), threading.Event()
+def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
+    clock = Clock()
+    progress = Progress(100, clock=clock)
+    progress.replica_ready("a", None)
+    for row in range(100):
+        clock.now += 1.7
+        progress.replica_stats(
+            "a", ReplicaStats(extend_tokens=9 * row, extend_positions=10 * row, busy_s=clock.now / 2, up_s=clock.now)
+        )
+        list(progress.count([bad(row) if row % 10 == 9 else good(row)]))
+    progress.batch_retried(3)
+    over = progress.report()["over_time"]
+    assert isinstance(over, dict)
+    sums = {name: pytest.approx(sum(values), abs=0.1) for name, values in over.items() if name != "s"}
+    assert sums == {
+        "rows": 100, "prompt": 90 * 30, "completion": 90 * 10, "cached": 90 * 6, "errors": 10, "retries": 3, "losses": 0,
+        "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
+    }  # fmt: skip
+    assert {len(values) for values in over.values()} == {len(over["s"])}
 
-    def sink(snapshot: Snapshot) -> None:
-        seen.append(snapshot)
-        told.set()
 
-    with ProgressLine(Progress(7), stream=stream, every_s=0.01, sinks=[sink]):
-        assert told.wait(10)
-    lines = stream.getvalue().splitlines()
-    assert len(lines) == len(seen) >= 2
-    assert all(line.startswith("rows 0/7 | ") for line in lines)
+@pytest.mark.parametrize("length", [*range(70), 511, 512, 513, 8192])
+def test_a_length_falls_into_the_bin_that_names_it(length: int) -> None:
+    progress = Progress(1)
+    list(progress.count([Completion(RowRef(0, 0), prompt_tokens=length)]))
+    [found] = progress.report()["prompt_length_histogram"]  # type: ignore[misc]
+    assert found["from"] <= length <= found["to"] <= max(8, 1.25 * length + 1)
+    assert found["to"] == length or length & (length - 1)
+
+
+def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -> None:
+    progress = Progress(100)
+    message = "cannot read s3://key:secret@bucket/in?X-Amz-Signature=abc123&part=2, user@example " + "x" * 1000
+    failed = [Completion.failed(RowRef(3, row), code, message) for row in range(50) for code in ("empty_prompt", "engine_crash")]
+    list(progress.count(failed, lambda ref: f"id-{ref.row}"))
+    examples = progress.report()["error_examples"]
+    assert isinstance(examples, dict)
+    assert {code: len(found) for code, found in examples.items()} == {"empty_prompt": EXAMPLES, "engine_crash": EXAMPLES}
+    first = examples["empty_prompt"][0]
+    assert (first["id"], first["shard"], first["row"]) == ("id-0", 3, 0)
+    assert len(first["message"]) == EXAMPLE_CHARS
+    assert first["message"].startswith("cannot read s3://bucket/in?X-Amz-Signature=…&part=2, user@example xxx")

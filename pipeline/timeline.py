@@ -1,0 +1,55 @@
+"""Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on. Knows not what it adds up."""
+
+from array import array
+
+MOST_SPANS = 120
+FIRST_SPAN_S = 0.25
+
+
+class Timeline:
+    """Named series over one time axis that begins at 0. When the axis is full, pairs of spans become one."""
+
+    def __init__(self, most_spans: int = MOST_SPANS, span_s: float = FIRST_SPAN_S) -> None:
+        """`most_spans`: even; between half and all of them are in use once time has reached them."""
+        self._most, self.span_s = most_spans, span_s
+        self._series: dict[str, array[float]] = {}
+
+    def add(self, name: str, at_s: float, amount: float = 1.0) -> None:
+        """Adds `amount` to the span in which `at_s` lies."""
+        self._reach(at_s)
+        self._of(name)[int(at_s / self.span_s)] += amount
+
+    def spread(self, name: str, from_s: float, to_s: float, amount: float) -> None:
+        """Adds `amount` evenly to the time from `from_s` to `to_s`."""
+        if to_s <= from_s:
+            self.add(name, to_s, amount)
+            return
+        self._reach(to_s)
+        series, per_s = self._of(name), amount / (to_s - from_s)
+        for index in range(int(from_s / self.span_s), int(to_s / self.span_s) + 1):
+            overlap_s = min(to_s, (index + 1) * self.span_s) - max(from_s, index * self.span_s)
+            series[index] += max(0.0, overlap_s) * per_s
+
+    def ends(self, until_s: float) -> list[float]:
+        """Returns when each span up to `until_s` ends; the last one ends there. At least one, none of them empty."""
+        self._reach(until_s)
+        whole = [self.span_s * (index + 1) for index in range(int(until_s / self.span_s))]
+        return whole if whole and until_s - whole[-1] < 1e-9 else [*whole, until_s]
+
+    def sums(self, name: str, until_s: float) -> list[float]:
+        """Returns the sum of each span of `ends(until_s)`; what falls on its very end belongs to the last one."""
+        count = len(self.ends(until_s))
+        series = self._of(name)
+        return [*series[: count - 1], sum(series[count - 1 :])]
+
+    def _of(self, name: str) -> "array[float]":
+        if name not in self._series:
+            self._series[name] = array("d", bytes(8 * self._most))
+        return self._series[name]
+
+    def _reach(self, at_s: float) -> None:
+        while at_s >= self.span_s * self._most:
+            self.span_s *= 2
+            for name, series in self._series.items():
+                pairs = (series[index] + series[index + 1] for index in range(0, self._most, 2))
+                self._series[name] = array("d", [*pairs, *bytes(self._most // 2)])
