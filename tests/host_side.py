@@ -1,0 +1,102 @@
+"""The host side of a run, whole but for Ray: reader, tokenizer, buckets, dispatch over fakes, writer. Also a program:
+
+python -m tests.host_side INPUT OUTPUT I/N SEED [PAUSE_S] [retry]     runs one driver to its end; prints what it published
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.ladder import length_ladder
+from pipeline import storage
+from pipeline.buckets import BucketConfig
+from pipeline.columns import InputColumns, inspect_columns
+from pipeline.dispatch import DispatchConfig
+from pipeline.progress import Progress
+from pipeline.run import Corridor, run
+from pipeline.runfolder import RunFolder, check_run, fingerprint, input_keys
+from pipeline.sampling import SamplingDefaults
+from pipeline.schema import output_schema
+from pipeline.shards import finish, list_input, plan_shards, remaining
+from pipeline.tokenizer import RequestRules
+from pipeline.writer import CommittedShard, Writer
+from tests.fakes import FakeReplicas
+
+ROWS, SHARD_ROWS, BAD_EVERY = 40, 6, 13
+
+
+def write_input(path: Path, rows: int = ROWS) -> Path:
+    """Writes prompts of which every 13th is empty, that is, an error row."""
+    ids = [[row % 30 + 1] * (row % 20 + 1) if row % BAD_EVERY else [] for row in range(rows)]
+    table = pa.table({"id": [f"r{row}" for row in range(rows)], "prompt_token_ids": pa.array(ids, pa.list_(pa.int32()))})
+    pq.write_table(table, path, row_group_size=9)
+    return path
+
+
+def drive(
+    source: Path | str,
+    output: str,
+    replicas: FakeReplicas,
+    *,
+    partition: tuple[int, int] = (0, 1),
+    retry_failed: bool = False,
+    max_error_rows: float = 1e9,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> Iterator[CommittedShard]:
+    """Runs what is left of the data set as a driver does, from `check_run` to `_SUCCESS`."""
+    files = list_input(str(source))
+    schema = inspect_columns(files, InputColumns("generate"))
+    shards, folder, keys = plan_shards(files, SHARD_ROWS), RunFolder(output), {"input": input_keys(files)}
+    check_run(folder, keys, {})
+    mark = fingerprint(keys)
+    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
+    corridor = Corridor(
+        schema=schema,
+        tokenizer=None,
+        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
+        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
+        dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
+        replicas=replicas,
+        writer=Writer(folder, written, mark),
+        progress=Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows),
+        interrupted=interrupted,
+    )
+    yield from run(remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), corridor)
+    finish(folder, shards)
+
+
+def rows_of(output: str) -> list[dict[str, object]]:
+    """Returns the rows of all parts in order, read through storage."""
+    listed = storage.list_objects(storage.join(output, "data"))
+    parts = [stored.url for stored in listed if not stored.url.rsplit("/", 1)[-1].startswith(".")]
+    return [row for part in parts for row in pq.read_table(pa.BufferReader(storage.read(part)[0])).to_pylist()]
+
+
+class SlowReplicas(FakeReplicas):
+    """Fakes that take some time, so that drivers overlap."""
+
+    pause_s = 0.0
+
+    def submit(self, replica: str, batch: object) -> None:
+        time.sleep(self.pause_s)
+        super().submit(replica, batch)  # type: ignore[arg-type]
+
+
+def main(arguments: list[str]) -> None:
+    """Runs a driver in a process of its own."""
+    source, output, partition, seed = arguments[:4]
+    replicas = SlowReplicas(2, seed=int(seed), bad_luck=0.02)
+    replicas.pause_s = float(arguments[4]) if len(arguments) > 4 else 0.0
+    index, count = map(int, partition.split("/"))
+    sys.stdout.write("started\n")
+    for committed in drive(source, output, replicas, partition=(index, count), retry_failed="retry" in arguments):
+        if committed.published:
+            sys.stdout.write(f"{committed.shard}\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
