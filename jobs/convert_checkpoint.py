@@ -32,7 +32,8 @@ from actors.model.weight_files import MANIFEST, WeightFolder
 from actors.model.weight_slices import cut
 from actors.model.xai_layout import XaiLayout
 from jobs.command_line import flag, parse
-from jobs.weights_command import OK, ByteProgress, exit_code, model_config
+from jobs.models import model_config
+from jobs.weights_command import OK, ByteProgress, exit_code
 from pipeline import storage
 from pipeline.errors import ConfigError
 

@@ -16,9 +16,10 @@ from typing import Any
 
 from actors.engine.config import EngineConfig
 from actors.ladder import length_ladder
-from actors.model.config import PRESETS, ModelConfig
+from actors.model.config import ModelConfig
 from actors.model.digest import digest
 from actors.replica import ReplicaSpec
+from jobs.models import model_config
 from jobs.score_config import ScoreConfig
 from pipeline import storage
 from pipeline.buckets import BucketConfig
@@ -90,7 +91,7 @@ def make_plan(config: ScoreConfig) -> Plan:
         ConfigError, DatasetError, ModelError: something does not fit; nothing was started.
     """
     config = _with_demo(config)
-    model = _model(config.model)
+    model = model_config(config.model)
     config = replace(config, max_len=config.max_len or model.sequence_len, mesh="{}x{}".format(*config.mesh_shape()))
     _check_lengths(config, model)
     model_bytes = storage.read(config.tokenizer)[0] if config.tokenizer else None
@@ -145,17 +146,6 @@ def _with_demo(config: ScoreConfig) -> ScoreConfig:
         return config
     checkpoint = config.checkpoint or str(DEMO / "ckpt-0")
     return replace(config, checkpoint=checkpoint, tokenizer=config.tokenizer or str(DEMO / "tokenizer.model"))
-
-
-def _model(name: str) -> ModelConfig:
-    if name in PRESETS:
-        return PRESETS[name]
-    if not name.endswith(".json"):
-        raise ConfigError(f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, got {name!r}")
-    try:
-        return ModelConfig.from_json(storage.read(name)[0].decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--model: {name} is not a JSON text ({error})") from error
 
 
 def _columns(config: ScoreConfig) -> InputColumns:

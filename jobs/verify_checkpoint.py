@@ -34,7 +34,8 @@ from actors.model.weight_files import MANIFEST, WeightFolder
 from actors.model.weight_slices import check_finite, cut
 from jobs.command_line import flag
 from jobs.command_line import parse as parse_flags
-from jobs.weights_command import FAILED, OK, ByteProgress, exit_code, model_config
+from jobs.models import model_config
+from jobs.weights_command import FAILED, OK, ByteProgress, exit_code
 from pipeline import storage
 from pipeline.errors import ConfigError
 

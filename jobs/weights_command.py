@@ -1,4 +1,4 @@
-"""What the commands about weights share: the model's name → its numbers, errors and signals → exit codes, a progress line."""
+"""What the commands about weights share: errors and signals → exit codes, and a progress line."""
 
 import signal
 import sys
@@ -7,28 +7,9 @@ from collections.abc import Callable
 from types import FrameType
 
 from actors.errors import GrokBatchError
-from actors.model.config import PRESETS, ModelConfig
-from pipeline import storage
 from pipeline.errors import ConfigError, InterruptedRunError
 
 OK, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 75
-
-
-def model_config(name: str) -> ModelConfig:
-    """Returns the model of a --model flag.
-
-    Raises:
-        ConfigError: neither a known name nor a JSON file.
-        ModelError: the JSON file describes no model.
-    """
-    if name in PRESETS:
-        return PRESETS[name]
-    if not name.endswith(".json"):
-        raise ConfigError(f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, got {name!r}")
-    try:
-        return ModelConfig.from_json(storage.read(name)[0].decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"--model: {name} is not a JSON text ({error})") from error
 
 
 def exit_code(work: Callable[[], int]) -> int:

@@ -1,0 +1,22 @@
+"""The value of a --model flag → the model's numbers: a preset's name, or the path or URL of a JSON file."""
+
+from actors.model.config import PRESETS, ModelConfig
+from pipeline import storage
+from pipeline.errors import ConfigError
+
+
+def model_config(name: str) -> ModelConfig:
+    """Returns the model of a --model flag.
+
+    Raises:
+        ConfigError: neither a known name nor a JSON file.
+        ModelError: the JSON file describes no model.
+    """
+    if name in PRESETS:
+        return PRESETS[name]
+    if not name.endswith(".json"):
+        raise ConfigError(f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, got {name!r}")
+    try:
+        return ModelConfig.from_json(storage.read(name)[0].decode())
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--model: {name} is not a JSON text ({error})") from error
