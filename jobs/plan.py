@@ -67,6 +67,7 @@ class Plan:
             batch_tokens=min(self.config.batch_tokens, standard.batch_tokens),
             logprobs=self.config.logprobs if self.config.task == "generate" else None,
             prompt_logprobs=self.config.prompt_logprobs,
+            shard_activations=self.config.shard_activations,
         )
 
     def replica_spec(self) -> ReplicaSpec:
@@ -161,7 +162,10 @@ def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
             f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no prompt fits beside it"
         )
     split = config.mesh_shape()[1]
-    for name, count in (("key/value heads", model.num_kv_heads), ("expert rows", model.ffn_size), ("tokens", model.vocab_size)):
+    shared_out = {"key/value heads": model.num_kv_heads, "expert rows": model.ffn_size, "tokens": model.vocab_size}
+    if config.shard_activations:
+        shared_out["activation columns"] = model.emb_size
+    for name, count in shared_out.items():
         if count % split:
             raise ConfigError(
                 f"--mesh: {config.mesh} splits over {split} devices the model's {count} {name}, which it does not divide"

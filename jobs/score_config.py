@@ -43,6 +43,7 @@ class ScoreConfig:
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     replicas: str = flag("1", "MIN[:MAX] replicas: start with MIN, use up to MAX as the cluster grows")
     mesh: str | None = flag(None, "DATAxMODEL devices of one replica; default 1x8, for demo 1x1; virtual ones without GPUs")
+    shard_activations: bool = flag(False, "split activations between blocks over the mesh: less memory, more collectives")
     device: Literal["auto", "cpu", "gpu"] = flag("auto", "auto: GPUs if the cluster has any when the job starts")
     batch_tokens: int = flag(8192, "token budget of one batch, padding and expected completions included")
     max_len: int | None = flag(None, "longest prompt + completion, tokens; default: the model's context")

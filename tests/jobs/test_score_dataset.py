@@ -49,6 +49,7 @@ def main(prompts: Path, tmp_path: Path) -> Main:
         (("--model", "gpt", "--checkpoint", "x"), "expected one of"),
         (("--resume", "require"), "holds no run to resume"),
         (("--zork", "1"), "--zork"),
+        (("--mesh", "1x3", "--shard-activations"), "splits over 3 devices"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
@@ -83,6 +84,14 @@ def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
     stored = json.loads((tmp_path / "out" / "run.json").read_text())
     assert stored["fingerprint"] == fingerprint(keys)
     assert {"config", "versions", "git_commit", "input"} <= stored.keys()
+
+
+def test_engines_get_what_the_flags_say(prompts: Path, tmp_path: Path) -> None:
+    config = ScoreConfig(
+        input=str(prompts), output=str(tmp_path), model="demo", max_tokens=5, max_len=64, logprobs=3, shard_activations=True
+    )
+    engine = make_plan(config).engine_config()
+    assert (engine.max_len, engine.logprobs, engine.prompt_logprobs, engine.shard_activations) == (64, 3, None, True)
 
 
 @pytest.mark.slow
