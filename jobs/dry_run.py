@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from actors.ladder import padded
 from actors.messages import Batch, Completion, Request
-from actors.model.config import ModelConfig, parameter_shapes
+from actors.model import arithmetic
+from actors.model.config import parameter_shapes
 from jobs.plan import Plan
 from pipeline.buckets import fill_batches
 from pipeline.reader import read_rows
@@ -84,12 +85,8 @@ def device_bytes(plan: Plan) -> Mapping[str, int]:
         weights += math.ceil(tensor.stored_bytes / split)
     tokens = engine.cache_tokens or engine.slots * engine.max_len
     width = 2 if plan.config.dtype == "bfloat16" else 4
-    return {"weights": weights, "kv_cache": tokens * _cache_values(plan.model) * width // min(shards, plan.model.num_kv_heads)}
-
-
-def _cache_values(model: ModelConfig) -> int:
-    """Numbers that the KV cache holds for one token."""
-    return 2 * model.num_layers * model.num_kv_heads * model.key_size
+    cache = tokens * arithmetic.cache_bytes(plan.model, width)
+    return {"weights": weights, "kv_cache": cache // min(shards, plan.model.num_kv_heads)}
 
 
 def _sample(plan: Plan) -> Sample:
@@ -115,7 +112,7 @@ def _seconds(plan: Plan, sample: Sample, scale: float, device: Device) -> float:
     active = sum(math.prod(tensor.shape) * (share if "experts" in tensor.axes else 1) for tensor in shapes)
     slots = plan.engine_config().slots
     length = (sample.prompt_tokens + sample.new_tokens / 2) / max(1, sample.rows - sample.failed)
-    step_bytes = shapes.stored_bytes + slots * length * 2 * _cache_values(plan.model)
+    step_bytes = shapes.stored_bytes + slots * length * arithmetic.cache_bytes(plan.model, 2)
     prefill_s = 2 * active * sample.padded_tokens * scale / (device.flops_per_s * devices)
     decode_s = sample.new_tokens * scale / slots * step_bytes / (device.bytes_per_s * devices)
     return prefill_s + decode_s

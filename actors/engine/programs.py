@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, Setting, step_functions
 from actors.engine.vocabulary import Likelihood
 from actors.errors import ModelError
+from actors.model import arithmetic
 from actors.model.config import ModelConfig
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
 
@@ -85,7 +86,7 @@ def _empty_cache(setting: Setting, pages_per_lane: int) -> Cache:
 
 def cache_bytes_per_token(model: ModelConfig, shards: int, itemsize: int) -> int:
     """Returns the bytes that one token of KV cache takes on one device."""
-    return 2 * model.num_layers * (model.num_kv_heads // shards) * model.key_size * itemsize + 4
+    return arithmetic.cache_bytes(model, itemsize) // shards + 4  # and the token itself
 
 
 def affordable_cache_tokens(setting: Setting) -> int:

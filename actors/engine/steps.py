@@ -22,7 +22,6 @@ from actors.model.config import ModelConfig
 from actors.model.language_model import Cache, Step, cache_specs, check_activation_split, forward, project
 
 ROWS = PartitionSpec("data")
-REPLICATED = PartitionSpec()
 
 
 class DecodeInput(NamedTuple):
