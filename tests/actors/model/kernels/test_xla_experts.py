@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.model.moe import LONGEST_BLOCK, block_rows, gated_ffn, grouped_ffn
+from actors.model.kernels.xla_experts import LONGEST_BLOCK, block_rows, gated_ffn, grouped_ffn
 from actors.model.quantized import DenseExperts
 
 E, D, F = 5, 8, 12
