@@ -6,7 +6,7 @@ of one rung come to their end at about the same time. Standard library only: dri
 
 from bisect import bisect_left
 
-BLOCK = 16  # tokens
+BLOCK = 8  # tokens
 SHORTEST = 16
 STEPS_PER_OCTAVE = 4  # 16 20 24 28 | 32 40 48 56 | 64 …: lengths of a rung differ by a fifth at most
 

@@ -267,6 +267,12 @@ class Engine:
     def _finish(self, sequence: Sequence) -> Completion | None:
         """Frees an ended sequence; returns its request's completion when it was the last one."""
         self.scheduler.release(sequence)
+        for loan in sequence.loans:
+            sequence.targets.borrow(loan)
+        if sequence.targets.missing:
+            raise RuntimeError(
+                f"{sequence.request.ref}: {sequence.targets.missing} log-probs that were asked for were never read"
+            )
         job = self._jobs[sequence.request.ref]
         job.unfinished -= 1
         if job.unfinished:

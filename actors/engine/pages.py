@@ -10,6 +10,8 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from actors.engine.sequence import PageTargets
+
 PageKey = bytes
 
 
@@ -37,6 +39,7 @@ class PagePool:
         self._references = [0] * pages
         self._key_of: dict[int, PageKey] = {}
         self._page_of: dict[PageKey, int] = {}
+        self._targets: dict[int, PageTargets] = {}  # of pages under a key; of others nobody can know
         self._ready = bytearray(pages)
 
     @property
@@ -70,16 +73,31 @@ class PagePool:
             page = self._free.pop()
         else:
             page, _ = self._idle.popitem(last=False)
-            del self._page_of[self._key_of.pop(page)]
+            self._forget(page)
         self._references[page] = 1
         self._ready[page] = 0
         return page
 
-    def promise(self, page: int, key: PageKey) -> None:
-        """Registers `page` as the place where the content of `key` will lie; the first page promised for a key keeps it."""
+    def promise(self, page: int, key: PageKey, targets: PageTargets | None = None) -> None:
+        """Registers `page` as the place where the content of `key` will lie; the first page promised for a key keeps it.
+
+        `targets` says who will have read the log-probs of the page's tokens once it is ready, if anyone.
+        """
         if key not in self._page_of:
             self._page_of[key] = page
             self._key_of[page] = key
+            if targets is not None:
+                self._targets[page] = targets
+
+    def targets(self, page: int) -> PageTargets | None:
+        """Returns who reads the log-probs of the tokens of `page`, if anyone does."""
+        return self._targets.get(page)
+
+    def _forget(self, page: int) -> None:
+        self._targets.pop(page, None)
+        key = self._key_of.pop(page, None)
+        if key is not None:
+            del self._page_of[key]
 
     def mark_ready(self, page: int, *, ready: bool = True) -> None:
         """Says that the step about to run (or one before it) fills `page`, or that it does not after all."""
@@ -98,7 +116,5 @@ class PagePool:
             if self._ready[page] and page in self._key_of:
                 self._idle[page] = None
             else:
-                key = self._key_of.pop(page, None)
-                if key is not None:
-                    del self._page_of[key]
+                self._forget(page)
                 self._free.append(page)

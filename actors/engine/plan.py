@@ -24,9 +24,9 @@ import jax.numpy as jnp
 
 from actors.engine.abstract import (
     abstract_cache,
-    abstract_parameters,
     bytes_per_device,
     decode_input,
+    engine_parameters,
     extend_input,
     score_input,
 )
@@ -34,11 +34,12 @@ from actors.engine.compile_only import TARGETS, make_mesh, missing
 from actors.engine.config import EngineConfig
 from actors.engine.engine import SCORE_ROWS
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
-from actors.engine.scheduler import NARROWEST, ladder_rung
+from actors.engine.scheduler import row_rungs, width_rungs
 from actors.engine.steps import Setting, step_functions
 from actors.errors import ModelError
 from actors.model import sharding
 from actors.model.config import ModelConfig, parameter_shapes
+from actors.model.quantized import QuantizedWeight, TransposedExperts
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _CALL = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
@@ -81,10 +82,9 @@ class TargetPlan:
 
 def engine_ladder(engine: EngineConfig, lanes: int) -> dict[str, tuple[tuple[int, int], ...]]:
     """Returns every (rows, width) of a lane that the scheduler can ask of each step function, the largest last."""
-    widest = -(-engine.max_len // engine.page_size)
-    widths = _rungs(max(1, min(widest, NARROWEST // engine.page_size)), widest)
-    extend_rows = _rungs(1, max(1, engine.batch_tokens // (engine.block * lanes)))
-    decode_rows = _rungs(1, max(1, engine.slots // lanes))
+    widths = width_rungs(engine)
+    extend_rows = row_rungs(max(1, engine.batch_tokens // (engine.block * lanes)))
+    decode_rows = row_rungs(max(1, engine.slots // lanes))
     return {
         "extend": tuple((rows, width) for rows in extend_rows for width in widths),
         "decode": tuple((rows, width) for rows in decode_rows for width in widths),
@@ -92,20 +92,16 @@ def engine_ladder(engine: EngineConfig, lanes: int) -> dict[str, tuple[tuple[int
     }
 
 
-def _rungs(lowest: int, highest: int) -> list[int]:
-    rungs = [ladder_rung(lowest, lowest, highest)]
-    while rungs[-1] < highest:
-        rungs.append(ladder_rung(rungs[-1] + 1, lowest, highest))
-    return rungs
-
-
 def weights_by_kind(params: Any) -> dict[str, int]:
-    """Returns the bytes of the parameters on one device: int8 weights, bfloat16 scales, and what is float32."""
-    kinds = Counter[str]()
-    names = {"int8": "weights, int8", "bfloat16": "scales, bfloat16", "float32": "embedding, norms, router, float32"}
-    for leaf in jax.tree.leaves(params):
-        kinds[names[str(leaf.dtype)]] += bytes_per_device(leaf)
-    return {kind: kinds[kind] for kind in names.values()}
+    """Returns the bytes of the parameters on one device: int8 weights, their bfloat16 scales, and the rest."""
+    kinds = {"weights, int8": 0, "scales, bfloat16": 0, "embedding, norms, router": 0}
+    for value in (each for entries in params.values() for each in entries.values()):
+        if isinstance(value, QuantizedWeight | TransposedExperts):
+            kinds["weights, int8"] += bytes_per_device(value.weight)
+            kinds["scales, bfloat16"] += bytes_per_device(value.scales)
+        else:
+            kinds["embedding, norms, router"] += bytes_per_device(value)
+    return kinds
 
 
 def plan_target(setting: Setting, title: str, capacity_bytes: int) -> TargetPlan:
@@ -120,7 +116,7 @@ def plan_target(setting: Setting, title: str, capacity_bytes: int) -> TargetPlan
         ModelError: the mesh does not divide the model.
     """
     sharding.check_divisible(setting.model, setting.shards)
-    weights = weights_by_kind(abstract_parameters(setting.model, setting.mesh))
+    weights = weights_by_kind(engine_parameters(setting))
     tokens = _cache_tokens(setting, capacity_bytes - sum(weights.values()))
     pages = -(-tokens // setting.engine.page_size)
     programs = compile_programs(setting, pages)
@@ -158,8 +154,8 @@ def _cache_tokens(setting: Setting, free_bytes: int) -> int:
 @lru_cache  # without the wheels all targets are the same virtual devices
 def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, ProgramPlan]:
     """Compiles each step function at the largest shape of its ladder, two at a time."""
-    params, cache = abstract_parameters(setting.model, setting.mesh), abstract_cache(setting, pages_per_lane)
-    functions = step_functions(setting, sharding.parameter_specs(setting.model))
+    params, cache = engine_parameters(setting), abstract_cache(setting, pages_per_lane)
+    functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
     largest = {name: shapes[-1] for name, shapes in engine_ladder(setting.engine, setting.lanes).items()}
     calls = {
         "extend": (cache, extend_input(setting, *largest["extend"])),

@@ -17,10 +17,14 @@ from dataclasses import dataclass
 
 from actors.engine.config import EngineConfig
 from actors.engine.pages import PagePool, page_keys
-from actors.engine.sequence import Sequence
+from actors.engine.sequence import PageTargets, Sequence
+from actors.engine.sharing import NOTHING, Share, find_share
 
-RUNGS_APART = 4  # neighbouring rungs of rows and of widths differ by this factor: padding rows and pages are cheap, programs not
+FEWEST_ROWS = 8  # of a call: fewer rows take as long, the weights are read all the same
+ROWS_APART = 2  # neighbouring rungs of rows differ by this factor
+MOST_EMPTY = 8  # a call with more than 1 / 8 of its rows empty is cut in two
 NARROWEST = 64  # tokens that the narrowest page table reaches
+WIDTHS_APART = 4  # neighbouring rungs of widths: unused pages are cheap, programs are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +54,35 @@ class DecodePlan:
     width: int  # page-table entries of a row
 
 
-def ladder_rung(value: int, lowest: int, highest: int) -> int:
-    """Returns the smallest of lowest, 4 lowest, 16 lowest, …, highest that is at least `value`."""
-    rung = lowest
-    while rung < value:
-        rung *= RUNGS_APART
-    return min(rung, highest)
+def rungs(lowest: int, highest: int, apart: int) -> list[int]:
+    """Returns lowest, apart x lowest, apart^2 x lowest, …, highest."""
+    found = [min(lowest, highest)]
+    while found[-1] < highest:
+        found.append(min(found[-1] * apart, highest))
+    return found
 
 
-def call_rows(wanted: int, highest: int) -> int:
-    """Returns the rows of an extend call for `wanted` rows: the rung above, or the one below if more than half would be empty."""
-    above, below = ladder_rung(wanted, 1, highest), 1
-    while below * RUNGS_APART <= wanted:
-        below *= RUNGS_APART
-    return above if 2 * wanted >= above else below
+def row_rungs(highest: int) -> list[int]:
+    """Returns the numbers of rows that calls are compiled for."""
+    return rungs(FEWEST_ROWS, highest, ROWS_APART)
+
+
+def width_rungs(config: EngineConfig) -> list[int]:
+    """Returns the widths of page tables that calls are compiled for, in pages."""
+    return rungs(max(1, NARROWEST // config.page_size), -(-config.max_len // config.page_size), WIDTHS_APART)
+
+
+def rung(value: int, ladder: list[int]) -> int:
+    """Returns the smallest rung that is at least `value`, the last one if none is."""
+    return next((each for each in ladder if each >= value), ladder[-1])
+
+
+def call_rows(wanted: int, ladder: list[int]) -> int:
+    """Returns the rows of an extend call for `wanted` rows: the rung above, or the one below if too many would be empty."""
+    above = rung(wanted, ladder)
+    if above == ladder[0] or (above - wanted) * MOST_EMPTY <= above:
+        return above
+    return max(each for each in ladder if each <= wanted)
 
 
 class Scheduler:
@@ -74,8 +93,8 @@ class Scheduler:
         self.pools = [PagePool(pages_per_lane) for _ in range(lanes)]
         self.extend_rows = max(1, config.batch_tokens // (config.block * lanes))
         self.decode_rows = max(1, config.slots // lanes)
-        self._widest = -(-config.max_len // config.page_size)
-        self._narrowest = max(1, min(self._widest, NARROWEST // config.page_size))
+        self._extend_ladder, self._decode_ladder = row_rungs(self.extend_rows), row_rungs(self.decode_rows)
+        self._widths = width_rungs(config)
         self._waiting: deque[Sequence] = deque()
         self._extending: list[list[Sequence]] = [[] for _ in range(lanes)]
         self._decoding: list[list[Sequence]] = [[] for _ in range(lanes)]
@@ -104,33 +123,39 @@ class Scheduler:
     def _place(self, sequence: Sequence) -> bool:
         size = self.config.page_size
         keys = page_keys(sequence.tokens[: sequence.goal].tolist(), size) if self.config.reuse_prefixes else []
-        reusable = keys[: sequence.reusable // size]
-        matches = [pool.match(reusable) for pool in self.pools]
-        merit = sorted(range(len(self.pools)), key=lambda lane: (-len(matches[lane]), -self.pools[lane].available, lane))
+        shares = [find_share(sequence, pool, pool.match(keys), size) for pool in self.pools]
+        merit = sorted(range(len(self.pools)), key=lambda lane: (-len(shares[lane].pages), -self.pools[lane].available, lane))
         for lane in merit:
             if sequence.drawn is not None and self._slots_used[lane] >= self.decode_rows:
                 continue
-            total = -(-sequence.longest // size)
-            pages = self.pools[lane].allocate(matches[lane], total - len(matches[lane]))
+            total, share = -(-sequence.longest // size), shares[lane]
+            if total + len(share.lending) > self.pools[lane].pages:
+                share = NOTHING  # it fills the whole cache: there is no room for a page that is only read from
+            pages = self.pools[lane].allocate(share.held, total - len(share.pages))
             if pages is not None:
-                self._settle(sequence, lane, pages, len(matches[lane]), keys)
+                self._settle(sequence, lane, pages, share, keys)
                 return True
         return False
 
-    def _settle(self, sequence: Sequence, lane: int, pages: list[int], shared: int, keys: list[bytes]) -> None:
-        sequence.lane, sequence.pages, sequence.shared = lane, pages, shared
-        sequence.computed = shared * self.config.page_size
+    def _settle(self, sequence: Sequence, lane: int, pages: list[int], share: Share, keys: list[bytes]) -> None:
+        size, shared = self.config.page_size, len(share.pages)
+        sequence.lane, sequence.shared, sequence.loans, sequence.lending = lane, shared, share.loans, share.lending
+        sequence.pages = pages[:shared] + pages[len(share.held) :]
+        sequence.computed = shared * size
         self._slots_used[lane] += sequence.drawn is not None
-        for page, key in zip(pages[shared : len(keys)], keys[shared:], strict=True):
-            self.pools[lane].promise(page, key)
+        asking = sequence.targets.asking_for(sequence.tokens[: sequence.goal])
+        for number in range(shared, len(keys)):
+            index = asking[number * size : (number + 1) * size]
+            read = bool((index[number == 0 :] >= 0).all())  # the first token of all is predicted by nothing
+            self.pools[lane].promise(sequence.pages[number], keys[number], PageTargets(sequence.targets, index) if read else None)
 
     def _runnable(self, sequence: Sequence) -> bool:
         """Whether all pages it shares are filled by now, or by the call being planned (keys are written before they are read)."""
         pool = self.pools[sequence.lane]
-        return all(pool.ready(page) for page in sequence.pages[: sequence.shared])
+        return all(pool.ready(page) for page in (*sequence.pages[: sequence.shared], *sequence.lending))
 
     def _width(self, tokens: int) -> int:
-        return ladder_rung(-(-tokens // self.config.page_size), self._narrowest, self._widest)
+        return rung(-(-tokens // self.config.page_size), self._widths)
 
     def _reach(self, sequence: Sequence) -> int:
         """Tokens in the cache once the next call has extended `sequence` as far as it can."""
@@ -143,7 +168,7 @@ class Scheduler:
             return None
         width = self._width(self._reach(oldest))
         lanes = [self._fill_rows(lane, width) for lane in range(len(self.pools))]
-        rows = call_rows(max(len(pieces) for pieces in lanes), self.extend_rows)
+        rows = call_rows(max(len(pieces) for pieces in lanes), self._extend_ladder)
         for pieces in lanes:
             for piece in pieces[rows:]:  # they come first in the next call
                 self._fill_pages(piece, filled=False)
@@ -190,17 +215,18 @@ class Scheduler:
 
     def next_decode(self) -> DecodePlan | None:
         """Returns the next decode call, or None when no sequence is ready to draw."""
-        if not any(self._decoding):
+        # a prompt that is wholly shared waits here, too, until whoever computes it has filled the last page
+        lanes = [[sequence for sequence in lane if self._runnable(sequence)] for lane in self._decoding]
+        if not any(lanes):
             return None
-        steps = self.config.decode_steps
-        reach = max(min(s.computed + steps, s.longest) for lane in self._decoding for s in lane)
-        rows = ladder_rung(max(len(lane) for lane in self._decoding), 1, self.decode_rows)
-        return DecodePlan(lanes=[list(lane) for lane in self._decoding], rows=rows, width=self._width(reach))
+        reach = max(min(s.computed + self.config.decode_steps, s.longest) for lane in lanes for s in lane)
+        rows = rung(max(len(lane) for lane in lanes), self._decode_ladder)
+        return DecodePlan(lanes=lanes, rows=rows, width=self._width(reach))
 
     def release(self, sequence: Sequence) -> None:
         """Gives back the pages and the slot of a sequence that has ended."""
-        self.pools[sequence.lane].release(sequence.pages)
+        self.pools[sequence.lane].release([*sequence.pages, *sequence.lending])
         if sequence.drawn is not None:
             self._slots_used[sequence.lane] -= 1
             self._decoding[sequence.lane].remove(sequence)
-        sequence.pages = []
+        sequence.pages, sequence.lending = [], []

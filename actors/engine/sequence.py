@@ -1,4 +1,8 @@
-"""One sequence on its way through the engine: its tokens, how far they are computed, and what has been read off so far."""
+"""One sequence on its way through the engine: its tokens, how far they are computed, and what has been read off so far.
+
+A log-prob of a prompt token depends on the tokens up to it and on nothing else, as the keys in a page do. So a sequence that
+shares pages borrows the log-probs of the tokens in them, too, from the targets of the sequence that computes those pages.
+"""
 
 from dataclasses import dataclass, field
 
@@ -45,6 +49,36 @@ class Targets:
         self.top_logprobs[index] = top_logprobs
         self.missing -= len(index)
 
+    def asking_for(self, tokens: np.ndarray) -> np.ndarray:
+        """Returns for each of `tokens` [n] the index of the target that asks for it where it stands, -1 where none does."""
+        found = np.full(len(tokens), -1, np.int32)
+        index = np.flatnonzero(self.positions + 1 < len(tokens))
+        index = index[tokens[self.positions[index] + 1] == self.tokens[index]]
+        found[self.positions[index] + 1] = index
+        return found
+
+    def borrow(self, loan: "Loan") -> None:
+        """Takes over what the lender has computed by now."""
+        lender, at = loan.lender, loan.lent
+        self.fill(loan.index, lender.logprobs[at], lender.is_greedy[at], lender.top_ids[at], lender.top_logprobs[at])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PageTargets:
+    """Who reads the log-probs of a page's tokens: the target `index[i]` of `targets` asks for the page's token i."""
+
+    targets: Targets
+    index: np.ndarray  # int32 [page_size]; -1 for the first token of a sequence, which nothing predicts
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loan:
+    """Targets `index` of a sequence get what the targets `lent` of another one hold."""
+
+    index: np.ndarray
+    lender: Targets
+    lent: np.ndarray
+
 
 def no_targets() -> Targets:
     """Returns an empty set of targets."""
@@ -80,6 +114,8 @@ class Sequence:
     lane: int = -1  # position along the mesh's data axis; owns its pages
     pages: list[int] = field(default_factory=list)
     shared: int = 0  # leading pages that somebody else computes or computed
+    loans: list[Loan] = field(default_factory=list)  # log-probs of tokens in shared pages, and of the one that follows them
+    lending: list[int] = field(default_factory=list)  # pages beyond the shared ones that loans are taken from
     computed: int = 0  # tokens whose keys and values lie in the pages
 
     @property
@@ -88,11 +124,6 @@ class Sequence:
         if self.drawn is None or self.request.sampling is None:
             return len(self.tokens)
         return len(self.tokens) + self.request.sampling.max_tokens - 1
-
-    @property
-    def reusable(self) -> int:
-        """Leading tokens that may come from the cache without being computed: none whose log-probs are still asked for."""
-        return min(self.goal, int(self.targets.positions[0])) if len(self.targets.positions) else self.goal
 
     @property
     def extended(self) -> bool:

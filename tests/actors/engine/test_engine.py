@@ -138,6 +138,25 @@ def test_prefixes_are_computed_once_and_the_count_is_true() -> None:
         same(one, other)
 
 
+@pytest.mark.parametrize("mesh", [(1, 1), (2, 4)])
+def test_prompt_logprobs_of_a_shared_prefix_are_computed_once(mesh: tuple[int, int]) -> None:
+    """For prompts to complete, to score, and for texts: what is read off shared pages is read once, and nothing differs."""
+    shared = prompts()[3][:33]
+    tails = [[100 + row, 7, 200 + row, 9] for row in range(3)]
+    requests = [generate(row, [*shared, *tail], 3) for row, tail in enumerate(tails)]
+    requests += [score(10 + row, [*shared, *tail], [5, 6], [5, 8], [4]) for row, tail in enumerate(tails)]
+    requests += [score(20 + row, shared[:1], [*shared[1:], *tail]) for row, tail in enumerate(tails)]
+    sizes = {"prompt_logprobs": 2, "mesh": mesh, "batch_tokens": 32}
+    warm, cold = make_engine(**sizes), make_engine(**sizes, reuse_prefixes=False)
+    done = run(warm, requests)
+    for one, other in zip(done, run(cold, requests), strict=True):
+        same(one, other)
+        np.testing.assert_allclose(one.prompt_logprobs, other.prompt_logprobs, atol=1e-4)
+        assert one.prompt_top_token_ids == other.prompt_top_token_ids
+    assert warm.stats().extend_tokens < cold.stats().extend_tokens / 2
+    assert [c.cached_tokens for c in done[1:3]] == [24, 24] or mesh != (1, 1), "4 pages match; the last is computed for its end"
+
+
 def test_eviction_under_pressure_changes_nothing() -> None:
     """A cache that holds two sequences at a time: pages are taken away and computed again."""
     requests = [*workload(), *(Request(RowRef(1, r.ref.row), r.prompt_ids, r.sampling, r.continuations) for r in workload())]

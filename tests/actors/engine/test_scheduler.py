@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
-from actors.engine.scheduler import ExtendPlan, Scheduler, call_rows, ladder_rung
+from actors.engine.scheduler import ExtendPlan, Scheduler, call_rows, row_rungs, rungs
 from actors.engine.sequence import Drawn, Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
 
@@ -25,6 +25,13 @@ def generating(row: int, prompt: list[int], max_tokens: int = 4) -> Sequence:
 def scoring(row: int, prompt: list[int], first_target: int) -> Sequence:
     targets = Targets(np.array([first_target], np.int32), np.array([1], np.int32))
     return Sequence(score(row, prompt, [1]), np.asarray(prompt, np.int32), goal=len(prompt), targets=targets)
+
+
+def reading(row: int, prompt: list[int]) -> Sequence:
+    """Asks for the log-prob of every token but the first, and of one that follows."""
+    tokens = np.asarray(prompt, np.int32)
+    targets = Targets(np.arange(len(prompt), dtype=np.int32), np.append(tokens[1:], np.int32(99)))
+    return Sequence(score(row, prompt, [1]), tokens, goal=len(prompt), targets=targets)
 
 
 def drain(scheduler: Scheduler) -> list[ExtendPlan]:
@@ -84,15 +91,20 @@ def test_a_call_is_no_wider_than_its_oldest_sequence_and_narrower_ones_only_fill
     assert calls == [(16, [0]), (64, [0]), (64, [0]), (64, [0]), (128, [0]), (128, [0]), (128, [0, 1, 2]), (16, [3])]
 
 
-@pytest.mark.parametrize(("value", "rung"), [(1, 1), (2, 4), (4, 4), (5, 16), (17, 20), (20, 20)])
-def test_rungs(value: int, rung: int) -> None:
-    assert ladder_rung(value, 1, 20) == rung
+@pytest.mark.parametrize(
+    ("lowest", "highest", "apart", "found"), [(8, 100, 2, [8, 16, 32, 64, 100]), (8, 3, 2, [3]), (4, 64, 4, [4, 16, 64])]
+)
+def test_rungs_reach_from_the_lowest_to_the_highest(lowest: int, highest: int, apart: int, found: list[int]) -> None:
+    assert rungs(lowest, highest, apart) == found
 
 
-@pytest.mark.parametrize(("wanted", "rows"), [(1, 1), (2, 4), (5, 4), (7, 4), (8, 16), (31, 16), (32, 64), (65, 100)])
-def test_no_call_is_more_than_half_empty(wanted: int, rows: int) -> None:
-    """Rungs 1, 4, 16, 64 and 100: what does not fit goes into the next call."""
-    assert call_rows(wanted, 100) == rows
+@pytest.mark.parametrize(
+    ("wanted", "rows"),
+    [(1, 8), (8, 8), (9, 8), (13, 8), (14, 16), (27, 16), (28, 32), (60, 64), (65, 64), (87, 64), (88, 100), (300, 100)],
+)
+def test_no_call_is_more_than_an_eighth_empty(wanted: int, rows: int) -> None:
+    """But a call of the lowest rung may be: it takes no less time with fewer rows. What does not fit goes into the next call."""
+    assert call_rows(wanted, row_rungs(100)) == rows
 
 
 def test_a_prefix_being_computed_is_shared_and_waited_for() -> None:
@@ -128,6 +140,46 @@ def test_a_wholly_cached_prompt_needs_no_extend() -> None:
     assert len(drain(scheduler)) == 1
     scheduler.submit(generating(1, list(range(1, 18))))
     assert drain(scheduler) == []
+
+
+def test_a_wholly_shared_prompt_waits_for_its_last_page() -> None:
+    scheduler = Scheduler(config(max_len=96), lanes=1, pages_per_lane=64)
+    prompt = list(range(1, 66))
+    first, second = generating(0, prompt), generating(1, prompt)
+    for sequence in (first, second):
+        scheduler.submit(sequence)
+    scheduler.admit()
+    assert second.extended, "64 tokens are 16 pages, the last token is decode's"
+    for last in (False, True):
+        plan = scheduler.next_extend()
+        assert plan is not None
+        scheduler.extended(plan)
+        decode = scheduler.next_decode()
+        assert (decode is not None) == last
+        assert decode is None or set(decode.lanes[0]) == {first, second}
+
+
+def test_what_fills_the_whole_cache_borrows_nothing() -> None:
+    """Sharing all but the last page would take one page more than there are: the page that the last log-prob is read from."""
+    scheduler = Scheduler(config(), lanes=1, pages_per_lane=4)
+    for row in range(2):
+        scheduler.submit(reading(row, list(range(1, 17))))
+    drain(scheduler)
+
+
+def test_log_probs_of_shared_pages_are_borrowed() -> None:
+    scheduler = Scheduler(config(slots=8), lanes=1, pages_per_lane=64)
+    prefix = list(range(1, 15))
+    first, second, third = reading(0, [*prefix, 50, 51, 52]), reading(1, [*prefix, 60, 61]), reading(2, [*prefix[:10], 70])
+    for sequence in (first, second, third):
+        scheduler.submit(sequence)
+    scheduler.admit()
+    assert (second.shared, second.lending) == (2, [first.pages[2]]), "page 3 is another one; page 2 tells the log-prob of token 9"
+    assert (third.shared, third.lending) == (1, [first.pages[1]])
+    assert [loan.index.tolist() for loan in second.loans] == [[0, 1, 2], [3, 4, 5, 6], [7]]
+    for loan in second.loans:
+        assert loan.lender is first.targets
+        assert second.targets.tokens[loan.index].tolist() == first.targets.tokens[loan.lent].tolist()
 
 
 def test_it_waits_for_pages_and_slots() -> None:
