@@ -73,6 +73,7 @@ class Batch:
 
     number: int
     requests: tuple[Request, ...]
+    family: bytes | None = None  # the beginning that all its prompts have in common, if they have one
 
 
 @dataclass(frozen=True, slots=True)

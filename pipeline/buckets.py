@@ -2,7 +2,8 @@
 
 A request waits in an open bucket with others of its length (its rung on the ladder) or of its beginning (a family that shares
 a prefix, which a replica then computes once). A bucket leaves as a batch when the budget is full, when it grew old, or at the
-end of the input. Completions pass straight through. Knows lengths only: no text, no replicas beyond how many lanes there are.
+end of the input; a batch of one family says so, and dispatch sends it where the family ran before. Completions pass straight
+through. Knows lengths only: no text, no replicas beyond how many lanes there are.
 """
 
 from collections import OrderedDict
@@ -126,16 +127,15 @@ class _Buckets:
         return self._last_key
 
     def _key_of_row(self, request: Request) -> object:
-        ids = request.prompt_ids
-        prefix = ids[:PREFIX_TOKENS].tobytes()
-        if len(ids) > PREFIX_TOKENS and prefix in self._prefixes:
+        prefix = _beginning(request)
+        if prefix in self._prefixes:
             self._prefixes.move_to_end(prefix)
             return prefix
-        if len(ids) > PREFIX_TOKENS:
+        if prefix:
             self._prefixes[prefix] = None
         if len(self._prefixes) > REMEMBERED_PREFIXES:
             self._prefixes.popitem(last=False)
-        return rung(len(ids), self._config.ladder)
+        return rung(len(request.prompt_ids), self._config.ladder)
 
     def _first_length(self, key: object) -> tuple[int, int]:
         bucket = self._open[key]
@@ -143,4 +143,12 @@ class _Buckets:
 
     def _batch(self, requests: list[Request]) -> Batch:
         self._batches += 1
-        return Batch(self._batches, tuple(requests))
+        family = _beginning(requests[0])
+        alike = len(family) > 0 and all(_beginning(request) == family for request in requests)
+        return Batch(self._batches, tuple(requests), family if alike else None)
+
+
+def _beginning(request: Request) -> bytes:
+    """Returns the leading tokens by which prompts are told to begin alike; nothing for a short prompt."""
+    ids = request.prompt_ids
+    return ids[:PREFIX_TOKENS].tobytes() if len(ids) > PREFIX_TOKENS else b""

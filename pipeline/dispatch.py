@@ -1,10 +1,11 @@
 """Batches → completions, over whatever replicas there are.
 
-Pull: a batch is drawn only when a replica has room for it. Retry stays inside: a lost replica's batches are queued again, a
-batch that was lost twice runs alone on its replica and is halved when it is lost again, until the row that kills replicas
-stands alone and is answered with an error. Once the input is exhausted, replicas without work are let go, and a batch that takes
-much longer than usual gets a second replica: the first answer counts. Knows no Ray, no shapes and no text: replicas are names
-behind the protocol `Replicas`, which `actors/pool.py` fulfils over Ray and the tests over a dictionary.
+Pull: a batch is drawn only when a replica has room, and waits a while for the one that holds its prefix, if there is one. Retry
+stays inside: a lost replica's batches are queued again, a batch that was lost twice runs alone on its replica and is halved
+when it is lost again, until the row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
+replicas without work are let go, and a batch that takes much longer than usual gets a second replica: the first answer counts.
+Knows no Ray, no shapes and no text: replicas are names behind the protocol `Replicas`, which `actors/pool.py` fulfils over Ray
+and the tests over a dictionary.
 """
 
 import heapq
@@ -18,12 +19,14 @@ from dataclasses import dataclass, field, replace
 from actors.errors import EngineCrashError, ModelError
 from actors.events import BatchDone, ReplicaLeaving, ReplicaLost, ReplicaReady
 from actors.messages import Batch, Completion, Request
+from pipeline.affinity import Waiting
 from pipeline.errors import InterruptedRunError
 from pipeline.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 
 LOSSES_BEFORE_ISOLATION = 2  # a lost replica takes innocent batches with it; lost twice, a batch is suspect
 BUSY_PER_SPARE = 20  # at the tail, one idle replica stays for so many busy ones: for what is lost or late
 BATCHES_REMEMBERED = 64  # whose durations say what is usual
+WAITING_PER_REPLICA, MOST_WAITING = 8, 1024  # batches that may wait for the replica that holds their prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,25 +63,25 @@ def run_batches(
     """
     source, drawing, deadline = iter(batches), True, None
     floor = _Floor(replicas, config, watcher)
-    while drawing or floor.busy:
+    while drawing or floor.waiting or floor.busy:
         if deadline is None and interrupted():
             drawing, deadline = False, config.clock() + config.grace_s
         if deadline is not None:
-            floor.forget_retries()
+            floor.forget_waiting()
             if config.clock() > deadline or not floor.busy:
                 break
-        can_place = floor.place_retries() and drawing
+        can_place = floor.place_retries() and (drawing or floor.waiting > 0)
         yield from floor.take_events(0.0 if can_place else config.poll_s)
-        if not drawing and deadline is None:
+        if not drawing and not floor.waiting and deadline is None:
             floor.trim()
-        if can_place and floor.has_room():
+        while can_place and not floor.place_waiting(steal=not drawing) and drawing:
             item = next(source, None)
             if item is None:
                 drawing = False
             elif isinstance(item, Completion):
                 yield item
             else:
-                floor.place(item.requests)
+                floor.add(item)
     if deadline is not None:
         raise InterruptedRunError("the run was interrupted; committed shards are kept, the same command continues it")
 
@@ -112,6 +115,7 @@ class _Floor:
         self._numbers, self._ticks = itertools.count(1), itertools.count()
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
+        self._waiting = Waiting()  # drawn, and not tried yet
         self._flying = 0  # batches; copies are not counted
         self._losses = 0  # in a row
         self._durations: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
@@ -122,8 +126,14 @@ class _Floor:
         """Whether requests are with replicas or wait to go there again."""
         return bool(self._flying or self._again or self._suspects)
 
-    def forget_retries(self) -> None:
-        """Drops what waits to run again: the run is being interrupted."""
+    @property
+    def waiting(self) -> int:
+        """Batches that were drawn and that no replica has seen yet."""
+        return len(self._waiting)
+
+    def forget_waiting(self) -> None:
+        """Drops what waits to run, or to run again: the run is being interrupted."""
+        self._waiting = Waiting()
         self._again.clear()
         self._suspects.clear()
 
@@ -131,12 +141,22 @@ class _Floor:
         """Whether a replica can take another batch."""
         return self._least_loaded() is not None
 
-    def place(self, requests: tuple[Request, ...]) -> None:
-        """Hands requests to the replica with the least to do; `has_room` must hold."""
+    def add(self, batch: Batch) -> None:
+        """Takes in a batch that was drawn."""
+        self._waiting.add(batch)
+
+    def place_waiting(self, *, steal: bool) -> bool:
+        """Hands the replica with the least to do a batch that suits it; returns whether one did.
+
+        Without `steal`, a batch whose prefix another replica holds waits for that one, unless many wait already.
+        """
         name = self._least_loaded()
-        if name is None:
-            raise RuntimeError("no replica has room for a batch: ask has_room() first")
-        self._submit(name, requests)
+        limit = min(MOST_WAITING, WAITING_PER_REPLICA * len(self._lanes))
+        batch = self._waiting.take(name, limit, steal=steal) if name is not None else None
+        if name is None or batch is None:
+            return False
+        self._submit(name, batch.requests)
+        return True
 
     def place_retries(self) -> bool:
         """Hands out what has to run again; returns whether there is room for fresh work after that."""
@@ -148,8 +168,8 @@ class _Floor:
             lane.reserved = True
             if not lane.flying:
                 self._submit(name, self._suspects.popleft())
-        while self._again and self.has_room():
-            self.place(self._again.popleft())
+        while self._again and (name := self._least_loaded()) is not None:
+            self._submit(name, self._again.popleft())
         return self.has_room()
 
     def take_events(self, timeout_s: float) -> Iterator[Completion]:
@@ -207,6 +227,7 @@ class _Floor:
 
     def _retire(self, name: str, reason: str) -> None:
         del self._lanes[name]
+        self._waiting.forget(name)
         self._replicas.retire(name)
         self._watcher.replica_retired(name, reason)
 
@@ -264,6 +285,7 @@ class _Floor:
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
         self._watcher.replica_lost(event.replica, event.reason)
         lane = self._lanes.pop(event.replica, None)
+        self._waiting.forget(event.replica)
         if lane is None:
             return  # it never came up
         for flight in lane.flying.values():

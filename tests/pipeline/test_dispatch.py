@@ -60,6 +60,15 @@ def test_a_row_that_kills_replicas_is_found_and_blamed_alone(bad: set[int], coun
     assert replicas.losses <= len(bad) * (max_attempts + 2 + 3 + 1)  # two losses, three halvings, the tries of the row alone
 
 
+def test_batches_of_a_family_go_to_few_replicas() -> None:
+    families = [Batch(number, (request(number),), b"%d" % (number // 20)) for number in range(200)]
+    replicas = FakeReplicas(5)
+    answered = run_batches(families, replicas, DispatchConfig(2, poll_s=0.0), Progress(200))
+    assert sorted(c.ref.row for c in answered) == list(range(200))
+    pairs = {(batch.requests[0].ref.row // 20, name) for name, batch in replicas.submitted}
+    assert len(pairs) <= 35, "ten families over five replicas: 50 pairs if nobody cared"
+
+
 def test_error_completions_pass_through() -> None:
     failed = Completion.failed(RowRef(0, 5), "empty_prompt", "no token")
     found = list(run_batches([failed], FakeReplicas(1), FAST, Progress(1)))
