@@ -10,7 +10,8 @@
     │   ├── InvalidParameterError     invalid_parameter     a per-row sampling parameter is out of range
     │   └── EngineCrashError          engine_crash          the row killed its replica, alone, repeatedly
     ├── ReplicaError          the batch is queued again, on this or another replica
-    └── ModelError            checkpoint, mesh or memory do not fit the model: the job stops
+    ├── ModelError            checkpoint, mesh or memory do not fit the model: the job stops
+    └── ClusterLostError      the Ray cluster does not answer any more: the job ends, the same command continues it
 
 The driver's own errors (DatasetError, ConfigError) live in pipeline/errors.py. Every class takes exactly one argument, the
 message, so that it survives pickling on its way through Ray. A message is one sentence: what, where, expected, got, cure.
@@ -78,3 +79,7 @@ class ReplicaError(GrokBatchError):
 
 class ModelError(GrokBatchError):
     """Model, checkpoint, mesh or memory do not fit together; trying again would fail again."""
+
+
+class ClusterLostError(GrokBatchError):
+    """The head of the Ray cluster, or the driver's own node, is gone: exit code 75, the same command continues the run."""

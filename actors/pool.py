@@ -3,6 +3,7 @@
 In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up, answered a batch, was lost, or
 has to leave its machine. Ray never restarts an actor here: a lost one is reported and replaced by a fresh one under a new name,
 after a back-off, so that an answer of the old one can never be mistaken. A replica that hangs is ended like one that died.
+No call here waits for the head of the cluster: if it is silent for too long, the run ends before Ray ends the process.
 Knows nothing of rows and batches' contents, and never imports JAX.
 """
 
@@ -20,12 +21,25 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayTaskError
 
-from actors.errors import ModelError
+from actors.errors import ClusterLostError, ModelError
 from actors.events import BatchDone, Blame, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.head_watch import HeadWatch
 from actors.messages import Batch, ReplicaInfo
 from actors.pulse_watch import PulseWatch
-from actors.remote import WATCH, Place, RemoteReplica, blame, cluster_free, cluster_total, draining_nodes, sentence
+from actors.remote import (
+    WATCH,
+    Place,
+    RemoteReplica,
+    blame,
+    cluster_free,
+    cluster_total,
+    draining_nodes,
+    driver_is_dead,
+    head_patience_s,
+    sentence,
+)
 
+SOON_S = 0.05
 REPOSITORY = str(Path(__file__).resolve().parent.parent)
 
 
@@ -44,6 +58,7 @@ class PoolConfig:
     remind_s: float = 30.0  # while replicas are missing, how often to say why
     step_timeout_s: float = 600.0  # a replica whose engine finishes no step for so long hangs
     drain_poll_s: float = 5.0  # how often to ask which nodes the cluster takes back
+    head_silence_s: float = field(default_factory=head_patience_s)  # a head that says nothing for so long is gone
 
 
 @dataclass(slots=True)
@@ -87,9 +102,10 @@ class ReplicaPool:
         self._losses = 0  # in a row, without a replica coming up in between
         self._started = False  # whether `minimum` replicas were up at once: then they can be, and the run goes on with fewer
         self._pulses = PulseWatch(config.step_timeout_s)
-        self._reminded_s = self._looked_s = time.monotonic()
+        self._reminded_s = time.monotonic()
         self._backlog: list[Event] = []
         self._gpus = self._use_gpus()
+        self._head = HeadWatch(draining_nodes, config.drain_poll_s, config.head_silence_s)
         for _ in range(config.maximum):
             self._spawn()
 
@@ -114,6 +130,7 @@ class ReplicaPool:
 
         Raises:
             ModelError: a replica cannot load the model.
+            ClusterLostError: the head of the cluster is gone.
         """
         while self.up < self._config.minimum and not interrupted():
             self._backlog += self._collect(0.5)
@@ -145,6 +162,7 @@ class ReplicaPool:
 
         Raises:
             ModelError: a replica cannot load the model, or so many were lost while loading that none ever will.
+            ClusterLostError: the head of the cluster, or the driver's own node, is gone.
         """
         backlog, self._backlog = self._backlog, []
         return backlog or self._collect(timeout_s)
@@ -153,6 +171,7 @@ class ReplicaPool:
         """Ends all actors; batches they hold are lost."""
         for name in list(self._members):
             self._end(name)
+        self._head.close()
 
     # -- actors -----------------------------------------------------------------------------------------------------------------
 
@@ -206,11 +225,12 @@ class ReplicaPool:
     # -- events -----------------------------------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
+        self._head.check()
         self._respawn_due()
         self._remind()
         events = [*self._hung(), *self._drained()]
         if self._respawns:
-            timeout_s = min(timeout_s, max(0.0, self._respawns[0] - time.monotonic()))
+            timeout_s = min(timeout_s, max(SOON_S, self._respawns[0] - time.monotonic()))
         try:
             news = self._news.get(timeout=timeout_s) if timeout_s > 0 and not events else self._news.get_nowait()
             while True:
@@ -225,6 +245,10 @@ class ReplicaPool:
             return []  # of a replica that was given up
         error = news.future.exception()
         if error is not None:
+            if driver_is_dead(error):
+                told = "the Ray node of this driver has died; committed shards are kept, the same command continues the run"
+                self._notify(told)  # now: Ray may end this process at any moment
+                raise ClusterLostError(f"{told} ({sentence(error)})")
             self._stop_if_hopeless(error, loading=member.info is None)
             return [self._lose(news.replica, sentence(error), "nobody" if member.leaving else blame(error))]
         if news.kind == "batch":
@@ -280,10 +304,9 @@ class ReplicaPool:
 
     def _drained(self) -> list[Event]:
         """Looks which machines the cluster takes back; asks for replicas elsewhere before they are gone."""
-        if self._looked_s + self._config.drain_poll_s > time.monotonic():
-            return []
-        self._looked_s = time.monotonic()
-        nodes, events = draining_nodes(), list[Event]()
+        nodes, events = self._head.draining, list[Event]()
+        if not nodes:
+            return events
         staying = [(name, member) for name, member in self._members.items() if not member.leaving]
         for name, member in staying:
             if member.place is None or member.place.node not in nodes:
@@ -299,13 +322,15 @@ class ReplicaPool:
         return events
 
     def _respawn_due(self) -> None:
-        while self._respawns and self._respawns[0] <= time.monotonic():
+        """Starts actors that are due. That waits for the head, so the head has to have answered something since."""
+        while self._respawns and self._respawns[0] <= time.monotonic() and self._head.answered_since(self._respawns[0]):
             heapq.heappop(self._respawns)
             self._spawn()
 
     def _remind(self) -> None:
         """Says now and then what is missing, while fewer than `minimum` replicas are up."""
-        if self._reminded_s + self._config.remind_s > time.monotonic():
+        due_s = self._reminded_s + self._config.remind_s
+        if due_s > time.monotonic() or not self._head.answered_since(due_s):
             return
         self._reminded_s = time.monotonic()
         if self.up < self._config.minimum:

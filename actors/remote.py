@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, NodeDiedError, RayError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, RayTaskError
 
 from actors.events import Blame, Pulse
 from actors.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
@@ -82,6 +82,16 @@ def draining_nodes() -> set[str]:
     return set(state.get_draining_nodes())
 
 
+def head_patience_s() -> float:
+    """Returns for how long the head may be silent: a third of the time after which Ray ends the process of its own accord."""
+    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112  # Ray's own name
+
+
+def driver_is_dead(error: BaseException) -> bool:
+    """Whether the cluster ended an actor because it takes this very process for dead: the node it runs on is gone."""
+    return isinstance(error, ActorDiedError) and "its owner has died" in str(error)
+
+
 def sentence(error: BaseException) -> str:
     """Returns the cause in one line, without Ray's remote traceback."""
     if isinstance(error, RayTaskError):
@@ -95,8 +105,8 @@ def sentence(error: BaseException) -> str:
 
 def blame(error: BaseException) -> Blame:
     """Returns what a failed call tells about the rows that the actor held."""
-    if isinstance(error, NodeDiedError):
-        return "node"
+    if isinstance(error, NodeDiedError | ActorUnavailableError):
+        return "node"  # unavailable: nobody is left there who could say how the process died
     if not isinstance(error, ActorDiedError):
         return "replica"
     # Ray tells the rest only in words: "… because its node has died. … the actor's node was terminated expectedly: …"

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from actors.errors import GrokBatchError
+from actors.errors import ClusterLostError, GrokBatchError
 from jobs.plan import Plan, run_description
 from pipeline import storage
 from pipeline.credentials import without_credentials
@@ -46,7 +46,8 @@ def _ending(progress: Progress, error: BaseException | None) -> dict[str, str | 
         return {"status": "over_budget", "message": progress.budget_message()}
     if error is None:
         return {"status": "row_errors" if progress.error_rows else "complete", "message": None}
-    kinds = ((ErrorBudgetError, "over_budget"), ((InterruptedRunError, KeyboardInterrupt), "interrupted"))
+    interruptions = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)
+    kinds = ((ErrorBudgetError, "over_budget"), (interruptions, "interrupted"))
     status = next((status for kind, status in kinds if isinstance(error, kind)), "failed")
     message = str(error) if isinstance(error, GrokBatchError) else f"{type(error).__name__}: {error}"
     return {"status": status, "message": without_credentials(message)}

@@ -4,7 +4,7 @@
     ray job submit --working-dir . -- python jobs/score_dataset.py -C job.yaml
 
 Exit codes: 0 all rows committed; 3 all committed, some with row errors within the budget; 4 error budget exceeded; 2 bad
-arguments or data set, nothing was started; 75 interrupted, the same command continues; 1 anything else.
+arguments or data set, nothing was started; 75 interrupted or cluster lost: the same command continues; 1 anything else.
 
 Parses, plans, connects, runs, reports. Never imports JAX: that happens in the replicas.
 """
@@ -19,7 +19,7 @@ from types import FrameType
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
+from actors.errors import ClusterLostError, GrokBatchError
 from jobs import dry_run, full_size
 from jobs.cluster import metrics_sink, ray_cluster
 from jobs.command_line import parse
@@ -64,6 +64,14 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the job of a command line and returns its exit code."""
     try:
         config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
+    except GrokBatchError as error:
+        return _say(error, BAD_ARGUMENTS)
+    return run_job(config)
+
+
+def run_job(config: ScoreConfig) -> int:
+    """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code."""
+    try:
         plan = make_plan(config)
         if config.dry_run:
             _print_lines(dry_run.lines(dry_run.estimate(plan)))
@@ -81,7 +89,7 @@ def main(arguments: Sequence[str]) -> int:
             return _execute(plan, folder, identity, todo, resumed=existed)
     except ErrorBudgetError as error:
         return _say(error, OVER_BUDGET)
-    except InterruptedRunError as error:
+    except (InterruptedRunError, ClusterLostError) as error:
         return _say(error, INTERRUPTED)
     except GrokBatchError as error:
         return _say(error, FAILED)
@@ -119,7 +127,6 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
         stop.listen()
         print(f"cluster  {where}; waiting for {minimum} of {maximum} replicas", flush=True)
         with ReplicaPool(plan.replica_spec(), pool_config, notify=_notice) as pool:
-            pool.wait_for_minimum(lambda: stop.received)
             progress = Progress(
                 sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),
                 replicas=lambda: (pool.up, pool.wanted),
@@ -144,9 +151,12 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
                 progress=progress,
                 interrupted=lambda: stop.received,
             )
-            with reported(progress, plan, folder, identity, len(todo)), ProgressLine(progress, sinks=[metrics_sink(identity)]):
-                for _ in run(todo, corridor):
-                    continue
+            with reported(progress, plan, folder, identity, len(todo)):
+                pool.wait_for_minimum(lambda: stop.received)
+                progress.begin()
+                with ProgressLine(progress, sinks=[metrics_sink(identity)]):
+                    for _ in run(todo, corridor):
+                        continue
             return progress
 
 

@@ -74,7 +74,7 @@ def run_batches(
         yield from floor.take_events(0.0 if can_place else config.poll_s)
         if not drawing and not floor.waiting and deadline is None:
             floor.trim()
-        while can_place and not floor.place_waiting(steal=not drawing) and drawing:
+        while can_place and floor.has_room() and not floor.place_waiting(steal=not drawing) and drawing:
             item = next(source, None)
             if item is None:
                 drawing = False

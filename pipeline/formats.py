@@ -5,6 +5,7 @@ many shards it feeds, and no more than one range and one batch is held. In a JSO
 """
 
 import json
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pipeline.json_types import JsonColumns, fitted
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 BATCH_ROWS = 4096
+INT32 = np.iinfo(np.int32)
 COLUMN_BUFFER_BYTES = 4 * 2**20  # read per column at a time: one range request; bounds memory for huge row groups
 
 
@@ -220,15 +222,20 @@ def _is_list_of_ints(kind: pa.DataType) -> bool:
     return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(kind.value_type)
 
 
-def _int_lists(chunk: Any) -> list[list[int] | None]:
-    """The same as `to_pylist`, several times as fast: one conversion for the chunk, then slices."""
+def _int_lists(chunk: Any) -> list[Any]:
+    """What `to_pylist` returns, each row as a compact array: one conversion for the chunk, then slices; no id becomes an object.
+
+    Lists where an item is null or beyond int32: what is wrong with such a row is told from them.
+    """
     offsets = chunk.offsets.to_numpy()
     ids = chunk.values.slice(offsets[0], offsets[-1] - offsets[0])
-    if ids.null_count:
-        return cast(list[list[int] | None], chunk.to_pylist())
-    flat = ids.to_numpy().tolist()
+    values = ids.to_numpy(zero_copy_only=False)
+    if ids.null_count or (values.size and not INT32.min <= values.min() <= values.max() <= INT32.max):
+        return cast(list[Any], chunk.to_pylist())
+    flat = array("i")
+    flat.frombytes(np.ascontiguousarray(values, np.int32).tobytes())
     bounds = (offsets - offsets[0]).tolist()
-    rows: list[list[int] | None] = [flat[start:stop] for start, stop in pairwise(bounds)]
+    rows: list[Any] = [flat[start:stop] for start, stop in pairwise(bounds)]
     if chunk.null_count:
         return [None if null else row for row, null in zip(rows, chunk.is_null().to_pylist(), strict=True)]
     return rows

@@ -14,6 +14,7 @@ from itertools import pairwise
 from actors.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
 from pipeline.credentials import without_credentials
 from pipeline.errors import ErrorBudgetError
+from pipeline.length_bins import histogram, length_bin
 from pipeline.replica_use import ReplicaUse
 from pipeline.timeline import Timeline
 
@@ -73,10 +74,11 @@ class Progress:
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """Starts the clock. `rows_total`: rows this driver has to run; `replicas` returns (up, wanted)."""
+        """`rows_total`: rows this driver has to run; `replicas` returns (up, wanted). The clock starts here, or in `begin`."""
         self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
-        self._began_s, self._now, self._began = clock(), now, now()
+        self._now = now
+        self.begin()
         self._rows = 0.0
         self._error_rows = 0.0
         self._retries = 0
@@ -89,6 +91,10 @@ class Progress:
         self._uses = ReplicaUse(self._timeline)
         self._samples = deque([(0.0, 0, 0)])  # (seconds, tokens in, tokens out), of the last minute
         self._committed = 0
+
+    def begin(self) -> None:
+        """Starts the clock again: the replicas that were waited for are up, the first row comes."""
+        self._began_s, self._began = self._clock(), self._now()
 
     # -- what stages report ---------------------------------------------------------------------------------------------------
 
@@ -196,8 +202,8 @@ class Progress:
             "over_time": over_time,
             "padding": now.padding,
             "prefix_reuse": self._cached / self._tokens_in if self._tokens_in else 0.0,
-            "prompt_length_histogram": _histogram(self._prompt_lengths),
-            "completion_length_histogram": _histogram(self._completion_lengths),
+            "prompt_length_histogram": histogram(self._prompt_lengths),
+            "completion_length_histogram": histogram(self._completion_lengths),
             "retries": self._retries,
             "errors_by_code": dict(self._codes.most_common()),
             "error_examples": self._examples,
@@ -216,19 +222,18 @@ class Progress:
     def _count(self, completion: Completion) -> None:
         at_s, share = self._elapsed_s, 1 / completion.ref.samples  # a row with n samples is one row
         self._rows += share
-        self._timeline.add("rows", at_s, share)
         if completion.error_code is not None:
+            self._timeline.add("rows", at_s, share)
             return
         prompt = completion.prompt_tokens or 0
+        cached = completion.cached_tokens or 0
         drawn, scored = len(completion.token_ids), sum(score.tokens for score in completion.scores)
         self._tokens_in += prompt + scored  # what is scored is read, not drawn
         self._tokens_out += drawn
-        self._cached += completion.cached_tokens or 0
-        self._timeline.add("prompt", at_s, prompt + scored)
-        self._timeline.add("completion", at_s, drawn)
-        self._timeline.add("cached", at_s, completion.cached_tokens or 0)
-        self._prompt_lengths[_bin(prompt)] += 1
-        self._completion_lengths[_bin(drawn or scored)] += 1
+        self._cached += cached
+        self._timeline.add_all({"rows": share, "prompt": prompt + scored, "completion": drawn, "cached": cached}, at_s)
+        self._prompt_lengths[length_bin(prompt)] += 1
+        self._completion_lengths[length_bin(drawn or scored)] += 1
 
     def _count_error(self, completion: Completion, row_id: Callable[[RowRef], object]) -> None:
         code, ref = str(completion.error_code), completion.ref
@@ -282,18 +287,6 @@ def _rates_over_time(over_time: Mapping[str, Sequence[float]]) -> list[dict[str,
         for (began, ended), prompt, completion in spans
         if ended > began
     ]
-
-
-def _bin(length: int) -> int:
-    """Returns the lower end of the bin of `length`: exact up to 8, then four to each doubling; powers of two end bins."""
-    fine = max(0, (length - 1).bit_length() - 3)
-    return ((length - 1) >> fine << fine) + 1
-
-
-def _histogram(counts: Counter[int]) -> list[dict[str, int]]:
-    """Lengths in bins: `from` <= length <= `to`."""
-    ends = {low: low - 1 + (1 << max(0, (low - 1).bit_length() - 3)) for low in counts}
-    return [{"from": low, "to": ends[low], "rows": counts[low]} for low in sorted(counts)]
 
 
 def _duration(seconds: float | None) -> str:

@@ -42,6 +42,9 @@ class RowParameters:
     ignore_eos: object = None
 
 
+NO_PARAMETERS = RowParameters()  # of a row without columns of its own
+
+
 @dataclass(frozen=True, slots=True)
 class PromptRow:
     """One input row. Of each pair (text, ids) the input has one column at most; values are as found, not yet validated."""
@@ -54,7 +57,7 @@ class PromptRow:
     continuation_token_ids: object = None
     choices: object = None  # list of strings
     choices_token_ids: object = None  # list of lists of ids
-    parameters: RowParameters = RowParameters()
+    parameters: RowParameters = NO_PARAMETERS
 
 
 @dataclass(frozen=True, slots=True)

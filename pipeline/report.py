@@ -4,19 +4,16 @@ Every text that comes from data, replicas or the configuration is escaped. Size 
 files, and computes nothing that is not in report.json.
 """
 
-import html
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from pipeline.credentials import without_credentials
 from pipeline.report_figures import compact, duration, idle_tails, percent, quantile
-from pipeline.report_plots import Plot, capacity, lengths, replica_map, shares, tail, throughput, troubles
-from pipeline.report_style import STYLE
+from pipeline.report_page import cards, figure, page, remarks, table, text
+from pipeline.report_plots import capacity, lengths, replica_map, shares, tail, throughput, troubles
 
 MOST_REASONS = 12  # rows of the table of lost replicas
-MOST_CHARS, UNBROKEN_CHARS = 500, 24  # of any text from outside; of a cell that stays on one line
 STATUS = {
     "complete": ("complete", "good"),
     "row_errors": ("complete, some rows failed", "warn"),
@@ -25,8 +22,6 @@ STATUS = {
     "failed": ("failed", "bad"),
 }
 HIGH_PADDING, LOW_UTILISATION, HIGH_TAIL, HIGH_COMPILE = 0.05, 0.9, 0.05, 0.1  # beyond these a figure is pointed out
-# Nothing may be fetched and nothing may run, whatever the data holds.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 Report = Mapping[str, Any]
 
 
@@ -38,15 +33,17 @@ def render(report: Report) -> str:
             `run`: what was run, with `fingerprint`, `config`, `versions`, `git_commit`; URLs in it without credentials.
     """
     config = report.get("run", {}).get("config", {})
-    title = f"Run report: {_text(config.get('model', 'run'))}, {_text(config.get('task', ''))}".rstrip(", ")
-    sections = (_header(report), _cards(report), _remarks(report), _rates(report), _lengths(report), _replicas(report))
-    body = "\n".join((*sections, _failures(report), _engine(report), _run(report)))
-    return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n<style>{STYLE}</style>\n</head>\n'
-        f"<body>\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    title = f"Run report: {text(config.get('model', 'run'))}, {text(config.get('task', ''))}".rstrip(", ")
+    sections = (
+        _header(report),
+        _cards(report),
+        remarks(_worth_a_look(report)),
+        _rates(report),
+        _lengths(report),
+        _replicas(report),
     )
+    body = "\n".join((*sections, _failures(report), _engine(report), _run(report)))
+    return page(title, body)
 
 
 # -- sections -------------------------------------------------------------------------------------------------------------------
@@ -57,14 +54,14 @@ def _header(report: Report) -> str:
     before = run["shards"]["own"] - run["shards"]["to_do"] if run else 0
     words, color = STATUS.get(report.get("status", ""), ("", ""))
     badge = f'<span class="status {color}">{words}</span>' if words else ""
-    message = f'<p class="{color}">{_text(report["message"])}</p>' if report.get("message") else ""
+    message = f'<p class="{color}">{text(report["message"])}</p>' if report.get("message") else ""
     index, count = str(config.get("partition") or "0/1").split("/")
     part = f", partition {int(index)} of {int(count)} (this report is of it alone)" if count != "1" else ""
     facts = {
-        "Run": f"model {_text(config['model'])}, task {_text(config['task'])}{part}" if config else None,
-        "Input": _text(config["input"]) if config else None,
-        "Output": _text(config["output"]) if config else None,
-        "Fingerprint": f"<code>{_text(run['fingerprint'])}</code>" if run else None,
+        "Run": f"model {text(config['model'])}, task {text(config['task'])}{part}" if config else None,
+        "Input": text(config["input"]) if config else None,
+        "Output": text(config["output"]) if config else None,
+        "Fingerprint": f"<code>{text(run['fingerprint'])}</code>" if run else None,
         "Resumed": f"{before:,} of {run['shards']['own']:,} shards were there before; the figures are of the rest"
         if before
         else None,
@@ -80,7 +77,7 @@ def _cards(report: Report) -> str:
     failed = rows["failed"] / rows["answered"] if rows["answered"] else 0.0
     lost = sum(replica["lost"] is not None for replica in report["replicas"])
     up_s = 3600 * report["replica_hours"]
-    cards = [
+    entries = [
         ("Rows answered", f"{rows['answered']:,}", f"of {rows['total']:,} to do; {rows['shards_committed']:,} shards committed"),
         ("Rows failed", f"{rows['failed']:,}", percent(failed) + " of the answered ones"),
         ("Tokens read", compact(tokens["prompt"]), f"{rates['prompt']:,.0f} per s"),
@@ -94,14 +91,8 @@ def _cards(report: Report) -> str:
     if report["cost"] is not None:
         read_and_drawn = tokens["prompt"] + tokens["completion"]
         each = f"{1e6 * report['cost'] / read_and_drawn:,.3g} per million tokens" if read_and_drawn else "no tokens"
-        cards.append(("Cost", f"{report['cost']:,.2f}", each))
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in cards)
-    return f'<dl class="cards">{shown}</dl>'
-
-
-def _remarks(report: Report) -> str:
-    remarks = "".join(f"<li>{remark}</li>" for remark in _worth_a_look(report))
-    return f"<h2>Worth a look</h2><ul>{remarks or '<li>Nothing stands out.</li>'}</ul>"
+        entries.append(("Cost", f"{report['cost']:,.2f}", each))
+    return cards(entries)
 
 
 def _worth_a_look(report: Report) -> Iterator[str]:
@@ -110,7 +101,7 @@ def _worth_a_look(report: Report) -> Iterator[str]:
         yield f"{rows['total'] - rows['answered']:,} rows were not answered; the same command continues the run."
     if codes:
         code, count = next(iter(codes.items()))
-        yield f"{rows['failed']:,} rows failed, most often with <code>{_text(code)}</code> ({count:,}): see “Errors by code”."
+        yield f"{rows['failed']:,} rows failed, most often with <code>{text(code)}</code> ({count:,}): see “Errors by code”."
     if lost := sum(replica["lost"] is not None for replica in report["replicas"]):
         yield f"{lost:,} replicas were lost, and {report['retries']:,} requests ran again on others."
     if report["padding"] > HIGH_PADDING:
@@ -131,7 +122,7 @@ def _rates(report: Report) -> str:
     if not report["tokens"]["prompt"]:
         return "<h2>Throughput</h2><p>No row was answered with tokens.</p>"
     over = report["over_time"]
-    return f"<h2>Throughput</h2>{_figure(throughput(over))}{_figure(shares(over))}"
+    return f"<h2>Throughput</h2>{figure(throughput(over))}{figure(shares(over))}"
 
 
 def _lengths(report: Report) -> str:
@@ -143,14 +134,14 @@ def _lengths(report: Report) -> str:
         if histogram := report[f"{name.removesuffix('s').replace('-', '_')}_histogram"]:
             half, most = quantile(histogram, 0.5), quantile(histogram, 0.99)
             words = f"Half of the {what} have up to {half:,} tokens, 99\u00a0% up to {most:,}. Areas are numbers of samples."
-            plots.append(_figure(lengths(name, title, histogram, words)))
+            plots.append(figure(lengths(name, title, histogram, words)))
     return f'<h2>Lengths</h2><div class="pair">{"".join(plots)}</div>' if plots else ""
 
 
 def _replicas(report: Report) -> str:
     over, replicas = report["over_time"], report["replicas"]
     plots = (capacity(over), replica_map(over, replicas), tail(replicas, report["elapsed_s"])) if replicas else ()
-    drawn = "".join(_figure(plot) for plot in plots if plot)
+    drawn = "".join(figure(plot) for plot in plots if plot)
     last = (
         f"<p>After their last answer, replicas waited for the end for {percent(_tail_share(report))} of their time.</p>"
         if len(replicas) > 1
@@ -170,7 +161,7 @@ def _losses(replicas: Sequence[Mapping[str, Any]]) -> str:
     most = sorted(kinds.values(), key=len, reverse=True)[:MOST_REASONS]
     rows = [(f"{len(lost):,}", _moments(lost), _places(lost), lost[0]["lost"]) for lost in most]
     more = f"<p>The {MOST_REASONS} most frequent of {len(kinds):,} reasons.</p>" if len(kinds) > MOST_REASONS else ""
-    return f"<h3>Lost replicas</h3>{more}{_table(('lost', 'at', 'on nodes', 'reason, of the first'), rows)}"
+    return f"<h3>Lost replicas</h3>{more}{table(('lost', 'at', 'on nodes', 'reason, of the first'), rows)}"
 
 
 def _moments(lost: Sequence[Mapping[str, Any]]) -> str:
@@ -187,17 +178,17 @@ def _failures(report: Report) -> str:
     plot = troubles(report["over_time"])
     codes = report["errors_by_code"]
     if not codes:
-        return f"<h2>Errors and retries</h2>{_figure(plot) if plot else ''}<p>No row failed.</p>"
+        return f"<h2>Errors and retries</h2>{figure(plot) if plot else ''}<p>No row failed.</p>"
     total = sum(codes.values())
-    counts = _table(("code", "samples", "share"), [(code, f"{count:,}", percent(count / total)) for code, count in codes.items()])
+    counts = table(("code", "samples", "share"), [(code, f"{count:,}", percent(count / total)) for code, count in codes.items()])
     examples = [
         (code, "–" if each["id"] is None else each["id"], f"part-{each['shard']:05d}, row {each['row']:,}", each["message"])
         for code in codes
         for each in report["error_examples"][code]
     ]
-    shown = _table(("code", "row id", "where", "message"), examples)
+    shown = table(("code", "row id", "where", "message"), examples)
     return (
-        f"<h2>Errors and retries</h2>{_figure(plot) if plot else ''}<h3>Errors by code</h3>{counts}"
+        f"<h2>Errors and retries</h2>{figure(plot) if plot else ''}<h3>Errors by code</h3>{counts}"
         "<h3>The first of each code</h3><p class='soft'>All are in the output: rows with <code>status = 'error'</code>.</p>"
         f"{shown}"
     )
@@ -216,7 +207,7 @@ def _engine(report: Report) -> str:
         ("Loading the model", duration(max(loads)) if loads else "–", "the slowest replica; before it counted as up"),
     ]
     cost = "" if report["cost"] is None else f"<p>Cost: {report['cost']:,.2f}, at --cost-per-replica-hour for the time up.</p>"
-    return f"<h2>Where the replicas' time went</h2>{_table(('all replicas together', 'time', 'work'), rows)}{cost}"
+    return f"<h2>Where the replicas' time went</h2>{table(('all replicas together', 'time', 'work'), rows)}{cost}"
 
 
 def _run(report: Report) -> str:
@@ -227,38 +218,12 @@ def _run(report: Report) -> str:
     versions = [*run["versions"].items(), ("git commit", run["git_commit"])]
     return (
         "<h2>What was run</h2><p>Everything that is needed to run it again is in run.json.</p>"
-        f"<details><summary>Configuration</summary>{_table(('flag', 'value'), config)}</details>"
-        f"<details><summary>Versions</summary>{_table(('of', 'version'), versions)}</details>"
+        f"<details><summary>Configuration</summary>{table(('flag', 'value'), config)}</details>"
+        f"<details><summary>Versions</summary>{table(('of', 'version'), versions)}</details>"
     )
 
 
 # -- parts ----------------------------------------------------------------------------------------------------------------------
-
-
-def _figure(plot: Plot) -> str:
-    """A plot with its explanation, its text alternative and the same numbers as a table."""
-    label = f'<svg role="img" aria-labelledby="{plot.name}-title" aria-describedby="{plot.name}-words"'
-    return (
-        f'\n<figure><h3 id="{plot.name}-title">{_text(plot.title)}</h3>\n'
-        f'<figcaption id="{plot.name}-words">{_text(plot.explanation)}</figcaption>\n{plot.svg.replace("<svg", label, 1)}'
-        f"<details><summary>The same as a table</summary>{_table(plot.header, plot.rows)}</details></figure>"
-    )
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    head = "".join(f'<th scope="col">{_text(name)}</th>' for name in header)
-    body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(value: object) -> str:
-    text = _text(value)
-    return f"<td{' class=short' if len(text) <= UNBROKEN_CHARS else ''}>{text}</td>"
-
-
-def _text(value: object) -> str:
-    text = without_credentials(str(value))
-    return html.escape(text if len(text) <= MOST_CHARS else text[: MOST_CHARS - 1] + "…")
 
 
 def _hours(report: Report) -> str:
@@ -267,7 +232,7 @@ def _hours(report: Report) -> str:
 
 
 def _moment(iso: str) -> str:
-    return _text(iso.replace("T", " ").replace("+00:00", " UTC"))
+    return text(iso.replace("T", " ").replace("+00:00", " UTC"))
 
 
 def _busy_share(report: Report) -> float:

@@ -1,28 +1,23 @@
 """report.json's figures → plots: an SVG each, one line that explains it, and the same numbers as a table.
 
-SVG is crisp at any size, prints, and needs no script. Colours are names of the page's style sheet, so that they follow its light
-or dark scheme. Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no files.
+Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no files.
 """
 
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from io import StringIO
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.credentials import without_credentials
+from pipeline.report_drawing import BAD, CALM, IN, INK, OUT, WIDTH, Plot, count_axis, svg
 from pipeline.report_figures import (
     Over,
     Series,
     bin_label,
-    compact,
     duration,
     idle_tails,
     joined,
@@ -35,48 +30,8 @@ from pipeline.report_figures import (
 )
 
 NAME_CHARS = 24
-WIDTH = 9.2  # inches, of 72 SVG units each
-INK, LINE, IN, OUT, BAD, CALM = (f"#0{index}0{index}0{index}" for index in range(1, 7))  # stand for names of the style sheet:
-STYLE_NAMES = {INK: "ink", LINE: "line", IN: "in", OUT: "out", BAD: "bad", CALM: "calm"}
 BUSY_RGB = (0.16, 0.47, 0.84)  # of the map of replicas, which is a bitmap: legible on either background
 IDLE_ALPHA = 0.1
-SETTINGS: dict[Any, Any] = {
-    "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
-    "text.parse_math": False,  # a $ in a name is a dollar sign
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": LINE,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "grid.color": LINE,
-    "grid.linewidth": 0.6,
-    "xtick.color": LINE,
-    "ytick.color": LINE,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "figure.facecolor": "none",
-    "axes.facecolor": "none",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A picture and what it says in words and in numbers."""
-
-    name: str  # unique on the page
-    title: str
-    explanation: str
-    svg: str
-    header: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def throughput(over: Over) -> Plot:
@@ -89,7 +44,7 @@ def throughput(over: Over) -> Plot:
         ):
             _stairs(axes, per_s(over, name), over, color)
             axes.set_title(title)
-            _count_axis(axes)
+            count_axis(axes)
         figure.axes[0].tick_params(labelbottom=False)
         figure.axes[0].set_xlabel("")
 
@@ -99,7 +54,7 @@ def throughput(over: Over) -> Plot:
         "throughput",
         "Tokens per second",
         "Tokens of answered rows, counted when their batch comes back, so short runs look stepped. Reused tokens count as read.",
-        _svg("throughput", draw, 3.3),
+        svg("throughput", draw, 3.3),
         ("until", "read per s", "generated per s"),
         _timed(few, rows),
     )
@@ -126,7 +81,7 @@ def shares(over: Over) -> Plot:
         "shares",
         "Padding and prefix reuse",
         "Padding is computed for nothing: less is better. Tokens of equal beginnings are not computed again: more is better.",
-        _svg("shares", draw, 2.2),
+        svg("shares", draw, 2.2),
         ("until", "padding", "prefix reuse"),
         _timed(few, rows),
     )
@@ -150,7 +105,7 @@ def lengths(name: str, title: str, histogram: Sequence[Mapping[str, int]], expla
         (bin_label(each["from"], each["to"]), f"{each['rows']:,}", percent(each["rows"] / float(count.sum())))
         for each in histogram
     )
-    return Plot(name, title, explanation, _svg(name, draw, 2.2, WIDTH / 2), ("tokens", "samples", "share"), rows)
+    return Plot(name, title, explanation, svg(name, draw, 2.2, WIDTH / 2), ("tokens", "samples", "share"), rows)
 
 
 def capacity(over: Over) -> Plot:
@@ -162,7 +117,7 @@ def capacity(over: Over) -> Plot:
         _stairs(axes, up, over, CALM, "up")
         _stairs(axes, np.minimum(np.nan_to_num(per_s(over, "busy_s")), up), over, IN, "busy")
         axes.set_ylabel("replicas")
-        _count_axis(axes, whole=True)
+        count_axis(axes, whole=True)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
     few = joined(over)
@@ -172,7 +127,7 @@ def capacity(over: Over) -> Plot:
         "capacity",
         "Replicas up and busy",
         "What lies between the two was up and idle: waiting for batches, or for the last replica to finish.",
-        _svg("capacity", draw, 2.1),
+        svg("capacity", draw, 2.1),
         ("until", "up", "busy", "busy share"),
         _timed(few, rows),
     )
@@ -211,7 +166,7 @@ def replica_map(over: Over, replicas: Sequence[Mapping[str, Any]]) -> Plot | Non
         "replica-map",
         f"Busy share of each replica, {which if len(shown) > 1 else 'the only one'}",
         "Dark: computing. Pale: up and idle. Blank: not there. A bar marks its last answer, a cross when it was lost.",
-        _svg("replica-map", draw, 0.75 + 0.19 * max(len(shown), 2)),
+        svg("replica-map", draw, 0.75 + 0.19 * max(len(shown), 2)),
         ("replica", "node", "came up", "up for", "busy share", "last answer before its end", "went"),
         tuple(map(_replica_row, shown)),
     )
@@ -230,7 +185,7 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
         axes.stairs(np.arange(len(before), -1, -1), at / scale, fill=True, color=IN, alpha=0.4)
         axes.set(xlabel=f"{unit} before the end", ylabel="replicas with work", xlim=(at[0] / scale, 0))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
-        _count_axis(axes, whole=True)
+        count_axis(axes, whole=True)
 
     places = sorted({max(0, math.ceil(len(before) * at) - 1) for at in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)})
     rows = tuple((f"{place + 1:,} of {len(before):,}", duration(before[place])) for place in places)
@@ -238,7 +193,7 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
         "tail",
         "The tail: replicas that still had work",
         "A long low tail means that a few late rows kept the others waiting: put long rows first, or take fewer replicas.",
-        _svg("tail", draw, 1.9),
+        svg("tail", draw, 1.9),
         ("replicas without work", "from so long before the end"),
         rows,
     )
@@ -256,7 +211,7 @@ def troubles(over: Over) -> Plot | None:
             axes = figure.add_subplot(len(names), 1, place)
             _stairs(axes, np.array(over[name], float), over, OUT if name == "retries" else BAD)
             axes.set_title(titles[name])
-            _count_axis(axes, whole=True)
+            count_axis(axes, whole=True)
             if place < len(names):
                 axes.tick_params(labelbottom=False)
                 axes.set_xlabel("")
@@ -267,7 +222,7 @@ def troubles(over: Over) -> Plot | None:
         "troubles",
         "Failures, retries and losses over time",
         f"How many in each {duration(over['s'][0])}. A lost replica's requests run again; a burst points at a node or a file.",
-        _svg("troubles", draw, 0.7 + 1.1 * len(names)),
+        svg("troubles", draw, 0.7 + 1.1 * len(names)),
         ("until", *(titles[name].lower() for name in names)),
         _timed(few, rows),
     )
@@ -285,30 +240,6 @@ def _stairs(axes: Axes, values: Series, over: Over, color: str, label: str | Non
     axes.set_xlim(0, edges[-1] or 1)
     axes.set_ylim(0)
     axes.set_xlabel(f"{unit} since the start")
-
-
-def _count_axis(axes: Axes, *, whole: bool = False) -> None:
-    axes.set_ylim(0, max(axes.get_ylim()[1], 1.0 if whole else 1e-3))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))
-
-
-def _svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> str:
-    """Returns what `draw` draws as an SVG element: no size of its own, colours by name, ids that no other plot has."""
-    with rc_context({**SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        drawn = StringIO()
-        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    svg = drawn.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1), count=1)
-    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", svg)
-    for color, style_name in STYLE_NAMES.items():
-        svg = svg.replace(color, f"var(--{style_name})")
-    return svg
 
 
 def _timed(over: Over, rows: Any) -> tuple[tuple[str, ...], ...]:

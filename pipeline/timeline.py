@@ -1,6 +1,9 @@
 """Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on. Knows not what it adds up."""
 
 from array import array
+from collections.abc import Mapping
+
+import numpy as np
 
 MOST_SPANS = 120
 FIRST_SPAN_S = 0.25
@@ -16,8 +19,14 @@ class Timeline:
 
     def add(self, name: str, at_s: float, amount: float = 1.0) -> None:
         """Adds `amount` to the span in which `at_s` lies."""
+        self.add_all({name: amount}, at_s)
+
+    def add_all(self, amounts: Mapping[str, float], at_s: float) -> None:
+        """Adds the amount of each series to the span in which `at_s` lies."""
         self._reach(at_s)
-        self._of(name)[int(at_s / self.span_s)] += amount
+        span = int(at_s / self.span_s)
+        for name, amount in amounts.items():
+            self._of(name)[span] += amount
 
     def spread(self, name: str, from_s: float, to_s: float, amount: float) -> None:
         """Adds `amount` evenly to the time from `from_s` to `to_s`."""
@@ -26,9 +35,14 @@ class Timeline:
             return
         self._reach(to_s)
         series, per_s = self._of(name), amount / (to_s - from_s)
-        for index in range(int(from_s / self.span_s), int(to_s / self.span_s) + 1):
-            overlap_s = min(to_s, (index + 1) * self.span_s) - max(from_s, index * self.span_s)
-            series[index] += max(0.0, overlap_s) * per_s
+        first, last = int(from_s / self.span_s), int(to_s / self.span_s)
+        if first == last:
+            series[first] += amount
+            return
+        series[first] += ((first + 1) * self.span_s - from_s) * per_s
+        series[last] += (to_s - last * self.span_s) * per_s
+        if last - first > 1:
+            np.frombuffer(series)[first + 1 : last] += self.span_s * per_s
 
     def ends(self, until_s: float) -> list[float]:
         """Returns when each span up to `until_s` ends; the last one ends there. At least one, none of them empty."""

@@ -12,6 +12,7 @@ import codecs
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -27,9 +28,9 @@ from actors.errors import (
     PromptTooLongError,
     RequestError,
 )
-from actors.messages import Completion, Request, RowRef, Score, token_ids
+from actors.messages import Completion, Request, RowRef, Sampling, Score, token_ids, type_code_ids
 from pipeline.errors import ConfigError
-from pipeline.records import OutputRow, PromptRow
+from pipeline.records import NO_PARAMETERS, OutputRow, PromptRow
 from pipeline.sampling import SamplingDefaults, effective_seed, resolve_sampling
 
 ROWS_PER_CALL = 256  # rows encoded by one call of the library, which spreads them over threads
@@ -199,11 +200,12 @@ def _requests(plan: _Plan, encoded: list[list[int]], rules: RequestRules) -> lis
         prompt, continuations = plan.ids(encoded)
         if not len(prompt):
             raise EmptyPromptError("prompt: expected at least one token, got none")
-        _check_vocabulary("prompt", prompt, rules)
         for continuation in continuations:
             if not len(continuation):
                 raise EmptyPromptError("continuation: expected at least one token, got none")
-            _check_vocabulary("continuation", continuation, rules)
+        if plan.texts:  # what was given as ids was checked under its own name
+            for name, ids in (("prompt", prompt), *(("continuation", ids) for ids in continuations)):
+                _check_vocabulary(name, ids, rules)
         if rules.task == "generate":
             return _generate(row, prompt, rules)
         if rules.task == "score":
@@ -216,7 +218,8 @@ def _requests(plan: _Plan, encoded: list[list[int]], rules: RequestRules) -> lis
 
 
 def _generate(row: PromptRow, prompt: "array[int]", rules: RequestRules) -> list[Request | Completion]:
-    sampling, samples = resolve_sampling(row.parameters, rules.defaults)
+    own = row.parameters is not NO_PARAMETERS
+    sampling, samples = resolve_sampling(row.parameters, rules.defaults) if own else _of_the_run(rules.defaults)
     if sampling.max_tokens >= rules.max_len:
         raise InvalidParameterError(
             f"max_tokens: expected less than --max-len = {rules.max_len}, got {sampling.max_tokens}: no prompt fits beside it"
@@ -230,6 +233,12 @@ def _generate(row: PromptRow, prompt: "array[int]", rules: RequestRules) -> list
         )
         for sample in range(samples)
     ]
+
+
+@lru_cache(maxsize=1)
+def _of_the_run(defaults: SamplingDefaults) -> tuple[Sampling, int]:
+    """Returns what rows without columns of their own get: worked out once, not for each of them."""
+    return resolve_sampling(NO_PARAMETERS, defaults)
 
 
 def _perplexity(row: PromptRow, ids: "array[int]") -> Request | Completion:
@@ -280,7 +289,7 @@ def _refuse_long(name: str, text: str, tokenizer: Tokenizer, rules: RequestRules
 def _checked_ids(name: str, value: object, rules: RequestRules) -> "array[int]":
     items = _items(name, value)
     try:
-        ids = token_ids(items)  # type: ignore[arg-type]  # the data set's: what it holds is found out here
+        ids = items if isinstance(items, array) else token_ids(items)  # type: ignore[arg-type]  # the data set's: what it holds is found out here
     except OverflowError as error:
         raise InvalidTokenError(f"{name}: expected ids from 0 to {rules.vocab_size - 1}, got one beyond int32") from error
     except TypeError as error:
@@ -296,8 +305,10 @@ def _check_vocabulary(name: str, ids: "array[int]", rules: RequestRules) -> None
         raise InvalidTokenError(f"{name}: expected ids below {rules.vocab_size}, got {ids[position]} at position {position}")
 
 
-def _items(name: str, value: object) -> list[object]:
+def _items(name: str, value: object) -> "list[object] | array[int]":
     value = _present(name, value)
+    if isinstance(value, array) and value.typecode == type_code_ids and len(value):
+        return value
     if hasattr(value, "tolist"):
         value = value.tolist()  # an array of any library
     if not isinstance(value, list | tuple):

@@ -99,6 +99,8 @@ class Writer:
     def write(self, rows: Iterable[OutputRow]) -> Iterator[CommittedShard]:
         """Takes samples in any order and yields each shard once it is committed.
 
+        When `rows` raises, shards that were complete by then are committed and yielded first.
+
         Raises:
             CommitError: a sample came twice, belongs to no open shard, or is missing at the end.
             DatasetError: a part could not be written.
@@ -106,12 +108,16 @@ class Writer:
         """
         commits: deque[Future[CommittedShard]] = deque()
         with ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="commit") as pool:
-            for row in rows:
-                complete = self._take(row)
-                if complete is not None:
-                    commits.append(pool.submit(self._commit, complete))
-                while commits and (commits[0].done() or len(commits) > COMMITS_WAITING):
-                    yield commits.popleft().result()
+            try:
+                for row in rows:
+                    complete = self._take(row)
+                    if complete is not None:
+                        commits.append(pool.submit(self._commit, complete))
+                    while commits and (commits[0].done() or len(commits) > COMMITS_WAITING):
+                        yield commits.popleft().result()
+            except Exception:
+                yield from [commit.result() for commit in commits if commit.exception() is None]
+                raise
             while commits:
                 yield commits.popleft().result()
         if self._open:

@@ -55,7 +55,7 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class S3Faults:
-    """A proxy before the S3 server that misbehaves on request: for the `next` requests one by one, or `always`.
+    """A proxy before the S3 server that misbehaves on request: by `rule`, for the `next` requests one by one, or `always`.
 
     "403", "500", "503": answers with that status. "drop": closes the connection before the answer. "reset": the same, by a TCP
     reset. "truncate": tells the full length and sends half of the body. "slow": keeps the answer for `slow_s`. "lose the answer":
@@ -67,12 +67,32 @@ class S3Faults:
         self.next: list[str] = []
         self.always: str | None = None
         self.only: Callable[[str, str], bool] = lambda method, path: True  # which requests the faults are for
+        self.rule: Callable[[str, str], str | None] = lambda method, path: None  # goes before `next`
         self.slow_s = 2.0
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, fault
+        self._port = 0  # any
+
+    def serve(self) -> None:
+        """Listens, from the second time on where it listened before."""
+        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), type("Proxy", (_Proxy,), {"faults": self}))
+        self._server.daemon_threads = True
+        self._port = self._server.server_address[1]
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread.start()
+
+    def refuse(self) -> None:
+        """Refuses connections until `serve`."""
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
 
     def fault(self, method: str, path: str) -> str | None:
-        found = None
-        if self.only(method, path):
+        found = self.rule(method, path)
+        if found is None and self.only(method, path):
             found = self.next.pop(0) if self.next else self.always
         self.requests.append((method, path, found))
         return found
@@ -140,15 +160,10 @@ class _Proxy(BaseHTTPRequestHandler):
 def s3_faults(s3_url: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Faults]:
     """The proxy; from now on the environment leads through it."""
     faults = S3Faults(s3_endpoint)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Proxy", (_Proxy,), {"faults": faults}))
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    faults.serve()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", faults.url)
     yield faults
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    faults.refuse()
 
 
 def make_bucket(url: str) -> None:

@@ -63,10 +63,10 @@ def executing(tree: ast.Module) -> list[str]:
 
 def test_nothing_that_is_read_can_run_code() -> None:
     """Pickles of checkpoints are read by a parser of our own (actors/model/pickle_reader.py), which calls nothing."""
-    allowed = {"actors/model/pickle_reader.py": "pickletools"}
     found = {str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))}
+    sandbox = found.pop("pipeline/evals/sandbox_child.py")  # what a model wrote, run in a process that may only compute
+    assert {call.split(": ")[1] for call in sandbox} == {"exec", "compile"}
     assert found == {}
-    assert all((ROOT / path).exists() for path in allowed)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import fsspec
 
 from actors.errors import ModelError
 from actors.model.converted import parse_manifest
+from actors.model.outages import patiently
 from actors.model.weight_files import MANIFEST
 
 SAMPLE_BYTES = 4096
@@ -30,12 +31,13 @@ def digest(url: str | PathLike[str]) -> str:
     try:
         files, root = fsspec.core.url_to_fs(fspath(url))
         files.invalidate_cache()
-        sizes = {path: int(entry["size"]) for path, entry in files.find(root, detail=True).items()}
+        sizes = {path: int(entry["size"]) for path, entry in patiently(lambda: files.find(root, detail=True)).items()}
         if not sizes:
             raise ModelError(f"checkpoint {url}: no files there; give the folder that holds the weights")
         manifest = f"{root.rstrip('/')}/{MANIFEST}"
         if manifest in sizes:
-            return _manifest_digest(str(url), files.cat_file(manifest), {_relative(p, root): size for p, size in sizes.items()})
+            text = patiently(lambda: files.cat_file(manifest))
+            return _manifest_digest(str(url), text, {_relative(p, root): size for p, size in sizes.items()})
         return _sampled(files, root, sizes)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"checkpoint {url}: cannot be read ({error})") from error
@@ -53,7 +55,7 @@ def _manifest_digest(url: str, text: bytes, sizes: dict[str, int]) -> str:
 def _sampled(files: Any, root: str, sizes: dict[str, int]) -> str:
     wanted = [(path, start, end) for path in sorted(sizes) for start, end in _samples(sizes[path])]
     paths, starts, ends = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
-    pieces = files.cat_ranges(paths, starts, ends, on_error="raise")
+    pieces = patiently(lambda: files.cat_ranges(paths, starts, ends, on_error="raise"))
     total = hashlib.sha256()
     for path in sorted(sizes):
         total.update(f"{_relative(path, root)}\0{sizes[path]}\0".encode())

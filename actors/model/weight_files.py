@@ -14,6 +14,7 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.errors import ModelError
+from actors.model.outages import patiently
 
 MANIFEST = "manifest.json"  # of the converted layout
 ALIGNMENT = 64  # bytes; JAX uses host arrays that start so as they are where the devices are CPUs
@@ -54,7 +55,7 @@ class WeightFolder:
         """
         try:
             self._files.invalidate_cache()  # another process, or this one, may have written since
-            entries = self._files.ls(self._root, detail=True)
+            entries = patiently(lambda: self._files.ls(self._root, detail=True))
         except FileNotFoundError:
             raise ModelError(
                 f"checkpoint {self.url}: no such folder; give the folder that holds tensor00000_000 or {MANIFEST}"
@@ -94,7 +95,7 @@ class WeightFolder:
         if self._local:
             got = _read_local(path, target, start)
         else:
-            piece = self._files.cat_file(path, start=start, end=end)
+            piece = patiently(lambda: self._files.cat_file(path, start=start, end=end))
             got = len(piece)
             if got == end - start:
                 target[:] = piece

@@ -17,6 +17,7 @@ from tests.fakes import answer
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 STUB = "tests.fakes:StubReplica"
+PATIENT_S = 3.0  # a process that is starved on a busy machine for less than that does not hang
 FAULTY = "tests.actors.faulty:FaultyReplica"
 
 
@@ -121,19 +122,19 @@ def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: st
 def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
     source = [batch(0, [0, 1]), batch(1, [2, 3])]
     progress = Progress(4)
-    with faulty({"row": 2, "how": "hang"}, step_timeout_s=1.0) as pool:
+    with faulty({"row": 2, "how": "hang"}, step_timeout_s=PATIENT_S) as pool:
         pool.wait_for_minimum()
         found = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress))
     by_row = {completion.ref.row: completion for completion in found}
     assert {row: completion.error_code for row, completion in by_row.items()} == {0: None, 1: None, 2: "engine_crash", 3: None}
     assert "hung: its engine has been at one step for" in str(by_row[2].error_message)
-    assert "--step-timeout-s is 1" in str(by_row[2].error_message)
+    assert f"--step-timeout-s is {PATIENT_S:g}" in str(by_row[2].error_message)
 
 
 @pytest.mark.parametrize("moment", ["idle", "running"])
 def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -> None:
     """SIGSTOP: the process lives and says nothing, as one that its machine swaps out or a debugger holds."""
-    with faulty({"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
+    with faulty({"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=PATIENT_S) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
         assert isinstance(ready, ReplicaReady)
@@ -179,7 +180,7 @@ def test_an_idle_replica_that_dies_is_noticed() -> None:
 
 def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     """As behind a network partition: ending it does not reach it."""
-    with faulty({"row": 1, "how": "slow", "slow_s": 3}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
+    with faulty({"row": 1, "how": "slow", "slow_s": 2.5}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
         assert isinstance(ready, ReplicaReady)
@@ -187,12 +188,12 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.
         monkeypatch.setattr(ray, "kill", partitioned.append)
         pool.submit(ready.replica, batch(1, [1]))
         assert isinstance(until(pool, ReplicaLost), ReplicaLost)
-        seen: list[Event] = []
-        ends = time.monotonic() + 5
-        while time.monotonic() < ends:
-            seen += pool.events(0.2)
-        assert not [event for event in seen if isinstance(event, BatchDone)]
         assert partitioned
+        seen: list[Event] = []
+        while ray.get(partitioned[0].pulse.remote()).doing != "idle":  # type: ignore[attr-defined]
+            seen += pool.events(0.2)
+        seen += [event for _ in range(5) for event in pool.events(0.1)]  # its answer has come
+        assert not [event for event in seen if isinstance(event, BatchDone)]
         monkeypatch.undo()
         for actor in partitioned:
             ray.kill(actor)
@@ -206,7 +207,7 @@ def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
         pool._spec = ray.put({"die_loading": True})
         pool._wanted = 2
         pool._fill()
-        ends = time.monotonic() + 30
+        ends = time.monotonic() + 90
         while len(said) < 3 and time.monotonic() < ends:
             pool.events(0.1)
         assert len(said) >= 3

@@ -1,7 +1,7 @@
 import pytest
 from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayTaskError
 
-from actors.remote import blame, sentence
+from actors.remote import blame, driver_is_dead, sentence
 
 PREAMBLE = "The actor died unexpectedly before finishing this task.\n\tclass_name: RemoteReplica\n\tactor_id: 51c5\n\tpid: 7\n"
 WORKER = (
@@ -27,7 +27,7 @@ def died(words: str, *, preempted: bool = False) -> ActorDiedError:
         (died(EXPECTED), "nobody"),
         (died(UNEXPECTED, preempted=True), "nobody"),
         (NodeDiedError("gone"), "node"),
-        (ActorUnavailableError("away", None), "replica"),
+        (ActorUnavailableError("away", None), "node"),
         (RuntimeError("out of memory"), "replica"),
         (RayTaskError("run", "traceback", RuntimeError("its node has died")), "replica"),
     ],
@@ -44,3 +44,11 @@ def test_a_reason_is_one_line_that_begins_with_the_cause() -> None:
     assert sentence(died(EXPECTED)).startswith("its node has died. Node Id: 4d10 the actor's node was terminated expectedly")
     assert sentence(RayTaskError("run", "traceback", ValueError("bad"))) == "ValueError: bad"
     assert sentence(OSError("disk")) == "OSError: disk"
+
+
+def test_an_owner_that_died_is_the_driver_itself() -> None:
+    owner = "The actor is dead because its owner has died. Owner Id: 01000000ffff Owner worker exit type: SYSTEM_ERROR"
+    assert driver_is_dead(died(owner))
+    assert not driver_is_dead(died(WORKER))
+    assert not driver_is_dead(died(UNEXPECTED))
+    assert not driver_is_dead(ActorUnavailableError("its owner has died", None))

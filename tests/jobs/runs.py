@@ -1,9 +1,14 @@
 """Runs of the main job as a user starts them, and their tables, for the tests of this folder."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -83,3 +88,76 @@ def report(output: Path) -> dict[str, Any]:
     """Returns report.json of a run folder on disk."""
     found: dict[str, Any] = json.loads((output / "report.json").read_text())
     return found
+
+
+@dataclass
+class Running:
+    """A job in a session of its own."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    log: Path
+
+    def wait_for_text(self, text: str) -> None:
+        self.wait_until(lambda: text in self.log.read_text(), text)
+
+    def wait_for_parts(self, count: int) -> None:
+        self.wait_until(lambda: len(self.parts()) >= count, f"{count} committed shards")
+
+    def parts(self) -> list[Path]:
+        return sorted((self.output / "data").glob("part-*"))
+
+    def replicas(self) -> list[int]:
+        """Process ids of its actors."""
+        return [pid for pid, name in descendants(self.process.pid) if "ray::" in name and "RemoteReplica" in name]
+
+    def kill_ray(self, name: str) -> None:
+        """kill -9 of a server of the job's own Ray: `gcs_server` or `raylet`."""
+        (pid,) = [pid for pid, line in descendants(self.process.pid) if line.split(" ")[0].endswith(f"/{name}")]
+        os.kill(pid, signal.SIGKILL)
+
+    def end(self, code: int) -> str:
+        """Waits for the end and returns what was said."""
+        found = self.process.wait(120)
+        said = self.log.read_text()
+        assert found == code, said
+        return said
+
+    def wait_until(self, reached: Callable[[], bool], what: str) -> None:
+        ends = time.monotonic() + 150
+        while not reached():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < ends, f"no {what}: {self.log.read_text()}"
+            time.sleep(0.02)
+
+
+def descendants(pid: int) -> Iterator[tuple[int, str]]:
+    """Yields (process id, command line) of all processes below `pid`."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            for child in map(int, (task / "children").read_text().split()):
+                yield child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield from descendants(child)
+
+
+@contextlib.contextmanager
+def running(flags: list[object], tmp_path: Path, *, program: list[str] | None = None, **more: str) -> Iterator[Running]:
+    """Starts the job, or another program, in the background; ends what is left of it."""
+    log = tmp_path / "log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            program or command(*flags),
+            cwd=ROOT,
+            env=environment(**more),
+            stdout=stream,
+            stderr=stream,
+            start_new_session=True,
+        )
+    try:
+        yield Running(process, tmp_path / "out", log)
+    finally:
+        below = [pid for pid, _ in descendants(process.pid)]
+        for pid in (process.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()

@@ -1,10 +1,6 @@
-"""The main job from Parquet to Parquet, in processes of its own, against independent numbers and under disturbance."""
+"""The main job from Parquet to Parquet, in processes of its own, against independent numbers."""
 
 import json
-import os
-import signal
-import subprocess
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -19,7 +15,7 @@ from actors.model.config import DEMO as DEMO_MODEL
 from actors.model.config import ModelConfig
 from pipeline.tokenizer import Tokenizer
 from tests import reference
-from tests.jobs.runs import CONFORMANCE, DEMO, ROOT, command, conformance_flags, environment, job, report, same_tables, table
+from tests.jobs.runs import CONFORMANCE, DEMO, ROOT, conformance_flags, job, report, same_tables, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 SHARED = ROOT.parent / "shared" / "data"
@@ -111,33 +107,6 @@ def test_two_replicas_of_eight_devices_give_the_table_of_one_device(tmp_path: Pa
     assert len(report(tmp_path / "many")["replicas"]) == 2
 
 
-def test_a_killed_driver_is_continued_to_the_same_table(tmp_path: Path) -> None:
-    prompts = random_prompts(tmp_path / "in.parquet", 60)
-    flags = ["-i", prompts, *conformance_flags(), "--max-tokens", 6, "--max-len", 64, "--shard-rows", 3]
-    undisturbed = job(*flags, "-o", tmp_path / "undisturbed")
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    out = tmp_path / "killed"
-    small = ["--batch-tokens", 64]  # the kill falls between commits
-    with (tmp_path / "log").open("w") as log:
-        driver = subprocess.Popen(
-            command(*flags, *small, "-o", out), cwd=ROOT, env=environment(), stdout=log, stderr=log, start_new_session=True
-        )
-        deadline = time.monotonic() + 200
-        while len(list((out / "data").glob("part-*"))) < 2 and driver.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.01)
-        os.killpg(driver.pid, signal.SIGKILL)
-        driver.wait()
-    committed = len(list((out / "data").glob("part-*")))
-    assert 2 <= committed < 20, (tmp_path / "log").read_text()
-    assert not (out / "_SUCCESS").exists()
-    kept = {part.name: part.stat().st_mtime_ns for part in (out / "data").glob("part-*")}
-    continued = job(*flags, "-o", out)
-    assert continued.returncode == 0, continued.stderr
-    assert f"{len(kept)} of 20 shards are committed already" in continued.stdout
-    assert all((out / "data" / name).stat().st_mtime_ns == at for name, at in kept.items()), "a committed shard was written again"
-    same_tables(table(tmp_path / "undisturbed"), table(out))
-
-
 def test_rows_that_cannot_run_are_error_rows_and_all_others_are_good(tmp_path: Path) -> None:
     good = [[5, 6, 7], [300, 4], [9] * 20]
     bad = [[], None, [7, 512], [8] * 100_000]
@@ -160,27 +129,6 @@ def test_rows_that_cannot_run_are_error_rows_and_all_others_are_good(tmp_path: P
 
 def mha() -> ModelConfig:
     return ModelConfig.from_json((CONFORMANCE / "mha" / "config.json").read_text())
-
-
-@pytest.mark.s3
-def test_from_an_s3_endpoint_to_an_s3_endpoint(tmp_path: Path, s3_url: str) -> None:
-    """Input, checkpoint and output on S3; the same table as on disk; a repetition finds everything done."""
-    prompts = random_prompts(tmp_path / "in.parquet", 12)
-    remote = fsspec.filesystem("s3")
-    remote.put(str(prompts), f"{s3_url}/in/prompts.parquet")
-    remote.put(str(CONFORMANCE / "mha" / "ckpt-0"), f"{s3_url}/ckpt-0", recursive=True)
-    flags = ["--max-tokens", 4, "--max-len", 64, "--shard-rows", 5]
-    local = job("-i", prompts, *conformance_flags(), *flags, "-o", tmp_path / "out")
-    assert local.returncode == 0, local.stderr
-    away = ["-i", f"{s3_url}/in", *conformance_flags(), "--checkpoint", f"{s3_url}/ckpt-0", *flags, "-o", f"{s3_url}/out"]
-    done = job(*away)
-    assert done.returncode == 0, done.stderr
-    remote.invalidate_cache()
-    remote.get(f"{s3_url}/out", str(tmp_path / "fetched"), recursive=True)
-    same_tables(table(tmp_path / "out"), table(tmp_path / "fetched"))
-    assert (tmp_path / "fetched" / "_SUCCESS").exists()
-    again = job(*away)
-    assert (again.returncode, "nothing to do" in again.stdout) == (0, True), again.stderr
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`ray job submit` against a real head started by `ray start --head`, with a second node and token authentication."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -15,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.runs import ROOT, environment, report, table
+from tests.jobs.runs import ROOT, descendants, environment, report, running, same_tables, table
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+ROWS = 200
 BIN = Path(sys.executable).parent
 
 
@@ -83,9 +85,19 @@ class Cluster:
             time.sleep(2)
         return done
 
+    def kill_node(self, node: int) -> None:
+        """All at once, as when a machine loses its power. First its replica stops, so that the run cannot end before."""
+        below = list(descendants(self.processes[node].pid))
+        (replica,) = [pid for pid, line in below if "RemoteReplica" in line]
+        os.kill(replica, signal.SIGSTOP)
+        (raylet,) = [pid for pid, line in below if line.split(" ")[0].endswith("/raylet")]
+        for pid in (raylet, replica):
+            os.kill(pid, signal.SIGKILL)
+
     def stop(self) -> None:
         for process in reversed(self.processes):
-            os.killpg(process.pid, signal.SIGKILL)  # asked politely, a node drains for half a minute
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # asked politely, a node drains for half a minute
         for process in self.processes:
             process.wait(60)
 
@@ -102,19 +114,34 @@ def cluster() -> Iterator[Cluster]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def test_a_submitted_job_runs_on_both_nodes_and_a_second_submission_finds_it_done(cluster: Cluster, tmp_path: Path) -> None:
-    """The code travels with the job; each node has one CPU, so that two replicas need both."""
+def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(cluster: Cluster, tmp_path: Path) -> None:
+    """The code travels with the job; each node has one CPU, so that two replicas need both. Then one raylet gets kill -9."""
     prompts = shutil.copy(ROOT / "jobs" / "demo" / "prompts.parquet", tmp_path)  # the uploaded copy is another file each time
-    flags = ["-i", prompts, "-o", tmp_path / "out", "--model", "demo", "--max-tokens", 4, "--max-len", 128]
-    job = ["python", "jobs/score_dataset.py", *flags, "--limit", 40, "--replicas", 2, "--shard-rows", 10]
+    flags: list[object] = ["-i", prompts, "-o", tmp_path / "out", "--model", "demo", "--dtype", "float32"]
+    flags += ["--max-tokens", 16, "--max-len", 128]
+    sizes = ["--limit", ROWS, "--replicas", 2, "--shard-rows", 10]
+    job = ["python", "jobs/score_dataset.py", *flags, *sizes]
     done = cluster.submit(*job)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "succeeded" in done.stdout
     assert "Ray cluster at" in done.stdout
     rows = table(tmp_path / "out").to_pylist()
-    assert [row["status"] for row in rows] == ["ok"] * 40
-    assert len(report(tmp_path / "out")["replicas"]) == 2
+    assert [row["status"] for row in rows] == ["ok"] * ROWS
+    came_up = [replica for replica in report(tmp_path / "out")["replicas"] if replica["info"]]
+    assert len(came_up) == 2
     assert json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint"]
     again = cluster.submit(*job)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "nothing to do" in again.stdout
+    # The same rows once more, in small batches, and a machine dies while its replica holds some.
+    disturbed = tmp_path / "disturbed"
+    flags[3] = disturbed / "out"
+    disturbed.mkdir()
+    reach = {name: value for name, value in cluster.env.items() if name.startswith("RAY_")}
+    with running([*flags, *sizes, "--batch-tokens", 64], disturbed, **reach, RAY_ADDRESS=cluster.gcs) as run:
+        run.wait_for_parts(1)
+        cluster.kill_node(1)
+        said = run.end(0)
+    lost = [replica["lost"] for replica in report(run.output)["replicas"] if replica["lost"] and replica["info"]]
+    assert len(lost) == 1, said
+    same_tables(table(tmp_path / "out"), table(run.output))

@@ -230,6 +230,26 @@ def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
     assert progress.report()["replicas"][0]["retired"] == "its node is drained"  # type: ignore[index]
 
 
+@pytest.mark.parametrize("gone", [ReplicaLeaving("old", "its node is drained"), ReplicaLost("old", "killed")])
+def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
+    """It had room when the events were asked for."""
+    drawn: list[int] = []
+
+    def source() -> Iterator[Batch]:
+        for batch in batches(1000, 1):
+            assert isinstance(batch, Batch)
+            drawn.append(batch.number)
+            assert len(drawn) < 10, "the whole input would be drawn into memory"
+            yield batch
+
+    interrupted = iter([False] * 5 + [True] * 100)
+    replicas = Scripted([(0, ReplicaReady("old")), (1, gone)])
+    run = run_batches(source(), replicas, DispatchConfig(4, poll_s=0.0, grace_s=0.0), Progress(4), lambda: next(interrupted))
+    with pytest.raises(InterruptedRunError):
+        list(run)
+    assert len(drawn) <= 2
+
+
 def test_replicas_without_work_are_let_go_once_the_input_is_exhausted() -> None:
     names = [f"r{index}" for index in range(40)]
     script: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]

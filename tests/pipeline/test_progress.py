@@ -126,3 +126,12 @@ def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -
     assert (first["id"], first["shard"], first["row"]) == ("id-0", 3, 0)
     assert len(first["message"]) == EXAMPLE_CHARS
     assert first["message"].startswith("cannot read s3://bucket/in?X-Amz-Signature=…&part=2, user@example xxx")
+
+
+def test_waiting_for_replicas_is_no_part_of_the_run() -> None:
+    clock = Clock()
+    progress = Progress(10, clock=clock)
+    clock.now += 100.0
+    progress.begin()
+    clock.now += 4.0
+    assert progress.snapshot().elapsed_s == 4.0

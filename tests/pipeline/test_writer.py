@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from actors.messages import Completion, RowRef, Score, logprobs, token_ids
 from pipeline import storage
-from pipeline.errors import CommitError, ConfigError, DatasetError
+from pipeline.errors import CommitError, ConfigError, DatasetError, InterruptedRunError
 from pipeline.output_columns import output_table
 from pipeline.reader import InputColumns, inspect_columns, read_rows
 from pipeline.records import OutputRow, Shard
@@ -367,10 +367,12 @@ def test_an_error_in_the_stream_keeps_what_is_complete(tmp_path: Path) -> None:
         writer.open(Shard(0, "f", 0, 1), ids(1))
         writer.open(Shard(1, "f", 1, 1), ids(1))
         yield row(RowRef(0, 0))
-        raise KeyboardInterrupt
+        raise InterruptedRunError("stop")
 
-    with pytest.raises(KeyboardInterrupt):
-        list(writer.write(stream()))
+    commits = writer.write(stream())
+    assert next(commits).shard == 0, "it is told, too"
+    with pytest.raises(InterruptedRunError):
+        next(commits)
     assert folder.committed() == {0}
 
 

@@ -1,0 +1,125 @@
+"""Evaluation: data sets → request rows → completions → metrics, compared with earlier runs.
+
+    python jobs/evaluate.py -C nightly.yaml [--flag value …]                               all three steps
+    python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
+    python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model]
+    python jobs/evaluate.py report --requests requests.parquet --outputs URL -o DIR [--history URL]
+
+Exit codes are those of jobs/score_dataset.py, and 5: a metric is significantly worse than in the last or the best run.
+
+Rows run through the main job, as two runs in two folders: scored ones and completed ones. The same command again continues.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from actors.errors import GrokBatchError
+from jobs import score_dataset
+from jobs.command_line import parse
+from jobs.evaluate_config import EvaluateConfig, Step
+from jobs.evaluate_report import make_report
+from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS
+from pipeline import storage
+from pipeline.credentials import without_credentials
+from pipeline.errors import ConfigError
+from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.history import History
+from pipeline.evals.requests import build_requests, parts, read_requests, to_parquet, to_table
+
+STEPS: tuple[Step, ...] = ("prompts", "run", "report")
+DESCRIPTION = (
+    "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: prompts (data sets to request "
+    "rows), run (request rows to output rows, as the main job does), report (output rows to metrics, history and report.html); "
+    "without a step all three. The 8 worked examples of gsm8k_cot are read from gsm8k/cot_shots.jsonl below --data; "
+    "jobs/evaluate_cot_shots.py writes that file. More in docs/evaluation.md."
+)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the steps of a command line and returns the exit code."""
+    step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
+    try:
+        flags = arguments if step == "all" else arguments[1:]
+        config = parse(EvaluateConfig, flags, program=f"evaluate.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        config.require(step)
+        return _run_step(step, config)
+    except GrokBatchError as error:
+        return _say(error, BAD_ARGUMENTS)
+
+
+def _run_step(step: Step, config: EvaluateConfig) -> int:
+    output = str(config.output)
+    if step == "prompts":
+        return write_prompts(config, output)
+    if step == "run":
+        return run_requests(config, str(config.requests), output)
+    if step == "report":
+        return make_report(config, str(config.requests), config.outputs, output)
+    return _all_steps(config, output)
+
+
+def _all_steps(config: EvaluateConfig, output: str) -> int:
+    History.load(config.history)  # what cannot be compared with is found out before hours of computing, not after
+    requests = storage.join(output, "requests.parquet")
+    write_prompts(config, requests)
+    code = run_requests(config, requests, output)
+    if code not in {OK, ROW_ERRORS}:
+        return code
+    try:
+        return make_report(config, requests, run_outputs(requests, output), output) or code
+    except GrokBatchError as error:
+        return _say(error, FAILED)
+
+
+def write_prompts(config: EvaluateConfig, url: str) -> int:
+    """Writes the request rows of the tasks to `url`, if they are not there already.
+
+    Raises:
+        ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
+    """
+    requests = build_requests(config.task_names(), DataFolder(str(config.data)), config.prompt_options())
+    _publish_once(url, to_parquet(to_table(requests, config.task_names())))
+    counts = {task: sum(request.task == task for request in requests) for task in dict.fromkeys(each.task for each in requests)}
+    few = ", ".join(f"{task} {count:,}" for task, count in counts.items()) if len(counts) < 8 else f"{len(counts)} tasks"
+    print(f"requests {without_credentials(url)}: {len(requests):,} rows ({few})", flush=True)
+    return OK
+
+
+def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
+    """Runs the request rows through the main job and returns its exit code: of both runs, the one that matters more."""
+    worst = OK
+    for kind, table in parts(to_table(read_requests(requests_url))).items():
+        part_url = storage.join(output, f"requests-{kind}.parquet")
+        _publish_once(part_url, to_parquet(table))
+        code = score_dataset.run_job(config.score_config(kind, part_url, storage.join(output, kind)))
+        if code not in {OK, ROW_ERRORS}:
+            return code
+        worst = max(worst, code)
+    return worst
+
+
+def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:
+    """Returns where a run over the requests leaves its output rows."""
+    return tuple(storage.join(output, kind, "data") for kind in parts(to_table(read_requests(requests_url))))
+
+
+def _publish_once(url: str, data: bytes) -> None:
+    """Creates an object, or finds it as it would be: its time stamp is part of what a run is recognised by when it goes on."""
+    if not storage.publish(url, data) and storage.read(url)[0] != data:
+        raise ConfigError(
+            f"{without_credentials(url)} is there and holds other requests (other tasks, data or options, or written by another "
+            "version); choose another --output or remove it"
+        )
+
+
+def _say(error: GrokBatchError, code: int) -> int:
+    print(f"error: {without_credentials(str(error))}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

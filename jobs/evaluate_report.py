@@ -1,0 +1,90 @@
+"""Output rows of any run over request rows → metrics.json, samples.parquet and report.html, a line in history, an exit code."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from jobs.evaluate_config import EvaluateConfig
+from pipeline import storage
+from pipeline.credentials import without_credentials
+from pipeline.evals import scoring
+from pipeline.evals.answers import list_outputs, read_answers
+from pipeline.evals.evaluation import Evaluation, RunInfo, evaluate
+from pipeline.evals.history import History, run_identity
+from pipeline.evals.requests import asked_names, read_requests, to_parquet
+from pipeline.evals.sandbox import Sandbox
+from pipeline.evals.suite import EvalRequest
+from pipeline.storage import StoredObject
+
+OK, ROW_ERRORS, REGRESSION = 0, 3, 5
+
+
+def make_report(config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str) -> int:
+    """Judges a run, writes what is found into `folder`, adds it to history and returns the exit code.
+
+    Raises:
+        DatasetError: requests, outputs or history cannot be read, or do not belong together.
+        ConfigError: programs are to be executed, and this machine cannot confine them.
+    """
+    requests, files = read_requests(requests_url), list_outputs(outputs)
+    answers = read_answers(requests, files)
+    if config.execute_programs:
+        answers = scoring.executed(requests, answers, Sandbox(config.program_timeout_s).run)
+    history = History.load(config.history)
+    info = _run_info(config, requests, files, history)
+    evaluation = evaluate(requests, asked_names(requests_url, requests), answers, info, history, config.rules())
+    _write(evaluation, config, {"Requests": requests_url, "Output": ", ".join(outputs)}, folder)
+    history.add(evaluation.entries, evaluation.samples)
+    _print(evaluation, folder)
+    if evaluation.regressions:
+        return REGRESSION
+    return ROW_ERRORS if evaluation.failed else OK
+
+
+def _run_info(
+    config: EvaluateConfig, requests: Sequence[EvalRequest], files: Sequence[StoredObject], history: History
+) -> RunInfo:
+    documents = scoring.common_digest(scoring.document_digests(requests).values())
+    run = run_identity(documents, files, config.name)
+    made = _run_json(files)
+    told = made.get("config", {})
+    at = history.began(run) or datetime.now(UTC)
+    return RunInfo(run, at, config.name, told.get("model"), told.get("checkpoint"), made.get("git_commit"))
+
+
+def _run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
+    """Returns the run.json beside the first file's folder `data`, where the output is a run folder of the main job."""
+    folder, _, inside = files[0].url.rpartition("/data/")
+    url = storage.join(folder, "run.json")
+    if not folder or "/" in inside or storage.stat(url) is None:
+        return {}
+    found: dict[str, Any] = json.loads(storage.read(url)[0])
+    return found
+
+
+def _write(evaluation: Evaluation, config: EvaluateConfig, where: dict[str, str], folder: str) -> None:
+    """Writes the numbers first: a picture that cannot be drawn must not cost them."""
+    metrics = json.dumps(evaluation.metrics(), indent=2, ensure_ascii=False) + "\n"
+    storage.overwrite(storage.join(folder, "metrics.json"), metrics.encode())
+    storage.overwrite(storage.join(folder, "samples.parquet"), to_parquet(scoring.to_table(evaluation.samples)))
+    from pipeline.evals.report import render  # only now: the plotting library takes a second to import
+
+    storage.overwrite(storage.join(folder, "report.html"), render(evaluation, config.rules(), where).encode())
+
+
+def _print(evaluation: Evaluation, folder: str) -> None:
+    for entry in evaluation.headlines:
+        error = "" if entry.stderr is None else f" ± {entry.stderr:.4f}"
+        print(f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{error}  ({entry.count:,} documents)")
+    for each in evaluation.comparisons:
+        found = each.difference
+        verdict = "REGRESSION" if found.regression else "ok"
+        print(
+            f"{each.now.task:<12} {each.now.metric:<28} {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against the "
+            f"{each.against} run {each.before.name or each.before.run}: {verdict}"
+        )
+    if evaluation.failed:
+        print(f"{evaluation.failed:,} rows failed; their documents count as wrong")
+    print(f"metrics  {without_credentials(storage.join(folder, 'metrics.json'))}")
+    print(f"report   {without_credentials(storage.join(folder, 'report.html'))}")

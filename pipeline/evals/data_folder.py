@@ -1,0 +1,93 @@
+"""A folder or URL with data sets in the layout of the Hugging Face hub → their rows. Knows no tasks.
+
+<folder>/<data set>/<configuration>/<split>-00000-of-00001.parquet      one file or several per split
+
+Splits are kept once read: a suite asks for the same rows task by task.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from pipeline import formats, storage
+from pipeline.credentials import without_credentials
+from pipeline.errors import DatasetError
+
+
+class DataFolder:
+    """Data sets below one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._rows: dict[tuple[str, str, tuple[str, ...]], list[dict[str, Any]]] = {}
+
+    @cached_property
+    def _listing(self) -> tuple[str, ...]:
+        return tuple(stored.url for stored in storage.list_objects(self.url))
+
+    def rows(self, folder: str, split: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        """Returns the rows of a split, its files in order of their names.
+
+        Args:
+            folder: data set and configuration, such as `gsm8k/main`.
+            split: such as `test`.
+            columns: names that are needed; others are not read.
+
+        Raises:
+            DatasetError: no such files, a column is missing, or a value is null.
+        """
+        key = (folder, split, tuple(columns))
+        if key not in self._rows:
+            files = self._files(folder, split)
+            self._rows[key] = [row for url in files for row in self._read(url, columns)]
+        return self._rows[key]
+
+    def json_lines(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
+        """Returns the objects of a JSON-lines file below the folder, each with text under all of `columns`.
+
+        Raises:
+            DatasetError: no such file, or a line is no such object.
+        """
+        url = storage.join(self.url, path)
+        rows = []
+        for number, line in enumerate(storage.read(url)[0].splitlines(), start=1):
+            try:
+                row = json.loads(line)
+                rows.append({name: _text(row[name]) for name in columns})
+            except (ValueError, KeyError, TypeError) as error:
+                raise DatasetError(
+                    f"line {number} of {without_credentials(url)}: expected a JSON object with texts {list(columns)} ({error!r})"
+                ) from error
+        return rows
+
+    def _files(self, folder: str, split: str) -> list[str]:
+        start = f"{storage.canonical(self.url)}/{folder}/{split}-"
+        found = [url for url in self._listing if url.startswith(start) and url.endswith(".parquet")]
+        if not found:
+            raise DatasetError(
+                f"no {self._shown(folder)}/{split}-*.parquet; --data must hold the data sets in the layout of the Hugging Face "
+                "hub: see docs/evaluation.md"
+            )
+        return sorted(found)
+
+    def _read(self, url: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+        with formats.open_parquet(url) as parquet:
+            missing = [name for name in columns if name not in parquet.schema_arrow.names]
+            if missing:
+                raise DatasetError(f"{without_credentials(url)}: no column {missing}, found {parquet.schema_arrow.names}")
+            table = parquet.read(list(columns))
+        for name in columns:
+            if table[name].null_count:
+                raise DatasetError(f"{without_credentials(url)}: column '{name}' has {table[name].null_count} null values")
+        rows: list[dict[str, Any]] = table.to_pylist()
+        return rows
+
+    def _shown(self, folder: str) -> str:
+        return f"{without_credentials(self.url).rstrip('/')}/{folder}"
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value

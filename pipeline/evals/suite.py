@@ -1,0 +1,93 @@
+"""What a task is: data and two small functions. One file of tasks/ per suite; knows no files, outputs or reports.
+
+    prompts: documents of a data set → EvalRequest, one per document
+    score:   a request and the answers to it → Verdict, its value for each metric
+
+A suite holds the tasks that share these functions (MMLU's 57 subjects). Names of tasks, groups and metrics are those of
+lm-evaluation-harness; a metric's name is `<metric>,<filter>`, as in its results.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from pipeline.evals.data_folder import DataFolder
+
+
+@dataclass(frozen=True, slots=True)
+class EvalRequest:
+    """One document of a task as a row to run: with `choices` it is scored, without it is completed."""
+
+    id: str  # <task>/<doc_id>
+    task: str
+    doc_id: int  # position among the task's test rows
+    prompt: str
+    target: str  # what is right: one of `choices`, or what the metric compares a completion with
+    choices: tuple[str, ...] | None = None  # continuations of the prompt
+    stop: tuple[str, ...] | None = None
+    max_tokens: int | None = None
+    temperature: float | None = None
+    n: int | None = None  # samples
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One output row: what the model made of a request. A row that failed has an `error` and nothing else."""
+
+    text: str = ""  # up to the first stop string
+    loglikelihoods: tuple[float, ...] = ()  # one per choice, natural log
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    finish_reason: str | None = None
+    error: str | None = None
+    passed: bool | None = None  # whether its program ran well; None: not executed
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A document's values, by metric (a metric that was not computed is absent), and what was taken as the answer."""
+
+    values: Mapping[str, float]
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Tasks that are summed up, each weighted by its number of documents."""
+
+    name: str
+    alias: str
+    tasks: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
+class PromptOptions:
+    """What a user may choose about prompts."""
+
+    limit: int | None = None  # only the first documents of each task
+    samples: int = 1  # of each document of suites whose metric uses several
+    sample_temperature: float = 0.0  # of these
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """Tasks that share their prompts and their metric."""
+
+    name: str
+    tasks: Mapping[str, str]  # name of each task → its alias
+    prompts: Callable[[DataFolder, str, PromptOptions], Iterator[EvalRequest]]  # of one task, in the order of its documents
+    score: Callable[[EvalRequest, Sequence[Answer]], Verdict]
+    has_task: Callable[[DataFolder, str], bool] = lambda _data, _task: True  # whether the data set holds the task
+    groups: tuple[Group, ...] = ()  # the widest last
+    program: Callable[[EvalRequest, str], str] | None = None  # completion → Python program whose success is the metric
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All that --tasks may ask for."""
+        return (*self.tasks, *(group.name for group in self.groups))
+
+    def members(self, name: str) -> tuple[str, ...]:
+        """Returns the tasks that the name of a task or group stands for, in the suite's order."""
+        if name in self.tasks:
+            return (name,)
+        inside = next(group.tasks for group in self.groups if group.name == name)
+        return tuple(task for task in self.tasks if task in inside)

@@ -1,0 +1,61 @@
+"""HumanEval: functions completed from their signature and docstring, 0-shot (lm-evaluation-harness: humaneval 1.0).
+
+The metric is whether the completed program passes its tests: it needs `Answer.passed`, that is, somebody who executes it.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.suite import Answer, EvalRequest, PromptOptions, Suite, Verdict
+
+FOLDER = "humaneval/openai_humaneval"
+COLUMNS = ("prompt", "test", "entry_point")
+STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
+MAX_TOKENS = 1024
+REPORTED_K = (1, 10, 100)
+
+
+def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[EvalRequest]:
+    """Yields the requests; a request's target is the code that tests its function.
+
+    Raises:
+        DatasetError: the data set is missing.
+    """
+    for doc_id, row in enumerate(data.rows(FOLDER, "test", COLUMNS)[: options.limit]):
+        yield EvalRequest(
+            f"{task}/{doc_id}",
+            task,
+            doc_id,
+            row["prompt"],
+            f"{row['test']}\ncheck({row['entry_point']})",
+            stop=STOP,
+            max_tokens=MAX_TOKENS,
+            temperature=options.sample_temperature,
+            n=options.samples,
+        )
+
+
+def program(request: EvalRequest, completion: str) -> str:
+    """Returns the program whose success is the metric: the completed function and its tests."""
+    return f"{request.prompt}{completion}\n{request.target}"
+
+
+def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
+    """Returns pass@k for each k of `REPORTED_K` that there are samples for; nothing while programs were not executed."""
+    n = request.n or len(answers)  # a row that failed as a whole has one answer, and none of its samples passed
+    if any(answer.passed is None and answer.error is None for answer in answers):
+        return Verdict({}, "not executed")
+    passed = sum(bool(answer.passed) for answer in answers)
+    values = {f"pass@{k},create_test": pass_at_k(n, passed, k) for k in REPORTED_K if k <= n}
+    return Verdict(values, f"{passed} of {n} passed" if n > 1 else "passed" if passed else "failed")
+
+
+def pass_at_k(n: int, passed: int, k: int) -> float:
+    """Returns the probability that one of k samples, drawn from n of which `passed` passed, passes (Chen et al. 2021, §2.1)."""
+    if n - passed < k:
+        return 1.0
+    return 1.0 - math.prod(1.0 - k / each for each in range(n - passed + 1, n + 1))
+
+
+SUITES = (Suite("humaneval", {"humaneval": "humaneval"}, prompts, score, program=program),)

@@ -1,0 +1,38 @@
+"""jobs/evaluate_cot_shots.py: the worked examples out of a task file of the harness, here one of our own texts."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.evaluate_cot_shots import main
+from pipeline.evals.data_folder import DataFolder
+
+TASK = """
+task: gsm8k_cot
+process_docs: !function utils.boom
+fewshot_config:
+  samples:
+  - question: How many are 2 and
+      3?
+    target: They are 5. The answer is 5.
+  - {question: "Ein Stück?", target: "The answer is 1."}
+"""
+
+
+def test_it_writes_what_evaluations_read(tmp_path: Path) -> None:
+    file = tmp_path / "lm_eval" / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(TASK)
+    assert main(["-o", str(tmp_path / "gsm8k" / "cot_shots.jsonl"), "--harness", str(tmp_path / "lm_eval")]) == 0
+    assert DataFolder(str(tmp_path)).json_lines("gsm8k/cot_shots.jsonl", ("question", "answer")) == [
+        {"question": "How many are 2 and 3?", "answer": "They are 5. The answer is 5."},
+        {"question": "Ein Stück?", "answer": "The answer is 1."},
+    ]
+
+
+def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--harness", str(tmp_path)]) == 2
+    assert main(["-o", str(tmp_path / "x"), "--harness", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "--output is missing" in said
+    assert "gsm8k-cot.yaml holds no worked examples" in said
