@@ -22,10 +22,10 @@ AOT := .venv-aot
 demo: setup
 	$(BIN)/python jobs/demo/run.py
 
-# The wheels of aot are large (600 MB installed) and two tests need them: where they cannot be had, all others run all the same.
+# The wheels of aot are large (600 MB installed) and some tests need them: where they cannot be had, all others run all the same.
 test: check
 	@$(MAKE) --no-print-directory aot || echo 'make aot failed: the plan at full size is not compiled for GPUs'
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)

@@ -2,6 +2,7 @@
 
     python jobs/benchmark.py --model small                       # on CPU; virtual devices with --mesh
     python jobs/benchmark.py --model small --json result.json
+    python jobs/benchmark.py --model grok-1-shard --slots 64,128 --prefill-length 1024    # on one GPU of 80 GB or more
 
 Measures, in one run: the machine's own rate in a large matrix product and in reading memory; prefill; decode at several numbers
 of slots. Prints a table and writes JSON. MFU: useful operations of the chosen experts only. MBU: bytes of weights and cache
@@ -30,7 +31,8 @@ from actors.engine.config import EngineConfig
 from actors.errors import GrokBatchError
 from actors.messages import ReplicaStats, Request, RowRef, Sampling, token_ids
 from actors.model import arithmetic
-from actors.model.config import PRESETS, ModelConfig
+from actors.model.config import ModelConfig
+from jobs.benchmark_model import MODELS, is_dense, random_params
 from jobs.command_line import flag, parse
 
 REPEATS = 3  # of each measurement; the median counts
@@ -40,7 +42,11 @@ REPEATS = 3  # of each measurement; the median counts
 class BenchmarkConfig:
     """One run of jobs/benchmark.py."""
 
-    model: Literal["small", "demo"] = flag("small", "preset; weights are random")
+    model: Literal["small", "demo", "grok-1-shard"] = flag(
+        "small",
+        "weights are random. grok-1-shard: what one of eight devices holds of Grok-1, 39 GB as int8, on one device: "
+        "all-reduces between devices are not measured",
+    )
     mesh: str = flag("1x1", "DATAxMODEL; virtual devices on a machine without GPUs")
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     weights: Literal["auto", "int8", "dense"] = flag("auto", "auto: int8 on accelerators, dense on CPU")
@@ -74,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(config: BenchmarkConfig, mesh: tuple[int, int]) -> dict[str, Any]:
     """Returns all figures of one run, machine and configuration included."""
-    model = PRESETS[config.model]
+    model = MODELS[config.model]
     machine = machine_rates(config.dtype)
     make = _engine_maker(config, model, mesh)
     prefill = _prefill(config, model, make, machine)
@@ -85,8 +91,17 @@ def measure(config: BenchmarkConfig, mesh: tuple[int, int]) -> dict[str, Any]:
         "machine": machine,
         "prefill": prefill,
         "decode": decode,
+        "device_peak_bytes": _device_peak_bytes(),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
+
+
+def _device_peak_bytes() -> int | None:
+    """Returns the most memory that was in use on the first device; None where JAX does not count it, as on CPUs."""
+    import jax
+
+    stats = jax.devices()[0].memory_stats()
+    return stats["peak_bytes_in_use"] if stats else None
 
 
 def machine_rates(dtype: str) -> dict[str, Any]:
@@ -94,14 +109,15 @@ def machine_rates(dtype: str) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    n, words = 4096 if jax.devices()[0].platform != "cpu" else 2048, 1 << 28
-    x = jnp.ones((n, n), dtype)
+    n, words = (2048, 1 << 28) if jax.devices()[0].platform == "cpu" else (8192, 1 << 31)  # far more than any cache holds
+    x = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
     data = jnp.ones((words,), jnp.uint8).view(jnp.float32)
     read = jax.jit(jnp.sum)
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
+        "platform": jax.devices()[0].platform,
         "device": jax.devices()[0].device_kind,
         "product_flops_per_s": 2 * n**3 / _best(lambda: product(x, x).block_until_ready()),
         "read_bytes_per_s": words / _best(lambda: read(data).block_until_ready()),
@@ -120,18 +136,16 @@ def _timed(run: Callable[[], object]) -> float:
 
 
 def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]) -> Callable[[int, int], Any]:
-    """Loads the weights once; returns a function that makes an engine of so many slots and so long sequences over them."""
+    """Makes the weights once; returns a function that makes an engine of so many slots and so long sequences over them."""
     import jax
     import jax.numpy as jnp
 
     from actors.engine.engine import Engine
     from actors.engine.steps import Setting
-    from actors.model import quantized, sharding
+    from actors.model import sharding
 
     mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
-    params = _random_params(model, mesh)
-    dense = config.weights == "dense" or (config.weights == "auto" and jax.devices()[0].platform == "cpu")
-    params = quantized.densify(params, dtype) if dense else params
+    params = random_params(model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform))
 
     def make(slots: int, max_len: int) -> Any:
         sizes = EngineConfig(
@@ -146,34 +160,6 @@ def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple
         return Engine(Setting(model, sizes, dtype, mesh), params)
 
     return make
-
-
-def _random_params(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:
-    """Makes random parameters on the devices, each its own part: magnitudes such that activations neither vanish nor grow."""
-    import jax
-    import jax.numpy as jnp
-    from jax.sharding import NamedSharding
-
-    from actors.model.config import parameter_shapes
-    from actors.model.quantized import QuantizedWeight
-    from actors.model.sharding import parameter_specs
-
-    specs = parameter_specs(model)
-    params: dict[str, dict[str, Any]] = {}
-    for number, tensor in enumerate(parameter_shapes(model)):
-        key, rows = jax.random.key(number), tensor.shape[-2] if len(tensor.shape) > 1 else 1
-
-        def plain(key: Any, shape: tuple[int, ...] = tensor.shape, rows: int = rows) -> Any:
-            return jax.random.normal(key, shape, jnp.float32) / rows**0.5 if len(shape) > 1 else jnp.ones(shape, jnp.float32)
-
-        def stored(key: Any, tensor: Any = tensor, rows: int = rows) -> Any:
-            weight = jax.lax.bitcast_convert_type(jax.random.bits(key, tensor.shape, jnp.uint8), jnp.int8)
-            return QuantizedWeight(weight, jnp.full(tensor.scales_shape, 1 / (74 * rows**0.5), jnp.bfloat16))
-
-        where = jax.tree.map(lambda spec: NamedSharding(mesh, spec), specs[tensor.module][tensor.name])
-        make = plain if tensor.scale_groups is None else stored
-        params.setdefault(tensor.module, {})[tensor.name] = jax.jit(make, out_shardings=where)(key)
-    return params
 
 
 def _run(engine: Any, requests: Sequence[Request]) -> ReplicaStats:
@@ -229,9 +215,14 @@ def _decode(
     cold = _run(engine, requests)
     seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "decode_s")
     itemsize = 2 if config.dtype == "bfloat16" else 4
-    dense = config.weights == "dense" or (config.weights == "auto" and machine["device"] == "cpu")
+    dense = is_dense(config.weights, machine["platform"])
     length = config.context + config.new_tokens / 2
-    weights = arithmetic.step_weight_bytes(model, slots, dense_itemsize=itemsize if dense else None)
+    weights = arithmetic.step_weight_bytes(
+        model,
+        slots,
+        dense_itemsize=itemsize if dense else None,
+        table_itemsize=itemsize if dense or machine["platform"] != "cpu" else 4,
+    )
     step_bytes = weights + slots * length * arithmetic.cache_bytes(model, itemsize)
     step_flops = slots * (arithmetic.token_flops(model, length) + arithmetic.projection_flops(model))
     step_s = seconds / config.new_tokens
@@ -270,6 +261,8 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row(f"decode, {row['slots']} slots", f"{row['tokens_per_s']:,.0f}", *shares, "", str(row["programs"]), "")
     Console().print(table)
     print(f"peak memory of the process {figures['peak_memory_bytes'] / 1e9:.2f} GB")
+    if figures["device_peak_bytes"] is not None:
+        print(f"peak memory of the device {figures['device_peak_bytes'] / 1e9:.2f} GB")
 
 
 if __name__ == "__main__":

@@ -158,6 +158,7 @@ def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, l
         yield f"  {label}", [_gb(each[key]) for each in programs]
     for kind in sorted({kind for each in programs for kind in each["collectives"]}):
         yield f"  {kind}", [f"{each['collectives'].get(kind, 0)}" for each in programs]
+    yield "  int8 weights copied or widened", [f"{len(each['weight_copies'])}" for each in programs]
     yield "  compile seconds", [f"{each['compile_s']:.1f}" for each in programs]
 
 

@@ -16,7 +16,7 @@ from actors.engine.sampling import Draw
 from actors.engine.steps import ROWS, DecodeInput, Setting
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
-from actors.model.quantized import QuantizedWeight
+from actors.model.quantized import QuantizedWeight, TransposedExperts, transposed_spec
 from actors.model.sharding import parameter_specs, sharded_groups
 
 
@@ -39,11 +39,27 @@ def _weight(tensor: TensorSpec, mesh: Mesh, spec: Any) -> Any:
     return QuantizedWeight(_array(mesh, spec.weight, tensor.shape, jnp.int8), scales)
 
 
+def gpu_parameters(setting: Setting) -> dict[str, dict[str, Any]]:
+    """Returns the parameters as an engine on GPUs gets them: what `quantized.arrange` makes of int8 ones."""
+    params = abstract_parameters(setting.model, setting.mesh)
+
+    def one(name: str, value: Any) -> Any:
+        if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
+            experts, rows, columns = value.weight.shape
+            spec: Any = value.weight.sharding
+            return TransposedExperts(
+                _array(setting.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8), value.scales
+            )
+        return _array(setting.mesh, value.sharding.spec, value.shape, setting.dtype) if name == "embeddings" else value
+
+    return {module: {name: one(name, value) for name, value in entries.items()} for module, entries in params.items()}
+
+
 def abstract_cache(setting: Setting, pages_per_lane: int) -> Cache:
     """Returns the cache of all lanes, `pages_per_lane` pages each."""
     pages = pages_per_lane * setting.lanes
     size = setting.engine.page_size
-    make = partial(init_cache, setting.model, pages=pages, page_size=size, dtype=setting.dtype, model_shards=1)
+    make = partial(init_cache, setting.model, pages=pages, page_size=size, dtype=setting.cache_dtype, model_shards=1)
     return jax.tree.map(
         lambda a, spec: _array(setting.mesh, spec, a.shape, a.dtype), jax.eval_shape(make), cache_specs(setting.model)
     )

@@ -57,7 +57,7 @@ class Engine:
         self.cache_tokens = affordable_cache_tokens(setting)
         pages = self.cache_tokens // config.page_size + (self.cache_tokens % config.page_size > 0)
         self.programs = Programs(setting, params, pages)
-        self.scheduler = Scheduler(config, setting.lanes, pages)
+        self.scheduler = Scheduler(config, setting.lanes, pages, one_width=not setting.kernels.reads_whole_table)
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}
         self._stats = ReplicaStats()

@@ -9,10 +9,8 @@ and says so: arguments and collectives are those of a GPU then, temporaries are 
 
 import argparse
 import json
-import re
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,23 +24,22 @@ from actors.engine.abstract import (
     abstract_cache,
     bytes_per_device,
     decode_input,
-    engine_parameters,
     extend_input,
+    gpu_parameters,
     score_input,
 )
 from actors.engine.compile_only import TARGETS, make_mesh, missing
 from actors.engine.config import EngineConfig
 from actors.engine.engine import SCORE_ROWS
+from actors.engine.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
 from actors.engine.scheduler import row_rungs, width_rungs
 from actors.engine.steps import Setting, step_functions
 from actors.errors import ModelError
 from actors.model import sharding
 from actors.model.config import ModelConfig, parameter_shapes
+from actors.model.kernels.choice import GPU
 from actors.model.quantized import QuantizedWeight, TransposedExperts
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_CALL = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +53,7 @@ class ProgramPlan:
     temporary_bytes: int
     output_bytes: int  # beside the cache, which is given back in place
     collectives: Mapping[str, int]  # of one call; of decode: of one token of every slot
+    weight_copies: list[str]  # instructions that copy, slice or widen an int8 weight ahead of its product
     compile_s: float  # tracing included
 
     @property
@@ -80,9 +78,9 @@ class TargetPlan:
     sequences_fit: int  # of max_len tokens each
 
 
-def engine_ladder(engine: EngineConfig, lanes: int) -> dict[str, tuple[tuple[int, int], ...]]:
+def engine_ladder(engine: EngineConfig, lanes: int, *, one_width: bool) -> dict[str, tuple[tuple[int, int], ...]]:
     """Returns every (rows, width) of a lane that the scheduler can ask of each step function, the largest last."""
-    widths = width_rungs(engine)
+    widths = width_rungs(engine, one_width=one_width)
     extend_rows = row_rungs(max(1, engine.batch_tokens // (engine.block * lanes)))
     decode_rows = row_rungs(max(1, engine.slots // lanes))
     return {
@@ -116,7 +114,7 @@ def plan_target(setting: Setting, title: str, capacity_bytes: int) -> TargetPlan
         ModelError: the mesh does not divide the model.
     """
     sharding.check_divisible(setting.model, setting.shards)
-    weights = weights_by_kind(engine_parameters(setting))
+    weights = weights_by_kind(gpu_parameters(setting))
     tokens = _cache_tokens(setting, capacity_bytes - sum(weights.values()))
     pages = -(-tokens // setting.engine.page_size)
     programs = compile_programs(setting, pages)
@@ -154,9 +152,9 @@ def _cache_tokens(setting: Setting, free_bytes: int) -> int:
 @lru_cache  # without the wheels all targets are the same virtual devices
 def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, ProgramPlan]:
     """Compiles each step function at the largest shape of its ladder, two at a time."""
-    params, cache = engine_parameters(setting), abstract_cache(setting, pages_per_lane)
+    params, cache = gpu_parameters(setting), abstract_cache(setting, pages_per_lane)
     functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
-    largest = {name: shapes[-1] for name, shapes in engine_ladder(setting.engine, setting.lanes).items()}
+    largest = {name: shapes[-1] for name, shapes in engine_ladder(setting.engine, setting.lanes, one_width=True).items()}
     calls = {
         "extend": (cache, extend_input(setting, *largest["extend"])),
         "decode": (cache, decode_input(setting, *largest["decode"])),
@@ -175,7 +173,7 @@ def _compile(function: Any, arguments: tuple[Any, ...], input_bytes: int, shape:
     began = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - began
-    memory = compiled.memory_analysis()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
     return ProgramPlan(
         rows=shape[0],
         width=shape[1],
@@ -183,14 +181,10 @@ def _compile(function: Any, arguments: tuple[Any, ...], input_bytes: int, shape:
         input_bytes=input_bytes,
         temporary_bytes=memory.temp_size_in_bytes,
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
-        collectives=count_collectives(compiled.as_text()),
+        collectives=count_collectives(text),
+        weight_copies=weight_copies(text),
         compile_s=seconds,
     )
-
-
-def count_collectives(program: str) -> dict[str, int]:
-    """Returns how many collectives of each kind stand in a compiled program's text; none of ours stands in a loop over layers."""
-    return dict(Counter(found[1] for found in _CALL.finditer(program)))
 
 
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -214,7 +208,7 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "parameters": shapes.parameters,
         "tensors": len(shapes),
-        "ladder": {name: len(calls) for name, calls in engine_ladder(engine, data).items()},
+        "ladder": {name: len(calls) for name, calls in engine_ladder(engine, data, one_width=not GPU.reads_whole_table).items()},
         "fallback": reason,  # why nothing was compiled for GPUs; null when it was
         "targets": targets,
         "seconds": time.perf_counter() - began,

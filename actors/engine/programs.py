@@ -77,7 +77,7 @@ def _empty_cache(setting: Setting, pages_per_lane: int) -> Cache:
         setting.model,
         pages=pages_per_lane,
         page_size=setting.engine.page_size,
-        dtype=setting.dtype,
+        dtype=setting.cache_dtype,
         model_shards=setting.shards,
     )
     sharded = jax.shard_map(make, mesh=setting.mesh, in_specs=(), out_specs=cache_specs(setting.model), check_vma=False)

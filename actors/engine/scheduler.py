@@ -24,7 +24,7 @@ FEWEST_ROWS = 8  # of a call: fewer rows take as long, the weights are read all 
 ROWS_APART = 2  # neighbouring rungs of rows differ by this factor
 MOST_EMPTY = 8  # a call with more than 1 / 8 of its rows empty is cut in two
 NARROWEST = 64  # tokens that the narrowest page table reaches
-WIDTHS_APART = 4  # neighbouring rungs of widths: unused pages are cheap, programs are not
+WIDTHS_APART = 4  # neighbouring rungs of widths differ by this factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,10 @@ def row_rungs(highest: int) -> list[int]:
     return rungs(FEWEST_ROWS, highest, ROWS_APART)
 
 
-def width_rungs(config: EngineConfig) -> list[int]:
-    """Returns the widths of page tables that calls are compiled for, in pages."""
-    return rungs(max(1, NARROWEST // config.page_size), -(-config.max_len // config.page_size), WIDTHS_APART)
+def width_rungs(config: EngineConfig, *, one_width: bool) -> list[int]:
+    """Returns the widths of page tables that calls are compiled for, in pages; one is enough where width costs nothing."""
+    widest = -(-config.max_len // config.page_size)
+    return rungs(widest if one_width else max(1, NARROWEST // config.page_size), widest, WIDTHS_APART)
 
 
 def rung(value: int, ladder: list[int]) -> int:
@@ -88,13 +89,13 @@ def call_rows(wanted: int, ladder: list[int]) -> int:
 class Scheduler:
     """Admission, chunking and batching of sequences over the lanes of one engine."""
 
-    def __init__(self, config: EngineConfig, lanes: int, pages_per_lane: int) -> None:
+    def __init__(self, config: EngineConfig, lanes: int, pages_per_lane: int, *, one_width: bool = False) -> None:
         self.config = config
         self.pools = [PagePool(pages_per_lane) for _ in range(lanes)]
         self.extend_rows = max(1, config.batch_tokens // (config.block * lanes))
         self.decode_rows = max(1, config.slots // lanes)
         self._extend_ladder, self._decode_ladder = row_rungs(self.extend_rows), row_rungs(self.decode_rows)
-        self._widths = width_rungs(config)
+        self._widths = width_rungs(config, one_width=one_width)
         self._waiting: deque[Sequence] = deque()
         self._extending: list[list[Sequence]] = [[] for _ in range(lanes)]
         self._decoding: list[list[Sequence]] = [[] for _ in range(lanes)]

@@ -19,6 +19,8 @@ from actors.engine.config import EngineConfig
 from actors.engine.sampling import Draw, draw_tokens, mask_eos
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
 from actors.model.config import ModelConfig
+from actors.model.kernels.choice import for_platform
+from actors.model.kernels.interface import Kernels
 from actors.model.language_model import Cache, Step, cache_specs, check_activation_split, forward, project
 
 ROWS = PartitionSpec("data")
@@ -73,6 +75,16 @@ class Setting:
         """Positions along the model axis."""
         return int(self.mesh.shape["model"])
 
+    @property
+    def cache_dtype(self) -> Any:
+        """The type in which pages are stored."""
+        return self.kernels.cache_dtype(self.dtype)
+
+    @property
+    def kernels(self) -> Kernels:
+        """What the layers run on the mesh's devices."""
+        return for_platform(self.mesh.devices.flat[0].platform)
+
 
 def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Float[Array, "B T W"], Cache]:
     return forward(
@@ -82,6 +94,7 @@ def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Fl
         config=setting.model,
         dtype=setting.dtype,
         model_shards=setting.shards,
+        kernels=setting.kernels,
         shard_activations=setting.engine.shard_activations,
     )
 

@@ -36,9 +36,10 @@ def log_normaliser(logits_NU: Float[Array, "N U"]) -> Float[Array, " N"]:
 def most_likely(logits_NU: Float[Array, "N U"]) -> Int[Array, " N"]:
     """Returns the id of the largest logit of the whole vocabulary, the lowest id of equals."""
     best_N = jax.lax.pmax(jnp.max(logits_NU, axis=-1), "model")
-    mine_N = jnp.argmax(logits_NU, axis=-1).astype(jnp.int32) + first_id(logits_NU)
-    candidate_N = jnp.where(jnp.max(logits_NU, axis=-1) == best_N, mine_N, INT32_MAX)
-    return jax.lax.pmin(candidate_N, "model")
+    id_U = jnp.arange(logits_NU.shape[-1], dtype=jnp.int32) + first_id(logits_NU)
+    # two plain reductions: an argmax, which carries value and index through one, takes several times as long on CPUs
+    lowest_N = jnp.min(jnp.where(logits_NU == best_N[:, None], id_U[None, :], INT32_MAX), axis=-1)
+    return jax.lax.pmin(lowest_N, "model")
 
 
 def _target_logit(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"]) -> Float[Array, " N"]:

@@ -31,18 +31,21 @@ def experts_touched(config: ModelConfig, tokens: int) -> float:
     return config.num_experts * (1 - (1 - config.num_selected_experts / config.num_experts) ** tokens)
 
 
-def step_weight_bytes(config: ModelConfig, tokens: int, *, dense_itemsize: int | None = None) -> float:
+def step_weight_bytes(config: ModelConfig, tokens: int, *, dense_itemsize: int | None = None, table_itemsize: int = 4) -> float:
     """Returns the bytes of weights that a step of `tokens` tokens reads once, vocabulary included.
 
     Args:
         config: the model.
         tokens: tokens of the step; few of them choose few experts.
         dense_itemsize: bytes per number of weights that were dequantised once; None: int8 with scales, as stored.
+        table_itemsize: bytes per number of the embedding table.
     """
     share = experts_touched(config, tokens) / config.num_experts
 
-    def stored(tensor: TensorSpec) -> float:
-        if dense_itemsize is not None and (tensor.scale_groups is not None or "vocab" in tensor.axes):
+    def stored(tensor: TensorSpec) -> int:
+        if "vocab" in tensor.axes:
+            return math.prod(tensor.shape) * table_itemsize
+        if dense_itemsize is not None and tensor.scale_groups is not None:
             return math.prod(tensor.shape) * dense_itemsize
         return tensor.stored_bytes
 

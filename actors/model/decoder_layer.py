@@ -11,8 +11,9 @@ The stream is whole on every device of the axis "model" (`split` = 1), or split 
 import haiku as hk
 from jaxtyping import Array, Bool, Float
 
-from actors.model.attention import MultiHeadAttention, Placement
+from actors.model.attention import MultiHeadAttention
 from actors.model.config import ModelConfig
+from actors.model.kernels.interface import Kernels, Pages, Placement
 from actors.model.layers import RMSNorm, all_columns
 from actors.model.moe import MoE, Router
 
@@ -20,30 +21,31 @@ from actors.model.moe import MoE, Router
 class DecoderLayer(hk.Module):
     """h += norm1(attention(norm0(h))), then h += norm3(moe(norm2(h)))."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
+        self.kernels = kernels
         self.split = split
 
     def __call__(
         self,
         h_BTW: Float[Array, "B T W"],
-        keys: Float[Array, "P Z K C"],
-        values: Float[Array, "P Z K C"],
+        keys: Pages,
+        values: Pages,
         placement: Placement,
         real_BT: Bool[Array, "B T"],
-    ) -> tuple[Float[Array, "B T W"], Float[Array, "P Z K C"], Float[Array, "P Z K C"]]:
+    ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
         """Returns the residual stream after this layer and this layer's pages with the new rows."""
         split = self.split
-        attention = MultiHeadAttention(self.config, self.model_shards, name="multi_head_attention", split=split)
+        attention = MultiHeadAttention(self.config, self.model_shards, self.kernels, name="multi_head_attention", split=split)
         # gathered before the norm, not after: the same bytes, and no all-reduce for the norm
         x_BTD = RMSNorm(name="rms_norm")(all_columns(h_BTW, split))
         attended_BTW, keys, values = attention(x_BTD, keys, values, placement)
         h_BTW = h_BTW + RMSNorm(name="rms_norm_1", split=split)(attended_BTW)
         x_ND = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split)).reshape(-1, self.config.emb_size)
         gates_NX, chosen_NX = Router(self.config, name="router")(x_ND)
-        moe = MoE(self.config, self.model_shards, name="moe", split=split)
+        moe = MoE(self.config, self.model_shards, self.kernels, name="moe", split=split)
         mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))
         h_BTW = h_BTW + RMSNorm(name="rms_norm_3", split=split)(mixed_NW).reshape(h_BTW.shape)
         return h_BTW, keys, values

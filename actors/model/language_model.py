@@ -20,9 +20,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
 from actors.errors import ModelError
-from actors.model.attention import Placement
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
+from actors.model.kernels.choice import XLA
+from actors.model.kernels.interface import Kernels, Pages, Placement
 from actors.model.layers import InOutEmbed, RMSNorm, all_columns
 from actors.model.quantized import Params
 
@@ -30,8 +31,8 @@ from actors.model.quantized import Params
 class Cache(NamedTuple):
     """Pages of keys and values of all layers. A page is Z consecutive positions of one sequence."""
 
-    keys: tuple[Float[Array, "P Z K C"], ...]  # per layer, already rotated
-    values: tuple[Float[Array, "P Z K C"], ...]
+    keys: tuple[Pages, ...]  # per layer, already rotated
+    values: tuple[Pages, ...]
     tokens: Int32[Array, "P Z"]  # the token at each position; 0 is never visible
 
 
@@ -83,6 +84,7 @@ def forward(
     config: ModelConfig,
     dtype: DTypeLike,
     model_shards: int,
+    kernels: Kernels = XLA,
     shard_activations: bool = False,
 ) -> tuple[Float[Array, "B T W"], Cache]:
     """Runs the new tokens through all layers; call it inside `shard_map`.
@@ -94,6 +96,7 @@ def forward(
         config: the model.
         dtype: type of activations, bfloat16 or float32; dense weights must have it.
         model_shards: size of the mesh axis "model".
+        kernels: implementation of experts and attention, see `kernels/choice.py`.
         shard_activations: between blocks each device holds W = D / model_shards columns of the residual stream instead of all.
 
     Returns:
@@ -108,7 +111,7 @@ def forward(
     split = model_shards if shard_activations else 1
 
     def run(step: Step, cache: Cache) -> tuple[Array, Cache]:
-        hidden, cache = _build(config, model_shards, split)(step, cache, dtype)
+        hidden, cache = _build(config, model_shards, kernels, split)(step, cache, dtype)
         return hidden, cache
 
     hidden, cache = hk.transform(run).apply(params, None, step, cache)
@@ -132,26 +135,27 @@ def project(
     split = model_shards if shard_activations else 1
 
     def run(hidden_NW: Array) -> Array:
-        logits: Array = _build(config, model_shards, split).project(hidden_NW.astype(dtype))
+        logits: Array = _build(config, model_shards, XLA, split).project(hidden_NW.astype(dtype))
         return logits
 
     logits: Array = hk.transform(run).apply(params, None, hidden_NW)
     return logits
 
 
-def _build(config: ModelConfig, model_shards: int, split: int = 1) -> "LanguageModel":
+def _build(config: ModelConfig, model_shards: int, kernels: Kernels, split: int) -> "LanguageModel":
     # the transformer is made outside of language_model: its parameters' names start with transformer/, as in the checkpoint
-    transformer = Transformer(config, model_shards, name="transformer", split=split)
+    transformer = Transformer(config, model_shards, kernels, name="transformer", split=split)
     return LanguageModel(transformer, config, model_shards, name="language_model", split=split)
 
 
 class Transformer(hk.Module):
     """The decoder layers. A Python loop: each layer's weights and pages are arrays of their own, nothing is sliced or copied."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
+        self.kernels = kernels
         self.split = split
 
     def __call__(
@@ -160,7 +164,7 @@ class Transformer(hk.Module):
         """Returns the residual stream after all layers, and the cache with the new keys and values."""
         keys, values = list(cache.keys), list(cache.values)
         for index in range(self.config.num_layers):
-            layer = DecoderLayer(self.config, self.model_shards, name=f"decoder_layer_{index}", split=self.split)
+            layer = DecoderLayer(self.config, self.model_shards, self.kernels, name=f"decoder_layer_{index}", split=self.split)
             h_BTW, keys[index], values[index] = layer(h_BTW, keys[index], values[index], placement, real_BT)
         return h_BTW, Cache(tuple(keys), tuple(values), cache.tokens)
 
@@ -205,6 +209,8 @@ def place(step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"
     pages_BJ = jnp.clip(step.pages, 0, pages - 1)
     cached_BS = tokens_PZ[pages_BJ].reshape(step.pages.shape[0], -1)
     cache_position_S = jnp.arange(cached_BS.shape[1], dtype=jnp.int32)
-    live_BS = (cached_BS > 0) & (cache_position_S[None, :] < (step.start + step.count)[:, None])
+    length_B = jnp.where(step.count > 0, step.start + step.count, 0)
+    live_BS = (cached_BS > 0) & (cache_position_S[None, :] < length_B[:, None])
     visible_BTS = live_BS[:, None, :] & (cache_position_S[None, None, :] <= positions_BT[:, :, None])
-    return Placement(positions_BT, page_BT, positions_BT % page_size, pages_BJ, live_BS, visible_BTS), tokens_PZ
+    placement = Placement(positions_BT, page_BT, positions_BT % page_size, pages_BJ, length_B, live_BS, visible_BTS)
+    return placement, tokens_PZ

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.model.config import ModelConfig
-from actors.model.kernels.xla_experts import grouped_ffn
+from actors.model.kernels.interface import Kernels
 from actors.model.layers import add_up
 from actors.model.quantized import Weight, dot
 
@@ -36,9 +36,10 @@ class Router(hk.Module):
 class MoE(hk.Module):
     """This device's columns of all experts, run on the tokens that chose them."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
+    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.config = config
+        self.kernels = kernels
         self.split = split  # devices that the columns of the result are split over
         self.width = config.ffn_size // model_shards
 
@@ -54,7 +55,7 @@ class MoE(hk.Module):
         )
         chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)  # padding chooses no expert and costs none
         # grok-1: runs every token through all experts and keeps the chosen results; here only the chosen experts run
-        rows_AD, place_NX = grouped_ffn(x_ND, chosen_NX, weights)
+        rows_AD, place_NX = self.kernels.grouped_ffn(x_ND, chosen_NX, weights)
         chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0).astype(jnp.float32)
         # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once to their type
         local_ND = jnp.sum(chosen_rows_NXD * gates_NX[..., None], axis=1).astype(x_ND.dtype)

@@ -27,19 +27,39 @@ class QuantizedWeight(NamedTuple):
         return tuple(self.weight.shape)
 
 
-class DenseExperts(NamedTuple):
-    """The experts' weights as separate arrays [K, N]: a slice of a stacked array inside a loop would be copied first."""
+class TransposedWeight(NamedTuple):
+    """One dense matrix with the contracted axis last, so that a product of few rows reads it as it lies in memory."""
 
-    experts: tuple[Float[Array, "K N"], ...]
+    weight: Float[Array, "N K"]
+
+
+class DenseExperts(NamedTuple):
+    """The experts' weights as separate, transposed arrays: a slice of a stacked array inside a loop would be copied first."""
+
+    experts: tuple[Float[Array, "N K"], ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the stacked weight it stands for, (E, K, N)."""
-        return (len(self.experts), *self.experts[0].shape)
+        columns, rows = self.experts[0].shape
+        return (len(self.experts), rows, columns)
 
 
-MatrixWeight = Float[Array, "_ _"] | QuantizedWeight  # one matrix, in either form
-Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts
+class TransposedExperts(NamedTuple):
+    """The experts' int8 weights with the contracted axis last: bytes that a GPU's product takes together lie side by side."""
+
+    weight: Int8[Array, "E N K"]
+    scales: BFloat16[Array, "E G N"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the stacked weight it stands for, (E, K, N)."""
+        experts, columns, rows = self.weight.shape
+        return (experts, rows, columns)
+
+
+MatrixWeight = Float[Array, "_ _"] | QuantizedWeight | TransposedWeight  # one matrix, in any form
+Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts
 Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
 
 
@@ -56,6 +76,8 @@ def matmul(x: Float[Array, "*rows K"], weight: MatrixWeight) -> Float[Array, "*r
     Int8 is exact in both types and the scales are applied to float32 sums, so no weight is ever rounded: this is the reading
     of dequantisation that the reference shows when XLA compiles it.
     """
+    if isinstance(weight, TransposedWeight):
+        return _transposed_dot(x, weight.weight)
     if not isinstance(weight, QuantizedWeight):
         return dot(x, weight)
     # grok-1: its int8 product drops the leading dimensions and is right for a batch of one only; here any number of rows
@@ -70,6 +92,24 @@ def matmul(x: Float[Array, "*rows K"], weight: MatrixWeight) -> Float[Array, "*r
     return total
 
 
+def _transposed_dot(x: Float[Array, "*rows K"], w_NK: Float[Array, "N K"]) -> Float[Array, "*rows N"]:
+    """Returns `dot` of x and the transpose of `w_NK`.
+
+    The CPU library repacks its second operand on every call, which costs more than a product of few rows itself. So `x` is
+    second, but where the weight's rows are short: read first, they come in too many streams (docs/benchmarks/engine-cpu.md).
+    """
+    columns, rows = w_NK.shape
+    if rows > columns:
+        return jnp.moveaxis(_dot_last(w_NK, x), 0, -1)
+    return _dot_last(x, w_NK)
+
+
+def _dot_last(x: Float[Array, "*rows K"], y: Float[Array, "*columns K"]) -> Float[Array, "..."]:
+    precision = jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None
+    axes = (((x.ndim - 1,), (y.ndim - 1,)), ((), ()))
+    return jax.lax.dot_general(x, y, axes, precision=precision, preferred_element_type=jnp.float32)
+
+
 def _row(scales_N: Array, ndim: int) -> Array:
     return scales_N.astype(jnp.float32).reshape((1,) * (ndim - 1) + scales_N.shape)
 
@@ -79,7 +119,9 @@ def expert(weight: Weight, index: int) -> MatrixWeight:
     if isinstance(weight, QuantizedWeight):
         return QuantizedWeight(weight.weight[index], weight.scales[index])
     if isinstance(weight, DenseExperts):
-        return weight.experts[index]
+        return TransposedWeight(weight.experts[index])
+    if isinstance(weight, TransposedExperts):
+        return QuantizedWeight(weight.weight[index].T, weight.scales[index])
     return weight[index]
 
 
@@ -107,7 +149,11 @@ def densify(params: Params, dtype: DTypeLike) -> dict[str, dict[str, Weight]]:
 def _densify_one(name: str, value: Weight, dtype: jnp.dtype) -> Weight:
     if isinstance(value, QuantizedWeight):
         return _densify_weight(value, dtype)
-    if name == "embeddings" and not isinstance(value, DenseExperts):
+    return _cast_table(name, value, dtype)
+
+
+def _cast_table(name: str, value: Weight, dtype: jnp.dtype) -> Weight:
+    if name == "embeddings" and isinstance(value, jax.Array):
         return value.astype(dtype)
     return value
 
@@ -124,7 +170,9 @@ def _densify_weight(value: QuantizedWeight, dtype: jnp.dtype) -> Weight:
 @lru_cache
 def _densify_on_mesh(mesh: Mesh, spec: Any, scales_spec: Any, ndim: int, dtype: jnp.dtype) -> Callable[[QuantizedWeight], Weight]:
     """Returns the compiled dequantisation of weights split like this: each device turns its own rows and columns."""
-    out_spec = PartitionSpec(*(*spec, *(None,) * (ndim - len(spec)))[-2:])
+    split: list[str | None] = [*spec, *[None] * (ndim - len(spec))]
+    *stack, rows, columns = split
+    out_spec = PartitionSpec(columns, rows) if stack else PartitionSpec(rows, columns)
     mapped = jax.shard_map(
         partial(_split, dtype=dtype), mesh=mesh, in_specs=(QuantizedWeight(spec, scales_spec),), out_specs=out_spec
     )
@@ -135,4 +183,43 @@ def _densify_on_mesh(mesh: Mesh, spec: Any, scales_spec: Any, ndim: int, dtype: 
 def _split(value: QuantizedWeight, dtype: jnp.dtype) -> Weight:
     if value.weight.ndim == 2:
         return dequantize(value, dtype)
-    return DenseExperts(tuple(dequantize(QuantizedWeight(w, s), dtype) for w, s in zip(*value, strict=True)))
+    return DenseExperts(tuple(dequantize(QuantizedWeight(w, s), dtype).T for w, s in zip(*value, strict=True)))
+
+
+def arrange(params: Params, dtype: DTypeLike) -> dict[str, dict[str, Weight]]:
+    """Returns int8 parameters as the kernels of a GPU read them: experts as `TransposedExperts`, the embedding table in `dtype`.
+
+    Takes the parameters over: arrays that it replaces are deleted one by one, so that a device holds hardly more than one copy.
+    """
+    return {
+        module: {name: _arrange_one(name, value, jnp.dtype(dtype)) for name, value in entries.items()}
+        for module, entries in params.items()
+    }
+
+
+def _arrange_one(name: str, value: Weight, dtype: jnp.dtype) -> Weight:
+    if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
+        return TransposedExperts(_replaced(value.weight, _transpose_on(value.weight.sharding)), value.scales)
+    if name == "embeddings" and isinstance(value, jax.Array) and value.dtype != dtype:
+        return _replaced(value, lambda table: table.astype(dtype))
+    return value
+
+
+def _replaced(old: Array, make: Callable[[Array], Array]) -> Array:
+    new = jax.block_until_ready(make(old))
+    old.delete()
+    return new
+
+
+@lru_cache
+def _transpose_on(sharding: Any) -> Callable[[Array], Array]:
+    """Returns the compiled exchange of the last two axes, for arrays that lie like this."""
+    if not isinstance(sharding, NamedSharding):
+        return jax.jit(jnp.matrix_transpose)
+    return jax.jit(jnp.matrix_transpose, out_shardings=NamedSharding(sharding.mesh, transposed_spec(sharding.spec)))
+
+
+def transposed_spec(spec: PartitionSpec) -> PartitionSpec:
+    """Returns how a stacked weight [E, K, N] that is split by `spec` is split once it is [E, N, K]."""
+    axes = [*spec, *(None,) * (3 - len(spec))]
+    return PartitionSpec(axes[0], axes[2], axes[1])

@@ -102,10 +102,10 @@ def parameter_specs(config: ModelConfig, *, dense: bool = False) -> ParameterSpe
 def _spec(tensor: TensorSpec, dense: bool) -> Spec:
     split = [RULES[axis] for axis in tensor.axes]
     whole: Any = PartitionSpec(*split)
-    matrix: Any = PartitionSpec(*split[-2:])
+    transposed: Any = PartitionSpec(*split[:-3:-1])
     if tensor.scale_groups is not None and not dense:
         return QuantizedWeight(whole, whole)  # scales have groups where the weight has rows: split together or not at all
     if tensor.scale_groups is not None and "experts" in tensor.axes:
-        return DenseExperts((matrix,) * tensor.shape[0])
+        return DenseExperts((transposed,) * tensor.shape[0])
     spec: PartitionSpec = whole
     return spec

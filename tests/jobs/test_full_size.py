@@ -16,6 +16,7 @@ from actors.engine.config import EngineConfig
 from actors.errors import ModelError
 from actors.model.config import DEMO, GROK_1, ModelConfig
 from jobs import full_size, score_dataset
+from jobs.benchmark_model import GROK_1_SHARD
 from jobs.plan import make_plan
 from jobs.score_config import ScoreConfig
 from pipeline.errors import ConfigError
@@ -73,9 +74,17 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
     assert table["8xH100"] == ["8xH200"]
     assert table["memory of the device"] == ["80.000 GB", "141.000 GB"]
     assert table["it fits"] == ["yes", "yes"]
-    assert {"weights, int8", "KV pages", "extend", "decode", "score", "temporaries", "all-reduce", "compile seconds"} <= set(
-        table
-    )
+    assert {
+        "weights, int8",
+        "KV pages",
+        "extend",
+        "decode",
+        "score",
+        "temporaries",
+        "all-reduce",
+        "compile seconds",
+        "int8 weights copied or widened",
+    } <= set(table)
     assert table["programs of the whole ladder"][0] == str(sum(answer["ladder"].values()))
 
 
@@ -131,7 +140,7 @@ def test_the_wheels_have_the_version_of_jax_and_hashes() -> None:
     assert {pinned["jax-cuda12-plugin"], pinned["jax-cuda12-pjrt"]} == {jax[1]}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def compiler() -> Path:
     """Returns the Python that compiles for GPUs, where `make aot` has set it up."""
     if not (ROOT / ".venv-aot" / ".installed").exists():
@@ -139,13 +148,18 @@ def compiler() -> Path:
     return AOT
 
 
+@pytest.fixture(scope="module")
+def whole(compiler: Path) -> dict[str, Any]:
+    """Returns what the compiler says of all sixty-four layers on eight H100: the only time that they are compiled."""
+    return full_size.compile_plan(asked(GROK_1, targets=("h100",)), compiler)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(compiler: Path) -> None:
-    plan = full_size.compile_plan(asked(GROK_1, targets=("h100",)), compiler)
-    assert plan["fallback"] is None
-    assert (plan["parameters"], plan["tensors"]) == (315_684_820_992, 770)
-    (target,) = plan["targets"]
+def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(whole: dict[str, Any]) -> None:
+    assert whole["fallback"] is None
+    assert (whole["parameters"], whole["tensors"]) == (315_684_820_992, 770)
+    (target,) = whole["targets"]
     assert target["compiled_for"] == "NVIDIA H100 80GB HBM3"
     assert target["capacity_bytes"] == 80 * 10**9
     kept = sum(target["weights_bytes"].values()) + target["cache_bytes"]
@@ -153,19 +167,46 @@ def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(compiler: Pat
     for name, program in target["programs"].items():
         taken = kept + program["input_bytes"] + program["temporary_bytes"] + program["output_bytes"]
         assert taken <= 80 * 10**9, name
-        # what is in use at one time beside weights and cache: two layers' activations, not those of all sixty-four
-        assert program["temporary_bytes"] < 1.5e9, name
     assert target["cache_tokens_fit"] >= 250_000
-    assert (target["programs"]["extend"]["rows"], target["programs"]["extend"]["width"]) == (128, 512)
+    extend = target["programs"]["extend"]
+    assert extend["rows"] * EngineConfig(max_len=1).block == EngineConfig(max_len=1).batch_tokens
+    assert extend["width"] == 512
     # two for each layer, one for the embedding
-    assert target["programs"]["extend"]["collectives"] == {"all-reduce": 129}
+    assert extend["collectives"] == {"all-reduce": 129}
+
+
+@pytest.mark.slow
+def test_no_int8_weight_is_copied_or_widened_at_full_size(whole: dict[str, Any]) -> None:
+    """Whatever takes an int8 weight in the compiled text is a product or a kernel, and no temporary could hold a copy."""
+    expert_weight_bytes = 8 * 6144 * 32768 // 8  # of the eight experts of a layer on one device, the smallest of its copies
+    for name, program in whole["targets"][0]["programs"].items():
+        assert program["weight_copies"] == [], name
+        assert program["temporary_bytes"] < expert_weight_bytes, name
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_temporaries_do_not_grow_with_layers_on_any_target(compiler: Path) -> None:
-    two, four = (full_size.compile_plan(asked(replace(GROK_1, num_layers=layers)), compiler)["targets"] for layers in (2, 4))
-    for few, more in zip(two, four, strict=True):
-        for name in ("extend", "decode"):
-            grown = more["programs"][name]["temporary_bytes"] - few["programs"][name]["temporary_bytes"]
-            assert grown < 5e6, f"{few['title']} {name}: {grown} bytes for two more layers"
+def test_temporaries_do_not_grow_with_layers_nor_with_prompts(whole: dict[str, Any], compiler: Path) -> None:
+    """Two layers on H200, an extend of a whole prompt of 8,192 tokens, and log-probs of all of its tokens."""
+    request = asked(replace(GROK_1, num_layers=2), targets=("h200",))
+    request["engine"] |= {"batch_tokens": 8192, "prompt_logprobs": 20}
+    few = full_size.compile_plan(request, compiler)["targets"][0]["programs"]
+    many = whole["targets"][0]["programs"]
+    assert abs(few["decode"]["temporary_bytes"] - many["decode"]["temporary_bytes"]) < 5e6
+    # four times the tokens, a thirty-second of the layers
+    assert few["extend"]["temporary_bytes"] < 4.2 * many["extend"]["temporary_bytes"]
+    assert few["extend"]["weight_copies"] == few["decode"]["weight_copies"] == []
+    # float32 logits of one chunk of targets on one device, three times: they, their exponentials and their order
+    assert few["score"]["width"] == 256
+    assert few["score"]["temporary_bytes"] < 3 * 256 * 131072 // 8 * 4
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_one_shard_of_grok_1_fits_one_h200_and_needs_no_other(compiler: Path) -> None:
+    """The model of jobs/benchmark.py: one layer of it compiles for a single GPU."""
+    plan = full_size.compile_plan(asked(replace(GROK_1_SHARD, num_layers=1), mesh=(1, 1), targets=("h200",)), compiler)
+    for name, program in plan["targets"][0]["programs"].items():
+        assert program["collectives"] == {}, name
+        # XLA cuts the attention's output projection into its eight groups of scales; on the mesh 1x8 each device has one
+        assert all("[96,6144]" in copy for copy in program["weight_copies"]), name

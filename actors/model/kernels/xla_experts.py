@@ -9,26 +9,28 @@ are run as the routing asks for:
 No token is dropped, and a token's result does not depend on what else is in the step. Knows no gates, no modules and no mesh.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from actors.model.quantized import MatrixWeight, Weight, expert, matmul
 
-LONGEST_BLOCK = 128  # rows of a full block
+LONGEST_BLOCK = 128  # rows
+ROW_STEP = 8  # a block's rows are a multiple of it
 
 
 def block_rows(tokens: int, chosen: int, experts: int) -> int:
-    """Returns how many rows a block has: about twice an expert's even share, so that one block mostly is enough.
+    """Returns how many rows a block has: what an expert gets of evenly routed tokens, in as few equal blocks as may be.
 
-    A power of two, 8 to LONGEST_BLOCK (fewer for fewer tokens): a block reads its expert's weights once whatever its size.
+    "Gets" is the mean and two standard deviations, so that hardly an expert needs a further block for a few rows: a block
+    costs the reading of its expert's weights, as much as about 23 rows. Never more than the tokens themselves.
     """
-    share = max(8, 2 * tokens * chosen // experts)
-    return min(LONGEST_BLOCK, _power_of_two(share), _power_of_two(tokens))
-
-
-def _power_of_two(value: int) -> int:
-    return 1 << (value - 1).bit_length()
+    mean = tokens * chosen / experts
+    share = min(tokens, mean + 2 * math.sqrt(mean * max(0.0, 1 - chosen / experts)))
+    rows = math.ceil(share / math.ceil(share / LONGEST_BLOCK))
+    return min(tokens, -(-rows // ROW_STEP) * ROW_STEP)
 
 
 def grouped_ffn(

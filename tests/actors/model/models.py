@@ -14,6 +14,8 @@ from jax.sharding import PartitionSpec
 from actors.model import checkpoint, quantized, sharding
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
+from actors.model.kernels.choice import XLA
+from actors.model.kernels.interface import Kernels
 from actors.model.language_model import Cache, Step, cache_specs, forward, init_cache, project
 from actors.model.moe import Router
 
@@ -44,9 +46,10 @@ class TinyModel:
         rows: int = 4,
         pages_per_row: int = 7,
         shard_activations: bool = False,
+        kernels: Kernels = XLA,
     ) -> None:
         self.config, self.params, self.mesh, self.dtype = config, params, mesh, dtype
-        self.shard_activations = shard_activations
+        self.shard_activations, self.kernels = shard_activations, kernels
         self.rows, self.pages_per_row = rows, pages_per_row
         lanes = mesh.shape["data"]
         self.lane_pages = rows // lanes * pages_per_row + 1
@@ -62,7 +65,8 @@ class TinyModel:
             mesh=mesh,
             in_specs=(specs, lane, cache_specs(config)),
             out_specs=(outs, cache_specs(config)),
-            check_vma=not shard_activations,  # what was gathered counts as differing between devices
+            # what was gathered counts as differing between devices, and a kernel says nothing of it
+            check_vma=not shard_activations and kernels is XLA,
         )
         self._run = jax.jit(body)
 
@@ -80,7 +84,7 @@ class TinyModel:
             return result
 
         with hk.experimental.intercept_methods(watch):
-            hidden, cache = forward(params, step, cache, **sizes)
+            hidden, cache = forward(params, step, cache, kernels=self.kernels, **sizes)
         b, t, d = hidden.shape
         logits = project(params, hidden.reshape(b * t, d), **sizes).reshape(b, t, -1)
         gates, experts = (jnp.stack([r[i].reshape(b, t, -1) for r in routes], axis=1) for i in (0, 1))

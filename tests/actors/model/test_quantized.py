@@ -4,10 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
-from actors.model import sharding
+from actors.model import quantized, sharding
 from actors.model.checkpoint import quantize
-from actors.model.quantized import DenseExperts, QuantizedWeight, dequantize, expert, matmul
+from actors.model.quantized import DenseExperts, QuantizedWeight, TransposedWeight, dequantize, expert, matmul
 from tests import reference
 from tests.actors.model.models import conformance_model
 
@@ -53,9 +54,20 @@ def test_one_expert_of_every_form() -> None:
     plain = dequantize(stacked, jnp.float32)
     one = expert(stacked, 1)
     assert isinstance(one, QuantizedWeight)
-    for form in (plain, DenseExperts(tuple(plain))):
-        assert form.shape == (3, 16, 5)
-        np.testing.assert_array_equal(expert(form, 1), dequantize(one, jnp.float32))
+    dense = DenseExperts(tuple(jnp.matrix_transpose(plain)))
+    assert plain.shape == dense.shape == (3, 16, 5)
+    np.testing.assert_array_equal(expert(plain, 1), dequantize(one, jnp.float32))
+    np.testing.assert_array_equal(expert(dense, 1), TransposedWeight(dequantize(one, jnp.float32).T))
+
+
+@pytest.mark.parametrize("shape", [(16, 5), (5, 16)], ids=["tall", "wide"])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_product_with_a_transposed_weight(shape: tuple[int, int], dtype: jnp.dtype) -> None:
+    rng = np.random.default_rng(2)
+    x, w = (jnp.asarray(rng.standard_normal(s), dtype) for s in ((2, 3, shape[0]), shape))
+    product = matmul(x, TransposedWeight(w.T))
+    assert product.dtype == jnp.float32
+    np.testing.assert_allclose(product, np.asarray(x, np.float64) @ np.asarray(w, np.float64), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (2, 4)])
@@ -65,7 +77,9 @@ def test_densify_keeps_names_and_places(mesh: tuple[int, int]) -> None:
     assert specs == sharding.parameter_specs(model.config, dense=True)
     assert {m: set(p) for m, p in model.params.items()} == {m: set(p) for m, p in int8.params.items()}
     name = "transformer/decoder_layer_1/moe/linear_1"
-    np.testing.assert_array_equal(jnp.stack(model.params[name]["w"].experts), reference.dequantised(int8.params[name]["w"]))
+    np.testing.assert_array_equal(
+        jnp.matrix_transpose(jnp.stack(model.params[name]["w"].experts)), reference.dequantised(int8.params[name]["w"])
+    )
 
 
 def test_quantize_is_within_half_a_step() -> None:
@@ -78,3 +92,27 @@ def test_quantize_is_within_half_a_step() -> None:
     np.testing.assert_array_equal(quantize(np.zeros((8, 2), np.float32), 8).weight, 0)
     with pytest.raises(ValueError, match="30 rows cannot be cut into 8 equal groups"):
         quantize(values[:, :30], 8)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (1, 4)])
+def test_arranged_parameters_are_the_same_numbers_stored_otherwise(mesh: tuple[int, int]) -> None:
+    devices, rng = sharding.make_mesh(*mesh), np.random.default_rng(0)
+
+    def placed(array: np.ndarray, dtype: str, *spec: str | None) -> jax.Array:
+        return jax.device_put(jnp.asarray(array, dtype), NamedSharding(devices, PartitionSpec(*spec)))
+
+    values, scales = rng.integers(-127, 128, (2, 12, 8)), rng.random((2, 4, 8))
+    table, plain = rng.random((16, 4)), rng.random(4)
+    experts = QuantizedWeight(placed(values, "int8", None, "model", None), placed(scales, "bfloat16", None, "model", None))
+    linear = QuantizedWeight(placed(values[0], "int8", None, "model"), placed(scales[0], "bfloat16", None, "model"))
+    old = {"moe": {"w": experts}, "linear": {"w": linear}, "embed": {"embeddings": placed(table, "float32", "model", None)}}
+    new = quantized.arrange(old | {"norm": {"scale": placed(plain, "float32", None)}}, jnp.bfloat16)
+    stored = new["moe"]["w"]
+    assert isinstance(stored, quantized.TransposedExperts)
+    assert stored.shape == (2, 12, 8)
+    np.testing.assert_array_equal(stored.weight, values.swapaxes(1, 2))
+    assert stored.weight.sharding.spec == PartitionSpec(None, None, "model")
+    assert experts.weight.is_deleted()  # a device never holds more than one weight twice
+    assert new["linear"]["w"] is linear
+    assert new["embed"]["embeddings"].dtype == jnp.bfloat16
+    assert new["norm"]["scale"].dtype == jnp.float32

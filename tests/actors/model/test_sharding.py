@@ -53,7 +53,7 @@ def test_specs_by_name() -> None:
     assert specs[f"{layer}/moe/linear_1"]["w"] == QuantizedWeight(stacked, stacked)  # type: ignore[arg-type]
     assert specs[f"{layer}/router"]["w"] == PartitionSpec(None, None)
     dense = parameter_specs(GROK_1, dense=True)
-    assert dense[f"{layer}/moe/linear_v"]["w"] == DenseExperts((columns,) * 8)  # type: ignore[arg-type]
+    assert dense[f"{layer}/moe/linear_v"]["w"] == DenseExperts((rows,) * 8)  # type: ignore[arg-type]  # transposed
     assert dense[f"{layer}/multi_head_attention/key"]["w"] == columns
 
 

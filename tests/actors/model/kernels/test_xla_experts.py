@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.model.kernels.xla_experts import LONGEST_BLOCK, block_rows, gated_ffn, grouped_ffn
-from actors.model.quantized import DenseExperts
+from actors.model.kernels.xla_experts import LONGEST_BLOCK, ROW_STEP, block_rows, gated_ffn, grouped_ffn
+from actors.model.quantized import DenseExperts, expert
 
 E, D, F = 5, 8, 12
 RNG = np.random.default_rng(0)
 W_IN, W_VALUE, W_OUT = (
-    DenseExperts(tuple(jnp.asarray(RNG.standard_normal(s) / 3, jnp.float32) for _ in range(E))) for s in ((D, F), (D, F), (F, D))
+    DenseExperts(tuple(jnp.asarray(RNG.standard_normal(s) / 3, jnp.float32) for _ in range(E))) for s in ((F, D), (F, D), (D, F))
 )
 run = jax.jit(grouped_ffn)
 
@@ -25,7 +25,7 @@ def check(chosen: np.ndarray) -> None:
     for n, x_choices in enumerate(chosen):
         for slot, e in enumerate(x_choices):
             if e < E:  # E: padding, chose none
-                ws = [w.experts[e] for w in (W_IN, W_VALUE, W_OUT)]
+                ws = [expert(w, int(e)) for w in (W_IN, W_VALUE, W_OUT)]
                 np.testing.assert_allclose(got[n, slot], gated_ffn(jnp.asarray(x[n : n + 1]), *ws)[0], rtol=0, atol=1e-5)
     assert np.isfinite(got).all()
 
@@ -51,8 +51,14 @@ def test_a_step_longer_than_a_block() -> None:
 
 
 @given(tokens=st.integers(1, 10_000), chosen=st.integers(1, 4), experts=st.integers(4, 64))
-def test_blocks_are_powers_of_two_within_bounds(tokens: int, chosen: int, experts: int) -> None:
+def test_a_block_is_bounded_and_fits_an_even_share(tokens: int, chosen: int, experts: int) -> None:
     rows = block_rows(tokens, chosen, experts)
-    assert rows & (rows - 1) == 0
-    assert 1 <= rows <= LONGEST_BLOCK
-    assert rows < 2 * tokens  # at most one block of rows nobody needs, for a single token none
+    assert 1 <= rows <= min(tokens, LONGEST_BLOCK)
+    assert rows % ROW_STEP == 0 or rows == tokens
+    share = min(tokens, tokens * chosen / experts)
+    if share <= LONGEST_BLOCK / 2:
+        assert rows >= share  # one block is enough for an expert that gets its even share
+
+
+def test_blocks_of_typical_steps() -> None:
+    assert [block_rows(tokens, chosen=2, experts=8) for tokens in (1, 8, 32, 128, 2048)] == [1, 8, 16, 48, 112]
