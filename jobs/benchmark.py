@@ -35,6 +35,7 @@ from actors.model.config import ModelConfig
 from jobs.benchmark_model import MODELS, is_dense, random_params
 from jobs.command_line import flag, parse
 
+PAGE = EngineConfig(max_len=1).page_size
 REPEATS = 3  # of each measurement; the median counts
 
 
@@ -135,7 +136,7 @@ def _timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]) -> Callable[[int, int], Any]:
+def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]) -> Callable[..., Any]:
     """Makes the weights once; returns a function that makes an engine of so many slots and so long sequences over them."""
     import jax
     import jax.numpy as jnp
@@ -147,7 +148,7 @@ def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple
     mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
     params = random_params(model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform))
 
-    def make(slots: int, max_len: int) -> Any:
+    def make(slots: int, max_len: int, *, reuse: bool = True) -> Any:
         sizes = EngineConfig(
             max_len=max_len,
             batch_tokens=config.batch_tokens,
@@ -155,7 +156,7 @@ def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple
             slots=slots,
             cache_tokens=max(slots, config.prefill_rows) * (max_len + 16),  # pages are whole
             decode_steps=config.decode_steps,
-            reuse_prefixes=False,
+            reuse_prefixes=reuse,
         )
         return Engine(Setting(model, sizes, dtype, mesh), params)
 
@@ -186,11 +187,9 @@ def _median(runs: list[ReplicaStats], name: str) -> float:
     return float(sorted(getattr(run, name) for run in runs)[len(runs) // 2])
 
 
-def _prefill(
-    config: BenchmarkConfig, model: ModelConfig, make: Callable[[int, int], Any], machine: dict[str, Any]
-) -> dict[str, Any]:
+def _prefill(config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any]) -> dict[str, Any]:
     rows, length = config.prefill_rows, config.prefill_length
-    engine = make(rows, length + 2)
+    engine = make(rows, length + 2, reuse=False)
     requests = _requests(model, rows, length + 1, 1)  # the last token of a prompt is decode's
     cold = _run(engine, requests)
     seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "extend_s")
@@ -208,15 +207,17 @@ def _prefill(
 
 
 def _decode(
-    config: BenchmarkConfig, model: ModelConfig, make: Callable[[int, int], Any], machine: dict[str, Any], slots: int
+    config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any], slots: int
 ) -> dict[str, Any]:
-    engine = make(slots, config.context + config.new_tokens)
-    requests = _requests(model, slots, config.context, config.new_tokens)
+    # Prompts of whole pages and a token: from the second run on they lie in the cache, and all slots decode from the first step.
+    context = -(-config.context // PAGE) * PAGE
+    engine = make(slots, context + 1 + config.new_tokens)
+    requests = _requests(model, slots, context + 1, config.new_tokens)
     cold = _run(engine, requests)
     seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "decode_s")
     itemsize = 2 if config.dtype == "bfloat16" else 4
     dense = is_dense(config.weights, machine["platform"])
-    length = config.context + config.new_tokens / 2
+    length = context + 1 + config.new_tokens / 2
     weights = arithmetic.step_weight_bytes(
         model,
         slots,
