@@ -87,10 +87,10 @@ def remaining(
     Raises:
         ConfigError: the folder holds parts of another run.
     """
+    storage.remove_abandoned(folder.url)  # of a finished run, too: its driver may have been killed right after _SUCCESS
+    storage.remove_abandoned(folder.data_url)
     if folder.finished() and not retry_failed:
         return ()
-    storage.remove_abandoned(folder.url)
-    storage.remove_abandoned(folder.data_url)
     committed = folder.committed()
     strangers = committed - {shard.number for shard in shards}
     if strangers:

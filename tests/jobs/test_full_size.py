@@ -196,9 +196,10 @@ def test_temporaries_do_not_grow_with_layers_nor_with_prompts(whole: dict[str, A
     # four times the tokens, a thirty-second of the layers
     assert few["extend"]["temporary_bytes"] < 4.2 * many["extend"]["temporary_bytes"]
     assert few["extend"]["weight_copies"] == few["decode"]["weight_copies"] == []
-    # float32 logits of one chunk of targets on one device, three times: they, their exponentials and their order
+    # float32 logits of one chunk of targets on one device, three times (they, their exponentials and their order), and what is
+    # kept of each row
     assert few["score"]["width"] == 256
-    assert few["score"]["temporary_bytes"] < 3 * 256 * 131072 // 8 * 4
+    assert few["score"]["temporary_bytes"] < 3 * 256 * 131072 // 8 * 4 + 100_000
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pipeline import patience, reader, storage, tokenizer
@@ -107,6 +107,7 @@ def test_crashes_anywhere_on_a_disk_leave_no_trace(
 
     @settings(max_examples=40, deadline=None)
     @given(LIVES, st.integers(1, 4), st.integers(0, 999))
+    @example([271], 2, 0)  # between the link of _SUCCESS and the removal of what was written aside
     def check(lives: list[int], count: int, seed: int) -> None:
         output = tmp_path_factory.mktemp("crashed")
         for number, operations in enumerate(lives):
