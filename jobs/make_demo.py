@@ -1,29 +1,37 @@
-"""Nothing -> the files of the demo beside this script: tokenizer, checkpoint in xAI's format, and questions as Parquet.
+"""Nothing -> the files of the demo beside this script: tokenizer, trained checkpoint in xAI's format, questions as Parquet.
 
-    python jobs/make_demo.py [--output FOLDER]
+    python jobs/make_demo.py [--output FOLDER] [--steps N]        some 20 minutes on two cores
 
-The same versions of the libraries (requirements.lock) write the same bytes again. The weights are random: the demo shows
-the way from Parquet to Parquet through the true architecture, not answers. Knows nothing of how the files are used.
+The tokenizer is trained on questions and answers, the model on others of them as `jobs/demo/training.py` says, and the Parquet
+file has questions that neither has seen. Knows nothing of how the files are used.
 """
 
 import io
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import jax
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import sentencepiece
 from jsonargparse import auto_cli
 
 from actors.model import checkpoint
-from actors.model.config import DEMO, ModelConfig
-from jobs.demo.questions import Question, distinct_questions, questions, transcript
+from actors.model.config import DEMO, ModelConfig, parameter_shapes
+from actors.model.pickle_reader import HostTensor
+from jobs.demo.dense_model import FloatParams
+from jobs.demo.questions import Question, held_out_questions, training_questions, transcript
+from jobs.demo.training import TrainingConfig, train
 
 FOLDER = Path(__file__).parent / "demo"
 ROWS = 300
-DATA_SEED, TRAINING_SEED, WEIGHT_SEED = 1, 2, 3
-TRAINING_TEXTS = 20_000
+DATA_SEED, TOKENIZER_SEED = 1, 2
+TOKENIZER_TEXTS = 20_000
+REPORT_EVERY = 200  # steps
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> bytes:
@@ -68,22 +76,44 @@ def question_table(asked: list[Question]) -> pa.Table:
     )
 
 
-def make_demo(output: Path = FOLDER, config: ModelConfig = DEMO) -> None:
-    """Writes tokenizer.model, ckpt-0/ and prompts.parquet into `output`, replacing what is there."""
+def write_texts(output: Path, config: ModelConfig = DEMO) -> None:
+    """Writes tokenizer.model and prompts.parquet; the same versions of the libraries write the same bytes again."""
     output.mkdir(parents=True, exist_ok=True)
-    texts = (transcript(question) for question in islice(questions(TRAINING_SEED), TRAINING_TEXTS))
+    texts = (transcript(question) for question in islice(training_questions(TOKENIZER_SEED), TOKENIZER_TEXTS))
     (output / "tokenizer.model").write_bytes(train_tokenizer(texts, config.vocab_size))
-    pq.write_table(question_table(distinct_questions(DATA_SEED, ROWS)), output / "prompts.parquet", compression="zstd")
-    checkpoint.write(checkpoint.random_parameters(config, WEIGHT_SEED), output / "ckpt-0")
+    pq.write_table(question_table(held_out_questions(DATA_SEED, ROWS)), output / "prompts.parquet", compression="zstd")
 
 
-def main(output: Path = FOLDER) -> None:
+def quantized(params: FloatParams, config: ModelConfig) -> Iterator[tuple[str, HostTensor]]:
+    """Yields (path, tensor) in file order: int8 with scales where the checkpoint's format has them."""
+    for tensor in parameter_shapes(config):
+        values = np.asarray(params[tensor.module][tensor.name])
+        yield tensor.path, values if tensor.scale_groups is None else checkpoint.quantize(values, tensor.scale_groups)
+
+
+def write_weights(output: Path, training: TrainingConfig, config: ModelConfig = DEMO) -> None:
+    """Trains on texts of the tokenizer in `output` and writes ckpt-0/ beside it."""
+    encode = sentencepiece.SentencePieceProcessor(model_file=str(output / "tokenizer.model")).encode
+    began = time.monotonic()
+
+    def report(number: int, loss: float) -> None:
+        if (number + 1) % REPORT_EVERY == 0 or number + 1 == training.steps:
+            elapsed_s = time.monotonic() - began
+            print(f"step {number + 1:,} of {training.steps:,}: {loss:.4f} nats per answer token, {elapsed_s:.0f} s", flush=True)
+
+    checkpoint.write(quantized(train(config, training, encode, report), config), output / "ckpt-0")
+
+
+def main(output: Path = FOLDER, steps: int = TrainingConfig().steps) -> None:
     """Makes the files of the demo.
 
     Args:
         output: folder to write them into.
+        steps: of the training; fewer make a worse model sooner.
     """
-    make_demo(output)
+    jax.config.update("jax_platforms", "cpu")  # a model of this size gains nothing from a GPU
+    write_texts(output)
+    write_weights(output, replace(TrainingConfig(), steps=steps))
     print(f"wrote {output}: {sum(file.stat().st_size for file in output.rglob('*') if file.is_file()):,} bytes")
 
 

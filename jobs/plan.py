@@ -215,7 +215,7 @@ def describe(plan: Plan) -> Mapping[str, str]:
     """Returns the run in words, for the terminal."""
     rows = sum(shard.rows for shard in plan.own_shards)
     return {
-        "model": f"{plan.config.model}" + (" (random weights: completions mean nothing)" if plan.config.model == "demo" else ""),
+        "model": plan.config.model,
         "task": plan.config.task,
         "input": f"{_public(plan.config.input)}: {rows:,} rows in {len(plan.own_shards):,} shards",
         "output": str(_public(plan.config.output)),

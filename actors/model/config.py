@@ -243,17 +243,17 @@ GROK_1 = ModelConfig(
     sequence_len=8192,
 )
 
-# Grok-1's architecture in two small layers: what a machine without a GPU runs in seconds.
+# Grok-1's architecture in three small layers, trained by jobs/make_demo.py: what a machine without a GPU runs in seconds.
 DEMO = ModelConfig(
-    vocab_size=512,
-    emb_size=64,
+    vocab_size=768,
+    emb_size=128,
     widening_factor=2,
     key_size=16,
     num_q_heads=8,
     num_kv_heads=8,
-    num_layers=2,
+    num_layers=3,
     attn_output_multiplier=16**-0.5,
-    embedding_multiplier_scale=78.38367176906169,
+    embedding_multiplier_scale=128**0.5,
     output_multiplier_scale=0.5773502691896257,
     sequence_len=2048,
 )

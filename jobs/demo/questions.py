@@ -1,22 +1,21 @@
-"""A seed -> questions with one right answer among a few choices: the demo's data set, and its tokenizer's training text.
+"""A seed -> questions with one right answer among a few choices: what the demo model is trained on and asked.
 
-Every sentence here was written for this project. Knows nothing of tokenizers, models or Parquet.
+A question is asked of the model only if `held_out` says so, and trained on only if not: by a digest of its text, so that the
+two never meet, whatever the seeds. Every sentence here was written for this project. Knows nothing of tokenizers, models or
+Parquet.
 """
 
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
 NAMES = ("Ana", "Ben", "Chen", "Dora", "Emil", "Fatma", "Goran", "Hana", "Ivo", "Jun", "Kofi", "Lena", "Mira", "Nils", "Paul")
 THINGS = ("apples", "books", "cards", "coins", "eggs", "keys", "pens", "plums", "shells", "stamps")
+DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
-ORDERS = (
-    ("day", ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")),
-    ("month", MONTHS),
-    ("letter", tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
-)
 OPPOSITES = (
     ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("high", "low"), ("light", "dark"), ("old", "young"), ("open", "closed"),
     ("wet", "dry"), ("full", "empty"), ("hard", "soft"), ("early", "late"), ("near", "far"), ("loud", "quiet"), ("rich", "poor"),
@@ -29,6 +28,7 @@ KINDS = (
     ("tool", ("hammer", "saw", "drill", "rake", "spade", "file")),
 )
 LETTERS = ("A", "B", "C", "D")
+HELD_OUT_SHARE = 16  # one question in so many is asked, the others are trained on
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,16 +49,10 @@ def _numbers_near(draw: Random, right: int, count: int) -> list[int]:
     return numbers
 
 
-def _numeric(draw: Random, category: str, prompt: str, right: int) -> Question:
-    choices = tuple(f" {number}" for number in _numbers_near(draw, right, 4))
-    return Question(category, prompt, choices, f" {right}")
-
-
 def _sum(draw: Random) -> Question:
     left, right = draw.randint(0, 99), draw.randint(0, 99)
-    if draw.random() < 0.5:
-        return _numeric(draw, "sum", f"{left} + {right} =", left + right)
-    return _numeric(draw, "sum", f"{left + right} - {right} =", left)
+    prompt, result = (f"{left} + {right} =", left + right) if draw.random() < 0.5 else (f"{left + right} - {right} =", left)
+    return Question("sum", prompt, tuple(f" {number}" for number in _numbers_near(draw, result, 4)), f" {result}")
 
 
 def _comparison(draw: Random) -> Question:
@@ -68,19 +62,19 @@ def _comparison(draw: Random) -> Question:
 
 
 def _fact(draw: Random) -> Question:
-    if draw.random() < 0.5:
-        pair = draw.sample(draw.choice(OPPOSITES), 2)
-        words = [word for known in OPPOSITES for word in known if word not in pair]
-        choices = [pair[1], *draw.sample(words, 3)]
-        prompt = f"The opposite of {pair[0]} is"
+    known = draw.randrange(3)
+    if known == 0:
+        asked, answer = draw.sample(draw.choice(OPPOSITES), 2)
+        prompt, others = f"What is the opposite of {asked}", [word for pair in OPPOSITES for word in pair]
     else:
-        what, order = draw.choice(ORDERS)
-        place = draw.randrange(len(order) - 1)
-        choices = [order[place + 1], *draw.sample([word for word in order if word not in order[place : place + 2]], 3)]
-        prompt = f"The {what} after {order[place]} is"
-    answer = choices[0]
+        what, order = (("day", DAYS), ("month", MONTHS))[known - 1]
+        place = draw.randrange(len(order))
+        asked, answer = order[place], order[(place + 1) % len(order)]
+        prompt, others = f"Which {what} comes after {asked}", list(order)
+    choices = [answer, *draw.sample([word for word in others if word not in {asked, answer}], 3)]
     draw.shuffle(choices)
-    return Question("fact", prompt, tuple(f" {word}" for word in choices), f" {answer}")
+    listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    return Question("fact", f"{prompt}: {listed}?\nAnswer:", tuple(f" {word}" for word in choices), f" {answer}")
 
 
 def _multiple_choice(draw: Random) -> Question:
@@ -94,34 +88,55 @@ def _multiple_choice(draw: Random) -> Question:
 
 
 def _word_problem(draw: Random) -> Question:
+    """Returns a story in GSM8K's form; the answer works it out and ends in "The answer is N."."""
     name, friend = draw.sample(NAMES, 2)
-    thing, start, change = draw.choice(THINGS), draw.randint(11, 40), draw.randint(2, 10)
-    story, right = draw.choice(
+    thing, start, change = draw.choice(THINGS), draw.randint(11, 89), draw.randint(2, 10)
+    bags, each = draw.randint(2, 9), draw.randint(2, 9)
+    story, worked, result = draw.choice(
         (
-            (f"{name} has {start} {thing} and finds {change} more.", start + change),
-            (f"{name} has {start} {thing} and gives {change} of them to {friend}.", start - change),
-            (f"{name} fills {change} bags with {start} {thing} each.", start * change),
+            (f"{name} has {start} {thing} and finds {change} more.", f"{start} + {change}", start + change),
+            (f"{name} has {start} {thing} and gives {change} of them to {friend}.", f"{start} - {change}", start - change),
+            (f"{name} fills {bags} bags with {each} {thing} each.", f"{bags} * {each}", bags * each),
         )
     )
-    return _numeric(draw, "word_problem", f"{story} How many {thing} does {name} have now?\nAnswer:", right)
+    prompt = f"Q: {story} How many {thing} does {name} have now?\nA:"
+    solutions = {number: f" {worked} = {number}. The answer is {number}." for number in _numbers_near(draw, result, 4)}
+    return Question("word_problem", prompt, tuple(solutions.values()), solutions[result])
 
 
-MAKERS: tuple[Callable[[Random], Question], ...] = (_sum, _comparison, _fact, _multiple_choice, _word_problem)
+Maker = Callable[[Random], Question]
+MAKERS: tuple[Maker, ...] = (_sum, _comparison, _fact, _multiple_choice, _word_problem)
+TRAINING_MIX: tuple[Maker, ...] = (  # sums are the shortest and the hardest
+    _sum, _comparison, _sum, _fact, _sum, _multiple_choice, _sum, _word_problem, _comparison, _sum,
+)  # fmt: skip
 
 
-def questions(seed: int) -> Iterator[Question]:
-    """Yields questions without end, the categories in turn; equal seeds give equal sequences. Questions may recur."""
+def held_out(question: Question) -> bool:
+    """Returns whether the question is one to ask; all others are for training."""
+    return zlib.crc32(question.prompt.encode()) % HELD_OUT_SHARE == 0
+
+
+def questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterator[Question]:
+    """Yields questions without end, the makers in turn; equal seeds give equal sequences. Questions may recur."""
     draw = Random(seed)
     while True:
-        for maker in MAKERS:
+        for maker in makers:
             yield maker(draw)
 
 
-def distinct_questions(seed: int, count: int) -> list[Question]:
-    """Returns the first `count` questions of the sequence whose prompts differ."""
+def training_questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterator[Question]:
+    """Yields questions to train on, without end; see `questions`."""
+    return (question for question in questions(seed, makers) if not held_out(question))
+
+
+def held_out_questions(seed: int, count: int) -> list[Question]:
+    """Returns `count` questions that no training sees, their prompts distinct, as many of each category as of any other."""
     found: dict[str, Question] = {}
+    wanted = {maker(Random(0)).category: -(-count // len(MAKERS)) for maker in MAKERS}
     for question in questions(seed):
-        found.setdefault(question.prompt, question)
+        if held_out(question) and wanted[question.category] and question.prompt not in found:
+            found[question.prompt] = question
+            wanted[question.category] -= 1
         if len(found) == count:
             break
     return list(found.values())

@@ -1,9 +1,9 @@
-"""Nothing -> a fresh folder runs/demo-<time> with both tasks of the main job over the demo's questions, and a look at them.
+"""Nothing -> a fresh folder runs/demo-<time> with both tasks of the main job over the demo's questions, and how many are right.
 
     make demo        (or: python jobs/demo/run.py [--output FOLDER])
 
 Runs `jobs/score_dataset.py` as a user would, in processes of its own, and prints the commands; then reads the Parquet files
-they left. Knows nothing of models or Ray.
+they left. The model was not trained on these questions. Knows nothing of models or Ray.
 """
 
 import os
@@ -11,7 +11,9 @@ import shlex
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -25,10 +27,9 @@ ROOT = Path(__file__).resolve().parents[2]
 PROMPTS = "jobs/demo/prompts.parquet"
 FLAGS = {"--model": "demo", "--input": PROMPTS, "--replicas": "2", "--mesh": "1x4"}
 TASKS = {
-    "generate": {"--task": "generate", "--max-tokens": "12", "--temperature": "0.8", "--seed": "7", "--logprobs": "2"},
+    "generate": {"--task": "generate", "--max-tokens": "24", "--logprobs": "2"},
     "score": {"--task": "score"},
 }
-ROWS_SHOWN = 5
 
 
 def run_task(task: str, output: Path) -> None:
@@ -55,25 +56,72 @@ def read_rows(output: Path) -> pa.Table:
     return table
 
 
-def joined_table(completed: pa.Table, scored: pa.Table) -> Table:
-    """Returns the first questions with what both runs say of them. A run does not copy its prompts: they are joined by id."""
-    questions = {question["id"]: question for question in pq.read_table(ROOT / PROMPTS).to_pylist()}
-    scores_by_id = {row["id"]: row["loglikelihood"] for row in scored.select(["id", "loglikelihood"]).to_pylist()}
+class Answered(NamedTuple):
+    """A question with what both runs say of it."""
+
+    question: dict[str, Any]  # its row of prompts.parquet
+    completion: dict[str, Any]  # its row of the run that generates
+    scores: list[float]  # log-likelihood of each choice
+
+    @property
+    def preferred(self) -> str:
+        """The likeliest choice."""
+        choice: str = self.question["choices"][self.scores.index(max(self.scores))]
+        return choice
+
+    @property
+    def completed_right(self) -> bool:
+        """Whether the completion is the answer, to the letter."""
+        return bool(self.completion["text"] == self.question["answer"])
+
+    @property
+    def preferred_right(self) -> bool:
+        """Whether the likeliest choice is the answer."""
+        return bool(self.preferred == self.question["answer"])
+
+
+def join(questions: pa.Table, completed: pa.Table, scored: pa.Table) -> list[Answered]:
+    """Returns every question with both answers. A run does not copy its prompts: they are joined by id."""
+    completions = {row["id"]: row for row in completed.to_pylist()}
+    scores = {row["id"]: row["loglikelihood"] for row in scored.select(["id", "loglikelihood"]).to_pylist()}
+    return [Answered(row, completions[row["id"]], scores[row["id"]]) for row in questions.to_pylist()]
+
+
+def answers_table(answered: list[Answered]) -> Table:
+    """Returns one question of each category with its answers."""
     shown = Table(title="both runs, joined with their prompts by id", title_justify="left", show_lines=True)
     for name in ("prompt", "completion", "choice: log-likelihood"):
         shown.add_column(name, overflow="fold", ratio=1)
-    for row in completed.slice(0, ROWS_SHOWN).to_pylist():
-        question, scores = questions[row["id"]], scores_by_id[row["id"]]
-        best = max(scores)
-        choices = zip(question["choices"], scores, strict=True)
-        listed = "\n".join(f"{choice!r}: {score:.2f}{'  <- preferred' if score == best else ''}" for choice, score in choices)
-        completion = f"{row['text']!r}\n{row['completion_tokens']} tokens, log-prob {row['cumulative_logprob']:.2f}"
-        shown.add_row(Text(question["prompt"]), Text(completion), Text(f"{listed}\n(right: {question['answer']!r})"))
+    first = {each.question["category"]: each for each in reversed(answered)}
+    for each in reversed(first.values()):
+        choices = zip(each.question["choices"], each.scores, strict=True)
+        marks = {each.preferred: "  <- right" if each.preferred_right else "  <- wrong"}
+        listed = "\n".join(f"{choice!r}: {score:.2f}{marks.get(choice, '')}" for choice, score in choices)
+        row = each.completion
+        verdict = "right" if each.completed_right else f"wrong: {each.question['answer']!r} is right"
+        completion = f"{row['text']!r}\n{row['completion_tokens']} tokens, log-prob {row['cumulative_logprob']:.2f}\n{verdict}"
+        shown.add_row(Text(each.question["prompt"]), Text(completion), Text(listed))
+    return shown
+
+
+def accuracy_table(answered: list[Answered]) -> Table:
+    """Returns how many questions of each category are answered right, and what guessing among the choices would reach."""
+    shown = Table(title="questions that the model was not trained on", title_justify="left")
+    for name in ("category", "questions", "completed right", "likeliest choice right", "by chance"):
+        shown.add_column(name, justify="left" if name == "category" else "right")
+    by_category: dict[str, list[Answered]] = defaultdict(list)
+    for each in answered:
+        by_category[each.question["category"]].append(each)
+    for category, some in [*by_category.items(), ("all", answered)]:
+        completed = sum(each.completed_right for each in some) / len(some)
+        preferred = sum(each.preferred_right for each in some) / len(some)
+        chance = sum(1 / len(each.scores) for each in some) / len(some)
+        shown.add_row(category, str(len(some)), f"{completed:.1%}", f"{preferred:.1%}", f"{chance:.1%}")
     return shown
 
 
 def main(output: Path | None = None) -> None:
-    """Runs both tasks of the demo and shows what they wrote.
+    """Runs both tasks of the demo and shows what they wrote and how much of it is right.
 
     Args:
         output: run folder, made if absent; default: a new folder runs/demo-<time>.
@@ -83,10 +131,11 @@ def main(output: Path | None = None) -> None:
     for task in TASKS:
         run_task(task, folder / task)
     completed, scored = read_rows(folder / "generate"), read_rows(folder / "score")
-    print()
-    Console().print(joined_table(completed, scored))
-    print("\nThe demo model has random weights: it shows the way from Parquet to Parquet, its answers mean nothing.")
-    print(f"{completed.num_rows} completions and {scored.num_rows} scored rows in {time.monotonic() - started:.0f} s:\n")
+    answered = join(pq.read_table(ROOT / PROMPTS), completed, scored)
+    for table in (answers_table(answered), accuracy_table(answered)):
+        print()
+        Console().print(table)
+    print(f"\n{completed.num_rows} completions and {scored.num_rows} scored rows in {time.monotonic() - started:.0f} s:\n")
     for task in TASKS:
         for part in sorted((ROOT / folder / task / "data").glob("part-*.parquet")):
             print(f"  {part.relative_to(ROOT) if part.is_relative_to(ROOT) else part}")

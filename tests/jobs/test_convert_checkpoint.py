@@ -41,7 +41,7 @@ def same(one: Any, other: Any) -> None:
 def test_converts_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
     shown = capsys.readouterr()
-    assert "26 tensors" in shown.out
+    assert "38 tensors" in shown.out
     assert "converted 0.00 of 0.00 GB" in shown.err
     same(SOURCE, tmp_path / "out")
     assert verify(str(tmp_path / "out"), DEMO, deep=True) == ([], "converted layout")
@@ -121,7 +121,7 @@ def test_sigterm_is_75_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_file_of_another_source_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     other = shutil.copytree(SOURCE, tmp_path / "other")
-    (other / "tensor00001_000").write_bytes(b"".join(pickle_tensor(np.full(64, 7, np.float32))))
+    (other / "tensor00001_000").write_bytes(b"".join(pickle_tensor(np.full(DEMO.emb_size, 7, np.float32))))
     assert run("-i", other, "-o", out) == 0
     (out / "manifest.json").unlink()
     assert run("-i", SOURCE, "-o", out) == 1

@@ -21,7 +21,7 @@ from pipeline.evals.suite import PromptOptions
 from pipeline.tokenizer import Tokenizer
 from tests.actors.engine.engines import make_engine, model_config, run, score
 from tests.jobs.fake_run import FakePool, without_ray
-from tests.jobs.runs import CONFORMANCE, DEMO, ROOT, environment, table
+from tests.jobs.runs import DEMO, ROOT, environment, table
 from tests.pipeline.evals import own_data
 
 ASKED = "mmlu,gsm8k_cot,humaneval"
@@ -189,12 +189,7 @@ def test_data_run_and_history_on_object_storage(s3_url: str, data: Path, monkeyp
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_both_kinds_of_rows_run_on_real_replicas_of_one_job(data: Path, tmp_path: Path) -> None:
-    config = json.loads((CONFORMANCE / "mha" / "config.json").read_text()) | {"sequence_len": 1024}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    flags = [
-        "--model", tmp_path / "config.json", "--checkpoint", CONFORMANCE / "mha" / "ckpt-0", "--tokenizer",
-        DEMO / "tokenizer.model", "--dtype", "float32", "--mesh", "1x1",
-    ]  # fmt: skip
+    flags = ["--model", "demo", "--dtype", "float32", "--mesh", "1x1"]
     words = ["--tasks", "mmlu_anatomy,gsm8k_cot", "--data", data, "-o", tmp_path / "run", "--limit", 2, *flags]
     command = [sys.executable, "jobs/evaluate.py", *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500, check=False)

@@ -1,20 +1,24 @@
-"""The committed demo files are what make_demo.py writes, and their tokenizer behaves like Grok-1's."""
+"""The committed demo files: texts are what make_demo.py writes, the tokenizer behaves like Grok-1's, weights are int8."""
 
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 
-from actors.model.config import DEMO
-from jobs.make_demo import FOLDER, make_demo
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
-    make_demo(folder)
-    return folder
+from actors.model import checkpoint
+from actors.model.config import DEMO, parameter_shapes
+from actors.model.quantized import QuantizedWeight, dequantize
+from jobs import make_demo
+from jobs.demo.dense_model import initial_params
+from jobs.demo.training import TrainingConfig
+from jobs.make_demo import FOLDER, write_texts
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +26,39 @@ def tokenizer() -> sentencepiece.SentencePieceProcessor:
     return sentencepiece.SentencePieceProcessor(model_file=str(FOLDER / "tokenizer.model"))
 
 
-def test_the_committed_files_are_reproduced_byte_for_byte(made: Path) -> None:
-    names = sorted(path.relative_to(made) for path in made.rglob("*") if path.is_file())
-    committed = [FOLDER / "tokenizer.model", FOLDER / "prompts.parquet", *(FOLDER / "ckpt-0").iterdir()]
-    assert names == sorted(path.relative_to(FOLDER) for path in committed)
-    assert [str(name) for name in names if (made / name).read_bytes() != (FOLDER / name).read_bytes()] == []
+def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) -> None:
+    write_texts(tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["prompts.parquet", "tokenizer.model"]
+    assert [name for name in names if (tmp_path / name).read_bytes() != (FOLDER / name).read_bytes()] == []
+
+
+def test_trained_weights_are_written_as_int8_in_the_models_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(FOLDER / "tokenizer.model", tmp_path)
+    small, training = replace(DEMO, emb_size=32, key_size=4, num_layers=1), TrainingConfig(steps=1)
+    params = initial_params(small, 0)
+
+    def train(config: object, asked: object, encode: Callable[[str], list[int]], report: Callable[[int, float], None]) -> Any:
+        assert (config, asked) == (small, training)
+        assert len(encode("12 + 7 =")) == 7
+        report(0, 0.5)
+        return params
+
+    monkeypatch.setattr(make_demo, "train", train)
+    make_demo.write_weights(tmp_path, training, small)
+    for tensor, stored in checkpoint.read(tmp_path / "ckpt-0", small):
+        expected = np.asarray(params[tensor.module][tensor.name])
+        if tensor.scale_groups is None:
+            np.testing.assert_array_equal(stored, expected)
+        else:
+            found = dequantize(QuantizedWeight(*map(jnp.asarray, stored)), jnp.float32)
+            np.testing.assert_allclose(found, expected, atol=np.abs(expected).max() / 200)
 
 
 def test_the_committed_files_stay_small() -> None:
-    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file() and path.suffix != ".pyc") < 1_500_000
+    files = [FOLDER / "tokenizer.model", FOLDER / "prompts.parquet", *(FOLDER / "ckpt-0").iterdir()]
+    assert len(files) == 2 + len(parameter_shapes(DEMO))
+    assert sum(path.stat().st_size for path in files) < 4_000_000
 
 
 def test_special_ids_are_those_of_grok_1(tokenizer: sentencepiece.SentencePieceProcessor) -> None:

@@ -55,7 +55,7 @@ def test_nothing_wrong(case: str, deep: bool) -> None:
 
 def test_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--checkpoint", folder) == 0
-    assert "xAI's ckpt-0, 26 tensors" in capsys.readouterr().out
+    assert "xAI's ckpt-0, 38 tensors" in capsys.readouterr().out
 
 
 def damage_missing(folder: Path) -> None:
@@ -63,7 +63,7 @@ def damage_missing(folder: Path) -> None:
 
 
 def damage_extra(folder: Path) -> None:
-    shutil.copy(folder / NORM, folder / "tensor00026_000")
+    shutil.copy(folder / NORM, folder / "tensor00038_000")
 
 
 def damage_truncated(folder: Path) -> None:
@@ -77,11 +77,11 @@ def damage_tail(folder: Path) -> None:
 
 
 def damage_shape(folder: Path) -> None:
-    (folder / NORM).write_bytes(file_of(np.ones(128, np.float32)))
+    (folder / NORM).write_bytes(file_of(np.ones(256, np.float32)))
 
 
 def damage_nan(folder: Path) -> None:
-    (folder / NORM).write_bytes(file_of(np.full(64, np.inf, np.float32)))
+    (folder / NORM).write_bytes(file_of(np.full(128, np.inf, np.float32)))
 
 
 def damage_hostile(folder: Path) -> None:
@@ -95,10 +95,10 @@ def damage_class(folder: Path) -> None:
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "missing": (damage_missing, LINEAR_1, "missing, "),
-    "extra": (damage_extra, "tensor00026_000", "not of this model (26 tensors)"),
+    "extra": (damage_extra, "tensor00038_000", "not of this model (38 tensors)"),
     "truncated": (damage_truncated, LINEAR_1, "1000 bytes, but transformer/decoder_layer_0/moe/linear_1/w"),
     "tail": (damage_tail, EMBEDDING, "truncated or damaged"),
-    "shape": (damage_shape, NORM, "expected language_model/rms_norm/scale as float32 [64], got float32 [128]"),
+    "shape": (damage_shape, NORM, "expected language_model/rms_norm/scale as float32 [128], got float32 [256]"),
     "nan": (damage_nan, NORM, "holds NaN or infinity"),
     "hostile": (damage_hostile, NORM, "opcodes of pickle protocol 0"),
     "class": (damage_class, NORM, "it asks for posixpath.join"),
@@ -121,7 +121,7 @@ def test_all_damages_are_listed_at_once(folder: Path, capsys: pytest.CaptureFixt
     assert run("--checkpoint", folder) == 1
     shown = capsys.readouterr().out
     assert "4 problems" in shown
-    for name in (LINEAR_1, "tensor00026_000", EMBEDDING, NORM):
+    for name in (LINEAR_1, "tensor00038_000", EMBEDDING, NORM):
         assert name in shown
 
 
@@ -153,7 +153,7 @@ def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_deep_reads_the_embedding_and_finds_holes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    embedding = np.ones((512, 64), np.float32)
+    embedding = np.ones((DEMO.vocab_size, DEMO.emb_size), np.float32)
     embedding[300, 5] = np.nan
     (folder / EMBEDDING).write_bytes(file_of(embedding))
     with (folder / LINEAR_1).open("r+b") as file:
@@ -190,7 +190,7 @@ def test_a_file_of_digests(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--checkpoint", converted, "--deep", "true") == 0
-    assert "converted layout, 26 tensors" in capsys.readouterr().out
+    assert "converted layout, 38 tensors" in capsys.readouterr().out
     name = "transformer.decoder_layer_1.moe.linear.w.safetensors"
     with (converted / name).open("r+b") as file:
         file.seek(9000)

@@ -114,13 +114,13 @@ def collectives(text: str) -> Counter[str]:
 def test_collectives_of_a_layer(layers: int) -> None:
     """Two all-reduces become two reduce-scatters and two all-gathers, and two norms add up one number per token."""
     config = replace(DEMO, num_layers=layers)
-    whole, columns, number = "tensor<8x16x64xbf16>", "tensor<8x16x8xbf16>", "xf32>"
+    whole, columns, number = "tensor<8x16x128xbf16>", "tensor<8x16x16xbf16>", "xf32>"
     off = collectives(lower_extend(config, (1, 8), split=False).as_text())
-    assert off == {f"all_reduce {whole}": layers + 1, "all_reduce tensor<128x64xbf16>": layers}
+    assert off == {f"all_reduce {whole}": layers + 1, "all_reduce tensor<128x128xbf16>": layers}
     on = collectives(lower_extend(config, (1, 8), split=True).as_text())
     assert on == {
         f"reduce_scatter {columns}": layers + 1,  # embedding and attention
-        "reduce_scatter tensor<128x8xbf16>": layers,  # experts
+        "reduce_scatter tensor<128x16xbf16>": layers,  # experts
         f"all_gather {whole}": 2 * layers,  # before both blocks
         f"all_reduce tensor<8x16x1{number}": layers + 1,  # norm after attention, last norm
         f"all_reduce tensor<128x1{number}": layers,

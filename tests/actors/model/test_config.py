@@ -58,7 +58,7 @@ def test_the_tree_is_pinned() -> None:
 def test_presets() -> None:
     assert PRESETS == {"grok-1": GROK_1, "demo": DEMO, "small": SMALL}
     assert SMALL.ffn_size == 2736
-    assert DEMO.ffn_size == 88
+    assert DEMO.ffn_size == 176
 
 
 def test_unknown_keys_are_named() -> None:

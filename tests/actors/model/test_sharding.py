@@ -34,9 +34,9 @@ def test_mesh_larger_than_the_machine() -> None:
 
 def test_mesh_that_does_not_divide_the_model() -> None:
     with pytest.raises(
-        ModelError, match=r"model = 3 does not divide the model's num_kv_heads 8 and ffn_size 88 and vocab_size 512"
+        ModelError, match=r"model = 7 does not divide the model's num_kv_heads 8 and ffn_size 176 and vocab_size 768"
     ):
-        check_divisible(DEMO, 3)
+        check_divisible(DEMO, 7)
     with pytest.raises(ModelError, match=r"num_kv_heads 8; it may be one of 1, 2, 4, 8"):
         check_divisible(GROK_1, 16)
     check_divisible(replace(GROK_1, num_kv_heads=48), 16)

@@ -1,12 +1,28 @@
-"""The demo's questions: right answers among distinct choices, the same for the same seed."""
+"""The demo's questions: right answers among distinct choices, the same for the same seed, and never both trained on and asked."""
 
 from itertools import islice
 
-import pytest
-
-from jobs.demo.questions import MAKERS, Question, distinct_questions, questions, transcript
+from jobs.demo.questions import (
+    DAYS,
+    HELD_OUT_SHARE,
+    KINDS,
+    MAKERS,
+    MONTHS,
+    OPPOSITES,
+    TRAINING_MIX,
+    Question,
+    held_out,
+    held_out_questions,
+    questions,
+    training_questions,
+    transcript,
+)
 
 ASKED = list(islice(questions(11), 1000))
+
+
+def of(category: str) -> list[Question]:
+    return [question for question in ASKED if question.category == category]
 
 
 def test_the_answer_is_one_of_distinct_choices_that_start_with_a_space() -> None:
@@ -18,50 +34,43 @@ def test_the_answer_is_one_of_distinct_choices_that_start_with_a_space() -> None
 
 
 def test_sums_are_right() -> None:
-    sums = [question for question in ASKED if question.category == "sum"]
-    assert {question.prompt.split()[1] for question in sums} == {"+", "-"}
-    for question in sums:
+    assert {question.prompt.split()[1] for question in of("sum")} == {"+", "-"}
+    for question in of("sum"):
         left, sign, right, _ = question.prompt.split()
         assert int(question.answer) == int(left) + (1 if sign == "+" else -1) * int(right)
 
 
 def test_comparisons_are_right() -> None:
-    for question in (question for question in ASKED if question.category == "comparison"):
+    for question in of("comparison"):
         numbers = [int(choice) for choice in question.choices]
         assert int(question.answer) == (max(numbers) if "larger" in question.prompt else min(numbers))
 
 
-@pytest.mark.parametrize(
-    ("prompt", "answer"),
-    [("The opposite of hot is", " cold"), ("The opposite of cold is", " hot"), ("The month after June is", " July")],
-)
-def test_facts_are_right(prompt: str, answer: str) -> None:
-    [fact] = [question for question in distinct_questions(1, 2000) if question.prompt == prompt]
-    assert fact.answer == answer
+def test_facts_are_right_and_the_choices_are_those_of_the_text() -> None:
+    opposites = {pair[i]: pair[1 - i] for pair in OPPOSITES for i in (0, 1)}
+    after = {order[i - 1]: word for order in (DAYS, MONTHS) for i, word in enumerate(order)}
+    assert (opposites["cold"], after["June"], after["Sunday"]) == ("hot", "July", "Monday")
+    for question in of("fact"):
+        asked, listed = question.prompt.removesuffix("?\nAnswer:").split(": ")
+        assert question.answer.strip() == (opposites if "opposite" in asked else after)[asked.split()[-1]]
+        assert [choice.strip() for choice in question.choices] == listed.replace(" or ", ", ").split(", ")
 
 
 def test_multiple_choice_names_the_letter_of_the_right_line() -> None:
-    kinds = {
-        "a metal": {"iron", "gold", "copper", "tin", "zinc", "lead"},
-        "an animal": {"horse", "cat", "whale", "frog", "crow", "bee"},
-    }
-    checked = 0
-    for question in (question for question in ASKED if question.category == "multiple_choice"):
-        for kind, words in kinds.items():
-            if f"is {kind}?" in question.prompt:
-                right = [line[0] for line in question.prompt.splitlines()[1:5] if line[3:] in words]
-                assert [f" {letter}" for letter in right] == [question.answer]
-                checked += 1
-    assert checked > 10
+    words = dict(KINDS)
+    for question in of("multiple_choice"):
+        asked, *options, _ = question.prompt.splitlines()
+        kind = asked.removesuffix("?").split()[-1]
+        assert [f" {line[0]}" for line in options if line[3:] in words[kind]] == [question.answer]
 
 
-def test_word_problems_are_right() -> None:
-    for question in (question for question in ASKED if question.category == "word_problem"):
+def test_word_problems_are_worked_out_and_right() -> None:
+    for question in of("word_problem"):
         first, second = (int(word) for word in question.prompt.split() if word.isdigit())
-        expected = (
-            first * second if "fills" in question.prompt else first + second if "finds" in question.prompt else first - second
-        )
-        assert question.answer == f" {expected}"
+        sign = "*" if "fills" in question.prompt else "+" if "finds" in question.prompt else "-"
+        right = {"*": first * second, "+": first + second, "-": first - second}[sign]
+        assert question.answer == f" {first} {sign} {second} = {right}. The answer is {right}."
+        assert all(choice.startswith(f" {first} {sign} {second} = ") for choice in question.choices)
 
 
 def test_equal_seeds_ask_the_same_and_other_seeds_do_not() -> None:
@@ -69,10 +78,16 @@ def test_equal_seeds_ask_the_same_and_other_seeds_do_not() -> None:
     assert list(islice(questions(12), 1000)) != ASKED
 
 
-def test_distinct_questions_cover_every_category_and_never_repeat_a_prompt() -> None:
-    asked = distinct_questions(1, 300)
+def test_what_is_asked_is_never_trained_on() -> None:
+    asked = held_out_questions(1, 300)
     assert len({question.prompt for question in asked}) == len(asked) == 300
-    assert len({question.category for question in asked}) == len(MAKERS)
+    assert [sum(each.category == made.category for each in asked) for made in ASKED[: len(MAKERS)]] == [60] * len(MAKERS)
+    assert all(map(held_out, asked))
+    for makers in (MAKERS, TRAINING_MIX):
+        trained = list(islice(training_questions(1, makers), 2000))
+        assert not any(map(held_out, trained))
+        assert {each.category for each in trained} == {each.category for each in asked}
+    assert sum(map(held_out, ASKED)) in range(len(ASKED) // HELD_OUT_SHARE // 2, len(ASKED) // HELD_OUT_SHARE * 2)
 
 
 def test_a_transcript_is_the_prompt_and_its_answer() -> None:
