@@ -36,6 +36,7 @@ from jobs.command_line import flag, parse
 from jobs.plan import Plan, make_plan
 from jobs.prefix_gain import ideal_gain, sequences
 from jobs.score_config import ScoreConfig
+from jobs.score_dataset import BATCHES_IN_FLIGHT
 from jobs.weights_command import OK, exit_code
 from pipeline.buckets import fill_batches
 from pipeline.dispatch import DispatchConfig
@@ -50,7 +51,6 @@ from pipeline.tokenizer import RequestRules, Tokenizer, to_requests
 from pipeline.writer import Writer
 
 FIRST_ID = 3  # below lie pad, EOS and the like
-IN_FLIGHT = 8
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def _start(plan: Plan, stack: ExitStack) -> tuple[Any, str, ReplicaInfo | None]:
 
     stack.enter_context(ray_cluster(1))
     data, model = plan.config.mesh_shape()
-    pool = stack.enter_context(ReplicaPool(plan.replica_spec(), PoolConfig(1, 1, data * model, IN_FLIGHT, "cpu")))
+    pool = stack.enter_context(ReplicaPool(plan.replica_spec(), PoolConfig(1, 1, data * model, BATCHES_IN_FLIGHT, "cpu")))
     pool.wait_for_minimum()
     ready = next(event for event in pool.events(1.0) if isinstance(event, ReplicaReady))
     return pool, ready.replica, ready.info
@@ -273,7 +273,7 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
         tokenizer=None,
         rules=plan.rules,
         buckets=plan.bucket_config(),
-        dispatch=DispatchConfig(IN_FLIGHT),
+        dispatch=DispatchConfig(BATCHES_IN_FLIGHT),
         replicas=replica,
         writer=Writer(RunFolder(str(folder)), schema, "benchmark"),
         progress=progress,

@@ -40,7 +40,7 @@ from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
 from pipeline.writer import Writer
 
 OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
-BATCHES_IN_FLIGHT = 8  # on each replica: enough requests for all slots of its engine, in pieces small enough to lose
+BATCHES_IN_FLIGHT = 16  # on each replica: enough requests for all slots of its engine, although batches end row by row
 
 
 class StopSignals:
