@@ -182,17 +182,14 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
 
     from actors.engine.engine import Engine
     from actors.engine.steps import Setting
-    from actors.model import checkpoint, quantized, sharding
-    from actors.model.kernels.choice import for_platform
+    from actors.model import checkpoint, sharding
+    from actors.model.kernels.choice import is_dense, prepare
 
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)
     params = checkpoint.load(spec.checkpoint, spec.model, mesh)
     platform = mesh.devices.flat[0].platform
-    if spec.weights == "dense" or (spec.weights == "auto" and platform == "cpu"):
-        params = quantized.densify(params, dtype)
-    else:
-        params = for_platform(platform).arrange(params, dtype)
+    params = prepare(params, platform, dtype, dense=is_dense(spec.weights, platform))
     return Engine(Setting(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
 
 

@@ -23,20 +23,11 @@ GROK_1_SHARD = replace(
 MODELS: dict[str, ModelConfig] = {"small": SMALL, "demo": DEMO, "grok-1-shard": GROK_1_SHARD}
 
 
-def is_dense(weights: str, platform: str) -> bool:
-    """Returns whether the flag --weights asks for dequantised weights on this platform."""
-    return weights == "dense" or (weights == "auto" and platform == "cpu")
-
-
 def random_params(model: ModelConfig, mesh: Any, dtype: Any, *, dense: bool) -> dict[str, dict[str, Any]]:
     """Returns random parameters on the mesh: dense in `dtype`, or int8 as the platform's kernels read them."""
-    from actors.model import quantized
-    from actors.model.kernels.choice import for_platform
+    from actors.model.kernels.choice import prepare
 
-    params = _stored(model, mesh)
-    if dense:
-        return quantized.densify(params, dtype)
-    return for_platform(mesh.devices.flat[0].platform).arrange(params, dtype)
+    return prepare(_stored(model, mesh), mesh.devices.flat[0].platform, dtype, dense=dense)
 
 
 def _stored(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:

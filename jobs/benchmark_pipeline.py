@@ -140,7 +140,8 @@ def _run(config: BenchmarkConfig) -> int:
     try:
         checkpoint.write(checkpoint.random_parameters(PRESETS[config.model], 0), folder / "ckpt-0")
         passes = 2 * (config.rounds + 1)
-        plans = [_plan(config, folder, number) for number in range(passes)]
+        requests = _requests(config)
+        plans = [_plan(config, folder, requests, number) for number in range(passes)]
         with ExitStack() as stack:
             pool, name, info = _start(plans[0], stack)
             took: dict[str, list[Pass]] = {"pipeline": [], "engine": []}
@@ -162,10 +163,10 @@ def _run(config: BenchmarkConfig) -> int:
 # -- prompts ---------------------------------------------------------------------------------------------------------------------
 
 
-def _plan(config: BenchmarkConfig, folder: Path, number: int) -> Plan:
+def _plan(config: BenchmarkConfig, folder: Path, requests: Sequence[Request], number: int) -> Plan:
     """Writes the prompts of a pass and returns the main job's plan for them."""
     prompts = folder / f"prompts-{number}.parquet"
-    pq.write_table(_shifted(config, number), prompts)
+    pq.write_table(_shifted(config, requests, number), prompts)
     return make_plan(
         ScoreConfig(
             input=str(prompts),
@@ -181,9 +182,8 @@ def _plan(config: BenchmarkConfig, folder: Path, number: int) -> Plan:
     )
 
 
-def _shifted(config: BenchmarkConfig, number: int) -> pa.Table:
+def _shifted(config: BenchmarkConfig, requests: Sequence[Request], number: int) -> pa.Table:
     """Returns the prompts with the ids of pass `number`: equal beginnings stay equal, no pass has one with another in common."""
-    requests = _requests(config)
     vocabulary, drawn = PRESETS[config.model].vocab_size - FIRST_ID, random.Random(0)
     columns: dict[str, list[Any]] = {"prompt_token_ids": [], "max_tokens": [], "choices_token_ids": []}
     for copy in range(config.copies):

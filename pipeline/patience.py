@@ -5,11 +5,8 @@ What may pass (5xx, throttling, broken or refused connections, truncated bodies,
 What trying again does not change (no permission, not there, a condition that does not hold) is raised at once. It knows no URLs.
 """
 
-import errno
 import io
-import random
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -19,16 +16,17 @@ import aiohttp
 import botocore.exceptions as aws
 from fsspec.exceptions import FSTimeoutError
 
+from actors.retries import BUSY, repeated
+
 BRIEF_OUTAGE_S = 10.0
 OUTAGE_S = 300.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0  # pauses double, and are drawn from the upper half: drivers do not come back together
+FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_SHARE = 0.5, 20.0, 0.5  # drawn from the upper half: drivers do not come back together
 CLIENT_ERRORS = (OSError, aws.BotoCoreError, aws.HTTPClientError, aiohttp.ClientError, HTTPException)  # file systems, S3 clients
 NO_ANSWER = (
     aws.EndpointConnectionError, aws.ConnectTimeoutError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.HTTPClientError,
     aws.ResponseStreamingError, aws.IncompleteReadError, aiohttp.ClientError, HTTPException, FSTimeoutError, ConnectionError,
     TimeoutError, socket.gaierror,
 )  # fmt: skip
-BUSY = (errno.EBUSY, errno.EREMOTEIO)  # how s3fs says 503 (and 409), and 500
 
 Result = TypeVar("Result")
 _patience = {"outage_s": BRIEF_OUTAGE_S}  # of the process: commits run in threads of their own
@@ -46,16 +44,14 @@ def outages_waited_out(outage_s: float | None = None) -> Iterator[None]:
 
 def patiently(call: Callable[[], Result]) -> Result:
     """Returns what `call` returns; calls again after errors that may pass, until patience ends."""
-    began_s, pause_s = time.monotonic(), FIRST_PAUSE_S
-    while True:
-        try:
-            return call()
-        except CLIENT_ERRORS as error:
-            wait_s = pause_s * random.uniform(0.5, 1.0)
-            if not may_pass(error) or time.monotonic() + wait_s - began_s > _patience["outage_s"]:
-                raise
-        time.sleep(wait_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    return repeated(
+        call,
+        may_pass,
+        outage_s=lambda: _patience["outage_s"],  # it may end, or begin, while a call waits
+        first_pause_s=FIRST_PAUSE_S,
+        longest_pause_s=LONGEST_PAUSE_S,
+        shortest_share=SHORTEST_SHARE,
+    )
 
 
 def may_pass(error: Exception) -> bool:

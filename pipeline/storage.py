@@ -24,10 +24,11 @@ from typing import Any, BinaryIO, cast
 import fsspec
 from fsspec.utils import get_protocol
 
+from actors.retries import BUSY
 from pipeline import local_disk
 from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError, OutageError
-from pipeline.patience import BUSY, CLIENT_ERRORS, NO_ANSWER, PatientRanges, may_pass, patiently
+from pipeline.patience import CLIENT_ERRORS, NO_ANSWER, PatientRanges, may_pass, patiently
 
 CONNECT_TIMEOUT_S = 5
 READ_TIMEOUT_S = 30

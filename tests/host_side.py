@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from actors.ladder import length_ladder
 from pipeline import storage
 from pipeline.buckets import BucketConfig
-from pipeline.columns import InputColumns, inspect_columns
+from pipeline.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.dispatch import DispatchConfig
 from pipeline.progress import Progress
 from pipeline.run import Corridor, run
@@ -37,6 +37,24 @@ def write_input(path: Path, rows: int = ROWS) -> Path:
     return path
 
 
+def corridor(
+    schema: InputSchema, folder: RunFolder, mark: str, replicas: FakeReplicas, progress: Progress, interrupted: Callable[[], bool]
+) -> Corridor:
+    """Returns the stages as all runs of these tests have them."""
+    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
+    return Corridor(
+        schema=schema,
+        tokenizer=None,
+        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
+        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
+        dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
+        replicas=replicas,
+        writer=Writer(folder, written, mark),
+        progress=progress,
+        interrupted=interrupted,
+    )
+
+
 def drive(
     source: Path | str,
     output: str,
@@ -53,19 +71,9 @@ def drive(
     shards, folder, keys = plan_shards(files, SHARD_ROWS), RunFolder(output), {"input": input_keys(files)}
     check_run(folder, keys, {})
     mark = fingerprint(keys)
-    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
-    corridor = Corridor(
-        schema=schema,
-        tokenizer=None,
-        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
-        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
-        dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
-        replicas=replicas,
-        writer=Writer(folder, written, mark),
-        progress=Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows),
-        interrupted=interrupted,
-    )
-    yield from run(remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), corridor)
+    progress = Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows)
+    joined = corridor(schema, folder, mark, replicas, progress, interrupted)
+    yield from run(remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), joined)
     finish(folder, shards)
 
 

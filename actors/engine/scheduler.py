@@ -152,6 +152,8 @@ class Scheduler:
 
     def _runnable(self, sequence: Sequence) -> bool:
         """Whether all pages it shares are filled by now, or by the call being planned (keys are written before they are read)."""
+        if sequence.computed > sequence.shared * self.config.page_size:
+            return True  # it has run before, on the same pages
         pool = self.pools[sequence.lane]
         return all(pool.ready(page) for page in (*sequence.pages[: sequence.shared], *sequence.lending))
 

@@ -3,14 +3,13 @@
 The clients' errors are told by name: this layer must not import them. `pipeline/patience.py` does the same for data.
 """
 
-import errno
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from actors.retries import BUSY, repeated
+
 OUTAGE_S = 120.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
-BUSY = (errno.EBUSY, errno.EREMOTEIO)  # how s3fs says 503, and 500
 PASSING = {
     ("aiohttp", "ClientError"), ("botocore", "HTTPClientError"), ("botocore", "ConnectionError"),
     ("botocore", "ResponseStreamingError"), ("botocore", "IncompleteReadError"), ("fsspec", "FSTimeoutError"),
@@ -21,15 +20,7 @@ Result = TypeVar("Result")
 
 def patiently(read: Callable[[], Result]) -> Result:
     """Returns what `read` returns; reads again after errors that may pass, for `OUTAGE_S`."""
-    began_s, pause_s = time.monotonic(), FIRST_PAUSE_S
-    while True:
-        try:
-            return read()
-        except Exception as error:
-            if not may_pass(error) or time.monotonic() + pause_s - began_s > OUTAGE_S:
-                raise
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    return repeated(read, may_pass, outage_s=lambda: OUTAGE_S, first_pause_s=FIRST_PAUSE_S, longest_pause_s=LONGEST_PAUSE_S)
 
 
 def may_pass(error: Exception) -> bool:

@@ -29,7 +29,8 @@ def test_each_pass_has_the_same_lengths_and_other_ids(tmp_path: Path) -> None:
     config = benchmark_pipeline.parse(
         benchmark_pipeline.BenchmarkConfig, arguments(tmp_path, 3, "--copies", "2"), program="", description=""
     )
-    first, second = (benchmark_pipeline._shifted(config, number)["prompt_token_ids"].to_pylist() for number in range(2))
+    requests = benchmark_pipeline._requests(config)
+    first, second = (benchmark_pipeline._shifted(config, requests, number)["prompt_token_ids"].to_pylist() for number in range(2))
     assert [len(ids) for ids in first] == [len(ids) for ids in second]
     assert len(first) == 6
     assert first[0][:20] == first[1][:20] != second[0][:20]

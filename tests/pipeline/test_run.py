@@ -7,19 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.ladder import length_ladder
-from pipeline.buckets import BucketConfig
 from pipeline.columns import InputColumns, inspect_columns
-from pipeline.dispatch import DispatchConfig
 from pipeline.errors import InterruptedRunError
 from pipeline.progress import Progress
-from pipeline.run import Corridor, run
-from pipeline.sampling import SamplingDefaults
-from pipeline.schema import output_schema
+from pipeline.run import run
 from pipeline.shards import RunFolder, list_input, plan_shards, remaining
-from pipeline.tokenizer import RequestRules
-from pipeline.writer import Writer
 from tests.fakes import FakeReplicas
+from tests.host_side import corridor
 
 ROWS = 60
 
@@ -38,20 +32,12 @@ def drive(source: Path, output: Path, replicas: FakeReplicas, stop_after: int | 
     files = list_input(str(source))
     schema = inspect_columns(files, InputColumns("generate"))
     shards, folder = plan_shards(files, 7), RunFolder(str(output))
-    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
     commits = 0
-    corridor = Corridor(
-        schema=schema,
-        tokenizer=None,
-        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
-        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
-        dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
-        replicas=replicas,
-        writer=Writer(folder, written, "print"),
-        progress=Progress(ROWS),
-        interrupted=lambda: stop_after is not None and commits >= stop_after,
-    )
-    for _ in run(remaining(shards, folder, "print"), corridor):
+
+    def stopping() -> bool:
+        return stop_after is not None and commits >= stop_after
+
+    for _ in run(remaining(shards, folder, "print"), corridor(schema, folder, "print", replicas, Progress(ROWS), stopping)):
         commits += 1
 
 

@@ -6,7 +6,7 @@ from jax.typing import DTypeLike
 
 from actors.model.kernels import gpu_attention, gpu_experts, xla_attention, xla_experts
 from actors.model.kernels.interface import Kernels
-from actors.model.quantized import Params, Weight, arrange
+from actors.model.quantized import Params, Weight, arrange, densify
 
 
 def _as_loaded(params: Params, _dtype: DTypeLike) -> dict[str, dict[str, Weight]]:
@@ -32,3 +32,16 @@ INTERPRETED = Kernels(
 def for_platform(platform: str) -> Kernels:
     """Returns the kernels for a device's `platform`, as JAX names it: "gpu" or "cuda" of NVIDIA's, "cpu" and others plain XLA."""
     return GPU if platform in {"gpu", "cuda"} else XLA
+
+
+def is_dense(weights: str, platform: str) -> bool:
+    """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays on this platform; auto does on CPUs."""
+    return weights == "dense" or (weights == "auto" and platform == "cpu")
+
+
+def prepare(params: Params, platform: str, dtype: DTypeLike, *, dense: bool) -> dict[str, dict[str, Weight]]:
+    """Returns int8 parameters as they are computed with: plain arrays of `dtype`, or int8 as the platform's kernels read it.
+
+    Takes the parameters over, as `Kernels.arrange` does.
+    """
+    return densify(params, dtype) if dense else for_platform(platform).arrange(params, dtype)
