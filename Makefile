@@ -1,8 +1,9 @@
-# make demo   set up, then complete and score the demo prompts on a local Ray: about a minute once installed
-# make test   set up, then every check and every test: what .ci/run calls
-# make aot    the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
-# make check  ruff, mypy, import contracts          make fix    what ruff can repair by itself
-# make lock   resolve pyproject.toml and requirements-aot.in again into the lock files
+# make demo     set up, then complete and score the demo prompts on a local Ray: about a minute once installed
+# make test     set up, then every check and every test: what .ci/run calls
+# make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
+# make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
+# make check    ruff, mypy, import contracts        make fix      what ruff can repair by itself
+# make lock     resolve pyproject.toml and requirements-aot.in again into the lock files
 #
 # Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv. Another interpreter: make PYTHON=python3.12 demo
 # On a machine with NVIDIA GPUs: make LOCK=requirements-cuda12.lock demo
@@ -14,17 +15,18 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
 SOURCES := pipeline actors jobs tests
 UV_VERSION := 0.13.8
-AOT := .venv-aot
 
-.PHONY: demo test check fix lock setup aot clean
+.PHONY: demo test check fix lock setup aot lm-eval clean
 .DEFAULT_GOAL := demo
 
 demo: setup
 	$(BIN)/python jobs/demo/run.py
 
-# The wheels of aot are large (600 MB installed) and some tests need them: where they cannot be had, all others run all the same.
+# The wheels of aot are large (600 MB installed) and some tests need them, and so it is with lm-eval: where they cannot be had, all
+# other tests run all the same.
 test: check
 	@$(MAKE) --no-print-directory aot || echo 'make aot failed: the plan at full size is not compiled for GPUs'
+	@$(MAKE) --no-print-directory lm-eval || echo 'make lm-eval failed: the adapter for lm-evaluation-harness is not tested'
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
@@ -48,18 +50,22 @@ $(INSTALLED): $(LOCK)
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "grok_batch.pth").write_text("../../../..\n")'
 	@touch $@
 
-# A folder of their own, which sees the packages of .venv: with these wheels in .venv, every CPU run would look for a GPU first.
-aot: $(AOT)/.installed
+# Environments of their own, which see the packages of .venv and add those of requirements-NAME.lock: in .venv itself the wheels of
+# aot would make every CPU run look for a GPU first, and those of lm-eval are many and needed by one job only.
+aot lm-eval: %: .venv-%/.installed
 
-$(AOT)/.installed: requirements-aot.lock $(INSTALLED)
-	$(BIN)/python -m venv $(AOT)
-	$(AOT)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r requirements-aot.lock
-	$(AOT)/bin/python -c 'import os, pathlib, sys, sysconfig; own = sysconfig.get_path("purelib"); pathlib.Path(own, "packages.pth").write_text("../../../../$(VENV)/" + os.path.relpath(own, sys.prefix) + "\n")'
+.venv-%/.installed: requirements-%.lock $(INSTALLED)
+	$(BIN)/python -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r $<
+	.venv-$*/bin/python -c 'import os, pathlib, sys, sysconfig; own = sysconfig.get_path("purelib"); pathlib.Path(own, "packages.pth").write_text("../../../../$(VENV)/" + os.path.relpath(own, sys.prefix) + "\n")'
 	@touch $@
 
 # uv resolves for every platform and Python at once, which pip cannot; it is a tool of this target only, so it gets its own folder.
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock"
+
+# What .venv has with either lock file, an environment that sees it need not install again.
+NOT_IN_LOCK = $$(sed -n 's/^\([a-z0-9.-]*\)==[^;]*$$/--no-emit-package \1/p' requirements-cuda12.lock)
 
 lock:
 	$(PYTHON) -m venv .venv-lock
@@ -67,6 +73,7 @@ lock:
 	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra cuda12 -o requirements-cuda12.lock
 	$(COMPILE) requirements-aot.in --no-deps -o requirements-aot.lock
+	$(COMPILE) pyproject.toml --extra lm-eval -c requirements.lock $(NOT_IN_LOCK) -o requirements-lm-eval.lock
 
 clean:
-	rm -rf $(VENV) $(AOT) .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -51,6 +51,7 @@ from pipeline.tokenizer import RequestRules, Tokenizer, to_requests
 from pipeline.writer import Writer
 
 FIRST_ID = 3  # below lie pad, EOS and the like
+SPENT = ("extend", "decode", "between calls", "without work")
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,17 @@ class Pass:
     def tokens_per_s(self) -> float:
         """Prompt tokens and drawn ones, whether computed or found in the cache."""
         return (self.stats.prompt_tokens + self.stats.generated_tokens) / self.seconds
+
+    def spent(self) -> dict[str, float]:
+        """Returns the seconds by what the engine was doing."""
+        stats = self.stats
+        calls_s = stats.extend_s + stats.decode_s
+        return {
+            "extend": stats.extend_s,
+            "decode": stats.decode_s,
+            "between calls": stats.busy_s - calls_s,
+            "without work": self.seconds + stats.compile_s - stats.busy_s,
+        }
 
 
 @dataclass(frozen=True)
@@ -334,6 +346,7 @@ def _figures(config: BenchmarkConfig, plan: Plan, took: dict[str, list[Pass]]) -
             "padding": 1 - stats.extend_tokens / stats.extend_positions,
             "decode_rows_used": stats.generated_tokens / stats.decode_positions if stats.decode_positions else None,
             "compile_s": stats.compile_s,
+            "time": {name: statistics.median(each.spent()[name] for each in passes) for name in SPENT},
         }
     ratios = [ours.tokens_per_s / bare.tokens_per_s for ours, bare in zip(took["pipeline"], took["engine"], strict=True)]
     return {
@@ -365,6 +378,9 @@ def show(figures: dict[str, Any]) -> None:
         gain = (f"{one['gain']:.2f}", f"{one['gain'] / ideal['pages']:.0%}")
         table.add_row(label, f"{one['tokens_per_s']:,.0f}", f"{one['extend_tokens']:,}", *gain, f"{one['padding']:.1%}", used)
     Console().print(table)
+    for kind, label in (("engine", "engine alone"), ("pipeline", "Parquet to Parquet")):
+        spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in figures[kind]["time"].items())
+        print(f"{label}, seconds of the engine: {spent}")
     each = ", ".join(f"{ratio:.1%}" for ratio in figures["efficiency"])
     print(f"Parquet to Parquet reaches {statistics.median(figures['efficiency']):.1%} of the engine alone ({each})")
 

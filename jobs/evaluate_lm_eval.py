@@ -1,6 +1,6 @@
-"""lm-evaluation-harness over this project's engine: any of its tasks, run as the main job runs rows. Needs the extra `lm-eval`.
+"""lm-evaluation-harness over this project's engine: any of its tasks, run as the main job runs rows. Needs `make lm-eval`.
 
-    python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN [flags of the model]
+    .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN [flags of the model]
 
 The harness makes the requests and the metrics; `GrokBatchLM` answers them. Each kind of request becomes one run folder below the
 output, named by a digest of its rows: the same command again continues.
@@ -15,10 +15,21 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-from lm_eval import simple_evaluate
-from lm_eval.api.model import LM
-from lm_eval.tasks import TaskManager
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+try:
+    from lm_eval import simple_evaluate
+    from lm_eval.api.model import LM
+    from lm_eval.tasks import TaskManager
+    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+except ModuleNotFoundError as absent:
+    if absent.name != "lm_eval" or __name__ != "__main__":
+        raise
+    print(
+        "error: lm-evaluation-harness is not installed here; make lm-eval, then "
+        ".venv-lm-eval/bin/python jobs/evaluate_lm_eval.py",
+        file=sys.stderr,
+    )
+    sys.exit(2)
 
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
