@@ -1,4 +1,4 @@
-"""The real lm-evaluation-harness over fake replicas, on local tasks of our own: run by test_evaluate_lm_eval.py, in .venv-lm-eval."""
+"""The real lm-evaluation-harness over fake replicas, on tasks of our own: test_evaluate_lm_eval.py runs it, in .venv-lm-eval."""
 
 import json
 import math

@@ -25,6 +25,5 @@ def test_without_the_package_the_job_says_how_to_get_it() -> None:
     command = [sys.executable, "jobs/evaluate_lm_eval.py", "--help"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 2
-    assert done.stderr == (
-        "error: lm-evaluation-harness is not installed here; make lm-eval, then .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py\n"
-    )
+    cure = "make lm-eval, then .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py"
+    assert done.stderr == f"error: lm-evaluation-harness is not installed here; {cure}\n"
