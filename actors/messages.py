@@ -45,6 +45,14 @@ class Sampling:
     min_tokens: int = 0
     ignore_eos: bool = False
 
+    def seeded(self, seed: int) -> "Sampling":
+        """Returns the same with another seed. Every request asks for it, so not through `dataclasses.replace`: that is slow."""
+        twin = object.__new__(Sampling)
+        for name in Sampling.__slots__:
+            object.__setattr__(twin, name, getattr(self, name))
+        object.__setattr__(twin, "seed", seed)
+        return twin
+
 
 @dataclass(frozen=True, slots=True)
 class Request:

@@ -11,7 +11,7 @@ Two things SentencePiece makes easy to get wrong:
 import codecs
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import islice
 from typing import Literal
@@ -229,7 +229,7 @@ def _generate(row: PromptRow, prompt: "array[int]", rules: RequestRules) -> list
         Request(
             RowRef(row.ref.shard, row.ref.row, sample, samples),
             prompt,
-            sampling=replace(sampling, seed=effective_seed(sampling.seed, row.id, sample)),
+            sampling=sampling.seeded(effective_seed(sampling.seed, row.id, sample)),
         )
         for sample in range(samples)
     ]
@@ -300,7 +300,7 @@ def _checked_ids(name: str, value: object, rules: RequestRules) -> "array[int]":
 
 def _check_vocabulary(name: str, ids: "array[int]", rules: RequestRules) -> None:
     # One pass in NumPy: as an unsigned number, an id below zero is a huge one. In Python this was the driver's dearest line.
-    if len(ids) and int(np.frombuffer(ids, np.uint32).max()) >= rules.vocab_size:
+    if len(ids) and int(np.maximum.reduce(np.frombuffer(ids, np.uint32))) >= rules.vocab_size:
         position = next(place for place, token in enumerate(ids) if not 0 <= token < rules.vocab_size)
         raise InvalidTokenError(f"{name}: expected ids below {rules.vocab_size}, got {ids[position]} at position {position}")
 

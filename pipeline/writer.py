@@ -28,6 +28,7 @@ from pipeline.schema import FINGERPRINT_KEY
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
 COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
+ROWS_BETWEEN_LOOKS = 64  # so often is looked whether a commit has ended, while no shard is complete: asking takes a lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +110,12 @@ class Writer:
         commits: deque[Future[CommittedShard]] = deque()
         with ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="commit") as pool:
             try:
-                for row in rows:
+                for number, row in enumerate(rows):
                     complete = self._take(row)
                     if complete is not None:
                         commits.append(pool.submit(self._commit, complete))
+                    elif number % ROWS_BETWEEN_LOOKS:
+                        continue
                     while commits and (commits[0].done() or len(commits) > COMMITS_WAITING):
                         yield commits.popleft().result()
             except Exception:
