@@ -346,6 +346,7 @@ def _figures(config: BenchmarkConfig, plan: Plan, took: dict[str, list[Pass]]) -
             "padding": 1 - stats.extend_tokens / stats.extend_positions,
             "decode_rows_used": stats.generated_tokens / stats.decode_positions if stats.decode_positions else None,
             "compile_s": stats.compile_s,
+            "calls": {"extend": stats.extend_calls, "decode": stats.decode_calls},
             "time": {name: statistics.median(each.spent()[name] for each in passes) for name in SPENT},
         }
     ratios = [ours.tokens_per_s / bare.tokens_per_s for ours, bare in zip(took["pipeline"], took["engine"], strict=True)]
@@ -380,7 +381,8 @@ def show(figures: dict[str, Any]) -> None:
     Console().print(table)
     for kind, label in (("engine", "engine alone"), ("pipeline", "Parquet to Parquet")):
         spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in figures[kind]["time"].items())
-        print(f"{label}, seconds of the engine: {spent}")
+        calls = ", ".join(f"{count} {name}" for name, count in figures[kind]["calls"].items())
+        print(f"{label}: seconds of the engine {spent}; calls {calls}")
     each = ", ".join(f"{ratio:.1%}" for ratio in figures["efficiency"])
     print(f"Parquet to Parquet reaches {statistics.median(figures['efficiency']):.1%} of the engine alone ({each})")
 

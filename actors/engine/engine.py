@@ -151,6 +151,7 @@ class Engine:
             extend_s=time.perf_counter() - began,
             extend_tokens=sum(piece.count for pieces in plan.lanes for piece in pieces),
             extend_positions=len(plan.lanes) * plan.rows * self.setting.engine.block,
+            extend_calls=1,
         )
         return over
 
@@ -219,6 +220,7 @@ class Engine:
             decode_s=time.perf_counter() - began,
             generated_tokens=kept,
             decode_positions=int(output.steps[0]) * plan.rows * len(plan.lanes),
+            decode_calls=1,
         )
         return over
 
