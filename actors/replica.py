@@ -32,7 +32,7 @@ class ReplicaSpec:
     dtype: Literal["bfloat16", "float32"]
     engine: EngineConfig
     token_bytes: tuple[bytes, ...] | None = None  # what each token id decodes to; None: no stop strings
-    weights: Literal["auto", "int8", "dense"] = "auto"  # auto: int8 on accelerators, dense (dequantised once) on CPU
+    weights: Literal["auto", "int8", "dense"] = "auto"  # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
 
 
 @dataclass(slots=True, eq=False)

@@ -5,6 +5,7 @@ rows of the contracted axis. Knows nothing of layers, names or meshes, except th
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, BFloat16, Float, Int8
+
+from actors.errors import ModelError
 
 
 class QuantizedWeight(NamedTuple):
@@ -58,8 +61,20 @@ class TransposedExperts(NamedTuple):
         return (experts, rows, columns)
 
 
+@partial(jax.tree_util.register_dataclass, data_fields=("weight", "scales"), meta_fields=("shape", "instructions"))
+@dataclass(frozen=True)
+class PackedExperts:
+    """The experts' int8 weights in the order in which a CPU's kernel reads them, see kernels/cpu_tiles.py."""
+
+    # Any: trees of shapes and of PartitionSpecs take this form, too.
+    weight: Any  # int8 [E, P, S, W]: P panels of columns, S steps of the contracted axis, W bytes of a panel in a step
+    scales: Any  # float32 [E, P, G, C], for the C columns of a panel
+    shape: tuple[int, ...]  # of the stacked weight it stands for on one device, (E, K, N)
+    instructions: str  # the instruction set it is packed for
+
+
 MatrixWeight = Float[Array, "_ _"] | QuantizedWeight | TransposedWeight  # one matrix, in any form
-Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts
+Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts | PackedExperts
 Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
 
 
@@ -122,6 +137,10 @@ def expert(weight: Weight, index: int) -> MatrixWeight:
         return TransposedWeight(weight.experts[index])
     if isinstance(weight, TransposedExperts):
         return QuantizedWeight(weight.weight[index].T, weight.scales[index])
+    if isinstance(weight, PackedExperts):
+        raise ModelError(
+            f"experts packed for {weight.instructions} are read by kernels/cpu_experts.py; expected weights as loaded"
+        )
     return weight[index]
 
 
@@ -141,12 +160,13 @@ def densify(params: Params, dtype: DTypeLike) -> dict[str, dict[str, Weight]]:
     names does not change. Arrays that lie on a mesh stay split as they were; inside `shard_map` it works on the local shards.
     """
     return {
-        module: {name: _densify_one(name, value, jnp.dtype(dtype)) for name, value in entries.items()}
+        module: {name: densified(name, value, jnp.dtype(dtype)) for name, value in entries.items()}
         for module, entries in params.items()
     }
 
 
-def _densify_one(name: str, value: Weight, dtype: jnp.dtype) -> Weight:
+def densified(name: str, value: Weight, dtype: jnp.dtype) -> Weight:
+    """Returns one parameter as `densify` leaves it."""
     if isinstance(value, QuantizedWeight):
         return _densify_weight(value, dtype)
     return _cast_table(name, value, dtype)

@@ -41,7 +41,8 @@ def test_a_shard_is_measured_with_int8_weights(tmp_path: Path, monkeypatch: pyte
 def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
     from actors.model.kernels import choice
 
-    monkeypatch.setattr(choice, "XLA", choice.INTERPRETED)  # what a mesh of CPU devices gets
+    for name in ("XLA", "CPU"):  # what a mesh of CPU devices gets
+        monkeypatch.setattr(choice, name, choice.INTERPRETED)
     params = random_params(TINY_SHARD, make_mesh(1, 1), jnp.bfloat16, dense=False)
     experts = params["transformer/decoder_layer_0/moe/linear_1"]["w"]
     assert isinstance(experts, TransposedExperts)

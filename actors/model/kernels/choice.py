@@ -1,10 +1,14 @@
-"""A platform's name → its kernels. The mesh's devices decide, so a mesh of GPUs that only compile gets a GPU's."""
+"""A platform's name → its kernels. The mesh's devices decide, so a mesh of GPUs that only compile gets a GPU's.
+
+CPUs have kernels of their own where they can run them (`cpu_code.py`), and plain XLA where they cannot.
+"""
 
 from functools import partial
 
 from jax.typing import DTypeLike
 
-from actors.model.kernels import gpu_attention, gpu_experts, xla_attention, xla_experts
+from actors.model.kernels import cpu_experts, gpu_attention, gpu_experts, xla_attention, xla_experts
+from actors.model.kernels.cpu_code import instruction_sets
 from actors.model.kernels.interface import Kernels
 from actors.model.quantized import Params, Weight, arrange, densify
 
@@ -18,6 +22,7 @@ def _as_computed(dtype: DTypeLike) -> DTypeLike:
 
 
 XLA = Kernels(xla_experts.grouped_ffn, xla_attention.attend, _as_loaded, xla_attention.cache_dtype, reads_whole_table=True)
+CPU = XLA._replace(grouped_ffn=cpu_experts.grouped_ffn, arrange=cpu_experts.arrange)
 GPU = Kernels(gpu_experts.grouped_ffn, gpu_attention.attend, arrange, _as_computed, reads_whole_table=False)
 # the kernels of a GPU, run step by step on whatever JAX runs on: to test them
 INTERPRETED = Kernels(
@@ -30,13 +35,15 @@ INTERPRETED = Kernels(
 
 
 def for_platform(platform: str) -> Kernels:
-    """Returns the kernels for a device's `platform`, as JAX names it: "gpu" or "cuda" of NVIDIA's, "cpu" and others plain XLA."""
-    return GPU if platform in {"gpu", "cuda"} else XLA
+    """Returns the kernels for a device's `platform`, as JAX names it: "gpu" or "cuda" of NVIDIA's, "cpu", others."""
+    if platform in {"gpu", "cuda"}:
+        return GPU
+    return CPU if platform == "cpu" and instruction_sets() else XLA
 
 
 def is_dense(weights: str, platform: str) -> bool:
-    """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays on this platform; auto does on CPUs."""
-    return weights == "dense" or (weights == "auto" and platform == "cpu")
+    """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays here; auto does on CPUs without kernels."""
+    return weights == "dense" or (weights == "auto" and platform == "cpu" and for_platform(platform) is XLA)
 
 
 def prepare(params: Params, platform: str, dtype: DTypeLike, *, dense: bool) -> dict[str, dict[str, Weight]]:

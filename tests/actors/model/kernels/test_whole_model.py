@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from actors.model import checkpoint, sharding
-from actors.model.kernels.choice import INTERPRETED, XLA, for_platform
+from actors.model.kernels.choice import CPU, GPU, INTERPRETED, XLA, for_platform
+from actors.model.kernels.cpu_code import instruction_sets
 from tests.actors.model.models import CONFORMANCE, TinyModel, assert_close, config_of, golden, prompts
 
 
@@ -30,5 +31,6 @@ def test_prefill_pieces_and_decode_match_the_reference() -> None:
 
 
 def test_the_platform_chooses_the_kernels() -> None:
-    assert for_platform("cpu") is XLA
-    assert for_platform("gpu") is for_platform("cuda") is not XLA
+    assert for_platform("cpu") is (CPU if instruction_sets() else XLA)
+    assert for_platform("tpu") is XLA
+    assert for_platform("gpu") is for_platform("cuda") is GPU
