@@ -12,7 +12,7 @@ LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
-SOURCES := pipeline actors jobs tests
+SOURCES := pipeline actors jobs infra tests
 UV_VERSION := 0.13.8
 AOT := .venv-aot
 
