@@ -68,7 +68,9 @@ class RayJobs:
     env: Mapping[str, str] = field(default_factory=dict)
     client: Callable[[str], Any] | None = None  # Ray's JobSubmissionClient, unless a test brings another one
     poll_s: float = POLL_S
+    detach: bool = False  # a signal ends this process only
     _number: int = 0  # of the last job of this name
+    _shown: int = 0  # characters of its log
 
     def run(self, command: Sequence[str]) -> Ended:
         """Joins the job of this name that still runs, or submits a new one; returns when it has ended or is lost.
@@ -77,6 +79,7 @@ class RayJobs:
             ConfigError: the cluster refuses the token, or runs another command under this name.
         """
         entrypoint = shell_words(command)
+        self._shown = 0
         try:
             running = self._patiently(self._running)
             if running is None:
@@ -85,7 +88,7 @@ class RayJobs:
             else:
                 self._check_same(running, entrypoint)
                 self.log.event("joined", f"job {running} runs already: its output follows", job=running)
-            return self._follow(running)
+            return self._follow_or_stop(running)
         except _LostError as error:
             self.log.event("job_lost", str(error), level="warning")
             return Ended(None)
@@ -126,26 +129,37 @@ class RayJobs:
         if found != entrypoint:
             raise ConfigError(f"--name: job {job} runs another command ({found}); wait for it, stop it, or choose another name")
 
+    def _follow_or_stop(self, job: str) -> Ended:
+        try:
+            return self._follow(job)
+        except KeyboardInterrupt:
+            if self.detach:
+                raise
+        self.log.event(
+            "stopping", f"job {job} is asked to stop: it commits what is complete; a second signal ends the wait", job=job
+        )
+        self._patiently(lambda: self._connected().stop_job(job))  # its driver gets SIGTERM
+        return Ended(self._follow(job).code, stopped=True)
+
     def _follow(self, job: str) -> Ended:
-        shown = 0
         while True:
-            shown = asyncio.run(self._show_log(job, shown))
+            asyncio.run(self._show_log(job))
             info = self._patiently(lambda: self._connected().get_job_info(job))
             if info.status.is_terminal():
                 return _job_ended(info)
             time.sleep(self.poll_s)
 
-    async def _show_log(self, job: str, shown: int) -> int:
-        """Prints the job's log as it grows, from its character `shown` on; returns how many were shown when that broke off."""
+    async def _show_log(self, job: str) -> None:
+        """Prints the job's log as it grows, from where it broke off the last time."""
         seen = 0
         try:
             async for text in self._connected().tail_job_logs(job):
-                sys.stdout.write(text[max(0, shown - seen) :])
+                sys.stdout.write(text[max(0, self._shown - seen) :])
                 sys.stdout.flush()
                 seen += len(text)
+                self._shown = max(self._shown, seen)
         except UNREACHABLE:
-            return max(shown, seen)  # whether the job is still there is asked next
-        return max(shown, seen)
+            return  # whether the job is still there is asked next
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         """Returns what `ask` returns; asks again for as long as the cluster may be silent."""

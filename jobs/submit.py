@@ -62,6 +62,9 @@ class SubmitConfig:
     night_begins: str = flag(
         "00:00", "HH:MM, UTC: {night} is the date on which the present night began, also for a try after midnight"
     )
+    detach: bool = flag(
+        False, "a signal to this program leaves the job running; otherwise the job is asked to stop, and waited for"
+    )
     log_format: Literal["text", "json"] = flag("text", "text or json: how this program tells what it does, on standard error")
 
     def __post_init__(self) -> None:
@@ -155,7 +158,7 @@ def _attempts(config: SubmitConfig, name: str, log: RunLog) -> Attempts:
     folder = Path(config.working_dir) if config.working_dir else None
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--working-dir: {folder} is not a folder")
-    return RayJobs(address, name, folder, config.patience_s, log, env=_commit(folder))
+    return RayJobs(address, name, folder, config.patience_s, log, _commit(folder), detach=config.detach)
 
 
 def _commit(folder: Path | None) -> dict[str, str]:

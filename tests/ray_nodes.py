@@ -40,6 +40,8 @@ class Cluster:
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN=secrets.token_hex(32),
             PATH=f"{BIN}:{os.environ['PATH']}",
+            RAY_raylet_start_wait_time_s="120",  # other work on this machine may make it slow
+            RAY_agent_register_timeout_ms="120000",
             **more,
         )
         del self.env["RAY_ADDRESS"]

@@ -4,8 +4,8 @@
     ray start --head --autoscaling-config=autoscaler.yaml …
 
 Machines set themselves up: the user data of their launch template installs the release, fills the cache of weights and runs
-`ray start` with the cluster's token. So Ray reaches none of them over SSH: `disable_node_updaters`, and no commands. The file is complete, as
-a head that is started by hand fills in no defaults. Needs PyYAML only.
+`ray start` with the cluster's token. So Ray reaches none of them over SSH: `disable_node_updaters`, and no commands. The file is
+complete, as a head that is started by hand fills in no defaults. Needs PyYAML only.
 """
 
 import argparse

@@ -248,6 +248,39 @@ def test_a_broken_connection_is_taken_up_where_it_broke(capsys: pytest.CaptureFi
     assert capsys.readouterr().out == "first line\nsecond line\n"
 
 
+class Signalled(FakeCluster):
+    """A signal arrives while the log is followed."""
+
+    stopped: str | None = None
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "working\n"
+        if self.stopped is None:
+            raise KeyboardInterrupt
+        yield "committed\n"
+        self.add(job, self.jobs[job].entrypoint, "STOPPED", 75)
+
+    def stop_job(self, job: str) -> bool:
+        self.stopped = job
+        return True
+
+
+def test_a_signal_stops_the_job_which_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = Signalled()
+    assert persist(on(cluster), COMMAND, SubmitConfig(pause_s=0), RunLog()) == 75
+    assert (cluster.stopped, cluster.submitted) == ("nightly-1", ["nightly-1"])
+    said = capsys.readouterr()
+    assert said.out == "working\ncommitted\n"
+    assert "job nightly-1 is asked to stop" in said.err
+
+
+def test_or_it_leaves_the_job_running() -> None:
+    cluster = Signalled()
+    with pytest.raises(KeyboardInterrupt):
+        on(cluster, detach=True).run(COMMAND)
+    assert (cluster.stopped, cluster.jobs["nightly-1"].status.value) == (None, "RUNNING")
+
+
 def test_a_silent_cluster_is_waited_for_but_not_for_ever() -> None:
     cluster = FakeCluster(("SUCCEEDED", 0))
     cluster.refuse = [ConnectionError("Failed to connect to Ray at address: http://head:8265.")] * 3
