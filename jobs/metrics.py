@@ -70,9 +70,10 @@ METRICS = (
     Metric("last_progress_timestamp_seconds", "gauge", "When the last row was answered", lambda s: s.progressed_at),
     Metric("cost_total", "counter", "Cost so far, in the currency of --cost-per-replica-hour", lambda s: s.cost),
 )  # fmt: skip
-# These three are no figures of a snapshot: who the run is, what it may cost, and how it ended.
+# These four are no figures of a snapshot: who the run is, what it may cost, that it began and how it ended.
 RUN_INFO = Metric("run_info", "gauge", "1; its labels say what the run is", lambda _: 1)
 COST_BUDGET = Metric("cost_budget", "gauge", "What the run may cost: --cost-budget", lambda _: None)
+RUNS_STARTED = Metric("runs_started_total", "counter", "Drivers that began", lambda _: None)
 RUNS_ENDED = Metric("runs_ended_total", "counter", "Drivers that ended, by outcome", lambda _: None, "outcome")
 INFO_LABELS = ("output", "model", "task", "fingerprint")
 
@@ -92,10 +93,11 @@ class RunMetrics:
         self._run = {"run": run_label(info["output"])}
         self._info = self._run | {name: without_credentials(info[name]) for name in INFO_LABELS}
         self._told: dict[tuple[str, str], float] = {}  # of each counter, what Ray knows already
-        self._made = {each.name: _made(each, each.labels) for each in (*METRICS, COST_BUDGET, RUNS_ENDED)}
+        self._made = {each.name: _made(each, each.labels) for each in (*METRICS, COST_BUDGET, RUNS_STARTED, RUNS_ENDED)}
         self._made[RUN_INFO.name] = _made(RUN_INFO, ("run", *INFO_LABELS))
 
     def __enter__(self) -> "RunMetrics":
+        self._made[RUNS_STARTED.name].inc(1, tags=self._run)
         self.publish(self._progress.snapshot())
         return self
 

@@ -8,7 +8,7 @@ import pytest
 
 from actors.messages import ReplicaStats
 from jobs import metrics
-from jobs.metrics import COST_BUDGET, METRICS, RUN_INFO, RUNS_ENDED, RunMetrics, run_label
+from jobs.metrics import COST_BUDGET, METRICS, RUN_INFO, RUNS_ENDED, RUNS_STARTED, RunMetrics, run_label
 from pipeline.errors import InterruptedRunError
 from pipeline.progress import Progress
 from pipeline.snapshot import Snapshot
@@ -62,7 +62,7 @@ def values(ray: dict[str, FakeMetric], name: str) -> dict[tuple[str, ...], float
 
 
 def test_names_follow_the_conventions_of_prometheus() -> None:
-    every = [*METRICS, RUN_INFO, COST_BUDGET, RUNS_ENDED]
+    every = [*METRICS, RUN_INFO, COST_BUDGET, RUNS_STARTED, RUNS_ENDED]
     assert len({metric.name for metric in every}) == len(every)
     for metric in every:
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
@@ -123,7 +123,7 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
         "padding_ratio": 0.1, "prefix_reuse_ratio": 0.2, "request_retries_total": 4, "batches_in_flight": 3, "replicas_up": 1,
         "replicas_wanted": 2, "replicas_started_total": 2, "replicas_lost_total": 1, "replica_up_seconds_total": 10,
         "replica_busy_seconds_total": 5, "prefill_tokens_total": 90, "prefill_positions_total": 100, "elapsed_seconds": 10,
-        "cost_total": 0.1, "cost_budget": 5,
+        "cost_total": 0.1, "cost_budget": 5, "runs_started_total": 1,
     }  # fmt: skip
     assert {name: values(ray, name) for name in expected} == {
         name: {(RUN,): pytest.approx(each)} for name, each in expected.items()
