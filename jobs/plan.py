@@ -204,12 +204,13 @@ def _version(name: str) -> str | None:
 
 def _git_commit() -> str | None:
     """Returns the commit of this code; None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT)."""
+    told = os.environ.get("GROK_BATCH_COMMIT") or None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return os.environ.get("GROK_BATCH_COMMIT")
-    return done.stdout.strip() if done.returncode == 0 else os.environ.get("GROK_BATCH_COMMIT")
+        return told
+    return done.stdout.strip() if done.returncode == 0 else told
 
 
 def describe(plan: Plan) -> Mapping[str, str]:
