@@ -1,5 +1,6 @@
 # make demo     set up, then complete and score the demo prompts on a local Ray: about a minute once installed
 # make test     set up, then every check and every test: what .ci/run calls
+# make host     what the image has, on a host with NVIDIA GPUs: set up, then jobs/smoke.py
 # make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
 # make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
 # make check    ruff, mypy, import contracts        make fix      what ruff can repair by itself
@@ -13,10 +14,10 @@ LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
-SOURCES := pipeline actors jobs tests
+SOURCES := pipeline actors jobs infra tests
 UV_VERSION := 0.13.8
 
-.PHONY: demo test check fix lock setup aot lm-eval clean
+.PHONY: demo test check fix lock setup host aot lm-eval clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -40,6 +41,12 @@ fix: setup
 	$(BIN)/ruff format $(SOURCES)
 
 setup: $(INSTALLED)
+
+# The content of infra/image/Dockerfile, without a container. On a machine without GPUs: make host LOCK=requirements.lock
+host: LOCK = requirements-cuda12.lock
+host:
+	@$(MAKE) --no-print-directory LOCK=$(LOCK) setup
+	$(BIN)/python jobs/smoke.py
 
 # Redone only when the lock file changes. The .pth line makes the packages of this checkout importable from any script and
 # any folder; it is relative to site-packages, so that a checkout may be moved or mounted elsewhere together with its .venv.

@@ -89,9 +89,12 @@ class ReplicaPool:
         config: PoolConfig,
         *,
         replica_class: str = "actors.replica:Replica",
-        notify: Callable[[str], None] = print,
+        notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        """Asks Ray for all actors at once; they come up as the cluster finds room. `ray.init` must have been called."""
+        """Asks Ray for all actors at once; they come up as the cluster finds room. `ray.init` must have been called.
+
+        `notify(event, message, **figures)` is told in words what people want to know at once: losses, machines that go, shortage.
+        """
         self._config, self._class, self._notify = config, replica_class, notify
         self._spec = ray.put(spec)  # once: the table of token bytes is large
         self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
@@ -247,7 +250,7 @@ class ReplicaPool:
         if error is not None:
             if driver_is_dead(error):
                 told = "the Ray node of this driver has died; committed shards are kept, the same command continues the run"
-                self._notify(told)  # now: Ray may end this process at any moment
+                self._notify("cluster_lost", told, level="error")  # now: Ray may end this process at any moment
                 raise ClusterLostError(f"{told} ({sentence(error)})")
             self._stop_if_hopeless(error, loading=member.info is None)
             return [self._lose(news.replica, sentence(error), "nobody" if member.leaving else blame(error))]
@@ -292,7 +295,8 @@ class ReplicaPool:
             delay_s = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(max(0, self._losses - 1), 30))
         again = self._staying() < self._wanted
         self._fill(delay_s)
-        self._notify(f"{name} is lost ({reason})" + (f"; another one is asked for in {delay_s:g} s" if again else ""))
+        told = f"{name} is lost ({reason})" + (f"; another one is asked for in {delay_s:g} s" if again else "")
+        self._notify("replica_lost", told, level="warning", replica=name, reason=reason, blame=to_blame)
         return ReplicaLost(name, reason, to_blame)
 
     def _hung(self) -> list[Event]:
@@ -317,7 +321,8 @@ class ReplicaPool:
             else:
                 member.leaving = True
                 self._fill()
-                self._notify(f"{name} gets no more work: {reason}; another one is asked for")
+                told = f"{name} gets no more work: {reason}; another one is asked for"
+                self._notify("replica_leaving", told, level="warning", replica=name, reason=reason)
                 events.append(ReplicaLeaving(name, reason))
         return events
 
@@ -334,7 +339,7 @@ class ReplicaPool:
             return
         self._reminded_s = time.monotonic()
         if self.up < self._config.minimum:
-            self._notify(self._shortage())
+            self._notify("waiting", self._shortage(), level="warning", up=self.up, minimum=self._config.minimum)
 
     def _shortage(self) -> str:
         kind, each = ("GPU", self._config.devices) if self._gpus else ("CPU", 1)

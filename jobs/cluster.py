@@ -1,15 +1,14 @@
-"""Connects to Ray, quietly and safely, and publishes a run's figures as Ray metrics. The rest of Ray is in actors/pool.py."""
+"""Connects to Ray, quietly and safely. Metrics are in jobs/metrics.py, the rest of Ray in actors/pool.py."""
 
 import os
 import secrets
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import ConfigError
-from pipeline.progress import Snapshot
 
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
@@ -50,25 +49,6 @@ def ray_cluster(replicas: int) -> Iterator[str]:
         yield "local Ray" if address == "local" else f"Ray cluster at {ray.get_runtime_context().gcs_address}"
     finally:
         ray.shutdown()
-
-
-def metrics_sink(run: str) -> Callable[[Snapshot], None]:
-    """Returns a function that publishes snapshots as Ray metrics (Prometheus), labelled with the run."""
-    from ray.util.metrics import Gauge
-
-    names = (
-        "rows", "rows_total", "tokens_in", "tokens_out", "tokens_in_per_s", "tokens_out_per_s", "padding", "errors", "retries",
-        "up", "wanted", "elapsed_s", "eta_s", "replica_hours", "cost",
-    )  # fmt: skip
-    gauges = {name: Gauge(f"grok_batch_{name}", description=f"{name} of the run", tag_keys=("run",)) for name in names}
-
-    def publish(snapshot: Snapshot) -> None:
-        for name, gauge in gauges.items():
-            value = getattr(snapshot, name)
-            if value is not None:
-                gauge.set(value, tags={"run": run})
-
-    return publish
 
 
 def _announced() -> str | None:

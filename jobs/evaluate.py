@@ -22,6 +22,7 @@ from jobs import score_dataset
 from jobs.command_line import parse
 from jobs.evaluate_config import EvaluateConfig, Step
 from jobs.evaluate_report import make_report
+from jobs.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS
 from pipeline import storage
 from pipeline.credentials import without_credentials
@@ -29,6 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_parquet, to_table
+from pipeline.run_log import RunLog
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
 DESCRIPTION = (
@@ -42,13 +44,15 @@ DESCRIPTION = (
 def main(arguments: Sequence[str]) -> int:
     """Runs the steps of a command line and returns the exit code."""
     step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
+    log = RunLog()
     try:
         flags = arguments if step == "all" else arguments[1:]
         config = parse(EvaluateConfig, flags, program=f"evaluate.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        log = _log(config)
         config.require(step)
         return _run_step(step, config)
     except GrokBatchError as error:
-        return _say(error, BAD_ARGUMENTS)
+        return _say(log, error, BAD_ARGUMENTS)
 
 
 def _run_step(step: Step, config: EvaluateConfig) -> int:
@@ -72,7 +76,7 @@ def _all_steps(config: EvaluateConfig, output: str) -> int:
     try:
         return make_report(config, requests, run_outputs(requests, output), output) or code
     except GrokBatchError as error:
-        return _say(error, FAILED)
+        return _say(_log(config), error, FAILED)
 
 
 def write_prompts(config: EvaluateConfig, url: str) -> int:
@@ -85,7 +89,7 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
     _publish_once(url, to_parquet(to_table(requests, config.task_names())))
     counts = {task: sum(request.task == task for request in requests) for task in dict.fromkeys(each.task for each in requests)}
     few = ", ".join(f"{task} {count:,}" for task, count in counts.items()) if len(counts) < 8 else f"{len(counts)} tasks"
-    print(f"requests {without_credentials(url)}: {len(requests):,} rows ({few})", flush=True)
+    _log(config).result("requests", f"requests {without_credentials(url)}: {len(requests):,} rows ({few})", rows=len(requests))
     return OK
 
 
@@ -116,8 +120,12 @@ def _publish_once(url: str, data: bytes) -> None:
         )
 
 
-def _say(error: GrokBatchError, code: int) -> int:
-    print(f"error: {without_credentials(str(error))}", file=sys.stderr)
+def _log(config: EvaluateConfig) -> RunLog:
+    return RunLog(config.log_format, run=run_label(str(config.output)))
+
+
+def _say(log: RunLog, error: GrokBatchError, code: int) -> int:
+    log.event("error", str(error) if log.is_json else f"error: {error}", level="error", exit_code=code)
     return code
 
 

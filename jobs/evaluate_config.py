@@ -22,7 +22,7 @@ REQUIRED: dict[Step, tuple[str, ...]] = {
 PASSED_ON = (
     "model", "checkpoint", "tokenizer", "dtype", "replicas", "mesh", "shard_activations", "device", "batch_tokens", "max_len",
     "shard_rows", "on_overflow", "resume", "retry_failed", "max_error_rate", "max_attempts", "step_timeout_s",
-    "cost_per_replica_hour",
+    "cost_per_replica_hour", "cost_budget", "log_format",
 )  # fmt: skip
 _OF_MAIN_JOB = {field.name: field for field in dataclasses.fields(ScoreConfig)}
 
@@ -54,6 +54,8 @@ class ModelFlags:
     max_attempts: int = _same("max_attempts")
     step_timeout_s: float = _same("step_timeout_s")
     cost_per_replica_hour: float | None = _same("cost_per_replica_hour")
+    cost_budget: float | None = _same("cost_budget")
+    log_format: Literal["text", "json"] = _same("log_format")
 
     def score_config(self, kind: Kind, requests_url: str, output_url: str) -> ScoreConfig:
         """Returns the configuration of the main job for the requests of one kind.

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from jobs.evaluate_config import EvaluateConfig
+from jobs.metrics import run_label
 from pipeline import storage
 from pipeline.credentials import without_credentials
 from pipeline.evals import scoring
@@ -15,6 +16,7 @@ from pipeline.evals.history import History, run_identity
 from pipeline.evals.requests import asked_names, read_requests, to_parquet
 from pipeline.evals.sandbox import Sandbox
 from pipeline.evals.suite import EvalRequest
+from pipeline.run_log import RunLog
 from pipeline.storage import StoredObject
 
 OK, ROW_ERRORS, REGRESSION = 0, 3, 5
@@ -36,7 +38,7 @@ def make_report(config: EvaluateConfig, requests_url: str, outputs: Sequence[str
     evaluation = evaluate(requests, asked_names(requests_url, requests), answers, info, history, config.rules())
     _write(evaluation, config, {"Requests": requests_url, "Output": ", ".join(outputs)}, folder)
     history.add(evaluation.entries, evaluation.samples)
-    _print(evaluation, folder)
+    _tell(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
     if evaluation.regressions:
         return REGRESSION
     return ROW_ERRORS if evaluation.failed else OK
@@ -73,18 +75,20 @@ def _write(evaluation: Evaluation, config: EvaluateConfig, where: dict[str, str]
     storage.overwrite(storage.join(folder, "report.html"), render(evaluation, config.rules(), where).encode())
 
 
-def _print(evaluation: Evaluation, folder: str) -> None:
+def _tell(evaluation: Evaluation, folder: str, log: RunLog) -> None:
     for entry in evaluation.headlines:
         error = "" if entry.stderr is None else f" ± {entry.stderr:.4f}"
-        print(f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{error}  ({entry.count:,} documents)")
+        message = f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{error}  ({entry.count:,} documents)"
+        log.result("metric", message, task=entry.task, metric=entry.metric, value=entry.value, stderr=entry.stderr)
     for each in evaluation.comparisons:
         found = each.difference
         verdict = "REGRESSION" if found.regression else "ok"
-        print(
+        message = (
             f"{each.now.task:<12} {each.now.metric:<28} {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against the "
             f"{each.against} run {each.before.name or each.before.run}: {verdict}"
         )
+        log.result("comparison", message, task=each.now.task, metric=each.now.metric, regression=found.regression)
     if evaluation.failed:
-        print(f"{evaluation.failed:,} rows failed; their documents count as wrong")
-    print(f"metrics  {without_credentials(storage.join(folder, 'metrics.json'))}")
-    print(f"report   {without_credentials(storage.join(folder, 'report.html'))}")
+        log.result("failed_rows", f"{evaluation.failed:,} rows failed; their documents count as wrong", rows=evaluation.failed)
+    log.result("metrics", f"metrics  {without_credentials(storage.join(folder, 'metrics.json'))}")
+    log.result("report", f"report   {without_credentials(storage.join(folder, 'report.html'))}")

@@ -6,6 +6,7 @@ of the checkpoint; loads no weights and imports neither JAX nor Ray.
 
 import dataclasses
 import hashlib
+import os
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -202,13 +203,14 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Returns the commit of this code; None where it was unpacked without its history."""
+    """Returns the commit of this code; None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT)."""
+    told = os.environ.get("GROK_BATCH_COMMIT") or None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        return told
+    return done.stdout.strip() if done.returncode == 0 else told
 
 
 def describe(plan: Plan) -> Mapping[str, str]:

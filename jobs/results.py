@@ -12,6 +12,7 @@ from rich.text import Text
 from jobs.plan import Plan
 from jobs.run_report import report_url
 from pipeline import formats, storage
+from pipeline.run_log import RunLog
 from pipeline.shards import RunFolder
 
 SHOWN_ROWS, SHOWN_CHARS = 5, 60
@@ -28,11 +29,15 @@ COLUMNS = (
 )
 
 
-def print_results(folder: RunFolder, plan: Plan, failed: int) -> None:
-    """Prints the run's paths and counts, and the first rows of this partition."""
-    rows = sum(shard.rows for shard in plan.own_shards)
-    print(f"\nresults  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)")
-    print(f"report   {report_url(folder, plan, 'html')}")
+def print_results(folder: RunFolder, plan: Plan, failed: int, log: RunLog) -> None:
+    """Tells the run's paths and counts, and prints the first rows of this partition, unless the log is for machines."""
+    rows, report = sum(shard.rows for shard in plan.own_shards), report_url(folder, plan, "html")
+    where = f"results  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)"
+    log.result(None, f"\n{where}")
+    log.result(None, f"report   {report}")
+    if log.is_json:
+        log.event("results", data=folder.data_url, report=report, files=len(plan.own_shards), rows=rows, failed=failed)
+        return
     if not plan.own_shards:
         return
     first = folder.part_url(plan.own_shards[0].number)

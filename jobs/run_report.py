@@ -30,7 +30,7 @@ def reported(progress: Progress, plan: Plan, folder: RunFolder, identity: str, s
         ended = error
         raise
     finally:
-        _write({**_ending(progress, ended), "run": _run(plan, identity, shards), **progress.report()}, folder, plan)
+        _write({**ending(progress, ended), "run": _run(plan, identity, shards), **progress.report()}, folder, plan)
 
 
 def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
@@ -41,7 +41,8 @@ def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
     storage.overwrite(report_url(folder, plan, "html"), render(report).encode())
 
 
-def _ending(progress: Progress, error: BaseException | None) -> dict[str, str | None]:
+def ending(progress: Progress, error: BaseException | None) -> dict[str, str | None]:
+    """Returns how a run ended, `status`, and why it did not end well, `message`."""
     if error is None and progress.over_budget:
         return {"status": "over_budget", "message": progress.budget_message()}
     if error is None:

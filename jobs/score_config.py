@@ -60,6 +60,8 @@ class ScoreConfig:
     max_attempts: int = flag(3, "tries per row whose replica is lost")
     step_timeout_s: float = flag(600.0, "a replica whose engine finishes no step for so long is replaced, seconds")
     cost_per_replica_hour: float | None = flag(None, "price of one replica for an hour, for the cost shown and reported")
+    cost_budget: float | None = flag(None, "what the run may cost: told to metrics, for an alert; nothing is stopped")
+    log_format: Literal["text", "json"] = flag("text", "text: for people; json: each event is one line of JSON on standard error")
 
     def __post_init__(self) -> None:
         self._check_required()
@@ -75,6 +77,8 @@ class ScoreConfig:
             raise ConfigError("--checkpoint is missing: give the folder or URL of the model's weights, or use --model demo")
         if self.task != "generate" and self.n != 1:
             raise ConfigError(f"--n: expected 1 for task {self.task}, which draws nothing, got {self.n}")
+        if self.cost_budget is not None and self.cost_per_replica_hour is None:
+            raise ConfigError("--cost-budget needs --cost-per-replica-hour: without a price nothing has a cost")
         if any(not each for each in self.stop):
             raise ConfigError("--stop: expected a text, got an empty one, which would end every completion at once")
 
@@ -84,6 +88,7 @@ class ScoreConfig:
             ("min_tokens", 0, math.inf), ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
             ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
             ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),
+            ("cost_budget", 0, math.inf),
             ("seed", -(2**63), 2**63 - 1),
         )  # fmt: skip
         for name, low, high in ranges:

@@ -15,26 +15,29 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.errors import ClusterLostError, GrokBatchError
 from jobs import dry_run, full_size
-from jobs.cluster import metrics_sink, ray_cluster
+from jobs.cluster import ray_cluster
 from jobs.command_line import parse
+from jobs.metrics import RunMetrics, run_label
 from jobs.plan import Plan, describe, fingerprint_keys, make_plan, run_description
 from jobs.results import print_results
 from jobs.run_report import reported
 from jobs.score_config import ScoreConfig
-from pipeline.credentials import without_credentials
 from pipeline.dispatch import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
 from pipeline.patience import outages_waited_out
 from pipeline.progress import Progress
 from pipeline.progress_line import ProgressLine
 from pipeline.records import Shard
+from pipeline.replicas import Replicas
 from pipeline.run import Corridor, run
+from pipeline.run_log import RunLog
 from pipeline.schema import output_schema
 from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
 from pipeline.writer import Writer
@@ -65,12 +68,19 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
     except GrokBatchError as error:
-        return _say(error, BAD_ARGUMENTS)
+        return _say(RunLog(), error, BAD_ARGUMENTS)
     return run_job(config)
 
 
 def run_job(config: ScoreConfig) -> int:
     """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code."""
+    log = RunLog(config.log_format, run=run_label(str(config.output)))
+    code = _run_job(config, log)
+    log.event("finished", level="info" if code in {OK, ROW_ERRORS} else "error", exit_code=code)
+    return code
+
+
+def _run_job(config: ScoreConfig, log: RunLog) -> int:
     try:
         plan = make_plan(config)
         if config.dry_run:
@@ -83,38 +93,41 @@ def run_job(config: ScoreConfig) -> int:
         identity = fingerprint(keys)
         todo = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
     except GrokBatchError as error:
-        return _say(error, BAD_ARGUMENTS)
+        return _say(log, error, BAD_ARGUMENTS)
     try:
         with outages_waited_out():
-            return _execute(plan, folder, identity, todo, resumed=existed)
+            return _execute(plan, folder, identity, todo, log, resumed=existed)
     except ErrorBudgetError as error:
-        return _say(error, OVER_BUDGET)
+        return _say(log, error, OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
-        return _say(error, INTERRUPTED)
+        return _say(log, error, INTERRUPTED)
     except GrokBatchError as error:
-        return _say(error, FAILED)
+        return _say(log, error, FAILED)
 
 
-def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], *, resumed: bool) -> int:
+def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], log: RunLog, *, resumed: bool) -> int:
     if not todo and folder.finished():
-        print(f"nothing to do: the run in {folder.url} is complete")
+        log.result("complete", f"nothing to do: the run in {folder.url} is complete")
         return OK
+    committed = len(plan.own_shards) - len(todo)
+    told: dict[str, Any] = {**describe(plan), "fingerprint": identity, "shards": len(plan.own_shards)}
+    log.event("started", **told, shards_committed=committed)
     for name, value in describe(plan).items():
-        print(f"{name:<8} {value}")
+        log.result(None, f"{name:<8} {value}")
     if resumed:
-        print(f"resume   {len(plan.own_shards) - len(todo):,} of {len(plan.own_shards):,} shards are committed already")
-    progress = _run_rows(plan, folder, identity, todo) if todo else None
+        log.result(None, f"resume   {committed:,} of {len(plan.own_shards):,} shards are committed already")
+    progress = _run_rows(plan, folder, identity, todo, log) if todo else None
     failed = _failed_rows(plan, folder, identity) if resumed or progress is None else progress.error_rows
-    print_results(folder, plan, failed)
+    print_results(folder, plan, failed, log)
     if failed > _error_budget(plan):
         message = progress.budget_message() if progress and progress.over_budget else f"{failed} rows failed, more than allowed"
         raise ErrorBudgetError(message)
     if not finish(folder, plan.shards):
-        print("other partitions of this run are not complete yet")
+        log.result("partitions", "other partitions of this run are not complete yet")
     return ROW_ERRORS if failed else OK
 
 
-def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]) -> Progress:
+def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], log: RunLog) -> Progress:
     """Starts replicas and runs the shards that are to do; the report is written however it ends."""
     from actors.pool import PoolConfig, ReplicaPool
 
@@ -125,39 +138,53 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
     stop.listen()
     with ray_cluster(maximum) as where:
         stop.listen()
-        print(f"cluster  {where}; waiting for {minimum} of {maximum} replicas", flush=True)
-        with ReplicaPool(plan.replica_spec(), pool_config, notify=_notice) as pool:
+        log.result("cluster", f"cluster  {where}; waiting for {minimum} of {maximum} replicas", cluster=where)
+        with ReplicaPool(plan.replica_spec(), pool_config, notify=log.event) as pool:
             progress = Progress(
                 sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),
                 replicas=lambda: (pool.up, pool.wanted),
                 max_error_rows=_error_budget(plan),
                 cost_per_replica_hour=config.cost_per_replica_hour,
+                log=log,
             )
-            schema = output_schema(
-                plan.schema,
-                task=config.task,
-                logprobs=config.logprobs,
-                prompt_logprobs=config.prompt_logprobs,
-                choices=plan.schema.has_choices,
-            )
-            corridor = Corridor(
-                schema=plan.schema,
-                tokenizer=plan.tokenizer,
-                rules=plan.rules,
-                buckets=plan.bucket_config(),
-                dispatch=DispatchConfig(BATCHES_IN_FLIGHT, config.max_attempts),
-                replicas=pool,
-                writer=Writer(folder, schema, identity),
-                progress=progress,
-                interrupted=lambda: stop.received,
-            )
-            with reported(progress, plan, folder, identity, len(todo)):
-                pool.wait_for_minimum(lambda: stop.received)
+            corridor = _corridor(plan, folder, identity, pool, progress, stop)
+            metrics = RunMetrics(progress, _run_info(plan, identity), cost_budget=config.cost_budget)
+            with reported(progress, plan, folder, identity, len(todo)), metrics:
+                pool.wait_for_minimum(metrics.published_until(lambda: stop.received))
                 progress.begin()
-                with ProgressLine(progress, sinks=[metrics_sink(identity)]):
+                with ProgressLine(progress, sinks=[metrics.publish], log=log):
                     for _ in run(todo, corridor):
                         continue
             return progress
+
+
+def _corridor(
+    plan: Plan, folder: RunFolder, identity: str, replicas: Replicas, progress: Progress, stop: StopSignals
+) -> Corridor:
+    schema = output_schema(
+        plan.schema,
+        task=plan.config.task,
+        logprobs=plan.config.logprobs,
+        prompt_logprobs=plan.config.prompt_logprobs,
+        choices=plan.schema.has_choices,
+    )
+    return Corridor(
+        schema=plan.schema,
+        tokenizer=plan.tokenizer,
+        rules=plan.rules,
+        buckets=plan.bucket_config(),
+        dispatch=DispatchConfig(BATCHES_IN_FLIGHT, plan.config.max_attempts),
+        replicas=replicas,
+        writer=Writer(folder, schema, identity),
+        progress=progress,
+        interrupted=lambda: stop.received,
+    )
+
+
+def _run_info(plan: Plan, identity: str) -> dict[str, str]:
+    """Returns what metrics tell of the run beside its name."""
+    config = plan.config
+    return {"output": str(config.output), "model": config.model, "task": config.task, "fingerprint": identity}
 
 
 def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:
@@ -177,13 +204,10 @@ def _print_lines(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def _notice(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _say(error: GrokBatchError, code: int) -> int:
+def _say(log: RunLog, error: GrokBatchError, code: int) -> int:
     """Prints the one sentence that a known error is, and returns the exit code."""
-    print(f"{'interrupted' if code == INTERRUPTED else 'error'}: {without_credentials(str(error))}", file=sys.stderr)
+    kind = "interrupted" if code == INTERRUPTED else "error"
+    log.event(kind, str(error) if log.is_json else f"{kind}: {error}", level="error", exit_code=code, error=type(error).__name__)
     return code
 
 

@@ -72,6 +72,7 @@ def run_batches(
                 break
         can_place = floor.place_retries() and (drawing or floor.waiting > 0)
         yield from floor.take_events(0.0 if can_place else config.poll_s)
+        watcher.batches_in_flight(floor.flying)
         if not drawing and not floor.waiting and deadline is None:
             floor.trim()
         while can_place and floor.has_room() and not floor.place_waiting(steal=not drawing) and drawing:
@@ -116,7 +117,7 @@ class _Floor:
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
         self._waiting = Waiting()  # drawn, and not tried yet
-        self._flying = 0  # batches; copies are not counted
+        self.flying = 0  # batches; copies are not counted
         self._losses = 0  # in a row
         self._durations: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
         self._trim_s = 0.0
@@ -124,7 +125,7 @@ class _Floor:
     @property
     def busy(self) -> bool:
         """Whether requests are with replicas or wait to go there again."""
-        return bool(self._flying or self._again or self._suspects)
+        return bool(self.flying or self._again or self._suspects)
 
     @property
     def waiting(self) -> int:
@@ -189,7 +190,7 @@ class _Floor:
     def trim(self) -> None:
         """At the tail: gives late batches a second replica and lets replicas go that will not be needed any more."""
         now_s = self._config.clock()
-        if now_s < self._trim_s or self._again or self._suspects or not self._flying:
+        if now_s < self._trim_s or self._again or self._suspects or not self.flying:
             return
         self._trim_s = now_s + self._config.poll_s
         idle = [name for name, lane in self._lanes.items() if not lane.flying and lane.leaving is None]
@@ -215,7 +216,7 @@ class _Floor:
         return idle[len(late) :]
 
     def _submit(self, name: str, requests: tuple[Request, ...]) -> None:
-        self._flying += 1
+        self.flying += 1
         self._send(name, _Flight(requests, self._config.clock()))
 
     def _send(self, name: str, flight: _Flight) -> None:
@@ -272,7 +273,7 @@ class _Floor:
             return  # the other replica that held this batch was faster
         _check_refs(event, flight.requests)
         lane.proven = True
-        self._flying -= 1
+        self.flying -= 1
         self._losses = 0
         self._durations.append(self._config.clock() - flight.began_s)
         for name, number in flight.holders.items():
@@ -296,7 +297,7 @@ class _Floor:
         for flight in lane.flying.values():
             if flight.holders:
                 continue  # another replica runs it, too
-            self._flying -= 1
+            self.flying -= 1
             requests = flight.requests
             if event.blame == "nobody":
                 self._watcher.batch_retried(len(requests))

@@ -1,64 +1,30 @@
 """Completions and replica counters → snapshots while a run goes on (progress_line.py shows them), and report.json at its end.
 
-`Progress` counts; stages call it, nobody reads rows twice. Knows no Ray, no files, no text.
+`Progress` counts and tells events; stages call it, nobody reads rows twice. Knows no Ray, no files, no text.
 """
 
 import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 from itertools import pairwise
+from typing import Any
 
 from actors.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
 from pipeline.credentials import without_credentials
 from pipeline.errors import ErrorBudgetError
 from pipeline.length_bins import histogram, length_bin
 from pipeline.replica_use import ReplicaUse
+from pipeline.run_log import RunLog
+from pipeline.snapshot import Snapshot
 from pipeline.timeline import Timeline
 
 EXAMPLES, EXAMPLE_CHARS = 3, 400  # error rows of each code in the report, and characters of their messages
 SERIES = ("rows", "prompt", "completion", "cached", "errors", "retries", "losses", "extend_tokens", "extend_positions", "busy_s")
 WINDOW_S = 60.0  # tokens/s shown and used for the ETA are of the last minute
 ROWS_BEFORE_EARLY_STOP = 1000  # a share says little about fewer rows: a small run goes to its end and is judged there
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """The figures of one moment. Rates are of the last minute, all else is since the start of this driver."""
-
-    rows: int  # rows answered, error rows included
-    rows_total: int
-    tokens_in: int
-    tokens_out: int
-    tokens_in_per_s: float
-    tokens_out_per_s: float
-    padding: float  # share of computed prompt positions that held no token
-    errors: int  # rows
-    retries: int  # requests queued again
-    up: int
-    wanted: int
-    elapsed_s: float
-    eta_s: float | None
-    replica_hours: float
-    cost: float | None
-
-    def line(self) -> str:
-        """Returns the figures as one line of text."""
-        parts = [
-            f"rows {self.rows:,}/{self.rows_total:,}",
-            f"tokens/s in {self.tokens_in_per_s:,.0f} out {self.tokens_out_per_s:,.0f}",
-            f"padding {self.padding:.1%}",
-            f"errors {self.errors:,}",
-            f"replicas {self.up}/{self.wanted}",
-            f"ETA {_duration(self.eta_s)}",
-        ]
-        if self.retries:
-            parts.insert(4, f"retries {self.retries:,}")
-        if self.cost is not None:
-            parts.append(f"cost {self.cost:,.2f}")
-        return " | ".join(parts)
 
 
 class Progress:
@@ -73,11 +39,15 @@ class Progress:
         cost_per_replica_hour: float | None = None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        log: RunLog | None = None,
     ) -> None:
-        """`rows_total`: rows this driver has to run; `replicas` returns (up, wanted). The clock starts here, or in `begin`."""
+        """`rows_total`: rows this driver has to run; `replicas` returns (up, wanted). The clock starts here, or in `begin`.
+
+        `log` hears what happens to replicas, retries and shards; the pool tells of losses itself, with the cause in words.
+        """
         self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
-        self._now = now
+        self._now, self._log = now, log or RunLog()
         self.begin()
         self._rows = 0.0
         self._error_rows = 0.0
@@ -89,12 +59,14 @@ class Progress:
         self._examples: dict[str, list[dict[str, object]]] = {}
         self._timeline = Timeline()
         self._uses = ReplicaUse(self._timeline)
-        self._samples = deque([(0.0, 0, 0)])  # (seconds, tokens in, tokens out), of the last minute
         self._committed = 0
+        self._flying = 0
 
     def begin(self) -> None:
         """Starts the clock again: the replicas that were waited for are up, the first row comes."""
         self._began_s, self._began = self._clock(), self._now()
+        self._samples = deque([(0.0, 0, 0)])  # (seconds, tokens in, tokens out), of the last minute
+        self._seen = (0.0, self._began.timestamp())  # (rows, when a snapshot first saw so many)
 
     # -- what stages report ---------------------------------------------------------------------------------------------------
 
@@ -114,13 +86,16 @@ class Progress:
             if self._rows >= ROWS_BEFORE_EARLY_STOP and self.over_budget:
                 raise ErrorBudgetError(self.budget_message())
 
-    def shard_committed(self) -> None:
-        """One more shard lies in the run folder."""
+    def shard_committed(self, shard: int | None = None, rows: int = 0, errors: int = 0) -> None:
+        """One more shard lies in the run folder, with so many rows and failed samples."""
         self._committed += 1
+        self._log.event("shard_committed", shard=shard, rows=rows, errors=errors)
 
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
         self._uses.ready(replica, info, self._elapsed_s)
+        place: dict[str, Any] = {"node": info.node, "load_s": round(info.load_s, 3), "mesh": info.mesh} if info else {}
+        self._log.event("replica_up", replica=replica, **place)
 
     def replica_lost(self, replica: str, reason: str) -> None:
         """A replica is gone."""
@@ -129,6 +104,7 @@ class Progress:
     def replica_retired(self, replica: str, reason: str) -> None:
         """A replica was let go; it held nothing."""
         self._uses.retired(replica, reason, self._elapsed_s)
+        self._log.event("replica_retired", replica=replica, reason=reason)
 
     def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
         """The counters of a replica, as of its last answer."""
@@ -138,6 +114,11 @@ class Progress:
         """So many requests were queued again."""
         self._retries += requests
         self._timeline.add("retries", self._elapsed_s, requests)
+        self._log.event("requests_retried", level="warning", requests=requests)
+
+    def batches_in_flight(self, count: int) -> None:
+        """So many batches are with replicas now."""
+        self._flying = count
 
     # -- what people ask ------------------------------------------------------------------------------------------------------
 
@@ -166,6 +147,7 @@ class Progress:
         in_per_s, out_per_s = self._rates(elapsed_s)
         stats = self._uses.total()
         up, wanted = self._replicas()
+        came_up, lost = self._uses.counts()
         return Snapshot(
             rows=round(self._rows),
             rows_total=self._rows_total,
@@ -182,6 +164,14 @@ class Progress:
             eta_s=self._eta_s(in_per_s + out_per_s),
             replica_hours=self._uses.hours(self._elapsed_s),
             cost=self._cost(),
+            cached=self._cached,
+            codes=dict(self._codes),
+            shards_committed=self._committed,
+            in_flight=self._flying,
+            came_up=came_up,
+            lost=lost,
+            progressed_at=self._progressed_at(),
+            engine=stats,
         )
 
     def report(self) -> dict[str, object]:
@@ -254,6 +244,13 @@ class Progress:
                 }
             )
 
+    def _progressed_at(self) -> float:
+        """Returns when rows last became more, as far as snapshots can tell: counting stays free of clocks."""
+        rows, _ = self._seen
+        if self._rows != rows:
+            self._seen = (self._rows, self._now().timestamp())
+        return self._seen[1]
+
     def _sample(self, elapsed_s: float) -> None:
         if elapsed_s - self._samples[-1][0] >= 1.0:
             self._samples.append((elapsed_s, self._tokens_in, self._tokens_out))
@@ -287,11 +284,3 @@ def _rates_over_time(over_time: Mapping[str, Sequence[float]]) -> list[dict[str,
         for (began, ended), prompt, completion in spans
         if ended > began
     ]
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, rest = divmod(int(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"

@@ -24,6 +24,7 @@ class _Use:
     reason: str | None = None  # why it was lost
     retired: str | None = None  # why it was let go
     stats: ReplicaStats = field(default_factory=ReplicaStats)
+    came_up: bool = False
 
     def up_s(self, now_s: float) -> float:
         return (self.until_s if self.until_s is not None else now_s) - self.since_s
@@ -43,7 +44,7 @@ class ReplicaUse:
 
     def ready(self, replica: str, info: ReplicaInfo | None, at_s: float) -> None:
         """A replica came up."""
-        self._uses[replica] = _Use(at_s, info, at_s)
+        self._uses[replica] = _Use(at_s, info, at_s, came_up=True)
 
     def lost(self, replica: str, reason: str, at_s: float) -> None:
         """A replica is gone, perhaps before it came up."""
@@ -74,6 +75,11 @@ class ReplicaUse:
         """Returns the counters of all replicas, added up."""
         every = [use.stats for use in list(self._uses.values())]
         return ReplicaStats(**{each.name: sum(getattr(stats, each.name) for stats in every) for each in fields(ReplicaStats)})
+
+    def counts(self) -> tuple[int, int]:
+        """Returns how many replicas came up so far, and how many were lost, those included that never came up."""
+        every = list(self._uses.values())
+        return sum(1 for use in every if use.came_up), sum(1 for use in every if use.reason is not None)
 
     def hours(self, now_s: float) -> float:
         """Returns for how long replicas were up, added up."""

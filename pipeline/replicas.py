@@ -54,3 +54,6 @@ class DispatchWatcher(Protocol):
 
     def batch_retried(self, requests: int) -> None:
         """So many requests were queued again."""
+
+    def batches_in_flight(self, count: int) -> None:
+        """So many batches are with replicas now."""

@@ -62,7 +62,7 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Iterator[CommittedShard]
     samples = to_output_rows(c.progress.count(completions, c.writer.row_id), c.tokenizer)
     with outages_waited_out(), rare_collections():
         for committed in c.writer.write(samples):
-            c.progress.shard_committed()
+            c.progress.shard_committed(committed.shard, committed.rows, sum(committed.errors.values()))
             yield committed
     unreadable.check()
 

@@ -41,7 +41,7 @@ def until(pool: ReplicaPool, kind: type[Event], timeout_s: float = 60) -> Event:
     raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 
 
-def start(spec: dict[str, object], notify: Callable[[str], None] = print, **config: float) -> ReplicaPool:
+def start(spec: dict[str, object], notify: Callable[..., None] = lambda *_, **__: None, **config: float) -> ReplicaPool:
     standard: dict[str, object] = {"minimum": 1, "maximum": 1, "devices": 3, "backoff_s": 0.05}
     return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=STUB, notify=notify)  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def test_dying_while_loading_again_and_again_stops_with_the_cause() -> None:
 
 def test_a_cluster_without_room_is_described() -> None:
     said: list[str] = []
-    with start({}, said.append, minimum=9, maximum=9, remind_s=0.0) as pool:
+    with start({}, lambda _, message, **__: said.append(message), minimum=9, maximum=9, remind_s=0.0) as pool:
         pool.wait_for_minimum(lambda: len(said) > 0)
     assert "0 of at least 9 up" in said[0]
     assert "each takes 1 CPU, the cluster has 4 CPU" in said[0]

@@ -45,7 +45,6 @@ def start(spec: dict[str, object] | None = None, **config: Any) -> ReplicaPool:
         {"sleep_s": 0.2} | (spec or {}),
         PoolConfig(**(standard | config)),
         replica_class="tests.actors.faulty:FaultyReplica",
-        notify=print,
     )
 
 

@@ -47,8 +47,15 @@ def without_ray(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(actors.pool, "ReplicaPool", FakePool)
     patch.setattr(score_dataset, "ray_cluster", _no_cluster)
     patch.setattr(score_dataset, "StopSignals", _NoSignals)
-    patch.setattr(score_dataset, "metrics_sink", lambda _: _ignore)
+    patch.setattr(score_dataset, "RunMetrics", _NoMetrics)
 
 
-def _ignore(_: Any) -> None:
-    return None
+class _NoMetrics(contextlib.nullcontext[None]):
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    def published_until(self, ended: Callable[[], bool]) -> Callable[[], bool]:
+        return ended
+
+    def publish(self, _: Any) -> None:
+        """There is no Ray to tell."""

@@ -1,117 +1,78 @@
-"""`ray job submit` against a real head started by `ray start --head`, with a second node and token authentication."""
+"""`ray job submit` and jobs/submit.py against a real head, with a second node and token authentication."""
 
-import contextlib
 import json
-import os
-import secrets
 import shutil
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.runs import ROOT, descendants, environment, report, running, same_tables, table
+from tests.jobs.runs import ROOT, report, running, same_tables, table
+from tests.ray_nodes import Cluster, running_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 ROWS = 200
-BIN = Path(sys.executable).parent
 
 
-def free_ports(count: int) -> list[str]:
-    """Returns ports nobody listens on: Ray's own defaults would meet other clusters of this machine."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
-class Cluster:
-    """A head and a worker node on this machine, in a folder of their own."""
-
-    def __init__(self, folder: str) -> None:
-        gcs, self.dashboard, *agents = free_ports(8)
-        self.env = environment(
-            RAY_TMPDIR=folder, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32), PATH=f"{BIN}:{os.environ['PATH']}"
-        )
-        del self.env["RAY_ADDRESS"]
-        self.log = Path(folder, "cluster.log")
-        head = ["--head", "--port", gcs, "--dashboard-port", self.dashboard, "--num-cpus=1"]
-        node = ["--address", f"127.0.0.1:{gcs}", "--num-cpus=1"]
-        client = ["--ray-client-server-port", agents[4]]
-        self.nodes = [
-            [*head, "--dashboard-agent-listen-port", agents[0], "--metrics-export-port", agents[1], *client],
-            [*node, "--dashboard-agent-listen-port", agents[2], "--metrics-export-port", agents[3]],
-        ]
-        self.gcs = f"127.0.0.1:{gcs}"
-        self.processes: list[subprocess.Popen[bytes]] = []
-
-    def start(self) -> None:
-        """Starts the head, and the other node once the head answers."""
-        for flags in self.nodes:
-            self.processes.append(self._start(*flags))
-            self._wait("health-check", "--address", self.gcs)
-
-    def _start(self, *flags: str) -> "subprocess.Popen[bytes]":
-        command = [str(BIN / "ray"), "start", *flags, "--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats"]
-        with self.log.open("a") as log:
-            return subprocess.Popen(command, env=self.env, cwd="/", stdout=log, stderr=log, start_new_session=True)
-
-    def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        command = [str(BIN / "ray"), *arguments]
-        return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
-    def _wait(self, *arguments: str) -> None:
-        for _ in range(60):
-            done = self.ray(*arguments)
-            if done.returncode == 0:
-                return
-            time.sleep(1)
-        raise AssertionError(done.stdout + done.stderr)
-
-    def submit(self, *job: object) -> "subprocess.CompletedProcess[str]":
-        """Submits; for some seconds, a head that has just started has no dashboard, then no agent."""
-        for _ in range(30):
-            address = ["--address", f"http://127.0.0.1:{self.dashboard}"]
-            done = self.ray("job", "submit", *address, "--working-dir", ".", "--", *map(str, job))
-            if "No available agent" not in done.stderr and "Failed to connect to Ray" not in done.stderr:
-                return done
-            time.sleep(2)
-        return done
-
-    def kill_node(self, node: int) -> None:
-        """All at once, as when a machine loses its power. First its replica stops, so that the run cannot end before."""
-        below = list(descendants(self.processes[node].pid))
-        (replica,) = [pid for pid, line in below if "RemoteReplica" in line]
-        os.kill(replica, signal.SIGSTOP)
-        (raylet,) = [pid for pid, line in below if line.split(" ")[0].endswith("/raylet")]
-        for pid in (raylet, replica):
-            os.kill(pid, signal.SIGKILL)
-
-    def stop(self) -> None:
-        for process in reversed(self.processes):
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # asked politely, a node drains for half a minute
-        for process in self.processes:
-            process.wait(60)
-
-
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    folder = tempfile.mkdtemp(prefix="ray-", dir=tempfile.gettempdir())  # short: Ray puts sockets into it
-    made = Cluster(folder)
-    try:
-        made.start()
+    with running_cluster() as made:
         yield made
-    finally:
-        made.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+
+
+SECOND_TIME = """
+import os, pathlib, sys, time
+names = sorted(path.name for path in pathlib.Path().iterdir())
+print("commit", os.environ["GROK_BATCH_COMMIT"], "in", os.getcwd(), names, flush=True)
+seen = pathlib.Path(sys.argv[1])
+if not seen.exists():
+    seen.write_text("once")
+    sys.exit(75)
+while not seen.with_name("go").exists():
+    time.sleep(0.1)
+print("now it works", flush=True)
+sys.exit(3)
+"""
+
+
+def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Cluster, tmp_path: Path) -> None:
+    """The first try is interrupted, the second runs while its submitter is killed, and another submitter joins it."""
+    program = [sys.executable, "jobs/submit.py", "--address", cluster.url, "--name", "nightly-{night}", "--pause-s", "0"]
+    program += ["--", "python", "-c", SECOND_TIME, str(tmp_path / "seen")]
+    with (tmp_path / "log").open("w") as log:
+        first = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
+        for _ in range(600):
+            if (tmp_path / "log").read_text().count("is submitted") == 2:
+                break
+            time.sleep(0.1)
+        first.kill()
+        first.wait()
+    said = (tmp_path / "log").read_text()
+    assert "try 1 of 5: exit code 75; the same command again in 0 s" in said
+    assert "-2 is submitted to http://127.0.0.1" in said
+    (tmp_path / "go").touch()
+    joined = subprocess.run(program, cwd=ROOT, env=cluster.env, capture_output=True, text=True, timeout=120, check=False)
+    assert joined.returncode == 3, joined.stdout + joined.stderr
+    assert "runs already: its output follows" in joined.stderr
+    assert "now it works" in joined.stdout
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    [told] = [line for line in joined.stdout.splitlines() if line.startswith("commit")]
+    assert commit in told
+    assert "working_dir_files" in told, "the job runs in the folder that travelled with it"
+    travelled = set(json.loads(told[told.index("[") :].replace("'", '"')))
+    assert {"actors", "jobs", "pipeline", "pyproject.toml"} <= travelled
+    assert not {"tests", "docs", "infra", ".git", ".venv", "requirements.lock"} & travelled
+
+
+def test_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
+    program = [sys.executable, "jobs/submit.py", "--address", cluster.url, "--", "python", "-c", "print(1)"]
+    env = cluster.env | {"RAY_AUTH_TOKEN": "wrong" * 8}
+    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "refuses the token" in done.stderr
 
 
 def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(cluster: Cluster, tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 import io
 import threading
 
-from pipeline.progress import Progress, Snapshot
+from pipeline.progress import Progress
 from pipeline.progress_line import ProgressLine
+from pipeline.snapshot import Snapshot
 
 
 def test_a_log_gets_plain_lines_and_sinks_the_same_snapshots() -> None:

@@ -1,0 +1,54 @@
+"""The main job as a user starts it, on a real Ray, but with replicas that answer by arithmetic: a run of some 15 seconds.
+
+    python tests/infra/metrics_job.py FLAGS
+
+Some replicas are lost on the way, and rows whose prompt has 7 tokens kill every replica they meet.
+"""
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+import actors.pool
+from actors.events import BatchDone, Event
+from actors.messages import ReplicaStats, Request
+from jobs import score_dataset
+from tests.jobs.fake_run import FakePool
+
+ANSWER_S = 0.25  # until the next answer of any replica
+
+
+def deadly(request: Request) -> bool:
+    return len(request.prompt_ids) == 7
+
+
+class SlowPool(FakePool):
+    """Takes its time, and counts what a replica would count."""
+
+    deadly = staticmethod(deadly)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+        self.bad_luck = 0.05
+        self._answered: Counter[str] = Counter()
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        time.sleep(ANSWER_S)
+        return [self._counted(event) for event in super().events(timeout_s)]
+
+    def _counted(self, event: Event) -> Event:
+        if not isinstance(event, BatchDone):
+            return event
+        self._answered[event.replica] += 1
+        stats = ReplicaStats(**{field.name: 3 * self._answered[event.replica] for field in fields(ReplicaStats)})
+        return replace(event, result=replace(event.result, stats=stats))
+
+
+if __name__ == "__main__":
+    actors.pool.ReplicaPool = SlowPool  # type: ignore[assignment, misc]
+    sys.exit(score_dataset.main(sys.argv[1:]))

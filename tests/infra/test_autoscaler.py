@@ -1,0 +1,206 @@
+"""infra/ray/autoscaler.py: valid by Ray's own schema, understood by EC2's API (moto) and by a real autoscaler on this machine."""
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.ray_nodes import running_cluster
+
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "infra" / "ray" / "autoscaler.py"
+
+
+def module() -> Any:
+    spec = importlib.util.spec_from_file_location("autoscaler_script", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
+
+
+def outputs(**changed: Any) -> dict[str, Any]:
+    """Returns what Terraform's outputs look like; other outputs stand beside `cluster`."""
+    cards = [
+        {
+            "NetworkCardIndex": card,
+            "DeviceIndex": min(card, 1),
+            "InterfaceType": "efa",
+            "SubnetId": "subnet-1",
+            "Groups": ["sg-1"],
+            "DeleteOnTermination": True,
+        }
+        for card in range(2)
+    ]
+    cluster = {
+        "name": "grok-batch",
+        "region": "us-east-1",
+        "head_node_config": {"InstanceType": "m7i.2xlarge", "ImageId": "ami-1", "SubnetIds": ["subnet-1"]},
+        "worker_node_config": {
+            "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "3"},
+            "InstanceType": "p5.48xlarge",
+            "ImageId": "ami-1",
+            "SubnetIds": ["subnet-1"],
+            "NetworkInterfaces": cards,
+        },
+        "head_resources": {"CPU": 8, "GPU": 0},
+        "worker_resources": {"CPU": 192, "GPU": 8},
+        "max_workers": 2,
+        "idle_timeout_minutes": 10,
+        "runs_url": "s3://runs",
+    }
+    return {"head_instance_id": {"value": "i-1"}, "cluster": {"value": cluster | changed}}
+
+
+def config(**changed: Any) -> dict[str, Any]:
+    script = module()
+    made: dict[str, Any] = script.autoscaler_config(script.cluster_of(outputs(**changed)))
+    return made
+
+
+def run(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPT), *arguments]
+    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_ray_finds_the_configuration_valid_and_complete() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    made = yaml.safe_load(run(text=json.dumps(outputs())).stdout)
+    assert made == config()
+    validate_config(made)
+    assert prepare_config(yaml.safe_load(yaml.safe_dump(made))) == made, "a head that is started by hand fills in no defaults"
+    assert made["available_node_types"]["gpu"]["resources"] == {"CPU": 192, "GPU": 8}
+    assert made["provider"]["cache_stopped_nodes"] is False
+
+
+def test_a_file_in_and_a_file_out(tmp_path: Path) -> None:
+    (tmp_path / "outputs.json").write_text(json.dumps(outputs(max_workers=7)))
+    done = run(str(tmp_path / "outputs.json"), "-o", str(tmp_path / "autoscaler.yaml"))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert yaml.safe_load((tmp_path / "autoscaler.yaml").read_text())["max_workers"] == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "standard input: Expecting value"),
+        ("{}", "expected the output `cluster`"),
+        ('{"cluster": {"value": {"name": "x"}}}', "lacks region, head_node_config"),
+        ("[]", "expected the output `cluster`"),
+    ],
+)
+def test_what_is_no_cluster_is_refused_in_a_sentence(text: str, message: str) -> None:
+    done = run(text=text)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert message in done.stderr
+
+
+@pytest.fixture
+def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An EC2 API in this process, with an image, a network and a launch template."""
+    import boto3
+    from moto import mock_aws
+
+    environment = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    with mock_aws():
+        yield boto3.client("ec2", region_name="us-east-1")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of boto3 and moto, not of ours
+def test_rays_provider_launches_and_ends_machines_with_it(ec2: Any) -> None:
+    from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+
+    vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
+    group = ec2.create_security_group(GroupName="workers", Description="workers", VpcId=vpc)["GroupId"]
+    template = ec2.create_launch_template(
+        LaunchTemplateName="gpu", LaunchTemplateData={"InstanceType": "p5.48xlarge", "UserData": "IyEvYmluL3NoCg=="}
+    )["LaunchTemplate"]["LaunchTemplateId"]
+    worker = outputs()["cluster"]["value"]["worker_node_config"]
+    worker |= {"LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"}, "SubnetIds": [subnet]}
+    for card in worker["NetworkInterfaces"]:
+        card |= {"SubnetId": subnet, "Groups": [group]}
+    made = config(worker_node_config=worker)
+    provider = AWSNodeProvider(made["provider"], made["cluster_name"])
+    tags = {"ray-node-type": "worker", "ray-user-node-type": "gpu", "ray-node-status": "uninitialized"}
+    provider.create_node(made["available_node_types"]["gpu"]["node_config"], tags, 1)
+    nodes = provider.non_terminated_nodes({"ray-node-type": "worker"})
+    assert len(nodes) == 1
+    machines = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
+    assert {machine["InstanceType"] for machine in machines} == {"p5.48xlarge"}
+    assert all({"Key": "ray-cluster-name", "Value": "grok-batch"} in machine["Tags"] for machine in machines)
+    provider.terminate_nodes(nodes)
+    assert provider.non_terminated_nodes({}) == []
+
+
+JOB = """
+import sys, time
+import ray
+ray.init(address=sys.argv[1], _node_ip_address="127.0.0.1", logging_level="ERROR", log_to_driver=False)
+def gpus():
+    return sorted(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
+print("before", gpus(), flush=True)
+@ray.remote(num_gpus=8, num_cpus=1)
+class Replica:
+    def place(self):
+        return ray.util.get_node_ip_address()
+replicas = [Replica.remote() for _ in range(2)]
+print("places", sorted(ray.get([each.place.remote() for each in replicas], timeout=90)), gpus(), flush=True)
+for each in replicas:
+    ray.kill(each)
+ends = time.monotonic() + 60
+while sum(gpus()) and time.monotonic() < ends:
+    time.sleep(0.5)
+print("after", gpus(), flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(tmp_path: Path) -> None:
+    """The file as it is made, but for the provider: machines are processes here that join by themselves."""
+    made = config(worker_resources={"CPU": 2, "GPU": 8}, idle_timeout_minutes=0.03)
+    path, log = tmp_path / "autoscaler.yaml", tmp_path / "machines"
+    log.touch()
+    more = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "PYTHONPATH": str(ROOT), "LOCAL_MACHINES_LOG": str(log)}
+    with running_cluster(
+        nodes=1, head_flags=["--autoscaling-config", str(path)], prepare=lambda gcs: write(path, made, gcs), **more
+    ) as cluster:
+        command = [sys.executable, "-c", JOB, cluster.gcs]
+        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=200, check=False)
+        monitor = "\n".join(each.read_text()[-2000:] for each in cluster.folder.rglob("monitor.*"))
+        asked = [json.loads(line) for line in log.read_text().splitlines()]
+        for each in asked:
+            if each["what"] == "create":
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(each["pid"], signal.SIGKILL)
+    told = done.stdout.splitlines()
+    assert told == ["before [0]", "places ['127.0.0.2', '127.0.0.3'] [0, 8, 8]", "after [0]"], done.stderr + monitor
+    assert [each["what"] for each in asked] == ["create"] * 2 + ["terminate"] * 2
+    assert asked[0]["config"] == outputs()["cluster"]["value"]["worker_node_config"]
+
+
+def write(path: Path, made: dict[str, Any], gcs: str) -> None:
+    """Writes the configuration with a provider of this machine."""
+    provider = {
+        "type": "external",
+        "module": "tests.infra.local_machines.LocalMachines",
+        "gcs": gcs,
+        "disable_node_updaters": True,
+    }
+    path.write_text(yaml.safe_dump(made | {"provider": provider}))

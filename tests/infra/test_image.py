@@ -1,0 +1,219 @@
+"""infra/image: the Dockerfile copies what exists and is let through, and the job runs from nothing but that."""
+
+import importlib.util
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jobs import smoke
+from tests.infra.tools import program
+from tests.jobs.runs import ROOT, environment
+
+DOCKERFILE = ROOT / "infra" / "image" / "Dockerfile"
+
+
+def instructions() -> list[tuple[str, str]]:
+    """Returns the Dockerfile's instructions: the word and the rest, in one line each."""
+    text = re.sub(r"\\\n\s*", "", "\n".join(line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")))
+    return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in text.splitlines() if line]
+
+
+def copies() -> list[tuple[list[str], str]]:
+    """Returns what is copied out of the build context, and where to."""
+    words = [rest.split() for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
+    return [(each[:-1], each[-1]) for each in words]
+
+
+def context() -> list[str]:
+    """Returns the files that .dockerignore lets through: the last pattern that fits decides."""
+    tracked = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+
+    def through(path: str) -> bool:
+        kept = True
+        for pattern in patterns:
+            bare = pattern.removeprefix("!")
+            fits = bare == "*" or path == bare.strip("/") or path.startswith(bare.strip("/") + "/")
+            fits = fits or (bare.startswith("**/") and bare.removeprefix("**/").replace("*", "") in path)
+            kept = pattern.startswith("!") if fits else kept
+        return kept
+
+    return [path for path in tracked.stdout.splitlines() if through(path) and (ROOT / path).exists()]
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with what the COPY instructions put into the image, and this checkout's packages."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout: what would go into an image cannot be told from what lies about")
+    folder, files = tmp_path_factory.mktemp("image"), context()
+    for sources, target in copies():
+        for source in sources:
+            found = [path for path in files if path == source or path.startswith(f"{source}/")]
+            assert found, f"COPY {source}: .dockerignore lets nothing of it through"
+            for path in found:
+                into = folder / path if target in {"./", source} else folder / target
+                into.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(ROOT / path, into)
+    return folder
+
+
+def test_the_context_is_small_and_holds_no_tests_and_no_history() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("this is no git checkout")
+    files = context()
+    tops = {path.split("/")[0] for path in files}
+    assert tops == {
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "actors",
+        "infra",
+        "jobs",
+        "pipeline",
+        "pyproject.toml",
+        "requirements.lock",
+        "requirements-cuda12.lock",
+    }
+    assert [path for path in files if path.startswith("infra/")] == ["infra/image/healthcheck.py"]
+    assert sum((ROOT / path).stat().st_size for path in files) < 20e6
+
+
+def test_it_runs_as_nobody_special_and_pins_its_packages() -> None:
+    found = instructions()
+    last = dict(found)
+    assert last["USER"] == "10001:10001"
+    assert last["CMD"] == '["python", "jobs/smoke.py"]'
+    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "infra/image/healthcheck.py"]
+    assert not {"ADD", "MAINTAINER"} & {word for word, _ in found}
+    assert all("${BASE_IMAGE}" in rest for word, rest in found if word == "FROM")
+    assert re.search(r"^nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+$", next(rest for _, rest in found).partition("=")[2])
+    assert not re.search(r"(?i)secret|password|token=(?!token)|aws_", DOCKERFILE.read_text().replace("RAY_AUTH_MODE=token", ""))
+    assert "RAY_AUTH_MODE=token" in last["ENV"]
+    assert last["ENV"].startswith("PATH=/opt/grok-batch/.venv/bin:")
+
+
+def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path: Path) -> None:
+    """The layer has the Makefile and the lock files only: that has to be enough for `make setup`."""
+    [sources] = [sources for sources, _ in copies() if "Makefile" in sources]
+    for source in sources:
+        shutil.copy(ROOT / source, tmp_path)
+    assert any('make LOCK="${LOCK}" setup' in rest for word, rest in instructions() if word == "RUN")
+    plan = ["make", "-n", "LOCK=requirements-cuda12.lock", "setup"]
+    done = subprocess.run(plan, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "--require-hashes -r requirements-cuda12.lock" in done.stdout
+
+
+def test_hadolint_has_nothing_to_say() -> None:
+    hadolint = program("hadolint", "make infra-tools")
+    done = subprocess.run([hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "")
+    mistaken = DOCKERFILE.read_text().replace("--no-install-recommends ", "")
+    done = subprocess.run([hadolint, "-"], input=mistaken, capture_output=True, text=True, timeout=60, check=False)
+    assert "DL3015" in done.stdout
+
+
+@pytest.mark.slow
+def test_from_what_is_copied_a_model_answers(image: Path) -> None:
+    assert not (image / "tests").exists()
+    env = environment(PYTHONPATH=str(image), PYTHONDONTWRITEBYTECODE="1", JAX_PLATFORMS="cpu")
+    command = [sys.executable, "-P", "-c", _WITHOUT_CHECKOUT.format(root=str(ROOT)), "--cpu-devices", "8"]
+    done = subprocess.run(command, cwd=image, env=env, capture_output=True, text=True, timeout=170, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "'2 + 3 =' -> ' 5' on a mesh 1x8 of cpu" in done.stdout
+    assert re.findall(r"^(\w+) +ok", done.stdout, re.MULTILINE) == ["versions", "devices", "mesh", "answer"]
+
+
+_WITHOUT_CHECKOUT = """
+import runpy, sys
+sys.path[:] = [each for each in sys.path if each.rstrip("/") != {root!r}]
+sys.argv[0] = "jobs/smoke.py"
+runpy.run_path("jobs/smoke.py", run_name="__main__")
+"""
+
+
+def test_too_few_gpus_are_a_failure_that_says_where_to_look() -> None:
+    env = environment(JAX_PLATFORMS="cpu")
+    done = subprocess.run(
+        [sys.executable, "jobs/smoke.py", "--gpus", "8"],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "devices      FAILED: SmokeError: expected 8 GPUs, JAX sees 0; look at nvidia-smi" in done.stderr
+
+
+def test_a_wrong_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def wrong() -> Iterator[str]:
+        yield "first"
+        raise smoke.SmokeError("'2 + 3 =' is continued with ' 6'")
+
+    for name in ("versions", "mesh"):
+        monkeypatch.setattr(smoke, name, lambda: iter(["fine"]))
+    monkeypatch.setattr(smoke, "devices", lambda _: iter(["fine"]))
+    monkeypatch.setattr(smoke, "answer", wrong)
+    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+    assert smoke.main([]) == 1
+    said = capsys.readouterr()
+    assert "answer       first" in said.out
+    assert "FAILED: SmokeError: '2 + 3 =' is continued with ' 6'" in said.err
+
+
+# -- healthcheck ----------------------------------------------------------------------------------------------------------------
+
+
+def healthcheck() -> Any:
+    spec = importlib.util.spec_from_file_location("healthcheck", ROOT / "infra" / "image" / "healthcheck.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("answer", "well"), [(b"success", True), (b"failed", False), (None, False)])
+def test_a_node_is_as_healthy_as_its_agent_says(answer: bytes | None, well: bool) -> None:
+    class Agent(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if answer else 503)
+            self.end_headers()
+            self.wfile.write(answer or b"")
+
+        def log_message(self, *_: object) -> None:
+            """Quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Agent)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}/"
+    assert healthcheck().healthy(url) is well
+    server.shutdown()
+    thread.join()
+    server.server_close()
+    assert healthcheck().healthy(url) is False
+
+
+def test_a_container_without_a_node_has_none_to_ask(tmp_path: Path) -> None:
+    (tmp_path / "12").mkdir()
+    (tmp_path / "12" / "comm").write_text("python\n")
+    (tmp_path / "13").mkdir()
+    assert not healthcheck().has_node(tmp_path)
+    (tmp_path / "13" / "comm").write_text("raylet\n")
+    assert healthcheck().has_node(tmp_path)

@@ -1,0 +1,123 @@
+"""A real Ray cluster for tests: nodes started by `ray start` on this machine, with a token, on ports of their own."""
+
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.jobs.runs import ROOT, descendants, environment
+
+BIN = Path(sys.executable).parent
+
+
+def free_ports(count: int) -> list[str]:
+    """Returns ports nobody listens on: Ray's own defaults would meet other clusters of this machine."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [str(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+class Cluster:
+    """A head and a worker node on this machine, in a folder of their own."""
+
+    def __init__(self, folder: str, *, nodes: int = 2, head_flags: Sequence[str] = (), **more: str) -> None:
+        """`nodes` counts the head; `head_flags` go to its `ray start`, where {gcs} is its address; `more` is environment."""
+        gcs, self.dashboard, *agents = free_ports(8)
+        self.folder, self.gcs, self.metrics = Path(folder), f"127.0.0.1:{gcs}", agents[1]
+        self.env = environment(
+            RAY_TMPDIR=folder,
+            RAY_AUTH_MODE="token",
+            RAY_AUTH_TOKEN=secrets.token_hex(32),
+            PATH=f"{BIN}:{os.environ['PATH']}",
+            RAY_raylet_start_wait_time_s="120",  # other work on this machine may make it slow
+            RAY_agent_register_timeout_ms="120000",
+            **more,
+        )
+        del self.env["RAY_ADDRESS"]
+        self.log = Path(folder, "cluster.log")
+        head = ["--head", "--port", gcs, "--dashboard-port", self.dashboard, "--num-cpus=1", *head_flags]
+        node = ["--address", f"127.0.0.1:{gcs}", "--num-cpus=1"]
+        client = ["--ray-client-server-port", agents[4]]
+        flags = [
+            [*head, "--dashboard-agent-listen-port", agents[0], "--metrics-export-port", agents[1], *client],
+            [*node, "--dashboard-agent-listen-port", agents[2], "--metrics-export-port", agents[3]],
+        ]
+        self.nodes = flags[:nodes]
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self) -> None:
+        """Starts the head, and the other node once the head answers."""
+        for flags in self.nodes:
+            self.processes.append(self._start(*flags))
+            self._wait("health-check", "--address", self.gcs)
+
+    def _start(self, *flags: str) -> "subprocess.Popen[bytes]":
+        command = [str(BIN / "ray"), "start", *flags, "--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats"]
+        with self.log.open("a") as log:
+            return subprocess.Popen(command, env=self.env, cwd="/", stdout=log, stderr=log, start_new_session=True)
+
+    def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        command = [str(BIN / "ray"), *arguments]
+        return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+    def _wait(self, *arguments: str) -> None:
+        for _ in range(60):
+            done = self.ray(*arguments)
+            if done.returncode == 0:
+                return
+            time.sleep(1)
+        raise AssertionError(done.stdout + done.stderr)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.dashboard}"
+
+    def submit(self, *job: object) -> "subprocess.CompletedProcess[str]":
+        """Submits; for some seconds, a head that has just started has no dashboard, then no agent."""
+        for _ in range(30):
+            done = self.ray("job", "submit", "--address", self.url, "--working-dir", ".", "--", *map(str, job))
+            if "No available agent" not in done.stderr and "Failed to connect to Ray" not in done.stderr:
+                return done
+            time.sleep(2)
+        return done
+
+    def kill_node(self, node: int) -> None:
+        """All at once, as when a machine loses its power. First its replica stops, so that the run cannot end before."""
+        below = list(descendants(self.processes[node].pid))
+        (replica,) = [pid for pid, line in below if "RemoteReplica" in line]
+        os.kill(replica, signal.SIGSTOP)
+        (raylet,) = [pid for pid, line in below if line.split(" ")[0].endswith("/raylet")]
+        for pid in (raylet, replica):
+            os.kill(pid, signal.SIGKILL)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # asked politely, a node drains for half a minute
+        for process in self.processes:
+            process.wait(60)
+
+
+@contextlib.contextmanager
+def running_cluster(*, prepare: Callable[[str], None] = lambda _: None, **how: Any) -> Iterator[Cluster]:
+    """Starts a cluster and takes it down with all that belongs to it; `prepare` is told its address before."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir=tempfile.gettempdir())  # short: Ray puts sockets into it
+    made = Cluster(folder, **how)
+    prepare(made.gcs)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+    shutil.rmtree(folder, ignore_errors=True)
