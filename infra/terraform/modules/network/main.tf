@@ -25,7 +25,9 @@ resource "aws_vpc" "this" {
 
 # The group that anything falls into that names none: nothing in, nothing out.
 resource "aws_default_security_group" "closed" {
-  vpc_id = aws_vpc.this.id
+  vpc_id  = aws_vpc.this.id
+  ingress = []
+  egress  = []
 
   tags = { Name = "${var.name}-default-closed" }
 }
