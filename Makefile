@@ -3,6 +3,7 @@
 # make host     what the image has, on a host with NVIDIA GPUs: set up, then jobs/smoke.py
 # make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
 # make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
+# make infra-check  Terraform, its policies and scripts, by terraform and the checkers in .venv-infra: docs/clusters/aws.md
 # make check    ruff, mypy, import contracts        make fix      what ruff can repair by itself
 # make lock     resolve pyproject.toml and requirements-aot.in again into the lock files
 #
@@ -17,7 +18,7 @@ INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
 SOURCES := pipeline actors jobs infra tests
 UV_VERSION := 0.13.8
 
-.PHONY: demo test check fix lock setup host aot lm-eval clean
+.PHONY: demo test check fix lock setup host aot lm-eval infra-tools infra-check clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -28,6 +29,7 @@ demo: setup
 test: check
 	@$(MAKE) --no-print-directory aot || echo 'make aot failed: the plan at full size is not compiled for GPUs'
 	@$(MAKE) --no-print-directory lm-eval || echo 'make lm-eval failed: the adapter for lm-evaluation-harness is not tested'
+	@$(MAKE) --no-print-directory infra-tools || echo 'make infra-tools failed: Terraform is not looked at by checkov, parliament and shellcheck'
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: setup
@@ -67,6 +69,17 @@ aot lm-eval: %: .venv-%/.installed
 	.venv-$*/bin/python -c 'import os, pathlib, sys, sysconfig; own = sysconfig.get_path("purelib"); pathlib.Path(own, "packages.pth").write_text("../../../../$(VENV)/" + os.path.relpath(own, sys.prefix) + "\n")'
 	@touch $@
 
+# A folder of their own: these checkers pin libraries of which the job uses other versions.
+infra-tools: .venv-infra/.installed
+
+.venv-infra/.installed: requirements-infra.lock
+	$(PYTHON) -m venv .venv-infra
+	.venv-infra/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-infra.lock
+	@touch $@
+
+infra-check: setup infra-tools
+	$(BIN)/python -m pytest tests/infra
+
 # uv resolves for every platform and Python at once, which pip cannot; it is a tool of this target only, so it gets its own folder.
 COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock"
@@ -80,7 +93,8 @@ lock:
 	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra cuda12 -o requirements-cuda12.lock
 	$(COMPILE) requirements-aot.in --no-deps -o requirements-aot.lock
+	$(COMPILE) requirements-infra.in -o requirements-infra.lock
 	$(COMPILE) pyproject.toml --extra lm-eval -c requirements.lock $(NOT_IN_LOCK) -o requirements-lm-eval.lock
 
 clean:
-	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-infra .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -184,10 +184,11 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     from actors.engine.steps import Setting
     from actors.model import checkpoint, sharding
     from actors.model.kernels.choice import is_dense, prepare
+    from actors.model.node_cache import node_copy
 
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)
-    params = checkpoint.load(spec.checkpoint, spec.model, mesh)
+    params = checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh)
     platform = mesh.devices.flat[0].platform
     params = prepare(params, platform, dtype, dense=is_dense(spec.weights, platform))
     return Engine(Setting(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Makes a machine a node of the cluster, at every boot: disk, packages, token, weights, logs, then Ray.
+# In: /etc/grok-batch/node.env. What is done already is passed over. Run by grok-batch-boot.service.
+set -Eeuo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+release=$(cd "$here/../../.." && pwd)
+say() { echo "grok-batch boot: $*"; }
+
+say "role $ROLE of cluster $CLUSTER, release $RELEASE_VERSION"
+id ray >/dev/null 2>&1 || useradd --system --create-home --shell /usr/sbin/nologin ray
+install -d -m 0755 /var/log/grok-batch
+install -d -o ray -g ray -m 0750 /var/lib/grok-batch
+
+if [ "$ROLE" = worker ]; then
+  say "instance store"
+  "$here/nvme.sh" "$NVME"
+  install -d -o ray -g ray -m 0750 "$NVME/spill" "$NVME/jax-cache" "$NVME/weights"
+fi
+
+say "packages"
+# The wheels travel with the release: nothing is asked of the internet, and pip compares every digest with the lock file.
+PIP_NO_INDEX=1 PIP_FIND_LINKS="$release/../wheels" make --silent -C "$release" PYTHON=python3.12 LOCK=requirements-cuda12.lock setup
+
+say "token"
+"$here/token.sh" /etc/grok-batch/ray-auth-token
+chown ray:ray /etc/grok-batch/ray-auth-token
+
+say "logs"
+"$here/logs.sh" >/etc/grok-batch/cloudwatch-agent.json
+/opt/aws/amazon-cloudwatch-agent/bin/amazon-cloudwatch-agent-ctl -a fetch-config -m ec2 -s -c file:/etc/grok-batch/cloudwatch-agent.json
+install -m 0644 "$here/logrotate.conf" /etc/logrotate.d/grok-batch
+
+if [ "$ROLE" = worker ]; then
+  say "compiled programs of earlier runs"
+  aws s3 sync --only-show-errors "$JAX_CACHE_URL" "$NVME/jax-cache"
+  say "weights"
+  "$here/weights.sh" "$WEIGHTS_URL" "$NVME/weights"
+  chown -R ray:ray "$NVME/jax-cache" "$NVME/weights"
+  systemctl enable --now --no-block grok-batch-ray.service grok-batch-watch.service
+else
+  systemctl enable --now --no-block grok-batch-ray.service
+fi
+say "done"
