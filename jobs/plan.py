@@ -100,7 +100,7 @@ def make_plan(config: ScoreConfig) -> Plan:
     files = list_input(str(config.input), config.limit)
     schema = inspect_columns(files, _columns(config))
     _check_tokenizer(config, model, tokenizer, schema)
-    check_unique_ids(files, schema, config.limit)
+    check_unique_ids(files, schema.id_column, config.limit)
     rules = RequestRules(config.task, model.vocab_size, config.max_len or 0, config.on_overflow, config.sampling_defaults())
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
