@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -33,7 +33,7 @@ from pipeline.unique import check_unique_ids
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path(__file__).resolve().parent / "demo"
-LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs")
+LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs", "jinja2", "rensa")
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,16 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
 
 def run_description(plan: Plan) -> dict[str, Any]:
     """Returns what run.json tells beside the fingerprint: configuration, versions, commit. Credentials in URLs are removed."""
+    return describe_run(plan.config, plan.files, len(plan.shards))
+
+
+def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
+    """Returns a run's configuration (a dataclass), the versions and the commit it is made with, and its input, for run.json."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     versions |= {name: _version(name) for name in ("grok-batch", *LIBRARIES)}
-    config = {name: _public(value) for name, value in dataclasses.asdict(plan.config).items()}
-    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in plan.files]
-    return {"config": config, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": len(plan.shards)}
+    told = {name: _public(value) for name, value in dataclasses.asdict(config).items()}
+    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in files]
+    return {"config": told, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": shards}
 
 
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
@@ -191,6 +196,10 @@ def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokeniz
 
 
 def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
     return without_credentials(value) if isinstance(value, str) else value
 
 

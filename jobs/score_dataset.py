@@ -12,7 +12,8 @@ Parses, plans, connects, runs, reports. Never imports JAX: that happens in the r
 import math
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
 
@@ -37,7 +38,7 @@ from pipeline.records import Shard
 from pipeline.run import Corridor, run
 from pipeline.schema import output_schema
 from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
-from pipeline.writer import Writer
+from pipeline.writer import CommittedShard, Writer
 
 OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
 BATCHES_IN_FLIGHT = 16  # on each replica: enough requests for all slots of its engine, although batches end row by row
@@ -60,6 +61,24 @@ class StopSignals:
         self.received = True
 
 
+class RunWatch:
+    """Looks at the parts of a run while it goes on, and may have enough of them before its end. This one never has."""
+
+    def satisfied(self, replica_hours: float) -> bool:
+        """Whether the run may end now. Asked before it begins and after each commit; `replica_hours` are of this driver."""
+        return False
+
+    def note(self) -> str:
+        """Returns a few words for the progress line."""
+        return ""
+
+    def close(self) -> None:
+        """Ends whatever looks."""
+
+
+UNWATCHED = RunWatch()
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the job of a command line and returns its exit code."""
     try:
@@ -69,8 +88,11 @@ def main(arguments: Sequence[str]) -> int:
     return run_job(config)
 
 
-def run_job(config: ScoreConfig) -> int:
-    """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code."""
+def run_job(config: ScoreConfig, watch: RunWatch = UNWATCHED) -> int:
+    """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code.
+
+    A run that `watch` ends early is whole as far as its parts are, and has no _SUCCESS; another call goes on with it.
+    """
     try:
         plan = make_plan(config)
         if config.dry_run:
@@ -86,7 +108,7 @@ def run_job(config: ScoreConfig) -> int:
         return _say(error, BAD_ARGUMENTS)
     try:
         with outages_waited_out():
-            return _execute(plan, folder, identity, todo, resumed=existed)
+            return _execute(plan, folder, identity, todo, watch, resumed=existed)
     except ErrorBudgetError as error:
         return _say(error, OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
@@ -95,26 +117,38 @@ def run_job(config: ScoreConfig) -> int:
         return _say(error, FAILED)
 
 
-def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], *, resumed: bool) -> int:
+def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watch: RunWatch, *, resumed: bool) -> int:
     if not todo and folder.finished():
         print(f"nothing to do: the run in {folder.url} is complete")
         return OK
+    if watch.satisfied(0.0):
+        print(f"nothing to do: the run in {folder.url} has enough rows")
+        return _verdict(plan, folder, _failed_rows(plan, folder, identity), None)
     for name, value in describe(plan).items():
         print(f"{name:<8} {value}")
     if resumed:
         print(f"resume   {len(plan.own_shards) - len(todo):,} of {len(plan.own_shards):,} shards are committed already")
-    progress = _run_rows(plan, folder, identity, todo) if todo else None
-    failed = _failed_rows(plan, folder, identity) if resumed or progress is None else progress.error_rows
-    print_results(folder, plan, failed)
+    progress = _run_rows(plan, folder, identity, todo, watch) if todo else None
+    counted = progress is not None and not progress.ended_early and not resumed
+    failed = progress.error_rows if progress is not None and counted else _failed_rows(plan, folder, identity)
+    print_results(folder, plan, _committed_shards(plan, folder), failed)
+    return _verdict(plan, folder, failed, progress)
+
+
+def _verdict(plan: Plan, folder: RunFolder, failed: int, progress: Progress | None) -> int:
+    """Marks the run as complete if it is; returns the exit code."""
     if failed > _error_budget(plan):
         message = progress.budget_message() if progress and progress.over_budget else f"{failed} rows failed, more than allowed"
         raise ErrorBudgetError(message)
-    if not finish(folder, plan.shards):
+    done = len(_committed_shards(plan, folder))
+    if done < len(plan.own_shards):
+        print(f"ended early, with enough rows: {done:,} of {len(plan.own_shards):,} shards are committed")
+    elif not finish(folder, plan.shards):
         print("other partitions of this run are not complete yet")
     return ROW_ERRORS if failed else OK
 
 
-def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]) -> Progress:
+def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watch: RunWatch) -> Progress:
     """Starts replicas and runs the shards that are to do; the report is written however it ends."""
     from actors.pool import PoolConfig, ReplicaPool
 
@@ -132,6 +166,7 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
                 replicas=lambda: (pool.up, pool.wanted),
                 max_error_rows=_error_budget(plan),
                 cost_per_replica_hour=config.cost_per_replica_hour,
+                note=watch.note,
             )
             schema = output_schema(
                 plan.schema,
@@ -155,9 +190,22 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
                 pool.wait_for_minimum(lambda: stop.received)
                 progress.begin()
                 with ProgressLine(progress, sinks=[metrics_sink(identity)]):
-                    for _ in run(todo, corridor):
-                        continue
+                    _drive(run(todo, corridor), progress, watch)
             return progress
+
+
+def _drive(committed: Generator[CommittedShard], progress: Progress, watch: RunWatch) -> None:
+    """Draws all shards through the corridor, or as many as are enough; commits under way are waited for."""
+    with closing(committed):
+        for _ in committed:
+            if watch.satisfied(progress.replica_hours):
+                progress.end_early()
+                return
+
+
+def _committed_shards(plan: Plan, folder: RunFolder) -> list[Shard]:
+    committed = folder.committed()
+    return [shard for shard in plan.own_shards if shard.number in committed]
 
 
 def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:

@@ -43,6 +43,7 @@ class Snapshot:
     eta_s: float | None
     replica_hours: float
     cost: float | None
+    note: str = ""  # of whoever watches the run
 
     def line(self) -> str:
         """Returns the figures as one line of text."""
@@ -58,6 +59,8 @@ class Snapshot:
             parts.insert(4, f"retries {self.retries:,}")
         if self.cost is not None:
             parts.append(f"cost {self.cost:,.2f}")
+        if self.note:
+            parts.append(self.note)
         return " | ".join(parts)
 
 
@@ -71,13 +74,18 @@ class Progress:
         replicas: Callable[[], tuple[int, int]] = lambda: (0, 0),
         max_error_rows: float = math.inf,
         cost_per_replica_hour: float | None = None,
+        note: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`rows_total`: rows this driver has to run; `replicas` returns (up, wanted). The clock starts here, or in `begin`."""
+        """Starts the clock, which `begin` starts again.
+
+        `rows_total`: rows this driver has to run; `replicas` returns (up, wanted); `note` returns words for the progress line.
+        """
         self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
-        self._now = now
+        self._note, self._now = note, now
+        self.ended_early = False
         self.begin()
         self._rows = 0.0
         self._error_rows = 0.0
@@ -117,6 +125,10 @@ class Progress:
     def shard_committed(self) -> None:
         """One more shard lies in the run folder."""
         self._committed += 1
+
+    def end_early(self) -> None:
+        """Whoever watches the run has enough of it: the rows that are left are not missed."""
+        self.ended_early = True
 
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
@@ -159,6 +171,11 @@ class Progress:
             f"--max-error-rate allows ({codes}); look at error_message in the output, correct the rows or raise --max-error-rate"
         )
 
+    @property
+    def replica_hours(self) -> float:
+        """Hours that replicas were up, all of them together."""
+        return self._uses.hours(self._elapsed_s)
+
     def snapshot(self) -> Snapshot:
         """Returns the figures of this moment."""
         elapsed_s = self._elapsed_s
@@ -180,8 +197,9 @@ class Progress:
             wanted=wanted,
             elapsed_s=elapsed_s,
             eta_s=self._eta_s(in_per_s + out_per_s),
-            replica_hours=self._uses.hours(self._elapsed_s),
+            replica_hours=self.replica_hours,
             cost=self._cost(),
+            note=self._note(),
         )
 
     def report(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ Every stage is a generator and nothing happens before the last one is drawn from
 open buckets and the open shards.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 
 from pipeline.buckets import BucketConfig, fill_batches
@@ -39,7 +39,7 @@ class Corridor:
     interrupted: Callable[[], bool] = lambda: False
 
 
-def run(shards: Sequence[Shard], corridor: Corridor) -> Iterator[CommittedShard]:
+def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard]:
     """Runs the rows of `shards` and yields each shard when it is committed.
 
     Raises:

@@ -57,6 +57,16 @@ class RunFolder:
         """Whether the run is complete."""
         return storage.stat(self.success_url) is not None
 
+    def description(self) -> dict[str, Any]:
+        """Returns what `run.json` tells. Raises DatasetError when there is none, or something else of this name."""
+        try:
+            found: dict[str, Any] = json.loads(storage.read(self.run_url)[0])
+            if not isinstance(found["fingerprint_keys"], dict):
+                raise TypeError("fingerprint_keys")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{self.run_url} is not a run description ({error!r}); choose another --output") from error
+        return found
+
 
 def fingerprint(keys: Mapping[str, Any]) -> str:
     """Returns a digest of `keys` (values that JSON can hold); equal keys in any order give the same digest."""
@@ -119,10 +129,7 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
 
 
 def _compare(folder: RunFolder, keys: Mapping[str, Any]) -> None:
-    try:
-        stored = json.loads(storage.read(folder.run_url)[0])["fingerprint_keys"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder.run_url} is not a run description ({error!r}); choose another --output") from error
+    stored = folder.description()["fingerprint_keys"]
     differing = list(_differences("", stored, json.loads(_canonical(keys))))
     if differing:
         raise ConfigError(
