@@ -245,9 +245,12 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "choices_token_ids": ("a list of lists of integers", lambda kind: _is_list_of(kind, _is_ids)),
     "stop": ("a string or a list of strings", lambda kind: _is_text(kind) or _is_list_of(kind, _is_text)),
     "temperature": ("a number", _is_number),
-    "top_p": ("a number", _is_number),
+    **dict.fromkeys(("top_p", "min_p", "repetition_penalty"), ("a number", _is_number)),
     "ignore_eos": ("a boolean", types.is_boolean),
-    **dict.fromkeys(("max_tokens", "top_k", "seed", "n", "min_tokens"), ("an integer", types.is_integer)),
+    **dict.fromkeys(
+        ("max_tokens", "top_k", "seed", "n", "min_tokens", "repetition_max_pattern", "repetition_min_count"),
+        ("an integer", types.is_integer),
+    ),
 }
 
 

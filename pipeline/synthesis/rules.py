@@ -9,6 +9,7 @@ from pipeline.errors import ConfigError
 
 Choose = Literal["all", "best", "majority"]
 Dedup = Literal["none", "exact", "near"]
+FINISH_REASONS = ("stop", "length", "repetition")
 RANGES = (("chars", 0, math.inf), ("completion_tokens", 0, math.inf), ("mean_logprob", -math.inf, 0))
 LOWEST_THRESHOLD = 0.3  # below, the index of near duplicates finds most texts similar to most others
 
@@ -46,6 +47,7 @@ class SelectionRules:
 
     def __post_init__(self) -> None:
         self._check_ranges()
+        self._check_reasons()
         self._check_parsing()
         self._check_choice()
         self._check_duplicates()
@@ -70,6 +72,11 @@ class SelectionRules:
         for name in ("target_rows", "max_total_tokens", "dedup_memory_mb"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
+
+    def _check_reasons(self) -> None:
+        for reason in self.finish_reasons:
+            if reason not in FINISH_REASONS:
+                raise ConfigError(f"--finish-reasons: expected {', '.join(FINISH_REASONS)}, got {reason!r}")
 
     def _check_parsing(self) -> None:
         if self.parse_json and self.parse_regex is not None:
