@@ -138,6 +138,11 @@ class GenerateConfig(ModelFlags, SamplingFlags):
         """Returns what is accepted."""
         return SelectionRules(**{each.name: getattr(self, each.name) for each in dataclasses.fields(SelectionRules)})
 
+    @property
+    def may_end_early(self) -> bool:
+        """Whether the run is to end before all prompts were run, if there is enough."""
+        return any(each is not None for each in (self.target_rows, self.max_total_tokens, self.max_replica_hours))
+
     def layout(self) -> Layout:
         """Returns how the data set is cut into files."""
         return Layout(self.file_mb * 10**6, self.partition_by)

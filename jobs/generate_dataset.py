@@ -24,10 +24,11 @@ from jobs.command_line import parse
 from jobs.generate_config import GenerateConfig, Step
 from jobs.generate_prompts import plan_seeds, show_prompts, write_prompts
 from jobs.generate_select import select
-from jobs.generate_watch import TargetWatch
+from jobs.generate_watch import TargetWatch, check_rules
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
 from pipeline import storage
 from pipeline.credentials import without_credentials
+from pipeline.records import Shard
 from pipeline.runfolder import RunFolder
 from pipeline.synthesis.prompts_folder import PromptsFolder
 
@@ -37,6 +38,13 @@ DESCRIPTION = (
     "prompts (seeds to request rows), run (request rows to output rows, as the main job does), select (output rows to a data set "
     "with a data card); without a step all three. Exit code 6: fewer rows than --target-rows. More in docs/synthesis.md."
 )
+
+
+class _Retry(RunWatch):
+    """Of a run whose failed rows are to be run again, and nothing else."""
+
+    def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
+        return [shard for shard in todo if shard.only is not None]
 
 
 class _Finished(RunWatch):
@@ -61,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run_step(step: Step, config: GenerateConfig) -> int:
     output = str(config.output)
     if step == "run":
-        return run_prompts(config, PromptsFolder(str(config.prompts)), output, UNWATCHED)
+        return run_prompts(config, PromptsFolder(str(config.prompts)), output)
     if step == "select":
         return select(config, str(config.prompts), str(config.completions), output)
     plan = plan_seeds(config)
@@ -79,28 +87,38 @@ def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str)
     completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
-    if RunFolder(dataset).finished():
-        code = run_prompts(config, prompts, completions, _Finished())
-    else:
-        code = run_prompts(config, prompts, completions, TargetWatch(config, prompts, completions))
+    finished = RunFolder(dataset).finished()
+    code = run_prompts(config, prompts, completions, _Finished() if finished else None)
     if code not in {OK, ROW_ERRORS}:
         return code
     try:
-        return select(config, prompts.url, completions, dataset)
+        return select(config, prompts.url, completions, dataset, flag="--dataset")
     except GrokBatchError as error:
         return _say(error, FAILED)
 
 
-def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch) -> int:
-    """Runs the prompts through the main job, until `watch` has enough of them; returns its exit code.
+def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None) -> int:
+    """Runs the prompts through the main job, until there are enough rows; returns its exit code.
+
+    Args:
+        config: of model, sampling, and what is accepted.
+        prompts: to run.
+        output: run folder.
+        watch: says when there is enough; None: as the configuration has it.
 
     Raises:
         DatasetError: the prompts are not complete.
+        ConfigError: the rules of the selection do not fit the prompts.
     """
-    prompts.parts()
-    main_job = config.main_job(prompts.folder.data_url, output)
+    check_rules(config, prompts)
+    main_job = dataclasses.replace(config.main_job(prompts.folder.data_url, output), dry_run=config.dry_run)
+    if config.retry_failed and not config.dry_run and storage.stat(RunFolder(output).run_url) is not None:
+        code = score_dataset.run_job(main_job, _Retry())
+        if code not in {OK, ROW_ERRORS}:
+            return code
+    watch = watch or (TargetWatch(config, prompts, output) if config.may_end_early else UNWATCHED)
     try:
-        return score_dataset.run_job(dataclasses.replace(main_job, dry_run=config.dry_run), watch)
+        return score_dataset.run_job(dataclasses.replace(main_job, retry_failed=False), watch)
     finally:
         watch.close()
 

@@ -47,12 +47,6 @@ class SeedPlan:
         """What makes prompts of rows."""
         return PromptBuilder(self.templates, self.shots, self.seed, self.schema)
 
-    @property
-    def kept(self) -> pa.Schema:
-        """`id` and the columns of the seeds that reach the data set."""
-        own = [each for each in self.schema.kept if each.name not in self.schema.parameters]
-        return pa.schema([pa.field("id", self.schema.id_type), *own])
-
     def keys(self, config: GenerateConfig) -> dict[str, Any]:
         """Returns all that the prompts depend on."""
         return {
@@ -79,7 +73,7 @@ def plan_seeds(config: GenerateConfig) -> SeedPlan:
         template.check(schema.columns, shots=config.shots is not None)
     check_unique_ids(files, schema.id_column, config.limit)
     plan = SeedPlan(files, schema, plan_shards(files, config.shard_rows, config.limit), templates, shots, config.seed)
-    Selection(config.rules(), plan.kept, logprobs=True, partition_by=config.partition_by)
+    Selection(config.rules(), schema.passed_on, logprobs=True, partition_by=config.partition_by)
     return plan
 
 

@@ -1,7 +1,6 @@
 """Prompts and a run over them → the data set's folder with its card, the table that is printed, and the exit code."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,7 @@ from jobs.plan import describe_run
 from jobs.replica_hours import HourLedger
 from jobs.score_dataset import OK, ROW_ERRORS
 from pipeline.credentials import without_credentials
-from pipeline.report_figures import percent
+from pipeline.report_figures import percent, size_in_bytes
 from pipeline.runfolder import check_run
 from pipeline.synthesis.card import STAGE_WORDS, CardTexts
 from pipeline.synthesis.completions import Completions
@@ -31,8 +30,15 @@ MOST_REASONS = 4  # printed of each stage
 ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they are by default
 
 
-def select(config: GenerateConfig, prompts_url: str, completions_url: str, dataset_url: str) -> int:
+def select(config: GenerateConfig, prompts_url: str, completions_url: str, dataset_url: str, *, flag: str = "--output") -> int:
     """Writes the data set, or finds it complete; prints what became of the samples and returns the exit code.
+
+    Args:
+        config: with the rules of the selection.
+        prompts_url: folder of prompts.
+        completions_url: run over them.
+        dataset_url: folder of the data set.
+        flag: that names this folder, for messages.
 
     Raises:
         ConfigError: the folder holds another data set, or the rules do not fit the run.
@@ -44,7 +50,7 @@ def select(config: GenerateConfig, prompts_url: str, completions_url: str, datas
     selection = make_selection(config, completions)
     keys = _keys(config, completions, until)
     files = [part.file for part in completions.parts]
-    check_run(dataset.folder, keys, describe_run(config, files, len(completions.blocks)))
+    check_run(dataset.folder, keys, describe_run(config, files, len(completions.blocks)), flag=flag)
     if dataset.folder.finished():
         dataset.check_sources(completions)
         print(f"nothing to do: the data set in {without_credentials(dataset_url)} is complete")
@@ -79,13 +85,13 @@ def _texts(config: GenerateConfig, completions: Completions, selection: Selectio
     told, keys = run["config"], run["fingerprint_keys"]
     made_of = asked["fingerprint_keys"]
     provenance = (
-        ("model", told["model"]), ("checkpoint", told["checkpoint"]), ("checkpoint digest", json.dumps(keys["checkpoint"])),
-        ("tokenizer digest", keys["tokenizer"]), ("activations", told["dtype"]), ("seeds", asked["config"].get("input")),
-        ("seed rows", f"{completions.seed_rows:,}"), ("prompts", asked["fingerprint"]), ("completions", run["fingerprint"]),
+        ("model", _name(told["model"])), ("checkpoint", _name(told["checkpoint"])), ("checkpoint digest", keys["checkpoint"]),
+        ("tokenizer digest", keys["tokenizer"]), ("activations", told["dtype"]), ("seeds", _name(asked["config"].get("input"))),
+        ("seed rows", f"{completions.seed_rows:,}"),
         ("git commit", run["git_commit"]), ("versions", ", ".join(f"{name} {of}" for name, of in run["versions"].items() if of)),
     )  # fmt: skip
     sampling = {**keys["sampling"], "max_len": told["max_len"], "on_overflow": told["on_overflow"]}
-    shots = {"shots": asked["config"].get("shots"), **{f"shots_{name}": value for name, value in made_of["shots"].items()}}
+    shots = {"shots": _name(asked["config"].get("shots")), **{f"shots_{name}": value for name, value in made_of["shots"].items()}}
     rules = dataclasses.asdict(config.rules())
     plain = dataclasses.asdict(SelectionRules())
     settings = [
@@ -94,7 +100,7 @@ def _texts(config: GenerateConfig, completions: Completions, selection: Selectio
         *((name, value) for name, value in rules.items() if value != plain[name] or name in ALWAYS_TOLD),
     ]
     return CardTexts(
-        title=config.title or f"Synthetic data by {told['model']}",
+        title=config.title or f"Synthetic data by {_name(told['model'])}",
         license=config.license,
         provenance=provenance,
         settings=settings,
@@ -102,6 +108,11 @@ def _texts(config: GenerateConfig, completions: Completions, selection: Selectio
         fields=selection.field_names,
         partition_by=config.partition_by,
     )
+
+
+def _name(url: str | None) -> str | None:
+    """Returns the last part of a path or URL: a card is published, and where things lay is in run.json."""
+    return None if url is None else url.rstrip("/").rsplit("/", 1)[-1]
 
 
 def _exit_code(config: GenerateConfig, report: Mapping[str, Any]) -> int:
@@ -130,5 +141,6 @@ def _print(report: Mapping[str, Any], dataset: DatasetFolder) -> None:
     Console().print(shown)
     if report["seed_rows_not_needed"]:
         print(f"{report['seed_rows_not_needed']:,} further seed rows were not needed ({report['stopped_by']})")
-    print(f"data     {without_credentials(dataset.data_url)} ({sum(each['size'] for each in report['files']) / 1e6:,.1f} MB)")
+    size = sum(each["size"] for each in report["files"] if each["path"].startswith("data/"))
+    print(f"data     {without_credentials(dataset.data_url)} ({report['accepted']:,} rows, {size_in_bytes(size)})")
     print(f"card     {without_credentials(dataset.card_url)}", flush=True)

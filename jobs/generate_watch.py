@@ -9,9 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from jobs.generate_config import GenerateConfig
 from jobs.replica_hours import HourLedger
 from jobs.score_dataset import RunWatch
+from pipeline import formats
 from pipeline.synthesis.completions import Completions
 from pipeline.synthesis.fold import Fold
 from pipeline.synthesis.prompts_folder import PromptsFolder
+from pipeline.synthesis.seeds import kept_columns
 from pipeline.synthesis.selection import Selection
 
 
@@ -69,6 +71,17 @@ class TargetWatch(RunWatch):
         if fold.shards_read:
             self._ledger.stop_at(fold.position)
         return True
+
+
+def check_rules(config: GenerateConfig, prompts: PromptsFolder) -> None:
+    """Checks the selection's rules against prompts, before hours of computing.
+
+    Raises:
+        ConfigError: a rule names a column that is not there, or is no pattern or expression.
+        DatasetError: the prompts are not complete.
+    """
+    requests = formats.parquet_schema(prompts.parts()[0].file.url)
+    Selection(config.rules(), kept_columns(requests), logprobs=True, partition_by=config.partition_by)
 
 
 def make_selection(config: GenerateConfig, completions: Completions) -> Selection:

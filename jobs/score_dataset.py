@@ -64,6 +64,10 @@ class StopSignals:
 class RunWatch:
     """Looks at the parts of a run while it goes on, and may have enough of them before its end. This one never has."""
 
+    def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
+        """Returns those of the shards that are to do that are to be done now."""
+        return todo
+
     def satisfied(self, replica_hours: float) -> bool:
         """Whether the run may end now. Asked before it begins and after each commit; `replica_hours` are of this driver."""
         return False
@@ -103,7 +107,8 @@ def run_job(config: ScoreConfig, watch: RunWatch = UNWATCHED) -> int:
         folder, keys = RunFolder(str(config.output)), fingerprint_keys(plan)
         existed = check_run(folder, keys, run_description(plan), resume=config.resume)
         identity = fingerprint(keys)
-        todo = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+        left = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+        todo = watch.wanted(left)
     except GrokBatchError as error:
         return _say(error, BAD_ARGUMENTS)
     try:

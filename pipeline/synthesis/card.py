@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.report_figures import bin_label, percent, quantile
+from pipeline.report_figures import bin_label, percent, quantile, size_in_bytes
 from pipeline.synthesis.files import WrittenFile
 from pipeline.synthesis.markdown import bar, block, code, inline, table
 from pipeline.synthesis.rejections import STAGES
@@ -33,7 +33,7 @@ STAGE_WORDS = {
 COLUMN_WORDS = {
     "id": "of the seed row", "sample_index": "which sample of the seed row, from 0 on", "template": "name of the template",
     "prompt": "what the model was given", "completion": "what it wrote, to the letter; a stop string is cut off",
-    "finish_reason": "`stop` or `length`", "prompt_tokens": "", "completion_tokens": "end of text included",
+    "finish_reason": "`stop`, `length` or `repetition`", "prompt_tokens": "", "completion_tokens": "end of text included",
     "mean_logprob": "of the completion's tokens under the model, natural log, two places", "seed": "of the sample",
     "votes": "samples of the prompt with this answer", "voters": "samples of the prompt that had an answer",
 }  # fmt: skip
@@ -89,7 +89,8 @@ def _summary(texts: CardTexts, report: Report, files: Sequence[WrittenFile]) -> 
     made = dict(texts.provenance)
     return (
         f"{report['accepted']:,} rows that {code(made.get('model', 'a model'))} wrote, of {report['samples']:,} samples for "
-        f"{report['seed_rows']:,} seed rows. {len(files):,} Parquet files, {size / 1e6:,.1f} MB{where}. What was left out is in "
+        f"{report['seed_rows']:,} seed rows. {len(files):,} Parquet file{'s' if len(files) != 1 else ''}, "
+        f"{size_in_bytes(size)}{where}. What was left out is in "
         "`rejected/`, with stage and reason; all figures are in `statistics.json`."
     )
 
@@ -119,6 +120,7 @@ def _counts(report: Report) -> str:
     rows = [
         (f"`{step['stage']}`", STAGE_WORDS[step["stage"]], f"{step['samples']:,}", f"{step['left_out']:,}")
         for step in report["stages"]
+        if step["left_out"]
     ]
     rows.append(("**accepted**", "", f"**{report['accepted']:,}**", ""))
     words = (
@@ -213,6 +215,7 @@ def _setting(value: object) -> str:
 
 
 def _rejected_examples(report: Report) -> str:
-    examples = report["rejected_examples"][:MOST_REJECTED_EXAMPLES]
+    ordered = sorted(report["rejected_examples"], key=lambda row: STAGES.index(row["stage"]))
+    examples = ordered[:MOST_REJECTED_EXAMPLES]
     shown = "\n\n".join(f"{code(row['stage'])}: {code(row['reason'])}\n\n{_example(row)}" for row in examples)
     return f"## Rejected: the first of each reason\n\n{shown}" if shown else ""

@@ -15,27 +15,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import formats, storage
-from pipeline.columns import PARAMETERS
 from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.records import Shard
 from pipeline.runfolder import RunFolder, input_keys
 from pipeline.sampling import MAX_SAMPLES
-from pipeline.schema import task_columns
 from pipeline.shards import plan_shards
 from pipeline.synthesis.prompts_folder import PromptPart, PromptsFolder
 from pipeline.synthesis.samples import COMPLETED, ERROR_COLUMNS, LOGPROB_PLACES, SAMPLES
+from pipeline.synthesis.seeds import ROW, kept_columns
 
+ERRORS = tuple(name.removeprefix("_") for name in ERROR_COLUMNS)
 OUTPUTS = (
-    "sample_index",
-    "text",
-    "finish_reason",
-    "prompt_tokens",
-    "completion_tokens",
-    "cumulative_logprob",
-    "seed",
-    *ERROR_COLUMNS,
-)
+    "id", "sample_index", "text", "finish_reason", "prompt_tokens", "completion_tokens", "cumulative_logprob", "seed", *ERRORS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +76,10 @@ class Completions:
         """Seed rows that the prompts were made of."""
         return sum(part.file.rows + part.rejected_rows for part in self.parts)
 
-    @cached_property
+    @property
     def kept(self) -> pa.Schema:
         """`id` and the columns of the seeds that pass through to the data set."""
-        own = (task_columns("generate") - {"id"}) | {"template", "prompt", *PARAMETERS}
-        return pa.schema([field for field in self._request_schema if field.name not in own])
+        return kept_columns(self._request_schema)
 
     def committed(self, block: Block) -> bool:
         """Whether a block can be read."""
@@ -107,8 +99,7 @@ class Completions:
         assert block.shard is not None
         url = self.folder.part_url(block.shard.number)
         with formats.open_parquet(url) as parquet:
-            there = parquet.schema_arrow.names
-            outputs = parquet.read([*self.kept.names, "template", *(name for name in OUTPUTS if name in there)])
+            outputs = parquet.read([name for name in OUTPUTS if name in parquet.schema_arrow.names])
         prompts = self._prompts(block.part, block.shard)
         row = np.cumsum(outputs["sample_index"].to_numpy() == 0) - 1
         if row.size == 0 or row[-1] + 1 != prompts.num_rows or not outputs["id"].equals(prompts["id"].take(row)):
@@ -120,16 +111,14 @@ class Completions:
         # A row that could not run has one output row, whatever number of samples it was to have.
         alone = (np.bincount(row)[row] == 1) & pc.not_equal(outputs["status"], pa.scalar("ok")).to_numpy()
         stands_for = np.where(alone, self._expected(prompts).to_numpy(), 1)
-        return _joined(outputs, prompts["prompt"], self.kept).append_column(SAMPLES, pa.array(stands_for, pa.int32()))
+        return _joined(outputs, prompts, self.kept).append_column(SAMPLES, pa.array(stands_for, pa.int32()))
 
     @cached_property
     def _request_schema(self) -> pa.Schema:
         return formats.parquet_schema(self.parts[0].file.url)
 
     def _prompts(self, part: PromptPart, shard: Shard) -> pa.Table:
-        names = [name for name in ("id", "prompt", "n") if name in self._request_schema.names]
-        schema = pa.schema([self._request_schema.field(name) for name in names])
-        with formats.open_cursor(part.file.url, (), schema, part.file.version) as cursor:
+        with formats.open_cursor(part.file.url, (), self._request_schema, part.file.version) as cursor:
             return cursor.take(shard.first_row, shard.rows).passthrough
 
     def _expected(self, rows: pa.Table) -> Any:
@@ -149,10 +138,15 @@ def _blocks(parts: tuple[PromptPart, ...], shards: tuple[Shard, ...]) -> Iterato
             yield Block(part, shard)
 
 
-def _joined(outputs: pa.Table, prompts: Any, kept: pa.Schema) -> pa.Table:
+def _joined(outputs: pa.Table, prompts: pa.Table, kept: pa.Schema) -> pa.Table:
     """Returns the samples with the columns of samples.py."""
     made: dict[str, Any] = {name: outputs[name] for name in outputs.column_names}
-    made |= {"prompt": prompts, "completion": outputs["text"], "mean_logprob": _mean_logprobs(outputs)}
+    made |= {name: prompts[name] for name in ("id", "template", "prompt")}
+    made |= {"completion": outputs["text"], "mean_logprob": _mean_logprobs(outputs)}
+    made |= {f"_{name}": outputs[name] for name in ERRORS}
+    if ROW in prompts.column_names:
+        row: Any = prompts[ROW].combine_chunks()
+        made |= dict(zip(kept.names[1:], row.flatten(), strict=True))
     fields = [
         *kept,
         *(pa.field(name, kind) for name, kind in COMPLETED),

@@ -81,6 +81,7 @@ class Expression:
             ConfigError: it is no expression, or uses what is not understood; tells where.
         """
         self.source, self._flag, self._columns = source, flag, columns
+        self.names: set[str] = set()  # columns that it looks at
         if len(source) > MAX_CHARS:
             raise ConfigError(f"{flag}: expected at most {MAX_CHARS} characters, got {len(source)}")
         try:
@@ -170,6 +171,7 @@ class Expression:
     def _column(self, node: ast.Name) -> Step:
         name = node.id
         if name in self._columns:
+            self.names.add(name)
             return lambda values: values[name]
         near = difflib.get_close_matches(name, self._columns, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(self._columns))}"

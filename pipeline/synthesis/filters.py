@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.synthesis.patterns import Pattern
 from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.rules import SelectionRules
-from pipeline.synthesis.samples import Judged
+from pipeline.synthesis.samples import ERROR_COLUMNS, Judged
 
 Mask = npt.NDArray[np.bool_]
 Column = Callable[[pa.Table], Any]
@@ -29,7 +29,7 @@ class _Check:
 
 def generation(table: pa.Table) -> Judged:
     """Lets pass what was completed; a row that failed keeps its error code as the reason."""
-    failed = zip(*(table[name].to_pylist() for name in ("status", "error_code", "error_message")), strict=True)
+    failed = zip(*(table[name].to_pylist() for name in ERROR_COLUMNS), strict=True)
     verdicts = [
         None if status == "ok" else Rejection("generation", str(code), None if message is None else shortened(message))
         for status, code, message in failed

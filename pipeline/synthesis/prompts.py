@@ -1,7 +1,7 @@
 """Blocks of seed rows → request rows, and the rows of which no prompt could be made. It knows no files.
 
-A request row: id | columns of the seeds that are kept | template, its name | prompt
-A rejected row: id | the same columns | template | stage, reason, detail
+A request row: id | columns that set its sampling | row: all others that are kept, in one | template, its name | prompt
+A rejected row: id | columns that are kept, one by one | template | stage, reason, detail
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from pipeline.synthesis.draws import row_random, weighted_index
 from pipeline.synthesis.rejections import Rejection
-from pipeline.synthesis.seeds import SeedBlock, SeedSchema
+from pipeline.synthesis.seeds import ROW, SeedBlock, SeedSchema
 from pipeline.synthesis.shots import Shots
 from pipeline.synthesis.templates import PromptTemplate
 
@@ -42,7 +42,7 @@ class PromptBuilder:
     @property
     def request_schema(self) -> pa.Schema:
         """Columns of request rows."""
-        return pa.schema([pa.field("id", self.schema.id_type), *self.schema.kept, _TEMPLATE, _PROMPT])
+        return pa.schema([*self.schema.request, _TEMPLATE, _PROMPT])
 
     @property
     def rejected_schema(self) -> pa.Schema:
@@ -62,14 +62,25 @@ class PromptBuilder:
             .add_column(0, "id", ids)
             .append_column(_TEMPLATE, pa.array([name for name, _ in built], pa.string()))
         )
-        requests = whole.take(np.array(good, np.int64))
+        requests = self._with_row(whole.take(np.array(good, np.int64)))
         others = whole.take(np.setdiff1d(np.arange(len(built)), good))
         columns = ([each.stage for _, each in bad], [each.reason for _, each in bad], [each.detail for _, each in bad])
         why: list[Any] = [pa.array(values, pa.string()) for values in columns]
+        prompts = pa.array([built[place][1] for place in good], pa.string())
         return Prompts(
-            pa.table([*requests.columns, pa.array([built[place][1] for place in good], pa.string())], schema=self.request_schema),
+            requests.append_column(_PROMPT, prompts).select(self.request_schema.names),
             pa.table([*others.columns, *why], schema=self.rejected_schema),
         )
+
+    def _with_row(self, table: pa.Table) -> pa.Table:
+        """Returns the table with the column `row`. In one column, no name can meet a name that the run reads or writes."""
+        if ROW not in self.schema.request.names:
+            return table
+        kind: Any = self.schema.request.field(ROW).type
+        fields = [kind.field(index) for index in range(kind.num_fields)]
+        columns: Any = [table[field.name].combine_chunks() for field in fields]
+        inside = {field.name for field in fields}
+        return table.drop_columns(list(inside)).append_column(ROW, pa.StructArray.from_arrays(columns, fields=fields))
 
     def _row(self, block: SeedBlock, position: int) -> tuple[str | None, str | Rejection]:
         """Returns the name of the row's template, and its prompt or why there is none."""

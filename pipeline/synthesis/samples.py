@@ -17,7 +17,7 @@ from pipeline.synthesis.rejections import Rejection
 
 LOGPROB_PLACES = 2  # a last-digit difference between two computations of the same sample must not show, let alone decide
 SAMPLES = "samples"  # how many samples a row stands for: more than one where none of them could be drawn
-ERROR_COLUMNS = ("status", "error_code", "error_message")
+ERROR_COLUMNS = ("_status", "_error_code", "_error_message")
 COMPLETED = (
     ("sample_index", pa.int32()), ("template", pa.string()), ("prompt", pa.string()), ("completion", pa.string()),
     ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()),

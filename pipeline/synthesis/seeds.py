@@ -16,14 +16,15 @@ from pipeline.columns import PARAMETERS, check_type, common_schema, input_root, 
 from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.records import InputFile, Shard
-from pipeline.schema import task_columns
+from pipeline.synthesis.samples import ERROR_COLUMNS
 
-OWN_COLUMNS = frozenset(  # of request rows, of the data set, and of rejected rows
+OWN_COLUMNS = frozenset(  # of the data set, of rejected rows, and of samples on their way
     {
-        "id", "prompt", "completion", "template", "mean_logprob", "votes", "voters", "stage", "reason", "detail", "duplicate_of",
-        "samples",
+        "id", "sample_index", "template", "prompt", "completion", "finish_reason", "prompt_tokens", "completion_tokens",
+        "mean_logprob", "votes", "voters", "stage", "reason", "detail", "duplicate_of", "samples", *ERROR_COLUMNS,
     }
 )  # fmt: skip
+ROW = "row"  # the column of request rows that holds the columns that pass through, whatever they are called
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,17 @@ class SeedSchema:
     kept: pa.Schema  # in the order of the files, dictionaries decoded
 
     @property
-    def parameters(self) -> tuple[str, ...]:
-        """Kept columns that set sampling for their row, and do not reach the data set."""
-        return tuple(name for name in self.kept.names if name in PARAMETERS)
+    def request(self) -> pa.Schema:
+        """Columns of a request row: `id`, those that set its sampling, and in one column those that reach the data set."""
+        parameters = [field for field in self.kept if field.name in PARAMETERS]
+        others = [field for field in self.kept if field.name not in PARAMETERS]
+        row = [pa.field(ROW, pa.struct(others))] if others else []
+        return pa.schema([pa.field("id", self.id_type), *parameters, *row])
+
+    @property
+    def passed_on(self) -> pa.Schema:
+        """`id` and the columns that reach the data set: those that set sampling for their row do not."""
+        return kept_columns(self.request)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +113,12 @@ def read_seeds(shards: Iterable[Shard], schema: SeedSchema) -> Iterator[SeedBloc
                 yield SeedBlock(shard, _ids(shard, rows, schema), rows, read.passthrough, _faults(read, shard))
 
 
+def kept_columns(requests: pa.Schema) -> pa.Schema:
+    """Returns those columns of request rows that reach the data set: `id`, and those of the column `row`."""
+    row: Any = requests.field(ROW).type if ROW in requests.names else pa.struct([])
+    return pa.schema([requests.field("id"), *(row.field(index) for index in range(row.num_fields))])
+
+
 def _ids(shard: Shard, rows: Sequence[Mapping[str, Any]], schema: SeedSchema) -> tuple[str | int | None, ...]:
     if schema.id_column is not None:
         return tuple(row[schema.id_column] for row in rows)
@@ -117,9 +132,8 @@ def _faults(read: formats.Rows, shard: Shard) -> dict[int, str]:
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
-    taken = (task_columns("generate") | OWN_COLUMNS) - set(PARAMETERS)
     for name in names:
-        if name in taken:
+        if name in OWN_COLUMNS:
             raise DatasetError(
                 f"{where}: column '{name}' would pass through, but the data set has a column of its own of that name; rename it, "
                 "or name the columns that pass through with --keep: templates can use all of them"

@@ -145,8 +145,9 @@ class Selection:
         return Judged(samples, [each if isinstance(each, Rejection) else None for each in found])
 
     def _where(self, samples: pa.Table) -> Judged:
-        columns = {name: samples[name].to_pylist() for name in self._plain_columns()}
-        rows = (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
+        names = sorted(set().union(*(condition.names for condition in self._conditions)))
+        columns = {name: samples[name].to_pylist() for name in names}
+        rows = ({name: values[place] for name, values in columns.items()} for place in range(samples.num_rows))
         return Judged(samples, [self._condition(row) for row in rows])
 
     def _condition(self, row: dict[str, Any]) -> Rejection | None:

@@ -120,9 +120,9 @@ class PromptTemplate:
             raise ConfigError(f"--templates: {self.spec.name}: it uses 'shots', but --shots is not given")
         for name in sorted(self.names - {ROW, SHOTS} - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ConfigError(
-                f"--templates: {self.spec.name}: the seeds have no column {name!r}; {hint}They have {', '.join(sorted(columns))}"
+                f"--templates: {self.spec.name}: the seeds have no column {name!r}{hint}; they have {', '.join(sorted(columns))}"
             )
 
     def render(self, row: Row, shots: Sequence[Row]) -> str | Rejection:
