@@ -44,26 +44,38 @@ class WrittenFile:
 class _OpenFile:
     """A file that is being filled: row groups that are encoded, and rows that wait for their group."""
 
-    waiting: pa.Table
     sink: BytesIO = field(default_factory=BytesIO)
     writer: Any = None
     rows: int = 0  # encoded
+    waiting: list[pa.Table] = field(default_factory=list)
+    waiting_rows: int = 0
+    waiting_bytes: int = 0
 
     @property
     def held_bytes(self) -> int:
-        return self.sink.tell() + self.waiting.nbytes
+        return self.sink.tell() + self.waiting_bytes
 
     @property
     def has_group(self) -> bool:
-        return self.waiting.num_rows >= GROUP_ROWS or self.waiting.nbytes >= GROUP_BYTES
+        return self.waiting_rows >= GROUP_ROWS or self.waiting_bytes >= GROUP_BYTES
 
-    def encode_group(self) -> None:
+    def wait(self, rows: pa.Table) -> None:
+        """Takes further rows."""
+        self.waiting.append(rows)
+        self.waiting_rows += rows.num_rows
+        self.waiting_bytes += rows.nbytes
+
+    def encode_group(self, schema: pa.Schema) -> None:
         """Writes the next row group into memory, an empty one if there are no rows."""
-        group, self.waiting = self.waiting.slice(0, GROUP_ROWS), self.waiting.slice(GROUP_ROWS)
+        whole = pa.concat_tables([schema.empty_table(), *self.waiting])
+        self.waiting, self.waiting_rows, self.waiting_bytes = [], 0, 0
         if self.writer is None:
-            self.writer = pq.ParquetWriter(self.sink, group.schema, compression="zstd")
-        self.writer.write_table(group.combine_chunks(), row_group_size=GROUP_ROWS)
+            self.writer = pq.ParquetWriter(self.sink, schema, compression="zstd")
+        group = whole.slice(0, GROUP_ROWS).combine_chunks()
+        self.writer.write_table(group, row_group_size=GROUP_ROWS)
         self.rows += group.num_rows
+        if whole.num_rows > GROUP_ROWS:
+            self.wait(whole.slice(GROUP_ROWS))
 
 
 def check_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
@@ -132,11 +144,7 @@ class DataFiles:
             DatasetError: one cannot be written, or there are too many partitions.
         """
         for key, rows in self._split(table).items():
-            if key in self._open:
-                rows = pa.concat_tables([self._open[key].waiting, rows])  # noqa: PLW2901
-                self._open[key].waiting = rows
-            else:
-                self._open[key] = _OpenFile(rows)
+            self._open.setdefault(key, _OpenFile()).wait(rows)
             self._encode(key, everything=False)
         while sum(each.held_bytes for each in self._open.values()) > self._most_bytes:
             self._encode(max(self._open, key=lambda key: (self._open[key].held_bytes, key)), everything=True)
@@ -144,8 +152,8 @@ class DataFiles:
     def close(self) -> list[WrittenFile]:
         """Writes what is left, one empty file if there never was a row, and returns all files. Raises as `add`."""
         if not self._next and not self._open and not self._columns:
-            self._open[()] = _OpenFile(self._schema.empty_table())
-            self._open[()].encode_group()
+            self._open[()] = _OpenFile()
+            self._open[()].encode_group(self._schema)
         for key in sorted(self._open):
             self._encode(key, everything=True)
         return self.written
@@ -163,11 +171,14 @@ class DataFiles:
     def _encode(self, key: Key, *, everything: bool) -> None:
         """Encodes the row groups that are full; files that have their size leave. `everything`: and so does what is left."""
         opened = self._open[key]
-        while opened.has_group or (everything and opened.waiting.num_rows):
-            opened.encode_group()
+        while opened.has_group or (everything and opened.waiting_rows):
+            opened.encode_group(self._schema)
             if opened.sink.tell() >= self._target_bytes:
                 self._publish(key, opened)
-                opened = self._open[key] = _OpenFile(opened.waiting)
+                rest = opened.waiting
+                opened = self._open[key] = _OpenFile()
+                for rows in rest:
+                    opened.wait(rows)
         if everything:
             if opened.writer is not None:
                 self._publish(key, opened)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, DatasetError
@@ -15,6 +15,7 @@ from pipeline.synthesis.draws import distinct_indices, row_random, weighted_inde
 from pipeline.synthesis.shots import Shots, read_shots
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.data())
 def test_indices_are_distinct_and_in_range(size: int, data: st.DataObject) -> None:
     count = data.draw(st.integers(0, size))
@@ -54,6 +55,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+@settings(deadline=None)
 @given(row=st.sampled_from([*range(6), 100]), per_row=st.integers(1, 5), seed=st.integers())
 def test_examples_are_distinct_drawn_by_the_row_and_never_the_row_itself(row: int, per_row: int, seed: int) -> None:
     positions = {each["id"]: place for place, each in enumerate(EXAMPLES)}

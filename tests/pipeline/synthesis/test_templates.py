@@ -1,7 +1,7 @@
 import string
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
@@ -116,6 +116,7 @@ def test_a_weight_is_a_number_above_zero(weight: float) -> None:
         TemplateSpec("t", "x", weight)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(list(string.ascii_lowercase)), st.text() | st.none() | st.integers(), min_size=1))
 def test_whatever_is_in_a_row_its_prompt_holds_it_as_it_is(row: dict[str, object]) -> None:
     name = next(iter(row))
