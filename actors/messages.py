@@ -40,10 +40,14 @@ class Sampling:
     temperature: float = 0.0  # 0: greedy
     top_p: float = 1.0
     top_k: int = 0  # 0: off
+    min_p: float = 0.0  # 0: off
+    repetition_penalty: float = 1.0  # 1: off
     seed: int = 0  # effective seed of this sample, 0 <= seed < 2**63
     stop: tuple[str, ...] = ()
     min_tokens: int = 0
     ignore_eos: bool = False
+    repetition_max_pattern: int = 0  # longest pattern looked for at the end, tokens; 0: off
+    repetition_min_count: int = 8  # times that it must stand there, one after the other, to end the completion
 
     def seeded(self, seed: int) -> "Sampling":
         """Returns the same with another seed. Every request asks for it, so not through `dataclasses.replace`: that is slow."""
@@ -103,8 +107,8 @@ class Completion:
     error_message: str | None = None
     token_ids: "array[int]" = field(default_factory=token_ids)  # EOS included
     text_bytes: int | None = None  # bytes of the completion's text before a stop string; None: all of it
-    finish_reason: Literal["stop", "length", "error"] | None = None
-    stop_reason: str | None = None  # the stop string, or "eos"
+    finish_reason: Literal["stop", "length", "repetition", "error"] | None = None
+    stop_reason: str | None = None  # of "stop": the stop string, or "eos"
     prompt_tokens: int | None = None
     cached_tokens: int | None = None  # prompt tokens not recomputed
     token_logprobs: "array[float] | None" = None  # one per generated token

@@ -275,7 +275,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     base_mib, began_s = resident_mib(), time.perf_counter()
     files = list_input(str(root / "input"))
     schema = inspect_columns(files, InputColumns("generate"))
-    check_unique_ids(files, schema)
+    check_unique_ids(files, schema.id_column)
     shards, folder = plan_shards(files, config.shard_rows), RunFolder(str(root / "run"))
     yield f"plan: {time.perf_counter() - began_s:.1f} s for {config.rows:,} rows in {len(shards):,} shards (listing, ids, shards)"
     clock = SimulatedClock()

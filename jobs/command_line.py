@@ -21,8 +21,12 @@ Config = TypeVar("Config")
 
 def flag(default: Any, text: str, *, short: str | None = None) -> Any:
     """Returns a dataclass field that is also a flag; `text` is its help, to which the default is added."""
-    metadata = {"help": text, "short": short}
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=flag_metadata(text, short=short))
+
+
+def flag_metadata(text: str, *, short: str | None = None) -> dict[str, str | None]:
+    """Returns what makes a field a flag, for `dict[str, Any]`: a map in the file, and one flag per name, `--field.NAME VALUE`."""
+    return {"help": text, "short": short}
 
 
 def parse(kind: type[Config], arguments: Sequence[str], *, program: str, description: str) -> Config:
@@ -118,7 +122,8 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
         else:
             hint = hints[field.name]
             bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --dry-run is --dry-run true
-            parser.add_argument(*names, type=_Text() if hint is str else hint, default=field.default, help=text, **bare)
+            default = {} if field.default is dataclasses.MISSING else field.default  # of a map
+            parser.add_argument(*names, type=_Text() if hint is str else hint, default=default, help=text, **bare)
     return parser
 
 

@@ -26,10 +26,10 @@ from jobs.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS
 from pipeline import storage
 from pipeline.credentials import without_credentials
-from pipeline.errors import ConfigError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
-from pipeline.evals.requests import build_requests, parts, read_requests, to_parquet, to_table
+from pipeline.evals.requests import build_requests, parts, read_requests, to_table
+from pipeline.publication import publish_once, to_parquet
 from pipeline.run_log import RunLog
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
@@ -86,7 +86,7 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
         ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
     """
     requests = build_requests(config.task_names(), DataFolder(str(config.data)), config.prompt_options())
-    _publish_once(url, to_parquet(to_table(requests, config.task_names())))
+    publish_once(url, to_parquet(to_table(requests, config.task_names())), "requests")
     counts = {task: sum(request.task == task for request in requests) for task in dict.fromkeys(each.task for each in requests)}
     few = ", ".join(f"{task} {count:,}" for task, count in counts.items()) if len(counts) < 8 else f"{len(counts)} tasks"
     _log(config).result("requests", f"requests {without_credentials(url)}: {len(requests):,} rows ({few})", rows=len(requests))
@@ -98,7 +98,7 @@ def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
     worst = OK
     for kind, table in parts(to_table(read_requests(requests_url))).items():
         part_url = storage.join(output, f"requests-{kind}.parquet")
-        _publish_once(part_url, to_parquet(table))
+        publish_once(part_url, to_parquet(table), "requests")
         code = score_dataset.run_job(config.score_config(kind, part_url, storage.join(output, kind)))
         if code not in {OK, ROW_ERRORS}:
             return code
@@ -109,15 +109,6 @@ def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
 def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:
     """Returns where a run over the requests leaves its output rows."""
     return tuple(storage.join(output, kind, "data") for kind in parts(to_table(read_requests(requests_url))))
-
-
-def _publish_once(url: str, data: bytes) -> None:
-    """Creates an object, or finds it as it would be: its time stamp is part of what a run is recognised by when it goes on."""
-    if not storage.publish(url, data) and storage.read(url)[0] != data:
-        raise ConfigError(
-            f"{without_credentials(url)} is there and holds other requests (other tasks, data or options, or written by another "
-            "version); choose another --output or remove it"
-        )
 
 
 def _log(config: EvaluateConfig) -> RunLog:

@@ -1,15 +1,13 @@
 """The configuration of evaluations: flags of its own, and those of the main job that choose the model and the machines."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from jobs.command_line import flag
-from jobs.score_config import ScoreConfig
+from jobs.model_flags import ModelFlags
 from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
-from pipeline.evals.requests import Kind
 from pipeline.evals.suite import PromptOptions
 
 Step = Literal["prompts", "run", "report", "all"]
@@ -19,51 +17,6 @@ REQUIRED: dict[Step, tuple[str, ...]] = {
     "report": ("requests", "outputs", "output"),
     "all": ("tasks", "data", "output"),
 }
-PASSED_ON = (
-    "model", "checkpoint", "tokenizer", "dtype", "replicas", "mesh", "shard_activations", "device", "batch_tokens", "max_len",
-    "shard_rows", "on_overflow", "resume", "retry_failed", "max_error_rate", "max_attempts", "step_timeout_s",
-    "cost_per_replica_hour", "cost_budget", "log_format",
-)  # fmt: skip
-_OF_MAIN_JOB = {field.name: field for field in dataclasses.fields(ScoreConfig)}
-
-
-def _same(name: str) -> Any:
-    """Returns a flag of the main job: the same default and help."""
-    return dataclasses.field(default=_OF_MAIN_JOB[name].default, metadata=_OF_MAIN_JOB[name].metadata)
-
-
-@dataclass(frozen=True)
-class ModelFlags:
-    """Flags of the main job that choose the model and the machines."""
-
-    model: str = _same("model")
-    checkpoint: str | None = _same("checkpoint")
-    tokenizer: str | None = _same("tokenizer")
-    dtype: Literal["bfloat16", "float32"] = _same("dtype")
-    replicas: str = _same("replicas")
-    mesh: str | None = _same("mesh")
-    shard_activations: bool = _same("shard_activations")
-    device: Literal["auto", "cpu", "gpu"] = _same("device")
-    batch_tokens: int = _same("batch_tokens")
-    max_len: int | None = _same("max_len")
-    shard_rows: int = _same("shard_rows")
-    on_overflow: Literal["error", "truncate-left"] = _same("on_overflow")
-    resume: Literal["auto", "never", "require"] = _same("resume")
-    retry_failed: bool = _same("retry_failed")
-    max_error_rate: float = _same("max_error_rate")
-    max_attempts: int = _same("max_attempts")
-    step_timeout_s: float = _same("step_timeout_s")
-    cost_per_replica_hour: float | None = _same("cost_per_replica_hour")
-    cost_budget: float | None = _same("cost_budget")
-    log_format: Literal["text", "json"] = _same("log_format")
-
-    def score_config(self, kind: Kind, requests_url: str, output_url: str) -> ScoreConfig:
-        """Returns the configuration of the main job for the requests of one kind.
-
-        Raises:
-            ConfigError: its flags do not fit.
-        """
-        return ScoreConfig(input=requests_url, output=output_url, task=kind, **{name: getattr(self, name) for name in PASSED_ON})
 
 
 @dataclass(frozen=True)

@@ -37,13 +37,14 @@ if __name__ == "__main__":  # started as a file, Python looks for modules in job
 from actors.errors import GrokBatchError
 from jobs import score_dataset
 from jobs.command_line import flag, parse
-from jobs.evaluate_config import ModelFlags
+from jobs.model_flags import ModelFlags
 from jobs.models import model_config
 from jobs.plan import DEMO
 from pipeline import formats, storage
 from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.evals.requests import Kind, to_parquet
+from pipeline.evals.requests import Kind
+from pipeline.publication import to_parquet
 from pipeline.tokenizer import Tokenizer
 
 MAX_TOKENS = 256  # of a completion, where the task does not say: the harness's default

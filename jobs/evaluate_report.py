@@ -13,9 +13,10 @@ from pipeline.evals import scoring
 from pipeline.evals.answers import list_outputs, read_answers
 from pipeline.evals.evaluation import Evaluation, RunInfo, evaluate
 from pipeline.evals.history import History, run_identity
-from pipeline.evals.requests import asked_names, read_requests, to_parquet
+from pipeline.evals.requests import asked_names, read_requests
 from pipeline.evals.sandbox import Sandbox
 from pipeline.evals.suite import EvalRequest
+from pipeline.publication import to_parquet
 from pipeline.run_log import RunLog
 from pipeline.storage import StoredObject
 

@@ -9,7 +9,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -28,13 +28,16 @@ from pipeline.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.records import InputFile, Shard
+from pipeline.sampling import SamplingDefaults
 from pipeline.shards import input_keys, list_input, plan_shards
 from pipeline.tokenizer import RequestRules, Tokenizer
 from pipeline.unique import check_unique_ids
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO = Path(__file__).resolve().parent / "demo"
-LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs")
+# Sampling parameters that came after the first runs: at their defaults they are no part of the fingerprint, and those runs go on.
+ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
+LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs", "jinja2", "rensa")
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,13 @@ class Plan:
             logprobs=self.config.logprobs if self.config.task == "generate" else None,
             prompt_logprobs=self.config.prompt_logprobs,
             shard_activations=self.config.shard_activations,
+            repetition_penalty=self._may_penalise(),
         )
+
+    def _may_penalise(self) -> bool:
+        if self.config.task != "generate":
+            return False
+        return self.config.repetition_penalty != 1.0 or "repetition_penalty" in self.schema.parameters
 
     def replica_spec(self) -> ReplicaSpec:
         """Returns what replicas are started with."""
@@ -101,7 +110,8 @@ def make_plan(config: ScoreConfig) -> Plan:
     files = list_input(str(config.input), config.limit)
     schema = inspect_columns(files, _columns(config))
     _check_tokenizer(config, model, tokenizer, schema)
-    check_unique_ids(files, schema, config.limit)
+    _check_repetition(config, schema)
+    check_unique_ids(files, schema.id_column, config.limit)
     rules = RequestRules(config.task, model.vocab_size, config.max_len or 0, config.on_overflow, config.sampling_defaults())
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
@@ -127,19 +137,29 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
         "checkpoint": digest(str(config.checkpoint)),
         "tokenizer": plan.tokenizer_digest,
         **{name: getattr(config, name) for name in names},
-        "sampling": dataclasses.asdict(plan.rules.defaults) | {"stop": list(plan.rules.defaults.stop)},
+        "sampling": _sampling_keys(plan.rules.defaults),
         "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
         "input": input_keys(plan.files),
     }
 
 
+def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
+    keys, standard = dataclasses.asdict(defaults) | {"stop": list(defaults.stop)}, SamplingDefaults()
+    return {name: value for name, value in keys.items() if name not in ADDED_LATER or value != getattr(standard, name)}
+
+
 def run_description(plan: Plan) -> dict[str, Any]:
     """Returns what run.json tells beside the fingerprint: configuration, versions, commit. Credentials in URLs are removed."""
+    return describe_run(plan.config, plan.files, len(plan.shards))
+
+
+def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
+    """Returns a run's configuration (a dataclass), the versions and the commit it is made with, and its input, for run.json."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     versions |= {name: _version(name) for name in ("grok-batch", *LIBRARIES)}
-    config = {name: _public(value) for name, value in dataclasses.asdict(plan.config).items()}
-    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in plan.files]
-    return {"config": config, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": len(plan.shards)}
+    told = {name: _public(value) for name, value in dataclasses.asdict(config).items()}
+    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in files]
+    return {"config": told, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": shards}
 
 
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
@@ -191,7 +211,21 @@ def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokeniz
         )
 
 
+def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
+    """A count alone looks for nothing: whoever gives it believes that loops are cut off."""
+    searched = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
+    if config.repetition_min_count != SamplingDefaults().repetition_min_count and not searched:
+        raise ConfigError(
+            f"--repetition-min-count: {config.repetition_min_count} has no effect without --repetition-max-pattern; give the "
+            "longest pattern to look for, in tokens, e.g. 32"
+        )
+
+
 def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
     return without_credentials(value) if isinstance(value, str) else value
 
 

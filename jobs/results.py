@@ -1,6 +1,6 @@
 """A run folder → where its results are, how many rows there are, and the first of them as a small table."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ from rich.text import Text
 from jobs.plan import Plan
 from jobs.run_report import report_url
 from pipeline import formats, storage
+from pipeline.records import Shard
 from pipeline.run_log import RunLog
 from pipeline.shards import RunFolder
 
@@ -29,18 +30,21 @@ COLUMNS = (
 )
 
 
-def print_results(folder: RunFolder, plan: Plan, failed: int, log: RunLog) -> None:
-    """Tells the run's paths and counts, and prints the first rows of this partition, unless the log is for machines."""
-    rows, report = sum(shard.rows for shard in plan.own_shards), report_url(folder, plan, "html")
-    where = f"results  {folder.data_url} ({len(plan.own_shards):,} files, {rows:,} rows, {failed:,} failed)"
+def print_results(folder: RunFolder, plan: Plan, shards: Sequence[Shard], failed: int, log: RunLog) -> None:
+    """Tells the run's paths and counts, and prints the first rows of this partition, unless the log is for machines.
+
+    `shards`: those of this partition that are committed.
+    """
+    rows, report = sum(shard.rows for shard in shards), report_url(folder, plan, "html")
+    where = f"results  {folder.data_url} ({len(shards):,} files, {rows:,} rows, {failed:,} failed)"
     log.result(None, f"\n{where}")
     log.result(None, f"report   {report}")
     if log.is_json:
-        log.event("results", data=folder.data_url, report=report, files=len(plan.own_shards), rows=rows, failed=failed)
+        log.event("results", data=folder.data_url, report=report, files=len(shards), rows=rows, failed=failed)
         return
-    if not plan.own_shards:
+    if not shards:
         return
-    first = folder.part_url(plan.own_shards[0].number)
+    first = folder.part_url(shards[0].number)
     shown = list(_first_rows(first))
     names = [name for name in shown[0] if any(row[name] is not None for row in shown)]
     table = Table(title=f"first rows of {first.rsplit('/', 1)[-1]}", title_justify="left")

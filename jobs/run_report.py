@@ -45,6 +45,8 @@ def ending(progress: Progress, error: BaseException | None) -> dict[str, str | N
     """Returns how a run ended, `status`, and why it did not end well, `message`."""
     if error is None and progress.over_budget:
         return {"status": "over_budget", "message": progress.budget_message()}
+    if error is None and progress.ended_early:
+        return {"status": "enough", "message": None}
     if error is None:
         return {"status": "row_errors" if progress.error_rows else "complete", "message": None}
     interruptions = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)

@@ -1,5 +1,6 @@
 """The configuration of the main job: every flag with its default, checked as far as that needs nothing but the flags."""
 
+import dataclasses
 import math
 import re
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ from typing import Literal
 
 from jobs.command_line import flag
 from pipeline.errors import ConfigError
-from pipeline.sampling import MAX_SAMPLES, SamplingDefaults
+from pipeline.sampling import MAX_PATTERN, MAX_SAMPLES, PENALTIES, SamplingDefaults
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,23 @@ class ScoreConfig:
     temperature: float = flag(0.0, "0 = greedy")
     top_p: float = flag(1.0, "nucleus: share of probability kept; 1 = off")
     top_k: int = flag(0, "most likely tokens kept; 0 = off")
+    min_p: float = flag(
+        0.0, "tokens kept that are at least so likely as this share of the most likely one, before top-k and top-p; 0 = off"
+    )
+    repetition_penalty: float = flag(
+        1.0, "logits of tokens that the prompt or the completion has are divided by it, negative ones multiplied; 1 = off"
+    )
     seed: int = flag(0, "seed of the run; the seed of a sample follows from it, the row's id and the sample's index")
     stop: tuple[str, ...] = flag((), "string that ends a completion; may be given several times")
     n: int = flag(1, "samples per row")
     min_tokens: int = flag(0, "no end before so many tokens")
     ignore_eos: bool = flag(False, "go on after the end-of-text token")
+    repetition_max_pattern: int = flag(
+        0,
+        "a completion ends (finish_reason repetition) once its last tokens are one pattern of at most so many tokens, over "
+        "and over; 0 = off",
+    )
+    repetition_min_count: int = flag(8, "times that the pattern must stand there, one after the other")
     logprobs: int | None = flag(0, "log-prob of each generated token and of the K most likely ones; null = not written")
     prompt_logprobs: int | None = flag(None, "the same at each prompt position; null = not written")
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
@@ -84,8 +97,10 @@ class ScoreConfig:
 
     def _check_ranges(self) -> None:
         ranges: tuple[tuple[str, float | None, float], ...] = (
-            ("max_tokens", 1, math.inf), ("temperature", 0, 1e6), ("top_k", 0, 2**31 - 1), ("n", 1, MAX_SAMPLES),
-            ("min_tokens", 0, math.inf), ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
+            ("max_tokens", 1, math.inf), ("temperature", 0, 1e6), ("top_k", 0, 2**31 - 1), ("min_p", 0, 1), ("n", 1, MAX_SAMPLES),
+            ("repetition_penalty", *PENALTIES), ("repetition_max_pattern", 0, MAX_PATTERN),
+            ("repetition_min_count", 2, 2**31 - 1), ("min_tokens", 0, math.inf),
+            ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
             ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
             ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),
             ("cost_budget", 0, math.inf),
@@ -126,8 +141,7 @@ class ScoreConfig:
 
     def sampling_defaults(self) -> SamplingDefaults:
         """Returns what holds for rows without sampling columns of their own."""
-        names = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n", "min_tokens", "ignore_eos")
-        return SamplingDefaults(**{name: getattr(self, name) for name in names})
+        return SamplingDefaults(**{field.name: getattr(self, field.name) for field in dataclasses.fields(SamplingDefaults)})
 
 
 def _numbers(name: str, text: str, pattern: str, expected: str) -> tuple[int, int | None]:

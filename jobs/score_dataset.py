@@ -12,10 +12,11 @@ Parses, plans, connects, runs, reports. Never imports JAX: that happens in the r
 import math
 import signal
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -40,7 +41,7 @@ from pipeline.run import Corridor, run
 from pipeline.run_log import RunLog
 from pipeline.schema import output_schema
 from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
-from pipeline.writer import Writer
+from pipeline.writer import CommittedShard, Writer
 
 OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
 BATCHES_IN_FLIGHT = 16  # on each replica: enough requests for all slots of its engine, although batches end row by row
@@ -63,6 +64,35 @@ class StopSignals:
         self.received = True
 
 
+class RunWatch:
+    """Looks at the parts of a run while it goes on, and may have enough of them before its end. This one never has."""
+
+    def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
+        """Returns those of the shards that are to do that are to be done now."""
+        return todo
+
+    def satisfied(self, replica_hours: float) -> bool:
+        """Whether the run may end now. Asked before it begins and after each commit; `replica_hours` are of this driver."""
+        return False
+
+    def note(self) -> str:
+        """Returns a few words for the progress line."""
+        return ""
+
+    def close(self) -> None:
+        """Ends whatever looks."""
+
+
+UNWATCHED = RunWatch()
+
+
+class _Watched(NamedTuple):
+    """Who looks at a run."""
+
+    watch: RunWatch
+    log: RunLog
+
+
 def main(arguments: Sequence[str]) -> int:
     """Runs the job of a command line and returns its exit code."""
     try:
@@ -72,15 +102,18 @@ def main(arguments: Sequence[str]) -> int:
     return run_job(config)
 
 
-def run_job(config: ScoreConfig) -> int:
-    """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code."""
+def run_job(config: ScoreConfig, watch: RunWatch = UNWATCHED) -> int:
+    """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code.
+
+    A run that `watch` ends early is whole as far as its parts are, and has no _SUCCESS; another call goes on with it.
+    """
     log = RunLog(config.log_format, run=run_label(str(config.output)))
-    code = _run_job(config, log)
+    code = _run_job(config, watch, log)
     log.event("finished", level="info" if code in {OK, ROW_ERRORS} else "error", exit_code=code)
     return code
 
 
-def _run_job(config: ScoreConfig, log: RunLog) -> int:
+def _run_job(config: ScoreConfig, watch: RunWatch, log: RunLog) -> int:
     try:
         plan = make_plan(config)
         if config.dry_run:
@@ -91,12 +124,13 @@ def _run_job(config: ScoreConfig, log: RunLog) -> int:
         folder, keys = RunFolder(str(config.output)), fingerprint_keys(plan)
         existed = check_run(folder, keys, run_description(plan), resume=config.resume)
         identity = fingerprint(keys)
-        todo = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+        left = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+        todo = watch.wanted(left)
     except GrokBatchError as error:
         return _say(log, error, BAD_ARGUMENTS)
     try:
         with outages_waited_out():
-            return _execute(plan, folder, identity, todo, log, resumed=existed)
+            return _execute(plan, folder, identity, todo, _Watched(watch, log), resumed=existed)
     except ErrorBudgetError as error:
         return _say(log, error, OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
@@ -105,10 +139,14 @@ def _run_job(config: ScoreConfig, log: RunLog) -> int:
         return _say(log, error, FAILED)
 
 
-def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], log: RunLog, *, resumed: bool) -> int:
+def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched", *, resumed: bool) -> int:
+    watch, log = watched
     if not todo and folder.finished():
         log.result("complete", f"nothing to do: the run in {folder.url} is complete")
         return OK
+    if watch.satisfied(0.0):
+        log.result("complete", f"nothing to do: the run in {folder.url} has enough rows")
+        return _verdict(plan, folder, _failed_rows(plan, folder, identity), None, log)
     committed = len(plan.own_shards) - len(todo)
     told: dict[str, Any] = {**describe(plan), "fingerprint": identity, "shards": len(plan.own_shards)}
     log.event("started", **told, shards_committed=committed)
@@ -116,18 +154,27 @@ def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]
         log.result(None, f"{name:<8} {value}")
     if resumed:
         log.result(None, f"resume   {committed:,} of {len(plan.own_shards):,} shards are committed already")
-    progress = _run_rows(plan, folder, identity, todo, log) if todo else None
-    failed = _failed_rows(plan, folder, identity) if resumed or progress is None else progress.error_rows
-    print_results(folder, plan, failed, log)
+    progress = _run_rows(plan, folder, identity, todo, watched) if todo else None
+    counted = progress is not None and not progress.ended_early and not resumed
+    failed = progress.error_rows if progress is not None and counted else _failed_rows(plan, folder, identity)
+    print_results(folder, plan, _committed_shards(plan, folder), failed, log)
+    return _verdict(plan, folder, failed, progress, log)
+
+
+def _verdict(plan: Plan, folder: RunFolder, failed: int, progress: Progress | None, log: RunLog) -> int:
+    """Marks the run as complete if it is; returns the exit code."""
     if failed > _error_budget(plan):
         message = progress.budget_message() if progress and progress.over_budget else f"{failed} rows failed, more than allowed"
         raise ErrorBudgetError(message)
-    if not finish(folder, plan.shards):
+    done = len(_committed_shards(plan, folder))
+    if done < len(plan.own_shards):
+        log.result("ended_early", f"ended early, with enough rows: {done:,} of {len(plan.own_shards):,} shards are committed")
+    elif not finish(folder, plan.shards):
         log.result("partitions", "other partitions of this run are not complete yet")
     return ROW_ERRORS if failed else OK
 
 
-def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], log: RunLog) -> Progress:
+def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched") -> Progress:
     """Starts replicas and runs the shards that are to do; the report is written however it ends."""
     from actors.pool import PoolConfig, ReplicaPool
 
@@ -139,23 +186,37 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
     with ray_cluster(maximum) as where:
         stop.listen()
         log.result("cluster", f"cluster  {where}; waiting for {minimum} of {maximum} replicas", cluster=where)
-        with ReplicaPool(plan.replica_spec(), pool_config, notify=log.event) as pool:
+        with ReplicaPool(plan.replica_spec(), pool_config, notify=watched.log.event) as pool:
             progress = Progress(
                 sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),
                 replicas=lambda: (pool.up, pool.wanted),
                 max_error_rows=_error_budget(plan),
                 cost_per_replica_hour=config.cost_per_replica_hour,
-                log=log,
+                note=watched.watch.note,
+                log=watched.log,
             )
             corridor = _corridor(plan, folder, identity, pool, progress, stop)
             metrics = RunMetrics(progress, _run_info(plan, identity), cost_budget=config.cost_budget)
             with reported(progress, plan, folder, identity, len(todo)), metrics:
                 pool.wait_for_minimum(metrics.published_until(lambda: stop.received))
                 progress.begin()
-                with ProgressLine(progress, sinks=[metrics.publish], log=log):
-                    for _ in run(todo, corridor):
-                        continue
+                with ProgressLine(progress, sinks=[metrics.publish], log=watched.log):
+                    _drive(run(todo, corridor), progress, watched.watch)
             return progress
+
+
+def _drive(committed: Generator[CommittedShard], progress: Progress, watch: RunWatch) -> None:
+    """Draws all shards through the corridor, or as many as are enough; commits under way are waited for."""
+    with closing(committed):
+        for _ in committed:
+            if watch.satisfied(progress.replica_hours):
+                progress.end_early()
+                return
+
+
+def _committed_shards(plan: Plan, folder: RunFolder) -> list[Shard]:
+    committed = folder.committed()
+    return [shard for shard in plan.own_shards if shard.number in committed]
 
 
 def _corridor(

@@ -90,7 +90,12 @@ class InputSchema:
 
     def row_name(self, url: str, row: int) -> str:
         """Returns the id of a row of an input without ids: `<file>#<row>`, counted from 0 within the file."""
-        return f"{without_credentials(posixpath.relpath(url, self.root))}#{row}"
+        return row_name(self.root, url, row)
+
+
+def row_name(root: str, url: str, row: int) -> str:
+    """Returns the id of a row of an input without ids: file below `root`, and the row counted from 0 within the file."""
+    return f"{without_credentials(posixpath.relpath(url, root))}#{row}"
 
 
 def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputSchema:
@@ -100,11 +105,7 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
         DatasetError: a column is missing, has a type that cannot be used, differs between files, or has the name of an output
             column.
     """
-    json = formats.is_jsonl(files[0].url)
-    for file in files:
-        if formats.is_jsonl(file.url) != json:
-            raise DatasetError(f"the input mixes Parquet and JSON lines ({files[0].url}, {file.url}); run them separately")
-    schema = _json_schema(files) if json else _parquet_schema(files)
+    schema = common_schema(files)
     where = files[0].url if len(files) == 1 else f"{files[0].url} and {len(files) - 1} other files"
     continuations = (columns.continuation_column, *CONTINUATIONS[1:])
     continuation = _one_of(schema, continuations, where) if columns.task == "score" else None
@@ -113,25 +114,39 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     id_column = columns.id_column if columns.id_column in schema.names else None
     for name in filter(None, (prompt, continuation, id_column, *parameters)):
         roles = {columns.continuation_column: "continuation", prompt: "prompt", id_column: "id"}
-        _check_type(schema.field(name), roles.get(name, name), where)
+        check_type(schema.field(name), roles.get(name, name), where)
     rest = [field for field in schema if field.name not in {prompt, continuation, id_column, *parameters}]
     _check_names(rest, columns, where)
     kind = pa.string() if id_column is None else schema.field(id_column).type
     return InputSchema(
         columns=columns,
-        root=posixpath.commonpath([posixpath.dirname(file.url) for file in files])
-        if "://" not in files[0].url
-        else _url_root(files),
+        root=input_root(files),
         prompt=prompt,
         continuation=continuation,
         parameters=parameters,
         id_column=id_column,
         passthrough=pa.schema([pa.field("id", kind), *rest]),
-        json=json,
+        json=formats.is_jsonl(files[0].url),
     )
 
 
-def _url_root(files: Sequence[InputFile]) -> str:
+def common_schema(files: Sequence[InputFile]) -> pa.Schema:
+    """Returns the columns that all `files` have, with their types.
+
+    Raises:
+        DatasetError: they differ between files, or the files are of several kinds.
+    """
+    json = formats.is_jsonl(files[0].url)
+    for file in files:
+        if formats.is_jsonl(file.url) != json:
+            raise DatasetError(f"the input mixes Parquet and JSON lines ({files[0].url}, {file.url}); run them separately")
+    return _json_schema(files) if json else _parquet_schema(files)
+
+
+def input_root(files: Sequence[InputFile]) -> str:
+    """Returns the folder that all `files` lie below."""
+    if "://" not in files[0].url:
+        return posixpath.commonpath([posixpath.dirname(file.url) for file in files])
     protocol = files[0].url.split("://")[0]
     return f"{protocol}://" + posixpath.commonpath([posixpath.dirname(file.url.split("://", 1)[1]) for file in files])
 
@@ -230,13 +245,21 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "choices_token_ids": ("a list of lists of integers", lambda kind: _is_list_of(kind, _is_ids)),
     "stop": ("a string or a list of strings", lambda kind: _is_text(kind) or _is_list_of(kind, _is_text)),
     "temperature": ("a number", _is_number),
-    "top_p": ("a number", _is_number),
+    **dict.fromkeys(("top_p", "min_p", "repetition_penalty"), ("a number", _is_number)),
     "ignore_eos": ("a boolean", types.is_boolean),
-    **dict.fromkeys(("max_tokens", "top_k", "seed", "n", "min_tokens"), ("an integer", types.is_integer)),
+    **dict.fromkeys(
+        ("max_tokens", "top_k", "seed", "n", "min_tokens", "repetition_max_pattern", "repetition_min_count"),
+        ("an integer", types.is_integer),
+    ),
 }
 
 
-def _check_type(field: "pa.Field[Any]", role: str, where: str) -> None:
+def check_type(field: "pa.Field[Any]", role: str, where: str) -> None:
+    """Checks that a column has a type that its role can use: `id`, `prompt`, or the name of a sampling parameter.
+
+    Raises:
+        DatasetError: it has not.
+    """
     role = PROMPT_IDS if field.name == PROMPT_IDS else role
     expected, check = _EXPECTED[role]
     mixed = field.metadata == JSON_TEXT

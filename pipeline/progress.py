@@ -37,17 +37,20 @@ class Progress:
         replicas: Callable[[], tuple[int, int]] = lambda: (0, 0),
         max_error_rows: float = math.inf,
         cost_per_replica_hour: float | None = None,
+        note: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         log: RunLog | None = None,
     ) -> None:
-        """`rows_total`: rows this driver has to run; `replicas` returns (up, wanted). The clock starts here, or in `begin`.
+        """Starts the clock, which `begin` starts again.
 
+        `rows_total`: rows this driver has to run; `replicas` returns (up, wanted); `note` returns words for the progress line.
         `log` hears what happens to replicas, retries and shards; the pool tells of losses itself, with the cause in words.
         """
         self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
-        self._now, self._log = now, log or RunLog()
+        self._note, self._now, self._log = note, now, log or RunLog()
+        self.ended_early = False
         self.begin()
         self._rows = 0.0
         self._error_rows = 0.0
@@ -90,6 +93,10 @@ class Progress:
         """One more shard lies in the run folder, with so many rows and failed samples."""
         self._committed += 1
         self._log.event("shard_committed", shard=shard, rows=rows, errors=errors)
+
+    def end_early(self) -> None:
+        """Whoever watches the run has enough of it: the rows that are left are not missed."""
+        self.ended_early = True
 
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
@@ -140,6 +147,11 @@ class Progress:
             f"--max-error-rate allows ({codes}); look at error_message in the output, correct the rows or raise --max-error-rate"
         )
 
+    @property
+    def replica_hours(self) -> float:
+        """Hours that replicas were up, all of them together."""
+        return self._uses.hours(self._elapsed_s)
+
     def snapshot(self) -> Snapshot:
         """Returns the figures of this moment."""
         elapsed_s = self._elapsed_s
@@ -162,7 +174,7 @@ class Progress:
             wanted=wanted,
             elapsed_s=elapsed_s,
             eta_s=self._eta_s(in_per_s + out_per_s),
-            replica_hours=self._uses.hours(self._elapsed_s),
+            replica_hours=self.replica_hours,
             cost=self._cost(),
             cached=self._cached,
             codes=dict(self._codes),
@@ -172,6 +184,7 @@ class Progress:
             lost=lost,
             progressed_at=self._progressed_at(),
             engine=stats,
+            note=self._note(),
         )
 
     def report(self) -> dict[str, object]:

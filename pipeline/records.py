@@ -35,11 +35,15 @@ class RowParameters:
     temperature: object = None
     top_p: object = None
     top_k: object = None
+    min_p: object = None
+    repetition_penalty: object = None
     seed: object = None
     stop: object = None  # a string or a list of strings
     n: object = None
     min_tokens: object = None
     ignore_eos: object = None
+    repetition_max_pattern: object = None
+    repetition_min_count: object = None
 
 
 NO_PARAMETERS = RowParameters()  # of a row without columns of its own

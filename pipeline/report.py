@@ -17,6 +17,7 @@ MOST_REASONS = 12  # rows of the table of lost replicas
 STATUS = {
     "complete": ("complete", "good"),
     "row_errors": ("complete, some rows failed", "warn"),
+    "enough": ("ended early, with enough rows", "good"),
     "over_budget": ("stopped: too many rows failed", "bad"),
     "interrupted": ("interrupted: the same command continues it", "warn"),
     "failed": ("failed", "bad"),
@@ -97,7 +98,7 @@ def _cards(report: Report) -> str:
 
 def _worth_a_look(report: Report) -> Iterator[str]:
     rows, codes = report["rows"], report["errors_by_code"]
-    if rows["answered"] < rows["total"]:
+    if rows["answered"] < rows["total"] and report.get("status") != "enough":
         yield f"{rows['total'] - rows['answered']:,} rows were not answered; the same command continues the run."
     if codes:
         code, count = next(iter(codes.items()))

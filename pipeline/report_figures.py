@@ -90,6 +90,14 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
+def size_in_bytes(size: int) -> str:
+    """Returns a size in the unit that fits it: 950 B, 12 kB, 3.4 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if size >= unit:
+            return f"{size / unit:,.3g} {name}"
+    return f"{size} B"
+
+
 def time_unit(longest_s: float) -> tuple[float, str]:
     """Returns the seconds of the unit that a time axis of this length has, and its name."""
     if longest_s < 180:

@@ -7,7 +7,7 @@ open buckets and the open shards.
 """
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -42,7 +42,7 @@ class Corridor:
     interrupted: Callable[[], bool] = lambda: False
 
 
-def run(shards: Sequence[Shard], corridor: Corridor) -> Iterator[CommittedShard]:
+def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard]:
     """Runs the rows of `shards` and yields each shard when it is committed.
 
     Raises:

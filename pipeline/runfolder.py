@@ -57,6 +57,16 @@ class RunFolder:
         """Whether the run is complete."""
         return storage.stat(self.success_url) is not None
 
+    def description(self) -> dict[str, Any]:
+        """Returns what `run.json` tells. Raises DatasetError when there is none, or something else of this name."""
+        try:
+            found: dict[str, Any] = json.loads(storage.read(self.run_url)[0])
+            if not isinstance(found["fingerprint_keys"], dict):
+                raise TypeError("fingerprint_keys")
+        except (ValueError, KeyError, TypeError) as error:
+            raise DatasetError(f"{self.run_url} is not a run description ({error!r}); choose another --output") from error
+        return found
+
 
 def fingerprint(keys: Mapping[str, Any]) -> str:
     """Returns a digest of `keys` (values that JSON can hold); equal keys in any order give the same digest."""
@@ -74,6 +84,7 @@ def check_run(
     run_json: Mapping[str, Any],
     *,
     resume: Literal["auto", "never", "require"] = "auto",
+    flag: str = "--output",
 ) -> bool:
     """Makes sure that `folder` belongs to the run that `keys` describe; the first driver writes `run.json`.
 
@@ -82,6 +93,7 @@ def check_run(
         keys: what must be the same for results to be the same.
         run_json: what else `run.json` tells; `fingerprint` and `fingerprint_keys` are added.
         resume: "never": the folder must be new; "require": it must not.
+        flag: that names the folder, for messages.
 
     Returns:
         Whether the run existed before.
@@ -91,14 +103,14 @@ def check_run(
     """
     found = storage.stat(folder.run_url) is not None
     if not found and resume == "require":
-        raise ConfigError(f"{folder.url} holds no run to resume, but --resume require was given; check --output")
+        raise ConfigError(f"{folder.url} holds no run to resume, but --resume require was given; check {flag}")
     if not found:
         content = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
         if storage.publish(folder.run_url, (json.dumps(content, indent=2) + "\n").encode()):
             return False
     if resume == "never":
-        raise ConfigError(f"{folder.url} holds a run already, but --resume never was given; choose another --output")
-    _compare(folder, keys)
+        raise ConfigError(f"{folder.url} holds a run already, but --resume never was given; choose another {flag}")
+    _compare(folder, keys, flag)
     return True
 
 
@@ -118,16 +130,13 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
         )
 
 
-def _compare(folder: RunFolder, keys: Mapping[str, Any]) -> None:
-    try:
-        stored = json.loads(storage.read(folder.run_url)[0])["fingerprint_keys"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DatasetError(f"{folder.run_url} is not a run description ({error!r}); choose another --output") from error
+def _compare(folder: RunFolder, keys: Mapping[str, Any], flag: str) -> None:
+    stored = folder.description()["fingerprint_keys"]
     differing = list(_differences("", stored, json.loads(_canonical(keys))))
     if differing:
         raise ConfigError(
             f"{folder.url} holds a run of another configuration: {'; '.join(differing)}; "
-            "repeat the command it was started with, or choose another --output"
+            f"repeat the command it was started with, or choose another {flag}"
         )
 
 

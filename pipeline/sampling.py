@@ -12,6 +12,8 @@ from actors.messages import Sampling
 from pipeline.records import RowParameters
 
 MAX_SAMPLES = 4096  # samples of one row: all of them are open at once, so a typing error must not fill the driver's memory
+MAX_PATTERN = 1024  # tokens: every token drawn is compared with so many before it
+PENALTIES = (0.01, 100.0)  # logits stay finite, whatever they are
 _INT32 = 2**31 - 1
 _INT64 = 2**63 - 1
 
@@ -24,11 +26,15 @@ class SamplingDefaults:
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
     n: int = 1
     min_tokens: int = 0
     ignore_eos: bool = False
+    repetition_max_pattern: int = 0
+    repetition_min_count: int = 8
 
 
 def resolve_sampling(row: RowParameters, defaults: SamplingDefaults) -> tuple[Sampling, int]:
@@ -42,10 +48,16 @@ def resolve_sampling(row: RowParameters, defaults: SamplingDefaults) -> tuple[Sa
         temperature=_number("temperature", row.temperature, defaults.temperature, 0.0, 1e6),
         top_p=_number("top_p", row.top_p, defaults.top_p, 0.0, 1.0),
         top_k=_integer("top_k", row.top_k, defaults.top_k, 0, _INT32),
+        min_p=_number("min_p", row.min_p, defaults.min_p, 0.0, 1.0),
+        repetition_penalty=_number("repetition_penalty", row.repetition_penalty, defaults.repetition_penalty, *PENALTIES),
         seed=_integer("seed", row.seed, defaults.seed, -_INT64 - 1, _INT64),
         stop=_stop_strings(row.stop, defaults.stop),
         min_tokens=_integer("min_tokens", row.min_tokens, defaults.min_tokens, 0, _INT32),
         ignore_eos=_boolean("ignore_eos", row.ignore_eos, defaults.ignore_eos),
+        repetition_max_pattern=_integer(
+            "repetition_max_pattern", row.repetition_max_pattern, defaults.repetition_max_pattern, 0, MAX_PATTERN
+        ),
+        repetition_min_count=_integer("repetition_min_count", row.repetition_min_count, defaults.repetition_min_count, 2, _INT32),
     )
     if sampling.top_p == 0.0:
         raise InvalidParameterError("top_p: expected a number above 0 and up to 1, got 0.0; greedy is temperature 0")

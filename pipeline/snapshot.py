@@ -33,6 +33,7 @@ class Snapshot:
     lost: int = 0  # replicas so far
     progressed_at: float = 0.0  # when the last new row was seen, in seconds since 1970; before the first one, the start
     engine: ReplicaStats = field(default_factory=ReplicaStats)  # counters of all replicas together
+    note: str = ""  # of whoever watches the run
 
     @property
     def prefix_reuse(self) -> float:
@@ -53,6 +54,8 @@ class Snapshot:
             parts.insert(4, f"retries {self.retries:,}")
         if self.cost is not None:
             parts.append(f"cost {self.cost:,.2f}")
+        if self.note:
+            parts.append(self.note)
         return " | ".join(parts)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline import formats
-from pipeline.columns import InputSchema
 from pipeline.errors import DatasetError
 from pipeline.records import InputFile
 
@@ -19,7 +18,7 @@ BLOCK_ROWS = 65_536
 NAMED = 5  # duplicates that the message names
 
 
-def check_unique_ids(files: Sequence[InputFile], schema: InputSchema, limit: int | None = None) -> None:
+def check_unique_ids(files: Sequence[InputFile], id_column: str | None, limit: int | None = None) -> None:
     """Checks that the ids of the first `limit` rows (None: all) are there and are unique.
 
     Lines and bytes that cannot be read have no id; they become error rows later and are not counted here.
@@ -27,29 +26,29 @@ def check_unique_ids(files: Sequence[InputFile], schema: InputSchema, limit: int
     Raises:
         DatasetError: ids are null or occur more than once; names some, with file and row.
     """
-    if schema.id_column is None:
+    if id_column is None:
         return
     hashes = np.empty(sum(file.rows for file in files), np.int64)
     count = 0
     nulls: list[str] = []
-    for url, first_row, ids in _blocks(files, schema, limit):
+    for url, first_row, ids in _blocks(files, id_column, limit):
         nulls += [f"row {first_row + row} of {url}" for row, value in ids if value is None][: NAMED - len(nulls)]
         known = [value for _, value in ids if value is not None]
         hashes[count : count + len(known)] = np.fromiter(map(_hash, known), np.int64, len(known))
         count += len(known)
     if nulls:
-        raise DatasetError(f"the id (column '{schema.id_column}') is null in {', '.join(nulls)}; give every row an id")
+        raise DatasetError(f"the id (column '{id_column}') is null in {', '.join(nulls)}; give every row an id")
     hashes = hashes[:count]
     hashes.sort()
     suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
     if suspects.size:
-        _report(files, schema, limit, suspects)
+        _report(files, id_column, limit, suspects)
 
 
-def _report(files: Sequence[InputFile], schema: InputSchema, limit: int | None, suspects: Any) -> None:
+def _report(files: Sequence[InputFile], id_column: str, limit: int | None, suspects: Any) -> None:
     first_places: dict[object, str] = {}
     found: list[str] = []
-    for url, first_row, ids in _blocks(files, schema, limit):
+    for url, first_row, ids in _blocks(files, id_column, limit):
         known = [(row, value) for row, value in ids if value is not None]
         doubtful = np.isin(np.fromiter((_hash(value) for _, value in known), np.int64, len(known)), suspects)
         for index in np.flatnonzero(doubtful):
@@ -65,26 +64,23 @@ def _report(files: Sequence[InputFile], schema: InputSchema, limit: int | None, 
             break
     if found:
         raise DatasetError(
-            f"ids (column '{schema.id_column}') must be unique, but {suspects.size} occur more than once: {', '.join(found)}; "
+            f"ids (column '{id_column}') must be unique, but {suspects.size} occur more than once: {', '.join(found)}; "
             "drop the duplicates or name another --id-column"
         )
 
 
-def _blocks(
-    files: Sequence[InputFile], schema: InputSchema, limit: int | None
-) -> Iterator[tuple[str, int, list[tuple[int, Any]]]]:
+def _blocks(files: Sequence[InputFile], id_column: str, limit: int | None) -> Iterator[tuple[str, int, list[tuple[int, Any]]]]:
     """Yields file, its first row and (row within the block, id) of the rows that can be read."""
-    assert schema.id_column is not None
     left = sum(file.rows for file in files) if limit is None else limit
     for file in files:
         rows = min(file.rows, left)
         left -= rows
         if not rows:
             continue
-        with formats.open_cursor(file.url, (schema.id_column,), pa.schema([])) as cursor:
+        with formats.open_cursor(file.url, (id_column,), pa.schema([])) as cursor:
             for start in range(0, rows, BLOCK_ROWS):
                 block = cursor.take(start, min(BLOCK_ROWS, rows - start))
-                ids = enumerate(block.values[schema.id_column])
+                ids = enumerate(block.values[id_column])
                 yield file.url, start, [(row, value) for row, value in ids if row not in block.faults]
 
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from io import BytesIO
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +21,7 @@ from actors.messages import RowRef
 from pipeline import storage
 from pipeline.errors import CommitError, DatasetError
 from pipeline.output_columns import error_counts, output_table
+from pipeline.publication import to_parquet
 from pipeline.records import OutputRow, Shard
 from pipeline.runfolder import RunFolder, check_part
 from pipeline.schema import FINGERPRINT_KEY
@@ -151,7 +151,7 @@ class Writer:
             passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
         table = output_table(rows, passthrough, self._schema)
         if shard.shard.only is None:
-            published = storage.publish(self._folder.part_url(shard.shard.number), _parquet(table))
+            published = storage.publish(self._folder.part_url(shard.shard.number), to_parquet(table))
         else:
             published = self._merge(shard, table, [row for row, _ in keys])
         if not published:
@@ -173,7 +173,7 @@ class Writer:
         merged = both.unify_dictionaries().take(order)
         if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
-        return storage.replace(url, _parquet(merged), version)
+        return storage.replace(url, to_parquet(merged), version)
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
@@ -183,13 +183,6 @@ def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
         raise CommitError(f"{ref} came back twice")
     if not 0 <= ref.sample < ref.samples or shard.samples.get(ref.row, ref.samples) != ref.samples:
         raise CommitError(f"{ref} came back, but another sample of its row said that there are {shard.samples.get(ref.row)}")
-
-
-def _parquet(table: pa.Table) -> bytes:
-    """Returns the table as a Parquet file; equal tables give equal bytes, however they are chunked."""
-    out = BytesIO()
-    pq.write_table(table.unify_dictionaries().combine_chunks(), out, compression="zstd")
-    return out.getvalue()
 
 
 def _summary(shard: _OpenShard, rows: list[OutputRow], published: bool) -> CommittedShard:

@@ -25,6 +25,7 @@ class EngineConfig:
     decode_steps: int = 8  # tokens a slot draws per host call
     reuse_prefixes: bool = True
     shard_activations: bool = False  # the residual stream is split over the mesh's model axis between blocks
+    repetition_penalty: bool = False  # requests may have one; decode keeps track of the tokens of every sequence then
 
     def __post_init__(self) -> None:
         for name in ("max_len", "batch_tokens", "block", "slots", "page_size", "decode_steps"):

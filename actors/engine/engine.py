@@ -116,6 +116,8 @@ class Engine:
     def _check_sampling(self, sampling: Sampling) -> None:
         if sampling.max_tokens < 1:
             raise InvalidParameterError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
+        if sampling.min_p > 0 or sampling.repetition_penalty != 1 or sampling.repetition_max_pattern > 0:
+            raise InvalidParameterError("min_p, repetition_penalty and repetition_max_pattern are not built into the engine yet")
         if sampling.stop and self._token_bytes is None:
             raise InvalidParameterError("stop strings need a tokenizer; give --tokenizer")
 

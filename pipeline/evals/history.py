@@ -18,8 +18,8 @@ import pyarrow as pa
 from pipeline import formats, storage
 from pipeline.errors import DatasetError
 from pipeline.evals import scoring
-from pipeline.evals.requests import to_parquet
 from pipeline.evals.scoring import Sample
+from pipeline.publication import to_parquet
 from pipeline.storage import StoredObject
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (

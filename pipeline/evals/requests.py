@@ -4,12 +4,10 @@ One file holds the rows of all tasks. A run of the main job does one thing, so t
 scored, the others are completed.
 """
 
-import io
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline import formats
 from pipeline.credentials import without_credentials
@@ -68,13 +66,6 @@ def to_table(requests: Sequence[EvalRequest], asked: Iterable[str] = ()) -> pa.T
     return pa.table(
         {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}, schema=SCHEMA.with_metadata(told)
     )
-
-
-def to_parquet(table: pa.Table) -> bytes:
-    """Returns a table as the bytes of a Parquet file; equal tables give equal bytes."""
-    written = io.BytesIO()
-    pq.write_table(table, written, compression="zstd")
-    return written.getvalue()
 
 
 def read_requests(url: str) -> tuple[EvalRequest, ...]:

@@ -368,7 +368,7 @@ def test_file_damaged_in_the_middle(tmp_path: Path) -> None:
 
 def check_ids(url: str, limit: int | None = None) -> None:
     files = list_input(url, limit)
-    check_unique_ids(files, inspect_columns(files, GENERATE), limit)
+    check_unique_ids(files, inspect_columns(files, GENERATE).id_column, limit)
 
 
 @pytest.mark.parametrize("ids", [["a", "b", "c"], [1, 2, -1], [-1, -2, 0], [0, 2**63 - 1, -(2**63)]])

@@ -1,0 +1,132 @@
+"""Synthetic data: seed rows and templates → prompts → completions → a clean data set with its card.
+
+    python jobs/generate_dataset.py -C recipe.yaml [--flag value …]                        all three steps
+    python jobs/generate_dataset.py prompts -i seeds.parquet --templates.NAME TEXT -o PROMPTS
+    python jobs/generate_dataset.py run --prompts PROMPTS -o RUN [flags of model and sampling]
+    python jobs/generate_dataset.py select --prompts PROMPTS --completions RUN -o DATASET [flags of the selection]
+
+Exit codes are those of jobs/score_dataset.py, and 6: the data set is complete, but has fewer rows than --target-rows.
+
+Rows run through the main job. The same command again continues, and gives the data set that an undisturbed run gives.
+"""
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from actors.errors import GrokBatchError
+from jobs import score_dataset
+from jobs.command_line import parse
+from jobs.generate_config import GenerateConfig, Step
+from jobs.generate_prompts import plan_seeds, show_prompts, write_prompts
+from jobs.generate_select import select
+from jobs.generate_watch import TargetWatch, check_rules
+from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
+from pipeline import storage
+from pipeline.credentials import without_credentials
+from pipeline.records import Shard
+from pipeline.runfolder import RunFolder
+from pipeline.synthesis.prompts_folder import PromptsFolder
+
+STEPS: tuple[Step, ...] = ("prompts", "run", "select")
+DESCRIPTION = (
+    "Synthetic data: seed rows and Jinja templates, prompts, completions, and a data set of those that are accepted. Steps: "
+    "prompts (seeds to request rows), run (request rows to output rows, as the main job does), select (output rows to a data set "
+    "with a data card); without a step all three. Exit code 6: fewer rows than --target-rows. More in docs/synthesis.md."
+)
+
+
+class _Retry(RunWatch):
+    """Of a run whose failed rows are to be run again, and nothing else."""
+
+    def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
+        return [shard for shard in todo if shard.only is not None]
+
+
+class _Finished(RunWatch):
+    """Of a run whose data set is complete: whatever is there is enough."""
+
+    def satisfied(self, replica_hours: float) -> bool:
+        return True
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the steps of a command line and returns the exit code."""
+    step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
+    try:
+        flags = arguments if step == "all" else arguments[1:]
+        config = parse(GenerateConfig, flags, program=f"generate_dataset.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        config.require(step)
+        return _run_step(step, config)
+    except GrokBatchError as error:
+        return _say(error, BAD_ARGUMENTS)
+
+
+def _run_step(step: Step, config: GenerateConfig) -> int:
+    output = str(config.output)
+    if step == "run":
+        return run_prompts(config, PromptsFolder(str(config.prompts)), output)
+    if step == "select":
+        return select(config, str(config.prompts), str(config.completions), output)
+    plan = plan_seeds(config)
+    if config.dry_run:
+        show_prompts(config, plan)
+        return OK
+    if step == "prompts":
+        write_prompts(config, plan, output)
+        return OK
+    prompts = write_prompts(config, plan, storage.join(output, "prompts"))
+    return _run_and_select(config, prompts, output)
+
+
+def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str) -> int:
+    completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
+    if config.resume == "require":  # the prompts were there; the run may not have begun
+        config = dataclasses.replace(config, resume="auto")
+    finished = RunFolder(dataset).finished()
+    code = run_prompts(config, prompts, completions, _Finished() if finished else None)
+    if code not in {OK, ROW_ERRORS}:
+        return code
+    try:
+        return select(config, prompts.url, completions, dataset, flag="--dataset")
+    except GrokBatchError as error:
+        return _say(error, FAILED)
+
+
+def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None) -> int:
+    """Runs the prompts through the main job, until there are enough rows; returns its exit code.
+
+    Args:
+        config: of model, sampling, and what is accepted.
+        prompts: to run.
+        output: run folder.
+        watch: says when there is enough; None: as the configuration has it.
+
+    Raises:
+        DatasetError: the prompts are not complete.
+        ConfigError: the rules of the selection do not fit the prompts.
+    """
+    check_rules(config, prompts)
+    main_job = dataclasses.replace(config.main_job(prompts.folder.data_url, output), dry_run=config.dry_run)
+    if config.retry_failed and not config.dry_run and storage.stat(RunFolder(output).run_url) is not None:
+        code = score_dataset.run_job(main_job, _Retry())
+        if code not in {OK, ROW_ERRORS}:
+            return code
+    watch = watch or (TargetWatch(config, prompts, output) if config.may_end_early else UNWATCHED)
+    try:
+        return score_dataset.run_job(dataclasses.replace(main_job, retry_failed=False), watch)
+    finally:
+        watch.close()
+
+
+def _say(error: GrokBatchError, code: int) -> int:
+    print(f"error: {without_credentials(str(error))}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

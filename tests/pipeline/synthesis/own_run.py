@@ -1,0 +1,99 @@
+"""A folder of prompts and a run over them, written by hand: what the main job would leave, for the tests of what reads it."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import storage
+from pipeline.publication import to_parquet
+from pipeline.runfolder import RunFolder, check_run, input_keys
+from pipeline.shards import list_input, plan_shards
+from pipeline.synthesis.completions import Completions
+from pipeline.synthesis.prompts import PromptBuilder
+from pipeline.synthesis.prompts_folder import PromptsFolder
+from pipeline.synthesis.seeds import inspect_seeds, read_seeds
+from pipeline.synthesis.shots import Shots
+from pipeline.synthesis.templates import PromptTemplate, TemplateSpec
+
+TEMPLATES = (TemplateSpec("sum", "{{ a }} + {{ b }} ="), TemplateSpec("story", "{{ name }} has {{ a }}.", 2))
+SCHEMA = pa.schema(
+    [
+        ("sample_index", pa.int32()), ("status", pa.string()), ("error_code", pa.string()), ("error_message", pa.string()),
+        ("text", pa.string()), ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()),
+        ("cumulative_logprob", pa.float64()), ("seed", pa.int64()),
+    ]
+)  # fmt: skip
+Answer = Callable[[dict[str, Any], int], dict[str, Any]]  # prompt row, sample → columns that differ
+
+
+def write_prompts(root: str, seeds: Path | str, shard_rows: int = 4) -> PromptsFolder:
+    """Writes the prompts of a file of seeds."""
+    folder, files = PromptsFolder(storage.join(root, "prompts")), list_input(str(seeds))
+    schema = inspect_seeds(files, "id")
+    builder = PromptBuilder([PromptTemplate(spec) for spec in TEMPLATES], Shots(), 0, schema)
+    shards = plan_shards(files, shard_rows)
+    told = {"config": {"input": str(seeds), "shots": None}}
+    keys = {"templates": [[each.name, each.weight, each.text] for each in TEMPLATES], "shots": {"digest": None, "per_row": 0}}
+    check_run(folder.folder, keys, told)
+    folder.write(shards, shards, (builder.build(block) for block in read_seeds(shards, schema)), "mark", lambda _: None)
+    return folder
+
+
+def answer(row: dict[str, Any], sample: int) -> dict[str, Any]:
+    """A completion that tells what it is of."""
+    return {"text": f" {row['id']}, sample {sample}"}
+
+
+def failure(code: str = "prompt_too_long") -> dict[str, Any]:
+    """The columns of a row that failed."""
+    empty = ("text", "finish_reason", "completion_tokens", "cumulative_logprob", "seed", "prompt_tokens")
+    return {"status": "error", "error_code": code, "error_message": "why", **dict.fromkeys(empty)}
+
+
+class OwnRun:
+    """A run over prompts; its parts are written when told."""
+
+    def __init__(self, root: str, prompts: PromptsFolder, *, n: int = 2, shard_rows: int = 3, answer: Answer = answer) -> None:
+        self.prompts, self.url, self._n, self._answer = prompts, storage.join(root, "completions"), n, answer
+        files = [part.file for part in prompts.parts()]
+        self.shards = plan_shards(files, shard_rows)
+        config = {
+            "shard_rows": shard_rows, "limit": None, "n": n, "logprobs": 0, "model": "demo", "checkpoint": "ckpt-0",
+            "dtype": "float32", "max_len": 64, "on_overflow": "error",
+        }  # fmt: skip
+        keys = {
+            "task": "generate", "input": input_keys(files), "sampling": {"n": n}, "checkpoint": "sha256:c",
+            "tokenizer": "sha256:t",
+        }  # fmt: skip
+        check_run(RunFolder(self.url), keys, {"config": config, "git_commit": "abc", "versions": {"python": "3"}})
+
+    def commit(self, numbers: Iterable[int]) -> None:
+        """Writes parts."""
+        for number in numbers:
+            shard = self.shards[number]
+            rows = pq.read_table(pa.BufferReader(storage.read(shard.url)[0])).slice(shard.first_row, shard.rows).to_pylist()
+            storage.publish(RunFolder(self.url).part_url(number), to_parquet(self._table(rows)))
+
+    def completions(self) -> Completions:
+        """Returns them as they are read."""
+        return Completions(self.prompts, self.url)
+
+    def _table(self, rows: list[dict[str, Any]]) -> pa.Table:
+        written = []
+        for row in rows:
+            outcomes = [self._answer(row, sample) for sample in range(row.get("n") or self._n)]
+            if outcomes[0].get("status") == "error" and outcomes[0]["error_code"] != "engine_crash":
+                outcomes = outcomes[:1]  # a row that could not run has one output row
+            for index, outcome in enumerate(outcomes):
+                plain = {
+                    "status": "ok", "finish_reason": "stop", "prompt_tokens": 5, "completion_tokens": 4,
+                    "cumulative_logprob": -2.0, "seed": 1,
+                }  # fmt: skip
+                passed = {name: value for name, value in row.items() if name not in {"prompt", "n"}}
+                written.append(passed | {"sample_index": index} | plain | outcome)
+        asked = pq.read_schema(pa.BufferReader(storage.read(self.shards[0].url)[0]))
+        passed_on = [field for field in asked if field.name not in ("prompt", "n")]
+        return pa.Table.from_pylist(written, schema=pa.schema([*passed_on, *SCHEMA]))
