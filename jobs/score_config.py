@@ -99,7 +99,7 @@ class ScoreConfig:
         ranges: tuple[tuple[str, float | None, float], ...] = (
             ("max_tokens", 1, math.inf), ("temperature", 0, 1e6), ("top_k", 0, 2**31 - 1), ("min_p", 0, 1), ("n", 1, MAX_SAMPLES),
             ("repetition_penalty", *PENALTIES), ("repetition_max_pattern", 0, MAX_PATTERN),
-            ("repetition_min_count", 2, 2**31 - 1), ("min_tokens", 0, math.inf),
+            ("repetition_min_count", 2, math.inf), ("min_tokens", 0, math.inf),
             ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
             ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
             ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),

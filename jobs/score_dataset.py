@@ -185,7 +185,7 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
     stop.listen()
     with ray_cluster(maximum) as where:
         stop.listen()
-        log.result("cluster", f"cluster  {where}; waiting for {minimum} of {maximum} replicas", cluster=where)
+        watched.log.result("cluster", f"cluster  {where}; waiting for {minimum} of {maximum} replicas", cluster=where)
         with ReplicaPool(plan.replica_spec(), pool_config, notify=watched.log.event) as pool:
             progress = Progress(
                 sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),

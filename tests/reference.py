@@ -6,7 +6,7 @@ the config; its file reader is a few lines of its own on top of the standard lib
 """
 
 import pickle
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,40 @@ def log_probs(logits: np.ndarray) -> np.ndarray:
     return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
 
 
-def generate(params: Params, config: ModelConfig, prompt: Sequence[int], max_tokens: int) -> tuple[list[int], list[float]]:
+def penalised(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.ndarray:
+    """Returns the logits [V] of one position with a repetition penalty on the tokens seen."""
+    changed = logits.copy()
+    for token in set(seen):
+        changed[token] = logits[token] / penalty if logits[token] > 0 else logits[token] * penalty
+    return changed
+
+
+def may_be_drawn(logits: np.ndarray, *, min_p: float, top_k: int, top_p: float) -> set[int]:
+    """Returns the tokens that min-p, then top-k, then top-p leave of tempered logits [V]; equals at a border all stay."""
+    chance = np.exp(log_probs(logits.astype(np.float64)))
+    left = {token for token in range(len(chance)) if chance[token] >= min_p * chance.max()}
+    if top_k:
+        border = sorted((chance[token] for token in left), reverse=True)[:top_k][-1]
+        left = {token for token in left if chance[token] >= border}
+    if top_p < 1:
+        whole, mass, border = sum(chance[token] for token in left), 0.0, 0.0
+        for token in sorted(left, key=lambda token: -chance[token]):
+            if mass >= top_p * whole:
+                break
+            mass, border = mass + chance[token], chance[token]
+        left = {token for token in left if chance[token] >= border}
+    return left
+
+
+def generate(
+    params: Params, config: ModelConfig, prompt: Sequence[int], max_tokens: int, penalty: float = 1.0
+) -> tuple[list[int], list[float]]:
     """Returns greedy tokens, EOS included and last, and their log-probs; each step is a whole forward pass."""
     tokens, chosen_logprobs = list(prompt), []
     while len(chosen_logprobs) < max_tokens:
-        step = log_probs(logits(params, config, tokens)[-1])
-        tokens.append(int(step.argmax()))
-        chosen_logprobs.append(float(step[tokens[-1]]))
+        last = logits(params, config, tokens)[-1]
+        tokens.append(int(penalised(last, tokens, penalty).argmax()))
+        chosen_logprobs.append(float(log_probs(last)[tokens[-1]]))
         if tokens[-1] == config.eos_token:
             break
     return tokens[len(prompt) :], chosen_logprobs

@@ -75,8 +75,8 @@ def decode_input(setting: Setting, rows: int, width: int) -> DecodeInput:
     """Returns the input of a decode of `rows` sequences on each lane, with page tables of `width` entries."""
     ints, floats = partial(_rows, setting, rows, dtype=jnp.int32), partial(_rows, setting, rows, dtype=jnp.float32)
     draw = Draw(
-        temperature=floats(), top_p=floats(), top_k=ints(), seed=_rows(setting, rows, 2, dtype=jnp.uint32), position=ints(),
-        eos_from=ints(),
+        temperature=floats(), top_p=floats(), top_k=ints(), min_p=floats(), seed=_rows(setting, rows, 2, dtype=jnp.uint32),
+        position=ints(), eos_from=ints(), repetition_penalty=floats() if setting.engine.repetition_penalty else None,
     )  # fmt: skip
     stops = _rows(setting, rows, dtype=jnp.bool_)
     return DecodeInput(tokens=ints(), start=ints(), left=ints(), stops_at_eos=stops, pages=ints(width), draw=draw)

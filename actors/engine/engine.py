@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from actors.engine.programs import Programs, affordable_cache_tokens
+from actors.engine.repetition import RepetitionSearch
 from actors.engine.sampling import Draw
 from actors.engine.scheduler import DecodePlan, ExtendPlan, Scheduler
 from actors.engine.scoring import Reading, prompt_targets, score_completion, score_sequences, with_prompt_logprobs
@@ -116,8 +117,11 @@ class Engine:
     def _check_sampling(self, sampling: Sampling) -> None:
         if sampling.max_tokens < 1:
             raise InvalidParameterError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
-        if sampling.min_p > 0 or sampling.repetition_penalty != 1 or sampling.repetition_max_pattern > 0:
-            raise InvalidParameterError("min_p, repetition_penalty and repetition_max_pattern are not built into the engine yet")
+        if sampling.repetition_penalty != 1 and not self.setting.engine.repetition_penalty:
+            raise InvalidParameterError(
+                f"repetition_penalty: expected 1, got {sampling.repetition_penalty}: this engine was made without "
+                "EngineConfig.repetition_penalty"
+            )
         if sampling.stop and self._token_bytes is None:
             raise InvalidParameterError("stop strings need a tokenizer; give --tokenizer")
 
@@ -129,6 +133,8 @@ class Engine:
         drawn = Drawn()
         if request.sampling.stop:
             drawn.search = StopSearch(request.sampling.stop, self._token_bytes or ())
+        if request.sampling.repetition_max_pattern:
+            drawn.repetition = RepetitionSearch(request.sampling.repetition_max_pattern, request.sampling.repetition_min_count)
         targets = Targets(*prompt_targets(request)) if asked else no_targets()
         return [Sequence(request, prompt, goal=len(prompt) - 1, targets=targets, drawn=drawn)], []
 
@@ -229,7 +235,7 @@ class Engine:
     def _decode_input(self, plan: DecodePlan) -> DecodeInput:
         rows = len(plan.lanes) * plan.rows
         ints = {name: np.zeros(rows, np.int32) for name in ("tokens", "start", "left", "top_k", "position", "eos_from")}
-        temperature, top_p = np.zeros(rows, np.float32), np.ones(rows, np.float32)
+        temperature, top_p, min_p, penalty = np.array([[0.0], [1.0], [0.0], [1.0]], np.float32).repeat(rows, axis=1)
         seed, stops = np.zeros((rows, 2), np.uint32), np.zeros(rows, np.bool_)
         pages = np.zeros((rows, plan.width), np.int32)
         for row, sequence in _rows(plan.lanes, plan.rows):
@@ -241,10 +247,12 @@ class Engine:
             ints["left"][row] = sampling.max_tokens - n
             ints["top_k"][row] = min(sampling.top_k, self.setting.model.vocab_size)
             ints["position"][row], ints["eos_from"][row] = n, 0 if sampling.ignore_eos else sampling.min_tokens
-            temperature[row], top_p[row] = sampling.temperature, sampling.top_p
+            temperature[row], top_p[row], min_p[row] = sampling.temperature, sampling.top_p, sampling.min_p
+            penalty[row] = sampling.repetition_penalty
             seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
             stops[row] = not sampling.ignore_eos
-        draw = Draw(temperature, top_p, ints["top_k"], seed, ints["position"], ints["eos_from"])  # type: ignore[arg-type]
+        penalties = penalty if self.setting.engine.repetition_penalty else None
+        draw = Draw(temperature, top_p, ints["top_k"], min_p, seed, ints["position"], ints["eos_from"], penalties)  # type: ignore[arg-type]
         return DecodeInput(ints["tokens"], ints["start"], ints["left"], stops, pages, draw)  # type: ignore[arg-type]
 
     def _take(self, sequence: Sequence, output: DecodeOutput, row: int) -> bool:
@@ -260,7 +268,9 @@ class Engine:
             sequence.computed += 1
             if drawn.search is not None:
                 drawn.match = drawn.search.feed(token, armed=len(drawn.tokens) > sampling.min_tokens)
-            if drawn.match is not None or self._at_eos(sequence) or len(drawn.tokens) >= sampling.max_tokens:
+            if drawn.repetition is not None:
+                drawn.in_loop = drawn.repetition.feed(token, armed=len(drawn.tokens) >= sampling.min_tokens)
+            if drawn.match or drawn.in_loop or self._at_eos(sequence) or len(drawn.tokens) >= sampling.max_tokens:
                 return True
         return False
 
@@ -299,7 +309,7 @@ class Engine:
             attempts=request.attempts,
             token_ids=token_ids(drawn.tokens),
             text_bytes=drawn.match.text_bytes if drawn.match else None,
-            finish_reason="stop" if stop_reason else "length",
+            finish_reason="stop" if stop_reason else "repetition" if drawn.in_loop else "length",
             stop_reason=stop_reason,
             prompt_tokens=len(request.prompt_ids),
             cached_tokens=cached_tokens,

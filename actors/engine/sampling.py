@@ -2,6 +2,11 @@
 
 A draw is a function of (seed of the sample, position in the completion, logits of the row) alone: it does not depend on the
 slot, the batch, the replica or the try. The model's own log-probs are not touched by anything here.
+
+What is done to a row's logits, in vLLM's order: repetition penalty (penalty.py), EOS hidden, temperature, min-p, top-k, top-p.
+Each filter works on what the former ones left, so that top-p is a share of the mass that min-p and top-k let through. (Hugging
+Face takes min-p last: of one row with both, its top-p is a share of more, and may keep more.) A greedy row is drawn before the
+temperature: no filter changes its most likely token.
 """
 
 from typing import NamedTuple
@@ -19,15 +24,26 @@ class Draw(NamedTuple):
     temperature: Float[Array, " B"]  # 0: greedy
     top_p: Float[Array, " B"]  # 1: off
     top_k: Int[Array, " B"]  # 0: off
+    min_p: Float[Array, " B"]  # 0: off
     seed: UInt32[Array, "B 2"]  # high and low word
     position: Int[Array, " B"]  # tokens drawn before
     eos_from: Int[Array, " B"]  # EOS may not be drawn before this many tokens
+    repetition_penalty: Float[Array, " B"] | None = None  # 1: off; None where the engine knows none
+
+
+def mask_unlikely(logits_BV: Float[Array, "B V"], min_p_B: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Masks tokens whose probability is below `min_p` times that of the most likely one, which always stays.
+
+    Temperature has been applied before. The ratio of two probabilities is the difference of their logits: no softmax is needed.
+    """
+    least_B1 = jnp.max(logits_BV, axis=-1, keepdims=True) + jnp.log(min_p_B)[:, None]  # min_p 0: minus infinity
+    return jnp.where(logits_BV >= least_B1, logits_BV, MASKED)
 
 
 def filter_logits(logits_BV: Float[Array, "B V"], top_k_B: Int[Array, " B"], top_p_B: Float[Array, " B"]) -> Float[Array, "B V"]:
     """Masks what lies outside the `top_k` most likely tokens, then outside the smallest set of mass `top_p` of the rest.
 
-    Ties at a border are all kept. Temperature has been applied before.
+    Ties at a border are all kept. Temperature and min-p have been applied before.
     """
     vocabulary = logits_BV.shape[-1]
     sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
@@ -68,6 +84,7 @@ def draw_tokens(logits_BV: Float[Array, "B V"], draw: Draw) -> Int[Array, " B"]:
     """
     filtering: Bool[Array, ""] = jnp.any((draw.top_p < 1.0) | (draw.top_k > 0))
     scaled_BV = tempered(logits_BV, draw.temperature)
+    scaled_BV = jax.lax.cond(jnp.any(draw.min_p > 0.0), lambda x: mask_unlikely(x, draw.min_p), lambda x: x, scaled_BV)
     scaled_BV = jax.lax.cond(filtering, lambda x: filter_logits(x, draw.top_k, draw.top_p), lambda x: x, scaled_BV)
     noise_BV = jax.vmap(_noise, in_axes=(0, 0, None))(draw.seed, draw.position, logits_BV.shape[-1])
     noisy_BV = jnp.where((draw.temperature > 0.0)[:, None], scaled_BV + noise_BV, logits_BV)

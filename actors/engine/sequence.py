@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from actors.engine.repetition import RepetitionSearch
 from actors.engine.stops import StopMatch, StopSearch
 from actors.messages import Request
 
@@ -96,6 +97,8 @@ class Drawn:
     top_logprobs: list[np.ndarray] = field(default_factory=list)
     search: StopSearch | None = None
     match: StopMatch | None = None
+    repetition: RepetitionSearch | None = None
+    in_loop: bool = False  # the last token completed a pattern that `repetition` looks for
 
 
 @dataclass(slots=True, eq=False)

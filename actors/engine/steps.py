@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
+from actors.engine import penalty
 from actors.engine.config import EngineConfig
 from actors.engine.sampling import Draw, draw_tokens, mask_eos
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
@@ -46,6 +47,9 @@ class DecodeOutput(NamedTuple):
     top_logprobs: Float[Array, "B S K"]
     drawn: Int[Array, " B"]
     steps: Int[Array, " lanes"]  # run on the device, the same for every lane
+
+
+Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]  # from step to step of a decode; last: tokens seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +127,22 @@ def _score(
     return likelihood(logits_NU, target_N, k)
 
 
-def _draw(setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw) -> Int[Array, " B"]:
+def _seen(setting: Setting, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
+    """Returns which tokens lie in the cache of each row, this device's part; None where no row of the run has a penalty."""
+    if state.draw.repetition_penalty is None:
+        return None
+    shape = (state.tokens.shape[0], setting.model.vocab_size // setting.shards)
+    return jax.lax.cond(
+        penalty.asked_for(state.draw.repetition_penalty),
+        lambda: penalty.seen_in_cache(cache.tokens, state.pages, state.start, shape[1]),
+        lambda: jnp.zeros(shape, jnp.bool_),
+    )
+
+
+def _draw(setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw, seen_BU: Bool[Array, "B U"] | None) -> Int[Array, " B"]:
     """Chooses the next token: the most likely one, or a drawn one where a row's temperature is above 0."""
+    if seen_BU is not None and draw.repetition_penalty is not None:
+        logits_BU = penalty.penalised(logits_BU, seen_BU, draw.repetition_penalty)
     allowed_BU = mask_eos(logits_BU, draw, setting.model.eos_token, first_id(logits_BU))
     # The predicate is the same on all devices of the model axis, so all of them take the branch with the collective.
     return jax.lax.cond(jnp.any(draw.temperature > 0.0), lambda x: draw_tokens(whole(x), draw), most_likely, allowed_BU)
@@ -141,19 +159,21 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
         steps=jnp.zeros((1,), jnp.int32),
     )
 
-    def alive(carry: tuple[Cache, DecodeInput, DecodeOutput]) -> Bool[Array, ""]:
-        _, now, out = carry
+    def alive(carry: Carry) -> Bool[Array, ""]:
+        _, now, out, _ = carry
         # All lanes take the same number of steps: the collectives of a step must meet.
         busy = jax.lax.pmax(jnp.any(now.left > 0).astype(jnp.int32), "data") > 0
         return busy & (out.steps[0] < steps)
 
-    def one(carry: tuple[Cache, DecodeInput, DecodeOutput]) -> tuple[Cache, DecodeInput, DecodeOutput]:
-        cache, now, out = carry
+    def one(carry: Carry) -> Carry:
+        cache, now, out, seen_BU = carry
         alive_B = (now.left > 0).astype(jnp.int32)
         step = Step(tokens=now.tokens[:, None], start=now.start, count=alive_B, pages=now.pages)
         hidden_BTW, cache = _extend(setting, params, cache, step)
         logits_BU = _project(setting, params, hidden_BTW[:, 0])
-        token_B = _draw(setting, logits_BU, now.draw)
+        if seen_BU is not None:
+            seen_BU = penalty.also_seen(seen_BU, now.tokens)
+        token_B = _draw(setting, logits_BU, now.draw, seen_BU)
         # grok-1: reports probabilities after temperature and nucleus; here of the model's own distribution, always
         kept = likelihood(logits_BU, token_B, k)
         at = out.steps[0]
@@ -173,9 +193,9 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
             left=jnp.where(ended_B, 0, now.left - alive_B),
             draw=now.draw._replace(position=now.draw.position + alive_B),
         )
-        return cache, now, out
+        return cache, now, out, seen_BU
 
-    cache, _, output = jax.lax.while_loop(alive, one, (cache, state, output))
+    cache, _, output, _ = jax.lax.while_loop(alive, one, (cache, state, output, _seen(setting, cache, state)))
     return output, cache
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 INT32_MAX = 2**31 - 1
 
@@ -22,7 +22,7 @@ class Likelihood(NamedTuple):
     top_logprobs: Float[Array, "N K"]
 
 
-def first_id(logits_NU: Float[Array, "N U"]) -> Int[Array, ""]:
+def first_id(logits_NU: Shaped[Array, "N U"]) -> Int[Array, ""]:
     """Returns the vocabulary id of column 0 on this device."""
     return jax.lax.axis_index("model").astype(jnp.int32) * logits_NU.shape[-1]
 

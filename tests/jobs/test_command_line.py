@@ -7,6 +7,7 @@ import yaml
 from jobs.command_line import parse
 from jobs.score_config import ScoreConfig
 from pipeline.errors import ConfigError
+from pipeline.sampling import SamplingDefaults
 
 
 def read(*arguments: str) -> ScoreConfig:
@@ -21,13 +22,14 @@ def test_defaults_are_those_of_the_interface() -> None:
     expected: dict[str, Any] = {
         "input": "in.parquet", "output": "out", "task": "generate", "prompt_column": "prompt",
         "id_column": "id",
-        "max_tokens": None, "temperature": 0.0, "n": 1,
+        "max_tokens": None, "temperature": 0.0, "n": 1, "min_p": 0.0, "repetition_penalty": 1.0, "repetition_max_pattern": 0,
         "logprobs": 0, "prompt_logprobs": None, "dtype": "bfloat16", "on_overflow": "error",
         "resume": "auto", "retry_failed": False, "max_error_rate": 0.01, "max_attempts": 3, "stop": (), "dry_run": False,
     }  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
     assert (config.replica_range(), config.mesh_shape(), config.partition_pair()) == ((1, 1), (1, 1), (0, 1))
     assert read("-i", "a", "-o", "b", "--checkpoint", "c").mesh_shape() == (1, 8)
+    assert config.sampling_defaults() == SamplingDefaults(), "flags and rows without columns have the same defaults"
 
 
 def test_a_boolean_may_stand_alone() -> None:
@@ -71,6 +73,11 @@ def test_replicas_read_the_same_on_the_command_line_and_in_the_file(words: str, 
         (("--partition", "4/4"), "--partition: expected 0 <= I < N, got 4/4"),
         (("--top-p", "0"), "--top-p: expected above 0"),
         (("--temperature", "nan"), "--temperature: .*nan"),
+        (("--min-p", "1.5"), "--min-p: expected from 0 to 1, got 1.5"),
+        (("--min-p", "nan"), "--min-p: .*nan"),
+        (("--repetition-penalty", "0"), "--repetition-penalty: expected from 0.01 to 100, got 0"),
+        (("--repetition-max-pattern", "5000"), "--repetition-max-pattern: expected from 0 to 1024, got 5000"),
+        (("--repetition-min-count", "1"), "--repetition-min-count: expected at least 2, got 1"),
         (("--max-error-rate", "2"), "--max-error-rate: expected from 0 to 1, got 2"),
         (("--task", "score", "--n", "2"), "--n: expected 1 for task score"),
         (("--model", "grok-1"), "--checkpoint is missing"),

@@ -87,6 +87,30 @@ def test_another_configuration_is_refused_with_its_keys_and_nothing_is_touched(
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
 
 
+def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What a parameter changes only when it is given is no part of the fingerprint unless it is given."""
+    before = {"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n", "min_tokens", "ignore_eos"}
+    assert main("out") == 0
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint_keys"]["sampling"].keys() == before
+    whole = table(tmp_path / "out")
+    for name in ("_SUCCESS", "data/part-00002.parquet"):
+        (tmp_path / "out" / name).unlink()
+    assert main("out", "--min-p", 0, "--repetition-penalty", 1, "--repetition-max-pattern", 0) == 0
+    assert table(tmp_path / "out").equals(whole)
+    capsys.readouterr()
+    for flags, told in (
+        (("--min-p", 0.1), "sampling.min_p was null, is 0.1"),
+        (("--repetition-penalty", 1.5), "sampling.repetition_penalty was null, is 1.5"),
+        (("--repetition-max-pattern", 9), "sampling.repetition_max_pattern was null, is 9"),
+    ):
+        assert main("out", *flags) == 2
+        assert told in capsys.readouterr().err
+        assert main(flags[0], *flags) == 0, "in a folder of its own it runs"
+        assert main(flags[0]) == 2, "and is not continued without it"
+
+
 def test_partitions_end_with_one_success_whoever_is_last(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in (2, 0, 1):
         assert not (tmp_path / "out" / "_SUCCESS").exists()

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -50,6 +51,7 @@ def main(prompts: Path, tmp_path: Path) -> Main:
         (("--resume", "require"), "holds no run to resume"),
         (("--zork", "1"), "--zork"),
         (("--mesh", "1x3", "--shard-activations"), "splits over 3 devices"),
+        (("--repetition-min-count", "4"), "has no effect without --repetition-max-pattern"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
@@ -92,6 +94,29 @@ def test_engines_get_what_the_flags_say(prompts: Path, tmp_path: Path) -> None:
     )
     engine = make_plan(config).engine_config()
     assert (engine.max_len, engine.logprobs, engine.prompt_logprobs, engine.shard_activations) == (64, 3, None, True)
+    assert not engine.repetition_penalty
+
+
+def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(prompts: Path, tmp_path: Path) -> None:
+    """By the flag or by a column; never for a task that draws nothing."""
+    columns = tmp_path / "columns.parquet"
+    table = {
+        "prompt": ["a", "b"],
+        "continuation": ["c", "d"],
+        "repetition_penalty": [None, 1.2],
+        "repetition_max_pattern": [0, 8],
+    }
+    pq.write_table(pa.table(table), columns)
+
+    def tracked(source: Path, **flags: Any) -> bool:
+        config = ScoreConfig(input=str(source), output=str(tmp_path / "out"), model="demo", max_tokens=5, max_len=64, **flags)
+        return make_plan(config).engine_config().repetition_penalty
+
+    assert tracked(prompts, repetition_penalty=1.1)
+    assert tracked(columns)
+    assert tracked(columns, repetition_min_count=4), "a count without a flag for the pattern: the column has it"
+    assert not tracked(prompts, min_p=0.1, repetition_max_pattern=8)
+    assert not tracked(columns, task="score", repetition_penalty=1.1)
 
 
 @pytest.mark.slow

@@ -195,14 +195,21 @@ def test_row_parameters(tmp_path: Path) -> None:
         "stop": [["x", "y"], None],
         "ignore_eos": [True, False],
         "seed": [7, 8],
+        "min_p": [0.5, None],
+        "repetition_penalty": [None, 2],
+        "repetition_max_pattern": [32, 0],
+        "repetition_min_count": [4, 4],
     }
     rows, passthrough, schema = read_all(write(tmp_path / "a.parquet", columns))
     assert [row.parameters for row in rows if isinstance(row, PromptRow)] == [
-        RowParameters(max_tokens=5, stop=["x", "y"], ignore_eos=True, seed=7),
-        RowParameters(ignore_eos=False, seed=8),
+        RowParameters(
+            max_tokens=5, stop=["x", "y"], ignore_eos=True, seed=7, min_p=0.5, repetition_max_pattern=32, repetition_min_count=4
+        ),
+        RowParameters(ignore_eos=False, seed=8, repetition_penalty=2, repetition_max_pattern=0, repetition_min_count=4),
     ]
     assert passthrough.column_names == ["id"]
-    assert schema.parameters == ("max_tokens", "seed", "stop", "ignore_eos")
+    more = ("repetition_max_pattern", "repetition_min_count")
+    assert schema.parameters == ("max_tokens", "min_p", "repetition_penalty", "seed", "stop", "ignore_eos", *more)
 
 
 def test_other_column_names(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.messages import Completion, Request, RowRef, token_ids
+from actors.messages import Completion, Request, RowRef, Sampling, token_ids
 from pipeline.errors import ConfigError
 from pipeline.records import PromptRow, RowParameters
 from pipeline.sampling import SamplingDefaults, effective_seed
@@ -179,6 +179,10 @@ def test_a_bad_row_is_one_error_that_names_the_reason(
         {"max_tokens": 1.5}, {"max_tokens": 64}, {"top_p": 0.0}, {"top_p": 1.1}, {"top_k": -1}, {"n": 0}, {"n": 10**9},
         {"seed": "x"},
         {"stop": [1]}, {"stop": ""}, {"min_tokens": 9}, {"ignore_eos": 1}, {"max_tokens": True},
+        {"min_p": -0.1}, {"min_p": 1.01}, {"min_p": "some"}, {"min_p": math.nan},
+        {"repetition_penalty": 0}, {"repetition_penalty": -1.2}, {"repetition_penalty": math.inf}, {"repetition_penalty": True},
+        {"repetition_max_pattern": -1}, {"repetition_max_pattern": 1025}, {"repetition_max_pattern": 2.5},
+        {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip
 def test_a_parameter_out_of_range_fails_its_row(values: dict[str, Any], tokenizer: Tokenizer) -> None:
@@ -189,12 +193,26 @@ def test_a_parameter_out_of_range_fails_its_row(values: dict[str, Any], tokenize
 
 
 def test_columns_override_defaults_and_samples_get_seeds_of_their_own() -> None:
-    parameters = RowParameters(max_tokens=4.0, temperature=1, top_k=7, n=3, stop="x", seed=11, ignore_eos=True)
+    more = {"min_p": 0.25, "repetition_penalty": 2, "repetition_max_pattern": 5.0, "repetition_min_count": 3}
+    parameters = RowParameters(max_tokens=4.0, temperature=1, top_k=7, n=3, stop="x", seed=11, ignore_eos=True, **more)
     got = list(to_requests([row(prompt_token_ids=[5], parameters=parameters)], None, GENERATE))
     assert [item.ref for item in got] == [RowRef(3, 5, sample, 3) for sample in range(3)]
     sampling = [item.sampling for item in got if isinstance(item, Request) and item.sampling]
     assert [each.seed for each in sampling] == [effective_seed(11, "id-5", sample) for sample in range(3)]
-    assert sampling[0] == replace(sampling[0], max_tokens=4, temperature=1.0, top_k=7, stop=("x",), ignore_eos=True)
+    assert sampling[0] == replace(sampling[0], max_tokens=4, temperature=1.0, top_k=7, stop=("x",), ignore_eos=True, **more)
+
+
+def test_rows_without_columns_get_what_the_run_says() -> None:
+    defaults = SamplingDefaults(max_tokens=8, min_p=0.1, repetition_penalty=1.2, repetition_max_pattern=9, repetition_min_count=4)
+    rows = [row(prompt_token_ids=[5]), row(prompt_token_ids=[5], parameters=RowParameters(min_p=0, repetition_max_pattern=0))]
+    first, second = (
+        item.sampling for item in to_requests(rows, None, replace(GENERATE, defaults=defaults)) if isinstance(item, Request)
+    )
+    expected = Sampling(
+        8, min_p=0.1, repetition_penalty=1.2, repetition_max_pattern=9, repetition_min_count=4, seed=effective_seed(0, "id-5", 0)
+    )
+    assert first == expected
+    assert second == replace(expected, min_p=0.0, repetition_max_pattern=0)
 
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:

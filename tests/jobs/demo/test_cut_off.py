@@ -1,0 +1,71 @@
+"""A greedy loop of the demo model is cut off at the token that completes the pattern, and its slot goes to the next request."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from actors.engine.config import EngineConfig
+from actors.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
+from actors.model.config import DEMO
+from actors.replica import Replica, ReplicaSpec
+from pipeline.tokenizer import Tokenizer
+from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
+
+STEPS = 4  # tokens of one decode call
+SIZES = EngineConfig(max_len=64, batch_tokens=64, slots=1, page_size=8, decode_steps=STEPS, cache_tokens=256, logprobs=None)
+LOOP = "a b a b a b"  # one token eight times, then another one for ever
+
+
+@pytest.fixture(scope="module")
+def replica() -> Iterator[Replica]:
+    """One with a single slot."""
+    table = Tokenizer(tokenizer().serialized_model_proto()).token_bytes
+    replica = Replica(ReplicaSpec(DEMO, str(CHECKPOINT), (1, 1), "float32", SIZES, table))
+    yield replica
+    replica.close()
+
+
+def ask(row: int, prompt: str, max_tokens: int = 40, **sampling: Any) -> Request:
+    return Request(RowRef(0, row), token_ids(tokenizer().encode(prompt)), Sampling(max_tokens, **sampling))
+
+
+def run(replica: Replica, *requests: Request) -> list[Completion]:
+    return sorted(replica.run(Batch(0, requests)).completions, key=lambda completion: completion.ref)
+
+
+@pytest.mark.slow
+def test_a_loop_ends_where_its_pattern_is_complete_and_frees_the_slot(replica: Replica) -> None:
+    (whole,) = run(replica, ask(0, LOOP))
+    tokens = whole.token_ids.tolist()
+    first, other = tokens[0], tokens[-1]
+    assert tokens == [first] * 8 + [other] * 32
+    assert whole.finish_reason == "length"
+    for kind, length in (
+        ({"repetition_max_pattern": 4, "repetition_min_count": 6}, 6),
+        ({"repetition_max_pattern": 4, "repetition_min_count": 10}, 18),
+        ({"repetition_max_pattern": 4, "repetition_min_count": 6, "min_tokens": 7}, 7),
+        ({"repetition_max_pattern": 4, "repetition_min_count": 6, "min_tokens": 9}, 14),
+        ({"repetition_max_pattern": 4, "repetition_min_count": 33}, 40),
+    ):
+        question = asked(1)[0]
+        before = replica.stats()
+        cut, answered = run(replica, ask(0, LOOP, **kind), ask(1, question["prompt"]))
+        after = replica.stats()
+        assert cut.token_ids.tolist() == tokens[:length]
+        assert (cut.finish_reason, cut.stop_reason) == (("repetition" if length < 40 else "length"), None)
+        assert tokenizer().decode(answered.token_ids.tolist()) == question["answer"].strip()
+        assert after.generated_tokens - before.generated_tokens == length + len(answered.token_ids)
+        # with one slot, steps tell when it was free: at the end of the call in which the pattern was complete
+        assert after.decode_positions - before.decode_positions == -(-length // STEPS) * STEPS + len(answered.token_ids)
+
+
+@pytest.mark.slow
+def test_a_stop_wins_over_a_loop_and_a_loop_over_max_tokens(replica: Replica) -> None:
+    """All three at the same token."""
+    (once,) = run(replica, ask(0, LOOP, 1))
+    stop = tokenizer().id_to_piece(once.token_ids[0]).replace("\u2581", " ") * 6
+    kind = {"repetition_max_pattern": 1, "repetition_min_count": 6}
+    stopped, limited = run(replica, ask(0, LOOP, 6, stop=(stop,), **kind), ask(1, LOOP, 6, **kind))
+    assert (stopped.finish_reason, stopped.stop_reason, len(stopped.token_ids)) == ("stop", stop, 6)
+    assert (limited.finish_reason, limited.stop_reason, len(limited.token_ids)) == ("repetition", None, 6)
