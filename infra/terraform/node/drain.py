@@ -8,6 +8,7 @@ The version of Ray is pinned and tests/infra/test_terraform_watch.py drains a re
 
 import argparse
 import sys
+import time
 from collections.abc import Sequence
 
 from ray._raylet import GcsClient
@@ -38,9 +39,7 @@ def drain(address: str, ip: str, reason: str, deadline_ms: int) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    import time
-
-    parser = argparse.ArgumentParser(prog="drain.py", description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("drain.py", None, str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--address", required=True, help="host:port of the head's GCS")
     parser.add_argument("--ip", required=True, help="address by which this node joined")
     parser.add_argument("--reason", required=True, help="one sentence, shown by Ray")

@@ -2,9 +2,9 @@
 
     python nightly.py --config nightly.json [--night 2026-11-24]
 
-The configuration: {"command": [...], "workers": 2, "attempts": 3, "deadline_hours": 12}. In the command {night} stands for the date,
-so that a second try of a night continues its run folder. Where an Auto Scaling group holds the workers (SCALING=asg) it is raised
-before and lowered to zero after, whatever happens; Ray's own autoscaler needs neither. jobs/submit.py does the submitting.
+The configuration: {"command": [...], "workers": 2, "attempts": 3, "deadline_hours": 12}. In the command {night} stands for the
+date, so that a second try of a night continues its run folder. Where an Auto Scaling group holds the workers (SCALING=asg) it is
+raised before and lowered to zero after, whatever happens; Ray's own autoscaler needs neither. jobs/submit.py does the submitting.
 
 Exit codes: those of the job; 75 when it was interrupted or the deadline passed (the same night continues it). The metric
 NightlySucceeded is 1 for 0 and 3, else 0. Standard library only.
@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -50,13 +50,13 @@ class Night:
         return cls(command, given["workers"], given["attempts"], given["deadline_hours"])
 
 
-class Interrupted(Exception):
+class InterruptedNightError(Exception):
     """SIGTERM: the machine or the service is stopped."""
 
 
 def say(text: str) -> None:
     """Writes a line to the service's log."""
-    sys.stdout.write(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} nightly: {text}\n")
+    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} nightly: {text}\n")
     sys.stdout.flush()
 
 
@@ -65,14 +65,12 @@ def wanted_workers(env: Mapping[str, str], count: int) -> None:
     if env["SCALING"] != "asg":
         return
     say(f"{env['ASG_NAME']}: {count} workers wanted")
-    subprocess.run(
-        ["aws", "autoscaling", "set-desired-capacity", "--auto-scaling-group-name", env["ASG_NAME"], "--desired-capacity", str(count)],
-        check=True,
-    )
+    group = ["--auto-scaling-group-name", env["ASG_NAME"], "--desired-capacity", str(count)]
+    subprocess.run(["aws", "autoscaling", "set-desired-capacity", *group], check=True)
 
 
 def submit(night: Night, name: str) -> int:
-    """Submits, tries again, and returns the job's exit code. Raises Interrupted."""
+    """Submits, tries again, and returns the job's exit code. Raises InterruptedNightError."""
     command = [
         sys.executable, str(RELEASE / "jobs" / "submit.py"), "--address", "http://127.0.0.1:8265",
         "--attempts", str(night.attempts), "--name", name, "--", *night.command,
@@ -84,7 +82,7 @@ def submit(night: Night, name: str) -> int:
         say(f"the deadline of {night.deadline_hours} hours has passed; the same night continues what is committed")
         _stop(process)
         return INTERRUPTED
-    except Interrupted:
+    except InterruptedNightError:
         _stop(process)
         raise
 
@@ -112,7 +110,7 @@ def run(night: Night, name: str, env: Mapping[str, str]) -> int:
     try:
         wanted_workers(env, night.workers)
         code = submit(night, name)
-    except Interrupted:
+    except InterruptedNightError:
         code = INTERRUPTED
     finally:
         try:
@@ -125,9 +123,9 @@ def run(night: Night, name: str, env: Mapping[str, str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    parser = argparse.ArgumentParser(prog="nightly.py", description=str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser("nightly.py", None, str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--config", required=True, type=Path, help="JSON file")
-    parser.add_argument("--night", default=f"{datetime.now(timezone.utc):%Y-%m-%d}", help="which night; today's date in UTC")
+    parser.add_argument("--night", default=f"{datetime.now(UTC):%Y-%m-%d}", help="which night; today's date in UTC")
     given = parser.parse_args(arguments)
     try:
         night = Night.read(given.config.read_text(), given.night)
@@ -135,8 +133,8 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"nightly: {given.config}: {error}\n")
         return 2
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise Interrupted
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise InterruptedNightError
 
     signal.signal(signal.SIGTERM, interrupt)
     return run(night, f"nightly-{given.night}", os.environ)

@@ -1,4 +1,4 @@
-"""This machine's metadata and Ray's metrics -> a node that is drained before it goes, and a worker that leaves when nobody needs it.
+"""Instance metadata and Ray's metrics -> a node that is drained before it goes, a worker that leaves when nobody needs it.
 
     python watch.py        # settings from the environment: /etc/grok-batch/node.env
 
@@ -19,7 +19,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -29,7 +29,7 @@ GPU_LINE = re.compile(r'^ray_resources\{(?=[^}]*Name="GPU")(?=[^}]*State="USED")
 
 def say(text: str) -> None:
     """Writes a line to the service's log."""
-    sys.stdout.write(f"{datetime.now(timezone.utc):%Y-%m-%dT%H:%M:%SZ} watch: {text}\n")
+    sys.stdout.write(f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ} watch: {text}\n")
     sys.stdout.flush()
 
 
@@ -61,8 +61,8 @@ class Metadata:
         return self._ask("/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}, "PUT")
 
     def _ask(self, path: str, headers: Mapping[str, str], method: str = "GET") -> str:
-        request = urllib.request.Request(self._url + path, headers=dict(headers), method=method)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=2) as answer:  # noqa: S310
+        request = urllib.request.Request(self._url + path, headers=dict(headers), method=method)
+        with urllib.request.urlopen(request, timeout=2) as answer:
             return str(answer.read().decode())
 
 
@@ -71,7 +71,7 @@ def notice(metadata: Metadata, now: datetime, hook_s: int) -> Notice | None:
     spot = metadata.get("spot/instance-action")
     if spot is not None:
         action = json.loads(spot)
-        at = datetime.strptime(action["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+        at = datetime.strptime(action["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         left = min(SPOT_NOTICE_S, max(1, int((at - now).total_seconds())))
         return Notice(f"spot interruption: {action['action']} at {action['time']}", left, hook=False)
     if metadata.get("autoscaling/target-lifecycle-state") == "Terminated":
@@ -143,7 +143,7 @@ class Watch:
     def step(self) -> bool:
         """Looks once at everything that is due."""
         if self.draining is None:
-            self.draining = notice(self.metadata, datetime.now(timezone.utc), self.settings.hook_s)
+            self.draining = notice(self.metadata, datetime.now(UTC), self.settings.hook_s)
             if self.draining is not None:
                 self._drain(self.draining)
         if self._is_due("count", self.settings.count_every_s) or self.draining is not None:
@@ -165,7 +165,8 @@ class Watch:
             say("Ray has not started here; there is nothing to drain")
             return
         address, ip = self.settings.address_file.read_text().strip(), self.metadata.get("local-ipv4") or ""
-        run(sys.executable, str(HERE / "drain.py"), "--address", address, "--ip", ip, "--reason", why.reason, "--seconds", str(why.seconds))
+        where = ("--address", address, "--ip", ip)
+        run(sys.executable, str(HERE / "drain.py"), *where, "--reason", why.reason, "--seconds", str(why.seconds))
         self._keep_programs()
 
     def _let_go(self, held: float | None) -> None:
@@ -182,7 +183,7 @@ class Watch:
     def _held(self) -> float | None:
         """Returns how many GPUs replicas hold, and counts this worker's minute; None while Ray does not answer."""
         try:
-            with urllib.request.urlopen(self.settings.metrics_url, timeout=5) as answer:  # noqa: S310
+            with urllib.request.urlopen(self.settings.metrics_url, timeout=5) as answer:
                 held = gpus_in_use(answer.read().decode())
         except (urllib.error.URLError, OSError) as error:
             say(f"Ray's metrics do not answer ({error}); it is starting, or grok-batch-ray.service restarts it")
