@@ -1,0 +1,227 @@
+"""infra/terraform by the tools of its trade: terraform itself with mocks for a cloud, checkov, an IAM linter, shellcheck, systemd.
+
+Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it: that is what docs/clusters/aws.md says
+to look at after the first `terraform apply`.
+"""
+
+import base64
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.infra.terraform_tool import ROOT, SOURCE, Terraform, checker, make, resources
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+NODE = SOURCE / "node"
+COMPOSITION = "tests/composition.tftest.hcl"
+RUNS = {"composition": 2, "machines": 6, "network": 2, "schedule": 2, "storage": 1, "validation": 4}
+ENVIRONMENTS = sorted(path.name for path in (SOURCE / "environments").iterdir())
+
+# What parliament finds and what makes it right. An entry that no longer occurs fails the test too.
+KEY_POLICY = "a key's policy says * for the key itself, and lets IAM decide about everything: AWS's own default"
+EXPLAINED = {
+    ("aws_kms_key.this", "RESOURCE_STAR"): KEY_POLICY,
+    ("aws_kms_key.this", "PERMISSIONS_MANAGEMENT_ACTIONS"): KEY_POLICY,
+    ("aws_kms_key.this", "UNKNOWN_CONDITION_FOR_ACTION"): "as CloudWatch Logs documents it: Describe* is never asked with a context",
+    ("aws_kms_key.this", "MISMATCHED_TYPE"): "as CloudWatch Logs documents it: the context's value is an ARN",
+    ('node["head"]', "PERMISSIONS_MANAGEMENT_ACTIONS"): "PassRole, for the one role of workers, to EC2 alone",
+    ('node["head"]', "PRIVILEGE_ESCALATION"): "that role may less than the head's own",
+    ('node["head"]', "RESOURCE_MISMATCH"): "RunInstances in three statements, because type and template are conditions of some resources",
+}
+
+
+@pytest.fixture(scope="module")
+def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
+    return make(tmp_path_factory.mktemp("terraform"))
+
+
+@pytest.fixture(scope="module")
+def composed(terraform: Terraform) -> list[dict[str, Any]]:
+    """What terraform says of the whole, applied to mocks. The others print no states: those of the real provider are large."""
+    return terraform.test("-verbose", f"-filter={COMPOSITION}")
+
+
+@pytest.fixture(scope="module")
+def states(composed: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Resources of the whole, by run."""
+    assert failures(composed) == []
+    return {
+        message["@testrun"]: list(resources(message["test_state"]["root_module"]))
+        for message in composed
+        if message["type"] == "test_state"
+    }
+
+
+def failures(messages: list[dict[str, Any]]) -> list[str]:
+    return [
+        f"{message.get('@testrun')}: {message['diagnostic']['detail'] or message['diagnostic']['summary']}"
+        for message in messages
+        if message["type"] == "diagnostic"
+    ]
+
+
+def test_sources_are_formatted(terraform: Terraform) -> None:
+    done = terraform.run("fmt", "-check", "-recursive", "-diff", "-no-color")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("folder", [".", *(f"environments/{name}" for name in ENVIRONMENTS)])
+def test_configuration_is_valid(terraform: Terraform, folder: str) -> None:
+    terraform.init(folder)
+    done = terraform.run("validate", "-no-color", folder=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[str, Any]]) -> None:
+    files = sorted(path.stem.removesuffix(".tftest") for path in (SOURCE / "tests").glob("*.tftest.hcl"))
+    assert files == sorted(RUNS)
+    messages = composed + terraform.test(*(f"-filter=tests/{name}.tftest.hcl" for name in RUNS if name not in COMPOSITION))
+    assert failures(messages) == []
+    complete = (m["test_run"] for m in messages if m["type"] == "test_run" and m["test_run"]["progress"] == "complete")
+    passed = Counter(run["path"] for run in complete if run["status"] == "pass")
+    assert passed == {f"tests/{name}.tftest.hcl": count for name, count in RUNS.items()}
+
+
+@pytest.mark.parametrize(
+    ("file", "right", "wrong", "tests", "said"),
+    [
+        (
+            "modules/network/main.tf",
+            'referenced_security_group_id = local.members[each.value.from]\n  ip_protocol                  = "tcp"',
+            'cidr_ipv4 = "0.0.0.0/0"\n  ip_protocol = "tcp"',
+            "network",
+            "names an address range",
+        ),
+        ("modules/gpu_workers/main.tf", '"required"', '"optional"', "machines", "IMDSv1"),
+        ("modules/gpu_workers/main.tf", "network_cards = 32", "network_cards = 31", "machines", "32 network cards"),
+    ],
+)
+def test_planted_fault_is_found(
+    terraform: Terraform, tmp_path: Path, file: str, right: str, wrong: str, tests: str, said: str
+) -> None:
+    copy = tmp_path / "terraform"
+    shutil.copytree(terraform.folder, copy, symlinks=True)
+    text = (copy / file).read_text()
+    assert right in text
+    (copy / file).write_text(text.replace(right, wrong, 1))
+    assert said in "\n".join(failures(Terraform(copy, terraform.env).test(f"-filter=tests/{tests}.tftest.hcl")))
+
+
+def test_checkov_finds_nothing_that_is_not_explained() -> None:
+    command = [checker("checkov"), "-d", str(SOURCE), "--framework", "terraform", "--compact", "--quiet", "--skip-download", "-o", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    report = json.loads(done.stdout)
+    failed = [f"{check['check_id']} {check['resource']}: {check['check_name']}" for check in report["results"]["failed_checks"]]
+    assert failed == []
+    assert report["summary"]["parsing_errors"] == 0
+    assert report["summary"]["passed"] > 100
+    skipped = re.findall(r"checkov:skip=(\w+)(?::(.*))?", "\n".join(path.read_text() for path in SOURCE.rglob("*.tf")))
+    assert [check for check, reason in skipped if len(reason.split()) < 4] == []
+
+
+def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[str, Any]]]) -> None:
+    checker("parliament")
+    policies = {
+        (resource["address"], resource["values"]["policy"])
+        for run in states.values()
+        for resource in run
+        if (resource["values"].get("policy") or "").startswith("{")  # mocks fill in some that nobody wrote
+    }
+    assert len(policies) >= 10
+    command = [checker("python"), str(Path(__file__).with_name("lint_policies.py"))]
+    done = subprocess.run(command, input=json.dumps(sorted(policies)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    unexplained = [finding for finding in found if explanation(finding) is None]
+    assert unexplained == []
+    assert {explanation(finding) for finding in found} == set(EXPLAINED)
+
+
+def explanation(finding: dict[str, str]) -> tuple[str, str] | None:
+    return next((key for key in EXPLAINED if finding["where"].endswith(key[0]) and finding["issue"] == key[1]), None)
+
+
+def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]]) -> None:
+    """A star as resource only where AWS knows no other, a star as action only in the key's own policy and in denials."""
+    starred, roles = set(), ("aws_iam_role_policy", "aws_iam_policy")
+    for resource in (resource for run in states.values() for resource in run if resource["type"] in roles):
+        for statement in json.loads(resource["values"]["policy"])["Statement"]:
+            assert not any("*" in action for action in statement["Action"]), statement
+            if statement["Resource"] == "*":
+                starred.add(statement["Sid"])
+    assert starred == {"SessionManagerAndRunCommand", "Metrics", "SeeWorkers", "SeeInstances"}
+
+
+def test_workers_see_neither_prompts_nor_results(states: dict[str, list[dict[str, Any]]]) -> None:
+    (policy,) = {
+        resource["values"]["policy"] for resource in states["ray_scales"] if resource["address"].endswith('_policy.node["worker"]')
+    }
+    objects = [
+        target
+        for statement in json.loads(policy)["Statement"]
+        if statement["Action"] in (["s3:GetObject"], ["s3:PutObject"])
+        for target in statement["Resource"]
+    ]
+    assert [target.partition("us-east-1-")[2] for target in objects] == ["weights/*", "runs/cluster/*", "runs/cluster/jax-cache/*"]
+
+
+def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
+    """What cloud-init runs, by role."""
+    values = {resource["type"]: resource["values"] for resource in states["ray_scales"]}
+    worker = base64.b64decode(values["aws_launch_template"]["user_data"]).decode()
+    return {"head": values["aws_instance"]["user_data"], "worker": worker}
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_rendered_user_data_is_sound(states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path) -> None:
+    script = tmp_path / "user_data.sh"
+    script.write_text(user_data(states)[role])
+    assert "${" not in script.read_text().replace("${environment", "")
+    assert len(script.read_bytes()) < 16_384
+    check_script(script)
+
+
+@pytest.mark.parametrize("script", sorted([*NODE.glob("*.sh"), SOURCE / "release.sh"]), ids=lambda path: path.name)
+def test_script_is_sound(script: Path) -> None:
+    assert script.stat().st_mode & 0o111, f"{script} cannot be run: chmod +x"
+    check_script(script)
+
+
+def check_script(script: Path) -> None:
+    for command in (["bash", "-n"], [checker("shellcheck"), "--severity=style"]):
+        done = subprocess.run([*command, str(script)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_services_are_sound(tmp_path: Path) -> None:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is not installed")
+    for unit in (NODE / "systemd").iterdir():
+        text = unit.read_text().replace("/opt/grok-batch/release/.venv/bin/python", sys.executable)
+        (tmp_path / unit.name).write_text(text.replace("/opt/grok-batch/release", str(ROOT)))
+    units = sorted(map(str, tmp_path.iterdir()))
+    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "grok-batch" in line]
+    assert (done.returncode, ours) == (0, []), done.stderr
+
+
+def test_documented_outputs_exist() -> None:
+    """`terraform output` names in the documentation are outputs of both examples."""
+    page = (ROOT / "docs" / "clusters" / "aws.md").read_text()
+    named = set(re.findall(r"terraform output (?:-raw |-json )?([a-z_]+)", page))
+    assert named >= {"connect_command", "token_command", "weights_url"}
+    for name in ENVIRONMENTS:
+        outputs = set(re.findall(r'^output "(\w+)"', (SOURCE / "environments" / name / "outputs.tf").read_text(), re.MULTILINE))
+        assert named - outputs == set(), name
+
+
+def test_no_lock_file_of_an_offline_mirror_is_kept() -> None:
+    listed = subprocess.run(["git", "ls-files", str(SOURCE)], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    assert ".terraform.lock.hcl" not in listed
