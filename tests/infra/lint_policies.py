@@ -1,4 +1,4 @@
-"""Policies as JSON on standard input -> findings of parliament as JSON. Runs in .venv-infra, which has parliament and not pytest."""
+"""Policies as JSON on standard input -> parliament's findings as JSON. Runs in .venv-infra, which has no pytest."""
 
 import json
 import sys
@@ -6,7 +6,7 @@ import warnings
 
 warnings.simplefilter("ignore")  # parliament still imports pkg_resources
 
-from parliament import analyze_policy_string
+from parliament import analyze_policy_string  # noqa: E402
 
 found = [
     {"where": name, "issue": finding.issue, "detail": str(finding.detail), "location": str(finding.location)}

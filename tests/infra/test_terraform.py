@@ -1,7 +1,7 @@
-"""infra/terraform by the tools of its trade: terraform itself with mocks for a cloud, checkov, an IAM linter, shellcheck, systemd.
+"""infra/terraform by the tools of its trade: terraform with mocks for a cloud, checkov, an IAM linter, shellcheck, systemd.
 
-Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it: that is what docs/clusters/aws.md says
-to look at after the first `terraform apply`.
+Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it: docs/clusters/aws.md says what to
+look at after the first `terraform apply`.
 """
 
 import base64
@@ -29,11 +29,17 @@ KEY_POLICY = "a key's policy says * for the key itself, and lets IAM decide abou
 EXPLAINED = {
     ("aws_kms_key.this", "RESOURCE_STAR"): KEY_POLICY,
     ("aws_kms_key.this", "PERMISSIONS_MANAGEMENT_ACTIONS"): KEY_POLICY,
-    ("aws_kms_key.this", "UNKNOWN_CONDITION_FOR_ACTION"): "as CloudWatch Logs documents it: Describe* is never asked with a context",
+    (
+        "aws_kms_key.this",
+        "UNKNOWN_CONDITION_FOR_ACTION",
+    ): "as CloudWatch Logs documents it: Describe* is never asked with a context",
     ("aws_kms_key.this", "MISMATCHED_TYPE"): "as CloudWatch Logs documents it: the context's value is an ARN",
     ('node["head"]', "PERMISSIONS_MANAGEMENT_ACTIONS"): "PassRole, for the one role of workers, to EC2 alone",
     ('node["head"]', "PRIVILEGE_ESCALATION"): "that role may less than the head's own",
-    ('node["head"]', "RESOURCE_MISMATCH"): "RunInstances in three statements, because type and template are conditions of some resources",
+    (
+        'node["head"]',
+        "RESOURCE_MISMATCH",
+    ): "RunInstances in three statements, because type and template are conditions of some resources",
 }
 
 
@@ -115,7 +121,18 @@ def test_planted_fault_is_found(
 
 
 def test_checkov_finds_nothing_that_is_not_explained() -> None:
-    command = [checker("checkov"), "-d", str(SOURCE), "--framework", "terraform", "--compact", "--quiet", "--skip-download", "-o", "json"]
+    command = [
+        checker("checkov"),
+        "-d",
+        str(SOURCE),
+        "--framework",
+        "terraform",
+        "--compact",
+        "--quiet",
+        "--skip-download",
+        "-o",
+        "json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
     failed = [f"{check['check_id']} {check['resource']}: {check['check_name']}" for check in report["results"]["failed_checks"]]
@@ -161,7 +178,9 @@ def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]])
 
 def test_workers_see_neither_prompts_nor_results(states: dict[str, list[dict[str, Any]]]) -> None:
     (policy,) = {
-        resource["values"]["policy"] for resource in states["ray_scales"] if resource["address"].endswith('_policy.node["worker"]')
+        resource["values"]["policy"]
+        for resource in states["ray_scales"]
+        if resource["address"].endswith('_policy.node["worker"]')
     }
     objects = [
         target
@@ -169,7 +188,11 @@ def test_workers_see_neither_prompts_nor_results(states: dict[str, list[dict[str
         if statement["Action"] in (["s3:GetObject"], ["s3:PutObject"])
         for target in statement["Resource"]
     ]
-    assert [target.partition("us-east-1-")[2] for target in objects] == ["weights/*", "runs/cluster/*", "runs/cluster/jax-cache/*"]
+    assert [target.partition("us-east-1-")[2] for target in objects] == [
+        "weights/*",
+        "runs/cluster/*",
+        "runs/cluster/jax-cache/*",
+    ]
 
 
 def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:

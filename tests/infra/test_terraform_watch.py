@@ -1,0 +1,279 @@
+"""node/watch.py as a process, between a metadata service, Ray's metrics and fake commands; node/drain.py on a real Ray."""
+
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.infra.cloud import Commands, Pages, metadata, serve
+from tests.jobs.test_submit import free_ports
+
+ROOT = Path(__file__).parents[2]
+NODE = ROOT / "infra" / "terraform" / "node"
+SPOT, GROUP = "/latest/meta-data/spot/instance-action", "/latest/meta-data/autoscaling/target-lifecycle-state"
+
+
+def used(gpus: float) -> dict[str, str]:
+    """Ray's metrics while replicas hold so many GPUs, with lines beside it that must not be counted."""
+    labels = 'NodeAddress="10.42.0.17",SessionName="session_1"'
+    return {
+        "/metrics": f"# HELP ray_resources Logical Ray resources\n"
+        f'ray_resources{{Component="raylet",Name="GPU",{labels},State="USED",Version="2.60.0"}} {gpus}\n'
+        f'ray_resources{{Component="raylet",Name="GPU",{labels},State="AVAILABLE",Version="2.60.0"}} {8 - gpus}\n'
+        f'ray_resources{{Component="raylet",Name="CPU",{labels},State="USED",Version="2.60.0"}} 5.0\n'
+    }
+
+
+class Watched:
+    """The watch under test and what it sees."""
+
+    def __init__(self, folder: Path, imds: Pages, ray: Pages) -> None:
+        self.folder, self.imds, self.ray = folder, imds, ray
+        self.commands = Commands(folder)
+        for name in ("aws", "systemctl"):
+            self.commands.fake(name)
+        self.node = folder / "node"  # a copy, with a drain.py that is watched too
+        shutil.copytree(NODE, self.node)
+        (self.node / "drain.py").write_text(
+            f"import runpy, sys; sys.argv[0] = 'drain'; runpy.run_path({str(self.commands.folder / 'drain')!r})"
+        )
+        self.commands.fake("drain")
+        (folder / "ray-address").write_text("10.42.0.10:6379\n")
+        self.process: subprocess.Popen[str] | None = None
+
+    def start(self, **env: str) -> None:
+        settings = {
+            "CLUSTER": "test", "ROLE": "worker", "METRIC_NAMESPACE": "GrokBatch", "SCALING": "asg", "ASG_NAME": "test-workers",
+            "LIFECYCLE_HOOK": "test-drain", "LIFECYCLE_HOOK_S": "900", "IDLE_MINUTES": "5", "IMDS": self.imds.url,
+            "METRICS_PORT": self.ray.url.rpartition(":")[2], "STATE": str(self.folder), "NVME": str(self.folder / "nvme"),
+            "DRAINING_MARK": str(self.folder / "run" / "mark"), "JAX_CACHE_URL": "s3://bucket/cluster/jax-cache",
+            "WATCH_POLL_S": "0.1", "WATCH_COUNT_EVERY_S": "0.3", "LEAVE_PAUSE_S": "0",
+        }  # fmt: skip
+        command = [sys.executable, str(self.node / "watch.py")]
+        everything = self.commands.env(**settings | env)
+        self.process = subprocess.Popen(command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        deadline = time.monotonic() + 30
+        while not condition():
+            assert time.monotonic() < deadline, f"{self.commands.calls()}\n{self.stop()}"
+            time.sleep(0.05)
+
+    def stop(self) -> str:
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.terminate()
+        return self.process.communicate(timeout=30)[0]
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Iterator[Watched]:
+    with serve(metadata()) as imds, serve(used(8), session=False) as ray:
+        watch = Watched(tmp_path, imds, ray)
+        yield watch
+        if watch.process is not None:
+            watch.stop()
+
+
+def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(watched: Watched) -> None:
+    watched.start()
+    watched.until(lambda: watched.commands.called("aws", "cloudwatch"))
+    assert watched.commands.called("drain") == []
+    at = datetime.now(UTC) + timedelta(seconds=119)
+    watched.imds.pages[SPOT] = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+    watched.until(lambda: watched.commands.called("drain"))
+    time.sleep(0.5)  # several more looks
+    ((_, *drain),) = watched.commands.called("drain")
+    options = dict(zip(drain[::2], drain[1::2], strict=True))
+    assert (options["--address"], options["--ip"]) == ("10.42.0.10:6379", "127.0.0.2")
+    assert "spot interruption: terminate" in options["--reason"]
+    assert 60 < int(options["--seconds"]) <= 120
+    assert (watched.folder / "run" / "mark").exists()
+    kept = watched.commands.called("aws", "s3", "sync", "--only-show-errors", str(watched.folder / "nvme" / "jax-cache"))
+    assert kept, "compiled programs go to S3 before the machine goes"
+    assert watched.commands.called("aws", "autoscaling") == [], "EC2 takes a spot instance without asking"
+
+
+def test_scaling_in_waits_until_no_replica_is_left(watched: Watched) -> None:
+    watched.imds.pages[GROUP] = "InService"
+    watched.start()
+    watched.until(lambda: watched.commands.called("aws", "cloudwatch"))
+    watched.imds.pages[GROUP] = "Terminated"
+    watched.until(lambda: watched.commands.called("drain"))
+    time.sleep(0.5)
+    assert watched.commands.called("aws", "autoscaling") == [], "a replica still holds its GPUs"
+    watched.ray.pages.update(used(0))
+    watched.until(lambda: watched.commands.called("aws", "autoscaling"))
+    time.sleep(0.5)
+    (call,) = watched.commands.called("aws", "autoscaling", "complete-lifecycle-action")
+    assert {"test-workers", "test-drain", "i-0123456789abcdef0", "CONTINUE"} <= set(call)
+
+
+def test_scaling_in_does_not_wait_for_a_ray_that_is_gone(watched: Watched) -> None:
+    watched.imds.pages[GROUP] = "Terminated"
+    watched.ray.pages.clear()
+    watched.start()
+    watched.until(lambda: watched.commands.called("aws", "autoscaling", "complete-lifecycle-action"))
+
+
+def test_idle_worker_leaves_its_group_and_lowers_it(watched: Watched) -> None:
+    watched.ray.pages.update(used(0))
+    watched.start(IDLE_MINUTES="0.01")
+    watched.until(lambda: watched.commands.called("aws", "autoscaling"))
+    assert watched.process is not None
+    assert watched.process.wait(30) == 0
+    ((*call,),) = watched.commands.called("aws", "autoscaling", "terminate-instance-in-auto-scaling-group")
+    assert "--should-decrement-desired-capacity" in call
+    assert any("WorkerIdle" in each for each in watched.commands.called("aws", "cloudwatch", "put-metric-data"))
+    assert watched.commands.called("systemctl") == []
+
+
+def test_idle_worker_without_a_group_shuts_down(watched: Watched) -> None:
+    watched.ray.pages.update(used(0))
+    watched.start(IDLE_MINUTES="0.01", SCALING="ray")
+    watched.until(lambda: watched.commands.called("systemctl", "poweroff"))
+    assert watched.commands.called("aws", "autoscaling") == []
+
+
+def test_worker_in_use_or_starting_does_not_leave_and_is_counted(watched: Watched) -> None:
+    watched.start(IDLE_MINUTES="0.002")
+    watched.until(lambda: len(watched.commands.called("aws", "cloudwatch")) >= 4)
+    watched.ray.pages.clear()  # Ray restarts
+    seen = len(watched.commands.called("aws", "cloudwatch"))
+    watched.until(lambda: len(watched.commands.called("aws", "cloudwatch")) >= seen + 2)
+    assert watched.process is not None
+    assert watched.process.poll() is None
+    metrics = {
+        (call[call.index("--metric-name") + 1], call[call.index("--value") + 1])
+        for call in watched.commands.called("aws", "cloudwatch")
+    }
+    assert metrics == {("WorkerMinutes", "0.005"), ("BusyGpus", "8")}
+    assert "metrics do not answer" in watched.stop()
+
+
+def test_watch_outlives_metadata_and_commands_that_fail(watched: Watched) -> None:
+    watched.commands.fake("aws", "sys.exit('AccessDenied: the role may not')")
+    pages = dict(watched.imds.pages)
+    watched.imds.session = False
+    watched.imds.pages[GROUP] = "Terminated"
+    watched.ray.pages.update(used(0))
+    watched.start()
+    watched.until(lambda: len(watched.commands.called("aws", "autoscaling")) >= 2)  # tried again
+    watched.imds.pages.clear()
+    watched.imds.pages.update(pages)
+    assert "AccessDenied: the role may not" in watched.stop()
+
+
+# -- a real Ray ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def ray_nodes() -> Iterator[tuple[str, dict[str, str]]]:
+    """Address of a head, with a second node at 127.0.0.2, both asking for a token; and the environment to reach them."""
+    folder = tempfile.mkdtemp(prefix="ray-", dir=tempfile.gettempdir())
+    (gcs, dashboard, *agents) = free_ports(7)
+    token = Path(folder, "token")
+    token.write_text(secrets.token_hex(32))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": folder}
+    common = ["--block", "--disable-usage-stats", "--num-cpus=1"]
+    head = [
+        "--head",
+        "--port",
+        gcs,
+        "--dashboard-port",
+        dashboard,
+        "--node-ip-address=127.0.0.1",
+        "--ray-client-server-port",
+        agents[4],
+    ]
+    worker = ["--address", f"127.0.0.1:{gcs}", "--node-ip-address=127.0.0.2", "--num-gpus=8"]
+    nodes = [
+        [*head, *common, "--dashboard-agent-listen-port", agents[0], "--metrics-export-port", agents[1]],
+        [*worker, *common, "--dashboard-agent-listen-port", agents[2], "--metrics-export-port", agents[3]],
+    ]
+    processes = []
+    try:
+        for flags in nodes:
+            with Path(folder, "log").open("a") as log:
+                processes.append(
+                    subprocess.Popen([ray(), "start", *flags], env=env, cwd="/", stdout=log, stderr=log, start_new_session=True)
+                )
+            for _ in range(120):
+                if (
+                    subprocess.run(
+                        [ray(), "health-check", "--address", f"127.0.0.1:{gcs}"], env=env, capture_output=True, check=False
+                    ).returncode
+                    == 0
+                ):
+                    break
+                time.sleep(0.5)
+        yield f"127.0.0.1:{gcs}", env
+    finally:
+        for process in reversed(processes):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(60)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def ray() -> str:
+    return str(Path(sys.executable).parent / "ray")
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(300)
+def test_drain_takes_the_node_at_the_address_and_no_other(ray_nodes: tuple[str, dict[str, str]]) -> None:
+    address, env = ray_nodes
+
+    def drain(ip: str, **more: str) -> "subprocess.CompletedProcess[str]":
+        command = [
+            sys.executable,
+            str(NODE / "drain.py"),
+            "--address",
+            address,
+            "--ip",
+            ip,
+            "--reason",
+            "spot",
+            "--seconds",
+            "100",
+        ]
+        return subprocess.run(command, env=env | more, capture_output=True, text=True, timeout=120, check=False)
+
+    for _ in range(60):  # the node joins
+        done = drain("127.0.0.2")
+        if done.returncode == 0:
+            break
+        assert "no living node at 127.0.0.2" in done.stderr
+        time.sleep(0.5)
+    assert "takes no more work" in done.stdout
+    program = (
+        "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]);"
+        "nodes = client.get_all_node_info(timeout=10).values();"
+        "print(sorted((node.node_manager_address == '127.0.0.2', node.state) for node in nodes))"
+    )
+    for _ in range(60):  # idle, it ends at once; 0 is alive, 1 dead
+        states = subprocess.run(
+            [sys.executable, "-c", program, address], env=env, capture_output=True, text=True, check=False
+        ).stdout.strip()
+        if states == "[(False, 0), (True, 1)]":
+            break
+        time.sleep(0.5)
+    assert states == "[(False, 0), (True, 1)]"
+    assert "no living node at 127.0.0.2" in drain("127.0.0.2").stderr
+    assert drain("127.0.0.1", RAY_AUTH_TOKEN_PATH="", RAY_AUTH_TOKEN="0" * 64).returncode != 0, (
+        "a client without the token is turned away"
+    )
