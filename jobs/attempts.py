@@ -5,6 +5,7 @@ a submitter may be killed and started anew while the job goes on. Knows nothing 
 """
 
 import asyncio
+import logging
 import re
 import signal
 import subprocess
@@ -98,6 +99,7 @@ class RayJobs:
             return self.client(self.address)
         from ray.job_submission import JobSubmissionClient
 
+        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every ignore file it reads
         return JobSubmissionClient(self.address)
 
     def _running(self) -> str | None:

@@ -40,12 +40,10 @@ class Cluster:
             RAY_AUTH_MODE="token",
             RAY_AUTH_TOKEN=secrets.token_hex(32),
             PATH=f"{BIN}:{os.environ['PATH']}",
-            RAY_raylet_start_wait_time_s="120",  # other work on this machine may make it slow
-            RAY_agent_register_timeout_ms="120000",
+            RAY_agent_register_timeout_ms="120000",  # other work on this machine may make it slow
             **more,
         )
         del self.env["RAY_ADDRESS"]
-        self.log = Path(folder, "cluster.log")
         head = ["--head", "--port", gcs, "--dashboard-port", self.dashboard, "--num-cpus=1", *head_flags]
         node = ["--address", f"127.0.0.1:{gcs}", "--num-cpus=1"]
         client = ["--ray-client-server-port", agents[4]]
@@ -57,27 +55,35 @@ class Cluster:
         self.processes: list[subprocess.Popen[bytes]] = []
 
     def start(self) -> None:
-        """Starts the head, and the other node once the head answers."""
-        for flags in self.nodes:
-            self.processes.append(self._start(*flags))
-            self._wait("health-check", "--address", self.gcs)
+        """Starts the head, and the other node once the head is up."""
+        for number, flags in enumerate(self.nodes):
+            for attempt in range(3):  # Ray gives a node half a minute to come up: not enough where other work is heavy
+                log = self.folder / f"node-{number}-{attempt}.log"
+                process = self._start(log, *flags)
+                if self._up(process, log):
+                    self.processes.append(process)
+                    break
+            else:
+                raise AssertionError(log.read_text())
 
-    def _start(self, *flags: str) -> "subprocess.Popen[bytes]":
+    def _start(self, log: Path, *flags: str) -> "subprocess.Popen[bytes]":
         command = [str(BIN / "ray"), "start", *flags, "--node-ip-address=127.0.0.1", "--block", "--disable-usage-stats"]
-        with self.log.open("a") as log:
-            return subprocess.Popen(command, env=self.env, cwd="/", stdout=log, stderr=log, start_new_session=True)
+        with log.open("w") as stream:
+            return subprocess.Popen(command, env=self.env, cwd="/", stdout=stream, stderr=stream, start_new_session=True)
+
+    def _up(self, process: "subprocess.Popen[bytes]", log: Path) -> bool:
+        """Whether the node comes up; what is left of one that does not is ended."""
+        while process.poll() is None:
+            if "Ray runtime started" in log.read_text():
+                return True
+            time.sleep(0.2)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        return False
 
     def ray(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         command = [str(BIN / "ray"), *arguments]
         return subprocess.run(command, env=self.env, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
-
-    def _wait(self, *arguments: str) -> None:
-        for _ in range(60):
-            done = self.ray(*arguments)
-            if done.returncode == 0:
-                return
-            time.sleep(1)
-        raise AssertionError(done.stdout + done.stderr)
 
     @property
     def url(self) -> str:

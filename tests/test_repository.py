@@ -60,7 +60,7 @@ def test_both_lock_files_pin_the_same_versions() -> None:
 
 def test_commands_of_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "clusters").glob("*.md"))]
     text = "\n".join(page.read_text() for page in pages)
     # In code only (a line of a block, or after a backtick), so that "make sure" in a sentence is no command.
     named = set(re.findall(r"(?:^|`)make ([a-z]+)\b", text, re.MULTILINE))

@@ -16,16 +16,19 @@ from typing import Any
 
 from ray.autoscaler.node_provider import NodeProvider
 from ray.autoscaler.tags import NODE_KIND_HEAD, STATUS_UP_TO_DATE, TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
+from ray.util import get_node_ip_address
+
+from tests.ray_nodes import free_ports
 
 HEAD_TAGS = {TAG_RAY_NODE_KIND: NODE_KIND_HEAD, TAG_RAY_USER_NODE_TYPE: "head", TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}
 
 
 class LocalMachines(NodeProvider):
-    """Machines by address: 127.0.0.1 is the head, the others come and go."""
+    """Machines by address: this machine's own is the head, 127.0.0.2 and so on come and go."""
 
     def __init__(self, provider_config: dict[str, Any], cluster_name: str) -> None:
         super().__init__(provider_config, cluster_name)
-        self._tags: dict[str, dict[str, str]] = {"127.0.0.1": dict(HEAD_TAGS)}
+        self._tags: dict[str, dict[str, str]] = {get_node_ip_address(): dict(HEAD_TAGS)}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._numbers = itertools.count(2)
 
@@ -52,8 +55,9 @@ class LocalMachines(NodeProvider):
 
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> None:
         for _ in range(count):
-            node = f"127.0.0.{next(self._numbers)}"
+            node, (agent, metrics) = f"127.0.0.{next(self._numbers)}", free_ports(2)
             flags = ["--address", self.provider_config["gcs"], f"--node-ip-address={node}", "--num-cpus=2", "--num-gpus=8"]
+            flags += ["--dashboard-agent-listen-port", agent, "--metrics-export-port", metrics]
             command = [str(Path(sys.executable).parent / "ray"), "start", *flags, "--block", "--disable-usage-stats"]
             self._processes[node] = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
