@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra.cloud import Commands, Pages, metadata, serve
-from tests.jobs.test_submit import free_ports
+from tests.ray_nodes import free_ports
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "infra" / "terraform" / "node"
