@@ -198,7 +198,7 @@ variable "scaling" {
 variable "idle_minutes" {
   description = "For how long a worker may hold no replica before it ends."
   type        = number
-  default     = 15
+  default     = 10
 
   validation {
     condition     = var.idle_minutes >= 5 && var.idle_minutes <= 240 && floor(var.idle_minutes) == var.idle_minutes

@@ -1,4 +1,4 @@
-"""Terraform, its provider and the checkers in .venv-infra, for the tests of this folder; or the reason why one cannot be had."""
+"""Terraform and its provider, for the tests of this folder; or the reason why they cannot be had."""
 
 import json
 import os
@@ -12,18 +12,11 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.infra.tools import ROOT, program
+
 SOURCE = ROOT / "infra" / "terraform"
 OFFLINE = ROOT.parent / "shared" / "tools" / "terraform-offline" / "setup.sh"
-TOOLS = ROOT / ".venv-infra" / "bin"
 NO_REGISTRY = ("Failed to query available provider packages", "Failed to install provider", "Failed to resolve provider packages")
-
-
-def checker(name: str) -> str:
-    """Returns the path of a program of .venv-infra."""
-    if not (TOOLS / name).exists():
-        pytest.skip(f"{name} is not installed: make infra-tools")
-    return str(TOOLS / name)
 
 
 @dataclass(frozen=True)
@@ -53,8 +46,7 @@ class Terraform:
 
 def make(folder: Path) -> Terraform:
     """Copies the sources into `folder` and finds a provider: the offline mirror where there is one, the registry elsewhere."""
-    if shutil.which("terraform") is None:
-        pytest.skip("terraform is not installed")
+    program("terraform", "it is HashiCorp's, and no Python package")
     kept = Path(tempfile.gettempdir()) / f"grok-batch-terraform-{os.getuid()}"
     kept.mkdir(exist_ok=True)
     copy = folder / "terraform"

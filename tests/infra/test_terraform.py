@@ -15,11 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.infra.terraform_tool import ROOT, SOURCE, Terraform, checker, make, resources
+from tests.infra.terraform_tool import SOURCE, Terraform, make, resources
+from tests.infra.tools import ROOT, program, python_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 NODE = SOURCE / "node"
+INSTALL = "make infra-tools"
 COMPOSITION = "tests/composition.tftest.hcl"
 RUNS = {"composition": 2, "machines": 6, "network": 2, "schedule": 2, "storage": 1, "validation": 4}
 ENVIRONMENTS = sorted(path.name for path in (SOURCE / "environments").iterdir())
@@ -122,7 +125,7 @@ def test_planted_fault_is_found(
 
 def test_checkov_finds_nothing_that_is_not_explained() -> None:
     command = [
-        checker("checkov"),
+        program("checkov", INSTALL),
         "-d",
         str(SOURCE),
         "--framework",
@@ -144,7 +147,6 @@ def test_checkov_finds_nothing_that_is_not_explained() -> None:
 
 
 def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[str, Any]]]) -> None:
-    checker("parliament")
     policies = {
         (resource["address"], resource["values"]["policy"])
         for run in states.values()
@@ -152,7 +154,7 @@ def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[st
         if (resource["values"].get("policy") or "").startswith("{")  # mocks fill in some that nobody wrote
     }
     assert len(policies) >= 10
-    command = [checker("python"), str(Path(__file__).with_name("lint_policies.py"))]
+    command = [python_with("parliament"), str(Path(__file__).with_name("lint_policies.py"))]
     done = subprocess.run(command, input=json.dumps(sorted(policies)), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -218,21 +220,36 @@ def test_script_is_sound(script: Path) -> None:
 
 
 def check_script(script: Path) -> None:
-    for command in (["bash", "-n"], [checker("shellcheck"), "--severity=style"]):
+    for command in (["bash", "-n"], [program("shellcheck", INSTALL), "--severity=style"]):
         done = subprocess.run([*command, str(script)], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_services_are_sound(tmp_path: Path) -> None:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is not installed")
     for unit in (NODE / "systemd").iterdir():
         text = unit.read_text().replace("/opt/grok-batch/release/.venv/bin/python", sys.executable)
         (tmp_path / unit.name).write_text(text.replace("/opt/grok-batch/release", str(ROOT)))
     units = sorted(map(str, tmp_path.iterdir()))
-    done = subprocess.run(["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program("systemd-analyze", "it comes with systemd"), "verify", "--man=no", *units],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     ours = [line for line in done.stderr.splitlines() if "grok-batch" in line]
     assert (done.returncode, ours) == (0, []), done.stderr
+
+
+def test_rays_autoscaler_is_configured_by_what_terraform_gives_out(composed: list[dict[str, Any]]) -> None:
+    (message,) = (each for each in composed if each["type"] == "test_state" and each["@testrun"] == "ray_scales")
+    outputs = json.dumps(message["test_state"]["outputs"])
+    command = [sys.executable, str(ROOT / "infra" / "ray" / "autoscaler.py")]
+    done = subprocess.run(command, input=outputs, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    gpu = yaml.safe_load(done.stdout)["available_node_types"]["gpu"]
+    assert (gpu["resources"], gpu["max_workers"]) == ({"CPU": 192, "GPU": 8}, 1)
+    assert gpu["node_config"]["LaunchTemplate"] == {"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "$Default"}
+    assert len(gpu["node_config"]["NetworkInterfaces"]) == 32
 
 
 def test_documented_outputs_exist() -> None:

@@ -1,23 +1,20 @@
 """node/watch.py as a process, between a metadata service, Ray's metrics and fake commands; node/drain.py on a real Ray."""
 
 import json
-import os
-import secrets
+import runpy
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from tests.infra.cloud import Commands, Pages, metadata, serve
-from tests.ray_nodes import free_ports
+from tests.ray_nodes import BIN, Cluster, free_ports, running_cluster
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "infra" / "terraform" / "node"
@@ -177,103 +174,96 @@ def test_watch_outlives_metadata_and_commands_that_fail(watched: Watched) -> Non
 
 # -- a real Ray ----------------------------------------------------------------------------------------------------------------
 
+HOLD_GPUS = """
+import sys, time, ray
+ray.init(address=sys.argv[1], logging_level="ERROR", log_to_driver=False)
+@ray.remote(num_gpus=8, num_cpus=1)
+class Replica:
+    def ready(self): return True
+replica = Replica.remote()
+ray.get(replica.ready.remote())
+print("held", flush=True)
+time.sleep(120)
+"""
+NODES = """
+import sys
+from ray._raylet import GcsClient
+nodes = GcsClient(address=sys.argv[1]).get_all_node_info(timeout=10).values()
+print(sorted(node.node_manager_address for node in nodes if node.state == 0))
+"""
+
 
 @pytest.fixture
-def ray_nodes() -> Iterator[tuple[str, dict[str, str]]]:
-    """Address of a head, with a second node at 127.0.0.2, both asking for a token; and the environment to reach them."""
-    folder = tempfile.mkdtemp(prefix="ray-", dir=tempfile.gettempdir())
-    (gcs, dashboard, *agents) = free_ports(7)
-    token = Path(folder, "token")
-    token.write_text(secrets.token_hex(32))
-    env = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    env |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token), "RAY_TMPDIR": folder}
-    common = ["--block", "--disable-usage-stats", "--num-cpus=1"]
-    head = [
-        "--head",
-        "--port",
-        gcs,
-        "--dashboard-port",
-        dashboard,
-        "--node-ip-address=127.0.0.1",
-        "--ray-client-server-port",
-        agents[4],
-    ]
-    worker = ["--address", f"127.0.0.1:{gcs}", "--node-ip-address=127.0.0.2", "--num-gpus=8"]
-    nodes = [
-        [*head, *common, "--dashboard-agent-listen-port", agents[0], "--metrics-export-port", agents[1]],
-        [*worker, *common, "--dashboard-agent-listen-port", agents[2], "--metrics-export-port", agents[3]],
-    ]
-    processes = []
+def cluster() -> Iterator[tuple[Cluster, str]]:
+    """A head, and a worker at an address of its own with GPUs that are not there, as on two machines; the worker's metrics."""
+    with running_cluster(nodes=1, RAY_metrics_report_interval_ms="500") as made:
+        agent, metrics = free_ports(2)
+        command = [
+            str(BIN / "ray"),
+            "start",
+            "--address",
+            made.gcs,
+            "--node-ip-address=127.0.0.2",
+            "--num-cpus=1",
+            "--num-gpus=8",
+        ]
+        ports = ["--dashboard-agent-listen-port", agent, "--metrics-export-port", metrics]
+        with made.log.open("a") as log:
+            worker = subprocess.Popen(
+                [*command, *ports, "--block", "--disable-usage-stats"],
+                env=made.env,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        made.processes.append(worker)
+        yield made, f"http://127.0.0.1:{metrics}/metrics"
+
+
+def python(cluster: Cluster, *arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, env=cluster.env | more, capture_output=True, text=True, timeout=120, check=False)
+
+
+def gpus_in_use(url: str) -> float | None:
+    """What watch.py counts on a page of Ray's own."""
     try:
-        for flags in nodes:
-            with Path(folder, "log").open("a") as log:
-                processes.append(
-                    subprocess.Popen([ray(), "start", *flags], env=env, cwd="/", stdout=log, stderr=log, start_new_session=True)
-                )
-            for _ in range(120):
-                if (
-                    subprocess.run(
-                        [ray(), "health-check", "--address", f"127.0.0.1:{gcs}"], env=env, capture_output=True, check=False
-                    ).returncode
-                    == 0
-                ):
-                    break
-                time.sleep(0.5)
-        yield f"127.0.0.1:{gcs}", env
-    finally:
-        for process in reversed(processes):
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(60)
-        shutil.rmtree(folder, ignore_errors=True)
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            page = answer.read().decode()
+    except OSError:
+        return None
+    return float(runpy.run_path(str(NODE / "watch.py"))["gpus_in_use"](page)) if "ray_resources" in page else None
 
 
-def ray() -> str:
-    return str(Path(sys.executable).parent / "ray")
+def wait(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(300)
-def test_drain_takes_the_node_at_the_address_and_no_other(ray_nodes: tuple[str, dict[str, str]]) -> None:
-    address, env = ray_nodes
+@pytest.mark.timeout(600)
+def test_gpus_of_replicas_are_counted_and_the_node_of_this_machine_is_drained(cluster: tuple[Cluster, str]) -> None:
+    made, metrics = cluster
+    driver = subprocess.Popen([sys.executable, "-c", HOLD_GPUS, made.gcs], env=made.env, stdout=subprocess.PIPE, text=True)
+    try:
+        assert driver.stdout is not None
+        assert driver.stdout.readline() == "held\n"
+        wait(lambda: gpus_in_use(metrics) == 8)
+    finally:
+        driver.kill()
+        driver.communicate()
+    wait(lambda: gpus_in_use(metrics) == 0)
 
-    def drain(ip: str, **more: str) -> "subprocess.CompletedProcess[str]":
-        command = [
-            sys.executable,
-            str(NODE / "drain.py"),
-            "--address",
-            address,
-            "--ip",
-            ip,
-            "--reason",
-            "spot",
-            "--seconds",
-            "100",
-        ]
-        return subprocess.run(command, env=env | more, capture_output=True, text=True, timeout=120, check=False)
-
-    for _ in range(60):  # the node joins
-        done = drain("127.0.0.2")
-        if done.returncode == 0:
-            break
-        assert "no living node at 127.0.0.2" in done.stderr
-        time.sleep(0.5)
+    drain = [NODE / "drain.py", "--address", made.gcs, "--reason", "spot interruption", "--seconds", "100", "--ip"]
+    wrong = python(made, *drain, "127.0.0.2", RAY_AUTH_TOKEN="0" * 64)
+    assert wrong.returncode != 0, "a client without the token is turned away"
+    done = python(made, *drain, "127.0.0.2")
+    assert done.returncode == 0, done.stderr
     assert "takes no more work" in done.stdout
-    program = (
-        "import sys; from ray._raylet import GcsClient; client = GcsClient(address=sys.argv[1]);"
-        "nodes = client.get_all_node_info(timeout=10).values();"
-        "print(sorted((node.node_manager_address == '127.0.0.2', node.state) for node in nodes))"
-    )
-    for _ in range(60):  # idle, it ends at once; 0 is alive, 1 dead
-        states = subprocess.run(
-            [sys.executable, "-c", program, address], env=env, capture_output=True, text=True, check=False
-        ).stdout.strip()
-        if states == "[(False, 0), (True, 1)]":
-            break
-        time.sleep(0.5)
-    assert states == "[(False, 0), (True, 1)]"
-    assert "no living node at 127.0.0.2" in drain("127.0.0.2").stderr
-    assert drain("127.0.0.1", RAY_AUTH_TOKEN_PATH="", RAY_AUTH_TOKEN="0" * 64).returncode != 0, (
-        "a client without the token is turned away"
-    )
+    wait(lambda: "127.0.0.2" not in python(made, "-c", NODES, made.gcs).stdout)  # idle, it ends at once
+    assert len(python(made, "-c", NODES, made.gcs).stdout.split(",")) == 1, "the head stays"
+    assert "no living node at 127.0.0.2" in python(made, *drain, "127.0.0.2").stderr

@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Sequence
 
-from ray._raylet import GcsClient
-from ray.core.generated.autoscaler_pb2 import DrainNodeReason
-from ray.core.generated.gcs_pb2 import GcsNodeInfo
+from ray._raylet import GcsClient  # type: ignore[attr-defined]  # compiled
+from ray.core.generated.autoscaler_pb2 import DrainNodeReason  # type: ignore[attr-defined]  # made while it is imported
+from ray.core.generated.gcs_pb2 import GcsNodeInfo  # type: ignore[attr-defined]
 
 
 def drain(address: str, ip: str, reason: str, deadline_ms: int) -> str:
@@ -24,7 +24,7 @@ def drain(address: str, ip: str, reason: str, deadline_ms: int) -> str:
         RuntimeError: Ray refuses, for example because the node is busy with a deadline that has passed.
     """
     client = GcsClient(address=address)
-    alive = [
+    alive: list[str] = [
         node_id.hex()
         for node_id, node in client.get_all_node_info(timeout=10).items()
         if node.node_manager_address == ip and node.state == GcsNodeInfo.GcsNodeState.ALIVE

@@ -80,7 +80,7 @@ run "a_group_scales_for_a_nightly_job" {
   }
 
   assert {
-    condition     = local.watch_idle_minutes == 15 && length(local.worker_subnet_ids) == 2
+    condition     = local.watch_idle_minutes == 10 && length(local.worker_subnet_ids) == 2
     error_message = "In a group, workers themselves are the first who notice that nobody needs them; spot looks in all zones."
   }
 }

@@ -1,4 +1,4 @@
-# One p5.48xlarge on demand, started by Ray's autoscaler when a job asks for it, gone a quarter of an hour after the last replica.
+# One p5.48xlarge on demand, started by Ray's autoscaler when a job asks for it, gone ten minutes after the last replica.
 # No schedule. From here to a finished job: docs/clusters/aws.md.
 
 module "grok_batch" {
