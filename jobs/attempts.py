@@ -169,19 +169,25 @@ class RayJobs:
         while True:
             try:
                 return ask()
-            except UNREACHABLE as error:
+            except Exception as error:
                 said = " ".join(str(error).split())[:300]
-                if re.search(r"status code 40[13]\b|401 Client Error|403 Client Error|Unauthenticated|Unauthorized", said):
+                if _refused(error):
                     raise ConfigError(f"the cluster at {self.address} refuses the token ({said}); set RAY_AUTH_TOKEN") from error
+                if not isinstance(error, UNREACHABLE):
+                    raise
                 if "status code 404" in said:
-                    raise _LostError(
-                        f"the cluster at {self.address} does not know the job any more: it was started anew"
-                    ) from error
+                    raise _LostError(f"the cluster at {self.address} has lost the job: it was started anew") from error
                 if time.monotonic() > ends:
-                    raise _LostError(
-                        f"the cluster at {self.address} has not answered for {self.patience_s:g} s ({said})"
-                    ) from error
+                    silent = f"has not answered for {self.patience_s:g} s ({said})"
+                    raise _LostError(f"the cluster at {self.address} {silent}") from error
             time.sleep(self.poll_s)
+
+
+def _refused(error: Exception) -> bool:
+    """Whether this is an answer, and it says that the token is missing or wrong."""
+    if type(error).__name__ == "AuthenticationError":  # Ray's; by name, because Ray is imported late
+        return True
+    return isinstance(error, UNREACHABLE) and re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
 
 
 class _LostError(Exception):

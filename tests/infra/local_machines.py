@@ -58,7 +58,9 @@ class LocalMachines(NodeProvider):
             node, (agent, metrics) = f"127.0.0.{next(self._numbers)}", free_ports(2)
             flags = ["--address", self.provider_config["gcs"], f"--node-ip-address={node}", "--num-cpus=2", "--num-gpus=8"]
             flags += ["--dashboard-agent-listen-port", agent, "--metrics-export-port", metrics]
-            command = [str(Path(sys.executable).parent / "ray"), "start", *flags, "--block", "--disable-usage-stats"]
+            start = [str(Path(sys.executable).parent / "ray"), "start", *flags, "--block", "--disable-usage-stats"]
+            # Ray gives a node half a minute to come up: not enough where other work is heavy.
+            command = ["/bin/sh", "-c", 'for _ in 1 2 3; do "$@"; done', "sh", *start]
             self._processes[node] = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, start_new_session=True
             )

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -159,7 +160,7 @@ class Replica:
     def place(self):
         return ray.util.get_node_ip_address()
 replicas = [Replica.remote() for _ in range(2)]
-print("places", sorted(ray.get([each.place.remote() for each in replicas], timeout=90)), gpus(), flush=True)
+print("places", sorted(ray.get([each.place.remote() for each in replicas], timeout=170)), gpus(), flush=True)
 for each in replicas:
     ray.kill(each)
 ends = time.monotonic() + 60
@@ -171,7 +172,7 @@ print("after", gpus(), flush=True)
 
 @pytest.mark.slow
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(400)
 def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(tmp_path: Path) -> None:
     """The file as it is made, but for the provider: machines are processes here that join by themselves."""
     made = config(worker_resources={"CPU": 2, "GPU": 8}, idle_timeout_minutes=0.03)
@@ -182,14 +183,14 @@ def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_id
         nodes=1, head_flags=["--autoscaling-config", str(path)], prepare=lambda gcs: write(path, made, gcs), **more
     ) as cluster:
         command = [sys.executable, "-c", JOB, cluster.gcs]
-        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=200, check=False)
+        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=270, check=False)
         monitor = "\n".join(each.read_text()[-2000:] for each in cluster.folder.rglob("monitor.*"))
         asked = [json.loads(line) for line in log.read_text().splitlines()]
         for each in asked:
             if each["what"] == "create":
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(each["pid"], signal.SIGKILL)
-    told = done.stdout.splitlines()
+    told = re.findall(r"^(?:before|places|after) .*", done.stdout, re.MULTILINE)  # Ray tells of nodes that went, too
     assert told == ["before [0]", "places ['127.0.0.2', '127.0.0.3'] [0, 8, 8]", "after [0]"], done.stderr + monitor
     assert [each["what"] for each in asked] == ["create"] * 2 + ["terminate"] * 2
     assert asked[0]["config"] == outputs()["cluster"]["value"]["worker_node_config"]

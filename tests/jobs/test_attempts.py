@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.exceptions import AuthenticationError
 
 from jobs import submit
 from jobs.attempts import ChildProcess, Ended, RayJobs
@@ -306,11 +307,25 @@ def test_an_answer_that_was_lost_on_the_way_starts_no_second_job() -> None:
     assert cluster.submitted == ["nightly-1"]
 
 
-@pytest.mark.parametrize("said", ["Request failed with status code 401: Unauthorized", "403 Client Error: Forbidden for url"])
-def test_a_refused_token_is_nothing_to_wait_for(said: str) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Request failed with status code 401: Unauthorized"),
+        OSError("403 Client Error: Forbidden for url"),
+        AuthenticationError("Authentication failed: Forbidden: Invalid authentication token"),
+    ],
+)
+def test_a_refused_token_is_nothing_to_wait_for(error: Exception) -> None:
     cluster = FakeCluster()
-    cluster.refuse = [RuntimeError(said)]
+    cluster.refuse = [error]
     with pytest.raises(ConfigError, match="refuses the token"):
+        on(cluster, patience_s=60).run(COMMAND)
+
+
+def test_what_nobody_expects_is_not_swallowed() -> None:
+    cluster = FakeCluster()
+    cluster.refuse = [KeyError("a fault of this program")]
+    with pytest.raises(KeyError):
         on(cluster, patience_s=60).run(COMMAND)
 
 

@@ -44,7 +44,7 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Clu
     program += ["--", "python", "-c", SECOND_TIME, str(tmp_path / "seen")]
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
-        for _ in range(600):
+        for _ in range(1800):
             if (tmp_path / "log").read_text().count("is submitted") == 2:
                 break
             time.sleep(0.1)
@@ -54,7 +54,7 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Clu
     assert "try 1 of 5: exit code 75; the same command again in 0 s" in said
     assert "-2 is submitted to http://127.0.0.1" in said
     (tmp_path / "go").touch()
-    joined = subprocess.run(program, cwd=ROOT, env=cluster.env, capture_output=True, text=True, timeout=120, check=False)
+    joined = subprocess.run(program, cwd=ROOT, env=cluster.env, capture_output=True, text=True, timeout=180, check=False)
     assert joined.returncode == 3, joined.stdout + joined.stderr
     assert "runs already: its output follows" in joined.stderr
     assert "now it works" in joined.stdout
