@@ -61,7 +61,9 @@ $(INSTALLED): $(LOCK)
 
 # Environments of their own, which see the packages of .venv and add those of requirements-NAME.lock: in .venv itself the wheels of
 # aot would make every CPU run look for a GPU first, and those of lm-eval are many and needed by one job only.
-aot lm-eval: %: .venv-%/.installed
+aot: .venv-aot/.installed
+
+lm-eval: .venv-lm-eval/.installed
 
 .venv-%/.installed: requirements-%.lock $(INSTALLED)
 	$(BIN)/python -m venv .venv-$*

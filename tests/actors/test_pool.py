@@ -202,7 +202,7 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.
 def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
     """Once the run has begun, replacements that cannot load are tried again, more and more rarely."""
     said: list[str] = []
-    with start({}, said.append, max_load_losses=2, minimum=1, maximum=1) as pool:
+    with start({}, lambda event, *_, **__: said.append(event), max_load_losses=2, minimum=1, maximum=1) as pool:
         pool.wait_for_minimum()
         pool._spec = ray.put({"die_loading": True})
         pool._wanted = 2
