@@ -39,9 +39,7 @@ def test_one_forward_gives_the_same_numbers(case: str, mesh: tuple[int, int]) ->
         np.testing.assert_array_equal(split.experts[i, :, :n], golden(case)[f"p{i}_experts"])
     length = len(prompts(case)[2])
     assert_close(split.streams[2, :, :length], golden(case)["p2_hidden"], atol=1e-3)  # columns in order, every layer
-    # numbers of up to 60 before the projection: float32 rounds them that much more coarsely than logits
-    final = golden(case)["p2_final"]
-    assert_close(split.final[2, :length], final, atol=4e-5 * np.abs(final).max())
+    assert_close(split.final[2, :length], golden(case)["p2_final"], atol=1e-3)
 
 
 @pytest.mark.slow  # compiles
