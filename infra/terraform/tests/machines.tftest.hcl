@@ -77,8 +77,8 @@ run "p5" {
   }
 
   assert {
-    condition     = alltrue([for interface in aws_launch_template.worker.network_interfaces : interface.associate_public_ip_address == "false" && tolist(interface.security_groups) == tolist(["sg-0123456789abcdef0"])])
-    error_message = "An interface has a public address or another group."
+    condition     = alltrue([for interface in aws_launch_template.worker.network_interfaces : interface.associate_public_ip_address == null && tolist(interface.security_groups) == tolist(["sg-0123456789abcdef0"])])
+    error_message = "An interface is in another group, or names a public address, which EC2 refuses with several interfaces."
   }
 
   assert {
@@ -181,7 +181,7 @@ run "p4d_without_efa_in_a_block" {
   }
 
   assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 1 && aws_launch_template.worker.network_interfaces[0].interface_type == "interface"
+    condition     = length(aws_launch_template.worker.network_interfaces) == 1 && aws_launch_template.worker.network_interfaces[0].interface_type == "interface" && aws_launch_template.worker.network_interfaces[0].associate_public_ip_address == "false"
     error_message = "Without EFA there is one ordinary interface."
   }
 

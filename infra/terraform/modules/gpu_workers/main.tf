@@ -36,7 +36,7 @@ resource "aws_placement_group" "this" {
 }
 
 resource "aws_launch_template" "worker" {
-  # checkov:skip=CKV_AWS_88:No interface asks for a public address; with several interfaces EC2 gives none.
+  # checkov:skip=CKV_AWS_88:No interface asks for a public address, and the subnets give none.
   name                                 = "${var.name}-worker"
   description                          = "GPU worker of the Ray cluster ${var.name}"
   image_id                             = var.ami_id
@@ -78,7 +78,7 @@ resource "aws_launch_template" "worker" {
       network_card_index          = network_interfaces.value.card
       device_index                = network_interfaces.value.device
       interface_type              = network_interfaces.value.type
-      associate_public_ip_address = false
+      associate_public_ip_address = length(local.interfaces) == 1 ? false : null # EC2 refuses the question with several interfaces
       security_groups             = [var.security_group_id]
       delete_on_termination       = true
     }

@@ -23,13 +23,12 @@ output "network_interfaces" {
   description = "In the words of EC2's RunInstances, for Ray's autoscaler."
   value = [
     for interface in local.interfaces : {
-      NetworkCardIndex         = interface.card
-      DeviceIndex              = interface.device
-      InterfaceType            = interface.type
-      SubnetId                 = var.subnet_ids[0]
-      Groups                   = [var.security_group_id]
-      AssociatePublicIpAddress = false
-      DeleteOnTermination      = true
+      NetworkCardIndex    = interface.card
+      DeviceIndex         = interface.device
+      InterfaceType       = interface.type
+      SubnetId            = var.subnet_ids[0]
+      Groups              = [var.security_group_id]
+      DeleteOnTermination = true
     }
   ]
 }

@@ -98,6 +98,12 @@ locals {
       Action   = ["ssm:PutParameter"]
       Resource = ["${local.arn_prefix.ssm}:parameter${var.token_parameter}"]
     },
+    {
+      Sid      = "EncryptIt"
+      Effect   = "Allow"
+      Action   = ["kms:Encrypt"]
+      Resource = [var.kms_key_arn]
+    },
   ]
 
   head_scaling = {
