@@ -27,17 +27,18 @@ module "grok_batch" {
       "--checkpoint", "s3://${local.buckets}-weights/grok-1",
       "--tokenizer", "s3://${local.buckets}-weights/tokenizer.model",
       "--history", "s3://${local.buckets}-runs/history",
-      "--replicas", "1:2",
+      "--replicas", "1:2", "--device", "gpu", # when the job starts there may be no machine yet
       "--name", "{night}",
       "--output", "s3://${local.buckets}-runs/runs/nightly/{night}",
     ]
   }
 
-  runs_expire_days     = 365
-  alarm_emails         = var.alarm_emails
-  monthly_budget_usd   = var.monthly_budget_usd
-  worker_hours_per_day = 12
-  worker_usd_per_hour  = var.worker_usd_per_hour
+  runs_expire_days      = 365
+  force_destroy_buckets = var.force_destroy_buckets
+  alarm_emails          = var.alarm_emails
+  monthly_budget_usd    = var.monthly_budget_usd
+  worker_hours_per_day  = 12
+  worker_usd_per_hour   = var.worker_usd_per_hour
 }
 
 data "aws_caller_identity" "current" {}

@@ -62,3 +62,8 @@ output "nightly_document" {
   description = "SSM document that starts the nightly job by hand; null without one."
   value       = module.grok_batch.nightly_document
 }
+
+output "submit_policy_arn" {
+  description = "Attach it to those who submit jobs."
+  value       = module.grok_batch.submit_policy_arn
+}

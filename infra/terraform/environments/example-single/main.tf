@@ -15,8 +15,9 @@ module "grok_batch" {
   efa                     = false # one replica is one machine
   cluster_placement_group = false # so is every worker: any place will do
 
-  alarm_emails         = var.alarm_emails
-  monthly_budget_usd   = var.monthly_budget_usd
-  worker_hours_per_day = 8
-  worker_usd_per_hour  = var.worker_usd_per_hour
+  force_destroy_buckets = var.force_destroy_buckets
+  alarm_emails          = var.alarm_emails
+  monthly_budget_usd    = var.monthly_budget_usd
+  worker_hours_per_day  = 8
+  worker_usd_per_hour   = var.worker_usd_per_hour
 }

@@ -40,3 +40,9 @@ variable "worker_usd_per_hour" {
   type        = number
   default     = null
 }
+
+variable "force_destroy_buckets" {
+  description = "true on the day of teardown: terraform destroy then deletes weights, prompts and results too."
+  type        = bool
+  default     = false
+}
