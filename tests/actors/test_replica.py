@@ -1,16 +1,21 @@
 """replica.py without Ray: batches from several threads share one engine; failures reach every caller."""
 
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import fsspec
 import pytest
 
 from actors.engine.config import EngineConfig
 from actors.errors import ModelError, ReplicaError
 from actors.events import Pulse
 from actors.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.model import checkpoint
+from actors.model.node_cache import VARIABLE
 from actors.replica import Replica, ReplicaSpec
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
 
@@ -50,6 +55,22 @@ def test_it_tells_what_it_is_made_of(replica: Replica) -> None:
     assert info.cache_bytes == 512 * 4 * (2 * model.num_layers * model.num_kv_heads * model.key_size + 1)
     assert info.weight_bytes > 4 * model.vocab_size * model.emb_size
     assert info.load_s > 0
+
+
+def test_weights_are_read_from_the_copy_on_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, copy = CONFORMANCE / "mha" / "ckpt-0", tmp_path / "bucket" / "mha"
+    memory = fsspec.filesystem("memory")
+    memory.put(f"{source}/", "/bucket/mha", recursive=True)
+    shutil.copytree(source, copy)
+    copy.with_name("mha.complete").write_text("memory://bucket/mha\n")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    opened: list[str] = []
+    monkeypatch.setattr(checkpoint, "load", lambda url, *rest, load=checkpoint.load: opened.append(url) or load(url, *rest))
+    try:
+        Replica(spec(checkpoint="memory://bucket/mha"), name="r0").close()
+    finally:
+        memory.rm("/bucket", recursive=True)
+    assert opened == [str(copy)]
 
 
 def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None:

@@ -111,6 +111,7 @@ def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[
         ("modules/gpu_workers/main.tf", '"required"', '"optional"', "machines", "IMDSv1"),
         ("modules/gpu_workers/main.tf", "network_cards = 32", "network_cards = 31", "machines", "32 network cards"),
     ],
+    ids=["open to the world", "IMDSv1", "a card too few"],
 )
 def test_planted_fault_is_found(
     terraform: Terraform, tmp_path: Path, file: str, right: str, wrong: str, tests: str, said: str
