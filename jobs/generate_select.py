@@ -14,6 +14,7 @@ from jobs.plan import describe_run
 from jobs.replica_hours import HourLedger
 from jobs.score_dataset import OK, ROW_ERRORS
 from pipeline.credentials import without_credentials
+from pipeline.errors import DatasetError
 from pipeline.report_figures import percent, size_in_bytes
 from pipeline.runfolder import check_run
 from pipeline.synthesis.card import STAGE_WORDS, CardTexts
@@ -64,7 +65,14 @@ def select(config: GenerateConfig, prompts_url: str, completions_url: str, datas
 def _until(config: GenerateConfig, completions_url: str) -> int | None:
     if config.max_replica_hours is None:
         return None
-    return HourLedger(completions_url, config.max_replica_hours).stopped_at()
+    ledger = HourLedger(completions_url, config.max_replica_hours)
+    blocks = ledger.stopped_at()
+    if blocks is None and ledger.used_up(0.0):
+        raise DatasetError(
+            f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard in "
+            f"{without_credentials(completions_url)} was complete; raise it and repeat the command, which goes on from there"
+        )
+    return blocks
 
 
 def _keys(config: GenerateConfig, completions: Completions, until: int | None) -> dict[str, Any]:

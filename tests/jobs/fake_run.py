@@ -16,9 +16,10 @@ class FakePool(FakeReplicas):
     """Stands where the job expects `actors.pool.ReplicaPool`."""
 
     deadly: Callable[[Request], bool] = staticmethod(lambda request: False)
+    seed_of_order: int = 7  # in which replicas answer
 
     def __init__(self, *_: object, **__: object) -> None:
-        super().__init__(count=2, seed=7, poison=type(self).deadly)
+        super().__init__(count=2, seed=self.seed_of_order, poison=type(self).deadly)
 
     def __enter__(self) -> "FakePool":
         return self

@@ -1,0 +1,443 @@
+"""jobs/generate_dataset.py, whole but for Ray and JAX: replicas are fakes that answer sums."""
+
+import contextlib
+import dataclasses
+import json
+import random
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pytest
+import yaml
+
+from jobs import generate_dataset, generate_watch, score_dataset
+from jobs.command_line import parse
+from jobs.generate_config import GenerateConfig
+from jobs.model_flags import ModelFlags, SamplingFlags
+from jobs.replica_hours import HourLedger
+from jobs.score_config import ScoreConfig
+from pipeline import report, storage
+from pipeline.progress import Progress
+from pipeline.sampling import SamplingDefaults
+from tests import fakes
+from tests.jobs import sums
+from tests.jobs.fake_run import FakePool, without_ray
+from tests.jobs.runs import ROOT
+
+Main = Callable[..., int]
+ROWS, N = 40, 3
+SAMPLES = ROWS * N
+RULES = (
+    "--parse-regex", r"(?P<answer>\d+)", "--fields.answer", "int64", "--where", "answer == a + b", "--dedup", "none",
+)  # fmt: skip
+FLAGS = (
+    "--model", "demo", "--templates.sum", sums.TEMPLATE, "--templates.words", "What is {{ a }} + {{ b }}?", "--max-tokens", "4",
+    "--n", str(N), "--temperature", "1", "--shard-rows", "6",
+)  # fmt: skip
+
+
+@pytest.fixture
+def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
+    without_ray(monkeypatch)
+    monkeypatch.setattr(fakes, "answer", sums.answer)
+    monkeypatch.setattr(report, "render", lambda _: "")  # of the run: its plots take longer than the run of fakes
+    source = sums.seeds(tmp_path / "seeds.parquet", ROWS)
+
+    def call(*words: object) -> int:
+        step = [str(words[0])] if words and words[0] in (*generate_dataset.STEPS, "prompt") else []
+        return generate_dataset.main([*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])])
+
+    return call
+
+
+class Immediate(Executor):
+    """Judges at once, where the job has a thread: a run of fakes is over before a thread has begun."""
+
+    def submit(self, call: Callable[..., Any], /, *arguments: Any, **words: Any) -> "Future[Any]":
+        done: Future[Any] = Future()
+        done.set_result(call(*arguments, **words))
+        return done
+
+
+@pytest.fixture
+def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets shards be finished one after the other, and be judged at once."""
+    monkeypatch.setattr(generate_watch, "ThreadPoolExecutor", lambda *_, **__: Immediate())
+    monkeypatch.setattr(score_dataset, "BATCHES_IN_FLIGHT", 1)
+
+
+SMALL_BATCHES = ("--batch-tokens", 64)
+
+
+def rows(folder: Path | str, kind: str = "data") -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = ds.dataset(f"{folder}/{kind}", partitioning="hive").to_table().to_pylist()
+    return found
+
+
+def statistics(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "statistics.json").read_text())
+    return found
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    """The files of a data set that do not tell where and when it was made."""
+    names = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in {"run.json", "sources.json"}]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in names}
+
+
+def test_all_steps_at_once_and_again(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("-o", tmp_path / "out", *RULES) == 0
+    accepted, rejected = rows(tmp_path / "out" / "dataset"), rows(tmp_path / "out" / "dataset", "rejected")
+    assert all(row["answer"] == row["a"] + row["b"] and row["completion"] == f" {row['answer']}" for row in accepted)
+    assert {row["template"] for row in accepted} == {"sum", "words"}
+    assert {(row["stage"], row["reason"]) for row in rejected} == {("template", "null_value"), ("where", "answer == a + b")}
+    assert len(accepted) + sum(row["samples"] for row in rejected) == SAMPLES
+    assert {(row["id"], row["sample_index"]) for row in accepted + rejected if row["sample_index"] is not None} == {
+        (f"s{row}", sample) for row in range(ROWS) if row % 13 != 5 for sample in range(N)
+    }
+    said = capsys.readouterr().out
+    assert f"{SAMPLES} samples of {ROWS} seed rows" in said
+    assert "README.md" in said
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert main("-o", tmp_path / "out", *RULES) == 0
+    assert capsys.readouterr().out.count("nothing to do: ") == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
+
+
+def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) -> None:
+    prompts, run, apart = tmp_path / "p", tmp_path / "r", tmp_path / "d"
+    assert main("-o", tmp_path / "out", *RULES) == 0
+    assert main("prompts", "-o", prompts) == 0
+    assert main("run", "--prompts", prompts, "-o", run) == 0
+    assert main("select", "--prompts", prompts, "--completions", run, "-o", apart, *RULES) == 0
+    assert tables(apart) == tables(tmp_path / "out" / "dataset")
+    assert "_SUCCESS" in tables(apart)
+
+
+def test_another_selection_of_the_same_run_is_another_data_set(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main("-o", out, *RULES) == 0
+    assert main("-o", out, *RULES, "--choose", "best") == 1
+    assert 'rules.choose was "all", is "best"; repeat the command it was started with, or choose another --dataset' in (
+        capsys.readouterr().err
+    )
+    parts = {path: path.stat().st_mtime_ns for path in (out / "completions").rglob("*")}
+    assert main("-o", out, *RULES, "--choose", "best", "--dataset", "best") == 0
+    assert {path: path.stat().st_mtime_ns for path in (out / "completions").rglob("*")} == parts
+    kept = rows(out / "best")
+    assert len({row["id"] for row in kept}) == len(kept) < len(rows(out / "dataset"))
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5) == 0
+    said = capsys.readouterr()
+    assert "ended early, with enough rows: 1 of 7 shards are committed" in said.out.replace("2 of 7", "1 of 7")
+    assert "| accepted 5/5" in said.err
+    assert json.loads((out / "completions" / "report.json").read_text())["status"] == "enough"
+    assert not (out / "completions" / "_SUCCESS").exists()
+    few = rows(out / "dataset")
+    assert len(few) == 5
+    found = statistics(out / "dataset")
+    assert (found["stopped_by"], found["seed_rows"] + found["seed_rows_not_needed"]) == ("target_rows", ROWS)
+    assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == found["seed_rows"] * N
+    assert main("-o", out, *RULES, "--target-rows", 5) == 0
+    assert main("-o", out, *RULES, "--target-rows", 20, "--dataset", "more") == 0
+    more = rows(out / "more")
+    assert len(more) == 20
+    assert more[:5] == few
+    assert main("-o", tmp_path / "whole", *RULES, "--target-rows", 20) == 0
+    assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
+
+
+def test_a_target_that_is_missed_is_told_by_the_exit_code(main: Main, tmp_path: Path) -> None:
+    assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
+    assert statistics(tmp_path / "out" / "dataset")["stopped_by"] is None
+    assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
+    assert (tmp_path / "out" / "dataset" / "_SUCCESS").exists()
+
+
+def test_a_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
+    assert main("-o", tmp_path / "out", *RULES, "--max-total-tokens", 200) == 0
+    found = statistics(tmp_path / "out" / "dataset")
+    assert found["stopped_by"] == "max_total_tokens"
+    assert 200 <= sum(found["tokens"].values()) < 230
+    assert found["reasons"]["stop"] == {"max_total_tokens": sum(found["reasons"]["stop"].values())}
+
+
+@pytest.mark.usefixtures("in_order")
+def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed))
+    out = tmp_path / "out"
+    assert main("-o", out, *RULES, *SMALL_BATCHES, "--max-replica-hours", 3) == 0
+    found = statistics(out / "dataset")
+    assert found["stopped_by"] == "max_replica_hours"
+    assert 0 < found["seed_rows"] < ROWS
+    assert HourLedger(str(out / "completions"), 3).stopped_at() is not None
+    (out / "dataset" / "_SUCCESS").unlink()
+    before = tables(out / "dataset")
+    assert main("-o", out, *RULES, "--max-replica-hours", 3) == 0  # more of the run may be committed by now: it does not count
+    assert {name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"} == before
+    assert main("-o", out, *RULES, "--max-replica-hours", 100, "--dataset", "all") == 0
+    assert statistics(out / "all")["seed_rows"] == ROWS
+    assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 1
+    assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
+
+
+def test_hours_of_all_calls_count(tmp_path: Path) -> None:
+    first = HourLedger(str(tmp_path), 10)
+    assert [first.used_up(hours) for hours in (0.0, 4.0, 6.0)] == [False, False, False]
+    second = HourLedger(str(tmp_path), 10)
+    assert [second.used_up(hours) for hours in (0.0, 3.9, 4.0)] == [False, False, True]
+    assert second.stopped_at() is None
+    second.stop_at(7)
+    HourLedger(str(tmp_path), 10).stop_at(9)
+    assert HourLedger(str(tmp_path), 10).stopped_at() == 7
+    assert HourLedger(str(tmp_path), 20).stopped_at() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rules", [("--target-rows", "20", "--choose", "best"), ("--dedup", "near", "--dedup-on", "completion")])
+def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
+    rules: tuple[str, ...], main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver dies at random objects that it creates, from the first prompt to the data card; other replicas each time."""
+    words = [*RULES, *rules]
+    assert main("-o", tmp_path / "whole", *words) == 0
+    publish, draw = storage.publish, random.Random(len(rules))
+
+    def dying(url: str, data: bytes) -> bool:
+        if draw.random() < 0.15:
+            raise KeyboardInterrupt
+        return publish(url, data)
+
+    lives, code = 0, None
+    while code is None and lives < 60:
+        lives += 1
+        with monkeypatch.context() as patch:
+            patch.setattr(storage, "publish", dying)
+            patch.setattr(FakePool, "seed_of_order", lives)
+            with contextlib.suppress(KeyboardInterrupt):
+                code = main("-o", tmp_path / "out", *words)
+    assert code == 0
+    assert lives > 3
+    assert tables(tmp_path / "out" / "dataset") == tables(tmp_path / "whole" / "dataset")
+
+
+def test_failed_rows_are_kept_apart_and_can_be_run_again(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: request.ref.shard == 1 and request.ref.row == 2))
+    assert main("-o", out, *RULES, "--max-error-rate", 0.5) == 3
+    found = statistics(out / "dataset")
+    assert (found["failed"], found["reasons"]["generation"]) == (N, {"engine_crash": N})
+    assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == SAMPLES
+    assert [row["detail"] is not None for row in rows(out / "dataset", "rejected") if row["stage"] == "generation"] == [True] * N
+    assert main("-o", tmp_path / "strict", *RULES, "--max-error-rate", 0) == 4
+    assert not (tmp_path / "strict" / "dataset").exists()
+    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
+    capsys.readouterr()
+    assert main("-o", out, *RULES, "--retry-failed") == 1
+    assert "rows were run again since; choose another --dataset" in capsys.readouterr().err
+    assert main("-o", out, *RULES, "--dataset", "mended") == 0
+    assert main("-o", tmp_path / "whole", *RULES) == 0
+    assert tables(out / "mended") == tables(tmp_path / "whole" / "dataset")
+
+
+def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, words = tmp_path / "out", (*RULES, "--target-rows", 5)
+    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: request.ref.shard == 0 and request.ref.row == 0))
+    assert main("-o", out, *words, "--max-error-rate", 0.5) == 3
+    parts = sorted((out / "completions" / "data").iterdir())
+    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
+    assert main("-o", out, *words, "--retry-failed", "--dataset", "mended") == 0
+    assert sorted((out / "completions" / "data").iterdir()) == parts
+    assert main("-o", tmp_path / "whole", *words) == 0
+    assert tables(out / "mended") == tables(tmp_path / "whole" / "dataset")
+
+
+def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path: Path) -> None:
+    shots = tmp_path / "shots.jsonl"
+    shots.write_text("".join(json.dumps({"q": f"{n} + {n} = {2 * n}"}) + "\n" for n in range(9)))
+    long = "{% for shot in shots %}{{ shot.q }}\n{% endfor %}{% if a == 7 %}{{ 'word ' * 500 }}{% endif %}{{ a }} + {{ b }} ="
+    words = (
+        "--templates",
+        json.dumps({"t": long}),
+        "--shots",
+        shots,
+        "--shots-per-row",
+        2,
+        "--max-len",
+        64,
+        "--max-error-rate",
+        0.9,
+    )
+    assert main("-o", tmp_path / "out", *RULES, *words) == 3
+    found = statistics(tmp_path / "out" / "dataset")
+    assert (found["failed"], found["reasons"]["generation"]) == (N, {"prompt_too_long": N})
+    assert all(row["prompt"].count("\n") == 2 for row in rows(tmp_path / "out" / "dataset"))
+
+
+def test_rows_may_have_samples_of_their_own_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    without_ray(monkeypatch)
+    monkeypatch.setattr(fakes, "answer", sums.answer)
+    source = sums.seeds(tmp_path / "s.parquet", 20, n=pa.array([None, 1, 5, 9999] * 5))
+    words = ["-i", str(source), "-o", str(tmp_path / "out"), *FLAGS, *RULES, "--max-error-rate", "1"]
+    assert generate_dataset.main(words) == 3
+    found = statistics(tmp_path / "out" / "dataset")
+    assert found["samples"] == 5 * (N + 1 + 5 + 1)
+    assert found["reasons"]["generation"] == {"invalid_parameter": 5}
+    assert "n" not in rows(tmp_path / "out" / "dataset")[0]
+
+
+def test_files_in_folders_by_a_column(main: Main, tmp_path: Path) -> None:
+    assert main("-o", tmp_path / "out", *RULES, "--partition-by", "template", "--partition-by", "answer") == 0
+    folders = sorted(path.name for path in (tmp_path / "out" / "dataset" / "data").iterdir())
+    assert folders == ["template=sum", "template=words"]
+    assert all(row["answer"] == row["a"] + row["b"] for row in rows(tmp_path / "out" / "dataset"))
+
+
+def test_majority_vote_by_flags(main: Main, tmp_path: Path) -> None:
+    vote = ("--parse-regex", r"(?P<answer>\d+)", "--choose", "majority", "--vote-on", "answer", "--min-agreement", "0.6")
+    assert main("-o", tmp_path / "out", *vote) == 0
+    kept = rows(tmp_path / "out" / "dataset")
+    assert all(row["votes"] >= 2 and row["voters"] == N for row in kept)
+    reasons = statistics(tmp_path / "out" / "dataset")["reasons"]["choose"]
+    assert set(reasons) <= {"not the best of the majority", "outvoted", "too little agreement"}
+
+
+def test_a_dry_run_shows_prompts_and_leaves_nothing(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("-o", tmp_path / "out", *RULES, "--dry-run") == 0
+    said = capsys.readouterr().out
+    assert "0 + 0" in said
+    assert "rejected s5: null_value: null, of the columns that it uses: b" in said
+    assert f"samples                  {(ROWS - 3) * N} (--n {N})" in said
+    assert "prompt_tokens" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_prompt_at_all_is_an_error_with_an_example(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("-o", tmp_path / "out", "--templates", '{t: "{{ a.b.c }}"}') == 2
+    assert "none of 40 seed rows gave a prompt; the first: undefined_value ('int object' has no attribute 'b')" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "--output is missing"),
+        (("run", "-o", "x"), "--prompts is missing"),
+        (("select", "-o", "x", "--prompts", "y"), "--completions is missing"),
+        (("-o", "{0}", "--templates.sum", "{{{{ c }}}} + {{{{ b }}}}"), "sum: the seeds have no column 'c'"),
+        (("-o", "{0}", "--templates.sum", "{{{{ a }} + {{{{ b }}}}"), "sum: line 1"),
+        (("-o", "{0}", "--templates", "{{t: {{file: {0}/no.j2}}}}"), "no.j2: it does not exist"),
+        (("-o", "{0}", "--templates", "{{t: {{txt: x}}}}"), "t: unknown key 'txt', expected text, file, weight"),
+        (("-o", "{0}", "--templates", "{{t: {{text: x, file: y}}}}"), "expected either text or file"),
+        (("-o", "{0}", "--templates", "{{t: {{text: x, weight: heavy}}}}"), "weight: expected a number, got 'heavy'"),
+        (("-o", "{0}", "--templates", "[1]"), "--templates: Expected a dict"),
+        (("-o", "{0}", "--templates.t", "3"), "t: expected a text"),
+        (("-o", "{0}", "--shots", "x.jsonl"), "--shots and --shots-per-row belong together"),
+        (("-o", "{0}", "--temperature", "0"), "--n: 3 greedy samples are all the same"),
+        (("-o", "{0}", "--n", "1", "--choose", "best"), "there is one sample of each prompt to choose from"),
+        (("-o", "{0}", "--dataset", "../up"), "--dataset: expected the name of a folder"),
+        (("-o", "{0}", "--where", "answr == 1"), "no column 'answr'"),
+        (("-o", "{0}", "--must-match", "a(b"), "missing ): a(b (position 1)"),
+        (("-o", "{0}", "--partition-by", "mean_logprob"), "expected a column of strings, integers or booleans"),
+        (("-o", "{0}", "--file-mb", "0"), "--file-mb: expected from 1 to 4096, got 0"),
+        (("-o", "{0}", "--max-tokens", "0"), "--max-tokens: expected at least 1, got 0"),
+        (("-o", "{0}", "--keep", "z"), "--keep: the seeds have no column 'z'"),
+        (("prompt", "-o", "{0}"), "prompt"),
+        (("-o", "{0}", "--resume", "require"), "holds no run to resume"),
+        (("run", "--prompts", "{0}/nowhere", "-o", "{0}"), "holds no complete prompts"),
+        (("select", "--prompts", "{0}", "--completions", "{0}", "-o", "{0}/x"), "run.json"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_starts(
+    words: tuple[str, ...], message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(*(word.format(tmp_path) for word in words)) == 2
+    said = capsys.readouterr().err
+    assert message in said
+    assert said.count("\n") == 1
+
+
+def test_other_prompts_or_sampling_are_not_put_into_the_same_folder(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main("-o", out, *RULES) == 0
+    assert main("-o", out, *RULES, "--templates.sum", "{{ b }} + {{ a }} =") == 2
+    assert "prompts holds a run of another configuration: templates was" in capsys.readouterr().err.replace(str(out) + "/", "")
+    assert main("-o", out, *RULES, "--top-k", 5) == 2
+    assert "completions holds a run of another configuration: sampling.top_k was 0, is 5" in capsys.readouterr().err
+    assert main("-o", out, *RULES, "--resume", "never") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_path: Path) -> None:
+    words = (*RULES, "--target-rows", "20", "--partition-by", "template")
+    assert main("-o", tmp_path / "out", *words) == 0
+    storage.publish(f"{s3_url}/seeds/part-0.parquet", (tmp_path / "seeds.parquet").read_bytes())
+    assert generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+    prefix = f"{s3_url}/out/dataset/"
+    stored = {each.url.removeprefix(prefix): storage.read(each.url)[0] for each in storage.list_objects(prefix)}
+    local = tables(tmp_path / "out" / "dataset")
+    assert {name: stored[name] for name in local if name != "README.md"} == {
+        name: data for name, data in local.items() if name != "README.md"
+    }
+    assert generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+
+
+def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:
+    main_job = {field.name: field for field in dataclasses.fields(ScoreConfig)}
+    for kind in (ModelFlags, SamplingFlags):
+        for field in dataclasses.fields(kind):
+            assert (field.default, field.type) == (main_job[field.name].default, main_job[field.name].type)
+    assert {field.name for field in dataclasses.fields(SamplingFlags)} == {
+        field.name for field in dataclasses.fields(SamplingDefaults)
+    }
+
+
+def test_the_sample_configuration_is_valid_and_printed_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+    file = ["-C", str(ROOT / "jobs" / "configs" / "word_problems.yaml")]
+    config = parse(GenerateConfig, file, program="x", description="")
+    config.require("all")
+    assert [spec.name for spec in config.template_specs()] == ["finds", "sum"]
+    with pytest.raises(SystemExit) as ended:
+        generate_dataset.main([*file, "--print-config"])
+    assert ended.value.code == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed["templates"] == config.templates
+    assert printed["fields"] == {"answer": "int64"}
+
+
+def test_templates_may_lie_in_files(tmp_path: Path) -> None:
+    (tmp_path / "t.j2").write_text("{{ a }}\n")
+    flags = [
+        "--templates",
+        json.dumps({"f": {"file": str(tmp_path / "t.j2"), "weight": 3}}),
+        "-i",
+        "x",
+        "-o",
+        "y",
+        "--model",
+        "demo",
+    ]
+    (spec,) = parse(GenerateConfig, flags, program="x", description="").template_specs()
+    assert (spec.name, spec.text, spec.weight) == ("f", "{{ a }}\n", 3)
