@@ -80,13 +80,18 @@ class _Repeated(argparse.Action):
         setattr(namespace, self.dest, [*before, *values])
 
 
-def _strings(value: object) -> list[str]:
+class _Strings:
     """A string of the command line, or a string or list of the file."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
-        return list(value)
-    raise ValueError(f"expected a string or a list of strings, got {value!r}")
+
+    def __call__(self, value: object) -> list[str]:
+        if isinstance(value, str):
+            return [value]
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+            return list(value)
+        raise ValueError(f"expected a string or a list of strings, got {value!r}")
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return "str"
 
 
 class _Text:
@@ -104,6 +109,7 @@ class _Text:
 def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=program,
+        usage=f"{program} [-C FILE] [--flag VALUE …]",  # all of them by name would take a page before the first help
         description=description,
         exit_on_error=False,
         print_config="--print-config",
@@ -118,7 +124,7 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
             names.insert(0, field.metadata["short"])
         text = field.metadata["help"]
         if hints[field.name] == tuple[str, ...]:
-            parser.add_argument(*names, action=_Repeated, type=_strings, default=[], help=text)
+            parser.add_argument(*names, action=_Repeated, type=_Strings(), default=[], help=text)
         else:
             hint = hints[field.name]
             bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --dry-run is --dry-run true

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
         config.require(step)
         return _run_step(step, config)
     except GrokBatchError as error:
-        return _say(log, error, BAD_ARGUMENTS)
+        return log.failed(error, BAD_ARGUMENTS)
 
 
 def _run_step(step: Step, config: EvaluateConfig) -> int:
@@ -76,7 +76,7 @@ def _all_steps(config: EvaluateConfig, output: str) -> int:
     try:
         return make_report(config, requests, run_outputs(requests, output), output) or code
     except GrokBatchError as error:
-        return _say(_log(config), error, FAILED)
+        return _log(config).failed(error, FAILED)
 
 
 def write_prompts(config: EvaluateConfig, url: str) -> int:
@@ -113,11 +113,6 @@ def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:
 
 def _log(config: EvaluateConfig) -> RunLog:
     return RunLog(config.log_format, run=run_label(str(config.output)))
-
-
-def _say(log: RunLog, error: GrokBatchError, code: int) -> int:
-    log.event("error", str(error) if log.is_json else f"error: {error}", level="error", exit_code=code)
-    return code
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class GenerateConfig(ModelFlags, SamplingFlags):
     templates: dict[str, Any] = field(
         default_factory=dict,
         metadata=flag_metadata(
-            "name: TEXT, or name: {text: … or file: URL, weight: 1}; Jinja over the seeds' columns; --templates.NAME TEXT addsone"
+            "name: TEXT, or name: {text: … or file: URL, weight: 1}; Jinja over seed columns; --templates.NAME TEXT adds one"
         ),
     )
     shots: str | None = flag(None, "worked examples for the templates' variable 'shots': Parquet or .jsonl file; any URL")

@@ -25,10 +25,11 @@ from jobs.generate_config import GenerateConfig, Step
 from jobs.generate_prompts import plan_seeds, show_prompts, write_prompts
 from jobs.generate_select import select
 from jobs.generate_watch import TargetWatch, check_rules
+from jobs.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
 from pipeline import storage
-from pipeline.credentials import without_credentials
 from pipeline.records import Shard
+from pipeline.run_log import RunLog
 from pipeline.runfolder import RunFolder
 from pipeline.synthesis.prompts_folder import PromptsFolder
 
@@ -57,33 +58,35 @@ class _Finished(RunWatch):
 def main(arguments: Sequence[str]) -> int:
     """Runs the steps of a command line and returns the exit code."""
     step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
+    log = RunLog()
     try:
         flags = arguments if step == "all" else arguments[1:]
         config = parse(GenerateConfig, flags, program=f"generate_dataset.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
-        return _run_step(step, config)
+        return _run_step(step, config, log)
     except GrokBatchError as error:
-        return _say(error, BAD_ARGUMENTS)
+        return log.failed(error, BAD_ARGUMENTS)
 
 
-def _run_step(step: Step, config: GenerateConfig) -> int:
+def _run_step(step: Step, config: GenerateConfig, log: RunLog) -> int:
     output = str(config.output)
     if step == "run":
         return run_prompts(config, PromptsFolder(str(config.prompts)), output)
     if step == "select":
-        return select(config, str(config.prompts), str(config.completions), output)
+        return select(config, str(config.prompts), str(config.completions), output, log)
     plan = plan_seeds(config)
     if config.dry_run:
         show_prompts(config, plan)
         return OK
     if step == "prompts":
-        write_prompts(config, plan, output)
+        write_prompts(config, plan, output, log)
         return OK
-    prompts = write_prompts(config, plan, storage.join(output, "prompts"))
-    return _run_and_select(config, prompts, output)
+    prompts = write_prompts(config, plan, storage.join(output, "prompts"), log)
+    return _run_and_select(config, prompts, output, log)
 
 
-def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str) -> int:
+def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog) -> int:
     completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
@@ -92,9 +95,9 @@ def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str)
     if code not in {OK, ROW_ERRORS}:
         return code
     try:
-        return select(config, prompts.url, completions, dataset, flag="--dataset")
+        return select(config, prompts.url, completions, dataset, log, flag="--dataset")
     except GrokBatchError as error:
-        return _say(error, FAILED)
+        return log.failed(error, FAILED)
 
 
 def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None) -> int:
@@ -121,11 +124,6 @@ def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, wat
         return score_dataset.run_job(dataclasses.replace(main_job, retry_failed=False), watch)
     finally:
         watch.close()
-
-
-def _say(error: GrokBatchError, code: int) -> int:
-    print(f"error: {without_credentials(str(error))}", file=sys.stderr)
-    return code
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.publication import to_parquet
 from pipeline.records import InputFile, Shard
+from pipeline.run_log import RunLog
 from pipeline.runfolder import check_run, fingerprint, input_keys
 from pipeline.shards import list_input, plan_shards, remaining
 from pipeline.synthesis.prompts import PromptBuilder
@@ -77,7 +78,7 @@ def plan_seeds(config: GenerateConfig) -> SeedPlan:
     return plan
 
 
-def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str) -> PromptsFolder:
+def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog) -> PromptsFolder:
     """Writes the prompts of all seeds into the folder `url`, or those that are not there yet.
 
     Raises:
@@ -88,12 +89,12 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str) -> PromptsFo
     check_run(prompts.folder, keys, describe_run(config, plan.files, len(plan.shards)), resume=config.resume)
     mark = fingerprint(keys)
     todo = remaining(plan.shards, prompts.folder, mark)
-    ticker = _Ticker(sum(shard.rows for shard in todo))
+    ticker = _Ticker(sum(shard.rows for shard in todo), log)
     made = (plan.builder.build(block) for block in read_seeds(todo, plan.schema))
     prompts.write(todo, plan.shards, made, mark, ticker.tell)
     parts = prompts.parts()
     rows, rejected = sum(part.file.rows for part in parts), sum(part.rejected_rows for part in parts)
-    print(f"prompts  {without_credentials(url)}: {rows:,} rows, {rejected:,} seed rows without a prompt", flush=True)
+    log.result("prompts", f"prompts  {url}: {rows:,} rows, {rejected:,} seed rows without a prompt", rows=rows, rejected=rejected)
     if not rows:
         first = prompts.rejected(parts[0]).slice(0, 1).to_pylist()[0]
         raise DatasetError(
@@ -155,12 +156,13 @@ def _print_lines(lines: Sequence[str] | Iterator[str]) -> None:
 class _Ticker:
     """Says now and then how far the prompts are."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._done, self._said_s = total, 0, time.monotonic()
+    def __init__(self, total: int, log: RunLog) -> None:
+        self._total, self._log, self._done, self._said_s = total, log, 0, time.monotonic()
 
     def tell(self, rows: int) -> None:
         """Counts further rows."""
         self._done += rows
         if time.monotonic() - self._said_s >= TELL_EVERY_S:
             self._said_s = time.monotonic()
-            print(f"prompts  {self._done:,} of {self._total:,} seed rows", flush=True)
+            message = f"prompts  {self._done:,} of {self._total:,} seed rows"
+            self._log.event("prompts_progress", message, rows=self._done, rows_total=self._total)

@@ -16,6 +16,7 @@ from jobs.score_dataset import OK, ROW_ERRORS
 from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.report_figures import percent, size_in_bytes
+from pipeline.run_log import RunLog
 from pipeline.runfolder import check_run
 from pipeline.synthesis.card import STAGE_WORDS, CardTexts
 from pipeline.synthesis.completions import Completions
@@ -31,14 +32,17 @@ MOST_REASONS = 4  # printed of each stage
 ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they are by default
 
 
-def select(config: GenerateConfig, prompts_url: str, completions_url: str, dataset_url: str, *, flag: str = "--output") -> int:
-    """Writes the data set, or finds it complete; prints what became of the samples and returns the exit code.
+def select(
+    config: GenerateConfig, prompts_url: str, completions_url: str, dataset_url: str, log: RunLog, *, flag: str = "--output"
+) -> int:
+    """Writes the data set, or finds it complete; tells what became of the samples and returns the exit code.
 
     Args:
         config: with the rules of the selection.
         prompts_url: folder of prompts.
         completions_url: run over them.
         dataset_url: folder of the data set.
+        log: that it is told to.
         flag: that names this folder, for messages.
 
     Raises:
@@ -54,11 +58,11 @@ def select(config: GenerateConfig, prompts_url: str, completions_url: str, datas
     check_run(dataset.folder, keys, describe_run(config, files, len(completions.blocks)), flag=flag)
     if dataset.folder.finished():
         dataset.check_sources(completions)
-        print(f"nothing to do: the data set in {without_credentials(dataset_url)} is complete")
+        log.result("complete", f"nothing to do: the data set in {dataset_url} is complete")
         report = dataset.statistics()
     else:
         report = dataset.write(completions, selection, config.layout(), _texts(config, completions, selection), until)
-    _print(report, dataset)
+    _tell(config, report, dataset, log)
     return _exit_code(config, report)
 
 
@@ -124,12 +128,40 @@ def _name(url: str | None) -> str | None:
 
 
 def _exit_code(config: GenerateConfig, report: Mapping[str, Any]) -> int:
-    if config.target_rows is not None and report["accepted"] < config.target_rows:
+    if _is_short(config, report):
         return SHORT
     return ROW_ERRORS if report["failed"] else OK
 
 
-def _print(report: Mapping[str, Any], dataset: DatasetFolder) -> None:
+def _is_short(config: GenerateConfig, report: Mapping[str, Any]) -> bool:
+    return config.target_rows is not None and report["accepted"] < config.target_rows
+
+
+def _tell(config: GenerateConfig, report: Mapping[str, Any], dataset: DatasetFolder, log: RunLog) -> None:
+    """Tells what became of the samples: a table for people, one event for machines."""
+    size = sum(each["size"] for each in report["files"] if each["path"].startswith("data/"))
+    if log.is_json:
+        names = ("samples", "accepted", "rejected", "failed", "seed_rows", "seed_rows_not_needed", "stopped_by", "reasons")
+        figures = {name: report[name] for name in names}
+        log.event("dataset", data=dataset.data_url, card=dataset.card_url, data_bytes=size, **figures)
+    else:
+        print()
+        Console().print(_table(report))
+    if report["seed_rows_not_needed"]:
+        log.result(None, f"{report['seed_rows_not_needed']:,} further seed rows were not needed ({report['stopped_by']})")
+    log.result(None, f"data     {dataset.data_url} ({report['accepted']:,} rows, {size_in_bytes(size)})")
+    log.result(None, f"card     {dataset.card_url}")
+    if _is_short(config, report):
+        ended = f"it ended by {report['stopped_by']}" if report["stopped_by"] else "all seed rows were used"
+        message = (
+            f"{report['accepted']:,} rows were accepted, fewer than --target-rows {config.target_rows:,}: {ended}; accept more "
+            "(with another --dataset), or give more seeds or a higher --n (with another --output)"
+        )
+        log.event("short", message, level="warning", accepted=report["accepted"], target_rows=config.target_rows)
+
+
+def _table(report: Mapping[str, Any]) -> Table:
+    """Returns how many samples each stage left out, with the most frequent reasons."""
     shown = Table(title=f"{report['samples']:,} samples of {report['seed_rows']:,} seed rows", title_justify="left")
     for name, justify in (("stage", "left"), ("left out because", "left"), ("samples", "right"), ("share", "right")):
         shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich's own names
@@ -145,10 +177,4 @@ def _print(report: Mapping[str, Any], dataset: DatasetFolder) -> None:
             shown.add_row("", f"  and {len(reasons) - MOST_REASONS} other reasons", "", "")
     shown.add_section()
     shown.add_row("accepted", "", f"{report['accepted']:,}", percent(report["accepted"] / whole))
-    print()
-    Console().print(shown)
-    if report["seed_rows_not_needed"]:
-        print(f"{report['seed_rows_not_needed']:,} further seed rows were not needed ({report['stopped_by']})")
-    size = sum(each["size"] for each in report["files"] if each["path"].startswith("data/"))
-    print(f"data     {without_credentials(dataset.data_url)} ({report['accepted']:,} rows, {size_in_bytes(size)})")
-    print(f"card     {without_credentials(dataset.card_url)}", flush=True)
+    return shown

@@ -98,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
     except GrokBatchError as error:
-        return _say(RunLog(), error, BAD_ARGUMENTS)
+        return RunLog().failed(error, BAD_ARGUMENTS)
     return run_job(config)
 
 
@@ -127,16 +127,16 @@ def _run_job(config: ScoreConfig, watch: RunWatch, log: RunLog) -> int:
         left = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
         todo = watch.wanted(left)
     except GrokBatchError as error:
-        return _say(log, error, BAD_ARGUMENTS)
+        return log.failed(error, BAD_ARGUMENTS)
     try:
         with outages_waited_out():
             return _execute(plan, folder, identity, todo, _Watched(watch, log), resumed=existed)
     except ErrorBudgetError as error:
-        return _say(log, error, OVER_BUDGET)
+        return log.failed(error, OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
-        return _say(log, error, INTERRUPTED)
+        return log.failed(error, INTERRUPTED, "interrupted")
     except GrokBatchError as error:
-        return _say(log, error, FAILED)
+        return log.failed(error, FAILED)
 
 
 def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched", *, resumed: bool) -> int:
@@ -263,13 +263,6 @@ def _error_budget(plan: Plan) -> float:
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
         print(line, flush=True)
-
-
-def _say(log: RunLog, error: GrokBatchError, code: int) -> int:
-    """Prints the one sentence that a known error is, and returns the exit code."""
-    kind = "interrupted" if code == INTERRUPTED else "error"
-    log.event(kind, str(error) if log.is_json else f"{kind}: {error}", level="error", exit_code=code, error=type(error).__name__)
-    return code
 
 
 if __name__ == "__main__":

@@ -105,8 +105,7 @@ def main(arguments: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         return config.accepted(persist(_attempts(config, name, log), command, config, log))
     except GrokBatchError as error:
-        log.event("error", str(error) if log.is_json else f"error: {error}", level="error", exit_code=BAD_ARGUMENTS)
-        return BAD_ARGUMENTS
+        return log.failed(error, BAD_ARGUMENTS)
     except KeyboardInterrupt:
         log.event(
             "interrupted", "interrupted: the job goes on; the same command joins it, `ray job stop` ends it", level="warning"

@@ -57,6 +57,12 @@ class RunLog:
         line = json.dumps({key: value for key, value in told.items() if value is not None}, ensure_ascii=False)
         self._write(line, self._stream or sys.stderr)
 
+    def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
+        """Tells the one sentence that a known error is, as event `name`, and returns the exit code."""
+        message = str(error) if self.is_json else f"{name}: {error}"
+        self.event(name, message, level="error", exit_code=exit_code, error=type(error).__name__)
+        return exit_code
+
     def _write(self, line: str, stream: TextIO) -> None:
         with self._lock:
             stream.write(line + "\n")

@@ -1,9 +1,11 @@
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from jobs import evaluate, generate_dataset, score_dataset
 from jobs.command_line import parse
 from jobs.score_config import ScoreConfig
 from pipeline.errors import ConfigError
@@ -115,3 +117,30 @@ def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     for words in ("--batch-tokens", "default: 8192", "--shard-rows", "default: 1000", "--max-error-rate", "default: 0.01"):
         assert words in text
+    assert text.startswith("usage: score_dataset.py [-C FILE] [--flag VALUE …]\n\n")
+    assert " at 0x" not in text, "a type is named, not shown as Python does"
+
+
+@pytest.mark.parametrize(
+    ("job", "flags"),
+    [
+        (score_dataset, ("--max-tokens", "4")),
+        (evaluate, ("prompts", "--tasks", "zork", "--data", "{0}")),
+        (generate_dataset, ("--templates.t", "x", "--max-tokens", "4")),
+    ],
+)
+def test_every_job_tells_an_error_in_the_form_that_is_asked_for(
+    job: Any, flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [word.format(tmp_path) for word in flags]
+    words += ["-o", str(tmp_path / "out"), "--model", "demo"]
+    words += [] if job is evaluate else ["-i", str(tmp_path / "nowhere.parquet")]
+    assert job.main(words) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert job.main([*words, "--log-format", "json"]) == 2
+    said = capsys.readouterr()
+    told = {each["event"]: each for each in map(json.loads, said.err.splitlines())}
+    assert said.out == ""
+    assert (told["error"]["level"], told["error"]["exit_code"]) == ("error", 2)
+    assert told["error"]["run"].startswith("out-")
+    assert {"ConfigError", "DatasetError"} >= {told["error"]["error"]}

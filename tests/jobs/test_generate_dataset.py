@@ -159,8 +159,10 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
 
 
-def test_a_target_that_is_missed_is_told_by_the_exit_code(main: Main, tmp_path: Path) -> None:
+def test_a_target_that_is_missed_is_told_by_the_exit_code(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
+    accepted = len(rows(tmp_path / "out" / "dataset"))
+    assert f"{accepted} rows were accepted, fewer than --target-rows 5,000: all seed rows were used;" in capsys.readouterr().err
     assert statistics(tmp_path / "out" / "dataset")["stopped_by"] is None
     assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
     assert (tmp_path / "out" / "dataset" / "_SUCCESS").exists()
@@ -386,6 +388,27 @@ def test_other_prompts_or_sampling_are_not_put_into_the_same_folder(
     assert main("-o", out, *RULES, "--top-k", 5) == 2
     assert "completions holds a run of another configuration: sampling.top_k was 0, is 5" in capsys.readouterr().err
     assert main("-o", out, *RULES, "--resume", "never") == 2
+
+
+def test_as_json_all_that_is_said_is_events_on_standard_error(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def events(code: int, *words: object) -> list[dict[str, Any]]:
+        assert main("-o", tmp_path / "out", *RULES, "--log-format", "json", *words) == code
+        said = capsys.readouterr()
+        assert said.out == ""
+        return [json.loads(line) for line in said.err.splitlines()]
+
+    first = events(6, "--target-rows", 5000)
+    told = {each["event"]: each for each in first}
+    assert {"prompts", "started", "results", "finished", "dataset", "short"} <= set(told)
+    assert (told["prompts"]["rows"], told["prompts"]["rejected"]) == (ROWS - 3, 3)
+    assert told["dataset"]["accepted"] == told["short"]["accepted"] == len(rows(tmp_path / "out" / "dataset"))
+    assert told["dataset"]["run"] == told["prompts"]["run"] != told["finished"]["run"]
+    assert [each["event"] for each in events(6, "--target-rows", 5000)].count("complete") == 2
+    (refused,) = events(2, "--where", "answr == 1")
+    assert (refused["event"], refused["level"], refused["exit_code"], refused["error"]) == ("error", "error", 2, "ConfigError")
+    assert events(1, "--target-rows", 5000, "--choose", "best")[-1]["exit_code"] == 1
 
 
 @pytest.mark.slow

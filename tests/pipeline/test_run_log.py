@@ -49,6 +49,22 @@ def test_results_go_to_standard_output_as_text_and_among_the_events_as_json(caps
     assert [event["event"] for event in events(stream)] == ["cluster"]
 
 
+def test_a_known_error_is_one_sentence_and_an_exit_code() -> None:
+    stream = io.StringIO()
+    error = ValueError("no input at s3://key:secret@bucket/in; check the path")
+    assert RunLog(stream=stream).failed(error, 2) == 2
+    assert RunLog(stream=stream).failed(error, 75, "interrupted") == 75
+    assert stream.getvalue().splitlines() == [
+        "error: no input at s3://bucket/in; check the path",
+        "interrupted: no input at s3://bucket/in; check the path",
+    ]
+    log, stream = json_log()
+    assert log.failed(error, 2) == 2
+    (told,) = events(stream)
+    assert (told["level"], told["event"], told["exit_code"], told["error"]) == ("error", "error", 2, "ValueError")
+    assert told["message"] == "no input at s3://bucket/in; check the path"
+
+
 def test_no_credentials_in_any_of_it() -> None:
     log, stream = json_log()
     log.event("started", "reads s3://key:secret@bucket/in", output="s3://key:secret@bucket/out")
