@@ -1,9 +1,9 @@
-"""Nothing -> the files of the demo beside this script: tokenizer, trained checkpoint in xAI's format, questions as Parquet.
+"""Nothing -> the files of the demo beside this script: tokenizer, trained checkpoint in xAI's format, questions and seeds.
 
     python jobs/make_demo.py [--output FOLDER] [--steps N]        some 20 minutes on two cores
 
-The tokenizer is trained on questions and answers, the model on others of them as `jobs/demo/training.py` says, and the Parquet
-file has questions that neither has seen. Knows nothing of how the files are used.
+The tokenizer is trained on questions and answers, the model on others of them as `jobs/demo/training.py` says; prompts.parquet has
+questions that neither has seen, seeds.parquet what stories are made of. Knows nothing of how the files are used.
 """
 
 import io
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from random import Random
 
 import jax
 import numpy as np
@@ -24,12 +25,12 @@ from actors.model import checkpoint
 from actors.model.config import DEMO, ModelConfig, parameter_shapes
 from actors.model.pickle_reader import HostTensor
 from jobs.demo.dense_model import FloatParams
-from jobs.demo.questions import Question, held_out_questions, training_questions, transcript
+from jobs.demo.questions import NAMES, THINGS, Question, held_out_questions, training_questions, transcript
 from jobs.demo.training import TrainingConfig, train
 
 FOLDER = Path(__file__).parent / "demo"
-ROWS = 300
-DATA_SEED, TOKENIZER_SEED = 1, 2
+ROWS, SEED_ROWS = 300, 200
+DATA_SEED, TOKENIZER_SEED, SEEDS_SEED = 1, 2, 3
 TOKENIZER_TEXTS = 20_000
 REPORT_EVERY = 200  # steps
 
@@ -76,12 +77,22 @@ def question_table(asked: list[Question]) -> pa.Table:
     )
 
 
+def seed_table() -> pa.Table:
+    """Returns what jobs/configs/word_problems.yaml makes stories of: who has how many of what, and how many come to it."""
+    draw = Random(SEEDS_SEED)
+    rows = [(draw.choice(NAMES), draw.choice(THINGS), draw.randint(11, 89), draw.randint(2, 10)) for _ in range(SEED_ROWS)]
+    ids = [f"problem/{number}" for number in range(SEED_ROWS)]
+    name, thing, a, b = zip(*rows, strict=True)
+    return pa.table({"id": ids, "name": name, "thing": thing, "a": a, "b": b})
+
+
 def write_texts(output: Path, config: ModelConfig = DEMO) -> None:
-    """Writes tokenizer.model and prompts.parquet; the same versions of the libraries write the same bytes again."""
+    """Writes tokenizer.model, prompts.parquet and seeds.parquet; the same versions of the libraries write the same bytes again."""
     output.mkdir(parents=True, exist_ok=True)
     texts = (transcript(question) for question in islice(training_questions(TOKENIZER_SEED), TOKENIZER_TEXTS))
     (output / "tokenizer.model").write_bytes(train_tokenizer(texts, config.vocab_size))
     pq.write_table(question_table(held_out_questions(DATA_SEED, ROWS)), output / "prompts.parquet", compression="zstd")
+    pq.write_table(seed_table(), output / "seeds.parquet", compression="zstd")
 
 
 def quantized(params: FloatParams, config: ModelConfig) -> Iterator[tuple[str, HostTensor]]:

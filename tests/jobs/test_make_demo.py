@@ -29,7 +29,7 @@ def tokenizer() -> sentencepiece.SentencePieceProcessor:
 def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) -> None:
     write_texts(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["prompts.parquet", "tokenizer.model"]
+    assert names == ["prompts.parquet", "seeds.parquet", "tokenizer.model"]
     assert [name for name in names if (tmp_path / name).read_bytes() != (FOLDER / name).read_bytes()] == []
 
 
@@ -56,8 +56,8 @@ def test_trained_weights_are_written_as_int8_in_the_models_order(tmp_path: Path,
 
 
 def test_the_committed_files_stay_small() -> None:
-    files = [FOLDER / "tokenizer.model", FOLDER / "prompts.parquet", *(FOLDER / "ckpt-0").iterdir()]
-    assert len(files) == 2 + len(parameter_shapes(DEMO))
+    files = [*(FOLDER / name for name in ("tokenizer.model", "prompts.parquet", "seeds.parquet")), *(FOLDER / "ckpt-0").iterdir()]
+    assert len(files) == 3 + len(parameter_shapes(DEMO))
     assert sum(path.stat().st_size for path in files) < 4_000_000
 
 
