@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import random
+import re
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -435,6 +436,14 @@ def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:
     assert {field.name for field in dataclasses.fields(SamplingFlags)} == {
         field.name for field in dataclasses.fields(SamplingDefaults)
     }
+
+
+def test_every_flag_that_the_documentation_names_is_one() -> None:
+    section = (ROOT / "README.md").read_text().split("### Synthetic data")[1].split("\n### ")[0]
+    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", section + (ROOT / "docs" / "synthesis.md").read_text()))
+    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GenerateConfig)}
+    assert len(named) > 30
+    assert named <= flags
 
 
 def test_the_sample_configuration_is_valid_and_printed_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:

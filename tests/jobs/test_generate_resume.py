@@ -21,7 +21,9 @@ from tests.jobs.test_generate_dataset import rows, statistics, tables
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 TARGET, SHARD_ROWS, SEED_ROWS, N = 30, 5, 200, 4
 FEWER = ["--target-rows", TARGET, "--shard-rows", SHARD_ROWS, "--batch-tokens", 256]
-README_COMMAND = re.compile(r"^\.venv/bin/python (jobs/generate_dataset\.py -C jobs/configs/word_problems\.yaml .*)$", re.MULTILINE)
+README_COMMAND = re.compile(
+    r"^\.venv/bin/python (jobs/generate_dataset\.py -C jobs/configs/word_problems\.yaml .*)$", re.MULTILINE
+)
 DEADLY = """
 import os, runpy, signal, sys
 from pipeline import storage
@@ -80,9 +82,9 @@ def test_killed_in_the_run_and_in_the_selection_it_ends_with_the_same_bytes(tmp_
     shutil.move(out, whole)
     with running([], tmp_path, program=command(out)) as run:
         completions = dataclasses.replace(run, output=out / "completions")
-        kill_at(completions, 2)
+        kill_at(completions, 1)
         kept = {path: path.stat().st_mtime_ns for path in completions.parts()}
-    assert 2 <= len(kept) < TARGET / SHARD_ROWS, "killed in the middle"
+    assert 1 <= len(kept) < TARGET / SHARD_ROWS, "killed in the middle"
     assert not (out / "dataset").exists()
     said = finish(command(out, "-c", DEADLY), -signal.SIGKILL)
     assert f"resume   {len(kept)} of {SEED_ROWS // SHARD_ROWS} shards are committed already" in said
