@@ -2,8 +2,8 @@
 
     python jobs/make_demo.py [--output FOLDER] [--steps N]        some 20 minutes on two cores
 
-The tokenizer is trained on questions and answers, the model on others of them as `jobs/demo/training.py` says; prompts.parquet has
-questions that neither has seen, seeds.parquet what stories are made of. Knows nothing of how the files are used.
+The tokenizer is trained on questions and answers, the model on others of them as `jobs/demo/training.py` says; prompts.parquet
+has questions that neither has seen, seeds.parquet what stories are made of. Knows nothing of how the files are used.
 """
 
 import io
@@ -87,7 +87,7 @@ def seed_table() -> pa.Table:
 
 
 def write_texts(output: Path, config: ModelConfig = DEMO) -> None:
-    """Writes tokenizer.model, prompts.parquet and seeds.parquet; the same versions of the libraries write the same bytes again."""
+    """Writes tokenizer.model, prompts.parquet and seeds.parquet; the same versions of the libraries write the same bytes."""
     output.mkdir(parents=True, exist_ok=True)
     texts = (transcript(question) for question in islice(training_questions(TOKENIZER_SEED), TOKENIZER_TEXTS))
     (output / "tokenizer.model").write_bytes(train_tokenizer(texts, config.vocab_size))

@@ -1,4 +1,4 @@
-"""The example of the README on a real local Ray, with the demo model: killed twice, it ends with the bytes of an undisturbed run."""
+"""The example of the README on a real local Ray, with the demo model: killed twice, the same bytes as undisturbed."""
 
 import contextlib
 import dataclasses
