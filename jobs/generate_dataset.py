@@ -23,7 +23,7 @@ from jobs import score_dataset
 from jobs.command_line import parse
 from jobs.generate_config import GenerateConfig, Step
 from jobs.generate_prompts import plan_seeds, show_prompts, write_prompts
-from jobs.generate_select import select
+from jobs.generate_select import check_dataset, select
 from jobs.generate_watch import TargetWatch, check_rules
 from jobs.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
@@ -88,6 +88,7 @@ def _run_step(step: Step, config: GenerateConfig, log: RunLog) -> int:
 
 def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog) -> int:
     completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
+    check_dataset(config, dataset)
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
     finished = RunFolder(dataset).finished()

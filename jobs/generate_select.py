@@ -13,11 +13,12 @@ from jobs.generate_watch import make_selection
 from jobs.plan import describe_run
 from jobs.replica_hours import HourLedger
 from jobs.score_dataset import OK, ROW_ERRORS
+from pipeline import storage
 from pipeline.credentials import without_credentials
 from pipeline.errors import DatasetError
 from pipeline.report_figures import percent, size_in_bytes
 from pipeline.run_log import RunLog
-from pipeline.runfolder import check_run
+from pipeline.runfolder import RunFolder, check_run
 from pipeline.synthesis.card import STAGE_WORDS, CardTexts
 from pipeline.synthesis.completions import Completions
 from pipeline.synthesis.dataset_folder import DatasetFolder
@@ -79,14 +80,32 @@ def _until(config: GenerateConfig, completions_url: str) -> int | None:
     return blocks
 
 
+def check_dataset(config: GenerateConfig, url: str) -> None:
+    """Checks that a data set that is there was begun with these rules: before hours of computing, not after.
+
+    Raises:
+        ConfigError: it was begun with others.
+    """
+    folder = RunFolder(url)
+    if storage.stat(folder.run_url) is not None:
+        check_run(folder, {**folder.description()["fingerprint_keys"], **_own_keys(config)}, {}, flag="--dataset")
+
+
 def _keys(config: GenerateConfig, completions: Completions, until: int | None) -> dict[str, Any]:
     """Returns all that the data set depends on."""
-    rules = dataclasses.asdict(config.rules())
     return {
         "prompts": completions.prompts.folder.description()["fingerprint"],
         "completions": completions.run["fingerprint"],
-        "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
         "blocks": until,
+        **_own_keys(config),
+    }
+
+
+def _own_keys(config: GenerateConfig) -> dict[str, Any]:
+    """Returns what the data set depends on beside the run."""
+    rules = dataclasses.asdict(config.rules())
+    return {
+        "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
         "files": {"file_mb": config.file_mb, "partition_by": list(config.partition_by)},
         "card": {"title": config.title, "license": config.license, "examples": config.examples},
     }
