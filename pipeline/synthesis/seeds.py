@@ -110,7 +110,7 @@ def read_seeds(shards: Iterable[Shard], schema: SeedSchema) -> Iterator[SeedBloc
                 read = cursor.take(shard.first_row, shard.rows)
                 values = zip(*(read.values[name] for name in schema.columns), strict=True)
                 rows = tuple(dict(zip(schema.columns, row, strict=True)) for row in values)
-                yield SeedBlock(shard, _ids(shard, rows, schema), rows, read.passthrough, _faults(read, shard))
+                yield SeedBlock(shard, _ids(shard, rows, schema), rows, read.passthrough, _faults(read, shard, schema.root))
 
 
 def kept_columns(requests: pa.Schema) -> pa.Schema:
@@ -125,10 +125,11 @@ def _ids(shard: Shard, rows: Sequence[Mapping[str, Any]], schema: SeedSchema) ->
     return tuple(row_name(schema.root, shard.url, shard.first_row + position) for position in range(shard.rows))
 
 
-def _faults(read: formats.Rows, shard: Shard) -> dict[int, str]:
-    return {
-        row: without_credentials(f"row {shard.first_row + row} of {shard.url}: {fault}") for row, fault in read.faults.items()
-    }
+def _faults(read: formats.Rows, shard: Shard, root: str) -> dict[int, str]:
+    """Returns what is wrong, with files named as in ids: rejected rows are published, and where files lay is in run.json."""
+    url, name = without_credentials(shard.url), row_name(root, shard.url, 0).rpartition("#")[0]
+    told = {row: without_credentials(fault).replace(url, name) for row, fault in read.faults.items()}
+    return {row: f"{row_name(root, shard.url, shard.first_row + row)}: {fault}" for row, fault in told.items()}
 
 
 def _check_names(names: Sequence[str], where: str) -> None:

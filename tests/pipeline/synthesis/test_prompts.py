@@ -80,9 +80,12 @@ def test_a_row_that_cannot_be_read_is_rejected_and_its_bytes_are_not_passed_on(t
     (row,) = rows(made, "rejected")
     assert (row["id"], row["reason"], row["text"], row["a"]) == (1, "unreadable_row", None, None)
     assert "column 'text' is not valid UTF-8" in row["detail"]
+    assert row["detail"].startswith("s.parquet#0: ")
     (tmp_path / "s.jsonl").write_text('{"id": 1, "a": 1, "b": 2}\nnonsense\n')
     made = built(tmp_path / "s.jsonl", SUM)
-    assert [(row["id"], row["reason"]) for row in rows(made, "rejected")] == [(None, "unreadable_row")]
+    (row,) = rows(made, "rejected")
+    assert (row["id"], row["reason"]) == (None, "unreadable_row")
+    assert row["detail"].startswith("s.jsonl#1: line 2 of s.jsonl is not JSON: "), "names no folder: rejected rows are published"
 
 
 @pytest.mark.parametrize("name", ["completion", "prompt", "template", "stage", "sample_index"])
