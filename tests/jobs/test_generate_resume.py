@@ -20,7 +20,7 @@ from tests.jobs.test_generate_dataset import rows, statistics, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 TARGET, SHARD_ROWS, SEED_ROWS, N = 30, 5, 200, 4
-FEWER = ["--target-rows", TARGET, "--shard-rows", SHARD_ROWS, "--batch-tokens", 256]
+FEWER = ["--target-rows", TARGET, "--shard-rows", SHARD_ROWS, "--batch-tokens", 256, "--max-len", 128]
 README_COMMAND = re.compile(
     r"^\.venv/bin/python (jobs/generate_dataset\.py -C jobs/configs/word_problems\.yaml .*)$", re.MULTILINE
 )
