@@ -331,6 +331,8 @@ def test_what_nobody_expects_is_not_swallowed() -> None:
 
 def test_a_token_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(submit, "TOKEN_FILE", tmp_path / "none")
+    # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests refuse their own process.
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
     for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
         monkeypatch.delenv(name, raising=False)
     made = submit._attempts(SubmitConfig(), "x", RunLog())
