@@ -161,8 +161,7 @@ def test_error_codes_differ() -> None:
     assert len(codes) == len(set(codes)) >= 8
 
 
-# (Ray itself keeps its files in a folder of its own there.)
-MACHINE_PATHS = re.compile(r"(?:^|[^A-Za-z0-9_.$}/])/(?!tmp/ray/)(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/")
+MACHINE_PATHS = re.compile(r"(?:^|[^A-Za-z0-9_.$}/])/(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/")
 PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
 LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
 

@@ -20,7 +20,7 @@ from actors.messages import ReplicaStats, Request
 from jobs import score_dataset
 from tests.jobs.fake_run import FakePool
 
-ANSWER_S = 0.4  # until the next answer of any replica
+ANSWER_S = 0.15  # until the next answer of any replica
 
 
 def deadly(request: Request) -> bool:

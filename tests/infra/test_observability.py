@@ -193,13 +193,10 @@ class Prometheus:
     def __init__(self, folder: Path, cluster: Path) -> None:
         self.port = free_ports(1)[0]
         config = (FOLDER / "prometheus" / "prometheus.yml").read_text()
-        config = (
-            config.replace("/tmp/ray/", f"{cluster}/ray/")
-            .replace("interval: 10s", "interval: 1s")
-            .replace("interval: 30s", "interval: 1s")
-        )
+        config = config.replace("interval: 10s", "interval: 1s").replace("interval: 30s", "interval: 1s")
         (folder / "prometheus.yml").write_text(config)
         (folder / RULES.name).write_text(RULES.read_text())
+        (folder / "ray").symlink_to(cluster / "ray")
         self.command = [
             program("prometheus", APT), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
             f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn",
