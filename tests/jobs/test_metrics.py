@@ -84,8 +84,6 @@ def numbers(value: Any) -> Iterator[tuple[str, Any]]:
 
 NOT_TOLD = {
     "engine.requests",
-    "engine.extend_calls",
-    "engine.decode_calls",
     "engine.prompt_tokens",
     "engine.cached_tokens",
     "engine.programs",
