@@ -43,7 +43,7 @@ def for_platform(platform: str) -> Kernels:
 
 def is_dense(weights: str, platform: str) -> bool:
     """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays here; auto does on CPUs without kernels."""
-    return weights == "dense" or (weights == "auto" and platform == "cpu" and for_platform(platform) is XLA)
+    return weights == "dense" or (weights == "auto" and platform == "cpu" and not instruction_sets())
 
 
 def prepare(params: Params, platform: str, dtype: DTypeLike, *, dense: bool) -> dict[str, dict[str, Weight]]:

@@ -22,9 +22,8 @@ from actors.model.kernels.cpu_tiles import INSTRUCTION_SETS, InstructionSet
 from actors.model.kernels.interface import Experts
 from actors.model.quantized import PackedExperts, Params, QuantizedWeight, Weight, densified
 
-SCRATCH_BYTES = (
-    8 << 20
-)  # of hidden activations: little enough to be kept from call to call by the allocator, and to stay in caches
+# Of hidden activations: little enough to be kept from call to call by the allocator, and to stay in caches.
+SCRATCH_BYTES = 8 << 20
 LEAST_ROWS = 256  # of them, so that weights are not read too often
 LINE_WORDS = 16  # of a cache line
 
@@ -58,9 +57,7 @@ def grouped_ffn(
 def _scratch(assignments: int, panels: int, machine: InstructionSet) -> tuple[int, int]:
     """Returns rows and 4-byte words of the memory for hidden activations: whole panels, not much more than SCRATCH_BYTES."""
     words = panels * machine.panel // (2 if machine.pairs else 1)
-    words = (
-        words // LINE_WORDS | 1
-    ) * LINE_WORDS  # an odd number of cache lines, or the rows of a tile would share places in a cache
+    words = (words // LINE_WORDS | 1) * LINE_WORDS  # an odd number of cache lines: rows of a tile share no places in a cache
     return min(assignments, max(LEAST_ROWS, SCRATCH_BYTES // (4 * words))), words
 
 
