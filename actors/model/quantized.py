@@ -6,7 +6,8 @@ rows of the contracted axis. Knows nothing of layers, names or meshes, except th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache, partial, reduce
+from itertools import starmap
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +17,8 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, BFloat16, Float, Int8
 
 from actors.errors import ModelError
+
+PARTS = 4  # that a float32 sum over int8 rows has at least on CPUs, see `_int8_dot`
 
 
 class QuantizedWeight(NamedTuple):
@@ -97,14 +100,36 @@ def matmul(x: Float[Array, "*rows K"], weight: MatrixWeight) -> Float[Array, "*r
         return dot(x, weight)
     # grok-1: its int8 product drops the leading dimensions and is right for a batch of one only; here any number of rows
     groups = weight.scales.shape[-2]
+    product = partial(_int8_dot, parts=-(-PARTS // groups))
     rows = weight.weight.shape[-2] // groups
     total: Array | None = None
     for group in range(groups):
         part = slice(group * rows, (group + 1) * rows)
-        product = dot(x[..., part], weight.weight[part].astype(x.dtype)) * _row(weight.scales[group], x.ndim)
-        total = product if total is None else total + product
+        scaled = product(x[..., part], weight.weight[part]) * _row(weight.scales[group], x.ndim)
+        total = scaled if total is None else total + scaled
     assert total is not None  # a weight has at least one group
     return total
+
+
+def _int8_dot(x: Float[Array, "*rows K"], w_KN: Int8[Array, "K N"], parts: int) -> Float[Array, "*rows N"]:
+    """Returns `dot` of x and the numbers in `w_KN`; float32 on CPUs as the sum of the products of `parts` runs of rows.
+
+    XLA's product for CPUs adds a sum's terms one after the other and rounds each time: four shorter sums keep half the error.
+    Runs of int8 rows cost nothing, because they are copied to be widened in any case; runs of a dense weight's would be copies.
+    """
+
+    def whole(x: Array, w_KN: Array) -> Array:
+        return dot(x, w_KN.astype(x.dtype))
+
+    def in_parts(x: Array, w_KN: Array) -> Array:
+        cuts = [w_KN.shape[0] * part // parts for part in range(1, parts)]
+        pieces = zip(jnp.split(x, cuts, axis=-1), jnp.split(w_KN, cuts), strict=True)
+        return reduce(jnp.add, starmap(whole, pieces))
+
+    if x.dtype != jnp.float32 or parts == 1:
+        return whole(x, w_KN)
+    result: Array = jax.lax.platform_dependent(x, w_KN, cpu=in_parts, default=whole)
+    return result
 
 
 def _transposed_dot(x: Float[Array, "*rows K"], w_NK: Float[Array, "N K"]) -> Float[Array, "*rows N"]:
