@@ -6,8 +6,7 @@ rows of the contracted axis. Knows nothing of layers, names or meshes, except th
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial, reduce
-from itertools import starmap
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -115,18 +114,18 @@ def _int8_dot(x: Float[Array, "*rows K"], w_KN: Int8[Array, "K N"], parts: int) 
     """Returns `dot` of x and the numbers in `w_KN`; float32 on CPUs as the sum of the products of `parts` runs of rows.
 
     XLA's product for CPUs adds a sum's terms one after the other and rounds each time: four shorter sums keep half the error.
-    Runs of int8 rows cost nothing, because they are copied to be widened in any case; runs of a dense weight's would be copies.
     """
+    rows, columns = w_KN.shape
 
     def whole(x: Array, w_KN: Array) -> Array:
         return dot(x, w_KN.astype(x.dtype))
 
     def in_parts(x: Array, w_KN: Array) -> Array:
-        cuts = [w_KN.shape[0] * part // parts for part in range(1, parts)]
-        pieces = zip(jnp.split(x, cuts, axis=-1), jnp.split(w_KN, cuts), strict=True)
-        return reduce(jnp.add, starmap(whole, pieces))
+        x_PK = x.reshape(*x.shape[:-1], parts, rows // parts)
+        w_PKN = w_KN.astype(x.dtype).reshape(parts, rows // parts, columns)
+        return jnp.einsum("...pk,pkn->...pn", x_PK, w_PKN, precision=jax.lax.Precision.HIGHEST).sum(-2)
 
-    if x.dtype != jnp.float32 or parts == 1:
+    if x.dtype != jnp.float32 or rows % parts:
         return whole(x, w_KN)
     result: Array = jax.lax.platform_dependent(x, w_KN, cpu=in_parts, default=whole)
     return result

@@ -208,7 +208,7 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
             "--num-gpus=8",
         ]
         ports = ["--dashboard-agent-listen-port", agent, "--metrics-export-port", metrics]
-        with made.log.open("a") as log:
+        with (made.folder / "worker.log").open("w") as log:
             worker = subprocess.Popen(
                 [*command, *ports, "--block", "--disable-usage-stats"],
                 env=made.env,
