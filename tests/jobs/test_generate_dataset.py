@@ -142,7 +142,9 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     out = tmp_path / "out"
     assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5) == 0
     said = capsys.readouterr()
-    assert "ended early, with enough rows: 1 of 7 shards are committed" in said.out.replace("2 of 7", "1 of 7")
+    # The first shard is enough; how many others are complete when that is noticed, the machine decides.
+    [committed] = re.findall(r"ended early, with enough rows: (\d) of 7 shards are committed", said.out)
+    assert int(committed) in range(1, 7)
     assert "| accepted 5/5" in said.err
     assert json.loads((out / "completions" / "report.json").read_text())["status"] == "enough"
     assert not (out / "completions" / "_SUCCESS").exists()
