@@ -15,6 +15,7 @@ LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
+OPTIONAL := infra-tools lm-eval aot
 SOURCES := pipeline actors jobs infra tests
 UV_VERSION := 0.13.8
 
@@ -24,13 +25,15 @@ UV_VERSION := 0.13.8
 demo: setup
 	$(BIN)/python jobs/demo/run.py
 
-# The wheels of aot are large (600 MB installed) and some tests need them, and so it is with lm-eval: where they cannot be had, all
-# other tests run all the same.
-test: check
-	@$(MAKE) --no-print-directory aot || echo 'make aot failed: the plan at full size is not compiled for GPUs'
-	@$(MAKE) --no-print-directory lm-eval || echo 'make lm-eval failed: the adapter for lm-evaluation-harness is not tested'
-	@$(MAKE) --no-print-directory infra-tools || echo 'make infra-tools failed: Terraform is not looked at by checkov, parliament and shellcheck'
+# Two at a time: an installation is one process that waits for the network or copies files.
+test:
+	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%)
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Environments that some tests need; where one cannot be had, all other tests run all the same.
+try-aot try-lm-eval: setup
+try-%:
+	@$(MAKE) --no-print-directory $* || echo 'make $* failed: the tests that need it are skipped'
 
 check: setup
 	$(BIN)/ruff check $(SOURCES)
