@@ -1,7 +1,7 @@
 """Weights and KV pages of one replica on its mesh, and the compiled programs over them.
 
 Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once per shape of the scheduler's
-ladders and process: engines of one setting share them. Knows arrays only; who they belong to is the engine's business.
+ladders, counted and timed. Knows arrays only; who they belong to is the engine's business.
 """
 
 import time
@@ -25,8 +25,6 @@ from actors.model.language_model import Cache, Step, cache_specs, init_cache
 HOST_CACHE_BYTES = 1 << 30  # of all virtual devices of a CPU replica together
 DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries
 
-_compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}  # by all that a program depends on
-
 
 class Programs:
     """Runs the step functions on this replica's weights and cache; counts what it compiles."""
@@ -40,22 +38,18 @@ class Programs:
         self.compiling_since_s: float | None = None  # another thread reads both: who compiles does not hang
         self.compiled_at_s = 0.0
         self._functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
-        weights = tuple((leaf.shape, leaf.dtype, leaf.sharding.spec) for leaf in jax.tree.leaves(params))
-        self._identity = (setting, jax.tree.structure(params), weights)
-        self._used: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def _run(self, name: str, *args: Any) -> Any:
         """Runs a step function, compiled ahead of time for the shapes of `args`."""
         key = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
-        if key not in self._used:
-            if (self._identity, key) not in _compiled:
-                began = self.compiling_since_s = time.perf_counter()
-                _compiled[self._identity, key] = getattr(self._functions, name).lower(self.params, *args).compile()
-                self.compiled_at_s, self.compiling_since_s = time.perf_counter(), None
-                self.compile_s += self.compiled_at_s - began
-            self._used[key] = _compiled[self._identity, key]
+        if key not in self._compiled:
+            began = self.compiling_since_s = time.perf_counter()
+            self._compiled[key] = getattr(self._functions, name).lower(self.params, *args).compile()
+            self.compiled_at_s, self.compiling_since_s = time.perf_counter(), None
+            self.compile_s += self.compiled_at_s - began
             self.programs += 1
-        return self._used[key](self.params, *args)
+        return self._compiled[key](self.params, *args)
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.setting.mesh, ROWS))

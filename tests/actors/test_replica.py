@@ -188,7 +188,6 @@ def test_a_real_compilation_is_seen_from_outside(replica: Replica, monkeypatch: 
         extend, decode, score = Watched(), programs._functions.decode, programs._functions.score
 
     monkeypatch.setattr(programs, "_functions", Functions())
-    monkeypatch.setattr("actors.engine.programs._compiled", {})  # engines of other tests may have compiled it
     replica.run(batch(1, generate(0, [5, 6], 1)))
     assert set(seen) == {"compilation"}
     assert programs.compiling_since_s is None

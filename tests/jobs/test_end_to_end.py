@@ -146,22 +146,24 @@ def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.s3
-def test_gsm8k_with_the_published_tokenizer(tmp_path: Path, wide_checkpoint: Path, s3_url: str) -> None:
-    """Real questions: completed from a folder, scored from an S3 endpoint."""
+@pytest.mark.parametrize("place", ["disk", "s3"])
+def test_gsm8k_with_the_published_tokenizer(place: str, tmp_path: Path, wide_checkpoint: Path, s3_url: str) -> None:
+    """Real questions, both tasks, from a folder and from an S3 endpoint."""
     questions = SHARED / "eval" / "sample" / "gsm8k" / "main"
     if not questions.exists():
         pytest.skip("the GSM8K sample and the published tokenizer are other people's texts; they lie beside the project")
-    fsspec.filesystem("s3").put(f"{questions}/", f"{s3_url}/gsm8k/", recursive=True)
+    source, output = f"{questions}/test-*.parquet", str(tmp_path)
+    if place == "s3":
+        fsspec.filesystem("s3").put(f"{questions}/", f"{s3_url}/gsm8k/", recursive=True)
+        source, output = f"{s3_url}/gsm8k/test-*.parquet", f"{s3_url}/runs"
     model = ["--model", wide_checkpoint / "config.json", "--checkpoint", wide_checkpoint / "ckpt-0", "--mesh", "1x2"]
-    flags = [*model, "--tokenizer", SHARED / "tokenizer" / "tokenizer.model", "--prompt-column", "question", "--max-len", 1024]
-    runs = {
-        "generate": ["-i", f"{questions}/test-*.parquet", "-o", tmp_path / "generate", "--max-tokens", 4, "--stop", "Q:"],
-        "score": ["-i", f"{s3_url}/gsm8k/test-*.parquet", "-o", f"{s3_url}/runs/score", "--continuation-column", "answer"],
-    }
+    flags = ["-i", source, *model, "--tokenizer", SHARED / "tokenizer" / "tokenizer.model", "--prompt-column", "question"]
+    runs = {"generate": ["--max-tokens", 4, "--stop", "Q:"], "score": ["--continuation-column", "answer"]}
     for task, more in runs.items():
-        done = job(*flags, "--task", task, *more)
+        done = job(*flags, "-o", f"{output}/{task}", "--task", task, "--max-len", 1024, *more)
         assert done.returncode == 0, done.stderr
-    fsspec.filesystem("s3", skip_instance_cache=True).get(f"{s3_url}/runs/", f"{tmp_path}/", recursive=True)
+    if place == "s3":
+        fsspec.filesystem("s3", skip_instance_cache=True).get(f"{s3_url}/runs/", f"{tmp_path}/", recursive=True)
     tokenizer = Tokenizer((SHARED / "tokenizer" / "tokenizer.model").read_bytes())
     rows = pq.read_table(next(questions.glob("test-*.parquet"))).to_pylist()
     generated, scored = table(tmp_path / "generate").to_pylist(), table(tmp_path / "score").to_pylist()

@@ -4,13 +4,12 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.jobs.runs import ROOT, report, running, same_tables, table
+from tests.jobs.runs import ROOT, Running, report, running, same_tables, table
 from tests.ray_nodes import Cluster, running_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
@@ -38,37 +37,29 @@ sys.exit(3)
 """
 
 
-def wait_for(text: str, log: Path, times: int = 1) -> None:
-    """Waits until a log says something."""
-    for _ in range(1800):
-        if log.read_text().count(text) == times:
-            return
-        time.sleep(0.1)
-    raise AssertionError(log.read_text())
-
-
 def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Cluster, tmp_path: Path) -> None:
     """The first try is interrupted, the second runs while its submitter is killed, and another submitter joins it."""
     program = [sys.executable, "jobs/submit.py", "--address", cluster.url, "--name", "nightly-{night}", "--pause-s", "0"]
     program += ["--", "python", "-c", SECOND_TIME, str(tmp_path / "seen")]
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
-        wait_for("is submitted", tmp_path / "log", times=2)
+        started = Running(first, tmp_path, tmp_path / "log")
+        started.wait_until(lambda: started.log.read_text().count("is submitted") == 2, "second try")
         first.kill()
         first.wait()
     said = (tmp_path / "log").read_text()
     assert "try 1 of 5: exit code 75; the same command again in 0 s" in said
     assert "-2 is submitted to http://127.0.0.1" in said
-    with (tmp_path / "joined").open("w") as log:
-        other = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
-        wait_for("runs already: its output follows", tmp_path / "joined")
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
+        other = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=out, stderr=err)
+        joined = Running(other, tmp_path, tmp_path / "err")
+        joined.wait_for_text("runs already: its output follows")
         (tmp_path / "go").touch()  # not before, or the job might end and a third one be submitted
-        code = other.wait(180)
-    joined = (tmp_path / "joined").read_text()
-    assert code == 3, joined
-    assert "now it works" in joined
+        joined.end(3)
+    stdout = (tmp_path / "out").read_text()
+    assert "now it works" in stdout
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    [told] = [line for line in joined.splitlines() if line.startswith("commit")]
+    [told] = [line for line in stdout.splitlines() if line.startswith("commit")]
     assert commit in told
     assert "working_dir_files" in told, "the job runs in the folder that travelled with it"
     travelled = set(json.loads(told[told.index("[") :].replace("'", '"')))

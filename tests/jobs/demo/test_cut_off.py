@@ -44,13 +44,20 @@ def ends_at(tokens: list[int], max_pattern: int, min_count: int, min_tokens: int
     return len(tokens)
 
 
+CASES = ((4, 6, 0), (4, 10, 0), (4, 6, 7), (4, 6, 9), (4, 33, 0), (4, 41, 0))  # longest pattern, repetitions, least tokens
+
+
+def test_the_rule_by_hand() -> None:
+    assert [ends_at([1] * 8 + [2] * 32, *case) for case in CASES] == [6, 18, 7, 14, 40, 40]
+
+
 @pytest.mark.slow
 def test_a_loop_ends_where_its_pattern_is_complete_and_frees_the_slot(replica: Replica) -> None:
     (whole,) = run(replica, ask(0, LOOP))
     tokens = whole.token_ids.tolist()
     assert whole.finish_reason == "length"
     assert ends_at(tokens, 4, 6) < ends_at(tokens, 4, 6, min_tokens=9) < 40, "the model does not loop here"
-    for max_pattern, min_count, min_tokens in ((4, 6, 0), (4, 10, 0), (4, 6, 7), (4, 6, 9), (4, 41, 0)):
+    for max_pattern, min_count, min_tokens in CASES:
         kind = {"repetition_max_pattern": max_pattern, "repetition_min_count": min_count, "min_tokens": min_tokens}
         length = ends_at(tokens, max_pattern, min_count, min_tokens)
         question = asked(1)[0]
