@@ -111,6 +111,13 @@ class Running:
         """Process ids of its actors."""
         return [pid for pid, name in descendants(self.process.pid) if "ray::" in name and "RemoteReplica" in name]
 
+    def stop_replica(self, parts: int) -> None:
+        """SIGSTOP to its only actor once so many shards are committed: what follows happens in the middle of the run."""
+        self.wait_until(lambda: len(self.replicas()) == 1, "replica")
+        (replica,) = self.replicas()
+        self.wait_for_parts(parts)
+        os.kill(replica, signal.SIGSTOP)
+
     def kill_ray(self, name: str) -> None:
         """kill -9 of a server of the job's own Ray: `gcs_server` or `raylet`."""
         (pid,) = [pid for pid, line in descendants(self.process.pid) if line.split(" ")[0].endswith(f"/{name}")]

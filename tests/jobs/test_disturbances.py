@@ -62,11 +62,8 @@ def undisturbed(prompts: Path, flags: list[object]) -> pa.Table:
 
 
 def stop_at(run: Running, parts: int) -> None:
-    """Stops the replicas once so many shards are committed: what follows happens in the middle of the run, whatever it takes."""
-    run.wait_until(lambda: len(run.replicas()) == 1, "replica")
-    (replica,) = run.replicas()
-    run.wait_for_parts(parts)
-    os.kill(replica, signal.SIGSTOP)
+    """Stops the replica once so many shards are committed, and makes sure that more are to come."""
+    run.stop_replica(parts)
     assert len(run.parts()) < SHARDS, "the run was over before it could be disturbed"
 
 

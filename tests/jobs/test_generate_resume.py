@@ -56,10 +56,7 @@ def finish(words: list[str], code: int = 0) -> str:
 
 def kill_at(run: Running, parts: int) -> None:
     """kill -9 of a driver that has committed so many shards, with a replica that has more to do; then of what its Ray left."""
-    run.wait_until(lambda: len(run.replicas()) == 1, "replica")
-    (replica,) = run.replicas()
-    run.wait_for_parts(parts)
-    os.kill(replica, signal.SIGSTOP)
+    run.stop_replica(parts)
     left = [pid for pid, _ in descendants(run.process.pid)]
     run.process.kill()
     run.process.wait()
