@@ -67,7 +67,7 @@ class _Member:
 
     actor: Any
     place: Place | None = None
-    info: ReplicaInfo | None = None
+    info: ReplicaInfo | None = None  # never without its place
     leaving: bool = False  # its machine goes soon: another one is wanted in its stead already
 
 
@@ -197,7 +197,6 @@ class ReplicaPool:
         actor: Any = ray.remote(**options)(RemoteReplica).remote()
         self._members[name] = _Member(actor)
         self._watch(actor.place.remote(), name, "place")
-        self._watch(actor.load.remote(self._class, self._spec, name), name, "load")
 
     def _end(self, name: str) -> None:
         """Ends an actor, whatever it does; nothing it still says is heard."""
@@ -262,6 +261,8 @@ class ReplicaPool:
         if news.kind == "place":
             member.place = news.future.result()
             self._pulses.begin(news.replica)
+            # Only now: of a replica that is up it is known where it runs.
+            self._watch(member.actor.load.remote(self._class, self._spec, news.replica), news.replica, "load")
             return []
         member.info = news.future.result()
         self._losses = 0

@@ -11,6 +11,7 @@ from actors.errors import ModelError
 from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.messages import Batch, Completion, Request, RowRef, Sampling
 from actors.pool import PoolConfig, ReplicaPool
+from actors.remote import WATCH, Place, RemoteReplica
 from pipeline.dispatch import DispatchConfig, run_batches
 from pipeline.progress import Progress
 from tests.fakes import answer
@@ -71,6 +72,25 @@ def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> No
         again = until(pool, ReplicaReady)
         assert isinstance(again, ReplicaReady)
         assert again.replica != ready.replica
+
+
+class LateToSayWhere(RemoteReplica):
+    """Its thread that answers for the process comes to it later than the one that loads a model of no weight."""
+
+    @ray.method(concurrency_group=WATCH)
+    def place(self) -> Place:
+        time.sleep(1)
+        return super().place()
+
+
+def test_of_a_replica_that_is_up_it_is_known_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("actors.pool.RemoteReplica", LateToSayWhere)
+    with start({}) as pool:
+        pool.wait_for_minimum()
+        [member] = pool._members.values()
+        assert member.place is not None
+        assert member.info is not None
+        assert str(member.place.pid) == member.info.node
 
 
 def test_a_row_that_kills_its_actor_ends_as_an_error_and_all_others_are_answered() -> None:
