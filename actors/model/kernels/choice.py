@@ -5,11 +5,12 @@ CPUs have kernels of their own where they can run them (`cpu_code.py`), and plai
 
 from functools import partial
 
+import jax
 from jax.typing import DTypeLike
 
 from actors.model.kernels import cpu_experts, gpu_attention, gpu_experts, xla_attention, xla_experts
 from actors.model.kernels.cpu_code import instruction_sets
-from actors.model.kernels.interface import Kernels
+from actors.model.kernels.interface import Attend, GroupedFfn, Kernels
 from actors.model.quantized import Params, Weight, arrange, densify
 
 
@@ -21,16 +22,29 @@ def _as_computed(dtype: DTypeLike) -> DTypeLike:
     return dtype
 
 
-XLA = Kernels(xla_experts.grouped_ffn, xla_attention.attend, _as_loaded, xla_attention.cache_dtype, reads_whole_table=True)
-CPU = XLA._replace(grouped_ffn=cpu_experts.grouped_ffn, arrange=cpu_experts.arrange)
-GPU = Kernels(gpu_experts.grouped_ffn, gpu_attention.attend, arrange, _as_computed, reads_whole_table=False)
+def _experts(function: GroupedFfn) -> GroupedFfn:
+    """Traced and lowered once for all layers of a program: their shapes are the same. XLA inlines the calls."""
+    return jax.jit(function)
+
+
+def _attention(function: Attend) -> Attend:
+    """As `_experts`; the multiplier is a number of the model."""
+    return jax.jit(function, static_argnums=4)
+
+
+XLA = Kernels(
+    _experts(xla_experts.grouped_ffn),
+    _attention(xla_attention.attend),
+    _as_loaded,
+    xla_attention.cache_dtype,
+    reads_whole_table=True,
+)
+CPU = XLA._replace(grouped_ffn=_experts(cpu_experts.grouped_ffn), arrange=cpu_experts.arrange)
+GPU = Kernels(_experts(gpu_experts.grouped_ffn), _attention(gpu_attention.attend), arrange, _as_computed, reads_whole_table=False)
 # the kernels of a GPU, run step by step on whatever JAX runs on: to test them
-INTERPRETED = Kernels(
-    partial(gpu_experts.grouped_ffn, interpret=True),
-    partial(gpu_attention.attend, interpret=True),
-    arrange,
-    _as_computed,
-    reads_whole_table=False,
+INTERPRETED = GPU._replace(
+    grouped_ffn=_experts(partial(gpu_experts.grouped_ffn, interpret=True)),
+    attend=_attention(partial(gpu_attention.attend, interpret=True)),
 )
 
 

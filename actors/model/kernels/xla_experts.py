@@ -10,6 +10,7 @@ No token is dropped, and a token's result does not depend on what else is in the
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -56,6 +57,7 @@ def grouped_ffn(
     return rows_AD, place_NX
 
 
+@partial(jax.jit, static_argnames="block")  # traced once for all experts
 def _run_expert(
     x_ND: Array, rows_AD: Array, token_A: Array, span: tuple[Array, Array], weights: list[MatrixWeight], block: int
 ) -> Array:
