@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from actors.engine.sampling import MASKED, Draw, draw_tokens, filter_logits, mask_eos, mask_unlikely, tempered
@@ -118,6 +118,7 @@ def test_the_temperature_comes_before_min_p() -> None:
     st.integers(0, 10),
     st.sampled_from([0.07, 0.31, 0.62, 0.93, 1.0]),
 )
+@example([0, 0, 0, 0, 0, 0, 0, 0, 1], 0.0, 2, 0.31)  # equals of the k-th token are part of the mass
 def test_the_filters_leave_what_plain_loops_leave(halves: list[int], min_p: float, top_k: int, top_p: float) -> None:
     """Logits in halves: many ties. Cases in which the mass reaches top_p to within rounding are left out."""
     logits = np.array(halves, np.float32) / 2
