@@ -49,12 +49,15 @@ def filter_logits(logits_BV: Float[Array, "B V"], top_k_B: Int[Array, " B"], top
     sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
     rank_V = jnp.arange(vocabulary, dtype=jnp.int32)
     k_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, vocabulary), vocabulary)
-    # equals of the k-th stay, and count in the mass that top_p is a share of
-    left_BV = sorted_BV >= jnp.take_along_axis(sorted_BV, k_B[:, None] - 1, axis=-1)
-    probs_BV = jax.nn.softmax(jnp.where(left_BV, sorted_BV, MASKED), axis=-1)
+    # Equals of the k-th stay, and count in the mass that top_p is a share of: as a number of tokens, not as a mask, because a
+    # mask of [B, V] is kept in memory until the last use.
+    k_B = jnp.sum(sorted_BV >= jnp.take_along_axis(sorted_BV, k_B[:, None] - 1, axis=-1), axis=-1, dtype=jnp.int32)
+    kept_BV = jnp.where(rank_V[None, :] < k_B[:, None], sorted_BV, MASKED)
+    probs_BV = jax.nn.softmax(kept_BV, axis=-1)
     before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
     # A token stays when the mass of the more likely ones has not reached top_p; the first always stays.
-    inside_BV = left_BV & ((before_BV < top_p_B[:, None]) | (rank_V[None, :] == 0) | (top_p_B >= 1.0)[:, None])
+    inside_BV = (rank_V[None, :] < k_B[:, None]) & ((before_BV < top_p_B[:, None]) | (rank_V[None, :] == 0))
+    inside_BV = jnp.where((top_p_B < 1.0)[:, None], inside_BV, rank_V[None, :] < k_B[:, None])
     last_B = jnp.sum(inside_BV.astype(jnp.int32), axis=-1) - 1
     border_B1 = jnp.take_along_axis(sorted_BV, last_B[:, None], axis=-1)
     return jnp.where(logits_BV >= border_B1, logits_BV, MASKED)
