@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Int8
@@ -104,26 +105,30 @@ def agrees(machine: InstructionSet) -> bool:
     """
     x_ND, chosen_NX, given = _check_problem()
     dtype = jnp.bfloat16 if machine.pairs else jnp.float32
-    expected_AD, place_NX = jax.jit(xla_experts.grouped_ffn)(x_ND, chosen_NX, given)
+    expected_AD, place_NX = map(np.asarray, jax.jit(xla_experts.grouped_ffn)(x_ND, chosen_NX, given))
     gate, value, out = (pack(weight, machine) for weight in given)
-    rows_AD, own_NX = jax.jit(grouped_ffn)(x_ND.astype(dtype), chosen_NX, (gate, value, out))
-    difference = jnp.max(jnp.abs(rows_AD[own_NX].astype(jnp.float32) - expected_AD[place_NX]))
-    return bool(difference <= (2**-5 if machine.pairs else 1e-4) * jnp.max(jnp.abs(expected_AD)))
+    rows_AD, own_NX = map(np.asarray, jax.jit(grouped_ffn)(x_ND.astype(dtype), chosen_NX, (gate, value, out)))
+    difference = np.abs(rows_AD[own_NX].astype(np.float32) - expected_AD[place_NX]).max()
+    return bool(difference <= (2**-5 if machine.pairs else 1e-4) * np.abs(expected_AD).max())
 
 
 def _check_problem() -> tuple[Array, Array, tuple[QuantizedWeight, QuantizedWeight, QuantizedWeight]]:
-    """Returns activations, chosen experts and weights, of widths that no panel divides."""
+    """Returns activations, chosen experts and weights, of widths that no panel divides.
+
+    Made by NumPy, as each operation of JAX out here would be a program to compile, in every process that loads a model.
+    """
     tokens, experts, width, ffn = 13, 3, 38, 90
-    x_key, *keys = jax.random.split(jax.random.key(0), 4)
+    rng = np.random.default_rng(0)
 
-    def weight(key: Array, rows: int, columns: int, groups: int) -> QuantizedWeight:
-        values = jax.random.randint(key, (experts, rows, columns), -127, 128, jnp.int8)
-        return QuantizedWeight(values, jnp.full((experts, groups, columns), 1 / (64 * rows**0.5), jnp.bfloat16))
+    def weight(rows: int, columns: int, groups: int) -> QuantizedWeight:
+        values = rng.integers(-127, 128, (experts, rows, columns), np.int8)
+        scales = np.full((experts, groups, columns), 1 / (64 * rows**0.5), jnp.bfloat16)
+        return QuantizedWeight(jnp.asarray(values), jnp.asarray(scales))
 
-    shapes = ((width, ffn, 1), (width, ffn, 1), (ffn, width, 5))
-    gate, value, out = (weight(key, *shape) for key, shape in zip(keys, shapes, strict=True))
-    chosen_NX = jnp.stack([jnp.arange(tokens) % experts, (jnp.arange(tokens) + 1) % experts], 1).astype(jnp.int32)
-    return jax.random.normal(x_key, (tokens, width)).astype(jnp.bfloat16).astype(jnp.float32), chosen_NX, (gate, value, out)
+    gate, value, out = (weight(*shape) for shape in ((width, ffn, 1), (width, ffn, 1), (ffn, width, 5)))
+    x_ND = rng.standard_normal((tokens, width)).astype(jnp.bfloat16).astype(np.float32)
+    chosen_NX = np.stack([np.arange(tokens), np.arange(1, tokens + 1)], 1) % experts
+    return jnp.asarray(x_ND), jnp.asarray(chosen_NX.astype(np.int32)), (gate, value, out)
 
 
 def pack(weight: QuantizedWeight, machine: InstructionSet) -> PackedExperts:
