@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from actors.engine.config import EngineConfig
-from actors.errors import ReplicaError, RequestError
-from actors.events import Pulse
-from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, RowRef
 from actors.model.config import ModelConfig
+from actors.protocol.errors import ReplicaError, RequestError
+from actors.protocol.events import Pulse
+from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, RowRef
 
 if TYPE_CHECKING:
     from actors.engine.engine import Engine
@@ -182,9 +182,10 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
 
     from actors.engine.engine import Engine
     from actors.engine.steps import Setting
-    from actors.model import checkpoint, sharding
-    from actors.model.kernels.choice import is_dense, prepare
-    from actors.model.node_cache import node_copy
+    from actors.kernels.choice import is_dense, prepare
+    from actors.model import sharding
+    from actors.weights import checkpoint
+    from actors.weights.node_cache import node_copy
 
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)

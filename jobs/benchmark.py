@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.engine.config import EngineConfig
-from actors.errors import GrokBatchError
-from actors.messages import ReplicaStats, Request, RowRef, Sampling, token_ids
 from actors.model import arithmetic
 from actors.model.config import ModelConfig
-from jobs.benchmark_model import MODELS, random_params
-from jobs.command_line import flag, parse
+from actors.protocol.errors import GrokBatchError
+from actors.protocol.messages import ReplicaStats, Request, RowRef, Sampling, token_ids
+from jobs.benchmarks.models import MODELS, random_params
+from jobs.cli.parser import flag, parse
 
 PAGE = EngineConfig(max_len=1).page_size
 REPEATS = 3  # of each measurement; the median counts
@@ -149,8 +149,8 @@ def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple
 
     from actors.engine.engine import Engine
     from actors.engine.steps import Setting
+    from actors.kernels.choice import is_dense
     from actors.model import sharding
-    from actors.model.kernels.choice import is_dense
 
     mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
     params = random_params(model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform))
@@ -216,7 +216,7 @@ def _prefill(config: BenchmarkConfig, model: ModelConfig, make: Callable[..., An
 def _decode(
     config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any], slots: int
 ) -> dict[str, Any]:
-    from actors.model.kernels.choice import is_dense
+    from actors.kernels.choice import is_dense
 
     # Prompts of whole pages and a token: from the second run on they lie in the cache, and all slots decode from the first step.
     context = -(-config.context // PAGE) * PAGE

@@ -26,9 +26,9 @@ if __name__ == "__main__":  # started as a file, Python looks for modules in job
 import numpy as np
 
 from actors.model.config import SMALL, ModelConfig, parameter_shapes
-from actors.model.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
-from jobs.command_line import flag, parse
-from jobs.weights_command import OK, exit_code
+from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
+from jobs.cli.parser import flag, parse
+from jobs.cli.weights_command import OK, exit_code
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -77,8 +77,8 @@ def measure(url: str, mesh: str, config: str) -> None:
     """Loads weights in this process and prints what it took, as JSON; the environment says how many devices there are."""
     import jax
 
-    from actors.model import checkpoint
     from actors.model.sharding import make_mesh, parse_mesh
+    from actors.weights import checkpoint
 
     model, devices = ModelConfig(**json.loads(config)), make_mesh(*parse_mesh(mesh))
     jax.block_until_ready(jax.device_put(np.zeros(8), devices.devices.flat[0]))
@@ -138,7 +138,7 @@ def sequential_rate(folder: Path) -> float:
 
 
 def _run(config: BenchmarkConfig) -> int:
-    from actors.model import checkpoint
+    from actors.weights import checkpoint
     from jobs.convert_checkpoint import convert
 
     folder, model = Path(str(config.folder)) / "benchmark-checkpoint", synthetic_config(config.layers)

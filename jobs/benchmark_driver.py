@@ -29,23 +29,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.events import BatchDone, Event, ReplicaLost, ReplicaReady
-from actors.ladder import length_ladder
-from actors.messages import Batch, BatchResult, Completion, ReplicaStats, Request, logprobs, token_ids
-from jobs.command_line import flag, parse
-from jobs.weights_command import OK, exit_code
-from pipeline.buckets import BucketConfig
-from pipeline.columns import InputColumns, inspect_columns
-from pipeline.dispatch import DispatchConfig
+from actors.protocol.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, logprobs, token_ids
+from actors.protocol.size_buckets import length_ladder
+from jobs.cli.parser import flag, parse
+from jobs.cli.weights_command import OK, exit_code
+from pipeline.dispatch.buckets import BucketConfig
+from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
-from pipeline.progress import Progress
+from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.input.shards import RunFolder, finish, list_input, plan_shards, remaining
+from pipeline.input.unique_ids import check_unique_ids
+from pipeline.monitoring.progress import Progress
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import Writer
+from pipeline.requests.sampling import SamplingDefaults
+from pipeline.requests.tokenizer import RequestRules
 from pipeline.run import Corridor, run
-from pipeline.sampling import SamplingDefaults
-from pipeline.schema import output_schema
-from pipeline.shards import RunFolder, finish, list_input, plan_shards, remaining
-from pipeline.tokenizer import RequestRules
-from pipeline.unique import check_unique_ids
-from pipeline.writer import Writer
 
 VOCABULARY = 1000
 FILE_ROWS = 500_000

@@ -29,26 +29,26 @@ import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 
-from actors.events import BatchDone, Event, ReplicaReady
-from actors.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
 from actors.model.config import PRESETS
-from jobs.command_line import flag, parse
-from jobs.plan import Plan, make_plan
-from jobs.prefix_gain import ideal_gain, sequences
-from jobs.score_config import ScoreConfig
+from actors.protocol.events import BatchDone, Event, ReplicaReady
+from actors.protocol.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
+from jobs.benchmarks.prefix_gain import ideal_gain, sequences
+from jobs.cli.parser import flag, parse
+from jobs.cli.weights_command import OK, exit_code
+from jobs.run.config import ScoreConfig
+from jobs.run.plan import Plan, make_plan
 from jobs.score_dataset import BATCHES_IN_FLIGHT
-from jobs.weights_command import OK, exit_code
-from pipeline.buckets import fill_batches
-from pipeline.dispatch import DispatchConfig
+from pipeline.dispatch.buckets import fill_batches
+from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
-from pipeline.progress import Progress
-from pipeline.reader import read_rows
+from pipeline.input.reader import read_rows
+from pipeline.input.shards import RunFolder
+from pipeline.monitoring.progress import Progress
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import Writer
 from pipeline.records import Shard
+from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_requests
 from pipeline.run import Corridor, run
-from pipeline.schema import output_schema
-from pipeline.shards import RunFolder
-from pipeline.tokenizer import RequestRules, Tokenizer, to_requests
-from pipeline.writer import Writer
 
 FIRST_ID = 3  # below lie pad, EOS and the like
 SPENT = ("extend", "decode", "between calls", "without work")
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(config: BenchmarkConfig) -> int:
-    from actors.model import checkpoint
+    from actors.weights import checkpoint
 
     folder = Path(str(config.folder))
     folder.mkdir(parents=True)
@@ -260,8 +260,8 @@ def _unreadable(_shard: object, error: Exception) -> None:
 def _start(plan: Plan, stack: ExitStack) -> tuple[Any, str, ReplicaInfo | None]:
     """Starts one replica on a Ray of its own; returns the pool, its name and its information."""
     os.environ["RAY_ADDRESS"] = "local"
-    from actors.pool import PoolConfig, ReplicaPool
-    from jobs.cluster import ray_cluster
+    from actors.pool.replica_pool import PoolConfig, ReplicaPool
+    from jobs.run.cluster import ray_cluster
 
     stack.enter_context(ray_cluster(1))
     data, model = plan.config.mesh_shape()

@@ -24,9 +24,9 @@ if __name__ == "__main__":  # started as a file, Python looks for modules in job
 import jax
 import jax.numpy as jnp
 
-from actors.model.kernels.choice import GPU, INTERPRETED, XLA
-from actors.model.kernels.interface import Experts, Kernels, Placement
-from actors.model.quantized import TransposedExperts
+from actors.kernels.choice import GPU, INTERPRETED, XLA
+from actors.kernels.interface import Experts, Kernels, Placement
+from actors.kernels.quantized import TransposedExperts
 
 REPEATS = 20
 EXPERTS, CHOSEN, PAGE_SIZE = 8, 2, 16

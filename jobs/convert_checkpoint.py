@@ -23,17 +23,17 @@ if __name__ == "__main__":  # started as a file, Python looks for modules in job
 
 import numpy as np
 
-from actors.errors import ModelError
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
-from actors.model.converted import ConvertedLayout, Manifest, StoredFile, file_name, listing_problems, pack, parts_of
-from actors.model.pickle_reader import HostTensor, Int8Tensor
-from actors.model.safetensors_header import parse_header
-from actors.model.weight_files import MANIFEST, WeightFolder
-from actors.model.weight_slices import cut
-from actors.model.xai_layout import XaiLayout
-from jobs.command_line import flag, parse
-from jobs.models import model_config
-from jobs.weights_command import OK, ByteProgress, exit_code
+from actors.protocol.errors import ModelError
+from actors.weights.pickle_reader import HostTensor, Int8Tensor
+from actors.weights.safetensors_header import parse_header
+from actors.weights.safetensors_layout import ConvertedLayout, Manifest, StoredFile, file_name, listing_problems, pack, parts_of
+from actors.weights.weight_files import MANIFEST, WeightFolder
+from actors.weights.weight_slices import cut
+from actors.weights.xai_layout import XaiLayout
+from jobs.cli.parser import flag, parse
+from jobs.cli.weights_command import OK, ByteProgress, exit_code
+from jobs.run.models import model_config
 from pipeline import storage
 from pipeline.errors import ConfigError
 

@@ -17,20 +17,20 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
+from actors.protocol.errors import GrokBatchError
 from jobs import score_dataset
-from jobs.command_line import parse
-from jobs.evaluate_config import EvaluateConfig, Step
-from jobs.evaluate_report import make_report
-from jobs.metrics import run_label
+from jobs.cli.parser import parse
+from jobs.evaluation.config import EvaluateConfig, Step
+from jobs.evaluation.report import make_report
+from jobs.run.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS
 from pipeline import storage
-from pipeline.credentials import without_credentials
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
-from pipeline.publication import publish_once, to_parquet
-from pipeline.run_log import RunLog
+from pipeline.monitoring.run_log import RunLog
+from pipeline.output.publication import publish_once, to_parquet
+from pipeline.storage.redaction import without_credentials
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
 DESCRIPTION = (

@@ -17,8 +17,8 @@ import yaml
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
-from jobs.command_line import flag, parse
+from actors.protocol.errors import GrokBatchError
+from jobs.cli.parser import flag, parse
 from pipeline import storage
 from pipeline.errors import ConfigError
 

@@ -34,18 +34,19 @@ except ModuleNotFoundError as absent:
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
+from actors.protocol.errors import GrokBatchError
 from jobs import score_dataset
-from jobs.command_line import flag, parse
-from jobs.model_flags import ModelFlags
-from jobs.models import model_config
-from jobs.plan import DEMO
-from pipeline import formats, storage
-from pipeline.credentials import without_credentials
+from jobs.cli.model_flags import ModelFlags
+from jobs.cli.parser import flag, parse
+from jobs.run.models import model_config
+from jobs.run.plan import DEMO
+from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.evals.requests import Kind
-from pipeline.publication import to_parquet
-from pipeline.tokenizer import Tokenizer
+from pipeline.input import formats
+from pipeline.output.publication import to_parquet
+from pipeline.requests.tokenizer import Tokenizer
+from pipeline.storage.redaction import without_credentials
 
 MAX_TOKENS = 256  # of a completion, where the task does not say: the harness's default
 KNOWN_OPTIONS = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})

@@ -18,20 +18,20 @@ from pathlib import Path
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
+from actors.protocol.errors import GrokBatchError
 from jobs import score_dataset
-from jobs.command_line import parse
-from jobs.generate_config import GenerateConfig, Step
-from jobs.generate_prompts import plan_seeds, show_prompts, write_prompts
-from jobs.generate_select import check_dataset, select
-from jobs.generate_watch import TargetWatch, check_rules
-from jobs.metrics import run_label
+from jobs.cli.parser import parse
+from jobs.run.metrics import run_label
 from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
+from jobs.synthesis.config import GenerateConfig, Step
+from jobs.synthesis.early_stopping import TargetWatch, check_rules
+from jobs.synthesis.prompts import plan_seeds, show_prompts, write_prompts
+from jobs.synthesis.selection import check_dataset, select
 from pipeline import storage
+from pipeline.monitoring.run_log import RunLog
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
-from pipeline.run_log import RunLog
-from pipeline.runfolder import RunFolder
-from pipeline.synthesis.prompts_folder import PromptsFolder
+from pipeline.synthesis.prompting.folder import PromptsFolder
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "select")
 DESCRIPTION = (

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import sentencepiece
 from jsonargparse import auto_cli
 
-from actors.model import checkpoint
 from actors.model.config import DEMO, ModelConfig, parameter_shapes
-from actors.model.pickle_reader import HostTensor
+from actors.weights import checkpoint
+from actors.weights.pickle_reader import HostTensor
 from jobs.demo.dense_model import FloatParams
 from jobs.demo.questions import NAMES, THINGS, Question, held_out_questions, training_questions, transcript
 from jobs.demo.training import TrainingConfig, train

@@ -21,27 +21,27 @@ from typing import Any, NamedTuple
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import ClusterLostError, GrokBatchError
-from jobs import dry_run, full_size
-from jobs.cluster import ray_cluster
-from jobs.command_line import parse
-from jobs.metrics import RunMetrics, run_label
-from jobs.plan import Plan, describe, fingerprint_keys, make_plan, run_description
-from jobs.results import print_results
-from jobs.run_report import reported
-from jobs.score_config import ScoreConfig
-from pipeline.dispatch import DispatchConfig
+from actors.protocol.errors import ClusterLostError, GrokBatchError
+from jobs.cli.parser import parse
+from jobs.run import dry_run, full_size
+from jobs.run.cluster import ray_cluster
+from jobs.run.config import ScoreConfig
+from jobs.run.metrics import RunMetrics, run_label
+from jobs.run.plan import Plan, describe, fingerprint_keys, make_plan, run_description
+from jobs.run.report import reported
+from jobs.run.summary import print_results
+from pipeline.dispatch.dispatcher import DispatchConfig
+from pipeline.dispatch.replicas import Replicas
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
-from pipeline.patience import outages_waited_out
-from pipeline.progress import Progress
-from pipeline.progress_line import ProgressLine
+from pipeline.input.shards import RunFolder, check_run, fingerprint, finish, remaining
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.progress_line import ProgressLine
+from pipeline.monitoring.run_log import RunLog
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
-from pipeline.replicas import Replicas
 from pipeline.run import Corridor, run
-from pipeline.run_log import RunLog
-from pipeline.schema import output_schema
-from pipeline.shards import RunFolder, check_run, fingerprint, finish, remaining
-from pipeline.writer import CommittedShard, Writer
+from pipeline.storage.retries import outages_waited_out
 
 OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
 BATCHES_IN_FLIGHT = 16  # on each replica: enough requests for all slots of its engine, although batches end row by row
@@ -176,7 +176,7 @@ def _verdict(plan: Plan, folder: RunFolder, failed: int, progress: Progress | No
 
 def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched") -> Progress:
     """Starts replicas and runs the shards that are to do; the report is written however it ends."""
-    from actors.pool import PoolConfig, ReplicaPool
+    from actors.pool.replica_pool import PoolConfig, ReplicaPool
 
     config, stop = plan.config, StopSignals()
     minimum, maximum = config.replica_range()

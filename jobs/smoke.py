@@ -127,10 +127,10 @@ def answer() -> Iterator[str]:
     """
     import jax
 
-    from actors.messages import Batch, Request, RowRef, Sampling, token_ids
+    from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
     from actors.replica import Replica
-    from jobs.plan import make_plan
-    from jobs.score_config import ScoreConfig
+    from jobs.run.config import ScoreConfig
+    from jobs.run.plan import make_plan
 
     shards = next(size for size in DEMO_MESHES if size <= jax.device_count())
     prompts = str(ROOT / "jobs" / "demo" / "prompts.parquet")

@@ -26,12 +26,12 @@ from typing import Literal
 if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from actors.errors import GrokBatchError
-from jobs.attempts import Attempts, ChildProcess, RayJobs
-from jobs.cluster import TOKEN_FILE
-from jobs.command_line import flag, parse
+from actors.protocol.errors import GrokBatchError
+from jobs.cli.parser import flag, parse
+from jobs.run.cluster import TOKEN_FILE
+from jobs.submission.attempts import Attempts, ChildProcess, RayJobs
 from pipeline.errors import ConfigError
-from pipeline.run_log import RunLog
+from pipeline.monitoring.run_log import RunLog
 
 ROOT = Path(__file__).resolve().parent.parent
 BAD_ARGUMENTS, INTERRUPTED = 2, 75

@@ -26,16 +26,17 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from actors.errors import ModelError
-from actors.model import converted, xai_layout
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
-from actors.model.pickle_reader import Int8Tensor, parse
-from actors.model.weight_files import MANIFEST, WeightFolder
-from actors.model.weight_slices import check_finite, cut
-from jobs.command_line import flag
-from jobs.command_line import parse as parse_flags
-from jobs.models import model_config
-from jobs.weights_command import FAILED, OK, ByteProgress, exit_code
+from actors.protocol.errors import ModelError
+from actors.weights import safetensors_layout as converted
+from actors.weights import xai_layout
+from actors.weights.pickle_reader import Int8Tensor, parse
+from actors.weights.weight_files import MANIFEST, WeightFolder
+from actors.weights.weight_slices import check_finite, cut
+from jobs.cli.parser import flag
+from jobs.cli.parser import parse as parse_flags
+from jobs.cli.weights_command import FAILED, OK, ByteProgress, exit_code
+from jobs.run.models import model_config
 from pipeline import storage
 from pipeline.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Errors that stop a job before or while it runs; errors of single rows and of replicas are in actors/errors.py.
+"""Errors that stop a job before or while it runs; errors of single rows and of replicas are in actors/protocol/errors.py.
 
     GrokBatchError
     ├── DatasetError   input or output data cannot be used: exit code 2 before the start, 1 later
@@ -11,7 +11,7 @@
 Each takes one argument, the message.
 """
 
-from actors.errors import GrokBatchError
+from actors.protocol.errors import GrokBatchError
 
 
 class DatasetError(GrokBatchError):

@@ -1,8 +1,8 @@
-"""What the driver's stages hand to each other. The types that cross to the replicas are in actors/messages.py."""
+"""What the driver's stages hand to each other. The types that cross to the replicas are in actors/protocol/messages.py."""
 
 from dataclasses import dataclass
 
-from actors.messages import Completion, RowRef
+from actors.protocol.messages import Completion, RowRef
 
 
 @dataclass(frozen=True, slots=True)

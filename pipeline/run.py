@@ -11,17 +11,17 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pipeline.buckets import BucketConfig, fill_batches
-from pipeline.columns import InputSchema
-from pipeline.dispatch import DispatchConfig, run_batches
+from pipeline.dispatch.buckets import BucketConfig, fill_batches
+from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
+from pipeline.dispatch.replicas import Replicas
 from pipeline.errors import DatasetError
-from pipeline.patience import outages_waited_out
-from pipeline.progress import Progress
-from pipeline.reader import read_rows
+from pipeline.input.columns import InputSchema
+from pipeline.input.reader import read_rows
+from pipeline.monitoring.progress import Progress
+from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
-from pipeline.replicas import Replicas
-from pipeline.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
-from pipeline.writer import CommittedShard, Writer
+from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
+from pipeline.storage.retries import outages_waited_out
 
 NAMED_REASONS = 3
 NEW_OBJECTS = 50_000  # between two collections of garbage; Python's own 700 are for programs that hold less

@@ -4,9 +4,19 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from actors.errors import ModelError
-from actors.events import BatchDone, Event, Pulse, ReplicaLost, ReplicaReady
-from actors.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, Score, logprobs, token_ids
+from actors.protocol.errors import ModelError
+from actors.protocol.events import BatchDone, Event, Pulse, ReplicaLost, ReplicaReady
+from actors.protocol.messages import (
+    Batch,
+    BatchResult,
+    Completion,
+    ReplicaInfo,
+    ReplicaStats,
+    Request,
+    Score,
+    logprobs,
+    token_ids,
+)
 
 
 def answer(request: Request) -> Completion:

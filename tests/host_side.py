@@ -11,19 +11,19 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.ladder import length_ladder
+from actors.protocol.size_buckets import length_ladder
 from pipeline import storage
-from pipeline.buckets import BucketConfig
-from pipeline.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.dispatch import DispatchConfig
-from pipeline.progress import Progress
+from pipeline.dispatch.buckets import BucketConfig
+from pipeline.dispatch.dispatcher import DispatchConfig
+from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
+from pipeline.input.shards import finish, list_input, plan_shards, remaining
+from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import CommittedShard, Writer
+from pipeline.requests.sampling import SamplingDefaults
+from pipeline.requests.tokenizer import RequestRules
 from pipeline.run import Corridor, run
-from pipeline.runfolder import RunFolder, check_run, fingerprint, input_keys
-from pipeline.sampling import SamplingDefaults
-from pipeline.schema import output_schema
-from pipeline.shards import finish, list_input, plan_shards, remaining
-from pipeline.tokenizer import RequestRules
-from pipeline.writer import CommittedShard, Writer
 from tests.fakes import FakeReplicas
 
 ROWS, SHARD_ROWS, BAD_EVERY = 40, 6, 13

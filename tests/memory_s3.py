@@ -1,4 +1,4 @@
-"""S3 in memory behind `pipeline.storage`: conditional puts, ETags, faults at chosen calls. No HTTP: for properties."""
+"""S3 in memory behind `pipeline.storage.api`: conditional puts, ETags, faults at chosen calls. No HTTP: for properties."""
 
 import errno
 import hashlib
@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import storage
+from pipeline.storage import api
 
 
 class _Opened(BytesIO):
@@ -76,10 +76,10 @@ def _etag(data: bytes) -> str:
 
 def serve(store: MemoryS3, patch: pytest.MonkeyPatch) -> str:
     """Returns a URL that leads to `store` as long as `patch` holds."""
-    original = storage._filesystem
+    original = api._filesystem
 
     def filesystem(url: str) -> tuple[Any, str]:
         return (store, url.removeprefix("s3://").rstrip("/")) if url.startswith("s3://") else original(url)
 
-    patch.setattr(storage, "_filesystem", filesystem)
+    patch.setattr(api, "_filesystem", filesystem)
     return "s3://bucket/run"

@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline import storage
+from pipeline.storage import api
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": os.environ.get("TEST_S3_ACCESS_KEY", "test"),
@@ -168,5 +168,5 @@ def s3_faults(s3_url: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def make_bucket(url: str) -> None:
     """Creates the bucket that `url` names."""
-    fs, path = storage._filesystem(url)
+    fs, path = api._filesystem(url)
     fs.call_s3("create_bucket", Bucket=path)

@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import score_dataset
-from pipeline.credentials import without_credentials
-from tests.jobs.fake_run import without_ray
+from pipeline.storage.redaction import without_credentials
+from tests.end_to_end.fake_run import without_ray
 from tests.jobs.runs import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -62,9 +62,9 @@ def executing(tree: ast.Module) -> list[str]:
 
 
 def test_nothing_that_is_read_can_run_code() -> None:
-    """Pickles of checkpoints are read by a parser of our own (actors/model/pickle_reader.py), which calls nothing."""
+    """Pickles of checkpoints are read by a parser of our own (actors/weights/pickle_reader.py), which calls nothing."""
     found = {str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))}
-    sandbox = found.pop("pipeline/evals/sandbox_child.py")  # what a model wrote, run in a process that may only compute
+    sandbox = found.pop("pipeline/evals/execution/sandbox_child.py")  # what a model wrote, run in a process that may only compute
     assert {call.split(": ")[1] for call in sandbox} == {"exec", "compile"}
     assert found == {}
 
@@ -81,7 +81,7 @@ def test_the_scan_finds_what_it_looks_for(text: str) -> None:
 
 
 def test_a_plain_loader_of_yaml_builds_no_objects() -> None:
-    from jobs.command_line import _load
+    from jobs.cli.parser import _load
 
     with pytest.raises(Exception, match="could not determine a constructor"):
         _load("!!python/object/apply:os.system ['true']")
@@ -91,7 +91,7 @@ def test_a_plain_loader_of_yaml_builds_no_objects() -> None:
 
 PROBE = """
 import os
-from jobs.cluster import ray_cluster, _choose_authentication
+from jobs.run.cluster import ray_cluster, _choose_authentication
 _choose_authentication("local", explicit=True)
 print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]))
 """
@@ -113,7 +113,7 @@ def test_ray_is_started_in_one_place_which_chooses_authentication() -> None:
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]
-    assert set(starts) == {"jobs/cluster.py"}
+    assert set(starts) == {"jobs/run/cluster.py"}
 
 
 # -- secrets --------------------------------------------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from actors.errors import ModelError
-from actors.ladder import BLOCK
+from actors.protocol.errors import ModelError
+from actors.protocol.size_buckets import BLOCK
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,9 +22,9 @@ from actors.engine.scoring import Reading, prompt_targets, score_completion, sco
 from actors.engine.sequence import Drawn, Sequence, Targets, no_targets
 from actors.engine.steps import DecodeInput, DecodeOutput, Setting
 from actors.engine.stops import StopSearch
-from actors.errors import EmptyPromptError, InvalidParameterError, InvalidTokenError, ModelError, PromptTooLongError
-from actors.messages import Completion, ReplicaStats, Request, RowRef, Sampling, logprobs, token_ids
 from actors.model.language_model import Step
+from actors.protocol.errors import EmptyPromptError, InvalidParameterError, InvalidTokenError, ModelError, PromptTooLongError
+from actors.protocol.messages import Completion, ReplicaStats, Request, RowRef, Sampling, logprobs, token_ids
 
 T = TypeVar("T")
 

@@ -17,10 +17,10 @@ from jaxtyping import Array, Float
 
 from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, Setting, step_functions
 from actors.engine.vocabulary import Likelihood
-from actors.errors import ModelError
 from actors.model import arithmetic
 from actors.model.config import ModelConfig
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
+from actors.protocol.errors import ModelError
 
 HOST_CACHE_BYTES = 1 << 30  # of all virtual devices of a CPU replica together
 DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries

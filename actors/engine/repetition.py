@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from actors.errors import InvalidParameterError
+from actors.protocol.errors import InvalidParameterError
 
 NO_TOKEN = -1
 

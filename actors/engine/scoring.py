@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from actors.engine.sequence import Sequence, Targets
-from actors.messages import Completion, Request, Score, logprobs, token_ids
+from actors.protocol.messages import Completion, Request, Score, logprobs, token_ids
 
 
 @dataclass(frozen=True, slots=True)

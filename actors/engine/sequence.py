@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.engine.repetition import RepetitionSearch
 from actors.engine.stops import StopMatch, StopSearch
-from actors.messages import Request
+from actors.protocol.messages import Request
 
 
 @dataclass(slots=True, eq=False)

@@ -19,9 +19,9 @@ from actors.engine import penalty
 from actors.engine.config import EngineConfig
 from actors.engine.sampling import Draw, draw_tokens, mask_eos
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
+from actors.kernels.choice import for_platform
+from actors.kernels.interface import Kernels
 from actors.model.config import ModelConfig
-from actors.model.kernels.choice import for_platform
-from actors.model.kernels.interface import Kernels
 from actors.model.language_model import Cache, Step, cache_specs, check_activation_split, forward, project
 
 ROWS = PartitionSpec("data")

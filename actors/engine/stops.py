@@ -6,7 +6,7 @@ SentencePiece decodes piece by piece, so the bytes of a completion are the bytes
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from actors.errors import InvalidParameterError
+from actors.protocol.errors import InvalidParameterError
 
 
 @dataclass(frozen=True, slots=True)

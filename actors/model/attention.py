@@ -16,9 +16,9 @@ import haiku as hk
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from actors.kernels.interface import Kernels, Pages, Placement
+from actors.kernels.xla.attention import bits
 from actors.model.config import ModelConfig
-from actors.model.kernels.interface import Kernels, Pages, Placement
-from actors.model.kernels.xla_attention import bits
 from actors.model.layers import Linear, add_up, rotate
 
 

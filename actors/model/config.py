@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
-from actors.errors import ModelError
+from actors.protocol.errors import ModelError
 
 SCALE_GROUPS = 8  # groups of rows that share a scale, in the two weights whose contracted axis is sharded
 _IGNORED_KEYS = {"embedding_init_scale", "model", "generator", "ffn_size", "tensors"}

@@ -11,9 +11,9 @@ The stream is whole on every device of the axis "model" (`split` = 1), or split 
 import haiku as hk
 from jaxtyping import Array, Bool, Float
 
+from actors.kernels.interface import Kernels, Pages, Placement
 from actors.model.attention import MultiHeadAttention
 from actors.model.config import ModelConfig
-from actors.model.kernels.interface import Kernels, Pages, Placement
 from actors.model.layers import RMSNorm, all_columns
 from actors.model.moe import MoE, Router
 

@@ -19,13 +19,13 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from actors.errors import ModelError
+from actors.kernels.choice import XLA
+from actors.kernels.interface import Kernels, Pages, Placement
+from actors.kernels.quantized import Params
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
-from actors.model.kernels.choice import XLA
-from actors.model.kernels.interface import Kernels, Pages, Placement
 from actors.model.layers import InOutEmbed, RMSNorm, all_columns
-from actors.model.quantized import Params
+from actors.protocol.errors import ModelError
 
 
 class Cache(NamedTuple):

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from actors.model.quantized import dot, matmul
+from actors.kernels.quantized import dot, matmul
 
 NORM_EPSILON = 1e-5
 ROTARY_BASE = 10000.0

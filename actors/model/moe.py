@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from actors.kernels.interface import Kernels
+from actors.kernels.quantized import Weight, dot
 from actors.model.config import ModelConfig
-from actors.model.kernels.interface import Kernels
 from actors.model.layers import add_up
-from actors.model.quantized import Weight, dot
 
 
 class Router(hk.Module):

@@ -13,9 +13,9 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from actors.errors import ModelError
+from actors.kernels.quantized import DenseExperts, QuantizedWeight
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
-from actors.model.quantized import DenseExperts, QuantizedWeight
+from actors.protocol.errors import ModelError
 
 AXES = ("data", "model")
 

@@ -22,10 +22,10 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import Mesh, NamedSharding  # noqa: E402
 
-from actors.model import checkpoint  # noqa: E402
+from actors.weights import checkpoint
 from actors.model.config import parameter_shapes  # noqa: E402
-from actors.model.pickle_reader import BFLOAT16  # noqa: E402
-from actors.model.quantized import QuantizedWeight  # noqa: E402
+from actors.weights.pickle_reader import BFLOAT16  # noqa: E402
+from actors.kernels.quantized import QuantizedWeight  # noqa: E402
 from actors.model.sharding import make_mesh, parameter_specs, parse_mesh  # noqa: E402
 from jobs.benchmark_checkpoint import forget, synthetic_config, synthetic_parameters  # noqa: E402
 from jobs.convert_checkpoint import convert  # noqa: E402

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from actors.kernels.quantized import dot
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.model.layers import NORM_EPSILON, rotate
-from actors.model.quantized import dot
 
 FloatParams = Mapping[str, Mapping[str, Array]]  # Haiku module -> parameter name -> float32
 

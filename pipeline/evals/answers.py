@@ -5,12 +5,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from pipeline import formats, storage
-from pipeline.credentials import without_credentials
+from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.text_match import cut_at_stops
-from pipeline.storage import StoredObject
+from pipeline.input import formats
+from pipeline.storage.api import StoredObject
+from pipeline.storage.redaction import without_credentials
 
 COLUMNS = (
     "id", "sample_index", "status", "error_code", "error_message", "text", "loglikelihood", "prompt_tokens", "completion_tokens",

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from pipeline import formats, storage
-from pipeline.credentials import without_credentials
+from pipeline import storage
 from pipeline.errors import DatasetError
+from pipeline.input import formats
+from pipeline.storage.redaction import without_credentials
 
 
 class DataFolder:

@@ -15,12 +15,13 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from pipeline import formats, storage
+from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals import scoring
 from pipeline.evals.scoring import Sample
-from pipeline.publication import to_parquet
-from pipeline.storage import StoredObject
+from pipeline.input import formats
+from pipeline.output.publication import to_parquet
+from pipeline.storage.api import StoredObject
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("run", pa.string()),

@@ -9,12 +9,12 @@ from typing import Literal
 
 import pyarrow as pa
 
-from pipeline import formats
-from pipeline.credentials import without_credentials
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.suite import EvalRequest, PromptOptions
 from pipeline.evals.tasks import suite_of
+from pipeline.input import formats
+from pipeline.storage.redaction import without_credentials
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.string()),

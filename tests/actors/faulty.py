@@ -10,8 +10,8 @@ import signal
 import threading
 import time
 
-from actors.events import Pulse
-from actors.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
+from actors.protocol.events import Pulse
+from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
 from tests.fakes import answer
 
 HOG_BYTES = 1 << 40

@@ -11,12 +11,12 @@ import fsspec
 import pytest
 
 from actors.engine.config import EngineConfig
-from actors.errors import ModelError, ReplicaError
-from actors.events import Pulse
-from actors.messages import Batch, Request, RowRef, Sampling, token_ids
-from actors.model import checkpoint
-from actors.model.node_cache import VARIABLE
+from actors.protocol.errors import ModelError, ReplicaError
+from actors.protocol.events import Pulse
+from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
 from actors.replica import Replica, ReplicaSpec
+from actors.weights import checkpoint
+from actors.weights.node_cache import VARIABLE
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
 
 

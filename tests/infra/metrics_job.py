@@ -14,11 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import actors.pool
-from actors.events import BatchDone, Event
-from actors.messages import ReplicaStats, Request
+import actors.pool.replica_pool
+from actors.protocol.events import BatchDone, Event
+from actors.protocol.messages import ReplicaStats, Request
 from jobs import score_dataset
-from tests.jobs.fake_run import FakePool
+from tests.end_to_end.fake_run import FakePool
 
 ANSWER_S = 0.15  # until the next answer of any replica
 
@@ -51,5 +51,5 @@ class SlowPool(FakePool):
 
 
 if __name__ == "__main__":
-    actors.pool.ReplicaPool = SlowPool  # type: ignore[assignment, misc]
+    actors.pool.replica_pool.ReplicaPool = SlowPool  # type: ignore[assignment, misc]
     sys.exit(score_dataset.main(sys.argv[1:]))

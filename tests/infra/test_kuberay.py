@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.command_line import parse
-from jobs.evaluate_config import EvaluateConfig
-from jobs.score_config import ScoreConfig
+from jobs.cli.parser import parse
+from jobs.evaluation.config import EvaluateConfig
+from jobs.run.config import ScoreConfig
 from jobs.submit import FINAL, SubmitConfig, _split
 from tests.infra.kustomize import Resource, build
 from tests.infra.test_observability import RULES

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from jobs.metrics import COST_BUDGET, METRICS, PREFIX, RUN_INFO, RUNS_ENDED, RUNS_STARTED
+from jobs.run.metrics import COST_BUDGET, METRICS, PREFIX, RUN_INFO, RUNS_ENDED, RUNS_STARTED
 from tests.infra.tools import program, python_with
 from tests.jobs.runs import ROOT
 from tests.ray_nodes import free_ports, running_cluster

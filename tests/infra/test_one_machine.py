@@ -11,9 +11,9 @@ import pytest
 
 from actors.model import arithmetic
 from actors.model.config import GROK_1, parameter_shapes
-from jobs.command_line import parse
-from jobs.dry_run import H100
-from jobs.evaluate_config import EvaluateConfig
+from jobs.cli.parser import parse
+from jobs.evaluation.config import EvaluateConfig
+from jobs.run.dry_run import H100
 from jobs.submit import SubmitConfig, _split
 from tests.infra.tools import program
 from tests.jobs.runs import ROOT

@@ -15,7 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from actors.model.node_cache import VARIABLE, node_copy
+from actors.weights.node_cache import VARIABLE, node_copy
 from tests.infra.cloud import Commands, metadata, serve
 
 ROOT = Path(__file__).parents[2]

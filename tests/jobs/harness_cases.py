@@ -15,8 +15,8 @@ pytest.importorskip("lm_eval", reason="runs in an environment of its own: make l
 from jobs import evaluate_lm_eval
 from jobs.evaluate_lm_eval import GrokBatchLM, HarnessConfig
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.tokenizer import Tokenizer
-from tests.jobs.fake_run import without_ray
+from pipeline.requests.tokenizer import Tokenizer
+from tests.end_to_end.fake_run import without_ray
 from tests.jobs.runs import DEMO
 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness's libraries warn

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.messages import Completion, Request, logprobs, token_ids
-from pipeline.tokenizer import Tokenizer
+from actors.protocol.messages import Completion, Request, logprobs, token_ids
+from pipeline.requests.tokenizer import Tokenizer
 from tests.jobs.runs import DEMO
 
 TEMPLATE = "{{ a }} + {{ b }} ="

@@ -7,11 +7,12 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
+from actors.kernels.quantized import TransposedExperts
 from actors.model.config import DEMO, GROK_1, parameter_shapes
-from actors.model.quantized import TransposedExperts
 from actors.model.sharding import make_mesh
-from jobs import benchmark, benchmark_model
-from jobs.benchmark_model import GROK_1_SHARD, random_params
+from jobs import benchmark
+from jobs.benchmarks import models as benchmark_model
+from jobs.benchmarks.models import GROK_1_SHARD, random_params
 
 TINY_SHARD = replace(DEMO, num_q_heads=2, num_kv_heads=1, vocab_size=64, num_layers=1)
 
@@ -39,7 +40,7 @@ def test_a_shard_is_measured_with_int8_weights(tmp_path: Path, monkeypatch: pyte
 
 @pytest.mark.slow
 def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from actors.model.kernels import choice
+    from actors.kernels import choice
 
     for name in ("XLA", "CPU"):  # what a mesh of CPU devices gets
         monkeypatch.setattr(choice, name, choice.INTERPRETED)

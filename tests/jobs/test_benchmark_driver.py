@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from actors.events import BatchDone, ReplicaLost, ReplicaReady
-from actors.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.protocol.events import BatchDone, ReplicaLost, ReplicaReady
+from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
 from jobs import benchmark_driver
 from jobs.benchmark_driver import BenchmarkConfig, SimulatedClock, SimulatedReplicas
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from actors.model.kernels.choice import XLA
+from actors.kernels.choice import XLA
 from jobs import check_gpu
 
 

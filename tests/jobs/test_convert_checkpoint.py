@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 from actors.engine.config import EngineConfig
-from actors.messages import Batch, Request, RowRef, Sampling, token_ids
-from actors.model import checkpoint
 from actors.model.config import DEMO
-from actors.model.pickle_writer import pickle_tensor
 from actors.model.sharding import make_mesh
+from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
 from actors.replica import Replica, ReplicaSpec
+from actors.weights import checkpoint
+from actors.weights.pickle_writer import pickle_tensor
 from jobs import convert_checkpoint
 from jobs.verify_checkpoint import verify
 from pipeline import storage

@@ -12,15 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import evaluate
-from jobs.command_line import parse
-from jobs.evaluate_config import EvaluateConfig
+from jobs.cli.parser import parse
+from jobs.evaluation.config import EvaluateConfig
 from pipeline import storage
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.requests import build_requests, read_requests
 from pipeline.evals.suite import PromptOptions
-from pipeline.tokenizer import Tokenizer
+from pipeline.requests.tokenizer import Tokenizer
 from tests.actors.engine.engines import make_engine, model_config, run, score
-from tests.jobs.fake_run import FakePool, without_ray
+from tests.end_to_end.fake_run import FakePool, without_ray
 from tests.jobs.runs import DEMO, ROOT, environment, table
 from tests.pipeline.evals import own_data
 

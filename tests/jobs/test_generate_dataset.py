@@ -15,18 +15,20 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 
-from jobs import generate_dataset, generate_watch, score_dataset
-from jobs.command_line import parse
-from jobs.generate_config import GenerateConfig
-from jobs.model_flags import ModelFlags, SamplingFlags
-from jobs.replica_hours import HourLedger
-from jobs.score_config import ScoreConfig
-from pipeline import report, storage
-from pipeline.progress import Progress
-from pipeline.sampling import SamplingDefaults
+from jobs import generate_dataset, score_dataset
+from jobs.cli.model_flags import ModelFlags, SamplingFlags
+from jobs.cli.parser import parse
+from jobs.run.config import ScoreConfig
+from jobs.run.replica_hours import HourLedger
+from jobs.synthesis import early_stopping as generate_watch
+from jobs.synthesis.config import GenerateConfig
+from pipeline import storage
+from pipeline.monitoring.progress import Progress
+from pipeline.report.run_report import run_report as report
+from pipeline.requests.sampling import SamplingDefaults
 from tests import fakes
+from tests.end_to_end.fake_run import FakePool, without_ray
 from tests.jobs import sums
-from tests.jobs.fake_run import FakePool, without_ray
 from tests.jobs.runs import ROOT
 
 Main = Callable[..., int]

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import sentencepiece
 
-from actors.model import checkpoint
+from actors.kernels.quantized import QuantizedWeight, dequantize
 from actors.model.config import DEMO, parameter_shapes
-from actors.model.quantized import QuantizedWeight, dequantize
+from actors.weights import checkpoint
 from jobs import make_demo
 from jobs.demo.dense_model import initial_params
 from jobs.demo.training import TrainingConfig

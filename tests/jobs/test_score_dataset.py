@@ -8,9 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import score_dataset
-from jobs.plan import make_plan
-from jobs.score_config import ScoreConfig
-from pipeline.shards import RunFolder, fingerprint
+from jobs.run.config import ScoreConfig
+from jobs.run.plan import make_plan
+from pipeline.input.shards import RunFolder, fingerprint
 from tests.jobs.runs import job
 
 

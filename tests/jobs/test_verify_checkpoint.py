@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from actors.errors import ModelError
-from actors.model import checkpoint
 from actors.model.config import DEMO, GROK_1, parameter_shapes
-from actors.model.pickle_reader import Int8Tensor
-from actors.model.pickle_writer import pickle_tensor
-from actors.model.weight_files import WeightFolder
-from actors.model.xai_layout import inspect
+from actors.protocol.errors import ModelError
+from actors.weights import checkpoint
+from actors.weights.pickle_reader import Int8Tensor
+from actors.weights.pickle_writer import pickle_tensor
+from actors.weights.weight_files import WeightFolder
+from actors.weights.xai_layout import inspect
 from jobs import verify_checkpoint
 from jobs.convert_checkpoint import convert
 from jobs.verify_checkpoint import Problem, verify

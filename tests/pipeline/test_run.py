@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.columns import InputColumns, inspect_columns
 from pipeline.errors import InterruptedRunError
-from pipeline.progress import Progress
+from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.input.shards import RunFolder, list_input, plan_shards, remaining
+from pipeline.monitoring.progress import Progress
 from pipeline.run import run
-from pipeline.shards import RunFolder, list_input, plan_shards, remaining
 from tests.fakes import FakeReplicas
 from tests.host_side import corridor
 

@@ -10,9 +10,11 @@ import numpy as np
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
 from actors.engine.steps import Setting
-from actors.messages import Completion, Request, RowRef, Sampling, token_ids
-from actors.model import checkpoint, quantized, sharding
+from actors.kernels import quantized
+from actors.model import sharding
 from actors.model.config import ModelConfig
+from actors.protocol.messages import Completion, Request, RowRef, Sampling, token_ids
+from actors.weights import checkpoint
 
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
 

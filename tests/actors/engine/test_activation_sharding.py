@@ -14,12 +14,12 @@ from jax.sharding import Mesh, NamedSharding
 
 from actors.engine.config import EngineConfig
 from actors.engine.steps import ROWS, Setting, step_functions
-from actors.errors import ModelError
-from actors.messages import Completion
+from actors.kernels.quantized import QuantizedWeight
 from actors.model.config import DEMO, ModelConfig, TensorSpec, parameter_shapes
 from actors.model.language_model import Step, cache_specs, init_cache
-from actors.model.quantized import QuantizedWeight
 from actors.model.sharding import make_mesh, parameter_specs, sharded_groups
+from actors.protocol.errors import ModelError
+from actors.protocol.messages import Completion
 from tests.actors.engine.engines import generate, golden, make_engine, run, score
 
 MESHES = [(1, 1), (1, 8), (2, 4)]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from actors.engine.engine import Engine
-from actors.errors import EmptyPromptError, InvalidParameterError, InvalidTokenError, PromptTooLongError
-from actors.messages import Completion, Request, RowRef, Sampling, token_ids
+from actors.protocol.errors import EmptyPromptError, InvalidParameterError, InvalidTokenError, PromptTooLongError
+from actors.protocol.messages import Completion, Request, RowRef, Sampling, token_ids
 from tests import reference
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, make_engine, model_config, run, score
 

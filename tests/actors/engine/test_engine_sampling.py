@@ -10,15 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.engine.abstract import decode_input
 from actors.engine.config import EngineConfig
+from actors.engine.planning.abstract import decode_input
 from actors.engine.steps import Setting
-from actors.errors import InvalidParameterError
-from actors.messages import Completion, Request, RowRef
 from actors.model.sharding import make_mesh
+from actors.protocol.errors import InvalidParameterError
+from actors.protocol.messages import Completion, Request, RowRef
 from pipeline.records import PromptRow, RowParameters
-from pipeline.sampling import SamplingDefaults
-from pipeline.tokenizer import RequestRules, to_requests
+from pipeline.requests.sampling import SamplingDefaults
+from pipeline.requests.tokenizer import RequestRules, to_requests
 from tests import reference
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, make_engine, model_config, run
 

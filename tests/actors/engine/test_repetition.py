@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.engine.repetition import RepetitionSearch
-from actors.errors import InvalidParameterError
+from actors.protocol.errors import InvalidParameterError
 
 
 def ends_at(tokens: list[int], max_pattern: int, min_count: int, armed_from: int = 0) -> int | None:

@@ -11,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from actors.model import checkpoint, quantized, sharding
+from actors.kernels import quantized
+from actors.kernels.choice import XLA
+from actors.kernels.interface import Kernels
+from actors.model import sharding
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
-from actors.model.kernels.choice import XLA
-from actors.model.kernels.interface import Kernels
 from actors.model.language_model import Cache, Step, cache_specs, forward, init_cache, project
 from actors.model.moe import Router
+from actors.weights import checkpoint
 
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
 CASES = ("deep", "gqa", "grokconst", "mha")

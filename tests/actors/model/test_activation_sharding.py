@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from actors.errors import ModelError
 from actors.model.config import DEMO, GROK_1
 from actors.model.language_model import Step, check_activation_split, forward, init_cache
 from actors.model.layers import RMSNorm, add_up, all_columns
 from actors.model.sharding import make_mesh
+from actors.protocol.errors import ModelError
 from tests.actors.model.models import CASES, TinyModel, assert_close, conformance_model, golden, prompts
 
 MESHES = [(1, 1), (1, 8), (2, 4)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from actors.errors import ModelError
 from actors.model.config import DEMO, GROK_1, PRESETS, SMALL, ModelConfig, parameter_shapes
+from actors.protocol.errors import ModelError
 from tests.actors.model.models import CASES, CONFORMANCE
 
 LAYER_0 = "transformer/decoder_layer_0/"

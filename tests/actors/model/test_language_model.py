@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.model import checkpoint
 from actors.model.config import ModelConfig
 from actors.model.language_model import Cache
+from actors.weights import checkpoint
 from tests import reference
 from tests.actors.model.models import TinyModel, assert_close, load_model
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from actors.errors import ModelError
+from actors.kernels.quantized import DenseExperts, QuantizedWeight
 from actors.model.config import DEMO, GROK_1, parameter_shapes
-from actors.model.quantized import DenseExperts, QuantizedWeight
 from actors.model.sharding import check_divisible, make_mesh, parameter_specs, parse_mesh, sharded_groups
+from actors.protocol.errors import ModelError
 
 
 def test_mesh_from_text() -> None:

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import pyarrow.parquet as pq
 import sentencepiece
 
-from actors.model import checkpoint
+from actors.kernels.quantized import QuantizedWeight, dequantize
 from actors.model.config import DEMO
-from actors.model.pickle_reader import Int8Tensor
-from actors.model.quantized import QuantizedWeight, dequantize
+from actors.weights import checkpoint
+from actors.weights.pickle_reader import Int8Tensor
 from tests.jobs.runs import DEMO as FOLDER
 
 CHECKPOINT = FOLDER / "ckpt-0"

@@ -6,8 +6,8 @@ A wrong mask, cache, prefix reuse or split over devices shows here as a wrong an
 import pytest
 
 from actors.engine.config import EngineConfig
-from actors.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
 from actors.model.config import DEMO
+from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
 from actors.replica import Replica, ReplicaSpec
 from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 

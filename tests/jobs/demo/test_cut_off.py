@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from actors.engine.config import EngineConfig
-from actors.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
 from actors.model.config import DEMO
+from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
 from actors.replica import Replica, ReplicaSpec
-from pipeline.tokenizer import Tokenizer
+from pipeline.requests.tokenizer import Tokenizer
 from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 
 STEPS = 4  # tokens of one decode call

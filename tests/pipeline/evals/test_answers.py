@@ -7,13 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.columns import InputColumns, inspect_columns
 from pipeline.errors import DatasetError
 from pipeline.evals.answers import list_outputs, read_answers
 from pipeline.evals.requests import parts, read_requests, to_table
 from pipeline.evals.scoring import executed, score
 from pipeline.evals.suite import Answer, EvalRequest
-from pipeline.publication import to_parquet
+from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.output.publication import to_parquet
 from pipeline.records import InputFile
 
 SCORED = EvalRequest("mmlu_anatomy/0", "mmlu_anatomy", 0, "q", " B", choices=(" A", " B", " C", " D"))

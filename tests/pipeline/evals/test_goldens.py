@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 
 from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.execution.sandbox import Sandbox
 from pipeline.evals.metrics import mean_stderr, pooled_stderr, results, scores
 from pipeline.evals.requests import build_requests
-from pipeline.evals.sandbox import Sandbox
 from pipeline.evals.scoring import score
 from pipeline.evals.suite import Answer, EvalRequest, PromptOptions
 from pipeline.evals.tasks.gsm8k import EXTRACTIONS, IGNORED
 from pipeline.evals.tasks.humaneval import pass_at_k, program
 from pipeline.evals.text_match import cut_at_stops, exact_match
-from pipeline.tokenizer import Tokenizer
+from pipeline.requests.tokenizer import Tokenizer
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 GOLDEN, SAMPLE = SHARED / "eval" / "golden", SHARED / "eval" / "sample"

@@ -7,7 +7,7 @@ import pytest
 from pipeline.evals.metrics import results, scores
 from pipeline.evals.requests import asked_names, to_table
 from pipeline.evals.scoring import score
-from pipeline.publication import to_parquet
+from pipeline.output.publication import to_parquet
 from tests.pipeline.evals.own_runs import answers, requests
 
 

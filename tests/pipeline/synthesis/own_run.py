@@ -8,15 +8,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.publication import to_parquet
-from pipeline.runfolder import RunFolder, check_run, input_keys
-from pipeline.shards import list_input, plan_shards
-from pipeline.synthesis.completions import Completions
-from pipeline.synthesis.prompts import PromptBuilder
-from pipeline.synthesis.prompts_folder import PromptsFolder
-from pipeline.synthesis.seeds import inspect_seeds, read_seeds
-from pipeline.synthesis.shots import Shots
-from pipeline.synthesis.templates import PromptTemplate, TemplateSpec
+from pipeline.input.shards import list_input, plan_shards
+from pipeline.output.publication import to_parquet
+from pipeline.output.run_folder import RunFolder, check_run, input_keys
+from pipeline.synthesis.prompting.folder import PromptsFolder
+from pipeline.synthesis.prompting.prompts import PromptBuilder
+from pipeline.synthesis.prompting.seeds import inspect_seeds, read_seeds
+from pipeline.synthesis.prompting.shots import Shots
+from pipeline.synthesis.prompting.templates import PromptTemplate, TemplateSpec
+from pipeline.synthesis.selecting.completions import Completions
 
 TEMPLATES = (TemplateSpec("sum", "{{ a }} + {{ b }} ="), TemplateSpec("story", "{{ name }} has {{ a }}.", 2))
 SCHEMA = pa.schema(

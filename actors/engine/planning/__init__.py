@@ -1,0 +1,1 @@
+"""Memory and programs of an engine, planned without its devices."""

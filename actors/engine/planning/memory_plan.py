@@ -1,0 +1,235 @@
+"""A model, sizes and a mesh → what its step functions take on GPUs that are not there: bytes by kind, collectives, seconds.
+
+    python -m actors.engine.planning.memory_plan --json '{"model": {…}, "engine": {…}, "dtype": "bfloat16", "mesh": [1, 8], "targets": ["h100"]}'
+
+Compiles the real functions of steps.py at their largest shapes, with weights that are shapes only. Prints one line of JSON, or
+one line on standard error and exit code 2. Where the wheels of compile_only.py are missing it compiles for virtual CPU devices,
+and says so: arguments and collectives are those of a GPU then, temporaries are not. Runs nothing.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from actors.engine.config import EngineConfig
+from actors.engine.engine import SCORE_ROWS
+from actors.engine.planning.abstract import (
+    abstract_cache,
+    bytes_per_device,
+    decode_input,
+    extend_input,
+    gpu_parameters,
+    score_input,
+)
+from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
+from actors.engine.planning.program_text import count_collectives, weight_copies
+from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
+from actors.engine.scheduler import row_rungs, width_rungs
+from actors.engine.steps import Setting, step_functions
+from actors.kernels.choice import GPU
+from actors.kernels.quantized import QuantizedWeight, TransposedExperts
+from actors.model import sharding
+from actors.model.config import ModelConfig, parameter_shapes
+from actors.protocol.errors import ModelError
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramPlan:
+    """One step function at its largest shape; bytes are of one device."""
+
+    rows: int  # of one lane
+    width: int  # page-table entries of a row; of score: targets
+    argument_bytes: int  # everything the call is given, as the compiler counts it
+    input_bytes: int  # … beside weights and cache
+    temporary_bytes: int
+    output_bytes: int  # beside the cache, which is given back in place
+    collectives: Mapping[str, int]  # of one call; of decode: of one token of every slot
+    weight_copies: list[str]  # instructions that copy, slice or widen an int8 weight ahead of its product
+    compile_s: float  # tracing included
+
+    @property
+    def beside_bytes(self) -> int:
+        """What a call takes beside weights and cache."""
+        return self.input_bytes + self.temporary_bytes + self.output_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """What an engine takes on one device of a kind, and what is left."""
+
+    title: str
+    compiled_for: str  # kind of device
+    capacity_bytes: int
+    weights_bytes: Mapping[str, int]  # by kind
+    cache_tokens: int  # of all lanes, as compiled
+    cache_bytes: int
+    programs: Mapping[str, ProgramPlan]
+    total_bytes: int  # weights, cache and the program that takes most beside them
+    cache_tokens_fit: int  # of all lanes, with the same programs
+    sequences_fit: int  # of max_len tokens each
+
+
+def engine_ladder(engine: EngineConfig, lanes: int, *, one_width: bool) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Returns every (rows, width) of a lane that the scheduler can ask of each step function, the largest last."""
+    widths = width_rungs(engine, one_width=one_width)
+    extend_rows = row_rungs(max(1, engine.batch_tokens // (engine.block * lanes)))
+    decode_rows = row_rungs(max(1, engine.slots // lanes))
+    return {
+        "extend": tuple((rows, width) for rows in extend_rows for width in widths),
+        "decode": tuple((rows, width) for rows in decode_rows for width in widths),
+        "score": tuple((rows, targets) for rows in extend_rows for targets in SCORE_ROWS),
+    }
+
+
+def weights_by_kind(params: Any) -> dict[str, int]:
+    """Returns the bytes of the parameters on one device: int8 weights, their bfloat16 scales, and the rest."""
+    kinds = {"weights, int8": 0, "scales, bfloat16": 0, "embedding, norms, router": 0}
+    for value in (each for entries in params.values() for each in entries.values()):
+        if isinstance(value, QuantizedWeight | TransposedExperts):
+            kinds["weights, int8"] += bytes_per_device(value.weight)
+            kinds["scales, bfloat16"] += bytes_per_device(value.scales)
+        else:
+            kinds["embedding, norms, router"] += bytes_per_device(value)
+    return kinds
+
+
+def plan_target(setting: Setting, title: str, capacity_bytes: int) -> TargetPlan:
+    """Compiles the largest extend, decode and score for the mesh of `setting`.
+
+    Args:
+        setting: its `engine.cache_tokens` is what a lane's cache holds; None: what all slots can fill, as far as memory allows.
+        title: name of the target.
+        capacity_bytes: memory of one device.
+
+    Raises:
+        ModelError: the mesh does not divide the model.
+    """
+    sharding.check_divisible(setting.model, setting.shards)
+    weights = weights_by_kind(gpu_parameters(setting))
+    tokens = _cache_tokens(setting, capacity_bytes - sum(weights.values()))
+    pages = -(-tokens // setting.engine.page_size)
+    programs = compile_programs(setting, pages)
+    fixed = sum(weights.values()) + max(each.beside_bytes for each in programs.values())
+    cache_bytes = bytes_per_device(abstract_cache(setting, pages))
+    fit = max(0, capacity_bytes - fixed) // _token_bytes(setting)
+    return TargetPlan(
+        title=title,
+        compiled_for=setting.mesh.devices.flat[0].device_kind,
+        capacity_bytes=capacity_bytes,
+        weights_bytes=weights,
+        cache_tokens=tokens * setting.lanes,
+        cache_bytes=cache_bytes,
+        programs=programs,
+        total_bytes=fixed + cache_bytes,
+        cache_tokens_fit=fit * setting.lanes,
+        sequences_fit=fit // setting.engine.max_len * setting.lanes,
+    )
+
+
+def _token_bytes(setting: Setting) -> int:
+    return cache_bytes_per_token(setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize)
+
+
+def _cache_tokens(setting: Setting, free_bytes: int) -> int:
+    """Returns the tokens of one lane's cache: the rule of `affordable_cache_tokens`, for memory that is not there."""
+    engine = setting.engine
+    if engine.cache_tokens is not None:
+        return engine.cache_tokens
+    wanted = max(1, engine.slots // setting.lanes) * engine.max_len
+    # never less than one sequence: a plan that does not fit shows by how much
+    return max(engine.max_len, min(wanted, int(free_bytes * DEVICE_SHARE) // _token_bytes(setting)))
+
+
+@lru_cache  # without the wheels all targets are the same virtual devices
+def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, ProgramPlan]:
+    """Compiles each step function at the largest shape of its ladder, two at a time."""
+    params, cache = gpu_parameters(setting), abstract_cache(setting, pages_per_lane)
+    functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
+    largest = {name: shapes[-1] for name, shapes in engine_ladder(setting.engine, setting.lanes, one_width=True).items()}
+    calls = {
+        "extend": (cache, extend_input(setting, *largest["extend"])),
+        "decode": (cache, decode_input(setting, *largest["decode"])),
+        "score": score_input(setting, *largest["score"]),
+    }
+
+    def compile_one(name: str) -> ProgramPlan:
+        inputs = [argument for argument in calls[name] if argument is not cache]
+        return _compile(getattr(functions, name), (params, *calls[name]), bytes_per_device(inputs), largest[name])
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(calls, pool.map(compile_one, calls), strict=True))
+
+
+def _compile(function: Any, arguments: tuple[Any, ...], input_bytes: int, shape: tuple[int, int]) -> ProgramPlan:
+    began = time.perf_counter()
+    compiled = function.lower(*arguments).compile()
+    seconds = time.perf_counter() - began
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    return ProgramPlan(
+        rows=shape[0],
+        width=shape[1],
+        argument_bytes=memory.argument_size_in_bytes,
+        input_bytes=input_bytes,
+        temporary_bytes=memory.temp_size_in_bytes,
+        output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+        collectives=count_collectives(text),
+        weight_copies=weight_copies(text),
+        compile_s=seconds,
+    )
+
+
+def plan(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the plan of a request (see the module's example) as plain numbers and strings.
+
+    Raises:
+        ModelError: mesh, sizes or targets do not fit together.
+    """
+    model, engine = ModelConfig(**request["model"]), EngineConfig(**request["engine"])
+    unknown = [name for name in request["targets"] if name not in TARGETS]
+    if unknown:
+        raise ModelError(f"plan: unknown target {', '.join(unknown)}; expected some of {', '.join(TARGETS)}")
+    reason, began = missing(), time.perf_counter()
+    data, shards = request["mesh"]
+    targets = []
+    for name in request["targets"]:
+        mesh = make_mesh(TARGETS[name], data, shards) if reason is None else sharding.make_mesh(data, shards)
+        setting = Setting(model, engine, jnp.dtype(request["dtype"]), mesh)
+        targets.append(asdict(plan_target(setting, TARGETS[name].title, TARGETS[name].capacity_bytes)))
+    shapes = parameter_shapes(model)
+    return {
+        "parameters": shapes.parameters,
+        "tensors": len(shapes),
+        "ladder": {name: len(calls) for name, calls in engine_ladder(engine, data, one_width=not GPU.reads_whole_table).items()},
+        "fallback": reason,  # why nothing was compiled for GPUs; null when it was
+        "targets": targets,
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Plans the request of a command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m actors.engine.planning.memory_plan", description=str(__doc__).split("\n", maxsplit=1)[0]
+    )
+    parser.add_argument("--json", required=True, help="the request, one JSON object")
+    request = json.loads(parser.parse_args(arguments).json)
+    jax.config.update("jax_enable_compilation_cache", False)  # a program out of the cache would have taken no time
+    try:
+        sys.stdout.write(json.dumps(plan(request)) + "\n")
+    except ModelError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,1 @@
+"""Kernels that LLVM compiles for CPUs, with the weight layout they need."""

@@ -1,0 +1,81 @@
+"""Machine code for this process's CPU: an instruction set → the name of a function that JAX programs can call.
+
+Input: what the CPU can do, as LLVM sees it. Output: the experts of `cpu_ffn.py`, compiled in memory and registered with XLA as
+targets of its foreign function interface. Compiles each at most once in a process, when it is first needed, in half a second. A
+program that JAX keeps in its cache names its target; whoever traces the same program has registered it before.
+"""
+
+import ctypes
+import threading
+from functools import lru_cache
+
+import jax
+import llvmlite.binding as llvm
+
+from actors.kernels.cpu.ffn import write_experts
+from actors.kernels.cpu.llvm_text import Module
+from actors.kernels.cpu.tiles import AVX2, AVX512, AVX512_BF16, InstructionSet
+
+VERSION = 1  # of what arguments mean: part of the name, so that an older program in a cache does not call newer code
+BEST_FIRST = (AVX512_BF16, AVX512, AVX2)
+
+_lock = threading.Lock()
+_compiled: dict[str, llvm.ExecutionEngine] = {}  # by name; freed code would be called all the same
+
+
+@lru_cache
+def instruction_sets() -> tuple[InstructionSet, ...]:
+    """Returns what this CPU can run, the best first; nothing on CPUs that the kernels were not written for."""
+    try:
+        features = llvm.get_host_cpu_features()
+    except RuntimeError:  # LLVM does not know them on this platform
+        return ()
+    return tuple(each for each in BEST_FIRST if all(features.get(need) for need in each.needs))
+
+
+def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
+    """Returns the name of the experts' function for `jax.ffi.ffi_call`, compiled and registered."""
+    name = f"grok_batch_experts_{VERSION}_{machine.name}_{'bfloat16' if bfloat16 else 'float32'}"
+    with _lock:
+        if name not in _compiled:
+            engine = _compile(experts_text(machine, name, bfloat16=bfloat16))
+            jax.ffi.register_ffi_target(
+                name, jax.ffi.pycapsule(ctypes.c_void_p(engine.get_function_address(name))), platform="cpu"
+            )
+            _compiled[name] = engine
+    return name
+
+
+def experts_text(machine: InstructionSet, name: str, *, bfloat16: bool) -> str:
+    """Returns the module of the experts in LLVM's language."""
+    module = Module()
+    write_experts(module, machine, name, bfloat16=bfloat16)
+    return module.text
+
+
+def target_machine(cpu: str | None = None) -> llvm.TargetMachine:
+    """Returns LLVM's compiler for a CPU by name, or for this one."""
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    features = llvm.get_host_cpu_features().flatten() if cpu is None else ""
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
+
+
+def optimized(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:
+    """Returns a module's text, checked and optimised for a machine."""
+    module = llvm.parse_assembly(text)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=2)
+    # vectors and unrolled loops are written as such
+    tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
+    passes = llvm.create_pass_builder(machine, tuning)
+    passes.getModulePassManager().run(module, passes)
+    return module
+
+
+def _compile(text: str) -> llvm.ExecutionEngine:
+    machine = target_machine()
+    engine = llvm.create_mcjit_compiler(optimized(text, machine), machine)
+    engine.finalize_object()
+    return engine

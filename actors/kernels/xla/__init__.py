@@ -1,0 +1,1 @@
+"""Kernels in plain JAX, for any platform."""

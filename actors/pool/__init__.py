@@ -1,0 +1,1 @@
+"""Ray actors that run replicas, and the monitors that watch them."""

@@ -1,0 +1,116 @@
+"""The Ray actor around a replica, and the few questions that the pool asks Ray itself. Never imports JAX: the engine does."""
+
+import importlib
+import os
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, RayTaskError
+
+from actors.protocol.events import Blame, Pulse
+from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
+
+LONGEST_REASON = 500  # characters
+WATCH = "watch"  # methods of this group have a thread of their own: they answer however many batches run
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an actor runs."""
+
+    node: str  # Ray's id of it
+    address: str
+    pid: int
+
+
+class RemoteReplica:
+    """What Ray runs. The engine, and with it JAX, is imported when `load` is called: then Ray has set the visible devices."""
+
+    def __init__(self) -> None:
+        self._replica: Any = None
+
+    @ray.method(concurrency_group=WATCH)
+    def place(self) -> Place:
+        """Answers as soon as the process lives, while the model still loads."""
+        address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+        return Place(ray.get_runtime_context().get_node_id(), address, os.getpid())
+
+    def load(self, replica_class: str, spec: object, name: str) -> ReplicaInfo:
+        """Makes the replica; returns when it can take batches."""
+        module, _, attribute = replica_class.partition(":")
+        replica = getattr(importlib.import_module(module), attribute)(spec, name)
+        info: ReplicaInfo = replica.info()
+        self._replica = replica
+        return info
+
+    def run(self, batch: Batch) -> BatchResult:
+        """Runs a batch to its end."""
+        result: BatchResult = self._replica.run(batch)
+        return result
+
+    def stats(self) -> ReplicaStats:
+        """Returns the counters."""
+        stats: ReplicaStats = self._replica.stats()
+        return stats
+
+    @ray.method(concurrency_group=WATCH)
+    def pulse(self) -> Pulse:
+        """Returns what the engine is doing and for how long; answered while batches run."""
+        if self._replica is None:
+            return Pulse("loading")
+        pulse: Pulse = self._replica.pulse()
+        return pulse
+
+
+def cluster_total(kind: str) -> float:
+    """Returns how much of a resource the whole cluster has."""
+    return float(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+
+
+def cluster_free(kind: str) -> float:
+    """Returns how much of a resource nobody uses."""
+    return float(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+
+
+def draining_nodes() -> set[str]:
+    """Returns the ids of the nodes that the cluster takes back soon: `ray drain-node`, the autoscaler, a pre-emption notice."""
+    # Ray has no public question for this; its own Serve and Train ask the same way. The version is pinned and a test asks it.
+    from ray._private.state import state
+
+    return set(state.get_draining_nodes())
+
+
+def head_patience_s() -> float:
+    """Returns for how long the head may be silent: a third of the time after which Ray ends the process of its own accord."""
+    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112  # Ray's own name
+
+
+def driver_is_dead(error: BaseException) -> bool:
+    """Whether the cluster ended an actor because it takes this very process for dead: the node it runs on is gone."""
+    return isinstance(error, ActorDiedError) and "its owner has died" in str(error)
+
+
+def sentence(error: BaseException) -> str:
+    """Returns the cause in one line, without Ray's remote traceback."""
+    if isinstance(error, RayTaskError):
+        return f"{type(error.cause).__name__}: {error.cause}"
+    if isinstance(error, RayError):
+        words = " ".join(str(error).split())
+        cause = re.split(r"The actor (?:is dead|died) because ", words)[-1]  # Ray's preamble names what we know ourselves
+        return cause.partition(" Some common causes include")[0][:LONGEST_REASON]
+    return f"{type(error).__name__}: {error}"
+
+
+def blame(error: BaseException) -> Blame:
+    """Returns what a failed call tells about the rows that the actor held."""
+    if isinstance(error, NodeDiedError | ActorUnavailableError):
+        return "node"  # unavailable: nobody is left there who could say how the process died
+    if not isinstance(error, ActorDiedError):
+        return "replica"
+    # Ray tells the rest only in words: "… because its node has died. … the actor's node was terminated expectedly: …"
+    words = str(error)
+    if error.preempted or "node was terminated expectedly" in words:
+        return "nobody"
+    return "node" if "its node has died" in words else "replica"

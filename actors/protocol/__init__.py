@@ -1,0 +1,1 @@
+"""Types that cross the border between driver and replicas. Standard library only."""

@@ -1,0 +1,56 @@
+"""What happens to replicas, as the pool tells it and dispatch hears it. Standard library and messages only."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.protocol.messages import BatchResult, ReplicaInfo
+
+Blame = Literal["replica", "node", "nobody"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What a replica's engine is doing and for how many seconds; a step or a compilation that ends starts the count again."""
+
+    doing: Literal["loading", "idle", "step", "compilation"]
+    for_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaReady:
+    """A replica is up; `replica` is a name that no other replica of the run had or will have."""
+
+    replica: str
+    info: ReplicaInfo | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLost:
+    """A replica is gone for good with all batches it held. Another one may come in its place, under another name.
+
+    `blame` says what the loss tells about the rows it held: "replica" (its process died or hung: they may have caused it), "node"
+    (the machine went without notice: they hardly did), "nobody" (the cluster took the machine back: they did not).
+    """
+
+    replica: str
+    reason: str
+    blame: Blame = "replica"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaLeaving:
+    """The cluster takes this replica's machine back soon: it may end what it holds, but should get nothing more."""
+
+    replica: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """A replica answered a batch."""
+
+    replica: str
+    result: BatchResult
+
+
+Event = ReplicaReady | ReplicaLost | ReplicaLeaving | BatchDone

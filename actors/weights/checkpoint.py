@@ -1,0 +1,157 @@
+"""Weights on disk or object storage <-> parameters on a mesh: xAI's folder `ckpt-0`, or the converted layout, told apart here.
+
+Tensors are read one after the other, the next ones while the last is on its way to the devices; each device receives only its
+slice, and the host holds a few tensors at most. Nothing in a file is ever executed. Knows nothing of the model's mathematics.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+from os import PathLike, fspath
+from typing import Any
+
+import fsspec
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from actors.kernels.quantized import QuantizedWeight, Weight
+from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
+from actors.model.sharding import RULES, check_divisible, parameter_specs, sharded_groups
+from actors.protocol.errors import ModelError
+from actors.weights.pickle_reader import HostTensor, Int8Tensor
+from actors.weights.pickle_writer import pickle_tensor
+from actors.weights.random_weights import quantize, random_parameters
+from actors.weights.safetensors_layout import SUFFIX, ConvertedLayout
+from actors.weights.weight_files import MANIFEST, WeightFolder
+from actors.weights.weight_slices import HostSlices, split_axis
+from actors.weights.xai_layout import XaiLayout, file_name
+
+__all__ = ["load", "open_layout", "quantize", "random_parameters", "read", "write"]
+
+_READ_AHEAD = 2  # tensors fetched before they are needed; with the one in use they bound the host's memory
+
+Layout = XaiLayout | ConvertedLayout
+
+
+def load(url: str | PathLike[str], config: ModelConfig, mesh: Mesh) -> dict[str, dict[str, Weight]]:
+    """Reads either layout onto the mesh, split as `parameter_specs` says: {Haiku module: {name: array or QuantizedWeight}}.
+
+    Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model works.
+
+    Raises:
+        ModelError: the mesh does not divide the model, or the folder does not hold its weights.
+    """
+    check_divisible(config, mesh.shape["model"])
+    specs = parameter_specs(config)
+    params: dict[str, dict[str, Weight]] = {}
+    for tensor, slices in _fetched(url, config, mesh.shape["model"]):
+        placed = _place(tensor, slices, mesh, specs[tensor.module][tensor.name])
+        jax.block_until_ready(placed)  # the host's copy can go
+        params.setdefault(tensor.module, {})[tensor.name] = placed
+        del slices
+    return params
+
+
+def read(url: str | PathLike[str], config: ModelConfig) -> Iterator[tuple[TensorSpec, HostTensor]]:
+    """Yields every tensor, whole and checked, in the order of `parameter_shapes`.
+
+    Raises:
+        ModelError: a file is missing, superfluous, unreadable, damaged, or not of the expected type and shape.
+    """
+    for tensor, slices in _fetched(url, config, 1):
+        yield tensor, slices.joined(tensor)
+
+
+@contextmanager
+def open_layout(url: str | PathLike[str], config: ModelConfig) -> Iterator[Layout]:
+    """Opens a folder of weights in the layout that it has.
+
+    Raises:
+        ModelError: it has none, or names and sizes of its files are not those of this model.
+    """
+    with WeightFolder(url) as folder:
+        sizes = folder.sizes()
+        if MANIFEST in sizes:
+            yield ConvertedLayout(folder, sizes, config)
+        elif any(name.endswith(SUFFIX) for name in sizes):
+            raise ModelError(
+                f"checkpoint {url}: an unfinished conversion, it has no {MANIFEST}; run the same convert_checkpoint.py again"
+            )
+        else:
+            yield XaiLayout(folder, sizes, config)
+
+
+def _fetched(url: str | PathLike[str], config: ModelConfig, count: int) -> Iterator[tuple[TensorSpec, HostSlices]]:
+    """Yields every tensor in `count` slices; the next ones are read meanwhile."""
+    work = iter(enumerate(parameter_shapes(config)))
+    with open_layout(url, config) as layout, ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="checkpoint") as pool:
+
+        def fetch(number: int, tensor: TensorSpec) -> "tuple[TensorSpec, Future[HostSlices]]":
+            return tensor, pool.submit(layout.fetch, number, tensor, count)
+
+        ahead = deque(fetch(*numbered) for numbered in islice(work, _READ_AHEAD))
+        try:
+            while ahead:
+                tensor, future = ahead.popleft()
+                slices = future.result()
+                ahead.extend(fetch(*numbered) for numbered in islice(work, 1))
+                del future
+                yield tensor, slices
+                del slices
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def write(parameters: Mapping[str, Mapping[str, Any]] | Iterable[tuple[str, Any]], folder: str | PathLike[str]) -> None:
+    """Writes parameters as a checkpoint in xAI's own format, readable by the reference.
+
+    Args:
+        parameters: {module: {name: tensor}}, or (path, tensor) pairs in file order. A tensor is a float32 array, or a pair of
+            int8 weight and bfloat16 scales (`Int8Tensor`, `QuantizedWeight`).
+        folder: local folder or URL; made if it does not exist.
+
+    Raises:
+        ValueError: pairs are not in file order, or an array is of a type the format does not have.
+    """
+    if isinstance(parameters, Mapping):
+        nested = parameters
+        parameters = ((f"{m}/{n}", nested[m][n]) for m in sorted(nested) for n in sorted(nested[m]))
+    files, root = fsspec.core.url_to_fs(fspath(folder))
+    files.makedirs(root, exist_ok=True)
+    previous: tuple[str, str] = ("", "")
+    for number, (path, tensor) in enumerate(parameters):
+        module, _, name = path.rpartition("/")
+        if (module, name) <= previous:
+            raise ValueError(f"{path} follows {'/'.join(previous)}; parameters must come sorted by module and name")
+        previous = (module, name)
+        host = Int8Tensor(*map(np.asarray, tensor)) if isinstance(tensor, tuple) else np.asarray(tensor)
+        with files.open(f"{root}/{file_name(number)}", "wb") as file:
+            for piece in pickle_tensor(host):
+                file.write(piece)
+
+
+def _place(tensor: TensorSpec, slices: HostSlices, mesh: Mesh, spec: Any) -> Weight:
+    axis = split_axis(tensor)
+    if slices.scales is None:
+        return _put(slices.values, tensor.shape, axis, mesh, spec)
+    weight = _put(slices.values, tensor.shape, axis, mesh, spec.weight)
+    scales, groups = slices.scales, slices.scales.shape[-2]
+    shards = mesh.shape["model"]
+    if RULES[tensor.axes[-2]] is not None:  # rows are split, and with them the groups
+        scales = np.repeat(scales, sharded_groups(groups, shards) // groups, axis=-2)
+    pieces = (scales,) if axis is None else tuple(map(np.ascontiguousarray, np.split(scales, shards, axis)))
+    return QuantizedWeight(weight, _put(pieces, scales.shape, axis, mesh, spec.scales))
+
+
+def _put(slices: tuple[np.ndarray, ...], shape: tuple[int, ...], axis: int | None, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
+    """Gives each device its slice. Devices that are CPUs may go on using the slice's memory: it belongs to nobody else."""
+    sharding = NamedSharding(mesh, spec)
+    arrays = []
+    for device, index in sharding.addressable_devices_indices_map(shape).items():
+        start = 0 if axis is None or index is None else index[axis].start or 0
+        number = start * len(slices) // shape[axis or 0]
+        arrays.append(jax.device_put(slices[number], device))
+    return jax.make_array_from_single_device_arrays(shape, sharding, arrays)

@@ -1,0 +1,76 @@
+"""Beginning of a safetensors file -> where its arrays lie.
+
+Believes nothing: an array outside of the file, or two in one place, is an error before any of it is read. The library's own
+reader wants whole local files; devices want ranges of files anywhere. Knows nothing of models or folders.
+"""
+
+import json
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from actors.protocol.errors import ModelError
+from actors.weights.pickle_reader import BFLOAT16
+
+LENGTH_BYTES = 8  # the header's length, little-endian
+LONGEST_HEADER = 64 * 1024  # bytes; ours take some 2,000
+_DTYPES = {"F32": np.dtype("<f4"), "I8": np.dtype("i1"), "BF16": BFLOAT16}
+
+
+class Stored(NamedTuple):
+    """An array in a file: bytes [start, end) from the file's beginning."""
+
+    dtype: np.dtype
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, Stored], int]:
+    """Returns the arrays of a file by name, and where the header ends.
+
+    Args:
+        head: the file's first bytes, all of the header at least.
+        size: of the whole file.
+        name: of the file, for messages.
+
+    Raises:
+        ModelError: the header is damaged, or does not describe exactly this many bytes.
+    """
+    length = int.from_bytes(head[:LENGTH_BYTES], "little")
+    begin = LENGTH_BYTES + length
+    if size < LENGTH_BYTES or length > LONGEST_HEADER or begin > min(size, len(head)):
+        raise ModelError(f"{name}: truncated or no safetensors file (its header would take {length} of {size} bytes)")
+    try:
+        entries = json.loads(head[LENGTH_BYTES:begin].decode(), object_pairs_hook=_distinct)
+        arrays = {key: _stored(entry, begin) for key, entry in entries.items() if key != "__metadata__"}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"{name}: damaged safetensors header ({type(error).__name__}: {str(error)[:100]})") from error
+    at = begin
+    for key, array in sorted(arrays.items(), key=lambda item: item[1].start):
+        if array.start != at:
+            raise ModelError(f"{name}: damaged safetensors header: {key[:80]} begins at byte {array.start}, expected {at}")
+        at = array.end
+    if at != size:
+        raise ModelError(f"{name}: {size} bytes, but its header describes {at}; the file is truncated or damaged")
+    return arrays, begin
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len({key for key, _ in pairs}) != len(pairs):
+        raise ValueError("a name stands twice")
+    return dict(pairs)
+
+
+def _stored(entry: dict[str, Any], begin: int) -> Stored:
+    start, end = entry["data_offsets"]
+    shape = tuple(entry["shape"])
+    if entry["dtype"] not in _DTYPES:
+        raise ValueError(f"element type {entry['dtype']!r}, expected one of {', '.join(_DTYPES)}")
+    dtype = _DTYPES[entry["dtype"]]
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in (start, end, *shape)):
+        raise ValueError("an offset or a dimension is not a whole number")
+    if end - start != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"{end - start} bytes for {dtype.name} {list(shape)}")
+    return Stored(dtype, shape, begin + start, begin + end)

@@ -1,0 +1,123 @@
+"""Folder of weight files, on disk or any fsspec URL -> listing, and byte ranges in fresh host memory, read in parallel parts.
+
+Local files are read, not mapped: a file that shrinks meanwhile is an error, not a crash, and a large read is one pass through
+memory. Knows nothing of formats, models or devices.
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from os import PathLike, fspath
+from types import TracebackType
+
+import fsspec
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+
+from actors.protocol.errors import ModelError
+from actors.weights.outages import patiently
+
+MANIFEST = "manifest.json"  # of the converted layout
+ALIGNMENT = 64  # bytes; JAX uses host arrays that start so as they are where the devices are CPUs
+_PART_BYTES = 64 * 1024 * 1024  # a range is fetched in parts of this size, several at a time
+_LOCAL_PART_BYTES = 16 * 1024 * 1024
+_PARTS_AT_ONCE = 8
+
+
+class WeightFolder:
+    """A folder, and the threads that read from it; a context manager.
+
+    Raises:
+        ModelError: no file system for such a URL is installed.
+    """
+
+    def __init__(self, url: str | PathLike[str]) -> None:
+        self.url = str(fspath(url)).rstrip("/") or "/"
+        try:
+            self._files, root = fsspec.core.url_to_fs(fspath(url))
+        except (ImportError, ValueError) as error:
+            raise ModelError(f"checkpoint {url}: no file system for this kind of URL is installed ({error})") from error
+        self._root = str(root).rstrip("/")
+        self._local = isinstance(self._files, LocalFileSystem)
+        threads = min(_PARTS_AT_ONCE, os.cpu_count() or 1) if self._local else _PARTS_AT_ONCE
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="weights")
+
+    def __enter__(self) -> "WeightFolder":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._threads.shutdown(cancel_futures=True)
+
+    def sizes(self) -> dict[str, int]:
+        """Returns {name: bytes} of the files directly in the folder, and {name: 0} of the folders in it.
+
+        Raises:
+            ModelError: there is no such folder, or it cannot be listed.
+        """
+        try:
+            self._files.invalidate_cache()  # another process, or this one, may have written since
+            entries = patiently(lambda: self._files.ls(self._root, detail=True))
+        except FileNotFoundError:
+            raise ModelError(
+                f"checkpoint {self.url}: no such folder; give the folder that holds tensor00000_000 or {MANIFEST}"
+            ) from None
+        except Exception as error:  # clients of object stores raise classes of their own, which this layer must not import
+            raise ModelError(f"checkpoint {self.url}: cannot be listed ({_cause(error)})") from error
+        named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in entries)
+        return {name: int(entry["size"] or 0) if entry["type"] == "file" else 0 for name, entry in named if name}
+
+    def read(self, name: str, start: int, end: int, align: int = 0) -> np.ndarray:
+        """Returns bytes [start, end) of a file, uint8, in memory of their own that nothing else writes to.
+
+        Args:
+            name: of a file directly in the folder.
+            start: first byte.
+            end: byte after the last.
+            align: offset within the range that shall lie at a multiple of ALIGNMENT in memory.
+
+        Raises:
+            ModelError: the file is missing, shorter, or cannot be read.
+        """
+        whole = np.empty(end - start + ALIGNMENT, np.uint8)
+        skip = -(whole.ctypes.data + align) % ALIGNMENT
+        wanted = whole[skip : skip + end - start]
+        step = _LOCAL_PART_BYTES if self._local else _PART_BYTES
+        starts = range(start, end, step)
+        try:
+            for _ in self._threads.map(lambda at: self._part(name, wanted, start, at, min(at + step, end)), starts):
+                continue
+        except Exception as error:  # as above
+            raise ModelError(f"{self.url}/{name}: cannot be read ({_cause(error)})") from error
+        return wanted
+
+    def _part(self, name: str, wanted: np.ndarray, origin: int, start: int, end: int) -> None:
+        target = wanted.data[start - origin : end - origin]
+        path = f"{self._root}/{name}"
+        if self._local:
+            got = _read_local(path, target, start)
+        else:
+            piece = patiently(lambda: self._files.cat_file(path, start=start, end=end))
+            got = len(piece)
+            if got == end - start:
+                target[:] = piece
+        if got != end - start:
+            raise OSError(f"{got} of {end - start} bytes came at offset {start}")
+
+
+def _read_local(path: str, target: memoryview, start: int) -> int:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        done = 0
+        while done < len(target):
+            count = os.preadv(descriptor, [target[done:]], start + done)
+            if count == 0:
+                break
+            done += count
+        # read once: 300 GB shall not push everything else out of the page cache, and its pages are used again at once
+        os.posix_fadvise(descriptor, start, len(target), os.POSIX_FADV_DONTNEED)
+        return done
+    finally:
+        os.close(descriptor)
+
+
+def _cause(error: Exception) -> str:
+    return str(error) if isinstance(error, OSError) else f"{type(error).__name__}: {error}"

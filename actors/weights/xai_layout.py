@@ -1,0 +1,126 @@
+"""xAI's checkpoint folder `ckpt-0` -> its tensors on the host, one at a time: a pickle per tensor, never executed.
+
+Names and sizes of all files are checked before the first is read. Knows nothing of devices; imports no JAX.
+"""
+
+import math
+import mmap
+import re
+import struct
+
+import numpy as np
+
+from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
+from actors.protocol.errors import ModelError
+from actors.weights.pickle_reader import parse
+from actors.weights.weight_files import WeightFolder
+from actors.weights.weight_slices import HostSlices, check, cut, expected
+
+_HEAD_BYTES = 4096  # the opcodes before a tensor's numbers take some 200
+_SMALL_BYTES = 1 << 20  # files up to this are read whole even when only their structure is wanted
+
+
+class XaiLayout:
+    """An open ckpt-0 of a model.
+
+    Raises:
+        ModelError: files are missing, superfluous or too short.
+    """
+
+    def __init__(self, folder: WeightFolder, sizes: dict[str, int], config: ModelConfig) -> None:
+        self.folder = folder
+        self.sizes = tensor_files(sizes)
+        tensors = list(parameter_shapes(config))
+        if not self.sizes:
+            hint = "; it has a folder ckpt-0, give that" if "ckpt-0" in sizes else ""
+            raise ModelError(f"checkpoint {folder.url}: no checkpoint, it holds none of the files tensor00000_000 …{hint}")
+        missing, extra = names_that_differ(self.sizes, tensors)
+        if missing or extra:
+            raise ModelError(
+                f"checkpoint {folder.url}: expected {len(tensors)} tensor files for this model, found {len(self.sizes)}"
+                f"{_some('; missing', missing)}{_some('; not of this model:', extra)}; "
+                f"{'fetch the missing files' if missing and not extra else 'check that --model and --checkpoint belong together'}"
+            )
+        for number, tensor in enumerate(tensors):
+            check_size(f"{folder.url}/{file_name(number)}", self.sizes[file_name(number)], tensor)
+
+    def fetch(self, number: int, tensor: TensorSpec, count: int) -> HostSlices:
+        """Reads a tensor and returns it in `count` slices.
+
+        Raises:
+            ModelError: the file is unreadable, damaged, or not of the expected type and shape.
+        """
+        name = file_name(number)
+        size = self.sizes[name]
+        head = self.folder.read(name, 0, min(size, _HEAD_BYTES)) if size > _SMALL_BYTES else None
+        align = 0 if head is None else max(0, _payload(head, tensor))
+        buffer = self.folder.read(name, 0, size, align=align)
+        value = parse(buffer.data, f"{self.folder.url}/{name}")
+        check(tensor, value, f"{self.folder.url}/{name}")
+        return cut(tensor, value, count)
+
+
+def inspect(folder: WeightFolder, name: str, size: int, tensor: TensorSpec) -> None:
+    """Checks a file without reading its int8 numbers or the embedding: structure, types, shapes, scales, norms, routers.
+
+    What is not read stands as zeros in memory that is never touched; the reader sees a whole file.
+
+    Raises:
+        ModelError: the file is unreadable, truncated, damaged, or another tensor.
+    """
+    check_size(f"{folder.url}/{name}", size, tensor)
+    head = folder.read(name, 0, size if size <= _SMALL_BYTES else _HEAD_BYTES)
+    payload = _payload(head, tensor)
+    if len(head) == size or payload < 0:  # small, or not as xAI writes it: the reader then says what it is
+        head = head if len(head) == size else folder.read(name, 0, size)
+        check(tensor, parse(head.data, f"{folder.url}/{name}"), f"{folder.url}/{name}")
+        return
+    resumed = payload + _payload_bytes(tensor)
+    sparse = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # freed when the last view of it goes
+    sparse[: len(head)] = head.tobytes()
+    sparse[resumed:] = folder.read(name, min(resumed, size), size).tobytes()
+    check(tensor, parse(memoryview(sparse), f"{folder.url}/{name}"), f"{folder.url}/{name}")
+
+
+def file_name(number: int) -> str:
+    """Returns the name of the file that holds the tensor at this position of the flattened parameters."""
+    return f"tensor{number:05d}_000"
+
+
+def tensor_files(sizes: dict[str, int]) -> dict[str, int]:
+    """Returns those files of a listing that claim to be tensors."""
+    return {name: size for name, size in sizes.items() if re.match(r"tensor\d", name)}
+
+
+def names_that_differ(found: dict[str, int], tensors: list[TensorSpec]) -> tuple[list[str], list[str]]:
+    """Returns the names that are missing, and those that no tensor of the model has."""
+    wanted = {file_name(number) for number in range(len(tensors))}
+    return sorted(wanted - found.keys()), sorted(found.keys() - wanted)
+
+
+def check_size(name: str, size: int, tensor: TensorSpec) -> None:
+    """Checks that a file is long enough for its tensor. Raises ModelError."""
+    if size < tensor.stored_bytes:
+        raise ModelError(
+            f"{name}: {size} bytes, but {tensor.path} ({expected(tensor)}) takes {tensor.stored_bytes} "
+            f"and more; the file is truncated or another tensor, fetch it again"
+        )
+
+
+def _payload_bytes(tensor: TensorSpec) -> int:
+    return math.prod(tensor.shape) * (4 if tensor.scale_groups is None else 1)
+
+
+def _payload(head: np.ndarray, tensor: TensorSpec) -> int:
+    """Returns where the tensor's numbers begin in its file, -1 where the beginning of the file does not tell."""
+    count, start = _payload_bytes(tensor), head.tobytes()
+    if count < 1 << 8:
+        opcode = b"C" + struct.pack("<B", count)
+    else:
+        opcode = b"B" + struct.pack("<I", count) if count < 1 << 32 else b"\x8e" + struct.pack("<Q", count)
+    found = start.find(opcode)
+    return -1 if found < 0 else found + len(opcode)
+
+
+def _some(what: str, names: list[str]) -> str:
+    return f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else ""

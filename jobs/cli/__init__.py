@@ -1,0 +1,1 @@
+"""What the commands share: parser, flags, exit codes and signals."""

@@ -1,0 +1,77 @@
+"""Flags of the main job that jobs made of it offer as their own: which model and machines, and how completions are drawn."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jobs.run.config import ScoreConfig
+
+_OF_MAIN_JOB = {field.name: field for field in dataclasses.fields(ScoreConfig)}
+
+
+def _same(name: str) -> Any:
+    """Returns a flag of the main job: the same default and help."""
+    return dataclasses.field(default=_OF_MAIN_JOB[name].default, metadata=_OF_MAIN_JOB[name].metadata)
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Flags of the main job that choose the model and the machines."""
+
+    model: str = _same("model")
+    checkpoint: str | None = _same("checkpoint")
+    tokenizer: str | None = _same("tokenizer")
+    dtype: Literal["bfloat16", "float32"] = _same("dtype")
+    replicas: str = _same("replicas")
+    mesh: str | None = _same("mesh")
+    shard_activations: bool = _same("shard_activations")
+    device: Literal["auto", "cpu", "gpu"] = _same("device")
+    batch_tokens: int = _same("batch_tokens")
+    max_len: int | None = _same("max_len")
+    shard_rows: int = _same("shard_rows")
+    on_overflow: Literal["error", "truncate-left"] = _same("on_overflow")
+    resume: Literal["auto", "never", "require"] = _same("resume")
+    retry_failed: bool = _same("retry_failed")
+    max_error_rate: float = _same("max_error_rate")
+    max_attempts: int = _same("max_attempts")
+    step_timeout_s: float = _same("step_timeout_s")
+    cost_per_replica_hour: float | None = _same("cost_per_replica_hour")
+    cost_budget: float | None = _same("cost_budget")
+    log_format: Literal["text", "json"] = _same("log_format")
+
+    def score_config(
+        self, task: Literal["generate", "score"], requests_url: str, output_url: str, **sampling: Any
+    ) -> ScoreConfig:
+        """Returns the configuration of the main job for request rows; `sampling`: flags that rows do not have of their own.
+
+        Raises:
+            ConfigError: its flags do not fit.
+        """
+        return ScoreConfig(input=requests_url, output=output_url, task=task, **_values(self, ModelFlags), **sampling)
+
+
+@dataclass(frozen=True)
+class SamplingFlags:
+    """Flags of the main job that say how completions are drawn."""
+
+    max_tokens: int | None = _same("max_tokens")
+    temperature: float = _same("temperature")
+    top_p: float = _same("top_p")
+    top_k: int = _same("top_k")
+    min_p: float = _same("min_p")
+    repetition_penalty: float = _same("repetition_penalty")
+    repetition_max_pattern: int = _same("repetition_max_pattern")
+    repetition_min_count: int = _same("repetition_min_count")
+    seed: int = _same("seed")
+    stop: tuple[str, ...] = _same("stop")
+    n: int = _same("n")
+    min_tokens: int = _same("min_tokens")
+    ignore_eos: bool = _same("ignore_eos")
+
+    def sampling_flags(self) -> dict[str, Any]:
+        """Returns these flags by name."""
+        return _values(self, SamplingFlags)
+
+
+def _values(flags: object, kind: type[Any]) -> dict[str, Any]:
+    return {field.name: getattr(flags, field.name) for field in dataclasses.fields(kind)}

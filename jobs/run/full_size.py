@@ -1,0 +1,170 @@
+"""A `Plan` of a model too large for this machine → the lines that say what it takes on eight GPUs that are not there.
+
+The compiler runs in a process of its own (`python -m actors.engine.planning.memory_plan`): this one never imports JAX. Knows how to start it and
+how to show what it says; knows nothing of shapes or meshes.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from actors.model.config import parameter_shapes
+from actors.protocol.errors import ModelError
+from jobs.run.plan import ROOT, Plan
+from pipeline.errors import ConfigError
+
+TARGETS = ("h100", "h200")
+SMALLEST_BYTES = 16 * 10**9  # of weights: the arithmetic of the dry run is enough for smaller models
+TIME_LIMIT_S = 3600.0
+
+
+def is_full_size(plan: Plan) -> bool:
+    """Returns whether the plan is of a model that wants GPUs, and its run is not explicitly one on CPUs."""
+    return plan.config.device != "cpu" and parameter_shapes(plan.model).stored_bytes >= SMALLEST_BYTES
+
+
+def lines(plan: Plan) -> Iterator[str]:
+    """Yields the plan of a full-size model as lines of text, the first ones before the compiler has ended.
+
+    Raises:
+        ConfigError, ModelError: the compiler does not take the plan, or cannot run.
+    """
+    data, model = plan.config.mesh_shape()
+    machines = " and ".join(f"{data * model}x{name.upper()}" for name in TARGETS)
+    yield ""
+    yield f"compiling the step functions of the whole model for {machines}, with no weights and no GPU; this takes minutes"
+    yield from show(compile_plan(request(plan)), plan.config.mesh_shape())
+
+
+def request(plan: Plan) -> dict[str, Any]:
+    """Returns what `actors.engine.planning.memory_plan` is asked."""
+    return {
+        "model": dataclasses.asdict(plan.model),
+        "engine": dataclasses.asdict(plan.engine_config()),
+        "dtype": plan.config.dtype,
+        "mesh": plan.config.mesh_shape(),
+        "targets": TARGETS,
+    }
+
+
+def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> dict[str, Any]:
+    """Asks `actors.engine.planning.memory_plan`, in a process of its own, and returns its answer.
+
+    Args:
+        asked: see `request`.
+        interpreter: Python that runs it; None: the one that `make aot` has set up, else this one.
+
+    Raises:
+        ConfigError: the sizes, the model and the mesh do not fit together.
+        ModelError: the process failed or took longer than an hour.
+    """
+    command = [str(interpreter or _interpreter()), "-m", "actors.engine.planning.memory_plan", "--json", json.dumps(asked)]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=_environment(math.prod(asked["mesh"])),
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ModelError(
+            f"full-size plan: the compiler took more than {TIME_LIMIT_S:.0f} s; give --device cpu to do without"
+        ) from error
+    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+    if done.returncode == 2:
+        raise ConfigError(f"full-size plan: {last}")
+    if done.returncode:
+        raise ModelError(f"full-size plan: the compiler's process ended with code {done.returncode} ({last})")
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def _interpreter() -> Path:
+    installed = ROOT / ".venv-aot" / "bin" / "python"
+    return installed if (ROOT / ".venv-aot" / ".installed").exists() else Path(sys.executable)
+
+
+def _environment(devices: int) -> dict[str, str]:
+    """Returns an environment in which JAX sees no GPU, as many virtual CPU devices as the mesh has, and this repository."""
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
+    return os.environ | {
+        "PYTHONPATH": os.pathsep.join(paths),
+        "JAX_PLATFORMS": "cpu",
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the wheels compile without the CUDA libraries that would run the result
+        "XLA_FLAGS": flags,
+    }
+
+
+def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
+    """Yields an answer of `actors.engine.planning.memory_plan` as a table: a column for each kind of GPU."""
+    if answer["fallback"] is not None:
+        yield (
+            f"not compiled for GPUs ({answer['fallback']}; `make aot` installs it) but for virtual CPU devices: "
+            "temporaries are not a GPU's, and what follows from them is unknown"
+        )
+    targets = answer["targets"]
+    devices = math.prod(mesh)
+    yield f"{answer['parameters']:,} parameters in {answer['tensors']:,} tensors; mesh {mesh[0]}x{mesh[1]}; figures of one device"
+    yield ""
+    yield _row("", [f"{devices}x{target['title']}" for target in targets])
+    for name, values in (*_figures(targets), *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None)):
+        yield _row(name, values)
+    ladder = answer["ladder"]
+    parts = ", ".join(f"{name} {count}" for name, count in ladder.items())
+    yield _row("programs of the whole ladder", [str(sum(ladder.values()))]) + f"   ({parts})"
+    yield _row("seconds for all of this", [f"{answer['seconds']:.0f}"])
+
+
+def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    def each(name: str) -> list[int]:
+        return [target[name] for target in targets]
+
+    for kind in targets[0]["weights_bytes"]:
+        yield kind, [_gb(target["weights_bytes"][kind]) for target in targets]
+    yield "KV pages", [_gb(size) for size in each("cache_bytes")]
+    yield "  for so many tokens", [f"{tokens:,}" for tokens in each("cache_tokens")]
+    for name in targets[0]["programs"]:
+        yield from _program(name, [target["programs"][name] for target in targets])
+
+
+def _verdicts(targets: list[dict[str, Any]], *, compiled_for_gpus: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yields what follows from the temporaries; it is not known where they are not a GPU's."""
+
+    def each(show_one: Callable[[dict[str, Any]], str]) -> list[str]:
+        return [show_one(target) if compiled_for_gpus else "unknown" for target in targets]
+
+    yield "all, in the largest call", each(lambda target: _gb(target["total_bytes"]))
+    yield "memory of the device", [_gb(target["capacity_bytes"]) for target in targets]
+    yield "it fits", each(lambda target: "yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO")
+    yield "KV tokens that fit", each(lambda target: f"{target['cache_tokens_fit']:,}")
+    yield "sequences of full length", each(lambda target: f"{target['sequences_fit']:,}")
+
+
+def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yields the rows of one step function."""
+    unit = "targets" if name == "score" else "pages"
+    yield name, [f"{each['rows']} x {each['width']} {unit}" for each in programs]
+    for label, key in (("input", "input_bytes"), ("temporaries", "temporary_bytes"), ("output", "output_bytes")):
+        yield f"  {label}", [_gb(each[key]) for each in programs]
+    for kind in sorted({kind for each in programs for kind in each["collectives"]}):
+        yield f"  {kind}", [f"{each['collectives'].get(kind, 0)}" for each in programs]
+    yield "  int8 weights copied or widened", [f"{len(each['weight_copies'])}" for each in programs]
+    yield "  compile seconds", [f"{each['compile_s']:.1f}" for each in programs]
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:,.3f} GB"
+
+
+def _row(name: str, values: list[str]) -> str:
+    return f"{name:<36}" + "".join(f"{value:>20}" for value in values)

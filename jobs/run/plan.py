@@ -1,0 +1,258 @@
+"""A `ScoreConfig` → everything that is known before a replica starts: model, tokenizer, input, shards, fingerprint, run.json.
+
+All that a user can get wrong is found here, before anything starts. Reads listings, footers, ids, the tokenizer and samples
+of the checkpoint; loads no weights and imports neither JAX nor Ray.
+"""
+
+import dataclasses
+import hashlib
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from actors.engine.config import EngineConfig
+from actors.model.config import ModelConfig
+from actors.protocol.size_buckets import length_ladder
+from actors.replica import ReplicaSpec
+from actors.weights.digest import digest
+from jobs.run.config import ScoreConfig
+from jobs.run.models import model_config
+from pipeline import storage
+from pipeline.dispatch.buckets import BucketConfig
+from pipeline.errors import ConfigError, DatasetError
+from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
+from pipeline.input.shards import input_keys, list_input, plan_shards
+from pipeline.input.unique_ids import check_unique_ids
+from pipeline.records import InputFile, Shard
+from pipeline.requests.sampling import SamplingDefaults
+from pipeline.requests.tokenizer import RequestRules, Tokenizer
+from pipeline.storage.redaction import without_credentials
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = Path(__file__).resolve().parents[1] / "demo"
+# Sampling parameters that came after the first runs: at their defaults they are no part of the fingerprint, and those runs go on.
+ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
+LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs", "jinja2", "rensa")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run, resolved."""
+
+    config: ScoreConfig  # with the defaults that depend on the model filled in
+    model: ModelConfig
+    tokenizer: Tokenizer | None
+    files: tuple[InputFile, ...]
+    schema: InputSchema
+    shards: tuple[Shard, ...]  # of all partitions
+    rules: RequestRules
+    tokenizer_digest: str | None
+
+    @property
+    def own_shards(self) -> tuple[Shard, ...]:
+        """The shards of this driver's partition."""
+        index, count = self.config.partition_pair()
+        return tuple(shard for shard in self.shards if shard.number % count == index)
+
+    def bucket_config(self) -> BucketConfig:
+        """Returns how batches are cut."""
+        return BucketConfig(length_ladder(self.rules.max_len), self.config.batch_tokens)
+
+    def engine_config(self) -> EngineConfig:
+        """Returns how engines are sized; log-probs of completions are asked of generate only."""
+        standard = EngineConfig(max_len=self.rules.max_len)
+        return replace(
+            standard,
+            batch_tokens=min(self.config.batch_tokens, standard.batch_tokens),
+            logprobs=self.config.logprobs if self.config.task == "generate" else None,
+            prompt_logprobs=self.config.prompt_logprobs,
+            shard_activations=self.config.shard_activations,
+            repetition_penalty=self._may_penalise(),
+        )
+
+    def _may_penalise(self) -> bool:
+        if self.config.task != "generate":
+            return False
+        return self.config.repetition_penalty != 1.0 or "repetition_penalty" in self.schema.parameters
+
+    def replica_spec(self) -> ReplicaSpec:
+        """Returns what replicas are started with."""
+        table = self.tokenizer.token_bytes if self.tokenizer else None
+        if table is not None:
+            table += (b"",) * (self.model.vocab_size - len(table))  # ids that the model has and the tokenizer has not
+        return ReplicaSpec(
+            model=self.model,
+            checkpoint=str(self.config.checkpoint),
+            mesh=self.config.mesh_shape(),
+            dtype=self.config.dtype,
+            engine=self.engine_config(),
+            token_bytes=table,
+        )
+
+
+def make_plan(config: ScoreConfig) -> Plan:
+    """Resolves and checks a configuration.
+
+    Raises:
+        ConfigError, DatasetError, ModelError: something does not fit; nothing was started.
+    """
+    config = _with_demo(config)
+    model = model_config(config.model)
+    config = replace(config, max_len=config.max_len or model.sequence_len, mesh="{}x{}".format(*config.mesh_shape()))
+    _check_lengths(config, model)
+    model_bytes = storage.read(config.tokenizer)[0] if config.tokenizer else None
+    tokenizer = Tokenizer(model_bytes) if model_bytes is not None else None
+    files = list_input(str(config.input), config.limit)
+    schema = inspect_columns(files, _columns(config))
+    _check_tokenizer(config, model, tokenizer, schema)
+    _check_repetition(config, schema)
+    check_unique_ids(files, schema.id_column, config.limit)
+    rules = RequestRules(config.task, model.vocab_size, config.max_len or 0, config.on_overflow, config.sampling_defaults())
+    sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
+    shards = plan_shards(files, config.shard_rows, config.limit)
+    return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
+
+
+def fingerprint_keys(plan: Plan) -> dict[str, Any]:
+    """Returns all that the results depend on. Replicas, mesh and batches are not among it, by design."""
+    config = plan.config
+    names = (
+        "task",
+        "prompt_column",
+        "id_column",
+        "continuation_column",
+        "dtype",
+        "max_len",
+        "on_overflow",
+        "logprobs",
+        "prompt_logprobs",
+    )
+    return {
+        "model": dataclasses.asdict(plan.model),
+        "checkpoint": digest(str(config.checkpoint)),
+        "tokenizer": plan.tokenizer_digest,
+        **{name: getattr(config, name) for name in names},
+        "sampling": _sampling_keys(plan.rules.defaults),
+        "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
+        "input": input_keys(plan.files),
+    }
+
+
+def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
+    keys, standard = dataclasses.asdict(defaults) | {"stop": list(defaults.stop)}, SamplingDefaults()
+    return {name: value for name, value in keys.items() if name not in ADDED_LATER or value != getattr(standard, name)}
+
+
+def run_description(plan: Plan) -> dict[str, Any]:
+    """Returns what run.json tells beside the fingerprint: configuration, versions, commit. Credentials in URLs are removed."""
+    return describe_run(plan.config, plan.files, len(plan.shards))
+
+
+def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
+    """Returns a run's configuration (a dataclass), the versions and the commit it is made with, and its input, for run.json."""
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    versions |= {name: _version(name) for name in ("grok-batch", *LIBRARIES)}
+    told = {name: _public(value) for name, value in dataclasses.asdict(config).items()}
+    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in files]
+    return {"config": told, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": shards}
+
+
+def _with_demo(config: ScoreConfig) -> ScoreConfig:
+    """The demo model brings its own weights and tokenizer."""
+    if config.model != "demo":
+        return config
+    checkpoint = config.checkpoint or str(DEMO / "ckpt-0")
+    return replace(config, checkpoint=checkpoint, tokenizer=config.tokenizer or str(DEMO / "tokenizer.model"))
+
+
+def _columns(config: ScoreConfig) -> InputColumns:
+    return InputColumns(config.task, config.prompt_column, config.id_column, config.continuation_column)
+
+
+def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
+    longest = config.max_len or 0
+    if longest > model.sequence_len:
+        raise ConfigError(f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got {longest}")
+    if config.task == "generate" and config.max_tokens is not None and config.max_tokens >= longest:
+        raise ConfigError(
+            f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no prompt fits beside it"
+        )
+    split = config.mesh_shape()[1]
+    shared_out = {"key/value heads": model.num_kv_heads, "expert rows": model.ffn_size, "tokens": model.vocab_size}
+    if config.shard_activations:
+        shared_out["activation columns"] = model.emb_size
+    for name, count in shared_out.items():
+        if count % split:
+            raise ConfigError(
+                f"--mesh: {config.mesh} splits over {split} devices the model's {count} {name}, which it does not divide"
+            )
+
+
+def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokenizer | None, schema: InputSchema) -> None:
+    if tokenizer is None and schema.has_text:
+        raise ConfigError("--tokenizer is missing: the input has text; give a SentencePiece model, or token ids in the input")
+    if tokenizer is None and (config.stop or "stop" in schema.parameters):
+        raise ConfigError("--tokenizer is missing: stop strings are text; give a SentencePiece model")
+    if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
+        raise ConfigError(
+            f"--tokenizer: expected a vocabulary of at most the model's {model.vocab_size} tokens, got {tokenizer.vocab_size}; "
+            "this tokenizer belongs to another model"
+        )
+    if config.task == "generate" and config.max_tokens is None and "max_tokens" not in schema.parameters:
+        raise ConfigError("--max-tokens is missing: give it, or a column max_tokens in the input")
+    if schema.prompt == "prompt_token_ids" and schema.continuation_kind in ("continuation", "choices"):
+        raise DatasetError(
+            f"the input has prompts as token ids and '{schema.continuation}' as text; give both as text or both as token ids"
+        )
+
+
+def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
+    """A count alone looks for nothing: whoever gives it believes that loops are cut off."""
+    searched = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
+    if config.repetition_min_count != SamplingDefaults().repetition_min_count and not searched:
+        raise ConfigError(
+            f"--repetition-min-count: {config.repetition_min_count} has no effect without --repetition-max-pattern; give the "
+            "longest pattern to look for, in tokens, e.g. 32"
+        )
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _public(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_public(each) for each in value]
+    return without_credentials(value) if isinstance(value, str) else value
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of this code; None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT)."""
+    told = os.environ.get("GROK_BATCH_COMMIT") or None
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return told
+    return done.stdout.strip() if done.returncode == 0 else told
+
+
+def describe(plan: Plan) -> Mapping[str, str]:
+    """Returns the run in words, for the terminal."""
+    rows = sum(shard.rows for shard in plan.own_shards)
+    return {
+        "model": plan.config.model,
+        "task": plan.config.task,
+        "input": f"{_public(plan.config.input)}: {rows:,} rows in {len(plan.own_shards):,} shards",
+        "output": str(_public(plan.config.output)),
+    }

@@ -1,0 +1,1 @@
+"""Submission of a job to a Ray cluster, with retries."""

@@ -1,0 +1,1 @@
+"""Batches and their dispatch to replicas, with retries."""

@@ -1,0 +1,59 @@
+"""What dispatch needs of replicas, and who hears how they fare. Protocols only: pool, fakes and progress fulfil them."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from actors.protocol.events import Event
+from actors.protocol.messages import Batch, ReplicaInfo, ReplicaStats
+
+NO_WORK_LEFT = "no work was left for it"  # why a replica is let go at the end of a run
+
+
+class Replicas(Protocol):
+    """What dispatch needs of the replicas."""
+
+    @property
+    def up(self) -> int:
+        """Replicas that can take batches now."""
+
+    @property
+    def wanted(self) -> int:
+        """Replicas the run would use if the cluster had room."""
+
+    def submit(self, replica: str, batch: Batch) -> None:
+        """Hands a batch over without waiting; its answer, or the replica's loss, comes as an event."""
+
+    def want(self, count: int) -> None:
+        """From now on `count` replicas are enough: what is still to come up beyond that is called off."""
+
+    def retire(self, replica: str) -> None:
+        """Ends a replica that holds no batch; no event follows."""
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
+
+        Raises:
+            ModelError: no replica can ever work; the job stops.
+        """
+
+
+class DispatchWatcher(Protocol):
+    """Who wants to know how the replicas fare; `pipeline/monitoring/progress.py` does."""
+
+    def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
+        """A replica came up."""
+
+    def replica_lost(self, replica: str, reason: str) -> None:
+        """A replica is gone."""
+
+    def replica_retired(self, replica: str, reason: str) -> None:
+        """A replica was let go; it held nothing."""
+
+    def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
+        """The counters of a replica, as of its last answer."""
+
+    def batch_retried(self, requests: int) -> None:
+        """So many requests were queued again."""
+
+    def batches_in_flight(self, count: int) -> None:
+        """So many batches are with replicas now."""

@@ -1,0 +1,1 @@
+"""Execution of generated programs in a sandbox."""

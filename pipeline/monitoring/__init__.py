@@ -1,0 +1,1 @@
+"""Progress of a run: counters, snapshots, progress line and log."""

@@ -1,0 +1,81 @@
+"""A run's `Progress` → a live line on a terminal, elsewhere a line of text or JSON every 10 s, and whatever sinks are given.
+
+Sinks are functions of a snapshot (Ray metrics, made in jobs). Knows no Ray, no rows and no files.
+"""
+
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.run_log import RunLog
+from pipeline.monitoring.snapshot import Snapshot
+
+
+class ProgressLine:
+    """Shows a `Progress` while a `with` block runs: a live line on a terminal, otherwise a plain line every `every_s`."""
+
+    def __init__(
+        self,
+        progress: Progress,
+        *,
+        stream: TextIO | None = None,
+        every_s: float = 10.0,
+        sinks: Sequence[Callable[[Snapshot], None]] = (),
+        log: RunLog | None = None,
+    ) -> None:
+        """Shows on `stream` (standard error by default), or through `log` if it writes JSON; `sinks` get the snapshots too."""
+        self._progress, self._every_s, self._sinks = progress, every_s, sinks
+        self._log = log if log is not None and log.is_json else None
+        self._stream = stream or sys.stderr
+        self._console = Console(file=self._stream)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._show, name="progress", daemon=True)
+
+    def __enter__(self) -> "ProgressLine":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _show(self) -> None:
+        if self._log is not None or not self._console.is_terminal:
+            while not self._ended.wait(self._every_s):
+                self._print()
+            self._print()
+            return
+        with Live(Text(self._tell()), console=self._console, auto_refresh=False) as live:
+            while not self._ended.wait(0.5):
+                live.update(Text(self._tell()), refresh=True)
+            live.update(Text(self._tell()), refresh=True)
+
+    def _print(self) -> None:
+        if self._log is None:
+            print(self._tell(), file=self._stream, flush=True)
+        else:
+            snapshot = self._snapshot()
+            self._log.event("progress", snapshot.line(), **_figures(snapshot))
+
+    def _tell(self) -> str:
+        return self._snapshot().line()
+
+    def _snapshot(self) -> Snapshot:
+        snapshot = self._progress.snapshot()
+        for sink in self._sinks:
+            sink(snapshot)
+        return snapshot
+
+
+def _figures(snapshot: Snapshot) -> dict[str, Any]:
+    """Returns what an event tells of a snapshot; the engine's counters are for metrics and the report."""
+    figures = {name: value for name, value in asdict(snapshot).items() if name not in {"engine", "progressed_at"}}
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}

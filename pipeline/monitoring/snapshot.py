@@ -1,0 +1,67 @@
+"""The figures of one moment of a run, and how they read as one line. `pipeline/monitoring/progress.py` takes it; nothing is counted here."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from actors.protocol.messages import ReplicaStats
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The figures of one moment. Rates are of the last minute, all else is since the start of this driver."""
+
+    rows: int  # rows answered, error rows included
+    rows_total: int
+    tokens_in: int
+    tokens_out: int
+    tokens_in_per_s: float
+    tokens_out_per_s: float
+    padding: float  # share of computed prompt positions that held no token
+    errors: int  # rows
+    retries: int  # requests queued again
+    up: int
+    wanted: int
+    elapsed_s: float
+    eta_s: float | None
+    replica_hours: float
+    cost: float | None
+    cached: int = 0  # tokens in that were not computed again
+    codes: Mapping[str, int] = field(default_factory=dict)  # samples with an error, by its code
+    shards_committed: int = 0
+    in_flight: int = 0  # batches that replicas hold
+    came_up: int = 0  # replicas so far: the first ones and those that took the place of lost ones
+    lost: int = 0  # replicas so far
+    progressed_at: float = 0.0  # when the last new row was seen, in seconds since 1970; before the first one, the start
+    engine: ReplicaStats = field(default_factory=ReplicaStats)  # counters of all replicas together
+    note: str = ""  # of whoever watches the run
+
+    @property
+    def prefix_reuse(self) -> float:
+        """Share of the tokens in that were not computed again."""
+        return self.cached / self.tokens_in if self.tokens_in else 0.0
+
+    def line(self) -> str:
+        """Returns the figures as one line of text."""
+        parts = [
+            f"rows {self.rows:,}/{self.rows_total:,}",
+            f"tokens/s in {self.tokens_in_per_s:,.0f} out {self.tokens_out_per_s:,.0f}",
+            f"padding {self.padding:.1%}",
+            f"errors {self.errors:,}",
+            f"replicas {self.up}/{self.wanted}",
+            f"ETA {_duration(self.eta_s)}",
+        ]
+        if self.retries:
+            parts.insert(4, f"retries {self.retries:,}")
+        if self.cost is not None:
+            parts.append(f"cost {self.cost:,.2f}")
+        if self.note:
+            parts.append(self.note)
+        return " | ".join(parts)
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"

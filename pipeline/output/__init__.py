@@ -1,0 +1,1 @@
+"""Output: schema, columns, writer and run folder."""

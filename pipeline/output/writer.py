@@ -1,0 +1,199 @@
+"""Finished samples, in any order -> one Parquet object per shard, each created once. It knows no prompts and no retries.
+
+A shard is open from `open` (how many rows it has is known at the door) until its last sample is in; then it is sorted, built,
+compressed in memory and published, create-only, while the next samples are taken. Memory is bounded by the open shards.
+
+Who loses the race for a shard reads the winner's fingerprint and goes on. Exactly once is checked: a sample that comes twice
+or from nowhere, or a shard that is still open at the end, raises.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from actors.protocol.messages import RowRef
+from pipeline import storage
+from pipeline.errors import CommitError, DatasetError
+from pipeline.output.columns import error_counts, output_table
+from pipeline.output.publication import to_parquet
+from pipeline.output.run_folder import RunFolder, check_part
+from pipeline.output.schema import FINGERPRINT_KEY
+from pipeline.records import OutputRow, Shard
+
+COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
+COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
+ROWS_BETWEEN_LOOKS = 64  # so often is looked whether a commit has ended, while no shard is complete: asking takes a lock
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedShard:
+    """What this run knows about a shard that is now on storage. Counts are of the samples that this driver ran."""
+
+    shard: int
+    rows: int  # input rows
+    samples: int  # output rows
+    errors: Mapping[str, int]  # samples by error code
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    published: bool  # False: another driver had committed it before
+
+
+@dataclass(slots=True)
+class _OpenShard:
+    shard: Shard
+    passthrough: pa.Table  # one row per row that is awaited, ascending
+    position: dict[int, int]  # row within the shard -> row of `passthrough`
+    version: str | None  # of the committed part that is to be merged with
+    missing: int  # samples still awaited, as far as known: one for a row of which nothing came yet
+    samples: dict[int, int] = field(default_factory=dict)  # of each row that was seen
+    rows: dict[tuple[int, int], OutputRow] = field(default_factory=dict)  # by (row, sample)
+
+
+class Writer:
+    """Gathers the samples of open shards and commits each shard when it is complete."""
+
+    def __init__(self, folder: RunFolder, schema: pa.Schema, fingerprint: str) -> None:
+        """`schema` as from `output_schema`; `fingerprint` goes into every part's metadata."""
+        self._folder, self._fingerprint = folder, fingerprint
+        self._schema = schema.with_metadata({**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint.encode()})
+        self._open: dict[int, _OpenShard] = {}
+
+    def open(self, shard: Shard, passthrough: pa.Table) -> None:
+        """Announces a shard: the reader's `on_open`. `passthrough` has one row per row that is awaited.
+
+        Raises:
+            CommitError: the shard is open already, or has no rows.
+            DatasetError: rows of a committed part are to be run again and the part is not there.
+        """
+        rows = range(shard.rows) if shard.only is None else sorted(shard.only)
+        if shard.number in self._open or not rows or len(rows) != passthrough.num_rows:
+            raise CommitError(
+                f"{shard} cannot be opened with {passthrough.num_rows} rows: already open, or another number expected"
+            )
+        version = None
+        if shard.only is not None:
+            stored = storage.stat(self._folder.part_url(shard.number))
+            if stored is None:
+                raise DatasetError(f"{self._folder.part_url(shard.number)} has vanished; run again without --retry-failed")
+            version = stored.version
+        position = {row: index for index, row in enumerate(rows)}
+        self._open[shard.number] = _OpenShard(shard, passthrough, position, version, missing=len(rows))
+
+    def row_id(self, ref: RowRef) -> object:
+        """Returns the id of a row of an open shard; None where no such row is awaited, or the id's bytes are no text."""
+        shard = self._open.get(ref.shard)
+        index = shard.position.get(ref.row) if shard is not None else None
+        if shard is None or index is None:
+            return None
+        try:
+            return shard.passthrough["id"][index].as_py()
+        except UnicodeDecodeError:
+            return None
+
+    def write(self, rows: Iterable[OutputRow]) -> Iterator[CommittedShard]:
+        """Takes samples in any order and yields each shard once it is committed.
+
+        When `rows` raises, shards that were complete by then are committed and yielded first.
+
+        Raises:
+            CommitError: a sample came twice, belongs to no open shard, or is missing at the end.
+            DatasetError: a part could not be written.
+            ConfigError: another run has written the part.
+        """
+        commits: deque[Future[CommittedShard]] = deque()
+        with ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="commit") as pool:
+            try:
+                for number, row in enumerate(rows):
+                    complete = self._take(row)
+                    if complete is not None:
+                        commits.append(pool.submit(self._commit, complete))
+                    elif number % ROWS_BETWEEN_LOOKS:
+                        continue
+                    while commits and (commits[0].done() or len(commits) > COMMITS_WAITING):
+                        yield commits.popleft().result()
+            except Exception:
+                yield from [commit.result() for commit in commits if commit.exception() is None]
+                raise
+            while commits:
+                yield commits.popleft().result()
+        if self._open:
+            number, left = next(iter(self._open.items()))
+            raise CommitError(
+                f"the stream ended with {len(self._open)} shards open; shard {number} still awaits {left.missing} samples or more"
+            )
+
+    def _take(self, row: OutputRow) -> _OpenShard | None:
+        """Stores one sample; returns its shard if that is complete now."""
+        ref = row.completion.ref
+        shard = self._open.get(ref.shard)
+        if shard is None:
+            raise CommitError(f"{ref} came back, but shard {ref.shard} is not open: it was never read, or is complete already")
+        _check_ref(ref, shard)
+        if ref.row not in shard.samples:
+            shard.samples[ref.row] = ref.samples
+            shard.missing += ref.samples - 1
+        shard.rows[ref.row, ref.sample] = row
+        shard.missing -= 1
+        return self._open.pop(ref.shard) if not shard.missing else None
+
+    def _commit(self, shard: _OpenShard) -> CommittedShard:
+        keys = sorted(shard.rows)
+        rows = [shard.rows[key] for key in keys]
+        passthrough = shard.passthrough
+        if len(keys) != passthrough.num_rows:  # several samples per row
+            passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
+        table = output_table(rows, passthrough, self._schema)
+        if shard.shard.only is None:
+            published = storage.publish(self._folder.part_url(shard.shard.number), to_parquet(table))
+        else:
+            published = self._merge(shard, table, [row for row, _ in keys])
+        if not published:
+            check_part(self._folder, shard.shard.number, self._fingerprint)
+        return _summary(shard, rows, published)
+
+    def _merge(self, shard: _OpenShard, table: pa.Table, rows: list[int]) -> bool:
+        """Replaces the rerun rows of the committed part, unless another driver has replaced the part meanwhile."""
+        url = self._folder.part_url(shard.shard.number)
+        data, version = storage.read(url)
+        if version != shard.version:
+            return False
+        check_part(self._folder, shard.shard.number, self._fingerprint)
+        old = pq.read_table(pa.BufferReader(data)).cast(self._schema)
+        old_rows = np.cumsum(old["sample_index"].to_numpy() == 0) - 1
+        kept = ~np.isin(old_rows, list(shard.position))
+        both = pa.concat_tables([old.filter(pa.array(kept)), table])
+        order = np.lexsort((both["sample_index"].to_numpy(), np.concatenate([old_rows[kept], rows])))
+        merged = both.unify_dictionaries().take(order)
+        if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
+            raise CommitError(f"merging the rows that ran again into {url} lost rows")
+        return storage.replace(url, to_parquet(merged), version)
+
+
+def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
+    if ref.row not in shard.position:
+        raise CommitError(f"{ref} came back, but {shard.shard} awaits no such row")
+    if (ref.row, ref.sample) in shard.rows:
+        raise CommitError(f"{ref} came back twice")
+    if not 0 <= ref.sample < ref.samples or shard.samples.get(ref.row, ref.samples) != ref.samples:
+        raise CommitError(f"{ref} came back, but another sample of its row said that there are {shard.samples.get(ref.row)}")
+
+
+def _summary(shard: _OpenShard, rows: list[OutputRow], published: bool) -> CommittedShard:
+    completions = [row.completion for row in rows]
+    return CommittedShard(
+        shard=shard.shard.number,
+        rows=len(shard.position),
+        samples=len(rows),
+        errors=error_counts(completions),
+        prompt_tokens=sum(completion.prompt_tokens or 0 for completion in completions),
+        completion_tokens=sum(len(completion.token_ids) for completion in completions),
+        cached_tokens=sum(completion.cached_tokens or 0 for completion in completions),
+        published=published,
+    )

@@ -1,0 +1,1 @@
+"""Rows to requests, completions to output rows: tokenizer and sampling parameters."""

@@ -1,0 +1,1 @@
+"""The folder of a synthetic data set: data, rejections, card."""

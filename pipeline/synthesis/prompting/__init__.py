@@ -1,0 +1,1 @@
+"""Prompts of a synthetic data set: seed rows, templates, worked examples."""

@@ -1,0 +1,1 @@
+"""Selection of samples: parsing, filters, duplicates, votes."""

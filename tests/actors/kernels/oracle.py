@@ -1,0 +1,105 @@
+"""What the kernels of every platform must compute, in NumPy and float64, and inputs for it."""
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from actors.kernels.interface import Experts, Placement
+from actors.kernels.quantized import QuantizedWeight, arrange
+
+
+def quantized_experts(experts: int, width: int, ffn: int, out_groups: int = 1, seed: int = 0) -> Experts:
+    """Returns random gate, value and output projections, stacked as a checkpoint has them."""
+    rng = np.random.default_rng(seed)
+
+    def weight(rows: int, columns: int, groups: int) -> QuantizedWeight:
+        values = rng.integers(-127, 128, (experts, rows, columns), np.int8)
+        scales = rng.uniform(0.5, 2, (experts, groups, columns)) / (127 * rows**0.5)
+        return QuantizedWeight(jnp.asarray(values), jnp.asarray(scales, jnp.bfloat16))
+
+    return weight(width, ffn, 1), weight(width, ffn, 1), weight(ffn, width, out_groups)
+
+
+def arranged(weights: Experts) -> Experts:
+    """Returns a copy of the weights as the kernels of a GPU take them."""
+    copies: Any = {f"{i}": {"w": QuantizedWeight(*map(jnp.array, weight))} for i, weight in enumerate(weights)}
+    gate, value, out = (module["w"] for module in arrange(copies, jnp.float32).values())
+    return gate, value, out
+
+
+def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np.ndarray:
+    """Returns linear_1(gelu(linear(x)) * linear_v(x)) of every (token, choice); zero where the choice is no expert."""
+    gate, value, out = (_dequantized(weight) for weight in weights)
+    rows = np.zeros((*chosen_NX.shape, x_ND.shape[1]))
+    for n, x in np.ndindex(chosen_NX.shape):
+        e = chosen_NX[n, x]
+        if e < len(gate):
+            g = x_ND[n].astype(np.float64) @ gate[e]
+            gelu = 0.5 * g * (1 + np.tanh((2 / np.pi) ** 0.5 * (g + 0.044715 * g**3)))
+            rows[n, x] = (gelu * (x_ND[n] @ value[e])) @ out[e]
+    return rows
+
+
+def _dequantized(weight: Any) -> np.ndarray:
+    values, scales = np.asarray(weight.weight, np.float64), np.asarray(weight.scales.astype(jnp.float32), np.float64)
+    return values * np.repeat(scales, values.shape[1] // scales.shape[1], axis=1)
+
+
+class Paged(NamedTuple):
+    """One call of attention."""
+
+    q: np.ndarray
+    keys: np.ndarray
+    values: np.ndarray
+    placement: Placement
+    tokens_BS: np.ndarray
+
+
+def paged(
+    start: list[int],
+    count: list[int],
+    *,
+    new: int,
+    heads: int,
+    kv_heads: int,
+    width: int,
+    page_size: int,
+    table: int,
+    seed: int = 0,
+) -> Paged:
+    """Returns sequences with pages anywhere, random tokens, some of them 0, and NaN wherever no key of a sequence lies."""
+    rng = np.random.default_rng(seed)
+    b, pages = len(start), len(start) * table + 3
+    pages_BJ = rng.permutation(pages)[: b * table].reshape(b, table).astype(np.int32)
+    begin, real = np.array(start, np.int32), np.array(count, np.int32)
+    tokens_BS = rng.integers(0, 3, (b, table * page_size))  # a third of all are pad
+    length = np.where(real > 0, begin + real, 0).astype(np.int32)
+    position_S = np.arange(table * page_size)
+    live = (tokens_BS > 0) & (position_S < length[:, None])
+    positions = begin[:, None] + np.arange(new, dtype=np.int32)
+    visible = live[:, None] & (position_S <= positions[:, :, None])
+    keys, values = np.full((2, pages, page_size, kv_heads, width), np.nan, np.float32)
+    for row in range(b):
+        for at in np.flatnonzero(live[row]):
+            where = pages_BJ[row, at // page_size], at % page_size
+            keys[where], values[where] = rng.standard_normal((2, kv_heads, width))
+    q = 4 * rng.standard_normal((b, new, heads, width)).astype(np.float32)
+    nowhere = jnp.zeros((b, new), jnp.int32)  # attention writes nothing
+    placement = Placement(*map(jnp.asarray, (positions, nowhere, nowhere, pages_BJ, length, live, visible)))
+    return Paged(q, keys, values, placement, tokens_BS)
+
+
+def attention(case: Paged, multiplier: float) -> np.ndarray:
+    """Returns softmax(30 tanh(q·k x multiplier / 30)) · v over the visible keys; zero for a query without any."""
+    out = np.zeros(case.q.shape)
+    visible, pages_BJ = np.asarray(case.placement.visible_BTS), np.asarray(case.placement.pages_BJ)
+    page_size, kv_heads = case.keys.shape[1:3]
+    for b, t, h in np.ndindex(case.q.shape[:3]):
+        seen = np.flatnonzero(visible[b, t])
+        if len(seen):
+            where = pages_BJ[b, seen // page_size], seen % page_size, h // (case.q.shape[2] // kv_heads)
+            logits = 30 * np.tanh(case.keys[where].astype(np.float64) @ case.q[b, t, h] * multiplier / 30)
+            weights = np.exp(logits - logits.max())
+            out[b, t, h] = weights / weights.sum() @ case.values[where]
+    return out

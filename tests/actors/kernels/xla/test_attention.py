@@ -1,0 +1,59 @@
+"""Plain attention over pages: pages held as bits, and sequences computed a few at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.kernels.interface import Placement
+from actors.kernels.xla import attention as xla_attention
+from actors.model.attention import write_rows
+
+B, T, H, K, C, P, Z, J = 6, 2, 4, 2, 8, 15, 4, 2
+
+
+def placement() -> Placement:
+    start = np.array([0, 1, 2, 3, 5, 6])
+    positions = start[:, None] + np.arange(T)
+    pages = np.arange(B * J).reshape(B, J)
+    page = np.take_along_axis(pages, positions // Z, axis=1)
+    page[0] = P  # padding: not written
+    visible = np.arange(J * Z) <= positions[..., None]
+    length, live = start + T, visible.any(axis=1)
+    fields = (positions, page, positions % Z, pages, length, live, visible)
+    return Placement(*(jnp.asarray(f if f.dtype == bool else f.astype(np.int32)) for f in fields))
+
+
+def numbers(seed: int, *shape: int) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), shape, jnp.bfloat16)
+
+
+@pytest.mark.slow  # compiles
+def test_rows_are_written_the_same_as_numbers_and_as_bits() -> None:
+    pages, rows, where = numbers(0, P, Z, K, C), numbers(1, B, T, K, C), placement()
+    expected = np.array(pages)
+    for b in range(1, B):
+        for t in range(T):
+            expected[where.page_BT[b, t], where.offset_BT[b, t]] = rows[b, t]
+    np.testing.assert_array_equal(write_rows(pages, rows, where), expected)
+    np.testing.assert_array_equal(write_rows(xla_attention.bits(pages), rows, where), xla_attention.bits(jnp.asarray(expected)))
+
+
+@pytest.mark.slow  # compiles
+def test_bits_and_few_sequences_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, keys, values, where = numbers(2, B, T, H, C), numbers(3, P, Z, K, C), numbers(4, P, Z, K, C), placement()
+    values = values.at[-1].set(jnp.nan)  # a page that nobody owns
+    whole = xla_attention.attend(q, keys, values, where, 0.3)
+    assert np.isfinite(np.asarray(whole, np.float32)).all()
+    monkeypatch.setattr(xla_attention, "GATHERED_BYTES", 2 * J * Z * K * C * 2)  # two sequences
+    parts = xla_attention.attend(q, *map(xla_attention.bits, (keys, values)), where, 0.3)
+    np.testing.assert_allclose(np.asarray(parts, np.float32), np.asarray(whole, np.float32), rtol=0.01, atol=0.01)  # bfloat16
+
+
+@given(rows=st.integers(1, 300), row_bytes=st.integers(1, 1 << 22))
+def test_sequences_at_a_time_divide_the_batch_and_fit(rows: int, row_bytes: int) -> None:
+    count = xla_attention._rows_at_once(rows, row_bytes)
+    assert rows % count == 0
+    assert count == 1 or count * row_bytes <= xla_attention.GATHERED_BYTES

@@ -1,0 +1,75 @@
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from actors.pool.gcs_monitor import HeadWatch
+from actors.protocol.errors import ClusterLostError
+
+
+class Head:
+    """Answers while it is there; else a question stays open, as Ray's do."""
+
+    def __init__(self) -> None:
+        self.there = threading.Event()
+        self.there.set()
+        self.draining: set[str] = set()
+        self.s = 0.0
+
+    def ask(self) -> set[str]:
+        self.there.wait(10)
+        return set(self.draining)
+
+    def clock(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def head() -> Head:
+    return Head()
+
+
+@pytest.fixture
+def watch(head: Head) -> Iterator[HeadWatch]:
+    made = HeadWatch(head.ask, 1000.0, 20.0, head.clock)
+    yield made
+    head.there.set()
+    made.close()
+    assert not made._thread.is_alive()
+
+
+def soon(true: Callable[[], bool]) -> None:
+    ends = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < ends
+        time.sleep(0.001)
+
+
+def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: HeadWatch) -> None:
+    assert watch.draining == set()
+    head.s, head.draining = 5.0, {"node"}
+    assert watch.answered_since(0.0)
+    assert not watch.answered_since(3.0), "its last answer is older"
+    soon(lambda: watch.answered_since(3.0))
+    assert watch.draining == {"node"}
+
+
+def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(head: Head, watch: HeadWatch) -> None:
+    head.there.clear()
+    head.s = 1019.0
+    assert not watch.answered_since(1.0)
+    watch.check()
+    head.s = 1021.0
+    with pytest.raises(ClusterLostError, match="has not answered for 21 s; committed shards are kept"):
+        watch.check()
+    head.there.set()
+    soon(lambda: watch.answered_since(1.0))
+    watch.check()
+
+
+def test_it_is_asked_now_and_then_by_itself(head: Head) -> None:
+    made = HeadWatch(head.ask, 0.01, 20.0, head.clock)
+    head.draining = {"node"}
+    soon(lambda: made.draining == {"node"})
+    made.close()

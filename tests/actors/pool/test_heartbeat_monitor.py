@@ -1,0 +1,72 @@
+import pytest
+
+from actors.pool.heartbeat_monitor import COMPILATION_SHARE, PulseWatch
+from actors.protocol.events import Pulse
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def watch(clock: Clock) -> PulseWatch:
+    made = PulseWatch(40.0, clock)
+    made.begin("a")
+    return made
+
+
+def test_one_question_at_a_time(watch: PulseWatch, clock: Clock) -> None:
+    assert watch.turn() == ([], [])
+    asked = []
+    for _ in range(200):
+        clock.s += 0.1
+        asked += watch.turn()[0]
+    assert asked == ["a"], "asked once in 20 s, as the first question is open"
+    assert watch.answered("a", Pulse("idle")) is None
+    clock.s += 10.1
+    assert watch.turn() == (["a"], [])
+
+
+def test_who_does_not_answer_hangs(watch: PulseWatch, clock: Clock) -> None:
+    clock.s = 10.1
+    assert watch.turn() == (["a"], [])
+    clock.s = 50.0
+    assert watch.turn() == ([], [])
+    clock.s = 53.0
+    asked, ((name, reason),) = watch.turn()
+    assert (asked, name) == ([], "a")
+    assert reason == "its process has not answered for 43 s, --step-timeout-s is 40"
+    watch.forget("a")
+    clock.s = 99.0
+    assert watch.turn() == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("pulse", "hangs"),
+    [
+        (Pulse("idle", 9e9), False),
+        (Pulse("loading", 9e9), False),
+        (Pulse("step", 40), False),
+        (Pulse("step", 40.1), True),
+        (Pulse("compilation", 41), False),
+        (Pulse("compilation", 40 * COMPILATION_SHARE + 1), True),
+    ],
+)
+def test_what_an_answer_means(watch: PulseWatch, pulse: Pulse, hangs: bool) -> None:
+    reason = watch.answered("a", pulse)
+    assert (reason is not None) == hangs
+    assert reason is None or f"at one {pulse.doing} for" in reason
+
+
+def test_an_answer_of_a_forgotten_replica_means_nothing(watch: PulseWatch) -> None:
+    watch.forget("a")
+    assert watch.answered("a", Pulse("step", 9e9)) is None

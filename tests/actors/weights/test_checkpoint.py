@@ -1,0 +1,361 @@
+"""Checkpoint folders: what is read, what is refused, and what is written."""
+
+import os
+import pickle
+import pickletools
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import jax
+import numpy as np
+import pytest
+
+from actors.kernels.quantized import QuantizedWeight
+from actors.model.config import DEMO, parameter_shapes
+from actors.model.sharding import make_mesh, parameter_specs
+from actors.protocol.errors import ModelError
+from actors.weights import checkpoint, weight_files
+from actors.weights.pickle_reader import Int8Tensor, parse
+from actors.weights.pickle_writer import pickle_tensor
+from tests import reference
+from tests.actors.model.models import CASES, CONFORMANCE, config_of
+
+CONFIG = config_of("gqa")
+LINEAR_1, QUERY, NORM = "tensor00003_000", "tensor00007_000", "tensor00001_000"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(CONFORMANCE / "gqa" / "ckpt-0", tmp_path / "ckpt-0"))
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return {tensor.path: value for tensor, value in checkpoint.read(folder, CONFIG)}
+
+
+def file_of(tensor: Any) -> bytes:
+    return b"".join(pickle_tensor(tensor))
+
+
+# ---- reading
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_reads_what_an_ordinary_unpickler_reads(case: str) -> None:
+    expected = reference.parameters(CONFORMANCE / case / "ckpt-0", config_of(case))
+    for tensor, value in checkpoint.read(CONFORMANCE / case / "ckpt-0", config_of(case)):
+        np.testing.assert_array_equal(reference.dequantised(value), expected[tensor.path])
+
+
+def test_numbers_are_views_of_the_file() -> None:
+    data = (CONFORMANCE / "mha" / "ckpt-0" / LINEAR_1).read_bytes()
+    tensor = parse(data, LINEAR_1)
+    assert isinstance(tensor, Int8Tensor)
+    assert np.shares_memory(tensor.weight, np.frombuffer(data, np.int8))
+
+
+@pytest.mark.parametrize("mesh_shape", [(1, 1), (1, 8), (2, 4)])
+def test_each_device_holds_its_slice_only(mesh_shape: tuple[int, int]) -> None:
+    mesh = make_mesh(*mesh_shape)
+    params = checkpoint.load(CONFORMANCE / "gqa" / "ckpt-0", CONFIG, mesh)
+    specs = jax.tree.map(lambda a: a.sharding.spec, params)
+    assert specs == parameter_specs(CONFIG)
+    host = read(CONFORMANCE / "gqa" / "ckpt-0")
+    for tensor in parameter_shapes(CONFIG):
+        placed = params[tensor.module][tensor.name]
+        array = placed.weight if isinstance(placed, QuantizedWeight) else placed
+        np.testing.assert_array_equal(reference.dequantised(host[tensor.path]), reference.dequantised(jax.device_get(placed)))
+        split = {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)
+        share = array.addressable_shards[0].data.size  # type: ignore[union-attr]
+        assert share == array.size // (mesh_shape[1] if split else 1)  # type: ignore[union-attr]
+
+
+def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
+    params = checkpoint.load(folder, CONFIG, make_mesh(1, 1))
+    before = jax.device_get(params)
+    for path in folder.iterdir():
+        with path.open("r+b") as file:
+            file.write(bytes(path.stat().st_size))
+    jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(params))
+
+
+def test_loads_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)  # a file in many parts
+    memory = fsspec.filesystem("memory")
+    memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/model/ckpt-0", recursive=True)
+    try:
+        params = checkpoint.load("memory://model/ckpt-0", CONFIG, make_mesh(1, 1))
+        local = checkpoint.load(CONFORMANCE / "gqa" / "ckpt-0", CONFIG, make_mesh(1, 1))
+        jax.tree.map(np.testing.assert_array_equal, params, local)
+    finally:
+        memory.rm("/model", recursive=True)
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+def test_writes_to_and_loads_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)
+    checkpoint.write(checkpoint.random_parameters(DEMO, 7), f"{s3_url}/models/ckpt-0")
+    for (path, expected), (tensor, got) in zip(
+        checkpoint.random_parameters(DEMO, 7), checkpoint.read(f"{s3_url}/models/ckpt-0", DEMO), strict=True
+    ):
+        assert path == tensor.path
+        np.testing.assert_array_equal(reference.dequantised(got), reference.dequantised(expected))
+    with pytest.raises(ModelError, match=r"/elsewhere: no such folder"):
+        list(checkpoint.read(f"{s3_url}/elsewhere", DEMO))
+    with pytest.raises(ModelError, match=r"checkpoint s3://no-such-bucket-of-ours/x: "):
+        list(checkpoint.read("s3://no-such-bucket-of-ours/x", DEMO))
+
+
+def test_a_transfer_that_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/short/ckpt-0", recursive=True)
+    whole = type(memory).cat_file
+    monkeypatch.setattr(type(memory), "cat_file", lambda *args, **kwargs: whole(*args, **kwargs)[:-1])
+    try:
+        with pytest.raises(ModelError, match=r"tensor00000_000: cannot be read \(153761 of 153762 bytes came at offset 0\)"):
+            list(checkpoint.read("memory://short/ckpt-0", CONFIG))
+    finally:
+        memory.rm("/short", recursive=True)
+
+
+def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
+    with pytest.raises(ModelError, match=r"model = 5 does not divide the model's num_kv_heads 8 and ffn_size 128"):
+        checkpoint.load("/nowhere", CONFIG, make_mesh(1, 5))
+
+
+# ---- refusing: names and sizes
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"nowhere: no such folder; give the folder that holds tensor00000_000 or manifest.json"):
+        read(tmp_path / "nowhere")
+
+
+def test_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"no checkpoint, it holds none of the files .*; it has a folder ckpt-0, give that"):
+        read(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ModelError, match=r"empty: no checkpoint"):
+        read(tmp_path / "empty")
+
+
+def test_missing_and_superfluous_files(folder: Path) -> None:
+    (folder / "tensor00007_000").unlink()
+    with pytest.raises(ModelError, match=r"expected 50 tensor files .* found 49; missing tensor00007_000; fetch the missing"):
+        read(folder)
+    (folder / "tensor00050_000").touch()
+    with pytest.raises(ModelError, match=r"found 50; missing tensor00007_000; not of this model: tensor00050_000; check that"):
+        read(folder)
+
+
+def test_files_that_are_no_tensors_do_not_disturb(folder: Path) -> None:
+    (folder / "README.md").write_text("weights")
+    assert len(read(folder)) == 50
+
+
+def test_another_model(folder: Path) -> None:
+    with pytest.raises(
+        ModelError, match=r"expected 26 tensor files for this model, found 50; .* and 21 more; check that --model"
+    ):
+        list(checkpoint.read(folder, config_of("mha")))
+
+
+def test_too_short_a_file_is_found_before_anything_is_read(folder: Path) -> None:
+    with (folder / LINEAR_1).open("r+b") as file:
+        file.truncate(5000)
+    with pytest.raises(ModelError, match=rf"{LINEAR_1}: 5000 bytes, but transformer/decoder_layer_0/moe/linear_1/w .*truncated"):
+        read(folder)
+
+
+# ---- refusing: contents
+
+
+def damage(folder: Path, name: str, content: bytes, padding: int = 200_000) -> None:
+    """Replaces a file by `content`, long enough not to be refused for its size."""
+    (folder / name).write_bytes(content + bytes(max(0, padding - len(content))))
+
+
+class _Runs:
+    def __init__(self, call: Any, argument: str) -> None:
+        self.call, self.argument = call, argument
+
+    def __reduce__(self) -> Any:
+        return self.call, (self.argument,)
+
+
+def hostile_pickles(witness: Path) -> dict[str, bytes]:
+    command = f"touch {witness}"
+    reduce_4 = pickle.dumps(_Runs(os.system, command), protocol=4)
+    return {
+        "reduce": reduce_4,
+        "protocol-0": pickle.dumps(_Runs(os.system, command), protocol=0),
+        "protocol-2": pickle.dumps(_Runs(os.system, command), protocol=2),
+        "protocol-5": pickle.dumps(_Runs(os.system, command), protocol=5),
+        "eval": pickle.dumps(_Runs(eval, f"__import__('os').system({command!r})"), protocol=4),
+        "in-a-dictionary": pickle.dumps({"weight": _Runs(os.system, command)}, protocol=4),
+        "an-allowed-class-called-with-arguments": b"\x80\x04\x8c\x08__main__\x8c\x12QuantizedWeight8bit\x93\x8c\x01x\x85R.",
+        "inst": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
+        "numpy-load": b"\x80\x04\x8c\x05numpy\x8c\x04load\x93\x8c\x01x\x85R.",
+        "getattr-on-numpy": b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",
+        "object-array": pickle.dumps(np.array([_Runs(os.system, command)], dtype=object), protocol=4),
+        "persistent-id": b"\x80\x04K\x01Q.",
+        "memo-bomb": b"\x80\x04K\x01r\xff\xff\xff\x7f.",
+        "extension-registry": b"\x80\x04\x82\x01.",
+    }
+
+
+@pytest.mark.parametrize("name", hostile_pickles(Path("witness")))
+def test_nothing_in_a_file_is_ever_run(folder: Path, tmp_path: Path, name: str) -> None:
+    witness = tmp_path / "witness"
+    damage(folder, LINEAR_1, hostile_pickles(witness)[name])
+    with pytest.raises(ModelError, match=rf"{LINEAR_1}: "):
+        read(folder)
+    assert not witness.exists()
+
+
+def test_the_hostile_pickle_is_one(tmp_path: Path) -> None:
+    # so that the test above can fail: the stock unpickler does run it
+    witness = tmp_path / "witness"
+    pickle.loads(hostile_pickles(witness)["reduce"])
+    assert witness.exists()
+
+
+def test_the_message_names_what_was_asked_for(folder: Path) -> None:
+    damage(folder, LINEAR_1, pickle.dumps(_Runs(os.system, "true"), protocol=4))
+    with pytest.raises(ModelError, match=r"it asks for posix\.system; only numpy arrays and QuantizedWeight8bit are accepted"):
+        read(folder)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 12, 100, 4000, 98_000, 110_902])
+def test_truncated_anywhere(kept: int) -> None:
+    whole = (CONFORMANCE / "gqa" / "ckpt-0" / LINEAR_1).read_bytes()
+    with pytest.raises(ModelError, match=r"truncated or damaged .*; fetch the file again"):
+        parse(whole[:kept], LINEAR_1)
+
+
+def test_bytes_after_the_end() -> None:
+    whole = (CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes()
+    with pytest.raises(ModelError, match="7 bytes follow the end"):
+        parse(whole + bytes(7), NORM)
+
+
+def test_any_flipped_byte_of_the_structure_is_refused_or_harmless() -> None:
+    """Every byte outside the numbers, flipped: an error of ours, or a tensor, never another exception."""
+    whole = bytearray((CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes())
+    refused = 0
+    for position in range(len(whole)):
+        for flip in (0x01, 0x80):
+            damaged = bytearray(whole)
+            damaged[position] ^= flip
+            try:
+                parse(bytes(damaged), NORM)
+            except ModelError:
+                refused += 1
+    assert refused > 150
+
+
+WRONG: dict[str, tuple[str, Callable[[], Any], str]] = {
+    "shape": (
+        LINEAR_1,
+        lambda: Int8Tensor(np.zeros((8, 96, 128), np.int8), np.ones((8, 8, 128), "bfloat16")),
+        (
+            r"expected transformer/decoder_layer_0/moe/linear_1/w as int8 \[8, 128, 96\] with scales bfloat16 \[8, 8, 96\], "
+            r"got int8 \[8, 96, 128\] with scales bfloat16 \[8, 8, 128\]"
+        ),
+    ),
+    "groups": (
+        LINEAR_1,
+        lambda: Int8Tensor(np.zeros((8, 128, 96), np.int8), np.ones((8, 16, 96), "bfloat16")),
+        r"got int8 \[8, 128, 96\] with scales bfloat16 \[8, 16, 96\]",
+    ),
+    "scales-type": (
+        LINEAR_1,
+        lambda: Int8Tensor(np.zeros((8, 128, 96), np.int8), np.ones((8, 8, 96), np.float32)),
+        r"got int8 .* with scales float32",
+    ),
+    "not-quantised": (LINEAR_1, lambda: np.zeros((8, 128, 96), np.float32), r"got float32 \[8, 128, 96\]"),
+    "quantised": (
+        "tensor00000_000",
+        lambda: Int8Tensor(np.zeros((400, 960), np.int8), np.ones((1, 960), "bfloat16")),
+        r"expected language_model/in_out_embed/embeddings as float32 \[400, 96\], got int8",
+    ),
+    "nan": (NORM, lambda: np.full(96, np.nan, np.float32), r"language_model/rms_norm/scale holds NaN or infinity"),
+    "infinite-scales": (
+        QUERY,
+        lambda: Int8Tensor(np.zeros((96, 256), np.int8), np.full((1, 256), np.inf, "bfloat16")),
+        r"query/w holds NaN or infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", WRONG)
+def test_wrong_tensors(folder: Path, fault: str) -> None:
+    name, make, message = WRONG[fault]
+    (folder / name).write_bytes(file_of(make()))
+    with pytest.raises(ModelError, match=rf"{name}: .*{message}"):
+        read(folder)
+
+
+def test_an_element_type_of_another_kind(folder: Path) -> None:
+    damage(folder, "tensor00000_000", pickle.dumps(np.zeros((400, 96), np.float64), protocol=4), padding=0)
+    with pytest.raises(ModelError, match=r"elements of type 'f8'; expected float32 \(f4\), int8 \(i1\) or bfloat16"):
+        read(folder)
+
+
+def test_swapped_files(folder: Path) -> None:
+    """Of two swapped files of different size one is too short. Tensors of one shape (key, value) cannot be told apart."""
+    for first, second, message in [
+        (QUERY, "tensor00005_000", rf"{QUERY}: 12842 bytes, but .*query/w .* takes 25088 and more; the file is truncated or"),
+        (QUERY, "tensor00006_000", r"tensor00006_000: 25388 bytes, but .*linear/w .* takes 26112 and more"),
+    ]:
+        copy = Path(shutil.copytree(folder, folder.parent / second))
+        shutil.copy(folder / second, copy / first)
+        shutil.copy(folder / first, copy / second)
+        with pytest.raises(ModelError, match=message):
+            read(copy)
+
+
+# ---- writing
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_writes_byte_for_byte_what_the_reference_wrote(case: str, tmp_path: Path) -> None:
+    source = CONFORMANCE / case / "ckpt-0"
+    checkpoint.write(((t.path, value) for t, value in checkpoint.read(source, config_of(case))), tmp_path / "copy")
+    names = sorted(path.name for path in source.iterdir())
+    assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == names
+    for name in names:
+        assert (tmp_path / "copy" / name).read_bytes() == (source / name).read_bytes(), name
+
+
+def test_random_parameters_survive_writing_and_loading(tmp_path: Path) -> None:
+    checkpoint.write(checkpoint.random_parameters(DEMO, 7), tmp_path)
+    params = checkpoint.load(tmp_path, DEMO, make_mesh(1, 8))
+    for path, value in checkpoint.random_parameters(DEMO, 7):
+        module, _, name = path.rpartition("/")
+        np.testing.assert_array_equal(reference.dequantised(jax.device_get(params[module][name])), reference.dequantised(value))
+    checkpoint.write(params, tmp_path / "again")  # from devices, where G = 8 groups fit 8 shards as they are
+    for file in (tmp_path / "again").iterdir():
+        assert file.read_bytes() == (tmp_path / file.name).read_bytes()
+
+
+def test_a_large_payload_stands_outside_of_frames(tmp_path: Path) -> None:
+    data = file_of(np.zeros(200_000, np.float32))
+    frames = [argument for opcode, argument, _ in pickletools.genops(data) if opcode.name == "FRAME"]
+    assert sum(frames) < 300
+    np.testing.assert_array_equal(parse(data, "x"), np.zeros(200_000, np.float32))
+
+
+def test_pairs_out_of_order_are_refused(tmp_path: Path) -> None:
+    pairs = list(checkpoint.random_parameters(DEMO, 7))
+    with pytest.raises(ValueError, match=r"follows language_model/rms_norm/scale; parameters must come sorted"):
+        checkpoint.write([pairs[1], pairs[0]], tmp_path)
+
+
+def test_types_the_format_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="got an array of float64"):
+        checkpoint.write([("a/w", np.zeros(3))], tmp_path)

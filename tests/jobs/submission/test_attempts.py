@@ -1,0 +1,349 @@
+"""jobs/submit.py and jobs/submission/attempts.py: what is tried again, what is joined, and which exit code comes out of it."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ray.exceptions import AuthenticationError
+
+from jobs import submit
+from jobs.submission.attempts import ChildProcess, Ended, RayJobs
+from jobs.submit import SubmitConfig, default_name, persist
+from pipeline.errors import ConfigError
+from pipeline.monitoring.run_log import RunLog
+
+ROOT = Path(__file__).parents[3]
+COMMAND = ["python", "jobs/score_dataset.py", "-C", "job.yaml"]
+ENTRYPOINT = "python jobs/score_dataset.py -C job.yaml"
+
+
+class Scripted:
+    """Tries that end as they are told to."""
+
+    def __init__(self, *ends: Ended) -> None:
+        self.ends, self.tried = list(ends), 0
+
+    def run(self, command: Sequence[str]) -> Ended:
+        self.tried += 1
+        return self.ends.pop(0)
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "pauses"),
+    [
+        ([Ended(0)], 0, []),
+        ([Ended(75), Ended(75), Ended(0)], 0, [30, 60]),
+        ([Ended(None), Ended(1), Ended(3)], 3, [30, 60]),
+        ([Ended(2)], 2, []),
+        ([Ended(4)], 4, []),
+        ([Ended(75), Ended(5)], 5, [30]),
+        ([Ended(75, stopped=True)], 75, []),
+        ([Ended(75)] * 3 + [Ended(None)], 75, [30, 60, 120]),
+        ([Ended(1)] * 4, 1, [30, 60, 120]),
+    ],
+)
+def test_only_what_may_end_otherwise_is_tried_again(ends: list[Ended], code: int, pauses: list[float]) -> None:
+    slept: list[float] = []
+    attempts = Scripted(*ends)
+    assert persist(attempts, COMMAND, SubmitConfig(attempts=4), RunLog(), slept.append) == code
+    assert slept == pauses
+    assert attempts.ends == []
+
+
+def test_pauses_are_bounded() -> None:
+    slept: list[float] = []
+    persist(Scripted(*[Ended(75)] * 12), COMMAND, SubmitConfig(attempts=12), RunLog(), slept.append)
+    assert max(slept) == slept[-1] == 900
+
+
+def test_a_night_is_the_date_on_which_it_began() -> None:
+    config = SubmitConfig(night_begins="22:30")
+    assert config.night(datetime(2026, 11, 24, 22, 31, tzinfo=UTC)) == "2026-11-24"
+    assert config.night(datetime(2026, 11, 25, 3, 0, tzinfo=UTC)) == "2026-11-24"
+    assert config.night(datetime(2026, 11, 25, 22, 29, tzinfo=UTC)) == "2026-11-24"
+    assert SubmitConfig().night(datetime(2026, 11, 25, 0, 0, tzinfo=UTC)) == "2026-11-25"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"attempts": 0}, "--attempts: expected at least 1"),
+        ({"pause_s": -1.0}, "--pause-s"),
+        ({"night_begins": "24:00"}, "--night-begins: expected HH:MM"),
+        ({"accept": "0 3"}, "--accept"),
+        ({"name": "a b"}, "--name"),
+    ],
+)
+def test_flags_are_checked(flags: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SubmitConfig(**flags)
+
+
+def test_names_are_made_of_the_command() -> None:
+    assert default_name(COMMAND).startswith("score_dataset-")
+    assert default_name(COMMAND) == default_name(list(COMMAND)) != default_name([*COMMAND, "--seed", "1"])
+    assert default_name(["/bin/echo hello", "x"]).startswith("echo-hello-")
+
+
+# -- on this machine ------------------------------------------------------------------------------------------------------------
+
+COUNTING = """
+import pathlib, sys
+path = pathlib.Path(sys.argv[1])
+path.write_text((path.read_text() if path.exists() else "") + "x")
+sys.exit(int(sys.argv[1 + len(path.read_text())]))
+"""
+
+
+def here(*command: object, flags: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+    program = [sys.executable, "jobs/submit.py", "--here", "true", "--pause-s", "0", *flags, "--", *map(str, command)]
+    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_here_a_command_is_a_process_that_is_tried_again(tmp_path: Path) -> None:
+    done = here(sys.executable, "-c", COUNTING, tmp_path / "{night}", 75, 1, 3, flags=["--accept", "0,3"])
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines() == [
+        "try 1 of 5: exit code 75; the same command again in 0 s",
+        "try 2 of 5: exit code 1; the same command again in 0 s",
+        "try 3 of 5: exit code 3",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == [datetime.now(UTC).date().isoformat()]
+
+
+def test_what_cannot_be_submitted_is_said_in_a_sentence() -> None:
+    missing = here("no-such-program")
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    assert "cannot start no-such-program" in missing.stderr
+    nothing = subprocess.run([sys.executable, "jobs/submit.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert nothing.returncode == 2
+    assert "the command is missing" in nothing.stderr
+
+
+def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
+    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); print('up', flush=True); time.sleep(60)"
+    program = [sys.executable, "jobs/submit.py", "--here", "true", "--", sys.executable, "-c", script]
+    process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "up\n"
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (75, "try 1 of 5: exit code 75\n")
+
+
+def test_a_command_that_is_killed_has_said_nothing() -> None:
+    assert ChildProcess().run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == Ended(None)
+
+
+# -- on a cluster ---------------------------------------------------------------------------------------------------------------
+
+
+class FakeCluster:
+    """Ray's job server as its client shows it; `script` says how jobs end."""
+
+    def __init__(self, *script: tuple[str, int | None]) -> None:
+        self.jobs: dict[str, SimpleNamespace] = {}
+        self.script, self.submitted, self.refuse = list(script), list[str](), list[Exception]()
+
+    def __call__(self, address: str) -> "FakeCluster":
+        if self.refuse:
+            raise self.refuse.pop(0)
+        return self
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        return list(self.jobs.values())
+
+    def add(self, name: str, entrypoint: str, status: str, code: int | None = None) -> None:
+        ended = status in {"SUCCEEDED", "FAILED", "STOPPED"}
+        state = SimpleNamespace(value=status, is_terminal=lambda: ended)
+        self.jobs[name] = SimpleNamespace(submission_id=name, entrypoint=entrypoint, status=state, driver_exit_code=code)
+
+    def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]) -> str:
+        if submission_id in self.jobs:
+            raise RuntimeError(f"Request failed with status code 500: Job with submission_id {submission_id} already exists.")
+        self.submitted.append(submission_id)
+        self.runtime_env = runtime_env
+        self.add(submission_id, entrypoint, "RUNNING")
+        return submission_id
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "first line\n"
+        if len(self.script) > 1 and self.script[0][0] == "broken":
+            self.script.pop(0)
+            raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
+        yield "second line\n"
+        status, code = self.script.pop(0)
+        if status == "vanished":
+            self.jobs.clear()
+        else:
+            self.add(job, self.jobs[job].entrypoint, status, code)
+
+    def get_job_info(self, job: str) -> SimpleNamespace:
+        if job not in self.jobs:
+            raise RuntimeError("Request failed with status code 404: Job does not exist.")
+        return self.jobs[job]
+
+
+def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
+    standard: dict[str, Any] = {"patience_s": 1.0, "poll_s": 0.01}
+    return RayJobs("http://head:8265", "nightly", None, log=RunLog(), client=cluster, **(standard | more))
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "ended"),
+    [
+        ("SUCCEEDED", 0, Ended(0)),
+        ("SUCCEEDED", None, Ended(0)),
+        ("FAILED", 3, Ended(3)),
+        ("FAILED", None, Ended(None)),
+        ("FAILED", -9, Ended(None)),
+        ("STOPPED", 75, Ended(75, stopped=True)),
+        ("vanished", None, Ended(None)),
+    ],
+)
+def test_a_job_ends_as_its_driver_did(status: str, code: int | None, ended: Ended, capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeCluster((status, code))
+    assert on(cluster, env={"GROK_BATCH_COMMIT": "abc"}).run(COMMAND) == ended
+    assert cluster.submitted == ["nightly-1"]
+    assert cluster.runtime_env == {"env_vars": {"GROK_BATCH_COMMIT": "abc"}}
+    assert capsys.readouterr().out == "first line\nsecond line\n"
+
+
+def test_each_try_has_a_number_of_its_own_also_after_the_cluster_forgot_the_others() -> None:
+    cluster = FakeCluster(("FAILED", 75), ("vanished", None), ("SUCCEEDED", 0))
+    jobs = on(cluster)
+    assert [jobs.run(COMMAND) for _ in range(3)] == [Ended(75), Ended(None), Ended(0)]
+    assert cluster.submitted == ["nightly-1", "nightly-2", "nightly-3"]
+
+
+def test_a_running_job_is_joined_and_an_ended_one_is_followed_by_the_next() -> None:
+    cluster = FakeCluster(("SUCCEEDED", 0), ("SUCCEEDED", 0))
+    cluster.add("nightly-9", ENTRYPOINT, "FAILED", 75)
+    cluster.add("nightly-10", ENTRYPOINT, "RUNNING")
+    cluster.add("nightly-2026-99", "another", "RUNNING")
+    cluster.add("other-11", "another", "RUNNING")
+    jobs = on(cluster)
+    assert jobs.run(COMMAND) == Ended(0)
+    assert cluster.submitted == []
+    assert jobs.run(COMMAND) == Ended(0)
+    assert cluster.submitted == ["nightly-11"]
+
+
+def test_another_command_under_the_same_name_is_refused() -> None:
+    cluster = FakeCluster()
+    cluster.add("nightly-1", "python other.py", "RUNNING")
+    with pytest.raises(ConfigError, match=r"nightly-1 runs another command \(python other.py\)"):
+        on(cluster).run(COMMAND)
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = FakeCluster(("broken", None), ("broken", None), ("SUCCEEDED", 0))
+    assert on(cluster).run(COMMAND) == Ended(0)
+    assert capsys.readouterr().out == "first line\nsecond line\n"
+
+
+class Signalled(FakeCluster):
+    """A signal arrives while the log is followed."""
+
+    stopped: str | None = None
+
+    async def tail_job_logs(self, job: str) -> AsyncIterator[str]:
+        yield "working\n"
+        if self.stopped is None:
+            raise KeyboardInterrupt
+        yield "committed\n"
+        self.add(job, self.jobs[job].entrypoint, "STOPPED", 75)
+
+    def stop_job(self, job: str) -> bool:
+        self.stopped = job
+        return True
+
+
+def test_a_signal_stops_the_job_which_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+    cluster = Signalled()
+    assert persist(on(cluster), COMMAND, SubmitConfig(pause_s=0), RunLog()) == 75
+    assert (cluster.stopped, cluster.submitted) == ("nightly-1", ["nightly-1"])
+    said = capsys.readouterr()
+    assert said.out == "working\ncommitted\n"
+    assert "job nightly-1 is asked to stop" in said.err
+
+
+def test_or_it_leaves_the_job_running() -> None:
+    cluster = Signalled()
+    with pytest.raises(KeyboardInterrupt):
+        on(cluster, detach=True).run(COMMAND)
+    assert (cluster.stopped, cluster.jobs["nightly-1"].status.value) == (None, "RUNNING")
+
+
+def test_a_silent_cluster_is_waited_for_but_not_for_ever() -> None:
+    cluster = FakeCluster(("SUCCEEDED", 0))
+    cluster.refuse = [ConnectionError("Failed to connect to Ray at address: http://head:8265.")] * 3
+    assert on(cluster).run(COMMAND) == Ended(0)
+    cluster.refuse = [ConnectionError("Failed to connect")] * 1000
+    began = time.monotonic()
+    assert on(cluster, patience_s=0.2).run(COMMAND) == Ended(None)
+    assert time.monotonic() - began < 5
+
+
+def test_an_answer_that_was_lost_on_the_way_starts_no_second_job() -> None:
+    cluster = FakeCluster(("SUCCEEDED", 0))
+    jobs = on(cluster)
+    first = cluster.submit_job
+
+    def deaf(**job: Any) -> str:
+        first(**job)
+        cluster.submit_job = first  # type: ignore[method-assign]
+        raise ConnectionError("Connection reset by peer")
+
+    cluster.submit_job = deaf  # type: ignore[method-assign, assignment]
+    assert jobs.run(COMMAND) == Ended(0)
+    assert cluster.submitted == ["nightly-1"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Request failed with status code 401: Unauthorized"),
+        OSError("403 Client Error: Forbidden for url"),
+        AuthenticationError("Authentication failed: Forbidden: Invalid authentication token"),
+    ],
+)
+def test_a_refused_token_is_nothing_to_wait_for(error: Exception) -> None:
+    cluster = FakeCluster()
+    cluster.refuse = [error]
+    with pytest.raises(ConfigError, match="refuses the token"):
+        on(cluster, patience_s=60).run(COMMAND)
+
+
+def test_what_nobody_expects_is_not_swallowed() -> None:
+    cluster = FakeCluster()
+    cluster.refuse = [KeyError("a fault of this program")]
+    with pytest.raises(KeyError):
+        on(cluster, patience_s=60).run(COMMAND)
+
+
+def test_a_token_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(submit, "TOKEN_FILE", tmp_path / "none")
+    # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests refuse their own process.
+    monkeypatch.setenv("RAY_AUTH_MODE", "")
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+    made = submit._attempts(SubmitConfig(), "x", RunLog())
+    assert isinstance(made, RayJobs)
+    assert (made.address, made.working_dir, "RAY_AUTH_MODE" in os.environ) == ("http://127.0.0.1:8265", ROOT, False)
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
+    made = submit._attempts(SubmitConfig(working_dir=""), "x", RunLog())
+    assert isinstance(made, RayJobs)
+    assert (made.address, made.working_dir, os.environ["RAY_AUTH_MODE"]) == ("http://head:8265", None, "token")
+    monkeypatch.delenv("RAY_AUTH_MODE")
+    with pytest.raises(ConfigError, match="--working-dir: /nowhere is not a folder"):
+        submit._attempts(SubmitConfig(working_dir="/nowhere"), "x", RunLog())
+    monkeypatch.delenv("RAY_AUTH_MODE")

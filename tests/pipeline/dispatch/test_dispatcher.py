@@ -1,0 +1,334 @@
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.protocol.errors import ModelError
+from actors.protocol.events import BatchDone, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef, Sampling
+from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
+from pipeline.errors import InterruptedRunError
+from pipeline.monitoring.progress import Progress
+from tests.fakes import FakeReplicas, answer
+
+FAST = DispatchConfig(in_flight=2, max_attempts=3, poll_s=0.0)
+
+
+def request(row: int) -> Request:
+    return Request(RowRef(0, row), array("i", [row % 40 + 1, 3]), Sampling(max_tokens=2, seed=row))
+
+
+def batches(rows: int, size: int) -> list[Batch | Completion]:
+    return [Batch(start, tuple(request(row) for row in range(start, min(rows, start + size)))) for start in range(0, rows, size)]
+
+
+def by_row(completions: Iterator[Completion]) -> dict[int, Completion]:
+    found: dict[int, Completion] = {}
+    for completion in completions:
+        assert completion.ref.row not in found, "answered twice"
+        found[completion.ref.row] = completion
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999), st.sampled_from([0.0, 0.05]), st.integers(1, 3)
+)
+def test_any_order_and_any_loss_give_the_same_completions_once(
+    rows: int, size: int, count: int, seed: int, bad_luck: float, in_flight: int
+) -> None:
+    replicas = FakeReplicas(count, seed, bad_luck)
+    config = DispatchConfig(in_flight, max_attempts=50, poll_s=0.0)
+    found = by_row(run_batches(batches(rows, size), replicas, config, Progress(rows)))
+    assert found == {row: answer(request(row)) for row in range(rows)}
+    assert replicas.most_flying <= in_flight
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sets(st.integers(0, 39), min_size=1, max_size=3), st.integers(1, 3), st.integers(0, 999), st.integers(1, 4))
+def test_a_row_that_kills_replicas_is_found_and_blamed_alone(bad: set[int], count: int, seed: int, max_attempts: int) -> None:
+    replicas = FakeReplicas(count, seed, poison=lambda asked: asked.ref.row in bad)
+    config = DispatchConfig(2, max_attempts, poll_s=0.0)
+    found = by_row(run_batches(batches(40, 8), replicas, config, Progress(40)))
+    assert sorted(found) == list(range(40))
+    assert {row for row, completion in found.items() if completion.error_code} == bad
+    assert all(found[row].error_code == "engine_crash" and found[row].attempts >= max_attempts for row in bad)
+    assert all(found[row] == answer(request(row)) for row in range(40) if row not in bad)
+    assert replicas.losses <= len(bad) * (max_attempts + 2 + 3 + 1)  # two losses, three halvings, the tries of the row alone
+
+
+def test_batches_of_a_family_go_to_few_replicas() -> None:
+    families = [Batch(number, (request(number),), b"%d" % (number // 20)) for number in range(200)]
+    replicas = FakeReplicas(5)
+    answered = run_batches(families, replicas, DispatchConfig(2, poll_s=0.0), Progress(200))
+    assert sorted(c.ref.row for c in answered) == list(range(200))
+    pairs = {(batch.requests[0].ref.row // 20, name) for name, batch in replicas.submitted}
+    assert len(pairs) <= 35, "ten families over five replicas: 50 pairs if nobody cared"
+
+
+def test_error_completions_pass_through() -> None:
+    failed = Completion.failed(RowRef(0, 5), "empty_prompt", "no token")
+    found = list(run_batches([failed], FakeReplicas(1), FAST, Progress(1)))
+    assert found == [failed]
+
+
+def test_batches_are_drawn_only_when_a_replica_has_room() -> None:
+    drawn: list[int] = []
+
+    def source() -> Iterator[Batch]:
+        for batch in batches(100, 1):
+            assert isinstance(batch, Batch)
+            drawn.append(batch.number)
+            yield batch
+
+    answered = 0
+    for _ in run_batches(source(), FakeReplicas(2), FAST, Progress(100)):
+        answered += 1
+        assert len(drawn) - answered <= 2 * FAST.in_flight
+    assert answered == 100
+
+
+class Scripted(FakeReplicas):
+    """Says what it was told to say, one event per question; each event waits for a number of submissions."""
+
+    def __init__(self, script: list[tuple[int, Event]]) -> None:
+        super().__init__(0)
+        self.script = script
+        self.wants: list[int] = []
+
+    def want(self, count: int) -> None:
+        self.wants.append(count)
+
+    def retire(self, replica: str) -> None:
+        self.retired.append(replica)
+
+    def submit(self, replica: str, batch: Batch) -> None:
+        self.submitted.append((replica, batch))
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        ready = self.script and len(self.submitted) >= self.script[0][0]
+        return [self.script.pop(0)[1]] if ready else []
+
+
+def done(replica: str, number: int, rows: Sequence[int]) -> BatchDone:
+    return BatchDone(replica, BatchResult(number, tuple(answer(request(row)) for row in rows), ReplicaStats()))
+
+
+def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
+    replicas = Scripted(
+        [
+            (0, ReplicaReady("a")),
+            (1, ReplicaLost("a", "partitioned")),
+            (1, done("a", 1, [0])),
+            (1, ReplicaReady("b")),
+            (2, done("a", 1, [0])),
+            (2, done("b", 2, [0])),
+        ]
+    )
+    found = list(run_batches(batches(1, 1), replicas, FAST, Progress(1)))
+    assert [completion.ref.row for completion in found] == [0]
+    assert [(name, batch.requests[0].attempts) for name, batch in replicas.submitted] == [("a", 1), ("b", 2)]
+
+
+def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
+    class Confused(FakeReplicas):
+        def events(self, timeout_s: float) -> Sequence[Event]:
+            told = super().events(timeout_s)
+            return [done(each.replica, each.result.batch, [7]) if isinstance(each, BatchDone) else each for each in told]
+
+    with pytest.raises(RuntimeError, match="other rows than it was asked for"):
+        list(run_batches(batches(1, 1), Confused(1), FAST, Progress(1)))
+
+
+def test_an_interrupted_run_draws_nothing_more_and_keeps_what_comes() -> None:
+    replicas = FakeReplicas(2)
+    answered: list[int] = []
+    stream = run_batches(batches(100, 1), replicas, FAST, Progress(100), lambda: len(answered) >= 10)
+    with pytest.raises(InterruptedRunError, match="continues it"):
+        answered.extend(completion.ref.row for completion in stream)
+    assert sorted(answered) == sorted(batch.requests[0].ref.row for _, batch in replicas.submitted)
+    assert len(answered) < 20
+
+
+def test_an_interrupted_run_does_not_wait_for_ever() -> None:
+    config = DispatchConfig(poll_s=0.01, grace_s=0.05)
+    replicas = Scripted([(0, ReplicaReady("silent"))])
+    began = time.monotonic()
+    with pytest.raises(InterruptedRunError):
+        list(run_batches(batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)))
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.slow
+def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -> None:
+    rows, replicas = 60_000, FakeReplicas(1000)
+    answered = [c.ref.row for c in run_batches(batches(rows, 10), replicas, DispatchConfig(4, poll_s=0.0), Progress(rows))]
+    assert sorted(answered) == list(range(rows))
+    everyone = set(replicas.flying) | set(replicas.retired)
+    assert len(everyone) == 1000
+    assert {name for name, _ in replicas.submitted[:1000]} == everyone, "the first batches go to different replicas"
+    assert replicas.most_flying == 4
+
+
+def test_replicas_that_all_break_stop_the_run_instead_of_failing_every_row() -> None:
+    replicas = FakeReplicas(2, poison=lambda request: True)
+    with pytest.raises(ModelError, match="12 replicas in a row"):
+        list(run_batches(batches(500, 10), replicas, FAST, Progress(500)))
+    assert replicas.losses == 12
+
+
+def test_one_poisonous_row_in_a_large_batch_does_not_look_like_broken_replicas() -> None:
+    replicas = FakeReplicas(1, poison=lambda request: request.ref.row == 0)
+    found = by_row(run_batches(batches(512, 512), replicas, FAST, Progress(512)))
+    assert [row for row, completion in found.items() if completion.error_code] == [0]
+
+
+def test_a_lost_replica_that_had_worked_does_not_count_as_one_that_never_did() -> None:
+    """A fault that takes many machines at once is not the model's: the run goes on."""
+    names = [f"r{index}" for index in range(20)]
+    ready: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
+    first = [(20, done(name, index + 1, [index])) for index, name in enumerate(names)]
+    lost = [(40, ReplicaLost(name, "the rack is dark")) for name in names]
+    late: list[tuple[int, Event]] = [(40, ReplicaReady("new"))]
+    last = [(40 + n + 1, done("new", 41 + n, [20 + n])) for n in range(20)]
+    config = DispatchConfig(in_flight=1, max_attempts=3, poll_s=0.0)
+    replicas = Scripted([*ready, *first, *lost, *late, *last])
+    found = by_row(run_batches(batches(40, 1), replicas, config, Progress(40)))
+    assert sorted(found) == list(range(40))
+    assert all(completion.error_code is None for completion in found.values())
+
+
+def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
+    script: list[tuple[int, Event]] = []
+    for turn in range(9):
+        script += [(turn, ReplicaReady(f"spot-{turn}")), (turn + 1, ReplicaLost(f"spot-{turn}", "pre-empted", "nobody"))]
+    script += [(9, ReplicaReady("last")), (10, done("last", 10, [0]))]
+    replicas = Scripted(script)
+    found = by_row(run_batches(batches(1, 1), replicas, DispatchConfig(1, max_attempts=2, poll_s=0.0), Progress(1)))
+    assert found == {0: answer(request(0))}
+    assert all(batch.requests[0].attempts == 1 for _, batch in replicas.submitted)
+
+
+def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
+    replicas = Scripted(
+        [
+            (0, ReplicaReady("old")),
+            (1, ReplicaLeaving("old", "its node is drained")),
+            (1, ReplicaReady("new")),
+            (2, done("old", 1, [0])),
+            *[(2 + n, done("new", 2 + n, [1 + n])) for n in range(3)],
+        ]
+    )
+    progress = Progress(4)
+    found = by_row(run_batches(batches(4, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
+    assert sorted(found) == [0, 1, 2, 3]
+    assert [name for name, _ in replicas.submitted] == ["old", "new", "new", "new"]
+    assert replicas.retired[0] == "old"
+    assert progress.report()["replicas"][0]["retired"] == "its node is drained"  # type: ignore[index]
+
+
+@pytest.mark.parametrize("gone", [ReplicaLeaving("old", "its node is drained"), ReplicaLost("old", "killed")])
+def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
+    """It had room when the events were asked for."""
+    drawn: list[int] = []
+
+    def source() -> Iterator[Batch]:
+        for batch in batches(1000, 1):
+            assert isinstance(batch, Batch)
+            drawn.append(batch.number)
+            assert len(drawn) < 10, "the whole input would be drawn into memory"
+            yield batch
+
+    interrupted = iter([False] * 5 + [True] * 100)
+    replicas = Scripted([(0, ReplicaReady("old")), (1, gone)])
+    run = run_batches(source(), replicas, DispatchConfig(4, poll_s=0.0, grace_s=0.0), Progress(4), lambda: next(interrupted))
+    with pytest.raises(InterruptedRunError):
+        list(run)
+    assert len(drawn) <= 2
+
+
+def test_replicas_without_work_are_let_go_once_the_input_is_exhausted() -> None:
+    names = [f"r{index}" for index in range(40)]
+    script: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
+    script += [(40, done(name, index + 1, [index])) for index, name in enumerate(names)]
+    replicas = Scripted(script)
+    progress = Progress(40)
+    found = by_row(run_batches(batches(40, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
+    assert len(found) == 40
+    assert replicas.wants == sorted(replicas.wants, reverse=True), "as the tail runs out, fewer are wanted"
+    assert replicas.wants[-1] == 2, "one that works and one that stands by"
+    assert len(replicas.retired) == 40 - 2
+    reasons = [each["retired"] for each in progress.report()["replicas"]]  # type: ignore[attr-defined]
+    assert reasons.count("no work was left for it") == 38
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def __call__(self) -> float:
+        return self.s
+
+
+class Aging(Scripted):
+    """Every question takes a second."""
+
+    def __init__(self, script: list[tuple[int, Event]], clock: Clock) -> None:
+        super().__init__(script)
+        self.clock = clock
+
+    def events(self, timeout_s: float) -> Sequence[Event]:
+        self.clock.s += 1.0
+        return super().events(timeout_s)
+
+
+@pytest.mark.parametrize("winner", ["slow", "other"])
+def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: str) -> None:
+    clock = Clock()
+    answers = [("slow", 1), ("other", 3)]
+    answers.sort(key=lambda each: each[0] != winner)
+    replicas = Aging(
+        [
+            (0, ReplicaReady("slow")),
+            (1, ReplicaReady("other")),
+            (2, done("other", 2, [1])),
+            *[(3, done(name, number, [0])) for name, number in answers],
+        ],
+        clock,
+    )
+    config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
+    found = by_row(run_batches(batches(2, 1), replicas, config, Progress(2)))
+    assert found == {0: answer(request(0)), 1: answer(request(1))}
+    assert [name for name, _ in replicas.submitted] == ["slow", "other", "other"]
+    assert clock.s > 5
+
+
+def test_of_a_batch_on_two_replicas_one_may_be_lost() -> None:
+    clock = Clock()
+    script: list[tuple[int, Event]] = [(0, ReplicaReady("slow")), (1, ReplicaReady("other")), (2, done("other", 2, [1]))]
+    script += [(3, ReplicaLost("slow", "hung")), (3, done("other", 3, [0]))]
+    config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
+    progress = Progress(2)
+    found = by_row(run_batches(batches(2, 1), replicas := Aging(script, clock), config, progress))
+    assert found == {0: answer(request(0)), 1: answer(request(1))}
+    assert len(replicas.submitted) == 3
+    assert progress.snapshot().retries == 0, "the other replica had it already"
+
+
+def test_an_interrupted_run_whose_replicas_are_all_lost_ends_at_once() -> None:
+    replicas = Scripted([(0, ReplicaReady("a")), (1, ReplicaLost("a", "the cluster ended too"))])
+    config = DispatchConfig(1, poll_s=0.01, grace_s=60.0)
+    began = time.monotonic()
+    with pytest.raises(InterruptedRunError):
+        list(run_batches(batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)))
+    assert time.monotonic() - began < 5
+
+
+def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
+    progress = Progress(1)
+    replicas = Scripted([(0, ReplicaLost("a", "killed while loading")), (0, ReplicaReady("b")), (1, done("b", 1, [0]))])
+    assert len(list(run_batches(batches(1, 1), replicas, FAST, progress))) == 1
+    assert progress.report()["replicas"][0]["lost"] == "killed while loading"  # type: ignore[index]

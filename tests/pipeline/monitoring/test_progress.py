@@ -1,0 +1,137 @@
+import pytest
+
+from actors.protocol.messages import Completion, ReplicaStats, RowRef, token_ids
+from pipeline.errors import ErrorBudgetError
+from pipeline.monitoring.progress import EXAMPLE_CHARS, EXAMPLES, ROWS_BEFORE_EARLY_STOP, Progress
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def good(row: int, sample: int = 0, samples: int = 1) -> Completion:
+    return Completion(RowRef(0, row, sample, samples), token_ids=token_ids([5] * 10), prompt_tokens=30, cached_tokens=6)
+
+
+def bad(row: int) -> Completion:
+    return Completion.failed(RowRef(0, row), "empty_prompt", "none")
+
+
+def test_figures_of_a_run() -> None:
+    clock = Clock()
+    progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
+    progress.replica_ready("a", None)
+    progress.replica_stats("a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10))
+    progress.replica_stats("a", ReplicaStats(extend_tokens=10, extend_positions=50, busy_s=1, up_s=2))  # overtaken
+    clock.now = 10.0
+    answered = [good(0), good(1), good(2, 0, 2), good(2, 1, 2), bad(3)]
+    assert list(progress.count(answered)) == answered
+    now = progress.snapshot()
+    assert (now.rows, now.errors, now.tokens_in, now.tokens_out) == (4, 1, 120, 40)
+    assert (now.tokens_in_per_s, now.tokens_out_per_s) == (12.0, 4.0)
+    assert now.padding == pytest.approx(0.1)
+    assert now.eta_s == pytest.approx(6 * 40 / 16)
+    assert now.replica_hours == pytest.approx(10 / 3600)
+    assert now.cost == pytest.approx(0.1)
+    assert now.line() == ("rows 4/10 | tokens/s in 12 out 4 | padding 10.0% | errors 1 | replicas 1/2 | ETA 0m15s | cost 0.10")
+
+
+def test_the_report_has_the_same_figures() -> None:
+    clock = Clock()
+    progress = Progress(3, clock=clock)
+    progress.replica_ready("a", None)
+    progress.batch_retried(4)
+    clock.now = 4.0
+    progress.replica_stats("a", ReplicaStats(busy_s=2, up_s=10))
+    list(progress.count([good(0), good(1), bad(2)]))
+    progress.replica_lost("a", "killed")
+    clock.now = 8.0
+    report = progress.report()
+    assert report["rows"] == {"total": 3, "answered": 3, "failed": 1, "shards_committed": 0}
+    assert report["tokens"] == {"prompt": 60, "completion": 20, "cached": 12}
+    assert report["prefix_reuse"] == 0.2
+    assert report["prompt_length_histogram"] == [{"from": 29, "to": 32, "rows": 2}]
+    assert report["errors_by_code"] == {"empty_prompt": 1}
+    assert report["retries"] == 4
+    [replica] = report["replicas"]  # type: ignore[misc]
+    assert (replica["up_s"], replica["utilisation"], replica["lost"]) == (4.0, 0.5, "killed")
+    assert report["replica_hours"] == pytest.approx(4 / 3600)
+
+
+def test_too_many_errors_stop_a_long_run_early_and_a_short_one_at_its_end() -> None:
+    short = Progress(10, max_error_rows=1)
+    assert len(list(short.count(map(bad, range(10))))) == 10
+    assert short.over_budget
+    long = Progress(10_000, max_error_rows=100)
+    seen: list[Completion] = []
+    with pytest.raises(ErrorBudgetError, match=r"more than the 100 that --max-error-rate allows \(empty_prompt"):
+        seen.extend(long.count(map(bad, range(10_000))))
+    assert len(seen) == ROWS_BEFORE_EARLY_STOP
+
+
+def test_points_over_time_are_bounded() -> None:
+    clock = Clock()
+    progress = Progress(10, clock=clock)
+    for second in range(5000):
+        clock.now = float(second)
+        progress.snapshot()
+    tokens_per_s = progress.report()["tokens_per_s"]
+    assert isinstance(tokens_per_s, dict)
+    assert 60 < len(tokens_per_s["over_time"]) <= 120
+    assert tokens_per_s["over_time"][-1]["s"] == 4999
+
+
+def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
+    clock = Clock()
+    progress = Progress(100, clock=clock)
+    progress.replica_ready("a", None)
+    for row in range(100):
+        clock.now += 1.7
+        progress.replica_stats(
+            "a", ReplicaStats(extend_tokens=9 * row, extend_positions=10 * row, busy_s=clock.now / 2, up_s=clock.now)
+        )
+        list(progress.count([bad(row) if row % 10 == 9 else good(row)]))
+    progress.batch_retried(3)
+    over = progress.report()["over_time"]
+    assert isinstance(over, dict)
+    sums = {name: pytest.approx(sum(values), abs=0.1) for name, values in over.items() if name != "s"}
+    assert sums == {
+        "rows": 100, "prompt": 90 * 30, "completion": 90 * 10, "cached": 90 * 6, "errors": 10, "retries": 3, "losses": 0,
+        "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
+    }  # fmt: skip
+    assert {len(values) for values in over.values()} == {len(over["s"])}
+
+
+@pytest.mark.parametrize("length", [*range(70), 511, 512, 513, 8192])
+def test_a_length_falls_into_the_bin_that_names_it(length: int) -> None:
+    progress = Progress(1)
+    list(progress.count([Completion(RowRef(0, 0), prompt_tokens=length)]))
+    [found] = progress.report()["prompt_length_histogram"]  # type: ignore[misc]
+    assert found["from"] <= length <= found["to"] <= max(8, 1.25 * length + 1)
+    assert found["to"] == length or length & (length - 1)
+
+
+def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -> None:
+    progress = Progress(100)
+    message = "cannot read s3://key:secret@bucket/in?X-Amz-Signature=abc123&part=2, user@example " + "x" * 1000
+    failed = [Completion.failed(RowRef(3, row), code, message) for row in range(50) for code in ("empty_prompt", "engine_crash")]
+    list(progress.count(failed, lambda ref: f"id-{ref.row}"))
+    examples = progress.report()["error_examples"]
+    assert isinstance(examples, dict)
+    assert {code: len(found) for code, found in examples.items()} == {"empty_prompt": EXAMPLES, "engine_crash": EXAMPLES}
+    first = examples["empty_prompt"][0]
+    assert (first["id"], first["shard"], first["row"]) == ("id-0", 3, 0)
+    assert len(first["message"]) == EXAMPLE_CHARS
+    assert first["message"].startswith("cannot read s3://bucket/in?X-Amz-Signature=…&part=2, user@example xxx")
+
+
+def test_waiting_for_replicas_is_no_part_of_the_run() -> None:
+    clock = Clock()
+    progress = Progress(10, clock=clock)
+    clock.now += 100.0
+    progress.begin()
+    clock.now += 4.0
+    assert progress.snapshot().elapsed_s == 4.0

@@ -1,0 +1,20 @@
+import io
+import threading
+
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.progress_line import ProgressLine
+from pipeline.monitoring.snapshot import Snapshot
+
+
+def test_a_log_gets_plain_lines_and_sinks_the_same_snapshots() -> None:
+    stream, seen, told = io.StringIO(), list[Snapshot](), threading.Event()
+
+    def sink(snapshot: Snapshot) -> None:
+        seen.append(snapshot)
+        told.set()
+
+    with ProgressLine(Progress(7), stream=stream, every_s=0.01, sinks=[sink]):
+        assert told.wait(10)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == len(seen) >= 2
+    assert all(line.startswith("rows 0/7 | ") for line in lines)

@@ -1,0 +1,70 @@
+"""pipeline/output/schema.py: the output table of the contract, by task and options."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from pipeline.output.schema import SCHEMA_VERSION, VERSION_KEY, Task, output_schema, task_columns
+
+
+@dataclass(frozen=True)
+class Passthrough:
+    passthrough: pa.Schema
+
+
+INPUTS = Passthrough(pa.schema([("id", pa.int64()), ("subject", pa.dictionary(pa.int32(), pa.string()))]))
+
+
+def names(**options: Any) -> list[str]:
+    return output_schema(
+        INPUTS, **{"task": "generate", "logprobs": None, "prompt_logprobs": None, "choices": False, **options}
+    ).names
+
+
+ALWAYS = ["id", "subject", "sample_index", "status", "error_code", "error_message", "attempts"]
+COMPLETION = ["text", "token_ids", "finish_reason", "stop_reason", "prompt_tokens", "completion_tokens", "cached_tokens"]
+
+
+def test_generate() -> None:
+    chosen = ["token_logprobs", "cumulative_logprob"]
+    top = ["top_token_ids", "top_logprobs"]
+    prompt_top = ["prompt_top_token_ids", "prompt_top_logprobs"]
+    assert names() == [*ALWAYS, *COMPLETION, "seed"]
+    assert names(logprobs=0) == [*ALWAYS, *COMPLETION, *chosen, "seed"]
+    assert names(logprobs=3) == [*ALWAYS, *COMPLETION, *chosen, *top, "seed"]
+    assert names(prompt_logprobs=0) == [*ALWAYS, *COMPLETION, "prompt_logprobs", "seed"]
+    assert names(logprobs=1, prompt_logprobs=1) == [*ALWAYS, *COMPLETION, *chosen, *top, "prompt_logprobs", *prompt_top, "seed"]
+
+
+def test_types_of_the_contract() -> None:
+    schema = output_schema(INPUTS, task="generate", logprobs=5, prompt_logprobs=5, choices=False)
+    assert schema.field("id").type == pa.int64()
+    assert schema.field("subject").type == pa.dictionary(pa.int32(), pa.string())
+    assert schema.field("sample_index").type == schema.field("attempts").type == schema.field("prompt_tokens").type == pa.int32()
+    assert schema.field("token_ids").type == pa.list_(pa.int32())
+    assert schema.field("token_logprobs").type == schema.field("prompt_logprobs").type == pa.list_(pa.float32())
+    assert schema.field("top_token_ids").type == pa.list_(pa.list_(pa.int32()))
+    assert schema.field("prompt_top_logprobs").type == pa.list_(pa.list_(pa.float32()))
+    assert schema.field("cumulative_logprob").type == pa.float64()
+    assert schema.field("seed").type == pa.int64()
+    assert schema.metadata == {VERSION_KEY: SCHEMA_VERSION.encode()}
+
+
+@pytest.mark.parametrize("task", ["score", "perplexity"])
+def test_score(task: Task) -> None:
+    expected = [*ALWAYS, "prompt_tokens", "cached_tokens", "loglikelihood", "is_greedy", "scored_tokens"]
+    assert names(task=task, logprobs=0) == expected
+    one = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=False)
+    many = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=True)
+    kinds = {"loglikelihood": pa.float64(), "is_greedy": pa.bool_(), "scored_tokens": pa.int32()}
+    for name, kind in kinds.items():
+        assert one.field(name).type == kind
+        assert many.field(name).type == pa.list_(kind)
+
+
+@pytest.mark.parametrize("task", ["generate", "score", "perplexity"])
+def test_no_task_writes_a_column_that_may_pass_through(task: Task) -> None:
+    widest = output_schema(INPUTS, task=task, logprobs=2, prompt_logprobs=2, choices=True)
+    assert set(widest.names) - {"subject"} == task_columns(task)

@@ -1,0 +1,466 @@
+"""pipeline/output/writer.py: any order in, one complete object per shard out, each exactly once."""
+
+import math
+import random
+import time
+from array import array
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Barrier
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_ids
+from pipeline import storage
+from pipeline.errors import CommitError, ConfigError, DatasetError, InterruptedRunError
+from pipeline.input.reader import InputColumns, inspect_columns, read_rows
+from pipeline.input.shards import finish, list_input, plan_shards, remaining
+from pipeline.output.columns import output_table
+from pipeline.output.run_folder import RunFolder
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import CommittedShard, Writer
+from pipeline.records import OutputRow, Shard
+
+
+@dataclass(frozen=True)
+class Passthrough:
+    passthrough: pa.Schema
+
+
+def schema_of(passthrough: pa.Table, **options: Any) -> pa.Schema:
+    chosen = {"task": "generate", "logprobs": 2, "prompt_logprobs": 2, "choices": False, **options}
+    return output_schema(Passthrough(passthrough.schema), **chosen)
+
+
+def completed(ref: RowRef, tokens: int = 2, prompt: int = 3, top: int = 2) -> Completion:
+    """A completion whose every value depends on its address."""
+    base = ref.row * 10 + ref.sample
+    return Completion(
+        ref=ref,
+        token_ids=token_ids([base + index for index in range(tokens)]),
+        finish_reason="length",
+        prompt_tokens=prompt,
+        cached_tokens=1,
+        token_logprobs=logprobs([-0.5 * index - base for index in range(tokens)]),
+        top_token_ids=token_ids(list(range(tokens * top))),
+        top_logprobs=logprobs([-float(index) for index in range(tokens * top)]),
+        prompt_logprobs=logprobs([-float(index) for index in range(prompt - 1)]),
+        prompt_top_token_ids=token_ids(list(range((prompt - 1) * top))),
+        prompt_top_logprobs=logprobs([-1.0] * ((prompt - 1) * top)),
+        seed=base,
+    )
+
+
+def row(ref: RowRef, **options: Any) -> OutputRow:
+    return OutputRow(completed(ref, **options), f"text {ref.row}.{ref.sample}")
+
+
+def failed(ref: RowRef, code: str = "engine_crash") -> OutputRow:
+    return OutputRow(Completion.failed(ref, code, f"row {ref.row} did not work", attempts=3), None)
+
+
+def ids(count: int, first: int = 0) -> pa.Table:
+    return pa.table({"id": [f"id-{index}" for index in range(first, first + count)], "x": list(range(first, first + count))})
+
+
+def run(
+    folder: RunFolder, shards: Iterable[tuple[Shard, pa.Table]], rows: Iterable[OutputRow], mark: str = "fp"
+) -> list[CommittedShard]:
+    writer: Writer | None = None
+    for shard, table in shards:
+        writer = writer or Writer(folder, schema_of(table), mark)
+        writer.open(shard, table)
+    assert writer is not None
+    return list(writer.write(rows))
+
+
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
+    root = str(tmp_path) if request.param == "disk" else str(request.getfixturevalue("s3_url"))
+    return RunFolder(storage.join(root, "run"))
+
+
+def read_part(folder: RunFolder, number: int) -> pa.Table:
+    return pq.read_table(pa.BufferReader(storage.read(folder.part_url(number))[0]))
+
+
+# -- columns ----------------------------------------
+
+
+def test_every_column_of_a_good_and_a_failed_row(folder: RunFolder) -> None:
+    good = OutputRow(completed(RowRef(0, 0)), "hello")
+    commits = run(folder, [(Shard(0, "f", 0, 2), ids(2))], [failed(RowRef(0, 1)), good])
+    assert commits == [CommittedShard(0, 2, 2, {"engine_crash": 1}, 3, 2, 1, published=True)]
+    table = read_part(folder, 0)
+    assert table.schema.equals(schema_of(ids(2)))
+    assert table.schema.metadata[b"run_fingerprint"] == b"fp"
+    assert table.schema.metadata[b"schema_version"] == b"1"
+    first, second = table.to_pylist()
+    assert first == {
+        "id": "id-0",
+        "x": 0,
+        "sample_index": 0,
+        "status": "ok",
+        "error_code": None,
+        "error_message": None,
+        "attempts": 1,
+        "text": "hello",
+        "token_ids": [0, 1],
+        "finish_reason": "length",
+        "stop_reason": None,
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "cached_tokens": 1,
+        "token_logprobs": [0.0, -0.5],
+        "cumulative_logprob": -0.5,
+        "top_token_ids": [[0, 1], [2, 3]],
+        "top_logprobs": [[0.0, -1.0], [-2.0, -3.0]],
+        "prompt_logprobs": [None, 0.0, -1.0],
+        "prompt_top_token_ids": [None, [0, 1], [2, 3]],
+        "prompt_top_logprobs": [None, [-1.0, -1.0], [-1.0, -1.0]],
+        "seed": 0,
+    }
+    told = {"id": "id-1", "x": 1, "sample_index": 0, "status": "error", "error_code": "engine_crash", "attempts": 3}
+    told |= {"error_message": "row 1 did not work", "finish_reason": "error"}
+    assert second == dict.fromkeys(first) | told
+
+
+def test_metadata_is_in_the_footer_for_other_readers(folder: RunFolder) -> None:
+    run(folder, [(Shard(3, "f", 0, 1), ids(1))], [row(RowRef(3, 0))])
+    footer = pq.ParquetFile(pa.BufferReader(storage.read(folder.part_url(3))[0])).metadata
+    assert footer.metadata[b"run_fingerprint"] == b"fp"
+    assert footer.row_group(0).column(0).compression == "ZSTD"
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.none()
+        | st.tuples(st.lists(st.floats(-50, 0, width=32), max_size=5), st.lists(st.floats(-50, 0, width=32), max_size=4)),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(1, 3),
+)
+def test_columns_equal_the_plain_way_of_building_them(values: list[tuple[list[float], list[float]] | None], top: int) -> None:
+    rows, expected = [], []
+    for number, value in enumerate(values):
+        ref = RowRef(0, number)
+        if value is None:
+            rows.append(failed(ref))
+            expected.append((None, None, None, None, None, None))
+            continue
+        drawn, prompt = value
+        flat = [float(index) for index in range(len(drawn) * top)]
+        prompt_flat = [-float(index) for index in range(len(prompt) * top)]
+        rows.append(
+            OutputRow(
+                Completion(
+                    ref,
+                    token_ids=token_ids(range(len(drawn))),  # type: ignore[arg-type]
+                    token_logprobs=logprobs(drawn),
+                    top_logprobs=logprobs(flat),
+                    top_token_ids=token_ids([int(x) for x in flat]),
+                    prompt_logprobs=logprobs(prompt),
+                    prompt_top_logprobs=logprobs(prompt_flat),
+                    prompt_top_token_ids=token_ids([int(-x) for x in prompt_flat]),
+                ),
+                "t",
+            )
+        )
+        split = [flat[start : start + top] for start in range(0, len(flat), top)]
+        prompt_split = [prompt_flat[start : start + top] for start in range(0, len(prompt_flat), top)]
+        expected.append((drawn, math.fsum(drawn), split, [None, *prompt], [None, *prompt_split], len(drawn)))
+    table = output_table(rows, ids(len(rows)), schema_of(ids(1), logprobs=top, prompt_logprobs=top))
+    table.validate(full=True)
+    names = (
+        "token_logprobs",
+        "cumulative_logprob",
+        "top_logprobs",
+        "prompt_logprobs",
+        "prompt_top_logprobs",
+        "completion_tokens",
+    )
+    for got, wanted in zip(table.to_pylist(), expected, strict=True):
+        assert got["cumulative_logprob"] == pytest.approx(wanted[1], abs=1e-9)
+        assert tuple(got[name] for name in names if name != "cumulative_logprob") == (wanted[0], *wanted[2:])
+
+
+def test_score_columns() -> None:
+    refs = [RowRef(0, number) for number in range(3)]
+    one, two = Score(-1.5, is_greedy=True, tokens=2), Score(-2.5, is_greedy=False, tokens=3)
+    rows = [OutputRow(Completion(refs[0], scores=(one,), prompt_tokens=4), None), failed(refs[1])]
+    table = output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None))
+    assert table.select(["loglikelihood", "is_greedy", "scored_tokens", "prompt_tokens"]).to_pylist() == [
+        {"loglikelihood": -1.5, "is_greedy": True, "scored_tokens": 2, "prompt_tokens": 4},
+        {"loglikelihood": None, "is_greedy": None, "scored_tokens": None, "prompt_tokens": None},
+    ]
+    rows = [OutputRow(Completion(refs[0], scores=(one, two)), None), failed(refs[1])]
+    table = output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None, choices=True))
+    assert table["loglikelihood"].to_pylist() == [[-1.5, -2.5], None]
+    assert table["is_greedy"].to_pylist() == [[True, False], None]
+    assert table["scored_tokens"].to_pylist() == [[2, 3], None]
+    with pytest.raises(CommitError, match="2 scores, expected one"):
+        output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None))
+
+
+def test_top_values_that_do_not_fit_the_tokens() -> None:
+    wrong = Completion(
+        RowRef(0, 0), token_ids=token_ids([1, 2]), top_logprobs=logprobs([-1.0] * 3), top_token_ids=token_ids([1] * 3)
+    )
+    with pytest.raises(CommitError, match="3 top values for 2 tokens"):
+        output_table([OutputRow(wrong, "")], ids(1), schema_of(ids(1)))
+
+
+def test_a_prompt_of_one_token_has_one_null() -> None:
+    table = output_table([row(RowRef(0, 0), prompt=1)], ids(1), schema_of(ids(1)))
+    assert table["prompt_logprobs"].to_pylist() == [[None]]
+    assert table["prompt_top_token_ids"].to_pylist() == [[None]]
+
+
+# -- commits ----------------------------------------
+
+
+@settings(max_examples=15, deadline=None)
+@given(samples=st.lists(st.integers(1, 3), min_size=1, max_size=9), shard_rows=st.integers(1, 4), seed=st.integers(0, 10**6))
+def test_any_order_gives_the_same_bytes(
+    tmp_path_factory: pytest.TempPathFactory, samples: list[int], shard_rows: int, seed: int
+) -> None:
+    shards = [
+        (
+            Shard(number, "f", start, len(samples[start : start + shard_rows])),
+            ids(len(samples[start : start + shard_rows]), start),
+        )
+        for number, start in enumerate(range(0, len(samples), shard_rows))
+    ]
+    rows = [
+        row(RowRef(index // shard_rows, index % shard_rows, sample, count))
+        if index % 3
+        else failed(RowRef(index // shard_rows, index % shard_rows, sample, count))
+        for index, count in enumerate(samples)
+        for sample in range(count)
+    ]
+    shuffled = random.Random(seed).sample(rows, len(rows))
+    folders = [RunFolder(str(tmp_path_factory.mktemp("run"))) for _ in range(2)]
+    commits = [run(folder, shards, order) for folder, order in zip(folders, (rows, shuffled), strict=True)]
+    assert sorted(commit.shard for commit in commits[1]) == list(range(len(shards)))
+    for shard, _ in shards:
+        one, other = (storage.read(folder.part_url(shard.number))[0] for folder in folders)
+        assert one == other
+    table = pa.concat_tables(read_part(folders[1], shard.number) for shard, _ in shards)
+    assert table["x"].to_pylist() == [index for index, count in enumerate(samples) for _ in range(count)]
+    assert table["sample_index"].to_pylist() == [sample for count in samples for sample in range(count)]
+
+
+def test_a_shard_is_published_when_its_last_row_is_in(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    writer = Writer(folder, schema_of(ids(1)), "fp")
+    seen: list[frozenset[int]] = []
+
+    def stream() -> Iterable[OutputRow]:
+        writer.open(Shard(0, "f", 0, 2), ids(2))
+        yield row(RowRef(0, 1))
+        seen.append(folder.committed())
+        yield row(RowRef(0, 0))
+        writer.open(Shard(1, "f", 2, 1), ids(1))
+        while 0 not in folder.committed():  # it is written beside the stream
+            time.sleep(0.001)
+        yield row(RowRef(1, 0))
+
+    assert [commit.shard for commit in writer.write(stream())] == [0, 1]
+    assert seen == [frozenset()]
+
+
+def test_unusual_passthrough_types_survive(tmp_path: Path) -> None:
+    from tests.pipeline.input.test_reader import UNUSUAL
+
+    table = pa.table({"id": pa.array([1, 2, 3]), **UNUSUAL})
+    folder = RunFolder(str(tmp_path))
+    refs = [RowRef(0, number, sample, 2) for number in range(3) for sample in range(2)]
+    run(folder, [(Shard(0, "f", 0, 3), table)], [row(ref) for ref in reversed(refs)])
+    part = read_part(folder, 0).select(table.column_names)
+    assert part.schema.equals(table.schema)
+    assert part.to_pylist() == [line for line in table.to_pylist() for _ in range(2)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    rows=st.integers(1, 40),
+    shard_rows=st.integers(1, 9),
+    stops=st.lists(st.integers(0, 30), max_size=4),
+    seed=st.integers(0, 999),
+)
+def test_however_often_it_is_stopped_the_table_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, rows: int, shard_rows: int, stops: list[int], seed: int
+) -> None:
+    """Reader to writer, completions in any order, stopped after any of them, then the same again until nothing remains."""
+    base = tmp_path_factory.mktemp("resume")
+    table = pa.table(
+        {"id": list(range(rows)), "prompt": [f"p{index}" for index in range(rows)], "y": [index / 7 for index in range(rows)]}
+    )
+    pq.write_table(table, base / "in.parquet", row_group_size=7)
+    files = list_input(str(base / "in.parquet"))
+    inputs = inspect_columns(files, InputColumns("generate"))
+    shards = plan_shards(files, shard_rows)
+    folder, order = RunFolder(str(base / "run")), random.Random(seed)
+
+    def drive(stop: int | None) -> None:
+        todo = remaining(shards, folder, "fp")
+        writer = Writer(folder, output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False), "fp")
+        finished = [row(one.ref) for one in read_rows(todo, inputs, writer.open)]
+        order.shuffle(finished)
+        try:
+            list(writer.write(finished[:stop]))
+        except CommitError:
+            assert stop is not None  # an incomplete shard: what a killed driver leaves
+
+    for stop in [*stops, None]:
+        drive(stop)
+    assert finish(folder, shards)
+    parts = pa.concat_tables(read_part(folder, shard.number) for shard in shards)
+    assert parts.select(["id", "y"]).equals(table.select(["id", "y"]))
+    text = [f"text {index}.0" for shard in shards for index in range(shard.rows)]
+    assert parts["text"].to_pylist() == text
+
+
+# -- exactly once ----------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(RowRef(0, 0)), row(RowRef(0, 0)), row(RowRef(0, 1))], "came back twice"),
+        ([row(RowRef(0, 0)), row(RowRef(0, 1)), row(RowRef(0, 1))], "shard 0 is not open"),
+        ([row(RowRef(7, 0))], "shard 7 is not open"),
+        ([row(RowRef(0, 2))], "awaits no such row"),
+        ([row(RowRef(0, 0))], "1 shards open; shard 0 still awaits 1 samples"),
+        ([row(RowRef(0, 0, 0, 3)), row(RowRef(0, 1))], "shard 0 still awaits 2 samples"),
+        ([row(RowRef(0, 0, 0, 2)), row(RowRef(0, 0, 1, 3))], "another sample of its row said that there are 2"),
+    ],
+)
+def test_exactly_once_is_checked(tmp_path: Path, rows: list[OutputRow], message: str) -> None:
+    with pytest.raises(CommitError, match=message):
+        run(RunFolder(str(tmp_path)), [(Shard(0, "f", 0, 2), ids(2))], rows)
+
+
+def test_shards_open_once_and_with_their_rows(tmp_path: Path) -> None:
+    writer = Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp")
+    writer.open(Shard(0, "f", 0, 2), ids(2))
+    with pytest.raises(CommitError, match="already open"):
+        writer.open(Shard(0, "f", 0, 2), ids(2))
+    with pytest.raises(CommitError, match="another number"):
+        writer.open(Shard(1, "f", 2, 2), ids(3))
+
+
+def test_an_error_in_the_stream_keeps_what_is_complete(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    writer = Writer(folder, schema_of(ids(1)), "fp")
+
+    def stream() -> Iterable[OutputRow]:
+        writer.open(Shard(0, "f", 0, 1), ids(1))
+        writer.open(Shard(1, "f", 1, 1), ids(1))
+        yield row(RowRef(0, 0))
+        raise InterruptedRunError("stop")
+
+    commits = writer.write(stream())
+    assert next(commits).shard == 0, "it is told, too"
+    with pytest.raises(InterruptedRunError):
+        next(commits)
+    assert folder.committed() == {0}
+
+
+# -- two drivers ----------------------------------------
+
+
+def test_two_drivers_publish_each_shard_once(folder: RunFolder) -> None:
+    shards = [(Shard(number, "f", number * 2, 2), ids(2, number * 2)) for number in range(6)]
+    barrier = Barrier(2)
+
+    def drive(seed: int) -> list[CommittedShard]:
+        rows = [row(RowRef(number, index)) for number in range(6) for index in range(2)]
+        random.Random(seed).shuffle(rows)
+        barrier.wait()
+        return run(folder, shards, rows)
+
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(drive, range(2))
+    published = sorted(commit.shard for commit in [*one, *other] if commit.published)
+    assert published == list(range(6))
+    assert len(one) == len(other) == 6
+    assert read_part(folder, 3)["id"].to_pylist() == ["id-6", "id-7"]
+
+
+def test_losing_to_another_run_stops(folder: RunFolder) -> None:
+    shards = [(Shard(0, "f", 0, 1), ids(1))]
+    run(folder, shards, [row(RowRef(0, 0))], mark="theirs")
+    with pytest.raises(ConfigError, match="fingerprint theirs, expected ours"):
+        run(folder, shards, [row(RowRef(0, 0))], mark="ours")
+
+
+# -- retry failed ----------------------------------------
+
+
+def first_run(folder: RunFolder) -> Shard:
+    """Commits a shard of 4 rows with 1, 2, 1, 2 samples, of which rows 1 (one sample) and 2 failed."""
+    shard = Shard(0, "f", 0, 4)
+    rows = [row(RowRef(0, 0)), row(RowRef(0, 1, 0, 2)), failed(RowRef(0, 1, 1, 2)), failed(RowRef(0, 2), "invalid_prompt")]
+    run(folder, [(shard, ids(4))], [*rows, row(RowRef(0, 3, 0, 2)), row(RowRef(0, 3, 1, 2))])
+    return shard
+
+
+def again(folder: RunFolder, shard: Shard) -> list[CommittedShard]:
+    rows = [row(RowRef(0, 2)), row(RowRef(0, 1, 1, 2)), row(RowRef(0, 1, 0, 2))]
+    return run(folder, [(shard, ids(4).take([1, 2]))], rows)
+
+
+def test_rows_that_ran_again_are_merged(folder: RunFolder, tmp_path: Path) -> None:
+    shard = first_run(folder)
+    (todo,) = remaining([shard], folder, "fp", retry_failed=True)
+    assert todo.only == (1, 2)
+    assert again(folder, todo) == [CommittedShard(0, 2, 3, {}, 9, 6, 3, published=True)]
+    undisturbed = RunFolder(str(tmp_path / "undisturbed"))
+    counts = (1, 2, 1, 2)
+    run(undisturbed, [(shard, ids(4))], [row(RowRef(0, r, s, n)) for r, n in enumerate(counts) for s in range(n)])
+    assert read_part(folder, 0).equals(read_part(undisturbed, 0))
+    assert read_part(folder, 0).schema.metadata == read_part(undisturbed, 0).schema.metadata
+    assert remaining([shard], folder, "fp", retry_failed=True) == ()
+
+
+def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) -> None:
+    shard = first_run(folder)
+    (todo,) = remaining([shard], folder, "fp", retry_failed=True)
+    late = Writer(folder, schema_of(ids(1)), "fp")
+    late.open(todo, ids(4).take([1, 2]))
+    assert again(folder, todo)[0].published
+    before = storage.read(folder.part_url(0))
+    worse = [failed(RowRef(0, 2)), failed(RowRef(0, 1))]
+    assert [commit.published for commit in late.write(worse)] == [False]
+    assert storage.read(folder.part_url(0)) == before
+
+
+def test_a_committed_part_that_vanished(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"part-00000\.parquet has vanished"):
+        Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp").open(Shard(0, "f", 0, 4, only=(1,)), ids(1))
+
+
+def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ten million rows matter: a list of lists would be a hundred times slower."""
+
+    class Opaque(array):  # type: ignore[type-arg]
+        def __iter__(self) -> Any:
+            raise AssertionError("an array was walked through in Python")
+
+        __getitem__ = __iter__  # type: ignore[assignment]
+
+    ref = RowRef(0, 0)
+    completion = Completion(ref, token_ids=Opaque("i", [1, 2]), token_logprobs=Opaque("f", [-1.0, -2.0]))
+    table = output_table([OutputRow(completion, "t")], ids(1), schema_of(ids(1), logprobs=0, prompt_logprobs=None))
+    assert table["token_ids"].to_pylist() == [[1, 2]]
+    assert table["cumulative_logprob"].to_pylist() == [-3.0]

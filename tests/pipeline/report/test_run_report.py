@@ -1,0 +1,154 @@
+"""The page as a browser would parse it, for runs small, huge, broken and hostile. A browser sees it in tests/jobs."""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+
+from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef, token_ids
+from pipeline.monitoring.progress import Progress
+from pipeline.report.run_report import STATUS, render
+
+HOSTILE = """</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>" onload='alert(3)' $x^2$ &amp; {{7*7}}"""
+
+
+class Page(HTMLParser):
+    """What is on a page: elements with their attributes, and the text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+    def values(self, attribute: str) -> list[str]:
+        return [str(attributes[attribute]) for _, attributes in self.elements if attribute in attributes]
+
+
+def info(name: str) -> ReplicaInfo:
+    return ReplicaInfo(name, f"node of {name}", ("H100",) * 8, "1x8", 1, 1, 1, 64, 90.0)
+
+
+def make_report(
+    *, rows: int = 100, seconds: float = 20.0, replicas: int = 2, losses: int = 0, errors: int = 0, message: str = "is empty"
+) -> dict[str, Any]:
+    """A run whose replicas answer in turn; the last ones run dry early."""
+    clock = [0.0]
+    began = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    progress = Progress(rows, cost_per_replica_hour=2.0, clock=lambda: clock[0], now=lambda: began + timedelta(seconds=clock[0]))
+    for number in range(replicas):
+        progress.replica_ready(f"replica-{number}", info(f"r{number}"))
+    for row in range(rows):
+        clock[0] = seconds * 0.9 * (row + 1) / rows
+        name = f"replica-{row % replicas}"
+        stats = ReplicaStats(extend_tokens=90 * row, extend_positions=100 * row, busy_s=clock[0] * 0.8, up_s=clock[0])
+        progress.replica_stats(name, stats)
+        failed = Completion.failed(RowRef(row // 10, row % 10), "empty_prompt", message)
+        good = Completion(
+            RowRef(row // 10, row % 10), token_ids=token_ids([1] * (row % 9)), prompt_tokens=3 * row, cached_tokens=row
+        )
+        list(progress.count([failed if row < errors else good], lambda ref: f"{message} {ref.row}"))
+    for number in range(losses):
+        progress.replica_ready(f"lost-{number}", info(message))
+        clock[0] += seconds * 0.05 / losses
+        progress.replica_lost(f"lost-{number}", f"{message} {number}")
+        progress.batch_retried(7)
+    clock[0] = seconds
+    return json.loads(json.dumps(progress.report()))  # as it is on disk
+
+
+def with_run(report: dict[str, Any], text: str = "x", status: str = "complete") -> dict[str, Any]:
+    config = {"model": text, "task": "generate", "input": text, "output": text, "partition": "1/4", "stop": [text]}
+    run = {"fingerprint": text, "config": config, "versions": {"ray": text}, "git_commit": text, "shards": {"own": 9, "to_do": 4}}
+    return {"status": status, "message": text, "run": run, **report}
+
+
+REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
+    "small": make_report,
+    "long": lambda: make_report(rows=3000, seconds=90_000, replicas=100),
+    "troubled": lambda: with_run(make_report(losses=5, errors=30)),
+    "one replica": lambda: make_report(replicas=1),
+    "nothing answered": lambda: json.loads(json.dumps(Progress(10, clock=lambda: 0.0).report())),
+    "all failed": lambda: make_report(rows=10, errors=10),
+}
+
+
+@pytest.mark.parametrize("kind", REPORTS)
+def test_the_page_needs_nothing_else_and_says_everything_twice(kind: str) -> None:
+    page = Page(text := render(REPORTS[kind]()))
+    assert page.count("script") == page.count("link") == page.count("iframe") == 0
+    assert not [
+        value for name in ("src", "href", "xlink:href") for value in page.values(name) if not value.startswith(("#", "data:"))
+    ]
+    assert "@import" not in text
+    assert set(re.findall(r"url\((.)", text)) <= {"#"}
+    ids = page.values("id")
+    assert len(ids) == len(set(ids)), "ids of different plots collide"
+    references = [value.removeprefix("#") for value in page.values("xlink:href") if value.startswith("#")]
+    assert {*references, *page.values("aria-labelledby"), *page.values("aria-describedby")} <= set(ids)
+    figures = page.count("figure")
+    assert figures == page.count("svg") == page.count("figcaption") == page.values("role").count("img")
+    assert page.count("details") >= figures
+    assert (figures > 0) == (kind != "nothing answered")
+    assert "nan" not in page.text.lower().replace("finance", "")
+
+
+def test_the_figures_of_the_run_are_on_the_page() -> None:
+    page = Page(render(with_run(make_report(rows=100, errors=30, losses=5), "bucket/runs", "row_errors")))
+    text = " ".join(page.text.split())
+    for words in (
+        "complete, some rows failed", "bucket/runs", "partition 1 of 4", "5 of 9 shards were there before", "empty_prompt",
+        "part-00000, row 2", "is empty 2", "2026-01-02 03:04:05 UTC to 2026-01-02 03:04:25 UTC: 20 s", "Requests run again35",
+        "5 replicas lost", f"Cost{(40 + 0.5) * 2 / 3600:.2f}",
+    ):  # fmt: skip
+        assert words in text, words
+    tokens = sum(3 * row for row in range(30, 100))
+    assert f"{tokens / 20:,.0f} per s" in text
+
+
+def test_each_way_to_end_has_its_words() -> None:
+    report = REPORTS["nothing answered"]()
+    for status, (words, _) in STATUS.items():
+        assert words in Page(render(with_run(report, "why", status))).text
+
+
+def test_nothing_from_data_becomes_part_of_the_page() -> None:
+    text = render(with_run(make_report(errors=5, losses=2, message=HOSTILE), HOSTILE))
+    page = Page(text)
+    assert page.count("script") == page.count("img") == 0
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert page.text.count("alert(1)") >= 8, "it is told, as text"
+    assert "default-src 'none'" in text
+    plain = Page(render(with_run(make_report(errors=5, losses=2))))
+    names = [[name for name, _ in each.elements if name in {"figure", "svg", "table", "h2", "h3"}] for each in (page, plain)]
+    assert names[0] == names[1], "the page has another structure than with harmless data"
+
+
+def test_credentials_are_not_told() -> None:
+    message = "cannot read s3://user:secret@bucket/x?X-Amz-Signature=secret"
+    assert "secret" not in render(make_report(errors=5, losses=2, message=message))
+
+
+def test_its_size_does_not_grow_with_the_run() -> None:
+    small = render(make_report(rows=200, seconds=40))
+    large = render(make_report(rows=2000, seconds=1e6, replicas=300, losses=200, errors=900, message="y" * 10_000))
+    assert len(large) < 4 * len(small) < 1_000_000
+
+
+def test_the_same_report_gives_the_same_page() -> None:
+    report = make_report(losses=2, errors=3)
+    assert render(report) == render(report)

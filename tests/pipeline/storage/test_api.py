@@ -1,0 +1,365 @@
+"""pipeline/storage/api.py on a real disk and against a real S3 server over HTTP."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier, Event
+
+import pytest
+
+from pipeline import storage
+from pipeline.errors import DatasetError, OutageError
+from pipeline.storage import api
+from pipeline.storage import retries as patience
+from tests.s3 import S3Faults
+
+
+@pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
+def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return str(tmp_path) if request.param == "disk" else str(request.getfixturevalue("s3_url"))
+
+
+def test_publish_creates_once(root: str) -> None:
+    url = storage.join(root, "run", "data", "part-00000.parquet")
+    assert storage.publish(url, b"first")
+    assert not storage.publish(url, b"second")
+    assert storage.read(url)[0] == b"first"
+
+
+def test_of_many_publishers_exactly_one_wins(root: str) -> None:
+    url = storage.join(root, "contended")
+    barrier = Barrier(6)
+
+    def publish(number: int) -> bool:
+        barrier.wait()
+        return storage.publish(url, b"%d" % number * 1000)
+
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(publish, range(6)))
+    assert sum(won) == 1
+    assert storage.read(url)[0] == b"%d" % won.index(True) * 1000
+
+
+def test_replace_only_against_the_version_that_was_read(root: str) -> None:
+    url = storage.join(root, "part")
+    storage.publish(url, b"old")
+    data, version = storage.read(url)
+    assert data == b"old"
+    assert storage.replace(url, b"new", version)
+    assert not storage.replace(url, b"late", version)
+    data, newer = storage.read(url)
+    assert data == b"new"
+    assert newer != version
+    assert storage.stat(url) == storage.StoredObject(storage.canonical(url), 3, newer)
+
+
+def test_of_many_replacers_exactly_one_wins(root: str) -> None:
+    url = storage.join(root, "part")
+    storage.publish(url, b"old")
+    version = storage.read(url)[1]
+    with ThreadPoolExecutor(4) as pool:
+        won = list(pool.map(lambda number: storage.replace(url, b"new %d" % number, version), range(4)))
+    assert sum(won) == 1
+    assert storage.read(url)[0] == b"new %d" % won.index(True)
+
+
+def test_replace_does_not_create(root: str) -> None:
+    url = storage.join(root, "never-there")
+    assert not storage.replace(url, b"x", "123")
+    assert storage.stat(url) is None
+
+
+def test_overwrite(root: str) -> None:
+    url = storage.join(root, "report.json")
+    storage.overwrite(url, b"one")
+    storage.overwrite(url, b"two")
+    assert storage.read(url)[0] == b"two"
+
+
+def test_listing_is_sorted_with_size_and_version(root: str) -> None:
+    for name in ("b.parquet", "a/c.parquet", "a.parquet"):
+        storage.publish(storage.join(root, name), name.encode())
+    listed = storage.list_objects(root)
+    base = storage.canonical(root)
+    assert [stored.url for stored in listed] == [f"{base}/a.parquet", f"{base}/a/c.parquet", f"{base}/b.parquet"]
+    assert [stored.size for stored in listed] == [9, 11, 9]
+    assert [stored.version for stored in listed] == [storage.read(stored.url)[1] for stored in listed]
+    assert storage.list_objects(storage.join(root, "*.parquet")) == (listed[0], listed[2])
+    assert storage.list_objects(storage.join(root, "b.parquet")) == (listed[2],)
+    assert storage.list_objects(storage.join(root, "nothing")) == ()
+
+
+def test_listing_sees_what_others_wrote_since(root: str) -> None:
+    storage.publish(storage.join(root, "data", "one"), b"1")
+    assert len(storage.list_objects(storage.join(root, "data"))) == 1
+    storage.publish(storage.join(root, "data", "two"), b"2")
+    assert len(storage.list_objects(storage.join(root, "data"))) == 2
+
+
+def test_open_is_seekable(root: str) -> None:
+    url = storage.join(root, "large")
+    storage.publish(url, bytes(range(256)) * 1000)
+    with storage.open_object(url) as opened:
+        opened.seek(256 * 500 + 7)
+        assert opened.read(3) == bytes([7, 8, 9])
+        opened.seek(-1, os.SEEK_END)
+        assert opened.read() == b"\xff"
+
+
+def test_missing_file_is_named(root: str) -> None:
+    url = storage.join(root, "missing.parquet")
+    with pytest.raises(DatasetError, match=r"cannot read .*missing\.parquet: it does not exist"):
+        storage.read(url)
+
+
+def test_an_aborted_write_leaves_nothing_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DatasetError, match="No space left"):
+        storage.publish(str(tmp_path / "part"), b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_cannot_be_read_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "x").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"cannot create .*not-a-folder"):
+        storage.publish(str(tmp_path / "folder" / "x" / "not-a-folder"), b"")
+
+
+def test_unknown_protocol() -> None:
+    with pytest.raises(DatasetError, match="no file system for this kind of URL"):
+        storage.list_objects("nosuch://bucket/key")
+
+
+def test_only_storage_with_create_only_writes_is_written() -> None:
+    with pytest.raises(DatasetError, match="only plain paths, file:// and s3://"):
+        storage.publish("memory://run/part", b"")
+
+
+def test_file_urls_and_plain_paths_are_the_same(tmp_path: Path) -> None:
+    assert storage.publish(f"file://{tmp_path}/x", b"x")
+    assert storage.canonical(f"file://{tmp_path}/x") == str(tmp_path / "x")
+    assert storage.list_objects(f"file://{tmp_path}") == storage.list_objects(f"{tmp_path}/")
+
+
+@pytest.mark.s3
+def test_missing_bucket(s3_url: str) -> None:
+    for call in (storage.list_objects, lambda url: storage.publish(url, b"")):
+        with pytest.raises(DatasetError, match="the bucket does not exist"):
+            call("s3://no-such-bucket/key")
+    with pytest.raises(DatasetError, match=r"(the bucket|it) does not exist"):  # a server need not tell which, of a single object
+        storage.read("s3://no-such-bucket/key")
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3-compatible servers ignore the condition on multipart uploads: a large part must not become one."""
+    fs, _ = api._filesystem(s3_url)
+    calls = []
+    original = type(fs)._call_s3
+
+    async def spy(self: object, method: str, *args: object, **kwargs: object) -> object:
+        calls.append(method)
+        return await original(self, method, *args, **kwargs)
+
+    monkeypatch.setattr(type(fs), "_call_s3", spy)
+    assert storage.publish(storage.join(s3_url, "large"), bytes(101 * 2**20))
+    assert calls == ["put_object"]
+
+
+@pytest.mark.s3
+def test_lost_race_is_told_by_the_object_whatever_the_error(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """radosgw answers with EINVAL where others say FileExistsError."""
+    url = storage.join(s3_url, "part")
+    storage.publish(url, b"winner")
+    fs, _ = api._filesystem(s3_url)
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(fs, "pipe_file", refuse)
+    assert not storage.publish(url, b"loser")
+    with pytest.raises(DatasetError, match="Invalid argument"):
+        storage.publish(storage.join(s3_url, "other"), b"x")
+
+
+def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
+    """Other drivers write aside and unlink while we list: never an error, never a part that is missing."""
+    for number in range(20):
+        storage.publish(str(tmp_path / f"part-{number}"), b"x")
+    done = Event()
+
+    def churn() -> None:
+        while not done.is_set():
+            storage.overwrite(str(tmp_path / "report.json"), b"x")
+
+    with ThreadPoolExecutor(1) as pool:
+        churning = pool.submit(churn)
+        try:
+            for _ in range(100):
+                names = {Path(stored.url).name for stored in storage.list_objects(str(tmp_path))}
+                assert names >= {f"part-{number}" for number in range(20)}
+        finally:
+            done.set()
+        churning.result()
+
+
+@pytest.mark.s3
+def test_no_permission(s3_url: str, s3_faults: S3Faults) -> None:
+    for call in (storage.list_objects, storage.read, lambda url: storage.publish(url, b"")):
+        s3_faults.always = "403"
+        with pytest.raises(DatasetError, match=r"s3://.*/key: permission denied"):
+            call(storage.join(s3_url, "key"))
+
+
+@pytest.mark.s3
+def test_a_write_whose_answer_is_lost_is_there_once(s3_url: str, s3_faults: S3Faults) -> None:
+    """The client tries again, and finds its own object: that counts as somebody else's, and the bytes are right."""
+    url = storage.join(s3_url, "part")
+    s3_faults.next = ["lose the answer"]
+    assert not storage.publish(url, b"mine")
+    assert storage.read(url)[0] == b"mine"
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same patience in a fraction of the time."""
+    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
+    monkeypatch.setitem(patience._patience, "outage_s", 20.0)
+    monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(storage, "ENDPOINT_ATTEMPTS", 1)
+
+
+TRANSIENT = ["503", "500", "drop", "reset", "slow"]
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", TRANSIENT)
+def test_what_may_pass_is_waited_out_on_every_operation(s3_url: str, s3_faults: S3Faults, quick: None, fault: str) -> None:
+    url = storage.join(s3_url, "data", "part")
+    calls: dict[str, Callable[[], object]] = {
+        "create": lambda: storage.publish(url, b"0123456789" * 100),
+        "list": lambda: [stored.size for stored in storage.list_objects(s3_url)],
+        "look at": lambda: storage.stat(url),
+        "read": lambda: storage.read(url)[0],
+        "replace": lambda: storage.replace(url, b"newer", storage.read(url)[1]),
+        "write": lambda: storage.overwrite(url, b"newest"),
+    }
+    for name, call in calls.items():
+        s3_faults.next = [fault] * 3
+        result = call()
+        assert s3_faults.next == [], name
+        if name == "create":
+            # A slow server may have done it although the client gave up: then our own object counts as somebody else's.
+            assert result is True or fault == "slow"
+        elif name == "list":
+            assert result == [1000]
+        elif name == "read":
+            assert result == b"0123456789" * 100
+    assert storage.read(url)[0] == b"newest"
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults, quick: None) -> None:
+    data = bytes(range(256)) * 4000
+    url = storage.join(s3_url, "large.jsonl")
+    storage.publish(url, data)
+    for sequential in (False, True):
+        s3_faults.only = lambda method, path: method == "GET"
+        s3_faults.next = ["truncate", "503", "truncate", "reset"]
+        with storage.open_object(url, sequential=sequential) as opened:
+            assert opened.read(1000) == data[:1000]
+            assert opened.read() == data[1000:]
+        assert s3_faults.next == []
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", ["lose the answer", "slow"])
+def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
+    s3_url: str, s3_faults: S3Faults, quick: None, fault: str
+) -> None:
+    url = storage.join(s3_url, "part")
+    s3_faults.only = lambda method, path: method == "PUT"
+    s3_faults.next = ["503", fault, fault]
+    assert not storage.publish(url, b"mine")
+    assert storage.read(url)[0] == b"mine"
+    s3_faults.next = ["503", fault, fault]
+    told = storage.replace(url, b"newer", storage.read(url)[1])
+    assert not told or "TEST_S3_ENDPOINT_URL" in os.environ  # radosgw takes two puts, and so another number of faults
+    assert storage.read(url)[0] == b"newer"
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+@pytest.mark.parametrize("fault", ["503", "reset", "slow"])
+def test_what_does_not_pass_ends_in_time_with_one_sentence(
+    s3_url: str, s3_faults: S3Faults, quick: None, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    url = storage.join(s3_url, "part")
+    storage.publish(url, b"x")
+    s3_faults.always = fault
+    with patience.outages_waited_out(1.0):
+        for call in (storage.list_objects, storage.read, lambda url: storage.publish(url + "2", b"y")):
+            began = time.monotonic()
+            with pytest.raises(
+                OutageError, match=r"cannot (list|read|create) s3://.*/part.*: the endpoint .*; ?.*run it again"
+            ) as told:
+                call(url)
+            assert time.monotonic() - began < 8.0
+            assert len(str(told.value).splitlines()) == 1
+    s3_faults.always = None
+    assert storage.read(url)[0] == b"x"
+    assert fault == "slow" or storage.stat(url + "2") is None  # a slow server may have created it after we had given up
+
+
+@pytest.mark.s3
+def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults: S3Faults) -> None:
+    s3_faults.always = "403"
+    with patience.outages_waited_out(), pytest.raises(DatasetError, match="permission denied") as told:
+        storage.publish(storage.join(s3_url, "part"), b"x")
+    assert not isinstance(told.value, OutageError)
+    assert len(s3_faults.requests) <= 3
+
+
+@pytest.mark.slow
+@pytest.mark.s3
+def test_unreachable_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
+        began = time.monotonic()
+        with pytest.raises(OutageError, match="the endpoint does not answer"):
+            storage.list_objects(s3_url)
+        assert time.monotonic() - began < patience.BRIEF_OUTAGE_S + 10
+
+
+def test_an_object_that_changed_since_it_was_listed_is_refused(root: str) -> None:
+    url = storage.join(root, "in.parquet")
+    storage.overwrite(url, b"one")
+    [listed] = storage.list_objects(url)
+    with storage.open_object(url, version=listed.version) as opened:
+        assert opened.read() == b"one"
+    time.sleep(0.01)
+    storage.overwrite(url, b"two")
+    with (
+        pytest.raises(DatasetError, match=r"in\.parquet was listed with version .* it changed"),
+        storage.open_object(url, version=listed.version),
+    ):
+        pass
+
+
+def test_messages_hide_what_urls_hold() -> None:
+    with pytest.raises(DatasetError) as told:
+        storage.publish("http://user:pa55word@127.0.0.1/part?X-Amz-Signature=abcdef", b"")
+    assert "pa55word" not in str(told.value)
+    assert "abcdef" not in str(told.value)

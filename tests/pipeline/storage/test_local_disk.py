@@ -1,0 +1,79 @@
+"""pipeline/storage/local_disk.py: what killed drivers leave aside is removed, what living ones write is not."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from pipeline.storage import local_disk
+
+ROOT = Path(__file__).parents[3]
+WRITER = """
+import sys, time
+from pathlib import Path
+from pipeline.storage import local_disk
+with local_disk._written_aside(Path(sys.argv[1]), b"data"):
+    print("aside", flush=True)
+    time.sleep(60)
+"""
+
+
+def writer(path: Path) -> subprocess.Popen[str]:
+    """Starts a process that has written aside and not yet published."""
+    started = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    assert started.stdout.readline() == "aside\n"
+    return started
+
+
+def test_files_aside_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+    with writer(tmp_path / "part-00000.parquet") as process:
+        [aside] = tmp_path.glob(".*.aside")
+        old = time.time() - 10 * local_disk.ABANDONED_S
+        os.utime(aside, (old, old))  # slow, but alive
+        assert local_disk.remove_abandoned(tmp_path) == 0
+        assert aside.exists()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert aside.exists()
+        assert local_disk.remove_abandoned(tmp_path) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: Path) -> None:
+    aside = tmp_path / local_disk.ASIDE.format(name="part-00000.parquet", kernel="another", random="1234")
+    aside.write_bytes(b"data")
+    (tmp_path / "part-00001.parquet").write_bytes(b"committed")
+    (tmp_path / ".somebody-elses").write_bytes(b"")
+    assert local_disk.remove_abandoned(tmp_path) == 0
+    old = time.time() - 2 * local_disk.ABANDONED_S
+    os.utime(aside, (old, old))
+    assert local_disk.remove_abandoned(tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".somebody-elses", "part-00001.parquet"]
+
+
+def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Path) -> None:
+    """Between creation and lock, another driver may take it for a dead one's."""
+    original, removed = os.open, []
+
+    def removing(path: object, flags: int, mode: int = 0o777) -> int:
+        descriptor = original(path, flags, mode)  # type: ignore[arg-type]
+        if flags & os.O_CREAT and not removed:
+            removed.append(Path(str(path)))
+            removed[0].unlink()
+        return descriptor
+
+    local_disk.os.open = removing  # type: ignore[attr-defined]
+    try:
+        assert local_disk.publish(tmp_path / "part", b"data")
+    finally:
+        local_disk.os.open = original  # type: ignore[attr-defined]
+    assert len(removed) == 1
+    assert (tmp_path / "part").read_bytes() == b"data"
+    assert [path.name for path in tmp_path.iterdir()] == ["part"]
+
+
+def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
+    assert local_disk.remove_abandoned(tmp_path / "nothing") == 0

@@ -1,0 +1,127 @@
+import string
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import ConfigError
+from pipeline.synthesis.prompting.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
+from pipeline.synthesis.selecting.rejections import Rejection
+
+ROW = {"a": 3, "name": "Ana", "tags": ["x", "y"], "deep": {"k": 1}, "nothing": None, "my column": "m", "code": "{{ a }}{% x %}"}
+SHOTS = ({"q": "1+1", "a": 2}, {"q": "2+2", "a": 4})
+
+
+def render(text: str, row: dict[str, object] | None = None) -> str | Rejection:
+    return PromptTemplate(TemplateSpec("t", text)).render(ROW if row is None else row, SHOTS)
+
+
+def reason(text: str, row: dict[str, object] | None = None) -> str:
+    found = render(text, row)
+    assert isinstance(found, Rejection), found
+    assert found.stage == "template"
+    return found.reason
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("{{ a }} + {{ a }} =", "3 + 3 ="),
+        ("Q: {{ name }}?\nA:\n", "Q: Ana?\nA:"),  # one line break at the end goes, as everywhere in Jinja
+        ("{% for shot in shots %}\n{{ shot.q }} = {{ shot.a }}\n{% endfor %}\n{{ a }}", "1+1 = 2\n2+2 = 4\n3"),
+        ('{{ row["my column"] }}{{ row.a }}', "m3"),
+        ("{{ nothing or 'none' }}{% if nothing %}!{% endif %}", "none"),
+        ("{{ tags | join(', ') }} {{ deep.k }} {{ name.upper() }} {{ '%03d' | format(a) }}", "x, y 1 ANA 003"),
+        ("{{ code }}", "{{ a }}{% x %}"),  # text of a row is no template
+        ("{{ name }} & <b>", "Ana & <b>"),  # a prompt is no HTML
+        ("{% set n = a * 2 %}{{ n ** 2 }}{{ range(3) | list }}", "36[0, 1, 2]"),
+    ],
+)
+def test_what_a_template_makes_of_a_row(text: str, prompt: str) -> None:
+    assert render(text) == prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{{ nothing }}", "null_value"),
+        ("{{ deep.z }}", "undefined_value"),
+        ("{{ tags[5] }}", "undefined_value"),
+        ("{{ a + name }}", "template_error"),
+        ("{{ a / 0 }}", "template_error"),
+        ("  \n {{ '' }}", "empty_prompt"),
+        ("{{ name.__class__.__mro__ }}", "template_error"),
+        ("{{ ''.__class__ }}", "template_error"),
+        ("{{ tags.append('z') }}", "template_error"),
+        ("{{ deep.update({'z': 1}) }}", "template_error"),
+        ("{{ name * 100000000 }}", "template_error"),
+        ("{{ 10 ** 100000 }}", "template_error"),
+        ("{{ range(100000000) | list }}", "template_error"),
+        ("{% for i in range(90000) %}{{ 'x' * 1000 }}{% endfor %}", "prompt_too_long"),
+        ("{{ '{0.__class__}'.format(a) }}", "template_error"),
+    ],
+)
+def test_a_row_that_fails_says_why_and_does_no_harm(text: str, why: str) -> None:
+    before = repr(ROW)
+    assert reason(text) == why
+    assert repr(ROW) == before
+
+
+def test_the_null_columns_are_named() -> None:
+    found = render("{{ name }}{{ nothing }}")
+    assert isinstance(found, Rejection)
+    assert found.detail == "null, of the columns that it uses: nothing"
+
+
+def test_a_lone_surrogate_makes_no_prompt() -> None:
+    assert reason("{{ s }}", {"s": "\ud800"}) == "invalid_text"
+
+
+def test_a_prompt_of_the_longest_length_is_made() -> None:
+    assert len(str(render("{{ s }}", {"s": "x" * MAX_PROMPT_CHARS}))) == MAX_PROMPT_CHARS
+    assert reason("{{ s }}", {"s": "x" * (MAX_PROMPT_CHARS + 1)}) == "prompt_too_long"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a\n{{ b", "t: line 2: unexpected end of template"),
+        ("{% if x %}", "t: line 1: Unexpected end of template"),
+        ("{{ x | shout }}", "line 1: No filter named 'shout'"),
+        ("{{ [1, 2] | random }}", "No filter named 'random'"),
+        ("{% include 'x' %}", "include, import and extends are not available"),
+        ("{% extends base %}", "include, import and extends are not available"),
+    ],
+)
+def test_a_template_that_is_none_is_refused_with_its_line(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=r"--templates: t") as raised:
+        PromptTemplate(TemplateSpec("t", text))
+    assert message in str(raised.value)
+
+
+def test_names_are_checked_before_anything_is_rendered() -> None:
+    template = PromptTemplate(TemplateSpec("t", "{{ nam }} {{ lipsum }}"))
+    with pytest.raises(ConfigError, match="no column 'lipsum'; they have name"):
+        template.check(["name"], shots=False)
+    with pytest.raises(ConfigError, match=r"no column 'nam' \(did you mean 'name'\?\)"):
+        template.check(["name", "lipsum"], shots=False)
+    with pytest.raises(ConfigError, match="uses 'shots', but --shots is not given"):
+        PromptTemplate(TemplateSpec("t", "{{ shots }}")).check(["a"], shots=False)
+    PromptTemplate(TemplateSpec("t", "{{ row.b }}{% for s in shots %}{{ s }}{{ loop.index }}{% endfor %}")).check([], shots=True)
+
+
+@pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
+def test_a_weight_is_a_number_above_zero(weight: float) -> None:
+    with pytest.raises(ConfigError, match="weight: expected a number above 0"):
+        TemplateSpec("t", "x", weight)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(list(string.ascii_lowercase)), st.text() | st.none() | st.integers(), min_size=1))
+def test_whatever_is_in_a_row_its_prompt_holds_it_as_it_is(row: dict[str, object]) -> None:
+    name = next(iter(row))
+    found = PromptTemplate(TemplateSpec("t", f"<{{{{ {name} }}}}>")).render(row, ())
+    if isinstance(found, Rejection):
+        assert row[name] is None or found.reason == "invalid_text"
+    else:
+        assert found == f"<{row[name]}>"
