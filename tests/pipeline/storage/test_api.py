@@ -233,8 +233,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same patience in a fraction of the time."""
     monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setitem(patience._patience, "outage_s", 20.0)
-    monkeypatch.setattr(storage, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(storage, "ENDPOINT_ATTEMPTS", 1)
+    monkeypatch.setattr(api, "READ_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(api, "ENDPOINT_ATTEMPTS", 1)
 
 
 TRANSIENT = ["503", "500", "drop", "reset", "slow"]
