@@ -1,7 +1,10 @@
-"""One replica: a device mesh with the sharded model, and the thread that runs its engine. A plain class; Ray wraps it.
+"""One replica: a device mesh with the sharded model, and the thread that runs its engine.
 
-Batches in, results out. `run` may be called from several threads at once: their requests share the engine, so that the tail
-of one batch overlaps with the next. JAX is imported inside `__init__` only, after Ray has chosen the visible devices.
+A plain class; Ray wraps it.
+
+Batches in, results out. `run` may be called from several threads at once: their requests share the
+engine, so that the tail of one batch overlaps with the next. JAX is imported inside `__init__`
+only, after Ray has chosen the visible devices.
 """
 
 import socket
@@ -16,7 +19,15 @@ from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
 from actors.protocol.errors import ReplicaError, RequestError
 from actors.protocol.events import Pulse
-from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaInfo, ReplicaStats, Request, RowRef
+from actors.protocol.messages import (
+    Batch,
+    BatchResult,
+    Completion,
+    ReplicaInfo,
+    ReplicaStats,
+    Request,
+    RowRef,
+)
 
 if TYPE_CHECKING:
     from actors.engine.engine import Engine
@@ -24,15 +35,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReplicaSpec:
-    """Everything a replica needs to start; the same for all replicas of a run. Picklable, free of JAX."""
+    """Everything a replica needs to start.
+
+    The same for all replicas of a run. Picklable, free of JAX.
+    """
 
     model: ModelConfig
     checkpoint: str  # folder or URL
     mesh: tuple[int, int]  # data x model
     dtype: Literal["bfloat16", "float32"]
     engine: EngineConfig
-    token_bytes: tuple[bytes, ...] | None = None  # what each token id decodes to; None: no stop strings
-    weights: Literal["auto", "int8", "dense"] = "auto"  # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
+    # what each token id decodes to; None: no stop strings
+    token_bytes: tuple[bytes, ...] | None = None
+    # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
+    weights: Literal["auto", "int8", "dense"] = "auto"
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +85,8 @@ class Replica:
         self._changed = threading.Condition()
         self._failure: BaseException | None = None
         self._closed = False
-        self._beat_s: float | None = None  # when the engine began its present step; None: it has nothing to do
+        # when the engine began its present step; None: it has nothing to do
+        self._beat_s: float | None = None
         self._thread = threading.Thread(target=self._work, name=f"{name}-engine", daemon=True)
         self._thread.start()
 
@@ -93,7 +110,10 @@ class Replica:
         return self._engine.stats()
 
     def pulse(self) -> Pulse:
-        """Returns what the engine is doing and for how long. Takes no lock: a hung engine may hold any."""
+        """Returns what the engine is doing and for how long.
+
+        Takes no lock: a hung engine may hold any.
+        """
         beat_s, programs = self._beat_s, self._engine.programs
         if beat_s is None:
             return Pulse("idle")
@@ -119,7 +139,9 @@ class Replica:
         self._open.discard(ticket)
         if ticket.failure is not None:
             raise _broken(self._name, ticket.failure) from ticket.failure
-        return BatchResult(batch=batch.number, completions=tuple(ticket.completions), stats=self.stats())
+        return BatchResult(
+            batch=batch.number, completions=tuple(ticket.completions), stats=self.stats()
+        )
 
     def close(self) -> None:
         """Ends the engine's thread; batches still running fail with ReplicaError."""
@@ -135,18 +157,25 @@ class Replica:
             raise ReplicaError(f"{self._name}: closed")
 
     def _work(self) -> None:
-        """The engine's thread: takes requests in, steps, delivers. Any failure ends it and every batch it held."""
+        """The engine's thread: takes requests in, steps, delivers.
+
+        Any failure ends it and every batch it held.
+        """
         try:
             while self._take_in():
                 for completion in self._engine.step():
                     self._tickets.pop(completion.ref).deliver(completion)
-        except BaseException as failure:  # noqa: BLE001  every caller of run() raises it: nothing is swallowed
+        # Every caller of run() raises it: nothing is swallowed.
+        except BaseException as failure:  # noqa: BLE001
             self._fail(failure)
         else:
             self._fail(ReplicaError(f"{self._name}: closed"))
 
     def _take_in(self) -> bool:
-        """Moves the inbox into the engine, waiting for work when there is none; returns False once closed."""
+        """Moves the inbox into the engine, waiting for work when there is none.
+
+        Returns False once closed.
+        """
         with self._changed:
             while not self._inbox and self._engine.idle and not self._closed:
                 self._beat_s = None
@@ -158,7 +187,9 @@ class Replica:
             try:
                 self._engine.add(request)
             except RequestError as error:
-                ticket.deliver(Completion.failed(request.ref, error.code, str(error), request.attempts))
+                ticket.deliver(
+                    Completion.failed(request.ref, error.code, str(error), request.attempts)
+                )
             else:
                 self._tickets[request.ref] = ticket
         return not closed

@@ -1,1 +1,4 @@
-"""Entry points: parse, build, call, exit code. Thin; what they call lives in pipeline/ and actors/."""
+"""Entry points: parse, build, call, exit code.
+
+Thin; what they call lives in pipeline/ and actors/.
+"""

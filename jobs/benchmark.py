@@ -1,12 +1,13 @@
 """How fast is the engine on this machine, as shares of what the machine can do?
 
-    python jobs/benchmark.py --model small                       # on CPU; virtual devices with --mesh
-    python jobs/benchmark.py --model small --json result.json
-    python jobs/benchmark.py --model grok-1-shard --slots 64,128 --prefill-length 1024    # on one GPU of 80 GB or more
+    python jobs/benchmark.py --model small                       # on CPU; virtual devices with
+    --mesh python jobs/benchmark.py --model small --json result.json python jobs/benchmark.py
+    --model grok-1-shard --slots 64,128 --prefill-length 1024    # on one GPU of 80 GB or more
 
-Measures, in one run: the machine's own rate in a large matrix product and in reading memory; prefill; decode at several numbers
-of slots. Prints a table and writes JSON. MFU: useful operations of the chosen experts only. MBU: bytes of weights and cache
-that a step must read, once. "of roof" compares with the slower of the two limits. Runs the engine alone: no Ray, no text.
+Measures, in one run: the machine's own rate in a large matrix product and in reading memory;
+prefill; decode at several numbers of slots. Prints a table and writes JSON. MFU: useful operations
+of the chosen experts only. MBU: bytes of weights and cache that a step must read, once. "of roof"
+compares with the slower of the two limits. Runs the engine alone: no Ray, no text.
 """
 
 import dataclasses
@@ -22,7 +23,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
@@ -46,12 +48,15 @@ class BenchmarkConfig:
 
     model: Literal["small", "demo", "grok-1-shard"] = flag(
         "small",
-        "weights are random. grok-1-shard: what one of eight devices holds of Grok-1, 39 GB as int8, on one device: "
+        "weights are random. grok-1-shard: what one of eight devices holds of Grok-1, 39 GB as "
+        "int8, on one device: "
         "all-reduces between devices are not measured",
     )
     mesh: str = flag("1x1", "DATAxMODEL; virtual devices on a machine without GPUs")
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
-    weights: Literal["auto", "int8", "dense"] = flag("auto", "auto: int8 where a kernel reads it, dense elsewhere")
+    weights: Literal["auto", "int8", "dense"] = flag(
+        "auto", "auto: int8 where a kernel reads it, dense elsewhere"
+    )
     prefill_rows: int = flag(8, "prompts of the prefill measurement")
     prefill_length: int = flag(256, "tokens of each of them")
     slots: str = flag("8,32,128", "numbers of sequences that decode together, with commas")
@@ -66,7 +71,12 @@ class BenchmarkConfig:
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark of a command line and returns its exit code."""
     try:
-        config = parse(BenchmarkConfig, arguments, program="benchmark.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
+        config = parse(
+            BenchmarkConfig,
+            arguments,
+            program="benchmark.py",
+            description=str(__doc__).split("\n\n", maxsplit=1)[0],
+        )
         data, shards = (int(part) for part in config.mesh.split("x"))
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={data * shards}"
         os.environ["XLA_FLAGS"] = flags.strip()  # before JAX starts
@@ -86,7 +96,9 @@ def measure(config: BenchmarkConfig, mesh: tuple[int, int]) -> dict[str, Any]:
     machine = machine_rates(config.dtype)
     make = _engine_maker(config, model, mesh)
     prefill = _prefill(config, model, make, machine)
-    decode = [_decode(config, model, make, machine, slots) for slots in map(int, config.slots.split(","))]
+    decode = [
+        _decode(config, model, make, machine, slots) for slots in map(int, config.slots.split(","))
+    ]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "config": dataclasses.asdict(config),
@@ -99,7 +111,10 @@ def measure(config: BenchmarkConfig, mesh: tuple[int, int]) -> dict[str, Any]:
 
 
 def _device_peak_bytes() -> int | None:
-    """Returns the most memory that was in use on the first device; None where JAX does not count it, as on CPUs."""
+    """Returns the most memory that was in use on the first device.
+
+    None where JAX does not count it, as on CPUs.
+    """
     import jax
 
     stats = jax.devices()[0].memory_stats()
@@ -111,9 +126,14 @@ def machine_rates(dtype: str) -> dict[str, Any]:
     import jax
     import jax.numpy as jnp
 
-    n, words = (2048, 1 << 28) if jax.devices()[0].platform == "cpu" else (8192, 1 << 31)  # far more than any cache holds
-    # float32 as well: a CPU without bfloat16 instructions is faster in it, whatever the activations are
-    squares = [jax.random.normal(jax.random.key(0), (n, n), each) for each in dict.fromkeys((dtype, "float32"))]
+    # far more than any cache holds
+    n, words = (2048, 1 << 28) if jax.devices()[0].platform == "cpu" else (8192, 1 << 31)
+    # float32 as well: a CPU without bfloat16 instructions is faster in it, whatever the activations
+    # are
+    squares = [
+        jax.random.normal(jax.random.key(0), (n, n), each)
+        for each in dict.fromkeys((dtype, "float32"))
+    ]
     product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
     data = jnp.ones((words,), jnp.uint8).view(jnp.float32)
     read = jax.jit(jnp.sum)
@@ -122,7 +142,9 @@ def machine_rates(dtype: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "platform": jax.devices()[0].platform,
         "device": jax.devices()[0].device_kind,
-        "product_flops_per_s": 2 * n**3 / min(_best(partial(_run_product, product, x)) for x in squares),
+        "product_flops_per_s": 2
+        * n**3
+        / min(_best(partial(_run_product, product, x)) for x in squares),
         "read_bytes_per_s": words / _best(lambda: read(data).block_until_ready()),
     }
 
@@ -142,8 +164,13 @@ def _timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
-def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]) -> Callable[..., Any]:
-    """Makes the weights once; returns a function that makes an engine of so many slots and so long sequences over them."""
+def _engine_maker(
+    config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple[int, int]
+) -> Callable[..., Any]:
+    """Makes the weights once.
+
+    Returns a function that makes an engine of so many slots and so long sequences over them.
+    """
     import jax
     import jax.numpy as jnp
 
@@ -153,7 +180,9 @@ def _engine_maker(config: BenchmarkConfig, model: ModelConfig, mesh_shape: tuple
     from actors.model import sharding
 
     mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
-    params = random_params(model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform))
+    params = random_params(
+        model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform)
+    )
 
     def make(slots: int, max_len: int, *, reuse: bool = True) -> Any:
         sizes = EngineConfig(
@@ -178,7 +207,10 @@ def _run(engine: Any, requests: Sequence[Request]) -> ReplicaStats:
     while not engine.idle:
         engine.step()
     after = engine.stats()
-    grown = {f.name: getattr(after, f.name) - getattr(before, f.name) for f in dataclasses.fields(ReplicaStats)}
+    grown = {
+        f.name: getattr(after, f.name) - getattr(before, f.name)
+        for f in dataclasses.fields(ReplicaStats)
+    }
     return ReplicaStats(**grown)
 
 
@@ -194,7 +226,9 @@ def _median(runs: list[ReplicaStats], name: str) -> float:
     return float(sorted(getattr(run, name) for run in runs)[len(runs) // 2])
 
 
-def _prefill(config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any]) -> dict[str, Any]:
+def _prefill(
+    config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any]
+) -> dict[str, Any]:
     rows, length = config.prefill_rows, config.prefill_length
     engine = make(rows, length + 2, reuse=False)
     requests = _requests(model, rows, length + 1, 1)  # the last token of a prompt is decode's
@@ -214,11 +248,16 @@ def _prefill(config: BenchmarkConfig, model: ModelConfig, make: Callable[..., An
 
 
 def _decode(
-    config: BenchmarkConfig, model: ModelConfig, make: Callable[..., Any], machine: dict[str, Any], slots: int
+    config: BenchmarkConfig,
+    model: ModelConfig,
+    make: Callable[..., Any],
+    machine: dict[str, Any],
+    slots: int,
 ) -> dict[str, Any]:
     from actors.kernels.choice import is_dense
 
-    # Prompts of whole pages and a token: from the second run on they lie in the cache, and all slots decode from the first step.
+    # Prompts of whole pages and a token: from the second run on they lie in the cache, and all
+    # slots decode from the first step.
     context = -(-config.context // PAGE) * PAGE
     engine = make(slots, context + 1 + config.new_tokens)
     requests = _requests(model, slots, context + 1, config.new_tokens)
@@ -234,9 +273,14 @@ def _decode(
         table_itemsize=itemsize if dense or machine["platform"] != "cpu" else 4,
     )
     step_bytes = weights + slots * length * arithmetic.cache_bytes(model, itemsize)
-    step_flops = slots * (arithmetic.token_flops(model, length) + arithmetic.projection_flops(model))
+    step_flops = slots * (
+        arithmetic.token_flops(model, length) + arithmetic.projection_flops(model)
+    )
     step_s = seconds / config.new_tokens
-    memory_s, product_s = step_bytes / machine["read_bytes_per_s"], step_flops / machine["product_flops_per_s"]
+    memory_s, product_s = (
+        step_bytes / machine["read_bytes_per_s"],
+        step_flops / machine["product_flops_per_s"],
+    )
     return {
         "slots": slots,
         "seconds_per_step": step_s,
@@ -252,9 +296,24 @@ def show(figures: dict[str, Any]) -> None:
     """Prints the figures as a table."""
     machine, prefill = figures["machine"], figures["prefill"]
     product, memory = machine["product_flops_per_s"] / 1e9, machine["read_bytes_per_s"] / 1e9
-    print(f"machine  {machine['device']}, {machine['cores']} cores: product {product:,.0f} GFLOP/s, reading {memory:,.1f} GB/s")
-    table = Table(title=f"model {figures['config']['model']}, {figures['config']['dtype']}", title_justify="left")
-    for name in ("measured", "tokens/s", "MFU", "MBU", "of roof", "padding", "programs", "first token, cold"):
+    print(
+        f"machine  {machine['device']}, {machine['cores']} cores: product {product:,.0f} GFLOP/s, "
+        f"reading {memory:,.1f} GB/s"
+    )
+    table = Table(
+        title=f"model {figures['config']['model']}, {figures['config']['dtype']}",
+        title_justify="left",
+    )
+    for name in (
+        "measured",
+        "tokens/s",
+        "MFU",
+        "MBU",
+        "of roof",
+        "padding",
+        "programs",
+        "first token, cold",
+    ):
         table.add_column(name, justify="right")
     table.add_row(
         f"prefill {prefill['rows']}x{prefill['length']}",
@@ -268,7 +327,14 @@ def show(figures: dict[str, Any]) -> None:
     )
     for row in figures["decode"]:
         shares = (f"{row[name]:.1%}" for name in ("mfu", "mbu", "of_roof"))
-        table.add_row(f"decode, {row['slots']} slots", f"{row['tokens_per_s']:,.0f}", *shares, "", str(row["programs"]), "")
+        table.add_row(
+            f"decode, {row['slots']} slots",
+            f"{row['tokens_per_s']:,.0f}",
+            *shares,
+            "",
+            str(row["programs"]),
+            "",
+        )
     Console().print(table)
     print(f"peak memory of the process {figures['peak_memory_bytes'] / 1e9:.2f} GB")
     if figures["device_peak_bytes"] is not None:

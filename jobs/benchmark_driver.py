@@ -1,11 +1,16 @@
-"""How fast the driver is by itself, and how well it keeps many replicas busy → a table. Replicas are simulated, all else is real.
+"""How fast the driver is by itself, and how well it keeps many replicas busy → a table.
 
-    python jobs/benchmark_driver.py --folder FOLDER [--rows 1000000] [--replicas 1000] [--service-s 30] [--failure-s 3600] …
+Replicas are simulated, all else is real.
 
-Reader, buckets, dispatch, progress and writer run as in a job, from Parquet to committed Parquet in FOLDER. A simulated replica
-works on its batches one after the other, each for a random time; it may be a straggler, and it may be lost and replaced. Nobody
-waits for it: the clock of the simulation runs while the driver works and jumps when the driver would wait. What the simulation
-itself takes is left out of every figure. Left out too is Ray: it moves each batch and its answer between processes.
+    python jobs/benchmark_driver.py --folder FOLDER [--rows 1000000] [--replicas 1000] [--service-s
+    30] [--failure-s 3600] …
+
+Reader, buckets, dispatch, progress and writer run as in a job, from Parquet to committed Parquet in
+FOLDER. A simulated replica works on its batches one after the other, each for a random time; it may
+be a straggler, and it may be lost and replaced. Nobody waits for it: the clock of the simulation
+runs while the driver works and jumps when the driver would wait. What the simulation itself takes
+is left out of every figure. Left out too is Ray: it moves each batch and its answer between
+processes.
 """
 
 import heapq
@@ -22,7 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import numpy as np
@@ -30,7 +36,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from actors.protocol.events import BatchDone, Event, ReplicaLost, ReplicaReady
-from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, logprobs, token_ids
+from actors.protocol.messages import (
+    Batch,
+    BatchResult,
+    Completion,
+    ReplicaStats,
+    Request,
+    logprobs,
+    token_ids,
+)
 from actors.protocol.size_buckets import length_ladder
 from jobs.cli.parser import flag, parse
 from jobs.cli.weights_command import OK, exit_code
@@ -71,16 +85,26 @@ class BenchmarkConfig:
     service_s: float = flag(30.0, "mean time of a replica for a batch, simulated seconds")
     slow_share: float = flag(0.01, "share of batches that take slow_factor times as long")
     slow_factor: float = flag(10.0, "how much longer these take")
-    failure_s: float | None = flag(None, "mean time until a replica is lost, simulated seconds; none by default")
+    failure_s: float | None = flag(
+        None, "mean time until a replica is lost, simulated seconds; none by default"
+    )
     seed: int = flag(0, "of lengths, times and losses")
 
     def __post_init__(self) -> None:
         if not self.folder:
             raise ConfigError("--folder is missing; see --help")
         if Path(self.folder).exists():
-            raise ConfigError(f"--folder: {self.folder} exists; it would be deleted at the end, name a new one")
-        if min(self.rows, self.replicas, self.prompt_tokens, self.max_tokens, self.in_flight) < 1 or self.service_s <= 0:
-            raise ConfigError("--rows, --replicas, --prompt-tokens, --max-tokens, --in-flight: expected at least 1")
+            raise ConfigError(
+                f"--folder: {self.folder} exists; it would be deleted at the end, name a new one"
+            )
+        if (
+            min(self.rows, self.replicas, self.prompt_tokens, self.max_tokens, self.in_flight) < 1
+            or self.service_s <= 0
+        ):
+            raise ConfigError(
+                "--rows, --replicas, --prompt-tokens, --max-tokens, --in-flight: expected at least "
+                "1"
+            )
 
 
 @dataclass(slots=True)
@@ -132,7 +156,8 @@ class SimulatedReplicas:
     def __init__(self, config: BenchmarkConfig, clock: SimulatedClock) -> None:
         self._config, self._clock, self._random = config, clock, random.Random(config.seed)
         self._machines: dict[str, _Machine] = {}
-        self._due: list[tuple[float, int, str, int | None]] = []  # heap: (when, tick, replica, batch; -1 loss, None ready)
+        # heap: (when, tick, replica, batch; -1 loss, None ready)
+        self._due: list[tuple[float, int, str, int | None]] = []
         self._ticks, self._names = itertools.count(), itertools.count()
         self._coming: set[str] = set()
         self.batches = self.losses = 0
@@ -176,7 +201,10 @@ class SimulatedReplicas:
         self._end(replica, self._clock.now())
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Returns what is due; jumps to the next event, `timeout_s` away at most, when nothing is."""
+        """Returns what is due.
+
+        Jumps to the next event, `timeout_s` away at most, when nothing is.
+        """
         now = self._clock.now()
         found: list[Event] = []
         with self._clock.left_out():
@@ -254,12 +282,16 @@ def write_input(folder: Path, rows: int, prompt_tokens: int, seed: int) -> None:
         with pq.ParquetWriter(path, schema, compression="zstd") as writer:
             for first in range(start, end, 20_000):
                 count = min(20_000, end - first)
-                lengths = np.clip(rng.lognormal(math.log(prompt_tokens), 0.5, count), 1, 8 * prompt_tokens).astype(np.int32)
+                lengths = np.clip(
+                    rng.lognormal(math.log(prompt_tokens), 0.5, count), 1, 8 * prompt_tokens
+                ).astype(np.int32)
                 offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
                 ids = pa.array(rng.integers(0, VOCABULARY, int(offsets[-1]), dtype=np.int32))
                 build: Any = pa.ListArray.from_arrays  # its stubs know no NumPy arrays
                 lists = build(pa.array(offsets), ids)
-                writer.write_table(pa.table([pa.array(np.arange(first, first + count)), lists], schema=schema))
+                writer.write_table(
+                    pa.table([pa.array(np.arange(first, first + count)), lists], schema=schema)
+                )
 
 
 def resident_mib() -> float:
@@ -284,12 +316,16 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     corridor = Corridor(
         schema=schema,
         tokenizer=None,
-        rules=RequestRules("generate", VOCABULARY, max_len, defaults=SamplingDefaults(max_tokens=config.max_tokens)),
+        rules=RequestRules(
+            "generate", VOCABULARY, max_len, defaults=SamplingDefaults(max_tokens=config.max_tokens)
+        ),
         buckets=BucketConfig(length_ladder(max_len), config.batch_tokens),
         dispatch=DispatchConfig(config.in_flight, max_attempts=10, clock=clock.now),
         replicas=replicas,
         writer=Writer(
-            folder, output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False), "benchmark"
+            folder,
+            output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False),
+            "benchmark",
         ),
         progress=Progress(config.rows, clock=clock.now),
     )
@@ -306,12 +342,14 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     yield f"rows/s of the driver alone: {config.rows / driver_s:,.0f} by the clock, {config.rows / cpu_s:,.0f} by processor time"
     clock_ms, cpu_ms = 1e3 * driver_s / replicas.batches, 1e3 * cpu_s / replicas.batches
     yield (
-        f"driver time per batch: {clock_ms:.3f} ms by the clock, {cpu_ms:.3f} ms of processor time ({replicas.batches:,} "
+        f"driver time per batch: {clock_ms:.3f} ms by the clock, {cpu_ms:.3f} ms of processor time "
+        f"({replicas.batches:,} "
         f"batches of {config.rows / replicas.batches:.1f} rows)"
     )
     yield f"peak memory: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:,.0f} MiB"
     yield (
-        f"simulated: {total_s:,.0f} s, the driver worked {driver_s / total_s:.1%} of it; replicas idle "
+        f"simulated: {total_s:,.0f} s, the driver worked {driver_s / total_s:.1%} of it; replicas "
+        "idle "
         f"{1 - replicas.busy_s / replicas.up_s:.1%}; tail after the last batch was handed out "
         f"{(total_s - replicas.last_submit_s) / total_s:.1%}; {replicas.losses:,} replicas lost"
     )
@@ -324,7 +362,10 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     config = parse(
-        BenchmarkConfig, arguments, program="benchmark_driver.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+        BenchmarkConfig,
+        arguments,
+        program="benchmark_driver.py",
+        description=str(__doc__).split("\n\n", maxsplit=1)[0],
     )
     try:
         for line in measure(config):

@@ -1,11 +1,14 @@
 """What do prefixes save on real prompts, and how much of the engine's speed is left from Parquet to Parquet? → a table.
 
-    python jobs/benchmark_pipeline.py --input PROMPTS --tokenizer MODEL --folder FOLDER [--task score] [--model small]
+    python jobs/benchmark_pipeline.py --input PROMPTS --tokenizer MODEL --folder FOLDER [--task
+    score] [--model small]
 
-Takes the prompts of an input of the main job, with a model of random weights: lengths and common beginnings are the input's, the
-token ids are others in every pass, so that each pass begins with a cache that knows none of its prefixes. One replica on a local
-Ray runs them in turn through the whole corridor, Parquet to Parquet, and as one batch handed to it directly: the engine alone.
-The first pass of either kind compiles and is not counted. Left out is text: ids are read, and none are turned into text.
+Takes the prompts of an input of the main job, with a model of random weights: lengths and common
+beginnings are the input's, the token ids are others in every pass, so that each pass begins with a
+cache that knows none of its prefixes. One replica on a local Ray runs them in turn through the
+whole corridor, Parquet to Parquet, and as one batch handed to it directly: the engine alone. The
+first pass of either kind compiles and is not counted. Left out is text: ids are read, and none are
+turned into text.
 """
 
 import json
@@ -21,7 +24,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import pyarrow as pa
@@ -64,8 +68,12 @@ class BenchmarkConfig:
 
     input: str | None = flag(None, "input of the main job, with text; required", short="-i")
     tokenizer: str | None = flag(None, "SentencePiece model that cuts the text; required")
-    folder: str | None = flag(None, "local folder for weights, prompts and results, made and deleted; required")
-    task: Literal["generate", "score"] = flag("generate", "as in the main job; score needs a column choices or continuation")
+    folder: str | None = flag(
+        None, "local folder for weights, prompts and results, made and deleted; required"
+    )
+    task: Literal["generate", "score"] = flag(
+        "generate", "as in the main job; score needs a column choices or continuation"
+    )
     continuation_column: str = flag("continuation", "as in the main job")
     model: Literal["small", "demo"] = flag("small", "preset; weights are random")
     mesh: str = flag("1x1", "DATAxMODEL virtual devices of the replica")
@@ -82,7 +90,9 @@ class BenchmarkConfig:
             if not getattr(self, name):
                 raise ConfigError(f"--{name} is missing; see --help")
         if Path(str(self.folder)).exists():
-            raise ConfigError(f"--folder: {self.folder} exists and would be deleted; name a new one")
+            raise ConfigError(
+                f"--folder: {self.folder} exists and would be deleted; name a new one"
+            )
 
 
 @dataclass(frozen=True)
@@ -141,7 +151,16 @@ class OnlyReplica:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    return exit_code(lambda: _run(parse(BenchmarkConfig, arguments, program="benchmark_pipeline.py", description=str(__doc__))))
+    return exit_code(
+        lambda: _run(
+            parse(
+                BenchmarkConfig,
+                arguments,
+                program="benchmark_pipeline.py",
+                description=str(__doc__),
+            )
+        )
+    )
 
 
 def _run(config: BenchmarkConfig) -> int:
@@ -161,7 +180,9 @@ def _run(config: BenchmarkConfig) -> int:
                 kind = "engine" if number % 2 else "pipeline"
                 replica = OnlyReplica(pool, name, info, [])
                 took[kind].append(
-                    _engine_alone(plan, replica) if number % 2 else _corridor(plan, folder / f"run-{number}", replica)
+                    _engine_alone(plan, replica)
+                    if number % 2
+                    else _corridor(plan, folder / f"run-{number}", replica)
                 )
         figures = _figures(config, plans[-1], {kind: each[1:] for kind, each in took.items()})
     finally:
@@ -197,13 +218,24 @@ def _plan(config: BenchmarkConfig, folder: Path, requests: Sequence[Request], nu
 def _shifted(config: BenchmarkConfig, requests: Sequence[Request], number: int) -> pa.Table:
     """Returns the prompts with the ids of pass `number`: equal beginnings stay equal, no pass has one with another in common."""
     vocabulary, drawn = PRESETS[config.model].vocab_size - FIRST_ID, random.Random(0)
-    columns: dict[str, list[Any]] = {"prompt_token_ids": [], "max_tokens": [], "choices_token_ids": []}
+    columns: dict[str, list[Any]] = {
+        "prompt_token_ids": [],
+        "max_tokens": [],
+        "choices_token_ids": [],
+    }
     for copy in range(config.copies):
         shift = 997 * (number * config.copies + copy) + FIRST_ID
         for request in requests:
-            columns["prompt_token_ids"].append([FIRST_ID + (token + shift) % vocabulary for token in request.prompt_ids])
-            columns["max_tokens"].append(drawn.randint(max(1, config.max_tokens // 2), config.max_tokens * 3 // 2))
-            choices = [[FIRST_ID + (token + shift) % vocabulary for token in ids] for ids in request.continuations]
+            columns["prompt_token_ids"].append(
+                [FIRST_ID + (token + shift) % vocabulary for token in request.prompt_ids]
+            )
+            columns["max_tokens"].append(
+                drawn.randint(max(1, config.max_tokens // 2), config.max_tokens * 3 // 2)
+            )
+            choices = [
+                [FIRST_ID + (token + shift) % vocabulary for token in ids]
+                for ids in request.continuations
+            ]
             columns["choices_token_ids"].append(choices)
     kinds = {
         "prompt_token_ids": pa.list_(pa.int32()),
@@ -211,7 +243,9 @@ def _shifted(config: BenchmarkConfig, requests: Sequence[Request], number: int) 
         "choices_token_ids": pa.list_(pa.list_(pa.int32())),
     }
     absent = "max_tokens" if config.task == "score" else "choices_token_ids"
-    return pa.table({name: pa.array(values, kinds[name]) for name, values in columns.items() if name != absent})
+    return pa.table(
+        {name: pa.array(values, kinds[name]) for name, values in columns.items() if name != absent}
+    )
 
 
 def _requests(config: BenchmarkConfig) -> list[Request]:
@@ -233,16 +267,22 @@ def _requests(config: BenchmarkConfig) -> list[Request]:
     too_long = max(request.longest for request in found) + config.max_tokens // 2
     if too_long > longest:
         raise ConfigError(
-            f"--model {config.model} holds {longest} tokens, the longest prompt needs {too_long} with its completion"
+            f"--model {config.model} holds {longest} tokens, the longest prompt needs {too_long} "
+            "with its completion"
         )
     return found
 
 
-def _all_requests(plan: Plan, tokenizer: Tokenizer | None, rules: RequestRules) -> Iterator[Request]:
+def _all_requests(
+    plan: Plan, tokenizer: Tokenizer | None, rules: RequestRules
+) -> Iterator[Request]:
     rows = read_rows(plan.shards, plan.schema, _nothing_kept, _unreadable)
     for item in to_requests(rows, tokenizer, rules):
         if isinstance(item, Completion):
-            raise ConfigError(f"--input: row {item.ref.row} of shard {item.ref.shard} cannot run: {item.error_message}")
+            raise ConfigError(
+                f"--input: row {item.ref.row} of shard {item.ref.shard} cannot run: "
+                f"{item.error_message}"
+            )
         yield item
 
 
@@ -265,7 +305,9 @@ def _start(plan: Plan, stack: ExitStack) -> tuple[Any, str, ReplicaInfo | None]:
 
     stack.enter_context(ray_cluster(1))
     data, model = plan.config.mesh_shape()
-    pool = stack.enter_context(ReplicaPool(plan.replica_spec(), PoolConfig(1, 1, data * model, BATCHES_IN_FLIGHT, "cpu")))
+    pool = stack.enter_context(
+        ReplicaPool(plan.replica_spec(), PoolConfig(1, 1, data * model, BATCHES_IN_FLIGHT, "cpu"))
+    )
     pool.wait_for_minimum()
     ready = next(event for event in pool.events(1.0) if isinstance(event, ReplicaReady))
     return pool, ready.replica, ready.info
@@ -278,7 +320,11 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
     progress = Progress(rows, replicas=lambda: (1, 1))
     config = plan.config
     schema = output_schema(
-        plan.schema, task=config.task, logprobs=config.logprobs, prompt_logprobs=None, choices=plan.schema.has_choices
+        plan.schema,
+        task=config.task,
+        logprobs=config.logprobs,
+        prompt_logprobs=None,
+        choices=plan.schema.has_choices,
     )
     corridor = Corridor(
         schema=plan.schema,
@@ -303,7 +349,9 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
 def _engine_alone(plan: Plan, replica: OnlyReplica) -> Pass:
     """Runs a pass as one batch: all that the engine can do, with nothing to wait for."""
     batches = fill_batches(_all_requests(plan, None, plan.rules), plan.bucket_config())
-    requests = tuple(request for batch in batches if isinstance(batch, Batch) for request in batch.requests)
+    requests = tuple(
+        request for batch in batches if isinstance(batch, Batch) for request in batch.requests
+    )
     before = _stats(replica)
     began = time.perf_counter()
     after = _answer(replica, Batch(0, requests))
@@ -325,7 +373,12 @@ def _answer(replica: OnlyReplica, batch: Batch) -> ReplicaStats:
 
 
 def _pass(seconds: float, before: ReplicaStats, after: ReplicaStats) -> Pass:
-    grown = ReplicaStats(**{each.name: getattr(after, each.name) - getattr(before, each.name) for each in fields(ReplicaStats)})
+    grown = ReplicaStats(
+        **{
+            each.name: getattr(after, each.name) - getattr(before, each.name)
+            for each in fields(ReplicaStats)
+        }
+    )
     return Pass(seconds - grown.compile_s, grown)
 
 
@@ -344,12 +397,19 @@ def _figures(config: BenchmarkConfig, plan: Plan, took: dict[str, list[Pass]]) -
             "extend_tokens": stats.extend_tokens,
             "gain": tokens / stats.extend_tokens,
             "padding": 1 - stats.extend_tokens / stats.extend_positions,
-            "decode_rows_used": stats.generated_tokens / stats.decode_positions if stats.decode_positions else None,
+            "decode_rows_used": stats.generated_tokens / stats.decode_positions
+            if stats.decode_positions
+            else None,
             "compile_s": stats.compile_s,
             "calls": {"extend": stats.extend_calls, "decode": stats.decode_calls},
-            "time": {name: statistics.median(each.spent()[name] for each in passes) for name in SPENT},
+            "time": {
+                name: statistics.median(each.spent()[name] for each in passes) for name in SPENT
+            },
         }
-    ratios = [ours.tokens_per_s / bare.tokens_per_s for ours, bare in zip(took["pipeline"], took["engine"], strict=True)]
+    ratios = [
+        ours.tokens_per_s / bare.tokens_per_s
+        for ours, bare in zip(took["pipeline"], took["engine"], strict=True)
+    ]
     return {
         "date": time.strftime("%Y-%m-%d"),
         "config": {name: value for name, value in asdict(config).items() if name != "folder"},
@@ -368,8 +428,14 @@ def _figures(config: BenchmarkConfig, plan: Plan, took: dict[str, list[Pass]]) -
 def show(figures: dict[str, Any]) -> None:
     """Prints the figures as a table."""
     ideal, config = figures["ideal_gain"], figures["config"]
-    print(f"{config['input']}: {figures['rows']:,} rows, {figures['tokens']:,} tokens to compute, model {config['model']}")
-    print(f"ideal gain {ideal['pages']:.2f} with pages of {ideal['page']} tokens, {ideal['tokens']:.2f} token by token")
+    print(
+        f"{config['input']}: {figures['rows']:,} rows, {figures['tokens']:,} tokens to compute, "
+        f"model {config['model']}"
+    )
+    print(
+        f"ideal gain {ideal['pages']:.2f} with pages of {ideal['page']} tokens, "
+        f"{ideal['tokens']:.2f} token by token"
+    )
     table = Table()
     for name in ("", "tokens/s", "computed", "gain", "of ideal", "padding", "decode rows used"):
         table.add_column(name, justify="right")
@@ -377,14 +443,26 @@ def show(figures: dict[str, Any]) -> None:
         one = figures[kind]
         used = "" if one["decode_rows_used"] is None else f"{one['decode_rows_used']:.1%}"
         gain = (f"{one['gain']:.2f}", f"{one['gain'] / ideal['pages']:.0%}")
-        table.add_row(label, f"{one['tokens_per_s']:,.0f}", f"{one['extend_tokens']:,}", *gain, f"{one['padding']:.1%}", used)
+        table.add_row(
+            label,
+            f"{one['tokens_per_s']:,.0f}",
+            f"{one['extend_tokens']:,}",
+            *gain,
+            f"{one['padding']:.1%}",
+            used,
+        )
     Console().print(table)
     for kind, label in (("engine", "engine alone"), ("pipeline", "Parquet to Parquet")):
-        spent = ", ".join(f"{name} {seconds:.2f}" for name, seconds in figures[kind]["time"].items())
+        spent = ", ".join(
+            f"{name} {seconds:.2f}" for name, seconds in figures[kind]["time"].items()
+        )
         calls = ", ".join(f"{count} {name}" for name, count in figures[kind]["calls"].items())
         print(f"{label}: seconds of the engine {spent}; calls {calls}")
     each = ", ".join(f"{ratio:.1%}" for ratio in figures["efficiency"])
-    print(f"Parquet to Parquet reaches {statistics.median(figures['efficiency']):.1%} of the engine alone ({each})")
+    print(
+        f"Parquet to Parquet reaches {statistics.median(figures['efficiency']):.1%} of the engine "
+        f"alone ({each})"
+    )
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
 """Evaluation: data sets → request rows → completions → metrics, compared with earlier runs.
 
-    python jobs/evaluate.py -C nightly.yaml [--flag value …]                               all three steps
-    python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
-    python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model]
-    python jobs/evaluate.py report --requests requests.parquet --outputs URL -o DIR [--history URL]
+    python jobs/evaluate.py -C nightly.yaml [--flag value …]                               all three
+    steps python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
+    python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model] python
+    jobs/evaluate.py report --requests requests.parquet --outputs URL -o DIR [--history URL]
 
-Exit codes are those of jobs/score_dataset.py, and 5: a metric is significantly worse than in the last or the best run.
+Exit codes are those of jobs/score_dataset.py, and 5: a metric is significantly worse than in the
+last or the best run.
 
-Rows run through the main job, as two runs in two folders: scored ones and completed ones. The same command again continues.
+Rows run through the main job, as two runs in two folders: scored ones and completed ones. The same
+command again continues.
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
@@ -34,9 +37,12 @@ from pipeline.storage.redaction import without_credentials
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
 DESCRIPTION = (
-    "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: prompts (data sets to request "
-    "rows), run (request rows to output rows, as the main job does), report (output rows to metrics, history and report.html); "
-    "without a step all three. The 8 worked examples of gsm8k_cot are read from gsm8k/cot_shots.jsonl below --data; "
+    "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: "
+    "prompts (data sets to request "
+    "rows), run (request rows to output rows, as the main job does), report (output rows to "
+    "metrics, history and report.html); "
+    "without a step all three. The 8 worked examples of gsm8k_cot are read from "
+    "gsm8k/cot_shots.jsonl below --data; "
     "jobs/evaluate_cot_shots.py writes that file. More in docs/evaluation.md."
 )
 
@@ -47,7 +53,12 @@ def main(arguments: Sequence[str]) -> int:
     log = RunLog()
     try:
         flags = arguments if step == "all" else arguments[1:]
-        config = parse(EvaluateConfig, flags, program=f"evaluate.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        config = parse(
+            EvaluateConfig,
+            flags,
+            program=f"evaluate.py [{'|'.join(STEPS)}]",
+            description=DESCRIPTION,
+        )
         log = _log(config)
         config.require(step)
         return _run_step(step, config)
@@ -67,7 +78,8 @@ def _run_step(step: Step, config: EvaluateConfig) -> int:
 
 
 def _all_steps(config: EvaluateConfig, output: str) -> int:
-    History.load(config.history)  # what cannot be compared with is found out before hours of computing, not after
+    # what cannot be compared with is found out before hours of computing, not after
+    History.load(config.history)
     requests = storage.join(output, "requests.parquet")
     write_prompts(config, requests)
     code = run_requests(config, requests, output)
@@ -85,11 +97,24 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
     Raises:
         ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
     """
-    requests = build_requests(config.task_names(), DataFolder(str(config.data)), config.prompt_options())
+    requests = build_requests(
+        config.task_names(), DataFolder(str(config.data)), config.prompt_options()
+    )
     publish_once(url, to_parquet(to_table(requests, config.task_names())), "requests")
-    counts = {task: sum(request.task == task for request in requests) for task in dict.fromkeys(each.task for each in requests)}
-    few = ", ".join(f"{task} {count:,}" for task, count in counts.items()) if len(counts) < 8 else f"{len(counts)} tasks"
-    _log(config).result("requests", f"requests {without_credentials(url)}: {len(requests):,} rows ({few})", rows=len(requests))
+    counts = {
+        task: sum(request.task == task for request in requests)
+        for task in dict.fromkeys(each.task for each in requests)
+    }
+    few = (
+        ", ".join(f"{task} {count:,}" for task, count in counts.items())
+        if len(counts) < 8
+        else f"{len(counts)} tasks"
+    )
+    _log(config).result(
+        "requests",
+        f"requests {without_credentials(url)}: {len(requests):,} rows ({few})",
+        rows=len(requests),
+    )
     return OK
 
 
@@ -99,7 +124,9 @@ def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
     for kind, table in parts(to_table(read_requests(requests_url))).items():
         part_url = storage.join(output, f"requests-{kind}.parquet")
         publish_once(part_url, to_parquet(table), "requests")
-        code = score_dataset.run_job(config.score_config(kind, part_url, storage.join(output, kind)))
+        code = score_dataset.run_job(
+            config.score_config(kind, part_url, storage.join(output, kind))
+        )
         if code not in {OK, ROW_ERRORS}:
             return code
         worst = max(worst, code)
@@ -108,7 +135,9 @@ def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
 
 def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:
     """Returns where a run over the requests leaves its output rows."""
-    return tuple(storage.join(output, kind, "data") for kind in parts(to_table(read_requests(requests_url))))
+    return tuple(
+        storage.join(output, kind, "data") for kind in parts(to_table(read_requests(requests_url)))
+    )
 
 
 def _log(config: EvaluateConfig) -> RunLog:

@@ -2,7 +2,8 @@
 
     python jobs/evaluate_cot_shots.py -o DATA/gsm8k/cot_shots.jsonl
 
-The worked examples are other people's texts: they are copied from where they are installed and are not part of this repository.
+The worked examples are other people's texts: they are copied from where they are installed and are
+not part of this repository.
 """
 
 import importlib.util
@@ -14,7 +15,8 @@ from typing import Any
 
 import yaml
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
@@ -30,9 +32,13 @@ class ShotsConfig:
     """One call of jobs/evaluate_cot_shots.py."""
 
     output: str | None = flag(
-        None, "the file to write, any URL: gsm8k/cot_shots.jsonl below --data of jobs/evaluate.py", short="-o"
+        None,
+        "the file to write, any URL: gsm8k/cot_shots.jsonl below --data of jobs/evaluate.py",
+        short="-o",
     )
-    harness: str | None = flag(None, "folder of the package lm_eval; default: the one that is installed")
+    harness: str | None = flag(
+        None, "folder of the package lm_eval; default: the one that is installed"
+    )
 
 
 class _SafeLoader(yaml.SafeLoader):
@@ -51,10 +57,14 @@ def worked_examples(package: Path) -> list[dict[str, str]]:
     file = package / TASK_FILE
     try:
         task: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_SafeLoader)
-        examples = [{"question": each["question"], "answer": each["target"]} for each in task["fewshot_config"]["samples"]]
+        examples = [
+            {"question": each["question"], "answer": each["target"]}
+            for each in task["fewshot_config"]["samples"]
+        ]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file} holds no worked examples of gsm8k_cot ({error!r}); expected lm-evaluation-harness 0.4.13"
+            f"{file} holds no worked examples of gsm8k_cot ({error!r}); expected "
+            "lm-evaluation-harness 0.4.13"
         ) from error
     return examples
 
@@ -63,12 +73,18 @@ def main(arguments: list[str]) -> int:
     """Writes the file of a command line and returns the exit code."""
     try:
         config = parse(
-            ShotsConfig, arguments, program="evaluate_cot_shots.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+            ShotsConfig,
+            arguments,
+            program="evaluate_cot_shots.py",
+            description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
         if not config.output:
             raise ConfigError("--output is missing; see --help")
         examples = worked_examples(Path(config.harness) if config.harness else _installed())
-        storage.overwrite(config.output, "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples).encode())
+        storage.overwrite(
+            config.output,
+            "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples).encode(),
+        )
     except GrokBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -80,7 +96,8 @@ def _installed() -> Path:
     found = importlib.util.find_spec("lm_eval")
     if found is None or found.origin is None:
         raise ConfigError(
-            "lm-evaluation-harness is not installed here; install the extra lm-eval, or name its folder with --harness"
+            "lm-evaluation-harness is not installed here; install the extra lm-eval, or name its "
+            "folder with --harness"
         )
     return Path(found.origin).parent
 

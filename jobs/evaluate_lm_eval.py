@@ -1,9 +1,11 @@
 """lm-evaluation-harness over this project's engine: any of its tasks, run as the main job runs rows. Needs `make lm-eval`.
 
-    .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN [flags of the model]
+    .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN [flags
+    of the model]
 
-The harness makes the requests and the metrics; `GrokBatchLM` answers them. Each kind of request becomes one run folder below the
-output, named by a digest of its rows: the same command again continues.
+The harness makes the requests and the metrics; `GrokBatchLM` answers them. Each kind of request
+becomes one run folder below the output, named by a digest of its rows: the same command again
+continues.
 """
 
 import hashlib
@@ -31,7 +33,8 @@ except ModuleNotFoundError as absent:
     )
     sys.exit(2)
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
@@ -57,12 +60,20 @@ Ids = list[int]
 class HarnessConfig(ModelFlags):
     """One call of jobs/evaluate_lm_eval.py."""
 
-    tasks: tuple[str, ...] = flag((), "names of the harness's tasks, separated by commas, repeatable")
-    output: str | None = flag(None, "run folder: a main-job run per kind of request, and results.json; any URL", short="-o")
+    tasks: tuple[str, ...] = flag(
+        (), "names of the harness's tasks, separated by commas, repeatable"
+    )
+    output: str | None = flag(
+        None,
+        "run folder: a main-job run per kind of request, and results.json; any URL",
+        short="-o",
+    )
     include_path: str | None = flag(None, "folder with further task files of the harness")
     num_fewshot: int | None = flag(None, "shots; default: the task's")
     limit: int | None = flag(None, "only the first N documents of each task")
-    prefix_token: int | None = flag(None, "id that stands before a text without context; default: the model's end-of-text")
+    prefix_token: int | None = flag(
+        None, "id that stands before a text without context; default: the model's end-of-text"
+    )
 
     def task_names(self) -> list[str]:
         """Returns what --tasks names, one by one."""
@@ -72,8 +83,8 @@ class HarnessConfig(ModelFlags):
 class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy does not see it
     """The harness's model interface over the main job.
 
-    Every method takes all requests of its kind and returns their answers in order. A row that fails raises DatasetError: the
-    harness has no place for it, and a number with holes is none.
+    Every method takes all requests of its kind and returns their answers in order. A row that fails
+    raises DatasetError: the harness has no place for it, and a number with holes is none.
     """
 
     def __init__(self, config: HarnessConfig) -> None:
@@ -85,7 +96,9 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         super().__init__()
         if not config.output:
             raise ConfigError("--output is missing; see --help")
-        source = config.tokenizer or (str(DEMO / "tokenizer.model") if config.model == "demo" else None)
+        source = config.tokenizer or (
+            str(DEMO / "tokenizer.model") if config.model == "demo" else None
+        )
         if source is None:
             raise ConfigError("--tokenizer is missing: the harness hands over text")
         model = model_config(config.model)
@@ -103,7 +116,9 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         """Returns the log-likelihood of each whole text, in windows of the longest length, each token scored once."""
         windows: list[tuple[Ids, Ids]] = []
         owners: list[int] = []
-        for number, ids in enumerate(self._tokenizer.encode([request.args[0] for request in requests])):
+        for number, ids in enumerate(
+            self._tokenizer.encode([request.args[0] for request in requests])
+        ):
             for pair in get_rolling_token_windows(ids, self._prefix, self._max_len - 1, 1):
                 windows.append(make_disjoint_window(pair))
                 owners.append(number)
@@ -122,7 +137,10 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         return [row["text"] for row in self._run("generate", rows, ("text",))]
 
     def _encoded_pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
-        """Context and continuation are encoded together and cut; white space that ends the context begins the continuation."""
+        """Context and continuation are encoded together and cut.
+
+        White space that ends the context begins the continuation.
+        """
         kept = context.rstrip()
         if not kept:
             return [self._prefix], self._tokenizer.encode([context + continuation])[0]
@@ -136,21 +154,32 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         ]
         return self._run("score", rows, ("loglikelihood", "is_greedy"))
 
-    def _run(self, kind: Kind, rows: Sequence[Mapping[str, Any]], results: Sequence[str]) -> list[dict[str, Any]]:
+    def _run(
+        self, kind: Kind, rows: Sequence[Mapping[str, Any]], results: Sequence[str]
+    ) -> list[dict[str, Any]]:
         """Runs rows through the main job and returns their results in order."""
         if not rows:
             return []
         data = to_parquet(pa.Table.from_pylist([dict(row) for row in rows]))
-        folder = storage.join(self._output, f"{kind}-{hashlib.blake2b(data, digest_size=8).hexdigest()}")
+        folder = storage.join(
+            self._output, f"{kind}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
+        )
         requests_url = f"{folder}.parquet"
         storage.publish(requests_url, data)
         code = score_dataset.run_job(self._config.score_config(kind, requests_url, folder))
         if code not in {score_dataset.OK, score_dataset.ROW_ERRORS}:
-            raise DatasetError(f"the run in {folder} ended with exit code {code}; its message is above")
-        found = _read(storage.join(folder, "data"), ("id", "status", "error_code", "error_message", *results))
+            raise DatasetError(
+                f"the run in {folder} ended with exit code {code}; its message is above"
+            )
+        found = _read(
+            storage.join(folder, "data"), ("id", "status", "error_code", "error_message", *results)
+        )
         failed = next((row for row in found if row["status"] != "ok"), None)
         if failed is not None:
-            raise DatasetError(f"row {failed['id']} of {requests_url} failed: {failed['error_code']}: {failed['error_message']}")
+            raise DatasetError(
+                f"row {failed['id']} of {requests_url} failed: {failed['error_code']}: "
+                f"{failed['error_message']}"
+            )
         return sorted(found, key=lambda row: int(row["id"]))
 
 
@@ -170,7 +199,10 @@ def _sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     unknown = set(options) - KNOWN_OPTIONS
     if unknown:
-        raise ConfigError(f"a task asks for generation options {sorted(unknown)}; expected some of {sorted(KNOWN_OPTIONS)}")
+        raise ConfigError(
+            f"a task asks for generation options {sorted(unknown)}; expected some of "
+            f"{sorted(KNOWN_OPTIONS)}"
+        )
     until = options.get("until") or []
     greedy = options.get("do_sample") is False or not options.get("temperature")
     return {
@@ -186,7 +218,10 @@ def main(arguments: Sequence[str]) -> int:
     """Evaluates the tasks of a command line and returns the exit code."""
     try:
         config = parse(
-            HarnessConfig, arguments, program="evaluate_lm_eval.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+            HarnessConfig,
+            arguments,
+            program="evaluate_lm_eval.py",
+            description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
         if not config.task_names():
             raise ConfigError("--tasks is missing; see --help")
@@ -200,7 +235,11 @@ def main(arguments: Sequence[str]) -> int:
     except GrokBatchError as error:
         print(f"error: {without_credentials(str(error))}", file=sys.stderr)
         return score_dataset.BAD_ARGUMENTS
-    kept = {name: found[name] for name in ("results", "groups", "versions", "n-shot", "n-samples") if name in found}
+    kept = {
+        name: found[name]
+        for name in ("results", "groups", "versions", "n-shot", "n-samples")
+        if name in found
+    }
     url = storage.join(str(config.output), "results.json")
     storage.overwrite(url, (json.dumps(kept, indent=2, default=str) + "\n").encode())
     print(f"results  {without_credentials(url)}")

@@ -1,13 +1,16 @@
 """Synthetic data: seed rows and templates → prompts → completions → a clean data set with its card.
 
-    python jobs/generate_dataset.py -C recipe.yaml [--flag value …]                        all three steps
-    python jobs/generate_dataset.py prompts -i seeds.parquet --templates.NAME TEXT -o PROMPTS
+    python jobs/generate_dataset.py -C recipe.yaml [--flag value …]                        all three
+    steps python jobs/generate_dataset.py prompts -i seeds.parquet --templates.NAME TEXT -o PROMPTS
     python jobs/generate_dataset.py run --prompts PROMPTS -o RUN [flags of model and sampling]
-    python jobs/generate_dataset.py select --prompts PROMPTS --completions RUN -o DATASET [flags of the selection]
+    python jobs/generate_dataset.py select --prompts PROMPTS --completions RUN -o DATASET [flags of
+    the selection]
 
-Exit codes are those of jobs/score_dataset.py, and 6: the data set is complete, but has fewer rows than --target-rows.
+Exit codes are those of jobs/score_dataset.py, and 6: the data set is complete, but has fewer rows
+than --target-rows.
 
-Rows run through the main job. The same command again continues, and gives the data set that an undisturbed run gives.
+Rows run through the main job. The same command again continues, and gives the data set that an
+undisturbed run gives.
 """
 
 import dataclasses
@@ -15,7 +18,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
@@ -35,9 +39,12 @@ from pipeline.synthesis.prompting.folder import PromptsFolder
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "select")
 DESCRIPTION = (
-    "Synthetic data: seed rows and Jinja templates, prompts, completions, and a data set of those that are accepted. Steps: "
-    "prompts (seeds to request rows), run (request rows to output rows, as the main job does), select (output rows to a data set "
-    "with a data card); without a step all three. Exit code 6: fewer rows than --target-rows. More in docs/synthesis.md."
+    "Synthetic data: seed rows and Jinja templates, prompts, completions, and a data set of those "
+    "that are accepted. Steps: "
+    "prompts (seeds to request rows), run (request rows to output rows, as the main job does), "
+    "select (output rows to a data set "
+    "with a data card); without a step all three. Exit code 6: fewer rows than --target-rows. More "
+    "in docs/synthesis.md."
 )
 
 
@@ -61,7 +68,12 @@ def main(arguments: Sequence[str]) -> int:
     log = RunLog()
     try:
         flags = arguments if step == "all" else arguments[1:]
-        config = parse(GenerateConfig, flags, program=f"generate_dataset.py [{'|'.join(STEPS)}]", description=DESCRIPTION)
+        config = parse(
+            GenerateConfig,
+            flags,
+            program=f"generate_dataset.py [{'|'.join(STEPS)}]",
+            description=DESCRIPTION,
+        )
         log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
         return _run_step(step, config, log)
@@ -86,7 +98,9 @@ def _run_step(step: Step, config: GenerateConfig, log: RunLog) -> int:
     return _run_and_select(config, prompts, output, log)
 
 
-def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog) -> int:
+def _run_and_select(
+    config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog
+) -> int:
     completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
     check_dataset(config, dataset)
     if config.resume == "require":  # the prompts were there; the run may not have begun
@@ -101,7 +115,9 @@ def _run_and_select(config: GenerateConfig, prompts: PromptsFolder, output: str,
         return log.failed(error, FAILED)
 
 
-def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None) -> int:
+def run_prompts(
+    config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None
+) -> int:
     """Runs the prompts through the main job, until there are enough rows; returns its exit code.
 
     Args:
@@ -115,8 +131,14 @@ def run_prompts(config: GenerateConfig, prompts: PromptsFolder, output: str, wat
         ConfigError: the rules of the selection do not fit the prompts.
     """
     check_rules(config, prompts)
-    main_job = dataclasses.replace(config.main_job(prompts.folder.data_url, output), dry_run=config.dry_run)
-    if config.retry_failed and not config.dry_run and storage.stat(RunFolder(output).run_url) is not None:
+    main_job = dataclasses.replace(
+        config.main_job(prompts.folder.data_url, output), dry_run=config.dry_run
+    )
+    if (
+        config.retry_failed
+        and not config.dry_run
+        and storage.stat(RunFolder(output).run_url) is not None
+    ):
         code = score_dataset.run_job(main_job, _Retry())
         if code not in {OK, ROW_ERRORS}:
             return code

@@ -3,8 +3,9 @@
     python jobs/score_dataset.py -C job.yaml [--flag value …]        every flag: --help
     ray job submit --working-dir . -- python jobs/score_dataset.py -C job.yaml
 
-Exit codes: 0 all rows committed; 3 all committed, some with row errors within the budget; 4 error budget exceeded; 2 bad
-arguments or data set, nothing was started; 75 interrupted or cluster lost: the same command continues; 1 anything else.
+Exit codes: 0 all rows committed; 3 all committed, some with row errors within the budget; 4 error
+budget exceeded; 2 bad arguments or data set, nothing was started; 75 interrupted or cluster lost:
+the same command continues; 1 anything else.
 
 Parses, plans, connects, runs, reports. Never imports JAX: that happens in the replicas.
 """
@@ -18,7 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
 
-if __name__ == "__main__":  # started as a file, Python looks for modules in jobs/, not in the repository
+# started as a file, Python looks for modules in jobs/, not in the repository
+if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import ClusterLostError, GrokBatchError
@@ -44,11 +46,15 @@ from pipeline.run import Corridor, run
 from pipeline.storage.retries import outages_waited_out
 
 OK, FAILED, BAD_ARGUMENTS, ROW_ERRORS, OVER_BUDGET, INTERRUPTED = 0, 1, 2, 3, 4, 75
-BATCHES_IN_FLIGHT = 16  # on each replica: enough requests for all slots of its engine, although batches end row by row
+# on each replica: enough requests for all slots of its engine, although batches end row by row
+BATCHES_IN_FLIGHT = 16
 
 
 class StopSignals:
-    """Remembers SIGTERM and the first Ctrl-C, so that the run ends where nothing is lost; a second Ctrl-C ends it at once."""
+    """Remembers SIGTERM and the first Ctrl-C, so that the run ends where nothing is lost.
+
+    A second Ctrl-C ends it at once.
+    """
 
     def __init__(self) -> None:
         self.received = False
@@ -65,14 +71,20 @@ class StopSignals:
 
 
 class RunWatch:
-    """Looks at the parts of a run while it goes on, and may have enough of them before its end. This one never has."""
+    """Looks at the parts of a run while it goes on, and may have enough of them before its end.
+
+    This one never has.
+    """
 
     def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
         """Returns those of the shards that are to do that are to be done now."""
         return todo
 
     def satisfied(self, replica_hours: float) -> bool:
-        """Whether the run may end now. Asked before it begins and after each commit; `replica_hours` are of this driver."""
+        """Whether the run may end now.
+
+        Asked before it begins and after each commit; `replica_hours` are of this driver.
+        """
         return False
 
     def note(self) -> str:
@@ -96,7 +108,12 @@ class _Watched(NamedTuple):
 def main(arguments: Sequence[str]) -> int:
     """Runs the job of a command line and returns its exit code."""
     try:
-        config = parse(ScoreConfig, arguments, program="score_dataset.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
+        config = parse(
+            ScoreConfig,
+            arguments,
+            program="score_dataset.py",
+            description=str(__doc__).split("\n\n", maxsplit=1)[0],
+        )
     except GrokBatchError as error:
         return RunLog().failed(error, BAD_ARGUMENTS)
     return run_job(config)
@@ -105,7 +122,8 @@ def main(arguments: Sequence[str]) -> int:
 def run_job(config: ScoreConfig, watch: RunWatch = UNWATCHED) -> int:
     """Runs the job that a configuration describes, for the command line and for jobs made of this one; returns its exit code.
 
-    A run that `watch` ends early is whole as far as its parts are, and has no _SUCCESS; another call goes on with it.
+    A run that `watch` ends early is whole as far as its parts are, and has no _SUCCESS; another
+    call goes on with it.
     """
     log = RunLog(config.log_format, run=run_label(str(config.output)))
     code = _run_job(config, watch, log)
@@ -124,7 +142,13 @@ def _run_job(config: ScoreConfig, watch: RunWatch, log: RunLog) -> int:
         folder, keys = RunFolder(str(config.output)), fingerprint_keys(plan)
         existed = check_run(folder, keys, run_description(plan), resume=config.resume)
         identity = fingerprint(keys)
-        left = remaining(plan.shards, folder, identity, partition=config.partition_pair(), retry_failed=config.retry_failed)
+        left = remaining(
+            plan.shards,
+            folder,
+            identity,
+            partition=config.partition_pair(),
+            retry_failed=config.retry_failed,
+        )
         todo = watch.wanted(left)
     except GrokBatchError as error:
         return log.failed(error, BAD_ARGUMENTS)
@@ -139,7 +163,15 @@ def _run_job(config: ScoreConfig, watch: RunWatch, log: RunLog) -> int:
         return log.failed(error, FAILED)
 
 
-def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched", *, resumed: bool) -> int:
+def _execute(
+    plan: Plan,
+    folder: RunFolder,
+    identity: str,
+    todo: Sequence[Shard],
+    watched: "_Watched",
+    *,
+    resumed: bool,
+) -> int:
     watch, log = watched
     if not todo and folder.finished():
         log.result("complete", f"nothing to do: the run in {folder.url} is complete")
@@ -148,44 +180,77 @@ def _execute(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard]
         log.result("complete", f"nothing to do: the run in {folder.url} has enough rows")
         return _verdict(plan, folder, _failed_rows(plan, folder, identity), None, log)
     committed = len(plan.own_shards) - len(todo)
-    told: dict[str, Any] = {**describe(plan), "fingerprint": identity, "shards": len(plan.own_shards)}
+    told: dict[str, Any] = {
+        **describe(plan),
+        "fingerprint": identity,
+        "shards": len(plan.own_shards),
+    }
     log.event("started", **told, shards_committed=committed)
     for name, value in describe(plan).items():
         log.result(None, f"{name:<8} {value}")
     if resumed:
-        log.result(None, f"resume   {committed:,} of {len(plan.own_shards):,} shards are committed already")
+        log.result(
+            None, f"resume   {committed:,} of {len(plan.own_shards):,} shards are committed already"
+        )
     progress = _run_rows(plan, folder, identity, todo, watched) if todo else None
     counted = progress is not None and not progress.ended_early and not resumed
-    failed = progress.error_rows if progress is not None and counted else _failed_rows(plan, folder, identity)
+    failed = (
+        progress.error_rows
+        if progress is not None and counted
+        else _failed_rows(plan, folder, identity)
+    )
     print_results(folder, plan, _committed_shards(plan, folder), failed, log)
     return _verdict(plan, folder, failed, progress, log)
 
 
-def _verdict(plan: Plan, folder: RunFolder, failed: int, progress: Progress | None, log: RunLog) -> int:
+def _verdict(
+    plan: Plan, folder: RunFolder, failed: int, progress: Progress | None, log: RunLog
+) -> int:
     """Marks the run as complete if it is; returns the exit code."""
     if failed > _error_budget(plan):
-        message = progress.budget_message() if progress and progress.over_budget else f"{failed} rows failed, more than allowed"
+        message = (
+            progress.budget_message()
+            if progress and progress.over_budget
+            else f"{failed} rows failed, more than allowed"
+        )
         raise ErrorBudgetError(message)
     done = len(_committed_shards(plan, folder))
     if done < len(plan.own_shards):
-        log.result("ended_early", f"ended early, with enough rows: {done:,} of {len(plan.own_shards):,} shards are committed")
+        log.result(
+            "ended_early",
+            f"ended early, with enough rows: {done:,} of {len(plan.own_shards):,} shards are "
+            "committed",
+        )
     elif not finish(folder, plan.shards):
         log.result("partitions", "other partitions of this run are not complete yet")
     return ROW_ERRORS if failed else OK
 
 
-def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched") -> Progress:
+def _run_rows(
+    plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard], watched: "_Watched"
+) -> Progress:
     """Starts replicas and runs the shards that are to do; the report is written however it ends."""
     from actors.pool.replica_pool import PoolConfig, ReplicaPool
 
     config, stop = plan.config, StopSignals()
     minimum, maximum = config.replica_range()
     devices = math.prod(config.mesh_shape())
-    pool_config = PoolConfig(minimum, maximum, devices, BATCHES_IN_FLIGHT, config.device, step_timeout_s=config.step_timeout_s)
+    pool_config = PoolConfig(
+        minimum,
+        maximum,
+        devices,
+        BATCHES_IN_FLIGHT,
+        config.device,
+        step_timeout_s=config.step_timeout_s,
+    )
     stop.listen()
     with ray_cluster(maximum) as where:
         stop.listen()
-        watched.log.result("cluster", f"cluster  {where}; waiting for {minimum} of {maximum} replicas", cluster=where)
+        watched.log.result(
+            "cluster",
+            f"cluster  {where}; waiting for {minimum} of {maximum} replicas",
+            cluster=where,
+        )
         with ReplicaPool(plan.replica_spec(), pool_config, notify=watched.log.event) as pool:
             progress = Progress(
                 sum(shard.rows if shard.only is None else len(shard.only) for shard in todo),
@@ -196,7 +261,9 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
                 log=watched.log,
             )
             corridor = _corridor(plan, folder, identity, pool, progress, stop)
-            metrics = RunMetrics(progress, _run_info(plan, identity), cost_budget=config.cost_budget)
+            metrics = RunMetrics(
+                progress, _run_info(plan, identity), cost_budget=config.cost_budget
+            )
             with reported(progress, plan, folder, identity, len(todo)), metrics:
                 pool.wait_for_minimum(metrics.published_until(lambda: stop.received))
                 progress.begin()
@@ -206,7 +273,10 @@ def _run_rows(plan: Plan, folder: RunFolder, identity: str, todo: Sequence[Shard
 
 
 def _drive(committed: Generator[CommittedShard], progress: Progress, watch: RunWatch) -> None:
-    """Draws all shards through the corridor, or as many as are enough; commits under way are waited for."""
+    """Draws all shards through the corridor, or as many as are enough.
+
+    Commits under way are waited for.
+    """
     with closing(committed):
         for _ in committed:
             if watch.satisfied(progress.replica_hours):
@@ -220,7 +290,12 @@ def _committed_shards(plan: Plan, folder: RunFolder) -> list[Shard]:
 
 
 def _corridor(
-    plan: Plan, folder: RunFolder, identity: str, replicas: Replicas, progress: Progress, stop: StopSignals
+    plan: Plan,
+    folder: RunFolder,
+    identity: str,
+    replicas: Replicas,
+    progress: Progress,
+    stop: StopSignals,
 ) -> Corridor:
     schema = output_schema(
         plan.schema,
@@ -245,7 +320,12 @@ def _corridor(
 def _run_info(plan: Plan, identity: str) -> dict[str, str]:
     """Returns what metrics tell of the run beside its name."""
     config = plan.config
-    return {"output": str(config.output), "model": config.model, "task": config.task, "fingerprint": identity}
+    return {
+        "output": str(config.output),
+        "model": config.model,
+        "task": config.task,
+        "fingerprint": identity,
+    }
 
 
 def _failed_rows(plan: Plan, folder: RunFolder, identity: str) -> int:

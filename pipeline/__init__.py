@@ -1,1 +1,4 @@
-"""Driver side: from Parquet rows to batches and from completions back to Parquet. Plain Python; never JAX."""
+"""Driver side: from Parquet rows to batches and from completions back to Parquet.
+
+Plain Python; never JAX.
+"""

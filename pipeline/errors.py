@@ -1,4 +1,6 @@
-"""Errors that stop a job before or while it runs; errors of single rows and of replicas are in actors/protocol/errors.py.
+"""Errors that stop a job before or while it runs.
+
+Errors of single rows and of replicas are in actors/protocol/errors.py.
 
     GrokBatchError
     ├── DatasetError   input or output data cannot be used: exit code 2 before the start, 1 later
@@ -19,7 +21,10 @@ class DatasetError(GrokBatchError):
 
 
 class OutageError(DatasetError):
-    """Object storage did not answer for longer than the run waits; the same command goes on later."""
+    """Object storage did not answer for longer than the run waits.
+
+    The same command goes on later.
+    """
 
 
 class ConfigError(GrokBatchError):
@@ -27,7 +32,10 @@ class ConfigError(GrokBatchError):
 
 
 class InterruptedRunError(GrokBatchError):
-    """The run was asked to stop (SIGTERM); committed shards are kept and the same command continues it: exit code 75."""
+    """The run was asked to stop (SIGTERM).
+
+    Committed shards are kept and the same command continues it: exit code 75.
+    """
 
 
 class ErrorBudgetError(GrokBatchError):

@@ -1,4 +1,7 @@
-"""What the driver's stages hand to each other. The types that cross to the replicas are in actors/protocol/messages.py."""
+"""What the driver's stages hand to each other.
+
+The types that cross to the replicas are in actors/protocol/messages.py.
+"""
 
 from dataclasses import dataclass
 
@@ -7,7 +10,10 @@ from actors.protocol.messages import Completion, RowRef
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """One file of the input listing; `version` is its ETag on object storage and its modification time (ns) on disk."""
+    """One file of the input listing.
+
+    `version` is its ETag on object storage and its modification time (ns) on disk.
+    """
 
     url: str
     size: int
@@ -23,13 +29,17 @@ class Shard:
     url: str
     first_row: int
     rows: int
-    only: tuple[int, ...] | None = None  # rows (within the shard) to run again under --retry-failed; None: all
+    # rows (within the shard) to run again under --retry-failed; None: all
+    only: tuple[int, ...] | None = None
     version: str = ""  # of the file when it was listed; empty: not checked when it is read
 
 
 @dataclass(frozen=True, slots=True)
 class RowParameters:
-    """Sampling parameters that a row's own columns set; None where the run's defaults hold. Values as found, not validated."""
+    """Sampling parameters that a row's own columns set.
+
+    None where the run's defaults hold. Values as found, not validated.
+    """
 
     max_tokens: object = None
     temperature: object = None
@@ -51,7 +61,11 @@ NO_PARAMETERS = RowParameters()  # of a row without columns of its own
 
 @dataclass(frozen=True, slots=True)
 class PromptRow:
-    """One input row. Of each pair (text, ids) the input has one column at most; values are as found, not yet validated."""
+    """One input row.
+
+    Of each pair (text, ids) the input has one column at most; values are as found, not yet
+    validated.
+    """
 
     ref: RowRef
     id: str | int

@@ -1,9 +1,11 @@
-"""The corridor, joined: Parquet row ranges in, committed shards out. The only file that knows more than one stage.
+"""The corridor, joined: Parquet row ranges in, committed shards out.
+
+The only file that knows more than one stage.
 
     Shard → PromptRow → Request → Batch → (replicas) → Completion → OutputRow → CommittedShard
 
-Every stage is a generator and nothing happens before the last one is drawn from: memory is bounded by what replicas hold, the
-open buckets and the open shards.
+Every stage is a generator and nothing happens before the last one is drawn from: memory is bounded
+by what replicas hold, the open buckets and the open shards.
 """
 
 import gc
@@ -24,7 +26,8 @@ from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows,
 from pipeline.storage.retries import outages_waited_out
 
 NAMED_REASONS = 3
-NEW_OBJECTS = 50_000  # between two collections of garbage; Python's own 700 are for programs that hold less
+# between two collections of garbage; Python's own 700 are for programs that hold less
+NEW_OBJECTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +65,9 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard
     samples = to_output_rows(c.progress.count(completions, c.writer.row_id), c.tokenizer)
     with outages_waited_out(), rare_collections():
         for committed in c.writer.write(samples):
-            c.progress.shard_committed(committed.shard, committed.rows, sum(committed.errors.values()))
+            c.progress.shard_committed(
+                committed.shard, committed.rows, sum(committed.errors.values())
+            )
             yield committed
     unreadable.check()
 
@@ -71,8 +76,9 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard
 def rare_collections() -> Iterator[None]:
     """Looks for garbage more rarely within the block.
 
-    A run holds some hundred thousand small objects that refer to nothing behind them: requests in flight, rows of open shards.
-    Looking through them again and again took a fifth of the driver's time and found nothing.
+    A run holds some hundred thousand small objects that refer to nothing behind them: requests in
+    flight, rows of open shards. Looking through them again and again took a fifth of the driver's
+    time and found nothing.
     """
     usual = gc.get_threshold()
     gc.set_threshold(NEW_OBJECTS, *usual[1:])
@@ -100,6 +106,8 @@ class Unreadable:
         """Raises DatasetError if there are any."""
         if self.shards:
             raise DatasetError(
-                f"{self.rows} rows in {self.shards} shards could not be read: {'; '.join(self.reasons)}. All others are "
-                "committed; restore the files as they were and repeat the command, or start a new run without them"
+                f"{self.rows} rows in {self.shards} shards could not be read: "
+                f"{'; '.join(self.reasons)}. All others are "
+                "committed; restore the files as they were and repeat the command, or start a new "
+                "run without them"
             )

@@ -1,20 +1,27 @@
 """Fixtures that tests of several folders share, and how JAX runs in tests.
 
-Before anything imports JAX: eight virtual CPU devices, and no silent promotion of types or ranks. Signatures of the model and
-the engine are checked by jaxtyping and beartype through pytest's `--jaxtyping-packages` (pyproject.toml).
+Before anything imports JAX: eight virtual CPU devices, and no silent promotion of types or ranks.
+Signatures of the model and the engine are checked by jaxtyping and beartype through pytest's
+`--jaxtyping-packages` (pyproject.toml).
 """
 
 import os
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
-# Programs of tests are small and two run at a time: cut into parts for many cores they would only take longer to compile.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+)
+# Programs of tests are small and two run at a time: cut into parts for many cores they would only
+# take longer to compile.
 os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Many tests build engines of equal shapes: each program is compiled once per checkout, not once per engine.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax"))
+# Many tests build engines of equal shapes: each program is compiled once per checkout, not once per
+# engine.
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".cache" / "jax")
+)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 

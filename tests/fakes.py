@@ -23,9 +23,17 @@ def answer(request: Request) -> Completion:
     """The completion of a request: a function of the request alone, as a real engine's is."""
     ids = request.prompt_ids
     if request.sampling is None:
-        scores = tuple(Score(-float(sum(part)) / 7, sum(part) % 2 == 0, len(part)) for part in request.continuations)
-        return Completion(request.ref, request.attempts, prompt_tokens=len(ids), cached_tokens=0, scores=scores)
-    drawn = [(sum(ids) + request.sampling.seed + step) % 50 for step in range(request.sampling.max_tokens)]
+        scores = tuple(
+            Score(-float(sum(part)) / 7, sum(part) % 2 == 0, len(part))
+            for part in request.continuations
+        )
+        return Completion(
+            request.ref, request.attempts, prompt_tokens=len(ids), cached_tokens=0, scores=scores
+        )
+    drawn = [
+        (sum(ids) + request.sampling.seed + step) % 50
+        for step in range(request.sampling.max_tokens)
+    ]
     return Completion(
         request.ref,
         request.attempts,
@@ -40,7 +48,10 @@ def answer(request: Request) -> Completion:
 
 @dataclass
 class FakeReplicas:
-    """Fulfils dispatch's `Replicas`. A batch that holds a poisonous request takes its replica down; so does bad luck."""
+    """Fulfils dispatch's `Replicas`.
+
+    A batch that holds a poisonous request takes its replica down; so does bad luck.
+    """
 
     count: int = 2
     seed: int = 0  # of the order of answers and of bad luck
@@ -92,7 +103,14 @@ class FakeReplicas:
         if any(map(self.poison, batch.requests)) or self._random.random() < self.bad_luck:
             return [self._lose(name)]
         del self.flying[name][batch.number]
-        return [BatchDone(name, BatchResult(batch.number, tuple(map(answer, batch.requests)), ReplicaStats(up_s=1.0)))]
+        return [
+            BatchDone(
+                name,
+                BatchResult(
+                    batch.number, tuple(map(answer, batch.requests)), ReplicaStats(up_s=1.0)
+                ),
+            )
+        ]
 
     def _lose(self, name: str) -> ReplicaLost:
         self.losses += 1
@@ -110,11 +128,16 @@ class FakeReplicas:
 
 
 class StubReplica:
-    """What the pool's tests start in a real Ray actor in place of `actors.replica.Replica`. `spec` says how it behaves."""
+    """What the pool's tests start in a real Ray actor in place of `actors.replica.Replica`.
+
+    `spec` says how it behaves.
+    """
 
     def __init__(self, spec: dict[str, object], name: str) -> None:
         if spec.get("refuse"):
-            raise ModelError("checkpoint /nowhere: no files there; give the folder that holds the weights")
+            raise ModelError(
+                "checkpoint /nowhere: no files there; give the folder that holds the weights"
+            )
         if spec.get("die_loading"):
             import os
 
@@ -125,7 +148,17 @@ class StubReplica:
         import os
 
         flags = os.environ.get("XLA_FLAGS", "")
-        return ReplicaInfo(self._name, str(os.getpid()), (flags, os.environ.get("JAX_PLATFORMS", "")), "1x1", 0, 0, 0, 1, 0.0)
+        return ReplicaInfo(
+            self._name,
+            str(os.getpid()),
+            (flags, os.environ.get("JAX_PLATFORMS", "")),
+            "1x1",
+            0,
+            0,
+            0,
+            1,
+            0.0,
+        )
 
     def stats(self) -> ReplicaStats:
         return ReplicaStats(up_s=1.0)

@@ -1,6 +1,7 @@
 """The host side of a run, whole but for Ray: reader, tokenizer, buckets, dispatch over fakes, writer. Also a program:
 
-python -m tests.host_side INPUT OUTPUT I/N SEED [PAUSE_S] [retry]     runs one driver to its end; prints what it published
+python -m tests.host_side INPUT OUTPUT I/N SEED [PAUSE_S] [retry]     runs one driver to its end;
+prints what it published
 """
 
 import sys
@@ -32,20 +33,34 @@ ROWS, SHARD_ROWS, BAD_EVERY = 40, 6, 13
 def write_input(path: Path, rows: int = ROWS) -> Path:
     """Writes prompts of which every 13th is empty, that is, an error row."""
     ids = [[row % 30 + 1] * (row % 20 + 1) if row % BAD_EVERY else [] for row in range(rows)]
-    table = pa.table({"id": [f"r{row}" for row in range(rows)], "prompt_token_ids": pa.array(ids, pa.list_(pa.int32()))})
+    table = pa.table(
+        {
+            "id": [f"r{row}" for row in range(rows)],
+            "prompt_token_ids": pa.array(ids, pa.list_(pa.int32())),
+        }
+    )
     pq.write_table(table, path, row_group_size=9)
     return path
 
 
 def corridor(
-    schema: InputSchema, folder: RunFolder, mark: str, replicas: FakeReplicas, progress: Progress, interrupted: Callable[[], bool]
+    schema: InputSchema,
+    folder: RunFolder,
+    mark: str,
+    replicas: FakeReplicas,
+    progress: Progress,
+    interrupted: Callable[[], bool],
 ) -> Corridor:
     """Returns the stages as all runs of these tests have them."""
-    written = output_schema(schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False)
+    written = output_schema(
+        schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False
+    )
     return Corridor(
         schema=schema,
         tokenizer=None,
-        rules=RequestRules("generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)),
+        rules=RequestRules(
+            "generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)
+        ),
         buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
         dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
         replicas=replicas,
@@ -68,12 +83,18 @@ def drive(
     """Runs what is left of the data set as a driver does, from `check_run` to `_SUCCESS`."""
     files = list_input(str(source))
     schema = inspect_columns(files, InputColumns("generate"))
-    shards, folder, keys = plan_shards(files, SHARD_ROWS), RunFolder(output), {"input": input_keys(files)}
+    shards, folder, keys = (
+        plan_shards(files, SHARD_ROWS),
+        RunFolder(output),
+        {"input": input_keys(files)},
+    )
     check_run(folder, keys, {})
     mark = fingerprint(keys)
     progress = Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows)
     joined = corridor(schema, folder, mark, replicas, progress, interrupted)
-    yield from run(remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), joined)
+    yield from run(
+        remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), joined
+    )
     finish(folder, shards)
 
 
@@ -81,7 +102,11 @@ def rows_of(output: str) -> list[dict[str, object]]:
     """Returns the rows of all parts in order, read through storage."""
     listed = storage.list_objects(storage.join(output, "data"))
     parts = [stored.url for stored in listed if not stored.url.rsplit("/", 1)[-1].startswith(".")]
-    return [row for part in parts for row in pq.read_table(pa.BufferReader(storage.read(part)[0])).to_pylist()]
+    return [
+        row
+        for part in parts
+        for row in pq.read_table(pa.BufferReader(storage.read(part)[0])).to_pylist()
+    ]
 
 
 class SlowReplicas(FakeReplicas):
@@ -101,7 +126,9 @@ def main(arguments: list[str]) -> None:
     replicas.pause_s = float(arguments[4]) if len(arguments) > 4 else 0.0
     index, count = map(int, partition.split("/"))
     sys.stdout.write("started\n")
-    for committed in drive(source, output, replicas, partition=(index, count), retry_failed="retry" in arguments):
+    for committed in drive(
+        source, output, replicas, partition=(index, count), retry_failed="retry" in arguments
+    ):
         if committed.published:
             sys.stdout.write(f"{committed.shard}\n")
 

@@ -1,4 +1,7 @@
-"""S3 in memory behind `pipeline.storage.api`: conditional puts, ETags, faults at chosen calls. No HTTP: for properties."""
+"""S3 in memory behind `pipeline.storage.api`: conditional puts, ETags, faults at chosen calls.
+
+No HTTP: for properties.
+"""
 
 import errno
 import hashlib
@@ -23,13 +26,18 @@ class _Opened(BytesIO):
 
 
 class MemoryS3:
-    """What storage uses of s3fs. `at(operation, when)` is called before and after each call and may raise."""
+    """What storage uses of s3fs.
+
+    `at(operation, when)` is called before and after each call and may raise.
+    """
 
     def __init__(self, at: Callable[[str, str], None] = lambda operation, when: None) -> None:
         self.objects: dict[str, bytes] = {}
         self.at, self.retries, self._lock = at, 1, Lock()
 
-    def pipe_file(self, path: str, data: bytes, mode: str = "overwrite", IfMatch: str | None = None, **_: Any) -> None:
+    def pipe_file(
+        self, path: str, data: bytes, mode: str = "overwrite", IfMatch: str | None = None, **_: Any
+    ) -> None:
         self.at("put", "before")
         with self._lock:
             there = self.objects.get(path)
@@ -43,7 +51,12 @@ class MemoryS3:
     def info(self, path: str) -> dict[str, Any]:
         self.at("head", "before")
         if path in self.objects:
-            return {"name": path, "size": len(self.objects[path]), "ETag": f'"{_etag(self.objects[path])}"', "type": "file"}
+            return {
+                "name": path,
+                "size": len(self.objects[path]),
+                "ETag": f'"{_etag(self.objects[path])}"',
+                "type": "file",
+            }
         if any(name.startswith(path.rstrip("/") + "/") for name in self.objects):
             return {"name": path, "size": 0, "type": "directory"}
         raise FileNotFoundError(path)
@@ -53,11 +66,19 @@ class MemoryS3:
 
     def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
         self.at("list", "before")
-        return {name: self.info(name) for name in sorted(self.objects) if name.startswith(path.rstrip("/") + "/")}
+        return {
+            name: self.info(name)
+            for name in sorted(self.objects)
+            if name.startswith(path.rstrip("/") + "/")
+        }
 
     def open(self, path: str, mode: str, **_: Any) -> _Opened:
         info = self.info(path)
-        return _Opened(self.objects[path], info["ETag"].strip('"'), lambda operation: self.at(operation, "before"))
+        return _Opened(
+            self.objects[path],
+            info["ETag"].strip('"'),
+            lambda operation: self.at(operation, "before"),
+        )
 
     def call_s3(self, method: str, **_: Any) -> None:
         self.at(method, "before")
@@ -79,7 +100,11 @@ def serve(store: MemoryS3, patch: pytest.MonkeyPatch) -> str:
     original = api._filesystem
 
     def filesystem(url: str) -> tuple[Any, str]:
-        return (store, url.removeprefix("s3://").rstrip("/")) if url.startswith("s3://") else original(url)
+        return (
+            (store, url.removeprefix("s3://").rstrip("/"))
+            if url.startswith("s3://")
+            else original(url)
+        )
 
     patch.setattr(api, "_filesystem", filesystem)
     return "s3://bucket/run"

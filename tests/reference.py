@@ -1,8 +1,9 @@
 """Grok-1 in plain NumPy, float64, written for reading: the oracle that JAX is compared with.
 
-Input: a config, dequantised weights by path, and one sequence of tokens. Output: logits of every position. No cache, no batch,
-no sharding, no sorting: one token, one head, one expert at a time wherever that is clearest. Shares nothing with the model but
-the config; its file reader is a few lines of its own on top of the standard library.
+Input: a config, dequantised weights by path, and one sequence of tokens. Output: logits of every
+position. No cache, no batch, no sharding, no sorting: one token, one head, one expert at a time
+wherever that is clearest. Shares nothing with the model but the config; its file reader is a few
+lines of its own on top of the standard library.
 """
 
 import pickle
@@ -31,12 +32,19 @@ class _TestFileUnpickler(pickle.Unpickler):
             return _Quantized
         if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
             return lambda *_: np.ndarray((0,), "b")
-        allowed = {("numpy", "ndarray"): np.ndarray, ("numpy", "dtype"): np.dtype, ("ml_dtypes", "bfloat16"): ml_dtypes.bfloat16}
+        allowed = {
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+            ("ml_dtypes", "bfloat16"): ml_dtypes.bfloat16,
+        }
         return allowed[module, name]
 
 
 def parameters(folder: str | Path, config: ModelConfig) -> Params:
-    """Reads a checkpoint folder as float64 arrays by path, e.g. transformer/decoder_layer_0/router/w."""
+    """Reads a checkpoint folder as float64 arrays by path, e.g.
+
+    transformer/decoder_layer_0/router/w.
+    """
     names = ["language_model/in_out_embed/embeddings", "language_model/rms_norm/scale"]
     for layer in range(config.num_layers):
         inner = ["moe/linear/w", "moe/linear_1/w", "moe/linear_v/w", "router/w"]
@@ -55,7 +63,10 @@ def dequantised(tensor: Any) -> np.ndarray:
     """Returns a float array, or anything with int8 `weight` and `scales`, as exact float64."""
     if isinstance(tensor, np.ndarray):
         return tensor.astype(np.float64)
-    weight, scales = np.asarray(tensor.weight, np.float64), np.asarray(tensor.scales).astype(np.float64)
+    weight, scales = (
+        np.asarray(tensor.weight, np.float64),
+        np.asarray(tensor.scales).astype(np.float64),
+    )
     return weight * np.repeat(scales, weight.shape[-2] // scales.shape[-2], axis=-2)
 
 
@@ -65,10 +76,18 @@ def logits(params: Params, config: ModelConfig, tokens: Sequence[int]) -> np.nda
     table = params["language_model/in_out_embed/embeddings"]
     h = table[ids] * config.embedding_multiplier_scale
     for layer in range(config.num_layers):
-        p = {k.removeprefix(f"transformer/decoder_layer_{layer}/"): v for k, v in params.items() if f"_layer_{layer}/" in k}
-        h = h + _norm(_attention(_norm(h, p["rms_norm/scale"]), p, config, ids), p["rms_norm_1/scale"])
+        p = {
+            k.removeprefix(f"transformer/decoder_layer_{layer}/"): v
+            for k, v in params.items()
+            if f"_layer_{layer}/" in k
+        }
+        h = h + _norm(
+            _attention(_norm(h, p["rms_norm/scale"]), p, config, ids), p["rms_norm_1/scale"]
+        )
         h = h + _norm(_experts(_norm(h, p["rms_norm_2/scale"]), p, config), p["rms_norm_3/scale"])
-    return _norm(h, params["language_model/rms_norm/scale"]) @ table.T * config.output_multiplier_scale
+    return (
+        _norm(h, params["language_model/rms_norm/scale"]) @ table.T * config.output_multiplier_scale
+    )
 
 
 def log_probs(logits: np.ndarray) -> np.ndarray:
@@ -86,7 +105,10 @@ def penalised(logits: np.ndarray, seen: Iterable[int], penalty: float) -> np.nda
 
 
 def may_be_drawn(logits: np.ndarray, *, min_p: float, top_k: int, top_p: float) -> set[int]:
-    """Returns the tokens that min-p, then top-k, then top-p leave of tempered logits [V]; equals at a border all stay."""
+    """Returns the tokens that min-p, then top-k, then top-p leave of tempered logits [V].
+
+    Equals at a border all stay.
+    """
     chance = np.exp(log_probs(logits.astype(np.float64)))
     left = {token for token in range(len(chance)) if chance[token] >= min_p * chance.max()}
     if top_k:
@@ -103,9 +125,16 @@ def may_be_drawn(logits: np.ndarray, *, min_p: float, top_k: int, top_p: float) 
 
 
 def generate(
-    params: Params, config: ModelConfig, prompt: Sequence[int], max_tokens: int, penalty: float = 1.0
+    params: Params,
+    config: ModelConfig,
+    prompt: Sequence[int],
+    max_tokens: int,
+    penalty: float = 1.0,
 ) -> tuple[list[int], list[float]]:
-    """Returns greedy tokens, EOS included and last, and their log-probs; each step is a whole forward pass."""
+    """Returns greedy tokens, EOS included and last, and their log-probs.
+
+    Each step is a whole forward pass.
+    """
     tokens, chosen_logprobs = list(prompt), []
     while len(chosen_logprobs) < max_tokens:
         last = logits(params, config, tokens)[-1]
@@ -153,5 +182,7 @@ def _experts(x: np.ndarray, p: Params, config: ModelConfig) -> np.ndarray:
         for e in np.argsort(-chance[t], kind="stable")[: config.num_selected_experts]:
             inner = row @ p["moe/linear/w"][e]
             gelu = 0.5 * inner * (1 + np.tanh(np.sqrt(2 / np.pi) * (inner + 0.044715 * inner**3)))
-            out[t] += chance[t, e] * ((gelu * (row @ p["moe/linear_v/w"][e])) @ p["moe/linear_1/w"][e])
+            out[t] += chance[t, e] * (
+                (gelu * (row @ p["moe/linear_v/w"][e])) @ p["moe/linear_1/w"][e]
+            )
     return out

@@ -1,6 +1,7 @@
 """A moto S3 server over HTTP, one per test session -> a fresh bucket per test, reached by the usual environment variables.
 
-Another server, such as a radosgw, is tested instead when TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY and TEST_S3_SECRET_KEY are set.
+Another server, such as a radosgw, is tested instead when TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY
+and TEST_S3_SECRET_KEY are set.
 """
 
 import logging
@@ -25,7 +26,15 @@ CREDENTIALS = {
     "AWS_SECRET_ACCESS_KEY": os.environ.get("TEST_S3_SECRET_KEY", "test"),
     "AWS_DEFAULT_REGION": "us-east-1",
 }
-UNSET = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL_S3", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
+UNSET = (
+    "AWS_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ENDPOINT_URL_S3",
+    "HTTP_PROXY",
+    "http_proxy",
+    "ALL_PROXY",
+    "all_proxy",
+)
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +53,10 @@ def s3_endpoint() -> Iterator[str]:
 
 @pytest.fixture
 def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """URL of an empty bucket; the environment of this process (and of those it starts) leads to it."""
+    """URL of an empty bucket.
+
+    The environment of this process (and of those it starts) leads to it.
+    """
     for name in UNSET:
         monkeypatch.delenv(name, raising=False)
     for name, value in {**CREDENTIALS, "AWS_ENDPOINT_URL": s3_endpoint}.items():
@@ -57,27 +69,34 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 class S3Faults:
     """A proxy before the S3 server that misbehaves on request: by `rule`, for the `next` requests one by one, or `always`.
 
-    "403", "500", "503": answers with that status. "drop": closes the connection before the answer. "reset": the same, by a TCP
-    reset. "truncate": tells the full length and sends half of the body. "slow": keeps the answer for `slow_s`. "lose the answer":
-    passes the request on, then drops. "pass": no fault.
+    "403", "500", "503": answers with that status. "drop": closes the connection before the answer.
+    "reset": the same, by a TCP reset. "truncate": tells the full length and sends half of the body.
+    "slow": keeps the answer for `slow_s`. "lose the answer": passes the request on, then drops.
+    "pass": no fault.
     """
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.next: list[str] = []
         self.always: str | None = None
-        self.only: Callable[[str, str], bool] = lambda method, path: True  # which requests the faults are for
-        self.rule: Callable[[str, str], str | None] = lambda method, path: None  # goes before `next`
+        # which requests the faults are for
+        self.only: Callable[[str, str], bool] = lambda method, path: True
+        # goes before `next`
+        self.rule: Callable[[str, str], str | None] = lambda method, path: None
         self.slow_s = 2.0
         self.requests: list[tuple[str, str, str | None]] = []  # method, path, fault
         self._port = 0  # any
 
     def serve(self) -> None:
         """Listens, from the second time on where it listened before."""
-        self._server = ThreadingHTTPServer(("127.0.0.1", self._port), type("Proxy", (_Proxy,), {"faults": self}))
+        self._server = ThreadingHTTPServer(
+            ("127.0.0.1", self._port), type("Proxy", (_Proxy,), {"faults": self})
+        )
         self._server.daemon_threads = True
         self._port = self._server.server_address[1]
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.05,), daemon=True
+        )
         self._thread.start()
 
     def refuse(self) -> None:
@@ -125,9 +144,14 @@ class _Proxy(BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
-        headers = {name: value for name, value in self.headers.items() if name.lower() not in ("host", "expect")}
+        headers = {
+            name: value
+            for name, value in self.headers.items()
+            if name.lower() not in ("host", "expect")
+        }
         if "TEST_S3_ENDPOINT_URL" in os.environ:
-            headers["Host"] = self.headers["Host"]  # it is part of what was signed, and a real server checks
+            # it is part of what was signed, and a real server checks
+            headers["Host"] = self.headers["Host"]
         with closing(HTTPConnection(self.faults.endpoint.removeprefix("http://"))) as server:
             server.request(self.command, self.path, body, headers)
             reply = server.getresponse()
@@ -135,13 +159,17 @@ class _Proxy(BaseHTTPRequestHandler):
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _pass_on
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes, *, truncated: bool = False) -> None:
+    def _answer(
+        self, status: int, headers: dict[str, str], body: bytes, *, truncated: bool = False
+    ) -> None:
         try:
             self.send_response_only(status)
             for name, value in headers.items():
                 if name.lower() not in ("transfer-encoding", "connection", "content-length"):
                     self.send_header(name, value)
-            told = {name.lower(): value for name, value in headers.items()}.get("content-length", "0")
+            told = {name.lower(): value for name, value in headers.items()}.get(
+                "content-length", "0"
+            )
             length = told if self.command == "HEAD" else str(len(body))
             self.send_header("Content-Length", length)
             self.end_headers()

@@ -13,8 +13,16 @@ def test_logits(case: str) -> None:
     params = reference.parameters(CONFORMANCE / case / "ckpt-0", config_of(case))
     for i in range(4):
         arrays = golden(case)
-        assert_close(reference.logits(params, config_of(case), arrays[f"p{i}_tokens"]), arrays[f"p{i}_logits"], atol=1.1e-4)
-    assert_close(reference.logits(params, config_of(case), arrays["edge_mid_tokens"]), arrays["edge_mid_logits"], atol=1.1e-4)
+        assert_close(
+            reference.logits(params, config_of(case), arrays[f"p{i}_tokens"]),
+            arrays[f"p{i}_logits"],
+            atol=1.1e-4,
+        )
+    assert_close(
+        reference.logits(params, config_of(case), arrays["edge_mid_tokens"]),
+        arrays["edge_mid_logits"],
+        atol=1.1e-4,
+    )
 
 
 def test_greedy_tokens_and_log_probs() -> None:
@@ -29,11 +37,18 @@ def test_generation_ends_with_eos() -> None:
     config = ModelConfig(16, 8, 2, 4, 2, 2, 1, 0.5, 8.0, 0.6, 16)
     layer = "transformer/decoder_layer_0/"
     params = {f"{layer}rms_norm{suffix}/scale": np.zeros(8) for suffix in ("", "_1", "_2", "_3")}
-    params |= {f"{layer}multi_head_attention/{name}/w": np.zeros((8, 8)) for name in ("query", "key", "value", "linear")}
+    params |= {
+        f"{layer}multi_head_attention/{name}/w": np.zeros((8, 8))
+        for name in ("query", "key", "value", "linear")
+    }
     params |= {f"{layer}moe/{name}/w": np.zeros((8, *shape)) for name, shape in MOE_SHAPES.items()}
     table = np.eye(16, 8)
-    table[config.eos_token] = table[5] * 3  # after token 5, which the zero layers pass through, EOS is the likeliest
-    params |= {f"{layer}router/w": np.zeros((8, 8)), "language_model/in_out_embed/embeddings": table}
+    # after token 5, which the zero layers pass through, EOS is the likeliest
+    table[config.eos_token] = table[5] * 3
+    params |= {
+        f"{layer}router/w": np.zeros((8, 8)),
+        "language_model/in_out_embed/embeddings": table,
+    }
     params["language_model/rms_norm/scale"] = np.ones(8)
     assert reference.generate(params, config, [5], 9)[0] == [config.eos_token]
 

@@ -19,7 +19,21 @@ import pipeline.errors
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "actors", "jobs")
-TEXT_FILES = {".py", ".md", ".toml", ".yaml", ".yml", ".json", ".jsonl", ".sh", ".tf", ".lock", ".ini", ".cfg", ""}
+TEXT_FILES = {
+    ".py",
+    ".md",
+    ".toml",
+    ".yaml",
+    ".yml",
+    ".json",
+    ".jsonl",
+    ".sh",
+    ".tf",
+    ".lock",
+    ".ini",
+    ".cfg",
+    "",
+}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = [contract["id"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
 
@@ -27,26 +41,45 @@ CONTRACTS = [contract["id"] for contract in PROJECT["tool"]["importlinter"]["con
 def text_files() -> Iterator[Path]:
     """Yields the files of the repository that hold text, whether or not this is a git checkout."""
     for top in sorted(ROOT.iterdir()):
-        if (top.name.startswith(".") and top.name not in {".ci", ".gitignore"}) or top.name in {"runs", "build", "dist"}:
+        if (top.name.startswith(".") and top.name not in {".ci", ".gitignore"}) or top.name in {
+            "runs",
+            "build",
+            "dist",
+        }:
             continue
         for path in [top] if top.is_file() else sorted(top.rglob("*")):
-            if path.is_file() and path.suffix in TEXT_FILES and not {"__pycache__", "ckpt-0"} & set(path.parts):
+            if (
+                path.is_file()
+                and path.suffix in TEXT_FILES
+                and not {"__pycache__", "ckpt-0"} & set(path.parts)
+            ):
                 yield path
 
 
 def direct_requirements(extra: str) -> list[Requirement]:
     project = PROJECT["project"]
-    return [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+    return [
+        Requirement(line)
+        for line in project["dependencies"] + project["optional-dependencies"][extra]
+    ]
 
 
-@pytest.mark.parametrize(("lock", "extra"), [("requirements.lock", "dev"), ("requirements-cuda12.lock", "cuda12")])
+@pytest.mark.parametrize(
+    ("lock", "extra"), [("requirements.lock", "dev"), ("requirements-cuda12.lock", "cuda12")]
+)
 def test_lock_file_pins_every_direct_dependency_with_hashes(lock: str, extra: str) -> None:
     entries = re.split(r"\n(?=[a-zA-Z0-9])", (ROOT / lock).read_text())
-    pinned = {match[1]: (match[2], entry) for entry in entries if (match := re.match(r"([\w.-]+)==([^\s;]+)", entry))}
+    pinned = {
+        match[1]: (match[2], entry)
+        for entry in entries
+        if (match := re.match(r"([\w.-]+)==([^\s;]+)", entry))
+    }
     for requirement in direct_requirements(extra):
         name = re.sub(r"[-_.]+", "-", requirement.name).lower()
         assert name in pinned, f"{name} is missing from {lock}: run make lock"
-        assert requirement.specifier.contains(pinned[name][0]), f"{lock} pins {name} {pinned[name][0]}: run make lock"
+        assert requirement.specifier.contains(pinned[name][0]), (
+            f"{lock} pins {name} {pinned[name][0]}: run make lock"
+        )
     assert [name for name, (_, entry) in pinned.items() if "--hash=sha256:" not in entry] == []
 
 
@@ -55,14 +88,21 @@ def test_both_lock_files_pin_the_same_versions() -> None:
         dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))
         for name in ("requirements.lock", "requirements-cuda12.lock")
     )
-    assert {name: (cpu[name], gpu[name]) for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]} == {}
+    assert {
+        name: (cpu[name], gpu[name]) for name in cpu.keys() & gpu.keys() if cpu[name] != gpu[name]
+    } == {}
 
 
 def test_commands_of_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs" / "clusters").glob("*.md"))]
+    pages = [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs" / "clusters").glob("*.md")),
+    ]
     text = "\n".join(page.read_text() for page in pages)
-    # In code only (a line of a block, or after a backtick), so that "make sure" in a sentence is no command.
+    # In code only (a line of a block, or after a backtick), so that "make sure" in a sentence is no
+    # command.
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)\b", text, re.MULTILINE))
     assert {"demo", "test", "check", "fix"} <= named
     assert named <= targets
@@ -72,7 +112,11 @@ def test_commands_of_the_documentation_exist() -> None:
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), ROOT / "infra" / "README.md"]:
+    for page in [
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
+        ROOT / "infra" / "README.md",
+    ]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
@@ -85,20 +129,33 @@ def test_deviations_from_the_reference_are_marked_and_listed() -> None:
         for path in sorted((ROOT / name).rglob("*.py"))
         if (marks := len(re.findall(r"# grok-1:", path.read_text())))
     }
-    listed = re.findall(r"^\|[^|]+\|[^|]+\| `([a-z]+/[\w/]+\.py)` \|$", (ROOT / "docs" / "model.md").read_text(), re.MULTILINE)
+    listed = re.findall(
+        r"^\|[^|]+\|[^|]+\| `([a-z]+/[\w/]+\.py)` \|$",
+        (ROOT / "docs" / "model.md").read_text(),
+        re.MULTILINE,
+    )
     assert {path: listed.count(path) for path in listed} == marked
 
 
 def test_every_package_folder_has_an_init_file() -> None:
     folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
-    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
+    assert [
+        str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()
+    ] == []
 
 
 def lint_imports(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs the linter on the packages in `folder`, whatever else is importable."""
-    program = [str(Path(sys.executable).parent / "lint-imports"), "--no-logo", "--no-cache", *arguments]
+    program = [
+        str(Path(sys.executable).parent / "lint-imports"),
+        "--no-logo",
+        "--no-cache",
+        *arguments,
+    ]
     environment = os.environ | {"PYTHONPATH": str(folder)}
-    return subprocess.run(program, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        program, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 def test_import_contracts_are_kept() -> None:
@@ -120,7 +177,9 @@ VIOLATIONS = {
 @pytest.mark.parametrize("contract", CONTRACTS)
 def test_import_contract_is_broken_by_a_forbidden_import(contract: str, tmp_path: Path) -> None:
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "ckpt-0"))
+        shutil.copytree(
+            ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "ckpt-0")
+        )
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     assert lint_imports(tmp_path, "--contract", contract).returncode == 0
     module, line = VIOLATIONS[contract]
@@ -132,20 +191,32 @@ def test_import_contract_is_broken_by_a_forbidden_import(contract: str, tmp_path
 
 
 def test_driver_process_never_imports_jax() -> None:
-    """The contracts see imports that are written down; this sees the ones that happen, those inside functions excepted."""
-    paths = [path.relative_to(ROOT) for path in sorted((ROOT / "pipeline").rglob("*.py")) if path.stem != "__init__"]
+    """The contracts see imports that are written down.
+
+    This sees the ones that happen, those inside functions excepted.
+    """
+    paths = [
+        path.relative_to(ROOT)
+        for path in sorted((ROOT / "pipeline").rglob("*.py"))
+        if path.stem != "__init__"
+    ]
     names = [".".join(path.with_suffix("").parts) for path in paths if path.stem != "sandbox_child"]
     names += ["actors.pool.replica_pool", "actors.replica", "jobs.score_dataset"]
-    program = (
-        f"import sys, {', '.join(names)}; print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'haiku')))"
+    program = f"import sys, {', '.join(names)}; print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'haiku')))"
+    imported = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    imported = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert imported.stdout.strip() == "[]", imported.stdout + imported.stderr
 
 
 def error_classes() -> list[type[Exception]]:
     modules = (actors.protocol.errors, pipeline.errors)
-    found = [cls for module in modules for _, cls in inspect.getmembers(module, inspect.isclass) if issubclass(cls, Exception)]
+    found = [
+        cls
+        for module in modules
+        for _, cls in inspect.getmembers(module, inspect.isclass)
+        if issubclass(cls, Exception)
+    ]
     return sorted(set(found), key=lambda cls: cls.__name__)
 
 
@@ -159,11 +230,15 @@ def test_errors_survive_pickling_with_their_message(error: type[Exception]) -> N
 
 
 def test_error_codes_differ() -> None:
-    codes = [cls.code for cls in error_classes() if issubclass(cls, actors.protocol.errors.RequestError)]
+    codes = [
+        cls.code for cls in error_classes() if issubclass(cls, actors.protocol.errors.RequestError)
+    ]
     assert len(codes) == len(set(codes)) >= 8
 
 
-MACHINE_PATHS = re.compile(r"(?:^|[^A-Za-z0-9_.$}/])/(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/")
+MACHINE_PATHS = re.compile(
+    r"(?:^|[^A-Za-z0-9_.$}/])/(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/"
+)
 PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
 LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
 

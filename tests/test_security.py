@@ -25,7 +25,18 @@ PACKAGES = ("pipeline", "actors", "jobs")
 
 # -- no code from data ----------------------------------------------------------------------------------------------------------
 
-EXECUTING = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "torch", "pandas"}
+EXECUTING = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "marshal",
+    "shelve",
+    "torch",
+    "pandas",
+}
 CALLS = {"eval", "exec", "compile", "__import__"}
 
 
@@ -54,17 +65,20 @@ def executing(tree: ast.Module) -> list[str]:
             found.append(f"{node.lineno}: {name}")
         if words.get("shell") == "True" or name in ("os.system", "os.popen"):
             found.append(f"{node.lineno}: {name} through a shell")
-        if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load") and "Safe" not in words.get("Loader", "") + "Safe" * (
-            words.get("Loader") == "_PlainNumbers"
-        ):
+        if name in ("yaml.load", "yaml.unsafe_load", "yaml.full_load") and "Safe" not in words.get(
+            "Loader", ""
+        ) + "Safe" * (words.get("Loader") == "_PlainNumbers"):
             found.append(f"{node.lineno}: {name}")
     return found
 
 
 def test_nothing_that_is_read_can_run_code() -> None:
     """Pickles of checkpoints are read by a parser of our own (actors/weights/pickle_reader.py), which calls nothing."""
-    found = {str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))}
-    sandbox = found.pop("pipeline/evals/execution/sandbox_child.py")  # what a model wrote, run in a process that may only compute
+    found = {
+        str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))
+    }
+    # what a model wrote, run in a process that may only compute
+    sandbox = found.pop("pipeline/evals/execution/sandbox_child.py")
     assert {call.split(": ")[1] for call in sandbox} == {"exec", "compile"}
     assert found == {}
 
@@ -100,7 +114,14 @@ print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]))
 def test_a_local_ray_asks_for_a_token_of_its_own() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     seen = [
-        subprocess.run([sys.executable, "-c", PROBE], cwd=ROOT, env=kept, capture_output=True, text=True, check=True).stdout
+        subprocess.run(
+            [sys.executable, "-c", PROBE],
+            cwd=ROOT,
+            env=kept,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
         for _ in range(2)
     ]
     assert seen == ["token 64\n"] * 2
@@ -134,9 +155,13 @@ class _Files(BaseHTTPRequestHandler):
             return
         first, _, last = asked.removeprefix("bytes=").partition("-")
         data = self.content[int(first) : int(last or len(self.content)) + 1]
-        self._send(206, len(data), data, f"bytes {first}-{int(first) + len(data) - 1}/{len(self.content)}")
+        self._send(
+            206, len(data), data, f"bytes {first}-{int(first) + len(data) - 1}/{len(self.content)}"
+        )
 
-    def _send(self, status: int, length: int, data: bytes, content_range: str | None = None) -> None:
+    def _send(
+        self, status: int, length: int, data: bytes, content_range: str | None = None
+    ) -> None:
         self.send_response_only(status)
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("Content-Length", str(length))
@@ -174,16 +199,37 @@ def test_secrets_in_urls_and_environment_are_written_nowhere(
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t0ken")
     with web(parquet({"prompt": ["good", None, b"\xff".decode("latin-1")]})) as host:
         url = f"http://user:pa55word@{host}/in.parquet?X-Amz-Signature=s1gnature"
-        flags = ["-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "2", "--max-error-rate", "1"]
+        flags = [
+            "-o",
+            str(tmp_path / "out"),
+            "--model",
+            "demo",
+            "--max-tokens",
+            "2",
+            "--max-error-rate",
+            "1",
+        ]
         assert score_dataset.main(["-i", url, *flags, "--max-len", "64"]) == 3
-        assert score_dataset.main(["-i", url, *flags, "--max-len", "32"]) == 2  # refused: what differs is shown
+        # refused: what differs is shown
+        assert score_dataset.main(["-i", url, *flags, "--max-len", "32"]) == 2
         assert score_dataset.main(["-i", url.replace("in.parquet", "in.jsonl"), *flags]) == 2
     said = capsys.readouterr()
-    texts = {"terminal": said.out + said.err, "ids": json.dumps(table(tmp_path / "out")["id"].to_pylist())}
-    texts |= {str(path): path.read_bytes().decode("latin-1") for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    texts = {
+        "terminal": said.out + said.err,
+        "ids": json.dumps(table(tmp_path / "out")["id"].to_pylist()),
+    }
+    texts |= {
+        str(path): path.read_bytes().decode("latin-1")
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
     assert len(texts) > 5
-    assert [(where, secret) for where, text in texts.items() for secret in SECRETS if secret in text] == []
-    assert "in.parquet" in json.loads((tmp_path / "out" / "run.json").read_text())["config"]["input"]
+    assert [
+        (where, secret) for where, text in texts.items() for secret in SECRETS if secret in text
+    ] == []
+    assert (
+        "in.parquet" in json.loads((tmp_path / "out" / "run.json").read_text())["config"]["input"]
+    )
 
 
 @pytest.mark.parametrize(
@@ -213,14 +259,24 @@ HOSTILE = [
 ]
 
 
-def test_no_path_is_made_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_path_is_made_of_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     without_ray(monkeypatch)
     folder = tmp_path / "in"
     folder.mkdir()
-    names = ["x..%2f..%2fescaped.parquet", "$(touch escaped).parquet", "line\nbreak.parquet", "<b>.parquet", "-o.parquet"]
+    names = [
+        "x..%2f..%2fescaped.parquet",
+        "$(touch escaped).parquet",
+        "line\nbreak.parquet",
+        "<b>.parquet",
+        "-o.parquet",
+    ]
     for number, name in enumerate(names):
         ids = [f"{number}{one}" if number else one for one in HOSTILE]
-        pq.write_table(pa.table({"id": ids, "prompt": ["text", None] * (len(ids) // 2)}), folder / name)
+        pq.write_table(
+            pa.table({"id": ids, "prompt": ["text", None] * (len(ids) // 2)}), folder / name
+        )
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "runs" / "out"
     flags = ["--model", "demo", "--max-tokens", "2", "--max-error-rate", "1", "--max-len", "64"]
@@ -229,6 +285,12 @@ def test_no_path_is_made_of_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     written = {str(path.relative_to(out)) for path in out.rglob("*") if path.is_file()}
-    assert written == {"run.json", "report.json", "report.html", "_SUCCESS", *(f"data/part-{n:05d}.parquet" for n in range(5))}
+    assert written == {
+        "run.json",
+        "report.json",
+        "report.html",
+        "_SUCCESS",
+        *(f"data/part-{n:05d}.parquet" for n in range(5)),
+    }
     assert set(table(out)["id"].to_pylist()) >= set(HOSTILE)
     assert "<script>alert" not in (out / "report.html").read_text()

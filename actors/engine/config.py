@@ -20,12 +20,15 @@ class EngineConfig:
     slots: int = 64  # sequences that decode together
     page_size: int = 16  # tokens of one page of KV cache
     cache_tokens: int | None = None  # tokens the KV cache holds; None: what memory allows
-    logprobs: int | None = 0  # K most likely tokens reported beside each generated one; None: no log-probs
+    # K most likely tokens reported beside each generated one; None: no log-probs
+    logprobs: int | None = 0
     prompt_logprobs: int | None = None  # the same for prompt tokens
     decode_steps: int = 8  # tokens a slot draws per host call
     reuse_prefixes: bool = True
-    shard_activations: bool = False  # the residual stream is split over the mesh's model axis between blocks
-    repetition_penalty: bool = False  # requests may have one; decode keeps track of the tokens of every sequence then
+    # the residual stream is split over the mesh's model axis between blocks
+    shard_activations: bool = False
+    # requests may have one; decode keeps track of the tokens of every sequence then
+    repetition_penalty: bool = False
 
     def __post_init__(self) -> None:
         for name in ("max_len", "batch_tokens", "block", "slots", "page_size", "decode_steps"):
@@ -33,7 +36,8 @@ class EngineConfig:
                 raise ModelError(f"engine: {name} must be at least 1, got {getattr(self, name)}")
         if self.cache_tokens is not None and self.cache_tokens < self.max_len:
             raise ModelError(
-                f"engine: a cache of {self.cache_tokens} tokens cannot hold one sequence of max_len {self.max_len}; "
+                f"engine: a cache of {self.cache_tokens} tokens cannot hold one sequence of "
+                f"max_len {self.max_len}; "
                 "lower max_len or raise cache_tokens"
             )
         for name in ("logprobs", "prompt_logprobs"):

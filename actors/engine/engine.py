@@ -18,13 +18,33 @@ from actors.engine.programs import Programs, affordable_cache_tokens
 from actors.engine.repetition import RepetitionSearch
 from actors.engine.sampling import Draw
 from actors.engine.scheduler import DecodePlan, ExtendPlan, Scheduler
-from actors.engine.scoring import Reading, prompt_targets, score_completion, score_sequences, with_prompt_logprobs
+from actors.engine.scoring import (
+    Reading,
+    prompt_targets,
+    score_completion,
+    score_sequences,
+    with_prompt_logprobs,
+)
 from actors.engine.sequence import Drawn, Sequence, Targets, no_targets
 from actors.engine.steps import DecodeInput, DecodeOutput, Setting
 from actors.engine.stops import StopSearch
 from actors.model.language_model import Step
-from actors.protocol.errors import EmptyPromptError, InvalidParameterError, InvalidTokenError, ModelError, PromptTooLongError
-from actors.protocol.messages import Completion, ReplicaStats, Request, RowRef, Sampling, logprobs, token_ids
+from actors.protocol.errors import (
+    EmptyPromptError,
+    InvalidParameterError,
+    InvalidTokenError,
+    ModelError,
+    PromptTooLongError,
+)
+from actors.protocol.messages import (
+    Completion,
+    ReplicaStats,
+    Request,
+    RowRef,
+    Sampling,
+    logprobs,
+    token_ids,
+)
 
 T = TypeVar("T")
 
@@ -50,15 +70,22 @@ class Engine:
         token_bytes: bytes that each token id decodes to; needed only by requests with stop strings.
     """
 
-    def __init__(self, setting: Setting, params: object, token_bytes: Items[bytes] | None = None) -> None:
+    def __init__(
+        self, setting: Setting, params: object, token_bytes: Items[bytes] | None = None
+    ) -> None:
         config = setting.engine
         if max(config.logprobs or 0, config.prompt_logprobs or 0) > setting.model.vocab_size:
-            raise ModelError(f"engine: log-probs of more tokens asked for than the vocabulary's {setting.model.vocab_size}")
+            raise ModelError(
+                "engine: log-probs of more tokens asked for than the vocabulary's "
+                f"{setting.model.vocab_size}"
+            )
         self.setting = setting
         self.cache_tokens = affordable_cache_tokens(setting)
         pages = self.cache_tokens // config.page_size + (self.cache_tokens % config.page_size > 0)
         self.programs = Programs(setting, params, pages)
-        self.scheduler = Scheduler(config, setting.lanes, pages, one_width=not setting.kernels.reads_whole_table)
+        self.scheduler = Scheduler(
+            config, setting.lanes, pages, one_width=not setting.kernels.reads_whole_table
+        )
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}
         self._stats = ReplicaStats()
@@ -79,7 +106,10 @@ class Engine:
         )
 
     def _count(self, **more: int | float) -> None:
-        self._stats = replace(self._stats, **{name: getattr(self._stats, name) + value for name, value in more.items()})
+        self._stats = replace(
+            self._stats,
+            **{name: getattr(self._stats, name) + value for name, value in more.items()},
+        )
 
     def add(self, request: Request) -> None:
         """Takes a request in.
@@ -99,16 +129,23 @@ class Engine:
 
     def _check(self, request: Request) -> None:
         model, config = self.setting.model, self.setting.engine
-        if not request.prompt_ids or (request.sampling is None and not all(request.continuations or ((),))):
-            raise EmptyPromptError("the prompt, or a continuation to score, has no token; give at least one")
+        if not request.prompt_ids or (
+            request.sampling is None and not all(request.continuations or ((),))
+        ):
+            raise EmptyPromptError(
+                "the prompt, or a continuation to score, has no token; give at least one"
+            )
         for ids in (request.prompt_ids, *request.continuations):
             if min(ids) < 0 or max(ids) >= model.vocab_size:
                 bad = next(i for i in ids if not 0 <= i < model.vocab_size)
-                raise InvalidTokenError(f"token id {bad} is outside the vocabulary of {model.vocab_size}")
+                raise InvalidTokenError(
+                    f"token id {bad} is outside the vocabulary of {model.vocab_size}"
+                )
         limit = min(config.max_len, self.scheduler.capacity())
         if request.longest > limit:
             raise PromptTooLongError(
-                f"prompt of {len(request.prompt_ids)} tokens needs {request.longest} with its completion, "
+                f"prompt of {len(request.prompt_ids)} tokens needs {request.longest} with its "
+                "completion, "
                 f"this engine holds {limit}; shorten it, lower max_tokens or raise --max-len"
             )
         if request.sampling is not None:
@@ -119,7 +156,8 @@ class Engine:
             raise InvalidParameterError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
         if sampling.repetition_penalty != 1 and not self.setting.engine.repetition_penalty:
             raise InvalidParameterError(
-                f"repetition_penalty: expected 1, got {sampling.repetition_penalty}: this engine was made without "
+                f"repetition_penalty: expected 1, got {sampling.repetition_penalty}: this engine "
+                "was made without "
                 "EngineConfig.repetition_penalty"
             )
         if sampling.stop and self._token_bytes is None:
@@ -134,12 +172,17 @@ class Engine:
         if request.sampling.stop:
             drawn.search = StopSearch(request.sampling.stop, self._token_bytes or ())
         if request.sampling.repetition_max_pattern:
-            drawn.repetition = RepetitionSearch(request.sampling.repetition_max_pattern, request.sampling.repetition_min_count)
+            drawn.repetition = RepetitionSearch(
+                request.sampling.repetition_max_pattern, request.sampling.repetition_min_count
+            )
         targets = Targets(*prompt_targets(request)) if asked else no_targets()
         return [Sequence(request, prompt, goal=len(prompt) - 1, targets=targets, drawn=drawn)], []
 
     def step(self) -> list[Completion]:
-        """Runs one extend and one decode call, as far as there is work; returns the completions that came out of them."""
+        """Runs one extend and one decode call, as far as there is work.
+
+        Returns the completions that came out of them.
+        """
         began = time.perf_counter()
         self.scheduler.admit()
         over = [*self._extend_once(), *self._decode_once()]
@@ -169,7 +212,9 @@ class Engine:
         start, count = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
         for row, piece in _rows(plan.lanes, plan.rows):
             start[row], count[row] = piece.start, piece.count
-            tokens[row, : piece.count] = piece.sequence.tokens[piece.start : piece.start + piece.count]
+            tokens[row, : piece.count] = piece.sequence.tokens[
+                piece.start : piece.start + piece.count
+            ]
             _fill_table(pages[row], piece.sequence)
         return Step(tokens=tokens, start=start, count=count, pages=pages)  # type: ignore[arg-type]
 
@@ -194,8 +239,13 @@ class Engine:
                 targets.fill(index, *(column[at : at + len(index)] for column in columns))
                 at += len(index)
 
-    def _score_chunks(self, hidden: Array, positions: list[np.ndarray], targets: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Runs `score` over all lanes' targets; returns per lane (log-prob, is_greedy, top ids, top log-probs)."""
+    def _score_chunks(
+        self, hidden: Array, positions: list[np.ndarray], targets: list[np.ndarray]
+    ) -> list[list[np.ndarray]]:
+        """Runs `score` over all lanes' targets.
+
+        Returns per lane (log-prob, is_greedy, top ids, top log-probs).
+        """
         lanes = len(positions)
         parts: list[list[list[np.ndarray]]] = [[] for _ in range(lanes)]
         longest, at = max(len(p) for p in positions), 0
@@ -208,7 +258,9 @@ class Engine:
                 index[lane, :n], target[lane, :n] = positions[lane][chunk], targets[lane][chunk]
             out = self.programs.score(hidden, index.ravel(), target.ravel())
             for lane in range(lanes):
-                parts[lane].append([np.asarray(column)[lane * size : (lane + 1) * size] for column in out])
+                parts[lane].append(
+                    [np.asarray(column)[lane * size : (lane + 1) * size] for column in out]
+                )
             at += size
         return [[np.concatenate(columns) for columns in zip(*lane, strict=True)] for lane in parts]
 
@@ -234,8 +286,13 @@ class Engine:
 
     def _decode_input(self, plan: DecodePlan) -> DecodeInput:
         rows = len(plan.lanes) * plan.rows
-        ints = {name: np.zeros(rows, np.int32) for name in ("tokens", "start", "left", "top_k", "position", "eos_from")}
-        temperature, top_p, min_p, penalty = np.array([[0.0], [1.0], [0.0], [1.0]], np.float32).repeat(rows, axis=1)
+        ints = {
+            name: np.zeros(rows, np.int32)
+            for name in ("tokens", "start", "left", "top_k", "position", "eos_from")
+        }
+        temperature, top_p, min_p, penalty = np.array(
+            [[0.0], [1.0], [0.0], [1.0]], np.float32
+        ).repeat(rows, axis=1)
         seed, stops = np.zeros((rows, 2), np.uint32), np.zeros(rows, np.bool_)
         pages = np.zeros((rows, plan.width), np.int32)
         for row, sequence in _rows(plan.lanes, plan.rows):
@@ -246,13 +303,23 @@ class Engine:
             ints["start"][row] = sequence.computed
             ints["left"][row] = sampling.max_tokens - n
             ints["top_k"][row] = min(sampling.top_k, self.setting.model.vocab_size)
-            ints["position"][row], ints["eos_from"][row] = n, 0 if sampling.ignore_eos else sampling.min_tokens
-            temperature[row], top_p[row], min_p[row] = sampling.temperature, sampling.top_p, sampling.min_p
+            ints["position"][row], ints["eos_from"][row] = (
+                n,
+                0 if sampling.ignore_eos else sampling.min_tokens,
+            )
+            temperature[row], top_p[row], min_p[row] = (
+                sampling.temperature,
+                sampling.top_p,
+                sampling.min_p,
+            )
             penalty[row] = sampling.repetition_penalty
             seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
             stops[row] = not sampling.ignore_eos
         penalties = penalty if self.setting.engine.repetition_penalty else None
-        draw = Draw(temperature, top_p, ints["top_k"], min_p, seed, ints["position"], ints["eos_from"], penalties)  # type: ignore[arg-type]
+        draw = Draw(
+            *(temperature, top_p, ints["top_k"], min_p, seed, ints["position"], ints["eos_from"]),  # type: ignore[arg-type]
+            penalties,
+        )
         return DecodeInput(ints["tokens"], ints["start"], ints["left"], stops, pages, draw)  # type: ignore[arg-type]
 
     def _take(self, sequence: Sequence, output: DecodeOutput, row: int) -> bool:
@@ -267,10 +334,19 @@ class Engine:
                 drawn.top_logprobs.append(np.asarray(output.top_logprobs[row, step]))
             sequence.computed += 1
             if drawn.search is not None:
-                drawn.match = drawn.search.feed(token, armed=len(drawn.tokens) > sampling.min_tokens)
+                drawn.match = drawn.search.feed(
+                    token, armed=len(drawn.tokens) > sampling.min_tokens
+                )
             if drawn.repetition is not None:
-                drawn.in_loop = drawn.repetition.feed(token, armed=len(drawn.tokens) >= sampling.min_tokens)
-            if drawn.match or drawn.in_loop or self._at_eos(sequence) or len(drawn.tokens) >= sampling.max_tokens:
+                drawn.in_loop = drawn.repetition.feed(
+                    token, armed=len(drawn.tokens) >= sampling.min_tokens
+                )
+            if (
+                drawn.match
+                or drawn.in_loop
+                or self._at_eos(sequence)
+                or len(drawn.tokens) >= sampling.max_tokens
+            ):
                 return True
         return False
 
@@ -285,7 +361,8 @@ class Engine:
             sequence.targets.borrow(loan)
         if sequence.targets.missing:
             raise RuntimeError(
-                f"{sequence.request.ref}: {sequence.targets.missing} log-probs that were asked for were never read"
+                f"{sequence.request.ref}: {sequence.targets.missing} log-probs that were asked for "
+                "were never read"
             )
         job = self._jobs[sequence.request.ref]
         job.unfinished -= 1
@@ -296,7 +373,9 @@ class Engine:
         cached = first.shared * self.setting.engine.page_size
         self._count(cached_tokens=cached)
         if first.drawn is None:
-            return score_completion(job.request, job.readings, cached, self.setting.engine.prompt_logprobs)
+            return score_completion(
+                job.request, job.readings, cached, self.setting.engine.prompt_logprobs
+            )
         return self._completion(first, cached)
 
     def _completion(self, sequence: Sequence, cached_tokens: int) -> Completion:
@@ -318,12 +397,18 @@ class Engine:
             top_logprobs=logprobs(np.concatenate(drawn.top_logprobs).tolist()) if top_k else None,
             seed=sampling.seed,
         )
-        return with_prompt_logprobs(completion, sequence.targets, self.setting.engine.prompt_logprobs)
+        return with_prompt_logprobs(
+            completion, sequence.targets, self.setting.engine.prompt_logprobs
+        )
 
 
 def _rows(lanes: list[list[T]], rows: int) -> list[tuple[int, T]]:
     """Returns (row of the call, item of a lane), lanes one after the other, each of `rows` rows."""
-    return [(lane * rows + row, item) for lane, items in enumerate(lanes) for row, item in enumerate(items)]
+    return [
+        (lane * rows + row, item)
+        for lane, items in enumerate(lanes)
+        for row, item in enumerate(items)
+    ]
 
 
 def _fill_table(row: np.ndarray, sequence: Sequence) -> None:

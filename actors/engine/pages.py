@@ -1,8 +1,9 @@
 """Pages of KV cache: which are free, who shares them, and which prompt prefix lies in them.
 
-A page holds the keys and values of `page_size` consecutive tokens. A full page is content-addressed: its key is a hash of all
-token ids up to its end, so equal keys mean equal contents, whatever request computed them. Pages nobody uses keep their
-content until the room is needed, least recently used first. Knows numbers only: arrays live in steps.py.
+A page holds the keys and values of `page_size` consecutive tokens. A full page is
+content-addressed: its key is a hash of all token ids up to its end, so equal keys mean equal
+contents, whatever request computed them. Pages nobody uses keep their content until the room is
+needed, least recently used first. Knows numbers only: arrays live in steps.py.
 """
 
 from array import array
@@ -16,7 +17,10 @@ PageKey = bytes
 
 
 def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
-    """Returns the key of every full page of `tokens`, in order; a key covers everything before its page's end."""
+    """Returns the key of every full page of `tokens`, in order.
+
+    A key covers everything before its page's end.
+    """
     ids = array("i", tokens)
     keys: list[PageKey] = []
     parent = b""
@@ -29,17 +33,21 @@ def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
 class PagePool:
     """Allocator of `pages` pages with reference counts, content keys and least-recently-used eviction.
 
-    A page registered under a key may be shared before it is computed ("promised"): `ready` tells, and who shares it waits.
+    A page registered under a key may be shared before it is computed ("promised"): `ready` tells,
+    and who shares it waits.
     """
 
     def __init__(self, pages: int) -> None:
         self.pages = pages
-        self._free = list(range(pages - 1, -1, -1))  # no content worth keeping; the lowest number is used first
-        self._idle: OrderedDict[int, None] = OrderedDict()  # unreferenced, content kept, oldest first
+        # no content worth keeping; the lowest number is used first
+        self._free = list(range(pages - 1, -1, -1))
+        # unreferenced, content kept, oldest first
+        self._idle: OrderedDict[int, None] = OrderedDict()
         self._references = [0] * pages
         self._key_of: dict[int, PageKey] = {}
         self._page_of: dict[PageKey, int] = {}
-        self._targets: dict[int, PageTargets] = {}  # of pages under a key; of others nobody can know
+        # of pages under a key; of others nobody can know
+        self._targets: dict[int, PageTargets] = {}
         self._ready = bytearray(pages)
 
     @property
@@ -58,7 +66,10 @@ class PagePool:
         return found
 
     def allocate(self, shared: Sequence[int], fresh: int) -> list[int] | None:
-        """Takes a reference on each of `shared` and `fresh` new pages; returns them all, or None when the room is lacking."""
+        """Takes a reference on each of `shared` and `fresh` new pages.
+
+        Returns them all, or None when the room is lacking.
+        """
         idle_shared = sum(1 for page in shared if self._references[page] == 0)
         if fresh > self.available - idle_shared:
             return None
@@ -79,7 +90,9 @@ class PagePool:
         return page
 
     def promise(self, page: int, key: PageKey, targets: PageTargets | None = None) -> None:
-        """Registers `page` as the place where the content of `key` will lie; the first page promised for a key keeps it.
+        """Registers `page` as the place where the content of `key` will lie.
+
+        The first page promised for a key keeps it.
 
         `targets` says who will have read the log-probs of the page's tokens once it is ready, if anyone.
         """
@@ -108,7 +121,10 @@ class PagePool:
         return bool(self._ready[page])
 
     def release(self, pages: Sequence[int]) -> None:
-        """Gives back one reference on each of `pages`. Later pages of a prefix become idle first, so they are evicted first."""
+        """Gives back one reference on each of `pages`.
+
+        Later pages of a prefix become idle first, so they are evicted first.
+        """
         for page in reversed(pages):
             self._references[page] -= 1
             if self._references[page] > 0:

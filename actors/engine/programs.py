@@ -1,7 +1,8 @@
 """Weights and KV pages of one replica on its mesh, and the compiled programs over them.
 
-Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once per shape of the scheduler's
-ladders, counted and timed. Knows arrays only; who they belong to is the engine's business.
+Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once
+per shape of the scheduler's ladders, counted and timed. Knows arrays only; who they belong to is
+the engine's business.
 """
 
 import time
@@ -35,9 +36,12 @@ class Programs:
         self.cache = _empty_cache(setting, pages_per_lane)
         self.programs = 0
         self.compile_s = 0.0
-        self.compiling_since_s: float | None = None  # another thread reads both: who compiles does not hang
+        # another thread reads both: who compiles does not hang
+        self.compiling_since_s: float | None = None
         self.compiled_at_s = 0.0
-        self._functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
+        self._functions = step_functions(
+            setting, jax.tree.map(lambda array: array.sharding.spec, params)
+        )
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def _run(self, name: str, *args: Any) -> Any:
@@ -55,12 +59,18 @@ class Programs:
         return jax.device_put(tree, NamedSharding(self.setting.mesh, ROWS))
 
     def extend(self, step: Step) -> Float[Array, "B T D"]:
-        """Computes the new tokens of `step` (lanes one after the other) into the pages; returns hidden states on the devices."""
+        """Computes the new tokens of `step` (lanes one after the other) into the pages.
+
+        Returns hidden states on the devices.
+        """
         hidden, self.cache = self._run("extend", self.cache, self._place(step))
-        # Waiting costs nothing, a decode of these sequences follows at once; and extend and decode are told apart in the report.
+        # Waiting costs nothing, a decode of these sequences follows at once; and extend and decode
+        # are told apart in the report.
         return hidden.block_until_ready()
 
-    def score(self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray) -> Likelihood:
+    def score(
+        self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray
+    ) -> Likelihood:
         """Returns log-prob, rank test and most likely tokens for `target` [lanes*N] at flat `position` [lanes*N] of a lane."""
         return jax.device_get(self._run("score", hidden, *self._place((position, target))))
 
@@ -80,7 +90,9 @@ def _empty_cache(setting: Setting, pages_per_lane: int) -> Cache:
         dtype=setting.cache_dtype,
         model_shards=setting.shards,
     )
-    sharded = jax.shard_map(make, mesh=setting.mesh, in_specs=(), out_specs=cache_specs(setting.model), check_vma=False)
+    sharded = jax.shard_map(
+        make, mesh=setting.mesh, in_specs=(), out_specs=cache_specs(setting.model), check_vma=False
+    )
     return jax.jit(sharded)()
 
 
@@ -98,11 +110,14 @@ def affordable_cache_tokens(setting: Setting) -> int:
     engine = setting.engine
     wanted = engine.cache_tokens or max(1, engine.slots // setting.lanes) * engine.max_len
     if engine.cache_tokens is None:
-        per_token = cache_bytes_per_token(setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize)
+        per_token = cache_bytes_per_token(
+            setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize
+        )
         wanted = min(wanted, _free_bytes(setting.mesh) // per_token)
     if wanted < engine.max_len:
         raise ModelError(
-            f"KV cache: room for {wanted} tokens on a device, one sequence of max_len {engine.max_len} does not fit; "
+            f"KV cache: room for {wanted} tokens on a device, one sequence of max_len "
+            f"{engine.max_len} does not fit; "
             "lower --max-len or use a mesh with more devices"
         )
     return wanted

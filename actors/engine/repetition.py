@@ -1,7 +1,8 @@
 """Notices when a completion has fallen into a loop: its last tokens are one short pattern, over and over. Token by token.
 
-A pattern of p tokens stands c times at the end exactly when each of the last p (c - 1) tokens equals the one p before it. So for
-every p it is enough to count how many tokens in a row did: one comparison per p and token, whatever the count.
+A pattern of p tokens stands c times at the end exactly when each of the last p (c - 1) tokens
+equals the one p before it. So for every p it is enough to count how many tokens in a row did: one
+comparison per p and token, whatever the count.
 """
 
 from dataclasses import dataclass, field
@@ -28,13 +29,15 @@ class RepetitionSearch:
     max_pattern: int
     min_count: int
     _recent: np.ndarray = field(init=False)  # int32 [max_pattern], the last tokens, newest first
-    _equal: np.ndarray = field(init=False)  # int64 [max_pattern]; at p - 1: how many of the last tokens equal the one p before
+    # int64 [max_pattern]; at p - 1: how many of the last tokens equal the one p before
+    _equal: np.ndarray = field(init=False)
     _wanted: np.ndarray = field(init=False)  # int64 [max_pattern]; at p - 1: how many must
 
     def __post_init__(self) -> None:
         if self.max_pattern < 1 or self.min_count < 2:
             raise InvalidParameterError(
-                "repetition: expected a pattern of at least 1 token that comes at least twice, got repetition_max_pattern "
+                "repetition: expected a pattern of at least 1 token that comes at least twice, got "
+                "repetition_max_pattern "
                 f"{self.max_pattern} and repetition_min_count {self.min_count}"
             )
         self._recent = np.full(self.max_pattern, NO_TOKEN, np.int32)
@@ -42,7 +45,11 @@ class RepetitionSearch:
         self._wanted = np.arange(1, self.max_pattern + 1, dtype=np.int64) * (self.min_count - 1)
 
     def feed(self, token: int, *, armed: bool) -> bool:
-        """Takes the next token; returns whether the completion ends in a loop. Unless `armed` (min_tokens) it only remembers."""
+        """Takes the next token.
+
+        Returns whether the completion ends in a loop. Unless `armed` (min_tokens) it only
+        remembers.
+        """
         self._equal = np.where(self._recent == token, self._equal + 1, 0)
         self._recent[1:] = self._recent[:-1]
         self._recent[0] = token

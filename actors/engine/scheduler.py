@@ -1,15 +1,20 @@
-"""Decides what the next extend and the next decode compute. Numbers and lists only: no arrays on devices, no JAX.
+"""Decides what the next extend and the next decode compute.
 
-Sequences wait until a lane has pages (and, to generate, a slot) for all they can grow to; then they extend, oldest first, and
-decode side by side until they end. Sequences join and leave between any two calls.
+Numbers and lists only: no arrays on devices, no JAX.
 
-An extend computes rows of `block` tokens. A long prompt fills several rows of one call, or of several calls; a short one pads
-its last row at most. So one shape serves all lengths, and only the number of rows and the width of the page table vary, each
-on a short ladder: few programs are compiled, whatever the data.
+Sequences wait until a lane has pages (and, to generate, a slot) for all they can grow to; then they
+extend, oldest first, and decode side by side until they end. Sequences join and leave between any
+two calls.
+
+An extend computes rows of `block` tokens. A long prompt fills several rows of one call, or of
+several calls; a short one pads its last row at most. So one shape serves all lengths, and only the
+number of rows and the width of the page table vary, each on a short ladder: few programs are
+compiled, whatever the data.
 
     call of 4 rows x 4 tokens     prompt a: ████ ████ ██··    prompt b: ███·     · padding
 
-A lane is one position along the mesh's data axis: it has its own pages and slots, and its own rows in every call.
+A lane is one position along the mesh's data axis: it has its own pages and slots, and its own rows
+in every call.
 """
 
 from collections import deque
@@ -68,9 +73,14 @@ def row_rungs(highest: int) -> list[int]:
 
 
 def width_rungs(config: EngineConfig, *, one_width: bool) -> list[int]:
-    """Returns the widths of page tables that calls are compiled for, in pages; one is enough where width costs nothing."""
+    """Returns the widths of page tables that calls are compiled for, in pages.
+
+    One is enough where width costs nothing.
+    """
     widest = -(-config.max_len // config.page_size)
-    return rungs(widest if one_width else max(1, NARROWEST // config.page_size), widest, WIDTHS_APART)
+    return rungs(
+        widest if one_width else max(1, NARROWEST // config.page_size), widest, WIDTHS_APART
+    )
 
 
 def rung(value: int, ladder: list[int]) -> int:
@@ -89,12 +99,17 @@ def call_rows(wanted: int, ladder: list[int]) -> int:
 class Scheduler:
     """Admission, chunking and batching of sequences over the lanes of one engine."""
 
-    def __init__(self, config: EngineConfig, lanes: int, pages_per_lane: int, *, one_width: bool = False) -> None:
+    def __init__(
+        self, config: EngineConfig, lanes: int, pages_per_lane: int, *, one_width: bool = False
+    ) -> None:
         self.config = config
         self.pools = [PagePool(pages_per_lane) for _ in range(lanes)]
         self.extend_rows = max(1, config.batch_tokens // (config.block * lanes))
         self.decode_rows = max(1, config.slots // lanes)
-        self._extend_ladder, self._decode_ladder = row_rungs(self.extend_rows), row_rungs(self.decode_rows)
+        self._extend_ladder, self._decode_ladder = (
+            row_rungs(self.extend_rows),
+            row_rungs(self.decode_rows),
+        )
         self._widths = width_rungs(config, one_width=one_width)
         self._waiting: deque[Sequence] = deque()
         self._extending: list[list[Sequence]] = [[] for _ in range(lanes)]
@@ -123,39 +138,61 @@ class Scheduler:
 
     def _place(self, sequence: Sequence) -> bool:
         size = self.config.page_size
-        keys = page_keys(sequence.tokens[: sequence.goal].tolist(), size) if self.config.reuse_prefixes else []
+        keys = (
+            page_keys(sequence.tokens[: sequence.goal].tolist(), size)
+            if self.config.reuse_prefixes
+            else []
+        )
         shares = [find_share(sequence, pool, pool.match(keys), size) for pool in self.pools]
-        merit = sorted(range(len(self.pools)), key=lambda lane: (-len(shares[lane].pages), -self.pools[lane].available, lane))
+        merit = sorted(
+            range(len(self.pools)),
+            key=lambda lane: (-len(shares[lane].pages), -self.pools[lane].available, lane),
+        )
         for lane in merit:
             if sequence.drawn is not None and self._slots_used[lane] >= self.decode_rows:
                 continue
             total, share = -(-sequence.longest // size), shares[lane]
             if total + len(share.lending) > self.pools[lane].pages:
-                share = NOTHING  # it fills the whole cache: there is no room for a page that is only read from
+                # it fills the whole cache: there is no room for a page that is only read from
+                share = NOTHING
             pages = self.pools[lane].allocate(share.held, total - len(share.pages))
             if pages is not None:
                 self._settle(sequence, lane, pages, share, keys)
                 return True
         return False
 
-    def _settle(self, sequence: Sequence, lane: int, pages: list[int], share: Share, keys: list[bytes]) -> None:
+    def _settle(
+        self, sequence: Sequence, lane: int, pages: list[int], share: Share, keys: list[bytes]
+    ) -> None:
         size, shared = self.config.page_size, len(share.pages)
-        sequence.lane, sequence.shared, sequence.loans, sequence.lending = lane, shared, share.loans, share.lending
+        sequence.lane, sequence.shared, sequence.loans, sequence.lending = (
+            lane,
+            shared,
+            share.loans,
+            share.lending,
+        )
         sequence.pages = pages[:shared] + pages[len(share.held) :]
         sequence.computed = shared * size
         self._slots_used[lane] += sequence.drawn is not None
         asking = sequence.targets.asking_for(sequence.tokens[: sequence.goal])
         for number in range(shared, len(keys)):
             index = asking[number * size : (number + 1) * size]
-            read = bool((index[number == 0 :] >= 0).all())  # the first token of all is predicted by nothing
-            self.pools[lane].promise(sequence.pages[number], keys[number], PageTargets(sequence.targets, index) if read else None)
+            # the first token of all is predicted by nothing
+            read = bool((index[number == 0 :] >= 0).all())
+            self.pools[lane].promise(
+                sequence.pages[number],
+                keys[number],
+                PageTargets(sequence.targets, index) if read else None,
+            )
 
     def _runnable(self, sequence: Sequence) -> bool:
         """Whether all pages it shares are filled by now, or by the call being planned (keys are written before they are read)."""
         if sequence.computed > sequence.shared * self.config.page_size:
             return True  # it has run before, on the same pages
         pool = self.pools[sequence.lane]
-        return all(pool.ready(page) for page in (*sequence.pages[: sequence.shared], *sequence.lending))
+        return all(
+            pool.ready(page) for page in (*sequence.pages[: sequence.shared], *sequence.lending)
+        )
 
     def _width(self, tokens: int) -> int:
         return rung(-(-tokens // self.config.page_size), self._widths)
@@ -165,7 +202,10 @@ class Scheduler:
         return min(sequence.goal, sequence.computed + self.extend_rows * self.config.block)
 
     def next_extend(self) -> ExtendPlan | None:
-        """Returns the next extend call, or None when there is none. Pages that it fills count as filled from now on."""
+        """Returns the next extend call, or None when there is none.
+
+        Pages that it fills count as filled from now on.
+        """
         oldest = next((s for lane in self._extending for s in lane if self._runnable(s)), None)
         if oldest is None:
             return None
@@ -183,15 +223,24 @@ class Scheduler:
         for exact in (True, False):
             for sequence in self._extending[lane]:
                 own = self._width(self._reach(sequence))
-                if len(pieces) < self.extend_rows and (own == width if exact else own < width) and self._runnable(sequence):
+                if (
+                    len(pieces) < self.extend_rows
+                    and (own == width if exact else own < width)
+                    and self._runnable(sequence)
+                ):
                     pieces += self._cut(sequence, self.extend_rows - len(pieces))
         return pieces
 
     def _cut(self, sequence: Sequence, rows: int) -> list[Piece]:
-        """Cuts up to `rows` rows off what is left of `sequence`; the pages that they fill count as filled."""
+        """Cuts up to `rows` rows off what is left of `sequence`.
+
+        The pages that they fill count as filled.
+        """
         block = self.config.block
         end = min(sequence.goal, sequence.computed + rows * block)
-        pieces = [Piece(sequence, at, min(block, end - at)) for at in range(sequence.computed, end, block)]
+        pieces = [
+            Piece(sequence, at, min(block, end - at)) for at in range(sequence.computed, end, block)
+        ]
         for piece in pieces:
             self._fill_pages(piece, filled=True)
         return pieces
@@ -202,7 +251,10 @@ class Scheduler:
             self.pools[sequence.lane].mark_ready(page, ready=filled)
 
     def extended(self, plan: ExtendPlan) -> list[Sequence]:
-        """Books an extend call as done; returns the sequences with nothing left to compute or draw."""
+        """Books an extend call as done.
+
+        Returns the sequences with nothing left to compute or draw.
+        """
         over: list[Sequence] = []
         for piece in (piece for pieces in plan.lanes for piece in pieces):
             sequence = piece.sequence
@@ -218,11 +270,16 @@ class Scheduler:
 
     def next_decode(self) -> DecodePlan | None:
         """Returns the next decode call, or None when no sequence is ready to draw."""
-        # a prompt that is wholly shared waits here, too, until whoever computes it has filled the last page
-        lanes = [[sequence for sequence in lane if self._runnable(sequence)] for lane in self._decoding]
+        # a prompt that is wholly shared waits here, too, until whoever computes it has filled the
+        # last page
+        lanes = [
+            [sequence for sequence in lane if self._runnable(sequence)] for lane in self._decoding
+        ]
         if not any(lanes):
             return None
-        reach = max(min(s.computed + self.config.decode_steps, s.longest) for lane in lanes for s in lane)
+        reach = max(
+            min(s.computed + self.config.decode_steps, s.longest) for lane in lanes for s in lane
+        )
         rows = rung(max(len(lane) for lane in lanes), self._decode_ladder)
         return DecodePlan(lanes=lanes, rows=rows, width=self._width(reach))
 

@@ -1,8 +1,9 @@
 """Turns score requests into sequences with targets, and filled targets into scores. No JAX.
 
-A prompt is computed once for all its continuations: what differs between them are only the tokens after the prompt. The
-log-prob of a continuation's first token is read at the prompt's last token, so continuations of one token (the letters of a
-multiple-choice question) need no sequence of their own: one sequence carries a target for each of them.
+A prompt is computed once for all its continuations: what differs between them are only the tokens
+after the prompt. The log-prob of a continuation's first token is read at the prompt's last token,
+so continuations of one token (the letters of a multiple-choice question) need no sequence of their
+own: one sequence carries a target for each of them.
 """
 
 from dataclasses import dataclass, replace
@@ -59,24 +60,34 @@ def score_sequences(request: Request, *, with_prompt: bool) -> tuple[list[Sequen
 _NONE = (np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
-def _sequence(request: Request, group: list[int], lead: tuple[np.ndarray, np.ndarray]) -> tuple[Sequence, dict[int, Reading]]:
+def _sequence(
+    request: Request, group: list[int], lead: tuple[np.ndarray, np.ndarray]
+) -> tuple[Sequence, dict[int, Reading]]:
     """Builds the sequence that serves the continuations `group`, which differ in their last token only."""
     prompt = np.asarray(request.prompt_ids, np.int32)
     scored = [np.asarray(request.continuations[number], np.int32) for number in group]
     length = len(scored[0])
-    positions = np.concatenate([lead[0], *([np.arange(length, dtype=np.int32) + len(prompt) - 1] * len(group))])
+    positions = np.concatenate(
+        [lead[0], *([np.arange(length, dtype=np.int32) + len(prompt) - 1] * len(group))]
+    )
     tokens = np.concatenate([lead[1], *scored])
     order = np.argsort(positions, kind="stable")
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     whole = np.concatenate([prompt, scored[0][:-1]])
-    sequence = Sequence(request, whole, goal=len(whole), targets=Targets(positions[order], tokens[order]))
+    sequence = Sequence(
+        request, whole, goal=len(whole), targets=Targets(positions[order], tokens[order])
+    )
     begins = len(lead[0]) + length * np.arange(len(group))
-    found = {n: Reading(sequence, place[at : at + length]) for n, at in zip(group, begins, strict=True)}
+    found = {
+        n: Reading(sequence, place[at : at + length]) for n, at in zip(group, begins, strict=True)
+    }
     return sequence, found
 
 
-def score_completion(request: Request, readings: list[Reading], cached_tokens: int, top_k: int | None) -> Completion:
+def score_completion(
+    request: Request, readings: list[Reading], cached_tokens: int, top_k: int | None
+) -> Completion:
     """Returns the completion of a score request whose sequences have all been computed."""
     completion = Completion(
         ref=request.ref,
@@ -97,6 +108,10 @@ def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | 
     return replace(
         completion,
         prompt_logprobs=logprobs(targets.logprobs[:count].tolist()),
-        prompt_top_token_ids=token_ids(targets.top_ids[:count, :top_k].ravel().tolist()) if top_k else None,
-        prompt_top_logprobs=logprobs(targets.top_logprobs[:count, :top_k].ravel().tolist()) if top_k else None,
+        prompt_top_token_ids=token_ids(targets.top_ids[:count, :top_k].ravel().tolist())
+        if top_k
+        else None,
+        prompt_top_logprobs=logprobs(targets.top_logprobs[:count, :top_k].ravel().tolist())
+        if top_k
+        else None,
     )

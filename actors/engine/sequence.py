@@ -1,7 +1,8 @@
 """One sequence on its way through the engine: its tokens, how far they are computed, and what has been read off so far.
 
-A log-prob of a prompt token depends on the tokens up to it and on nothing else, as the keys in a page do. So a sequence that
-shares pages borrows the log-probs of the tokens in them, too, from the targets of the sequence that computes those pages.
+A log-prob of a prompt token depends on the tokens up to it and on nothing else, as the keys in a
+page do. So a sequence that shares pages borrows the log-probs of the tokens in them, too, from the
+targets of the sequence that computes those pages.
 """
 
 from dataclasses import dataclass, field
@@ -38,7 +39,12 @@ class Targets:
         return np.arange(first, last)
 
     def fill(
-        self, index: np.ndarray, logprobs: np.ndarray, is_greedy: np.ndarray, top_ids: np.ndarray, top_logprobs: np.ndarray
+        self,
+        index: np.ndarray,
+        logprobs: np.ndarray,
+        is_greedy: np.ndarray,
+        top_ids: np.ndarray,
+        top_logprobs: np.ndarray,
     ) -> None:
         """Stores what was computed for the targets `index`."""
         if self.top_ids.shape[1] != top_ids.shape[1]:
@@ -61,7 +67,13 @@ class Targets:
     def borrow(self, loan: "Loan") -> None:
         """Takes over what the lender has computed by now."""
         lender, at = loan.lender, loan.lent
-        self.fill(loan.index, lender.logprobs[at], lender.is_greedy[at], lender.top_ids[at], lender.top_logprobs[at])
+        self.fill(
+            loan.index,
+            lender.logprobs[at],
+            lender.is_greedy[at],
+            lender.top_ids[at],
+            lender.top_logprobs[at],
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +81,8 @@ class PageTargets:
     """Who reads the log-probs of a page's tokens: the target `index[i]` of `targets` asks for the page's token i."""
 
     targets: Targets
-    index: np.ndarray  # int32 [page_size]; -1 for the first token of a sequence, which nothing predicts
+    # int32 [page_size]; -1 for the first token of a sequence, which nothing predicts
+    index: np.ndarray
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,7 +103,8 @@ def no_targets() -> Targets:
 class Drawn:
     """The completion of a sequence so far."""
 
-    # grok-1: one list of all tokens is shared by all slots, right for one slot only; here every sequence has its own
+    # grok-1: one list of all tokens is shared by all slots, right for one slot only; here every
+    # sequence has its own
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     top_ids: list[np.ndarray] = field(default_factory=list)
@@ -105,8 +119,9 @@ class Drawn:
 class Sequence:
     """Tokens to compute (`goal` of them by extend), then, when it generates, tokens to draw.
 
-    The last prompt token of a generating sequence is not extended: it is the first input of decode, so that drawing happens in
-    one place only and a prompt that is wholly cached costs no extend at all.
+    The last prompt token of a generating sequence is not extended: it is the first input of decode,
+    so that drawing happens in one place only and a prompt that is wholly cached costs no extend at
+    all.
     """
 
     request: Request
@@ -117,13 +132,18 @@ class Sequence:
     lane: int = -1  # position along the mesh's data axis; owns its pages
     pages: list[int] = field(default_factory=list)
     shared: int = 0  # leading pages that somebody else computes or computed
-    loans: list[Loan] = field(default_factory=list)  # log-probs of tokens in shared pages, and of the one that follows them
-    lending: list[int] = field(default_factory=list)  # pages beyond the shared ones that loans are taken from
+    # log-probs of tokens in shared pages, and of the one that follows them
+    loans: list[Loan] = field(default_factory=list)
+    # pages beyond the shared ones that loans are taken from
+    lending: list[int] = field(default_factory=list)
     computed: int = 0  # tokens whose keys and values lie in the pages
 
     @property
     def longest(self) -> int:
-        """Tokens this sequence can grow to in the cache; the last drawn token is never put there."""
+        """Tokens this sequence can grow to in the cache.
+
+        The last drawn token is never put there.
+        """
         if self.drawn is None or self.request.sampling is None:
             return len(self.tokens)
         return len(self.tokens) + self.request.sampling.max_tokens - 1

@@ -21,7 +21,8 @@ class Share:
     """Pages whose content a sequence uses as it is, and the log-probs that it need not compute with them."""
 
     pages: list[int]
-    lending: list[int]  # at most one page more: it holds the token that follows `pages`, whose log-prob is asked for
+    # at most one page more: it holds the token that follows `pages`, whose log-prob is asked for
+    lending: list[int]
     loans: list[Loan]
 
     @property
@@ -46,7 +47,11 @@ def find_share(sequence: Sequence, pool: PagePool, matched: list[int], page_size
             index = asking[number * page_size : (number + 1) * page_size]
             read[index[index >= 0]] = True
     unread = np.flatnonzero(~read)
-    count = min(len(matched), int(targets.positions[unread[0]]) // page_size) if len(unread) else len(matched)
+    count = (
+        min(len(matched), int(targets.positions[unread[0]]) // page_size)
+        if len(unread)
+        else len(matched)
+    )
     loans = []
     for number, reader in enumerate(readers[: count + 1]):
         if reader is None:

@@ -1,8 +1,9 @@
 """The three functions that an engine runs on its mesh, ready to be compiled for any shape of their arguments.
 
-`extend` puts new tokens of several sequences into their pages, `score` reads log-probs of targets at chosen positions of an
-extend's output, `decode` draws several tokens for every sequence of a call on the device. Pure functions of arrays: the
-weights and the cache themselves lie in programs.py, and whose they are is the engine's business.
+`extend` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
+at chosen positions of an extend's output, `decode` draws several tokens for every sequence of a
+call on the device. Pure functions of arrays: the weights and the cache themselves lie in
+programs.py, and whose they are is the engine's business.
 """
 
 from collections.abc import Callable
@@ -22,7 +23,14 @@ from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_like
 from actors.kernels.choice import for_platform
 from actors.kernels.interface import Kernels
 from actors.model.config import ModelConfig
-from actors.model.language_model import Cache, Step, cache_specs, check_activation_split, forward, project
+from actors.model.language_model import (
+    Cache,
+    Step,
+    cache_specs,
+    check_activation_split,
+    forward,
+    project,
+)
 
 ROWS = PartitionSpec("data")
 
@@ -49,7 +57,8 @@ class DecodeOutput(NamedTuple):
     steps: Int[Array, " lanes"]  # run on the device, the same for every lane
 
 
-Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]  # from step to step of a decode; last: tokens seen
+# from step to step of a decode; last: tokens seen
+Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +99,9 @@ class Setting:
         return for_platform(self.mesh.devices.flat[0].platform)
 
 
-def _extend(setting: Setting, params: Any, cache: Cache, step: Step) -> tuple[Float[Array, "B T W"], Cache]:
+def _extend(
+    setting: Setting, params: Any, cache: Cache, step: Step
+) -> tuple[Float[Array, "B T W"], Cache]:
     return forward(
         params,
         step,
@@ -128,7 +139,10 @@ def _score(
 
 
 def _seen(setting: Setting, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
-    """Returns which tokens lie in the cache of each row, this device's part; None where no row of the run has a penalty."""
+    """Returns which tokens lie in the cache of each row, this device's part.
+
+    None where no row of the run has a penalty.
+    """
     if state.draw.repetition_penalty is None:
         return None
     shape = (state.tokens.shape[0], setting.model.vocab_size // setting.shards)
@@ -139,16 +153,26 @@ def _seen(setting: Setting, cache: Cache, state: DecodeInput) -> Bool[Array, "B 
     )
 
 
-def _draw(setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw, seen_BU: Bool[Array, "B U"] | None) -> Int[Array, " B"]:
+def _draw(
+    setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw, seen_BU: Bool[Array, "B U"] | None
+) -> Int[Array, " B"]:
     """Chooses the next token: the most likely one, or a drawn one where a row's temperature is above 0."""
     if seen_BU is not None and draw.repetition_penalty is not None:
         logits_BU = penalty.penalised(logits_BU, seen_BU, draw.repetition_penalty)
     allowed_BU = mask_eos(logits_BU, draw, setting.model.eos_token, first_id(logits_BU))
-    # The predicate is the same on all devices of the model axis, so all of them take the branch with the collective.
-    return jax.lax.cond(jnp.any(draw.temperature > 0.0), lambda x: draw_tokens(whole(x), draw), most_likely, allowed_BU)
+    # The predicate is the same on all devices of the model axis, so all of them take the branch
+    # with the collective.
+    return jax.lax.cond(
+        jnp.any(draw.temperature > 0.0),
+        lambda x: draw_tokens(whole(x), draw),
+        most_likely,
+        allowed_BU,
+    )
 
 
-def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeInput) -> tuple[DecodeOutput, Cache]:
+def _decode(
+    setting: Setting, k: int, params: Any, cache: Cache, state: DecodeInput
+) -> tuple[DecodeOutput, Cache]:
     rows, steps = state.tokens.shape[0], setting.engine.decode_steps
     output = DecodeOutput(
         tokens=jnp.zeros((rows, steps), jnp.int32),
@@ -174,7 +198,8 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
         if seen_BU is not None:
             seen_BU = penalty.also_seen(seen_BU, now.tokens)
         token_B = _draw(setting, logits_BU, now.draw, seen_BU)
-        # grok-1: reports probabilities after temperature and nucleus; here of the model's own distribution, always
+        # grok-1: reports probabilities after temperature and nucleus; here of the model's own
+        # distribution, always
         kept = likelihood(logits_BU, token_B, k)
         at = out.steps[0]
         out = DecodeOutput(
@@ -195,7 +220,9 @@ def _decode(setting: Setting, k: int, params: Any, cache: Cache, state: DecodeIn
         )
         return cache, now, out, seen_BU
 
-    cache, _, output, _ = jax.lax.while_loop(alive, one, (cache, state, output, _seen(setting, cache, state)))
+    cache, _, output, _ = jax.lax.while_loop(
+        alive, one, (cache, state, output, _seen(setting, cache, state))
+    )
     return output, cache
 
 
@@ -206,7 +233,10 @@ def _rows_like(kind: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class StepFunctions:
-    """Jitted functions over (params, …); the cache, where there is one, is the second argument and donated."""
+    """Jitted functions over (params, …).
+
+    The cache, where there is one, is the second argument and donated.
+    """
 
     extend: Any  # (params, cache, Step) -> (hidden, cache)
     decode: Any  # (params, cache, DecodeInput) -> (DecodeOutput, cache)
@@ -214,21 +244,40 @@ class StepFunctions:
 
 
 def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
-    """Returns the functions for one engine; `param_specs` is the tree of PartitionSpecs of its parameters.
+    """Returns the functions for one engine.
 
-    Rows of every argument but parameters and cache are split over the mesh's data axis, lanes one after the other.
+    `param_specs` is the tree of PartitionSpecs of its parameters.
+
+    Rows of every argument but parameters and cache are split over the mesh's data axis, lanes one
+    after the other.
     """
     cache = cache_specs(setting.model)
     hidden = PartitionSpec("data", None, "model") if setting.engine.shard_activations else ROWS
 
-    def sharded(body: Callable[..., Any], in_specs: tuple[Any, ...], out_specs: Any, *, donate: tuple[int, ...]) -> Any:
-        mapped = jax.shard_map(body, mesh=setting.mesh, in_specs=(param_specs, *in_specs), out_specs=out_specs, check_vma=False)
+    def sharded(
+        body: Callable[..., Any],
+        in_specs: tuple[Any, ...],
+        out_specs: Any,
+        *,
+        donate: tuple[int, ...],
+    ) -> Any:
+        mapped = jax.shard_map(
+            body,
+            mesh=setting.mesh,
+            in_specs=(param_specs, *in_specs),
+            out_specs=out_specs,
+            check_vma=False,
+        )
         return jax.jit(mapped, donate_argnums=donate)
 
     decode = partial(_decode, setting, setting.engine.logprobs or 0)
     score = partial(_score, setting, setting.engine.prompt_logprobs or 0)
     return StepFunctions(
-        extend=sharded(partial(_extend, setting), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)),
-        decode=sharded(decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)),
+        extend=sharded(
+            partial(_extend, setting), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)
+        ),
+        decode=sharded(
+            decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)
+        ),
         score=sharded(score, (hidden, ROWS, ROWS), _rows_like(Likelihood), donate=()),
     )

@@ -1,7 +1,8 @@
 """Log-probs, ranks and most likely tokens from logits that are split over the mesh's "model" axis.
 
-Runs inside `jax.shard_map`: a device sees the rows of the vocabulary it owns (U of V) and agrees with the others through small
-collectives; the whole [N, V] is gathered only to draw with temperature. Ties go to the lowest id.
+Runs inside `jax.shard_map`: a device sees the rows of the vocabulary it owns (U of V) and agrees
+with the others through small collectives; the whole [N, V] is gathered only to draw with
+temperature. Ties go to the lowest id.
 """
 
 from typing import NamedTuple
@@ -30,14 +31,17 @@ def first_id(logits_NU: Shaped[Array, "N U"]) -> Int[Array, ""]:
 def log_normaliser(logits_NU: Float[Array, "N U"]) -> Float[Array, " N"]:
     """Returns log(sum(exp(logits))) over the whole vocabulary."""
     peak_N = jax.lax.pmax(jnp.max(logits_NU, axis=-1), "model")
-    return peak_N + jnp.log(jax.lax.psum(jnp.sum(jnp.exp(logits_NU - peak_N[:, None]), axis=-1), "model"))
+    return peak_N + jnp.log(
+        jax.lax.psum(jnp.sum(jnp.exp(logits_NU - peak_N[:, None]), axis=-1), "model")
+    )
 
 
 def most_likely(logits_NU: Float[Array, "N U"]) -> Int[Array, " N"]:
     """Returns the id of the largest logit of the whole vocabulary, the lowest id of equals."""
     best_N = jax.lax.pmax(jnp.max(logits_NU, axis=-1), "model")
     id_U = jnp.arange(logits_NU.shape[-1], dtype=jnp.int32) + first_id(logits_NU)
-    # two plain reductions: an argmax, which carries value and index through one, takes several times as long on CPUs
+    # two plain reductions: an argmax, which carries value and index through one, takes several
+    # times as long on CPUs
     lowest_N = jnp.min(jnp.where(logits_NU == best_N[:, None], id_U[None, :], INT32_MAX), axis=-1)
     return jax.lax.pmin(lowest_N, "model")
 
@@ -46,7 +50,9 @@ def _target_logit(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"]) ->
     local_N = target_N - first_id(logits_NU)
     mine_N = (local_N >= 0) & (local_N < logits_NU.shape[-1])
     index_N1 = jnp.where(mine_N, local_N, 0)[:, None]
-    return jax.lax.psum(jnp.where(mine_N, jnp.take_along_axis(logits_NU, index_N1, axis=-1)[:, 0], 0.0), "model")
+    return jax.lax.psum(
+        jnp.where(mine_N, jnp.take_along_axis(logits_NU, index_N1, axis=-1)[:, 0], 0.0), "model"
+    )
 
 
 def _top(logits_NU: Float[Array, "N U"], k: int) -> tuple[Float[Array, "N K"], Int[Array, "N K"]]:

@@ -1,6 +1,9 @@
-"""A platform's name → its kernels. The mesh's devices decide, so a mesh of GPUs that only compile gets a GPU's.
+"""A platform's name → its kernels.
 
-CPUs have kernels of their own where they can run them (`cpu_code.py`), and plain XLA where they cannot.
+The mesh's devices decide, so a mesh of GPUs that only compile gets a GPU's.
+
+CPUs have kernels of their own where they can run them (`cpu_code.py`), and plain XLA where they
+cannot.
 """
 
 from functools import partial
@@ -27,7 +30,10 @@ def _as_computed(dtype: DTypeLike) -> DTypeLike:
 
 
 def _experts(function: GroupedFfn) -> GroupedFfn:
-    """Traced and lowered once for all layers of a program: their shapes are the same. XLA inlines the calls."""
+    """Traced and lowered once for all layers of a program: their shapes are the same.
+
+    XLA inlines the calls.
+    """
     return jax.jit(function)
 
 
@@ -44,7 +50,13 @@ XLA = Kernels(
     reads_whole_table=True,
 )
 CPU = XLA._replace(grouped_ffn=_experts(cpu_experts.grouped_ffn), arrange=cpu_experts.arrange)
-GPU = Kernels(_experts(gpu_experts.grouped_ffn), _attention(gpu_attention.attend), arrange, _as_computed, reads_whole_table=False)
+GPU = Kernels(
+    _experts(gpu_experts.grouped_ffn),
+    _attention(gpu_attention.attend),
+    arrange,
+    _as_computed,
+    reads_whole_table=False,
+)
 # the kernels of a GPU, run step by step on whatever JAX runs on: to test them
 INTERPRETED = GPU._replace(
     grouped_ffn=_experts(partial(gpu_experts.grouped_ffn, interpret=True)),
@@ -60,11 +72,18 @@ def for_platform(platform: str) -> Kernels:
 
 
 def is_dense(weights: str, platform: str) -> bool:
-    """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays here; auto does on CPUs without kernels."""
-    return weights == "dense" or (weights == "auto" and platform == "cpu" and not instruction_sets())
+    """Returns whether `weights` ("auto", "int8" or "dense") asks for plain arrays here.
+
+    Auto does on CPUs without kernels.
+    """
+    return weights == "dense" or (
+        weights == "auto" and platform == "cpu" and not instruction_sets()
+    )
 
 
-def prepare(params: Params, platform: str, dtype: DTypeLike, *, dense: bool) -> dict[str, dict[str, Weight]]:
+def prepare(
+    params: Params, platform: str, dtype: DTypeLike, *, dense: bool
+) -> dict[str, dict[str, Weight]]:
     """Returns int8 parameters as they are computed with: plain arrays of `dtype`, or int8 as the platform's kernels read it.
 
     Takes the parameters over, as `Kernels.arrange` does.

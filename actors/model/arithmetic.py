@@ -1,7 +1,8 @@
 """What a step of the model costs at least: useful floating-point operations and bytes that must move. No JAX.
 
-Useful operations are those of the chosen experts and of visible keys; padding, unused experts and masked keys are not counted.
-A multiply-add is two operations. What programs really do is measured against these figures (MFU, MBU).
+Useful operations are those of the chosen experts and of visible keys; padding, unused experts and
+masked keys are not counted. A multiply-add is two operations. What programs really do is measured
+against these figures (MFU, MBU).
 """
 
 import math
@@ -13,7 +14,8 @@ def token_flops(config: ModelConfig, context: float) -> float:
     """Returns the operations of all layers for one token that sees `context` keys, the vocabulary projection left out."""
     chosen = config.num_selected_experts / config.num_experts
     matrices = sum(
-        math.prod(tensor.shape) * (chosen if "experts" in tensor.axes and tensor.scale_groups is not None else 1)
+        math.prod(tensor.shape)
+        * (chosen if "experts" in tensor.axes and tensor.scale_groups is not None else 1)
         for tensor in parameter_shapes(config)
         if "vocab" not in tensor.axes and len(tensor.shape) > 1
     )
@@ -28,10 +30,14 @@ def projection_flops(config: ModelConfig) -> float:
 
 def experts_touched(config: ModelConfig, tokens: int) -> float:
     """Returns how many experts of a layer `tokens` tokens choose in expectation, routing taken as even."""
-    return config.num_experts * (1 - (1 - config.num_selected_experts / config.num_experts) ** tokens)
+    return config.num_experts * (
+        1 - (1 - config.num_selected_experts / config.num_experts) ** tokens
+    )
 
 
-def step_weight_bytes(config: ModelConfig, tokens: int, *, dense_itemsize: int | None = None, table_itemsize: int = 4) -> float:
+def step_weight_bytes(
+    config: ModelConfig, tokens: int, *, dense_itemsize: int | None = None, table_itemsize: int = 4
+) -> float:
     """Returns the bytes of weights that a step of `tokens` tokens reads once, vocabulary included.
 
     Args:
@@ -50,7 +56,8 @@ def step_weight_bytes(config: ModelConfig, tokens: int, *, dense_itemsize: int |
         return tensor.stored_bytes
 
     return sum(
-        stored(tensor) * (share if tensor.scale_groups is not None and "experts" in tensor.axes else 1)
+        stored(tensor)
+        * (share if tensor.scale_groups is not None and "experts" in tensor.axes else 1)
         for tensor in parameter_shapes(config)
     )
 

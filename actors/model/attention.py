@@ -1,8 +1,8 @@
 """Grouped-query attention over pages of cached keys and values.
 
-Input: normed activations of new tokens, the pages, and where everything lies (`Placement`). Output: the block's result and
-the pages with the new rows written. How pages are attended to is the business of `kernels/`. Knows nothing of tokens, layers or
-who owns a page.
+Input: normed activations of new tokens, the pages, and where everything lies (`Placement`). Output:
+the block's result and the pages with the new rows written. How pages are attended to is the
+business of `kernels/`. Knows nothing of tokens, layers or who owns a page.
 
 Positions of one sequence, page size Z = 4, start = 5 tokens cached, count = 2 new ones:
 
@@ -25,7 +25,9 @@ from actors.model.layers import Linear, add_up, rotate
 class MultiHeadAttention(hk.Module):
     """Attention of new tokens to all visible tokens of their sequences, for this device's heads."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1
+    ) -> None:
         super().__init__(name=name)
         self.config = config
         self.kernels = kernels
@@ -41,22 +43,32 @@ class MultiHeadAttention(hk.Module):
         k_BTKC = rotate(self._project(x_BTD, self.kv_heads, "key"), placement.positions_BT)
         v_BTKC = self._project(x_BTD, self.kv_heads, "value")
         keys, values = write_rows(keys, k_BTKC, placement), write_rows(values, v_BTKC, placement)
-        out_BTHC = self.kernels.attend(q_BTHC, keys, values, placement, self.config.attn_output_multiplier)
+        out_BTHC = self.kernels.attend(
+            q_BTHC, keys, values, placement, self.config.attn_output_multiplier
+        )
         merged = out_BTHC.reshape(*x_BTD.shape[:2], self.q_heads * self.config.key_size)
         y_BTD = Linear(self.config.emb_size, name="linear")(merged)
         return add_up(y_BTD, self.split), keys, values
 
     @hk.experimental.name_like("__call__")  # parameter names must not show that this is a method
-    def _project(self, x_BTD: Float[Array, "B T D"], heads: int, name: str) -> Float[Array, "B T heads C"]:
+    def _project(
+        self, x_BTD: Float[Array, "B T D"], heads: int, name: str
+    ) -> Float[Array, "B T heads C"]:
         flat = Linear(heads * self.config.key_size, name=name)(x_BTD)
         return flat.reshape(*x_BTD.shape[:2], heads, self.config.key_size)
 
 
-def write_rows(pages_PZKC: Pages, rows_BTKC: Float[Array, "B T K C"], placement: Placement) -> Pages:
+def write_rows(
+    pages_PZKC: Pages, rows_BTKC: Float[Array, "B T K C"], placement: Placement
+) -> Pages:
     """Returns the pages with the new rows in place; rows of padding tokens are dropped."""
     p, z, k, c = pages_PZKC.shape
     row_N = (placement.page_BT * z + placement.offset_BT).reshape(-1)  # of padding: beyond the last
-    stored_BTKC = bits(rows_BTKC) if pages_PZKC.dtype == jnp.uint16 else rows_BTKC.astype(pages_PZKC.dtype)
+    stored_BTKC = (
+        bits(rows_BTKC) if pages_PZKC.dtype == jnp.uint16 else rows_BTKC.astype(pages_PZKC.dtype)
+    )
     # one index per row: with an index of two parts XLA for CPUs takes about four times as long
-    flat_RW = pages_PZKC.reshape(p * z, k * c).at[row_N].set(stored_BTKC.reshape(-1, k * c), mode="drop")
+    flat_RW = (
+        pages_PZKC.reshape(p * z, k * c).at[row_N].set(stored_BTKC.reshape(-1, k * c), mode="drop")
+    )
     return flat_RW.reshape(p, z, k, c)

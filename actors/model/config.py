@@ -1,7 +1,8 @@
 """Numbers that define a Grok-1-shaped model, and the list of tensors that follows from them.
 
-Input: presets, a dictionary or a JSON file with the reference's field names. Output: `ModelConfig` and `parameter_shapes`.
-Knows nothing of arrays, devices or files on disk: it imports no JAX, so the driver may use it.
+Input: presets, a dictionary or a JSON file with the reference's field names. Output: `ModelConfig`
+and `parameter_shapes`. Knows nothing of arrays, devices or files on disk: it imports no JAX, so the
+driver may use it.
 """
 
 import json
@@ -12,7 +13,8 @@ from typing import Any
 
 from actors.protocol.errors import ModelError
 
-SCALE_GROUPS = 8  # groups of rows that share a scale, in the two weights whose contracted axis is sharded
+# groups of rows that share a scale, in the two weights whose contracted axis is sharded
+SCALE_GROUPS = 8
 _IGNORED_KEYS = {"embedding_init_scale", "model", "generator", "ffn_size", "tensors"}
 _IGNORED_INNER_KEYS = {"shard_activations", "data_axis", "model_axis"}
 
@@ -49,25 +51,36 @@ class ModelConfig:
 
     def _check_tokens(self) -> None:
         if self.pad_token != 0:
-            raise ModelError(f"model config: pad_token must be 0, the id that attention never sees, got {self.pad_token!r}")
+            raise ModelError(
+                "model config: pad_token must be 0, the id that attention never sees, got "
+                f"{self.pad_token!r}"
+            )
         if not 0 <= self.eos_token < self.vocab_size:
-            raise ModelError(f"model config: eos_token must be an id below vocab_size {self.vocab_size}, got {self.eos_token!r}")
+            raise ModelError(
+                f"model config: eos_token must be an id below vocab_size {self.vocab_size}, got "
+                f"{self.eos_token!r}"
+            )
 
     def _check_divisions(self) -> None:
         if self.num_q_heads % self.num_kv_heads:
             raise ModelError(
-                f"model config: num_q_heads {self.num_q_heads} must be a multiple of num_kv_heads {self.num_kv_heads}, "
+                f"model config: num_q_heads {self.num_q_heads} must be a multiple of num_kv_heads "
+                f"{self.num_kv_heads}, "
                 f"so that every key/value head serves equally many query heads"
             )
         if self.num_selected_experts > self.num_experts:
             raise ModelError(
-                f"model config: num_selected_experts {self.num_selected_experts} exceeds num_experts {self.num_experts}"
+                f"model config: num_selected_experts {self.num_selected_experts} exceeds "
+                f"num_experts {self.num_experts}"
             )
         if self.key_size % 2:
-            raise ModelError(f"model config: key_size must be even to be rotated by halves, got {self.key_size}")
+            raise ModelError(
+                f"model config: key_size must be even to be rotated by halves, got {self.key_size}"
+            )
         if self.num_q_heads * self.key_size % SCALE_GROUPS:
             raise ModelError(
-                f"model config: num_q_heads x key_size = {self.num_q_heads * self.key_size} must be a multiple of "
+                f"model config: num_q_heads x key_size = {self.num_q_heads * self.key_size} must "
+                "be a multiple of "
                 f"{SCALE_GROUPS}, the number of scale groups of the attention's output projection"
             )
 
@@ -86,12 +99,20 @@ class ModelConfig:
         """
         inner = values.get("model")
         if not isinstance(inner, Mapping):
-            raise ModelError("model config: the key 'model' must hold an object with the transformer's fields, e.g. emb_size")
+            raise ModelError(
+                "model config: the key 'model' must hold an object with the transformer's fields, "
+                "e.g. emb_size"
+            )
         unknown = [k for k in values if k not in _OUTER | _IGNORED_KEYS]
         unknown += [f"model.{k}" for k in inner if k not in _INNER | _IGNORED_INNER_KEYS]
         if unknown:
-            raise ModelError(f"model config: unknown keys {', '.join(sorted(map(str, unknown)))}; remove or correct them")
-        given = {k: values[k] for k in values if k in _OUTER} | {k: inner[k] for k in inner if k in _INNER}
+            raise ModelError(
+                f"model config: unknown keys {', '.join(sorted(map(str, unknown)))}; remove or "
+                "correct them"
+            )
+        given = {k: values[k] for k in values if k in _OUTER} | {
+            k: inner[k] for k in inner if k in _INNER
+        }
         missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in given]
         if missing:
             places = ", ".join(name if name in _OUTER else f"model.{name}" for name in missing)
@@ -101,7 +122,8 @@ class ModelConfig:
         config = cls(**given)
         if values.get("ffn_size", config.ffn_size) != config.ffn_size:
             raise ModelError(
-                f"model config: ffn_size {values['ffn_size']!r} contradicts widening_factor {config.widening_factor} and "
+                f"model config: ffn_size {values['ffn_size']!r} contradicts widening_factor "
+                f"{config.widening_factor} and "
                 f"emb_size {config.emb_size}, from which {config.ffn_size} follows"
             )
         return config
@@ -129,7 +151,9 @@ def _check_number(name: str, value: Any) -> None:
         raise ModelError(f"model config: {name} must be a token id, got {value!r}")
     if name in _COUNTS and not (whole and value >= 1):
         raise ModelError(f"model config: {name} must be a positive whole number, got {value!r}")
-    if name in _FACTORS and not ((whole or isinstance(value, float)) and math.isfinite(value) and value > 0):
+    if name in _FACTORS and not (
+        (whole or isinstance(value, float)) and math.isfinite(value) and value > 0
+    ):
         raise ModelError(f"model config: {name} must be a positive finite number, got {value!r}")
 
 
@@ -138,7 +162,12 @@ _COUNTS = (
     "vocab_size", "emb_size", "key_size", "num_q_heads", "num_kv_heads", "num_layers", "sequence_len", "num_experts",
     "num_selected_experts",
 )  # fmt: skip
-_FACTORS = ("widening_factor", "attn_output_multiplier", "embedding_multiplier_scale", "output_multiplier_scale")
+_FACTORS = (
+    "widening_factor",
+    "attn_output_multiplier",
+    "embedding_multiplier_scale",
+    "output_multiplier_scale",
+)
 _OUTER = {
     "vocab_size", "pad_token", "eos_token", "sequence_len", "embedding_multiplier_scale", "output_multiplier_scale",
 }  # fmt: skip
@@ -147,13 +176,17 @@ _INNER = {f.name for f in fields(ModelConfig)} - _OUTER
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """One tensor of the checkpoint. `axes` names its dimensions: vocab, embed, heads, kv_heads, ffn, experts."""
+    """One tensor of the checkpoint.
+
+    `axes` names its dimensions: vocab, embed, heads, kv_heads, ffn, experts.
+    """
 
     module: str  # Haiku module, e.g. transformer/decoder_layer_0/moe/linear
     name: str  # parameter within the module: w, scale or embeddings
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    scale_groups: int | None = None  # None: plain float32; else int8 with bfloat16 scales of that many row groups
+    # None: plain float32; else int8 with bfloat16 scales of that many row groups
+    scale_groups: int | None = None
 
     @property
     def path(self) -> str:
@@ -201,7 +234,8 @@ class ParameterShapes:
 def parameter_shapes(config: ModelConfig) -> ParameterShapes:
     """Returns the model's tensors in file order: by module and name, compared as strings, as `jax.tree_util` flattens them.
 
-    So the layers come as decoder_layer_0, _1, _10, …, _19, _2, _20, …; the order is part of the file format.
+    So the layers come as decoder_layer_0, _1, _10, …, _19, _2, _20, …; the order is part of the
+    file format.
     """
     d, v = config.emb_size, config.vocab_size
     tensors = [
@@ -218,7 +252,9 @@ def _layer(config: ModelConfig, layer: str) -> Iterator[TensorSpec]:
     hc, kc = config.num_q_heads * config.key_size, config.num_kv_heads * config.key_size
     for name in ("linear", "linear_v"):
         yield TensorSpec(f"{layer}/moe/{name}", "w", (e, d, f), ("experts", "embed", "ffn"), 1)
-    yield TensorSpec(f"{layer}/moe/linear_1", "w", (e, f, d), ("experts", "ffn", "embed"), SCALE_GROUPS)
+    yield TensorSpec(
+        f"{layer}/moe/linear_1", "w", (e, f, d), ("experts", "ffn", "embed"), SCALE_GROUPS
+    )
     attention = f"{layer}/multi_head_attention"
     yield TensorSpec(f"{attention}/query", "w", (d, hc), ("embed", "heads"), 1)
     for name in ("key", "value"):
@@ -243,7 +279,8 @@ GROK_1 = ModelConfig(
     sequence_len=8192,
 )
 
-# Grok-1's architecture in three small layers, trained by jobs/make_demo.py: what a machine without a GPU runs in seconds.
+# Grok-1's architecture in three small layers, trained by jobs/make_demo.py: what a machine without
+# a GPU runs in seconds.
 DEMO = ModelConfig(
     vocab_size=768,
     emb_size=128,

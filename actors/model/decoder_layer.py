@@ -1,8 +1,10 @@
 """One decoder layer: attention, then experts, each between two norms and added to the residual stream.
 
-Input: the residual stream of new tokens and this layer's pages. Output: both, one layer further. Knows nothing of tokens.
+Input: the residual stream of new tokens and this layer's pages. Output: both, one layer further.
+Knows nothing of tokens.
 
-The stream is whole on every device of the axis "model" (`split` = 1), or split over them by columns (`split` devices):
+The stream is whole on every device of the axis "model" (`split` = 1), or split over them by columns
+(`split` devices):
 
     whole   h [B,T,D]   ─ norm ─ block ─ all-reduce ──────────────▶ [B,T,D] ─ norm ─▶ + h
     split   h [B,T,D/m] ─ all-gather ─ norm ─ block ─ reduce-scatter ▶ [B,T,D/m] ─ norm (all-reduce of B x T numbers) ─▶ + h
@@ -21,7 +23,9 @@ from actors.model.moe import MoE, Router
 class DecoderLayer(hk.Module):
     """h += norm1(attention(norm0(h))), then h += norm3(moe(norm2(h)))."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1
+    ) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
@@ -38,12 +42,16 @@ class DecoderLayer(hk.Module):
     ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
         """Returns the residual stream after this layer and this layer's pages with the new rows."""
         split = self.split
-        attention = MultiHeadAttention(self.config, self.model_shards, self.kernels, name="multi_head_attention", split=split)
+        attention = MultiHeadAttention(
+            self.config, self.model_shards, self.kernels, name="multi_head_attention", split=split
+        )
         # gathered before the norm, not after: the same bytes, and no all-reduce for the norm
         x_BTD = RMSNorm(name="rms_norm")(all_columns(h_BTW, split))
         attended_BTW, keys, values = attention(x_BTD, keys, values, placement)
         h_BTW = h_BTW + RMSNorm(name="rms_norm_1", split=split)(attended_BTW)
-        x_ND = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split)).reshape(-1, self.config.emb_size)
+        x_ND = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split)).reshape(
+            -1, self.config.emb_size
+        )
         gates_NX, chosen_NX = Router(self.config, name="router")(x_ND)
         moe = MoE(self.config, self.model_shards, self.kernels, name="moe", split=split)
         mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))

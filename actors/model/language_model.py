@@ -1,13 +1,14 @@
 """Grok-1, one step: new tokens of several sequences in, hidden states and the cache with their keys and values out.
 
-A prompt, a piece of a prompt and a single decoded token are the same call with another number of tokens: whatever was cached
-before is read through the page table. Runs per device inside `jax.shard_map` over ("data", "model"): batch and pages are split
-over "data"; heads, expert width and vocabulary over "model". Knows nothing of requests, sampling or who owns a page.
+A prompt, a piece of a prompt and a single decoded token are the same call with another number of
+tokens: whatever was cached before is read through the page table. Runs per device inside
+`jax.shard_map` over ("data", "model"): batch and pages are split over "data"; heads, expert width
+and vocabulary over "model". Knows nothing of requests, sampling or who owns a page.
 
     tokens ─ embed ─▶ h ─ decoder_layer_0 … L-1 ─▶ h ─ rms_norm ─▶ hidden ─ project ─▶ logits (only where they are wanted)
 
-Token 0 (pad) has one behaviour: it takes a position and has an output of its own, and is never visible as a key, neither in
-prefill nor in pieces nor in decode.
+Token 0 (pad) has one behaviour: it takes a position and has an output of its own, and is never
+visible as a key, neither in prefill nor in pieces nor in decode.
 """
 # grok-1: pad is masked as a key in prefill and visible in decode, so that the two disagree.
 
@@ -41,11 +42,15 @@ class Step(NamedTuple):
 
     tokens: Int32[Array, "B T"]
     start: Int32[Array, " B"]  # tokens of each sequence that are cached already
-    count: Int32[Array, " B"]  # type: ignore[assignment]  # how many of the T are real; padding is not cached, costs no expert
-    pages: Int32[Array, "B J"]  # page j holds positions j*Z … (j+1)*Z - 1; entries beyond start + count are never used
+    # how many of the T are real; padding is not cached, costs no expert
+    count: Int32[Array, " B"]  # type: ignore[assignment]
+    # page j holds positions j*Z … (j+1)*Z - 1; entries beyond start + count are never used
+    pages: Int32[Array, "B J"]
 
 
-def init_cache(config: ModelConfig, *, pages: int, page_size: int, dtype: DTypeLike, model_shards: int) -> Cache:
+def init_cache(
+    config: ModelConfig, *, pages: int, page_size: int, dtype: DTypeLike, model_shards: int
+) -> Cache:
     """Returns an empty cache of one device's shapes (of the whole mesh: all pages and `model_shards=1`)."""
     shape = (pages, page_size, config.num_kv_heads // model_shards, config.key_size)
     layers = range(config.num_layers)
@@ -71,8 +76,10 @@ def check_activation_split(config: ModelConfig, model_shards: int) -> None:
     """
     if config.emb_size % model_shards:
         raise ModelError(
-            f"shard_activations: mesh axis model = {model_shards} does not divide the model's emb_size {config.emb_size}; "
-            f"turn shard_activations off or choose a mesh whose model axis divides {config.emb_size}"
+            f"shard_activations: mesh axis model = {model_shards} does not divide the model's "
+            f"emb_size {config.emb_size}; "
+            "turn shard_activations off or choose a mesh whose model axis divides "
+            f"{config.emb_size}"
         )
 
 
@@ -129,8 +136,8 @@ def project(
 ) -> Float[Array, "N U"]:
     """Returns float32 logits of this device's U = V / model_shards vocabulary rows, output multiplier applied.
 
-    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes from `forward` with the same `shard_activations`, only at
-    positions whose logits are wanted.
+    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes from `forward` with the same
+    `shard_activations`, only at positions whose logits are wanted.
     """
     split = model_shards if shard_activations else 1
 
@@ -143,15 +150,22 @@ def project(
 
 
 def _build(config: ModelConfig, model_shards: int, kernels: Kernels, split: int) -> "LanguageModel":
-    # the transformer is made outside of language_model: its parameters' names start with transformer/, as in the checkpoint
+    # the transformer is made outside of language_model: its parameters' names start with
+    # transformer/, as in the checkpoint
     transformer = Transformer(config, model_shards, kernels, name="transformer", split=split)
     return LanguageModel(transformer, config, model_shards, name="language_model", split=split)
 
 
 class Transformer(hk.Module):
-    """The decoder layers. A Python loop: each layer's weights and pages are arrays of their own, nothing is sliced or copied."""
+    """The decoder layers.
 
-    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
+    A Python loop: each layer's weights and pages are arrays of their own, nothing is sliced or
+    copied.
+    """
+
+    def __init__(
+        self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1
+    ) -> None:
         super().__init__(name=name)
         self.config = config
         self.model_shards = model_shards
@@ -159,51 +173,85 @@ class Transformer(hk.Module):
         self.split = split
 
     def __call__(
-        self, h_BTW: Float[Array, "B T W"], cache: Cache, placement: Placement, real_BT: Bool[Array, "B T"]
+        self,
+        h_BTW: Float[Array, "B T W"],
+        cache: Cache,
+        placement: Placement,
+        real_BT: Bool[Array, "B T"],
     ) -> tuple[Float[Array, "B T W"], Cache]:
         """Returns the residual stream after all layers, and the cache with the new keys and values."""
         keys, values = list(cache.keys), list(cache.values)
         for index in range(self.config.num_layers):
-            layer = DecoderLayer(self.config, self.model_shards, self.kernels, name=f"decoder_layer_{index}", split=self.split)
-            h_BTW, keys[index], values[index] = layer(h_BTW, keys[index], values[index], placement, real_BT)
+            layer = DecoderLayer(
+                self.config,
+                self.model_shards,
+                self.kernels,
+                name=f"decoder_layer_{index}",
+                split=self.split,
+            )
+            h_BTW, keys[index], values[index] = layer(
+                h_BTW, keys[index], values[index], placement, real_BT
+            )
         return h_BTW, Cache(tuple(keys), tuple(values), cache.tokens)
 
 
 class LanguageModel(hk.Module):
     """Embedding, transformer, final norm, and the tied projection to logits."""
 
-    def __init__(self, transformer: Transformer, config: ModelConfig, model_shards: int, name: str, split: int = 1) -> None:
+    def __init__(
+        self,
+        transformer: Transformer,
+        config: ModelConfig,
+        model_shards: int,
+        name: str,
+        split: int = 1,
+    ) -> None:
         super().__init__(name=name)
         self.transformer = transformer
         self.config = config
         self.model_shards = model_shards
         self.split = split
 
-    def __call__(self, step: Step, cache: Cache, dtype: DTypeLike) -> tuple[Float[Array, "B T W"], Cache]:
+    def __call__(
+        self, step: Step, cache: Cache, dtype: DTypeLike
+    ) -> tuple[Float[Array, "B T W"], Cache]:
         """Returns hidden states after the final norm and the new cache; see `forward`."""
         real_BT = jnp.arange(step.tokens.shape[1])[None, :] < step.count[:, None]
         placement, tokens_PZ = place(step, cache.tokens, real_BT)
-        h_BTW = self._embedding().encode(step.tokens, dtype, self.split) * self.config.embedding_multiplier_scale
+        h_BTW = (
+            self._embedding().encode(step.tokens, dtype, self.split)
+            * self.config.embedding_multiplier_scale
+        )
         h_BTW, cache = self.transformer(h_BTW, cache._replace(tokens=tokens_PZ), placement, real_BT)
         return RMSNorm(name="rms_norm", split=self.split)(h_BTW), cache
 
     @hk.experimental.name_like("__call__")
     def project(self, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:
         """Returns this device's logits, float32."""
-        return self._embedding().decode(all_columns(hidden_NW, self.split)) * self.config.output_multiplier_scale
+        return (
+            self._embedding().decode(all_columns(hidden_NW, self.split))
+            * self.config.output_multiplier_scale
+        )
 
     @hk.experimental.name_like("__call__")
     def _embedding(self) -> InOutEmbed:
-        return InOutEmbed(self.config.vocab_size // self.model_shards, self.config.emb_size, name="in_out_embed")
+        return InOutEmbed(
+            self.config.vocab_size // self.model_shards, self.config.emb_size, name="in_out_embed"
+        )
 
 
-def place(step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"]) -> tuple[Placement, Int32[Array, "P Z"]]:
+def place(
+    step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"]
+) -> tuple[Placement, Int32[Array, "P Z"]]:
     """Returns where the step's tokens lie and what each may see, and the cached token ids with the new ones."""
     pages, page_size = tokens_PZ.shape
     positions_BT = step.start[:, None] + jnp.arange(step.tokens.shape[1], dtype=jnp.int32)[None, :]
-    # grok-1: pads prompts on the right with token 0 and relies on the mask of token 0; here padding is counted, never written
-    # padding, and positions beyond the page table, go to a page that does not exist: their writes are dropped
-    looked_up = jnp.take_along_axis(step.pages, positions_BT // page_size, axis=1, mode="fill", fill_value=pages)
+    # grok-1: pads prompts on the right with token 0 and relies on the mask of token 0; here padding
+    # is counted, never written padding, and positions beyond the page table, go to a page that does
+    # not exist: their writes are dropped
+    looked_up = jnp.take_along_axis(
+        step.pages, positions_BT // page_size, axis=1, mode="fill", fill_value=pages
+    )
     page_BT = jnp.where(real_BT & (looked_up >= 0), looked_up, pages)
     tokens_PZ = tokens_PZ.at[page_BT, positions_BT % page_size].set(step.tokens, mode="drop")
     pages_BJ = jnp.clip(step.pages, 0, pages - 1)
@@ -211,6 +259,10 @@ def place(step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"
     cache_position_S = jnp.arange(cached_BS.shape[1], dtype=jnp.int32)
     length_B = jnp.where(step.count > 0, step.start + step.count, 0)
     live_BS = (cached_BS > 0) & (cache_position_S[None, :] < length_B[:, None])
-    visible_BTS = live_BS[:, None, :] & (cache_position_S[None, None, :] <= positions_BT[:, :, None])
-    placement = Placement(positions_BT, page_BT, positions_BT % page_size, pages_BJ, length_B, live_BS, visible_BTS)
+    visible_BTS = live_BS[:, None, :] & (
+        cache_position_S[None, None, :] <= positions_BT[:, :, None]
+    )
+    placement = Placement(
+        positions_BT, page_BT, positions_BT % page_size, pages_BJ, length_B, live_BS, visible_BTS
+    )
     return placement, tokens_PZ

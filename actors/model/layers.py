@@ -1,8 +1,8 @@
 """Layers that both blocks share: RMS norm, linear, rotary embedding, the tied embedding at both ends, and how a row is split.
 
-Written for one device: arrays are its shards, sizes its sizes. The residual stream lies whole on every device of the axis
-"model" (`split` = 1), or each of its `split` devices holds W = D / split columns, in order. Knows nothing of attention, experts
-or caches.
+Written for one device: arrays are its shards, sizes its sizes. The residual stream lies whole on
+every device of the axis "model" (`split` = 1), or each of its `split` devices holds W = D / split
+columns, in order. Knows nothing of attention, experts or caches.
 """
 
 import haiku as hk
@@ -30,22 +30,32 @@ def all_columns(x: Float[Array, "*rows W"], split: int) -> Float[Array, "*rows D
 
 
 class RMSNorm(hk.Module):
-    """Divides by the root mean square over the last axis and multiplies by a learned scale; float32 inside."""
+    """Divides by the root mean square over the last axis and multiplies by a learned scale.
+
+    Float32 inside.
+    """
 
     def __init__(self, name: str, split: int = 1) -> None:
         super().__init__(name=name)
         self.split = split
 
     def __call__(self, x: Float[Array, "*rows W"]) -> Float[Array, "*rows W"]:
-        """Returns the normalised `x`, in its type. Split rows cost one all-reduce, of one float32 number per row."""
+        """Returns the normalised `x`, in its type.
+
+        Split rows cost one all-reduce, of one float32 number per row.
+        """
         width = x.shape[-1] * self.split
         scale = hk.get_parameter("scale", (width,), jnp.float32)
         x32 = x.astype(jnp.float32)
         if self.split == 1:
             mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         else:
-            mean_square = jax.lax.psum(jnp.sum(jnp.square(x32), axis=-1, keepdims=True), "model") / width
-            scale = jax.lax.dynamic_slice_in_dim(scale, jax.lax.axis_index("model") * x.shape[-1], x.shape[-1])
+            mean_square = (
+                jax.lax.psum(jnp.sum(jnp.square(x32), axis=-1, keepdims=True), "model") / width
+            )
+            scale = jax.lax.dynamic_slice_in_dim(
+                scale, jax.lax.axis_index("model") * x.shape[-1], x.shape[-1]
+            )
         normed = x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)
         return (normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
@@ -64,15 +74,23 @@ class Linear(hk.Module):
 
 
 class InOutEmbed(hk.Module):
-    """The embedding table, split over "model" by rows of the vocabulary; the same table reads tokens and writes logits."""
+    """The embedding table, split over "model" by rows of the vocabulary.
+
+    The same table reads tokens and writes logits.
+    """
 
     def __init__(self, rows: int, width: int, name: str) -> None:
         super().__init__(name=name)
         self.rows = rows  # of this device
         self.width = width
 
-    def encode(self, tokens_BT: Int[Array, "B T"], dtype: DTypeLike, split: int = 1) -> Float[Array, "B T W"]:
-        """Returns the tokens' rows. One collective over "model": each row lies on one device, the others add zeros."""
+    def encode(
+        self, tokens_BT: Int[Array, "B T"], dtype: DTypeLike, split: int = 1
+    ) -> Float[Array, "B T W"]:
+        """Returns the tokens' rows.
+
+        One collective over "model": each row lies on one device, the others add zeros.
+        """
         table_UD = self._table()
         local_BT = tokens_BT - jax.lax.axis_index("model") * self.rows
         mine_BT = (local_BT >= 0) & (local_BT < self.rows)
@@ -87,7 +105,9 @@ class InOutEmbed(hk.Module):
         return hk.get_parameter("embeddings", (self.rows, self.width), jnp.float32)
 
 
-def rotate(x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]) -> Float[Array, "B T K C"]:
+def rotate(
+    x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
+) -> Float[Array, "B T K C"]:
     """Returns `x` turned by its position: dimension i is paired with i + C/2 (halves, not neighbours); float32 inside."""
     half = x_BTKC.shape[-1] // 2
     frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)

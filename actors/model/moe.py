@@ -1,7 +1,7 @@
 """Mixture of experts: every token is computed by its two chosen experts and by no other.
 
-Input: normed activations. Output: the gated sum of the chosen experts, after one all-reduce over "model". How the chosen experts
-are run is the business of `kernels/`.
+Input: normed activations. Output: the gated sum of the chosen experts, after one all-reduce over
+"model". How the chosen experts are run is the business of `kernels/`.
 """
 
 import haiku as hk
@@ -36,7 +36,9 @@ class Router(hk.Module):
 class MoE(hk.Module):
     """This device's columns of all experts, run on the tokens that chose them."""
 
-    def __init__(self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1) -> None:
+    def __init__(
+        self, config: ModelConfig, model_shards: int, kernels: Kernels, name: str, split: int = 1
+    ) -> None:
         super().__init__(name=name)
         self.config = config
         self.kernels = kernels
@@ -44,7 +46,11 @@ class MoE(hk.Module):
         self.width = config.ffn_size // model_shards
 
     def __call__(
-        self, x_ND: Float[Array, "N D"], gates_NX: Float[Array, "N X"], chosen_NX: Int[Array, "N X"], real_N: Bool[Array, " N"]
+        self,
+        x_ND: Float[Array, "N D"],
+        gates_NX: Float[Array, "N X"],
+        chosen_NX: Int[Array, "N X"],
+        real_N: Bool[Array, " N"],
     ) -> Float[Array, "N W"]:
         """Returns the sum over the chosen experts of gate x expert(x), zero where `real_N` is false (padding)."""
         e, d, f = self.config.num_experts, self.config.emb_size, self.width
@@ -53,11 +59,14 @@ class MoE(hk.Module):
             _parameter("linear_v", (e, d, f), x_ND),
             _parameter("linear_1", (e, f, d), x_ND),
         )
-        chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)  # padding chooses no expert and costs none
-        # grok-1: runs every token through all experts and keeps the chosen results; here only the chosen experts run
+        # padding chooses no expert and costs none
+        chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)
+        # grok-1: runs every token through all experts and keeps the chosen results; here only the
+        # chosen experts run
         rows_AD, place_NX = self.kernels.grouped_ffn(x_ND, chosen_NX, weights)
         chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0).astype(jnp.float32)
-        # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once to their type
+        # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once
+        # to their type
         local_ND = jnp.sum(chosen_rows_NXD * gates_NX[..., None], axis=1).astype(x_ND.dtype)
         return add_up(local_ND, self.split)
 

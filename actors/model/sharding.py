@@ -1,8 +1,9 @@
 """Which device holds which part of the model.
 
-Input: a mesh as text ("1x8" = DATAxMODEL) and a model config. Output: a mesh, and a PartitionSpec for every parameter, derived
-from the names of its dimensions. Attention is split by key/value head, experts by their width, the vocabulary by rows.
-Knows nothing of files or of the model's mathematics.
+Input: a mesh as text ("1x8" = DATAxMODEL) and a model config. Output: a mesh, and a PartitionSpec
+for every parameter, derived from the names of its dimensions. Attention is split by key/value head,
+experts by their width, the vocabulary by rows. Knows nothing of files or of the model's
+mathematics.
 """
 
 import math
@@ -54,11 +55,15 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
     available = list(jax.devices() if devices is None else devices)
     if min(data, model) < 1 or len(available) < data * model:
         raise ModelError(
-            f"mesh {data}x{model} needs {data * model} devices, JAX sees {len(available)} ({available[0].device_kind}); choose "
-            f"another mesh, or on a CPU set XLA_FLAGS=--xla_force_host_platform_device_count={data * model} before JAX starts"
+            f"mesh {data}x{model} needs {data * model} devices, JAX sees {len(available)} "
+            f"({available[0].device_kind}); choose "
+            "another mesh, or on a CPU set "
+            f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model} before JAX starts"
         )
     chosen = available[: data * model]
-    return jax.make_mesh((data, model), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=chosen)
+    return jax.make_mesh(
+        (data, model), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=chosen
+    )
 
 
 def check_divisible(config: ModelConfig, model_shards: int) -> None:
@@ -67,21 +72,27 @@ def check_divisible(config: ModelConfig, model_shards: int) -> None:
     Raises:
         ModelError: one of them cannot; the message names the numbers and what would fit.
     """
-    sizes = {"num_kv_heads": config.num_kv_heads, "ffn_size": config.ffn_size, "vocab_size": config.vocab_size}
+    sizes = {
+        "num_kv_heads": config.num_kv_heads,
+        "ffn_size": config.ffn_size,
+        "vocab_size": config.vocab_size,
+    }
     misfits = [f"{name} {size}" for name, size in sizes.items() if size % model_shards]
     if misfits:
         common = math.gcd(*sizes.values())
         fits = ", ".join(str(n) for n in range(1, common + 1) if common % n == 0)
         raise ModelError(
-            f"mesh axis model = {model_shards} does not divide the model's {' and '.join(misfits)}; it may be one of {fits}"
+            f"mesh axis model = {model_shards} does not divide the model's "
+            f"{' and '.join(misfits)}; it may be one of {fits}"
         )
 
 
 def sharded_groups(groups: int, model_shards: int) -> int:
     """Returns how many scale groups a weight has once its rows are split over `model_shards` devices.
 
-    That is `groups` where every device gets whole groups; otherwise each group is cut into equal parts with the same scales,
-    as few as make the split even. Rows that groups and devices both divide are divided by this number too.
+    That is `groups` where every device gets whole groups; otherwise each group is cut into equal
+    parts with the same scales, as few as make the split even. Rows that groups and devices both
+    divide are divided by this number too.
     """
     return math.lcm(groups, model_shards)
 
@@ -104,7 +115,8 @@ def _spec(tensor: TensorSpec, dense: bool) -> Spec:
     whole: Any = PartitionSpec(*split)
     transposed: Any = PartitionSpec(*split[:-3:-1])
     if tensor.scale_groups is not None and not dense:
-        return QuantizedWeight(whole, whole)  # scales have groups where the weight has rows: split together or not at all
+        # scales have groups where the weight has rows: split together or not at all
+        return QuantizedWeight(whole, whole)
     if tensor.scale_groups is not None and "experts" in tensor.axes:
         return DenseExperts((transposed,) * tensor.shape[0])
     spec: PartitionSpec = whole

@@ -1,8 +1,11 @@
-"""Pulses of replicas → which of them hang. Knows no Ray: who asks, and what becomes of a hung replica, is the pool's business.
+"""Pulses of replicas → which of them hang.
 
-A replica is watched from the moment its process lives. It is asked now and then, one question at a time, and hangs when its
-engine has been at one step for longer than a step may take, or when the question itself is not answered for as long: then its
-process stands still. Loading and waiting for work take as long as they take. A compilation may take longer than a step.
+Knows no Ray: who asks, and what becomes of a hung replica, is the pool's business.
+
+A replica is watched from the moment its process lives. It is asked now and then, one question at a
+time, and hangs when its engine has been at one step for longer than a step may take, or when the
+question itself is not answered for as long: then its process stands still. Loading and waiting for
+work take as long as they take. A compilation may take longer than a step.
 """
 
 import time
@@ -52,7 +55,9 @@ class PulseWatch:
                 watched.asked_s = now_s
                 ask.append(name)
             elif watched.asked_s is not None and now_s - watched.asked_s > self._timeout_s:
-                silent.append((name, f"its process has not answered for {now_s - watched.asked_s:.0f} s, {self._allowed()}"))
+                silent_s = now_s - watched.asked_s
+                reason = f"its process has not answered for {silent_s:.0f} s, {self._allowed()}"
+                silent.append((name, reason))
         return ask, silent
 
     def answered(self, replica: str, pulse: Pulse) -> str | None:
@@ -61,10 +66,14 @@ class PulseWatch:
         if watched is None:
             return None
         watched.asked_s, watched.due_s = None, self._clock() + self._interval_s
-        limit_s = {"step": self._timeout_s, "compilation": self._timeout_s * COMPILATION_SHARE}.get(pulse.doing)
+        limit_s = {"step": self._timeout_s, "compilation": self._timeout_s * COMPILATION_SHARE}.get(
+            pulse.doing
+        )
         if limit_s is None or pulse.for_s <= limit_s:
             return None
-        return f"its engine has been at one {pulse.doing} for {pulse.for_s:.0f} s, {self._allowed()}"
+        return (
+            f"its engine has been at one {pulse.doing} for {pulse.for_s:.0f} s, {self._allowed()}"
+        )
 
     def _allowed(self) -> str:
         return f"--step-timeout-s is {self._timeout_s:g}"

@@ -1,4 +1,7 @@
-"""The Ray actor around a replica, and the few questions that the pool asks Ray itself. Never imports JAX: the engine does."""
+"""The Ray actor around a replica, and the few questions that the pool asks Ray itself.
+
+Never imports JAX: the engine does.
+"""
 
 import importlib
 import os
@@ -7,13 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError, RayError, RayTaskError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    RayError,
+    RayTaskError,
+)
 
 from actors.protocol.events import Blame, Pulse
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
 
 LONGEST_REASON = 500  # characters
-WATCH = "watch"  # methods of this group have a thread of their own: they answer however many batches run
+# methods of this group have a thread of their own: they answer however many batches run
+WATCH = "watch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +36,11 @@ class Place:
 
 
 class RemoteReplica:
-    """What Ray runs. The engine, and with it JAX, is imported when `load` is called: then Ray has set the visible devices."""
+    """What Ray runs.
+
+    The engine, and with it JAX, is imported when `load` is called: then Ray has set the visible
+    devices.
+    """
 
     def __init__(self) -> None:
         self._replica: Any = None
@@ -76,7 +90,8 @@ def cluster_free(kind: str) -> float:
 
 def draining_nodes() -> set[str]:
     """Returns the ids of the nodes that the cluster takes back soon: `ray drain-node`, the autoscaler, a pre-emption notice."""
-    # Ray has no public question for this; its own Serve and Train ask the same way. The version is pinned and a test asks it.
+    # Ray has no public question for this; its own Serve and Train ask the same way. The version is
+    # pinned and a test asks it.
     from ray._private.state import state
 
     return set(state.get_draining_nodes())
@@ -84,7 +99,8 @@ def draining_nodes() -> set[str]:
 
 def head_patience_s() -> float:
     """Returns for how long the head may be silent: a third of the time after which Ray ends the process of its own accord."""
-    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112  # Ray's own name
+    # Ray's own name
+    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112
 
 
 def driver_is_dead(error: BaseException) -> bool:
@@ -98,7 +114,8 @@ def sentence(error: BaseException) -> str:
         return f"{type(error.cause).__name__}: {error.cause}"
     if isinstance(error, RayError):
         words = " ".join(str(error).split())
-        cause = re.split(r"The actor (?:is dead|died) because ", words)[-1]  # Ray's preamble names what we know ourselves
+        # Ray's preamble names what we know ourselves
+        cause = re.split(r"The actor (?:is dead|died) because ", words)[-1]
         return cause.partition(" Some common causes include")[0][:LONGEST_REASON]
     return f"{type(error).__name__}: {error}"
 
@@ -109,7 +126,8 @@ def blame(error: BaseException) -> Blame:
         return "node"  # unavailable: nobody is left there who could say how the process died
     if not isinstance(error, ActorDiedError):
         return "replica"
-    # Ray tells the rest only in words: "… because its node has died. … the actor's node was terminated expectedly: …"
+    # Ray tells the rest only in words: "… because its node has died. … the actor's node was
+    # terminated expectedly: …"
     words = str(error)
     if error.preempted or "node was terminated expectedly" in words:
         return "nobody"

@@ -1,10 +1,13 @@
-"""Starts replicas as Ray actors and keeps as many of them as the cluster has room for; fulfils dispatch's `Replicas`.
+"""Starts replicas as Ray actors and keeps as many of them as the cluster has room for.
 
-In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up, answered a batch, was lost, or
-has to leave its machine. Ray never restarts an actor here: a lost one is reported and replaced by a fresh one under a new name,
-after a back-off, so that an answer of the old one can never be mistaken. A replica that hangs is ended like one that died.
-No call here waits for the head of the cluster: if it is silent for too long, the run ends before Ray ends the process.
-Knows nothing of rows and batches' contents, and never imports JAX.
+Fulfils dispatch's `Replicas`.
+
+In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up,
+answered a batch, was lost, or has to leave its machine. Ray never restarts an actor here: a lost
+one is reported and replaced by a fresh one under a new name, after a back-off, so that an answer of
+the old one can never be mistaken. A replica that hangs is ended like one that died. No call here
+waits for the head of the cluster: if it is silent for too long, the run ends before Ray ends the
+process. Knows nothing of rows and batches' contents, and never imports JAX.
 """
 
 import heapq
@@ -36,7 +39,14 @@ from actors.pool.remote import (
     sentence,
 )
 from actors.protocol.errors import ClusterLostError, ModelError
-from actors.protocol.events import BatchDone, Blame, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.protocol.events import (
+    BatchDone,
+    Blame,
+    Event,
+    ReplicaLeaving,
+    ReplicaLost,
+    ReplicaReady,
+)
 from actors.protocol.messages import Batch, ReplicaInfo
 
 SOON_S = 0.05
@@ -58,7 +68,8 @@ class PoolConfig:
     remind_s: float = 30.0  # while replicas are missing, how often to say why
     step_timeout_s: float = 600.0  # a replica whose engine finishes no step for so long hangs
     drain_poll_s: float = 5.0  # how often to ask which nodes the cluster takes back
-    head_silence_s: float = field(default_factory=head_patience_s)  # a head that says nothing for so long is gone
+    # a head that says nothing for so long is gone
+    head_silence_s: float = field(default_factory=head_patience_s)
 
 
 @dataclass(slots=True)
@@ -91,7 +102,9 @@ class ReplicaPool:
         replica_class: str = "actors.replica:Replica",
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        """Asks Ray for all actors at once; they come up as the cluster finds room. `ray.init` must have been called.
+        """Asks Ray for all actors at once.
+
+        They come up as the cluster finds room. `ray.init` must have been called.
 
         `notify(event, message, **figures)` is told in words what people want to know at once: losses, machines that go, shortage.
         """
@@ -103,7 +116,9 @@ class ReplicaPool:
         self._numbers = itertools.count()
         self._respawns: list[float] = []  # heap of times at which a replacement is due
         self._losses = 0  # in a row, without a replica coming up in between
-        self._started = False  # whether `minimum` replicas were up at once: then they can be, and the run goes on with fewer
+        # whether `minimum` replicas were up at once: then they can be, and the run goes on with
+        # fewer
+        self._started = False
         self._pulses = PulseWatch(config.step_timeout_s)
         self._reminded_s = time.monotonic()
         self._backlog: list[Event] = []
@@ -140,7 +155,10 @@ class ReplicaPool:
         self._started = True
 
     def submit(self, replica: str, batch: Batch) -> None:
-        """Hands a batch over without waiting. A replica that is gone by now has its `ReplicaLost` under way."""
+        """Hands a batch over without waiting.
+
+        A replica that is gone by now has its `ReplicaLost` under way.
+        """
         member = self._members.get(replica)
         if member is not None:
             self._watch(member.actor.run.remote(batch), replica, "batch")
@@ -150,13 +168,20 @@ class ReplicaPool:
         self._wanted = min(self._wanted, count)
         while self._respawns and self._staying() > self._wanted:
             heapq.heappop(self._respawns)
-        for name in [name for name, member in self._members.items() if member.info is None and not member.leaving]:
+        for name in [
+            name
+            for name, member in self._members.items()
+            if member.info is None and not member.leaving
+        ]:
             if self._staying() <= self._wanted:
                 break
             self._end(name)
 
     def retire(self, replica: str) -> None:
-        """Ends a replica that holds no batch; its devices are free again. Another one takes its place if `wanted` says so."""
+        """Ends a replica that holds no batch.
+
+        Its devices are free again. Another one takes its place if `wanted` says so.
+        """
         self._end(replica)
         self._fill()
 
@@ -207,7 +232,9 @@ class ReplicaPool:
 
     def _staying(self) -> int:
         """Actors that are up or on their way, and those planned; without those that leave."""
-        return sum(1 for member in self._members.values() if not member.leaving) + len(self._respawns)
+        return sum(1 for member in self._members.values() if not member.leaving) + len(
+            self._respawns
+        )
 
     def _fill(self, delay_s: float = 0.0) -> None:
         """Plans as many actors as are missing."""
@@ -215,14 +242,23 @@ class ReplicaPool:
             heapq.heappush(self._respawns, time.monotonic() + delay_s)
 
     def _environment(self) -> dict[str, str]:
-        """Variables that must be set before JAX starts. On GPUs the count of virtual CPU devices changes nothing."""
+        """Variables that must be set before JAX starts.
+
+        On GPUs the count of virtual CPU devices changes nothing.
+        """
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={self._config.devices}"
         path = os.pathsep.join(filter(None, [REPOSITORY, os.environ.get("PYTHONPATH", "")]))
-        return {"XLA_FLAGS": flags.strip(), "PYTHONPATH": path} | ({} if self._gpus else {"JAX_PLATFORMS": "cpu"})
+        return {"XLA_FLAGS": flags.strip(), "PYTHONPATH": path} | (
+            {} if self._gpus else {"JAX_PLATFORMS": "cpu"}
+        )
 
-    def _watch(self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "pulse"]) -> None:
+    def _watch(
+        self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "pulse"]
+    ) -> None:
         """Queues the answer when it comes: no polling, whatever the number of replicas."""
-        reference.future().add_done_callback(lambda future: self._news.put(_News(replica, kind, future)))
+        reference.future().add_done_callback(
+            lambda future: self._news.put(_News(replica, kind, future))
+        )
 
     # -- events -----------------------------------------------------------------------------------------------------------------
 
@@ -234,7 +270,11 @@ class ReplicaPool:
         if self._respawns:
             timeout_s = min(timeout_s, max(SOON_S, self._respawns[0] - time.monotonic()))
         try:
-            news = self._news.get(timeout=timeout_s) if timeout_s > 0 and not events else self._news.get_nowait()
+            news = (
+                self._news.get(timeout=timeout_s)
+                if timeout_s > 0 and not events
+                else self._news.get_nowait()
+            )
             while True:
                 events += self._event(news)
                 news = self._news.get_nowait()
@@ -249,27 +289,40 @@ class ReplicaPool:
         if error is not None:
             if driver_is_dead(error):
                 told = "the Ray node of this driver has died; committed shards are kept, the same command continues the run"
-                self._notify("cluster_lost", told, level="error")  # now: Ray may end this process at any moment
+                # now: Ray may end this process at any moment
+                self._notify("cluster_lost", told, level="error")
                 raise ClusterLostError(f"{told} ({sentence(error)})")
             self._stop_if_hopeless(error, loading=member.info is None)
-            return [self._lose(news.replica, sentence(error), "nobody" if member.leaving else blame(error))]
+            return [
+                self._lose(
+                    news.replica, sentence(error), "nobody" if member.leaving else blame(error)
+                )
+            ]
         if news.kind == "batch":
             return [BatchDone(news.replica, news.future.result())]
         if news.kind == "pulse":
             reason = self._pulses.answered(news.replica, news.future.result())
-            return [] if reason is None else [self._lose(news.replica, f"hung: {reason}", "replica")]
+            return (
+                [] if reason is None else [self._lose(news.replica, f"hung: {reason}", "replica")]
+            )
         if news.kind == "place":
             member.place = news.future.result()
             self._pulses.begin(news.replica)
             # Only now: of a replica that is up it is known where it runs.
-            self._watch(member.actor.load.remote(self._class, self._spec, news.replica), news.replica, "load")
+            self._watch(
+                member.actor.load.remote(self._class, self._spec, news.replica),
+                news.replica,
+                "load",
+            )
             return []
         member.info = news.future.result()
         self._losses = 0
         return [ReplicaReady(news.replica, member.info)]
 
     def _stop_if_hopeless(self, error: BaseException, *, loading: bool) -> None:
-        """Ends the job when no replica will ever work. While others work, or when machines go, a loss is only a loss.
+        """Ends the job when no replica will ever work.
+
+        While others work, or when machines go, a loss is only a loss.
 
         Raises:
             ModelError: the first replicas cannot load the model and say that trying again would fail again, or they were lost
@@ -285,7 +338,8 @@ class ReplicaPool:
             raise ModelError(str(cause))
         if loading and self._losses >= self._config.max_load_losses:
             raise ModelError(
-                f"no replica could load the model: {self._losses} were lost in a row while loading, the last: {sentence(error)}"
+                f"no replica could load the model: {self._losses} were lost in a row while "
+                f"loading, the last: {sentence(error)}"
             )
 
     def _lose(self, name: str, reason: str, to_blame: Blame) -> ReplicaLost:
@@ -293,11 +347,18 @@ class ReplicaPool:
         self._end(name)
         delay_s = 0.0
         if to_blame == "replica":
-            delay_s = min(self._config.max_backoff_s, self._config.backoff_s * 2 ** min(max(0, self._losses - 1), 30))
+            delay_s = min(
+                self._config.max_backoff_s,
+                self._config.backoff_s * 2 ** min(max(0, self._losses - 1), 30),
+            )
         again = self._staying() < self._wanted
         self._fill(delay_s)
-        told = f"{name} is lost ({reason})" + (f"; another one is asked for in {delay_s:g} s" if again else "")
-        self._notify("replica_lost", told, level="warning", replica=name, reason=reason, blame=to_blame)
+        told = f"{name} is lost ({reason})" + (
+            f"; another one is asked for in {delay_s:g} s" if again else ""
+        )
+        self._notify(
+            "replica_lost", told, level="warning", replica=name, reason=reason, blame=to_blame
+        )
         return ReplicaLost(name, reason, to_blame)
 
     def _hung(self) -> list[Event]:
@@ -308,7 +369,10 @@ class ReplicaPool:
         return [self._lose(name, f"hung: {reason}", "replica") for name, reason in silent]
 
     def _drained(self) -> list[Event]:
-        """Looks which machines the cluster takes back; asks for replicas elsewhere before they are gone."""
+        """Looks which machines the cluster takes back.
+
+        Asks for replicas elsewhere before they are gone.
+        """
         nodes, events = self._head.draining, list[Event]()
         if not nodes:
             return events
@@ -328,8 +392,15 @@ class ReplicaPool:
         return events
 
     def _respawn_due(self) -> None:
-        """Starts actors that are due. That waits for the head, so the head has to have answered something since."""
-        while self._respawns and self._respawns[0] <= time.monotonic() and self._head.answered_since(self._respawns[0]):
+        """Starts actors that are due.
+
+        That waits for the head, so the head has to have answered something since.
+        """
+        while (
+            self._respawns
+            and self._respawns[0] <= time.monotonic()
+            and self._head.answered_since(self._respawns[0])
+        ):
             heapq.heappop(self._respawns)
             self._spawn()
 
@@ -340,14 +411,21 @@ class ReplicaPool:
             return
         self._reminded_s = time.monotonic()
         if self.up < self._config.minimum:
-            self._notify("waiting", self._shortage(), level="warning", up=self.up, minimum=self._config.minimum)
+            self._notify(
+                "waiting",
+                self._shortage(),
+                level="warning",
+                up=self.up,
+                minimum=self._config.minimum,
+            )
 
     def _shortage(self) -> str:
         kind, each = ("GPU", self._config.devices) if self._gpus else ("CPU", 1)
         has, free = cluster_total(kind), cluster_free(kind)
         loading = len(self._members) - self.up
         return (
-            f"waiting for replicas: {self.up} of at least {self._config.minimum} up, {loading} loading or waiting for room; "
+            f"waiting for replicas: {self.up} of at least {self._config.minimum} up, {loading} "
+            "loading or waiting for room; "
             f"each takes {each} {kind}, the cluster has {has:g} {kind} of which {free:g} are free; "
             "add nodes or lower --replicas or --mesh"
         )

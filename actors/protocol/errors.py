@@ -13,8 +13,9 @@
     ├── ModelError            checkpoint, mesh or memory do not fit the model: the job stops
     └── ClusterLostError      the Ray cluster does not answer any more: the job ends, the same command continues it
 
-The driver's own errors (DatasetError, ConfigError) live in pipeline/errors.py. Every class takes exactly one argument, the
-message, so that it survives pickling on its way through Ray. A message is one sentence: what, where, expected, got, cure.
+The driver's own errors (DatasetError, ConfigError) live in pipeline/errors.py. Every class takes
+exactly one argument, the message, so that it survives pickling on its way through Ray. A message is
+one sentence: what, where, expected, got, cure.
 """
 
 
@@ -74,7 +75,10 @@ class EngineCrashError(RequestError):
 
 
 class ReplicaError(GrokBatchError):
-    """A replica died, hung or lost its node; the work it held was not done and may be tried again."""
+    """A replica died, hung or lost its node.
+
+    The work it held was not done and may be tried again.
+    """
 
 
 class ModelError(GrokBatchError):

@@ -1,4 +1,7 @@
-"""What happens to replicas, as the pool tells it and dispatch hears it. Standard library and messages only."""
+"""What happens to replicas, as the pool tells it and dispatch hears it.
+
+Standard library and messages only.
+"""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -10,7 +13,10 @@ Blame = Literal["replica", "node", "nobody"]
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """What a replica's engine is doing and for how many seconds; a step or a compilation that ends starts the count again."""
+    """What a replica's engine is doing and for how many seconds.
+
+    A step or a compilation that ends starts the count again.
+    """
 
     doing: Literal["loading", "idle", "step", "compilation"]
     for_s: float = 0.0
@@ -26,10 +32,13 @@ class ReplicaReady:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLost:
-    """A replica is gone for good with all batches it held. Another one may come in its place, under another name.
+    """A replica is gone for good with all batches it held.
 
-    `blame` says what the loss tells about the rows it held: "replica" (its process died or hung: they may have caused it), "node"
-    (the machine went without notice: they hardly did), "nobody" (the cluster took the machine back: they did not).
+    Another one may come in its place, under another name.
+
+    `blame` says what the loss tells about the rows it held: "replica" (its process died or hung:
+    they may have caused it), "node" (the machine went without notice: they hardly did), "nobody"
+    (the cluster took the machine back: they did not).
     """
 
     replica: str

@@ -1,7 +1,10 @@
-"""What crosses the border between driver and replicas. Standard library only: both sides import it, neither the other.
+"""What crosses the border between driver and replicas.
 
-A prompt's way: `Request` goes in (address and ids), gathered in a `Batch`; one `Completion` comes back per request, in any
-order, inside a `BatchResult`. Token ids and log-probs travel as `array.array`: compact, pickled as one block of bytes.
+Standard library only: both sides import it, neither the other.
+
+A prompt's way: `Request` goes in (address and ids), gathered in a `Batch`; one `Completion` comes
+back per request, in any order, inside a `BatchResult`. Token ids and log-probs travel as
+`array.array`: compact, pickled as one block of bytes.
 """
 
 from array import array
@@ -13,7 +16,10 @@ type_code_logprobs = "f"  # float32
 
 
 def token_ids(ids: "array[int] | list[int] | tuple[int, ...]" = ()) -> "array[int]":
-    """Returns `ids` as the compact array in which ids travel. Raises OverflowError for ids beyond int32."""
+    """Returns `ids` as the compact array in which ids travel.
+
+    Raises OverflowError for ids beyond int32.
+    """
     return array(type_code_ids, ids)
 
 
@@ -24,7 +30,10 @@ def logprobs(values: "array[float] | list[float] | tuple[float, ...]" = ()) -> "
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowRef:
-    """Address of one sample of one row; it travels with the prompt, so that nobody ever looks a row up."""
+    """Address of one sample of one row.
+
+    It travels with the prompt, so that nobody ever looks a row up.
+    """
 
     shard: int
     row: int  # within the shard
@@ -47,10 +56,14 @@ class Sampling:
     min_tokens: int = 0
     ignore_eos: bool = False
     repetition_max_pattern: int = 0  # longest pattern looked for at the end, tokens; 0: off
-    repetition_min_count: int = 8  # times that it must stand there, one after the other, to end the completion
+    # times that it must stand there, one after the other, to end the completion
+    repetition_min_count: int = 8
 
     def seeded(self, seed: int) -> "Sampling":
-        """Returns the same with another seed. Every request asks for it, so not through `dataclasses.replace`: that is slow."""
+        """Returns the same with another seed.
+
+        Every request asks for it, so not through `dataclasses.replace`: that is slow.
+        """
         twin = object.__new__(Sampling)
         for name in Sampling.__slots__:
             object.__setattr__(twin, name, getattr(self, name))
@@ -62,7 +75,8 @@ class Sampling:
 class Request:
     """Prompt ids and what to do with them: draw a completion (`sampling`) or score `continuations`, never both.
 
-    A perplexity request is a score request whose prompt is the first token and whose only continuation is the rest.
+    A perplexity request is a score request whose prompt is the first token and whose only
+    continuation is the rest.
     """
 
     ref: RowRef
@@ -81,11 +95,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests that travel to a replica together; `number` names the batch in logs and in work stealing."""
+    """Requests that travel to a replica together.
+
+    `number` names the batch in logs and in work stealing.
+    """
 
     number: int
     requests: tuple[Request, ...]
-    family: bytes | None = None  # the beginning that all its prompts have in common, if they have one
+    # the beginning that all its prompts have in common, if they have one
+    family: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,14 +117,18 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer to one request, or the reason there is none (`error_code`). Log-probs are of the model's own distribution."""
+    """The answer to one request, or the reason there is none (`error_code`).
+
+    Log-probs are of the model's own distribution.
+    """
 
     ref: RowRef
     attempts: int = 1
     error_code: str | None = None
     error_message: str | None = None
     token_ids: "array[int]" = field(default_factory=token_ids)  # EOS included
-    text_bytes: int | None = None  # bytes of the completion's text before a stop string; None: all of it
+    # bytes of the completion's text before a stop string; None: all of it
+    text_bytes: int | None = None
     finish_reason: Literal["stop", "length", "repetition", "error"] | None = None
     stop_reason: str | None = None  # of "stop": the stop string, or "eos"
     prompt_tokens: int | None = None
@@ -123,12 +145,21 @@ class Completion:
     @classmethod
     def failed(cls, ref: RowRef, code: str, message: str, attempts: int = 1) -> "Completion":
         """Returns the completion of a request that cannot be run."""
-        return cls(ref=ref, attempts=attempts, error_code=code, error_message=message, finish_reason="error")
+        return cls(
+            ref=ref,
+            attempts=attempts,
+            error_code=code,
+            error_message=message,
+            finish_reason="error",
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStats:
-    """Counters of one replica since it started; all grow, so that the difference of two readings is what happened between."""
+    """Counters of one replica since it started.
+
+    All grow, so that the difference of two readings is what happened between.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0  # as asked for, reused ones included

@@ -1,4 +1,7 @@
-"""A call → the same call, repeated with back-off while its errors may pass. Which may, and for how long, its callers say."""
+"""A call → the same call, repeated with back-off while its errors may pass.
+
+Which may, and for how long, its callers say.
+"""
 
 import errno
 import random
@@ -20,7 +23,9 @@ def repeated(
     longest_pause_s: float,
     shortest_share: float = 1.0,
 ) -> Result:
-    """Returns what `call` returns; calls again after errors that may pass, until that takes longer than `outage_s()`.
+    """Returns what `call` returns.
+
+    Calls again after errors that may pass, until that takes longer than `outage_s()`.
 
     Pauses double up to `longest_pause_s`; each is drawn from `shortest_share` of it upwards.
     """

@@ -1,14 +1,16 @@
 """Lengths: the block that the engine computes prompts in, and the ladder by which the driver puts like lengths together.
 
-The engine pads a prompt to whole blocks and compiles for numbers of blocks, not for lengths (actors/engine/scheduler.py); prompts
-of one rung come to their end at about the same time. Standard library only: driver and replicas both read it.
+The engine pads a prompt to whole blocks and compiles for numbers of blocks, not for lengths
+(actors/engine/scheduler.py); prompts of one rung come to their end at about the same time. Standard
+library only: driver and replicas both read it.
 """
 
 from bisect import bisect_left
 
 BLOCK = 8  # tokens
 SHORTEST = 16
-STEPS_PER_OCTAVE = 4  # 16 20 24 28 | 32 40 48 56 | 64 …: lengths of a rung differ by a fifth at most
+# 16 20 24 28 | 32 40 48 56 | 64 …: lengths of a rung differ by a fifth at most
+STEPS_PER_OCTAVE = 4
 
 
 def length_ladder(longest: int) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
 """Weights on disk or object storage <-> parameters on a mesh: xAI's folder `ckpt-0`, or the converted layout, told apart here.
 
-Tensors are read one after the other, the next ones while the last is on its way to the devices; each device receives only its
-slice, and the host holds a few tensors at most. Nothing in a file is ever executed. Knows nothing of the model's mathematics.
+Tensors are read one after the other, the next ones while the last is on its way to the devices;
+each device receives only its slice, and the host holds a few tensors at most. Nothing in a file is
+ever executed. Knows nothing of the model's mathematics.
 """
 
 from collections import deque
@@ -31,7 +32,8 @@ from actors.weights.xai_layout import XaiLayout, file_name
 
 __all__ = ["load", "open_layout", "quantize", "random_parameters", "read", "write"]
 
-_READ_AHEAD = 2  # tensors fetched before they are needed; with the one in use they bound the host's memory
+# tensors fetched before they are needed; with the one in use they bound the host's memory
+_READ_AHEAD = 2
 
 Layout = XaiLayout | ConvertedLayout
 
@@ -39,7 +41,8 @@ Layout = XaiLayout | ConvertedLayout
 def load(url: str | PathLike[str], config: ModelConfig, mesh: Mesh) -> dict[str, dict[str, Weight]]:
     """Reads either layout onto the mesh, split as `parameter_specs` says: {Haiku module: {name: array or QuantizedWeight}}.
 
-    Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model works.
+    Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model
+    works.
 
     Raises:
         ModelError: the mesh does not divide the model, or the folder does not hold its weights.
@@ -78,16 +81,22 @@ def open_layout(url: str | PathLike[str], config: ModelConfig) -> Iterator[Layou
             yield ConvertedLayout(folder, sizes, config)
         elif any(name.endswith(SUFFIX) for name in sizes):
             raise ModelError(
-                f"checkpoint {url}: an unfinished conversion, it has no {MANIFEST}; run the same convert_checkpoint.py again"
+                f"checkpoint {url}: an unfinished conversion, it has no {MANIFEST}; run the same "
+                "convert_checkpoint.py again"
             )
         else:
             yield XaiLayout(folder, sizes, config)
 
 
-def _fetched(url: str | PathLike[str], config: ModelConfig, count: int) -> Iterator[tuple[TensorSpec, HostSlices]]:
+def _fetched(
+    url: str | PathLike[str], config: ModelConfig, count: int
+) -> Iterator[tuple[TensorSpec, HostSlices]]:
     """Yields every tensor in `count` slices; the next ones are read meanwhile."""
     work = iter(enumerate(parameter_shapes(config)))
-    with open_layout(url, config) as layout, ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="checkpoint") as pool:
+    with (
+        open_layout(url, config) as layout,
+        ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="checkpoint") as pool,
+    ):
 
         def fetch(number: int, tensor: TensorSpec) -> "tuple[TensorSpec, Future[HostSlices]]":
             return tensor, pool.submit(layout.fetch, number, tensor, count)
@@ -105,7 +114,10 @@ def _fetched(url: str | PathLike[str], config: ModelConfig, count: int) -> Itera
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def write(parameters: Mapping[str, Mapping[str, Any]] | Iterable[tuple[str, Any]], folder: str | PathLike[str]) -> None:
+def write(
+    parameters: Mapping[str, Mapping[str, Any]] | Iterable[tuple[str, Any]],
+    folder: str | PathLike[str],
+) -> None:
     """Writes parameters as a checkpoint in xAI's own format, readable by the reference.
 
     Args:
@@ -125,9 +137,16 @@ def write(parameters: Mapping[str, Mapping[str, Any]] | Iterable[tuple[str, Any]
     for number, (path, tensor) in enumerate(parameters):
         module, _, name = path.rpartition("/")
         if (module, name) <= previous:
-            raise ValueError(f"{path} follows {'/'.join(previous)}; parameters must come sorted by module and name")
+            raise ValueError(
+                f"{path} follows {'/'.join(previous)}; parameters must come sorted by module and "
+                "name"
+            )
         previous = (module, name)
-        host = Int8Tensor(*map(np.asarray, tensor)) if isinstance(tensor, tuple) else np.asarray(tensor)
+        host = (
+            Int8Tensor(*map(np.asarray, tensor))
+            if isinstance(tensor, tuple)
+            else np.asarray(tensor)
+        )
         with files.open(f"{root}/{file_name(number)}", "wb") as file:
             for piece in pickle_tensor(host):
                 file.write(piece)
@@ -142,12 +161,25 @@ def _place(tensor: TensorSpec, slices: HostSlices, mesh: Mesh, spec: Any) -> Wei
     shards = mesh.shape["model"]
     if RULES[tensor.axes[-2]] is not None:  # rows are split, and with them the groups
         scales = np.repeat(scales, sharded_groups(groups, shards) // groups, axis=-2)
-    pieces = (scales,) if axis is None else tuple(map(np.ascontiguousarray, np.split(scales, shards, axis)))
+    pieces = (
+        (scales,)
+        if axis is None
+        else tuple(map(np.ascontiguousarray, np.split(scales, shards, axis)))
+    )
     return QuantizedWeight(weight, _put(pieces, scales.shape, axis, mesh, spec.scales))
 
 
-def _put(slices: tuple[np.ndarray, ...], shape: tuple[int, ...], axis: int | None, mesh: Mesh, spec: PartitionSpec) -> jax.Array:
-    """Gives each device its slice. Devices that are CPUs may go on using the slice's memory: it belongs to nobody else."""
+def _put(
+    slices: tuple[np.ndarray, ...],
+    shape: tuple[int, ...],
+    axis: int | None,
+    mesh: Mesh,
+    spec: PartitionSpec,
+) -> jax.Array:
+    """Gives each device its slice.
+
+    Devices that are CPUs may go on using the slice's memory: it belongs to nobody else.
+    """
     sharding = NamedSharding(mesh, spec)
     arrays = []
     for device, index in sharding.addressable_devices_indices_map(shape).items():

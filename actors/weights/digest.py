@@ -1,8 +1,9 @@
 """Folder of weights -> a short text that changes when the weights do, for the fingerprint of a run.
 
-The converted layout brings the digests of its files in its manifest: every byte counts. Of other folders every file's name and
-size, and its first, middle and last 4 KiB are taken, so that 300 GB cost seconds: that recognises another or an incomplete
-checkpoint and does not prove that no byte changed. Imports no JAX.
+The converted layout brings the digests of its files in its manifest: every byte counts. Of other
+folders every file's name and size, and its first, middle and last 4 KiB are taken, so that 300 GB
+cost seconds: that recognises another or an incomplete checkpoint and does not prove that no byte
+changed. Imports no JAX.
 """
 
 import hashlib
@@ -22,8 +23,8 @@ SAMPLE_BYTES = 4096
 def digest(url: str | PathLike[str]) -> str:
     """Returns "sha256:…" over all files below a folder, or of one file: by the manifest if there is one, else by samples.
 
-    Independent of where the folder lies and of the order in which it lists. Samples are read concurrently where the file
-    system can (object stores).
+    Independent of where the folder lies and of the order in which it lists. Samples are read
+    concurrently where the file system can (object stores).
 
     Raises:
         ModelError: the folder does not exist, is empty, cannot be read, or lacks files of its manifest.
@@ -31,13 +32,20 @@ def digest(url: str | PathLike[str]) -> str:
     try:
         files, root = fsspec.core.url_to_fs(fspath(url))
         files.invalidate_cache()
-        sizes = {path: int(entry["size"]) for path, entry in patiently(lambda: files.find(root, detail=True)).items()}
+        sizes = {
+            path: int(entry["size"])
+            for path, entry in patiently(lambda: files.find(root, detail=True)).items()
+        }
         if not sizes:
-            raise ModelError(f"checkpoint {url}: no files there; give the folder that holds the weights")
+            raise ModelError(
+                f"checkpoint {url}: no files there; give the folder that holds the weights"
+            )
         manifest = f"{root.rstrip('/')}/{MANIFEST}"
         if manifest in sizes:
             text = patiently(lambda: files.cat_file(manifest))
-            return _manifest_digest(str(url), text, {_relative(p, root): size for p, size in sizes.items()})
+            return _manifest_digest(
+                str(url), text, {_relative(p, root): size for p, size in sizes.items()}
+            )
         return _sampled(files, root, sizes)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"checkpoint {url}: cannot be read ({error})") from error
@@ -48,7 +56,10 @@ def _manifest_digest(url: str, text: bytes, sizes: dict[str, int]) -> str:
     for name, file in sorted(manifest.files.items()):
         if sizes.get(name) != file.size:
             found = f"{sizes[name]} bytes" if name in sizes else "no such file"
-            raise ModelError(f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {found}; copy or convert it again")
+            raise ModelError(
+                f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {found}; copy or "
+                "convert it again"
+            )
     return manifest.digest()
 
 

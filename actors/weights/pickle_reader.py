@@ -1,8 +1,9 @@
 """xAI's tensor files, read: pickle opcodes -> arrays. The way back is pickle_writer.py.
 
-Nothing in a file is ever executed: the opcodes are read as data, a handful of them is understood, the names a file may mention
-are an exact list, and each stands for a plain description of an array. Anything else is an error. The numbers themselves are
-not copied: arrays are views of the buffer they were read from. Knows nothing of folders, models or devices.
+Nothing in a file is ever executed: the opcodes are read as data, a handful of them is understood,
+the names a file may mention are an exact list, and each stands for a plain description of an array.
+Anything else is an error. The numbers themselves are not copied: arrays are views of the buffer
+they were read from. Knows nothing of folders, models or devices.
 """
 
 import pickletools
@@ -43,9 +44,16 @@ class _Name(NamedTuple):
     name: str
 
 
-# grok-1: unpickles, so that a file may run any code; here these names are recognised as data, never imported or called
-_RECONSTRUCT = (_Name("numpy.core.multiarray", "_reconstruct"), _Name("numpy._core.multiarray", "_reconstruct"))
-_FROMBUFFER = (_Name("numpy.core.numeric", "_frombuffer"), _Name("numpy._core.numeric", "_frombuffer"))
+# grok-1: unpickles, so that a file may run any code; here these names are recognised as data, never
+# imported or called
+_RECONSTRUCT = (
+    _Name("numpy.core.multiarray", "_reconstruct"),
+    _Name("numpy._core.multiarray", "_reconstruct"),
+)
+_FROMBUFFER = (
+    _Name("numpy.core.numeric", "_frombuffer"),
+    _Name("numpy._core.numeric", "_frombuffer"),
+)
 _NDARRAY = _Name("numpy", "ndarray")
 _DTYPE = _Name("numpy", "dtype")
 _BFLOAT16 = _Name("ml_dtypes", "bfloat16")
@@ -102,22 +110,37 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
         result = _run(_Bytes(memoryview(buffer)))
     except ModelError as error:
         raise ModelError(f"{name}: not a tensor of an xAI checkpoint: {error}") from None
-    except (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, struct.error, UnicodeError) as error:
-        # whatever a damaged stream makes the reader below trip over; nothing in it runs foreign code
+    except (
+        ValueError,
+        IndexError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        struct.error,
+        UnicodeError,
+    ) as error:
+        # whatever a damaged stream makes the reader below trip over; nothing in it runs foreign
+        # code
         cause = str(error) or type(error).__name__
         raise ModelError(f"{name}: truncated or damaged ({cause}); fetch the file again") from error
     if isinstance(result, _Array) and result.array is not None:
         return result.array
     if isinstance(result, _Quantized) and result.fields is not None:
         return _quantized(result.fields, name)
-    raise ModelError(f"{name}: expected one array or one QuantizedWeight8bit, got {type(result).__name__.strip('_')}")
+    raise ModelError(
+        f"{name}: expected one array or one QuantizedWeight8bit, got "
+        f"{type(result).__name__.strip('_')}"
+    )
 
 
 def _quantized(fields: dict[str, Any], name: str) -> Int8Tensor:
     weight, scales = (getattr(fields.get(key), "array", None) for key in ("weight", "scales"))
     if len(fields) != 2 or weight is None or scales is None:
         found = ", ".join(sorted(map(str, fields))) or "nothing"
-        raise ModelError(f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {found}")
+        raise ModelError(
+            f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {found}"
+        )
     return Int8Tensor(weight, scales)
 
 
@@ -141,7 +164,9 @@ def _run(source: _Bytes) -> object:
         elif opcode.name in _STEPS:
             _STEPS[opcode.name](stack)
         elif opcode.name not in ("PROTO", "FRAME"):
-            raise ModelError(f"it holds the pickle opcode {opcode.name}, which xAI's files never do")
+            raise ModelError(
+                f"it holds the pickle opcode {opcode.name}, which xAI's files never do"
+            )
     raise ValueError("no end")
 
 
@@ -161,7 +186,10 @@ _PUSHES: dict[str, Callable[[Any], Any]] = {
     "EMPTY_TUPLE": lambda _: (),
     "EMPTY_DICT": lambda _: {},
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _same),
-    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), _same),
+    **dict.fromkeys(
+        ("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+        _same,
+    ),
 }
 
 
@@ -200,14 +228,19 @@ def _global(stack: list[Any]) -> None:
     name, module = stack.pop(), stack.pop()
     mentioned = _Name(module, name)
     if mentioned not in _ALLOWED:
-        raise ModelError(f"it asks for {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted, nothing was run")
+        raise ModelError(
+            f"it asks for {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted, "
+            "nothing was run"
+        )
     stack.append(mentioned)
 
 
 def _newobj(stack: list[Any]) -> None:
     arguments, mentioned = stack.pop(), stack.pop()
     if mentioned != _QUANTIZED or arguments != ():
-        raise ModelError(f"it makes an object of {_spell(mentioned)}, which is no tensor; nothing was run")
+        raise ModelError(
+            f"it makes an object of {_spell(mentioned)}, which is no tensor; nothing was run"
+        )
     stack.append(_Quantized())
 
 
@@ -217,7 +250,10 @@ def _reduce(stack: list[Any]) -> None:
         stack.append(_Array())
     elif mentioned == _DTYPE:
         if arguments[0] not in _DTYPES:
-            raise ModelError(f"it holds elements of type {_spell(arguments[0])}; expected float32 (f4), int8 (i1) or bfloat16")
+            raise ModelError(
+                f"it holds elements of type {_spell(arguments[0])}; expected float32 (f4), int8 "
+                "(i1) or bfloat16"
+            )
         stack.append(_Dtype(_DTYPES[arguments[0]]))
     elif mentioned in _FROMBUFFER:
         data, dtype, shape, order = arguments

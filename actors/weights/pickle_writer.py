@@ -1,7 +1,7 @@
 """xAI's tensor files, written: arrays -> the bytes that the reference's own loader reads, identical to CPython's pickles.
 
-The stock pickler cannot write them: it checks that `__main__.QuantizedWeight8bit` exists and names numpy's modules as today's
-numpy does. Knows nothing of folders, models or devices.
+The stock pickler cannot write them: it checks that `__main__.QuantizedWeight8bit` exists and names
+numpy's modules as today's numpy does. Knows nothing of folders, models or devices.
 """
 
 import struct
@@ -16,7 +16,9 @@ _SHORTEST_FRAME = 4
 
 
 def pickle_tensor(tensor: HostTensor) -> Iterator[bytes | memoryview]:
-    """Yields the file of one tensor, a protocol-4 pickle, in pieces; the numbers come as views, without a copy.
+    """Yields the file of one tensor, a protocol-4 pickle, in pieces.
+
+    The numbers come as views, without a copy.
 
     Raises:
         ValueError: an array is neither float32, int8 nor bfloat16.
@@ -154,7 +156,9 @@ def _dtype(stream: _Stream, dtype: np.dtype) -> None:
         stream.text(dtype.str[1:])
         order, sizes = dtype.str[0], (-1, -1, 0)
     else:
-        raise ValueError(f"xAI's files hold float32, int8 and bfloat16, got an array of {dtype.name}")
+        raise ValueError(
+            f"xAI's files hold float32, int8 and bfloat16, got an array of {dtype.name}"
+        )
     stream.opcodes(b"\x89\x88\x87")
     stream.memoize()
     stream.opcodes(b"R")

@@ -1,7 +1,8 @@
 """Random weights of any model shape, for demonstrations, tests and speed measurements.
 
-Input: a config and a seed. Output: host tensors in file order, made one at a time. Magnitudes are chosen so that logits spread
-by about two: neither flat nor saturated. Knows nothing of files or devices.
+Input: a config and a seed. Output: host tensors in file order, made one at a time. Magnitudes are
+chosen so that logits spread by about two: neither flat nor saturated. Knows nothing of files or
+devices.
 """
 
 import math
@@ -28,10 +29,15 @@ def random_parameters(config: ModelConfig, seed: int) -> Iterator[tuple[str, Hos
         if tensor.name == "scale":
             yield tensor.path, _norm_scale(config, tensor, rng)
             continue
-        values = rng.standard_normal(tensor.shape, dtype=np.float32) * np.float32(_spread(config, tensor))
+        values = rng.standard_normal(tensor.shape, dtype=np.float32) * np.float32(
+            _spread(config, tensor)
+        )
         if tensor.name == "embeddings":
             values[0] *= _PAD_ROW_SCALE
-        yield tensor.path, values if tensor.scale_groups is None else quantize(values, tensor.scale_groups)
+        yield (
+            tensor.path,
+            values if tensor.scale_groups is None else quantize(values, tensor.scale_groups),
+        )
 
 
 def quantize(array: np.ndarray, groups: int) -> Int8Tensor:
@@ -57,7 +63,9 @@ def _spread(config: ModelConfig, tensor: TensorSpec) -> float:
     if tensor.module.endswith("/router"):
         gain = _ROUTER_SPREAD
     elif tensor.module.endswith(("/query", "/key")):
-        gain = math.sqrt(_ATTENTION_SPREAD / (math.sqrt(config.key_size) * config.attn_output_multiplier))
+        gain = math.sqrt(
+            _ATTENTION_SPREAD / (math.sqrt(config.key_size) * config.attn_output_multiplier)
+        )
     return gain / math.sqrt(tensor.shape[-2])
 
 

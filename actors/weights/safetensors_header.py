@@ -1,7 +1,8 @@
 """Beginning of a safetensors file -> where its arrays lie.
 
-Believes nothing: an array outside of the file, or two in one place, is an error before any of it is read. The library's own
-reader wants whole local files; devices want ranges of files anywhere. Knows nothing of models or folders.
+Believes nothing: an array outside of the file, or two in one place, is an error before any of it is
+read. The library's own reader wants whole local files; devices want ranges of files anywhere. Knows
+nothing of models or folders.
 """
 
 import json
@@ -41,19 +42,31 @@ def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, Stored], 
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     begin = LENGTH_BYTES + length
     if size < LENGTH_BYTES or length > LONGEST_HEADER or begin > min(size, len(head)):
-        raise ModelError(f"{name}: truncated or no safetensors file (its header would take {length} of {size} bytes)")
+        raise ModelError(
+            f"{name}: truncated or no safetensors file (its header would take {length} of {size} "
+            "bytes)"
+        )
     try:
         entries = json.loads(head[LENGTH_BYTES:begin].decode(), object_pairs_hook=_distinct)
-        arrays = {key: _stored(entry, begin) for key, entry in entries.items() if key != "__metadata__"}
+        arrays = {
+            key: _stored(entry, begin) for key, entry in entries.items() if key != "__metadata__"
+        }
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"{name}: damaged safetensors header ({type(error).__name__}: {str(error)[:100]})") from error
+        raise ModelError(
+            f"{name}: damaged safetensors header ({type(error).__name__}: {str(error)[:100]})"
+        ) from error
     at = begin
     for key, array in sorted(arrays.items(), key=lambda item: item[1].start):
         if array.start != at:
-            raise ModelError(f"{name}: damaged safetensors header: {key[:80]} begins at byte {array.start}, expected {at}")
+            raise ModelError(
+                f"{name}: damaged safetensors header: {key[:80]} begins at byte {array.start}, "
+                f"expected {at}"
+            )
         at = array.end
     if at != size:
-        raise ModelError(f"{name}: {size} bytes, but its header describes {at}; the file is truncated or damaged")
+        raise ModelError(
+            f"{name}: {size} bytes, but its header describes {at}; the file is truncated or damaged"
+        )
     return arrays, begin
 
 

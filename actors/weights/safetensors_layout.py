@@ -3,8 +3,9 @@
     manifest.json                                            written last: without it a folder is an unfinished conversion
     transformer.decoder_layer_0.moe.linear.w.safetensors     values.0 … values.7 and scales
 
-Values are cut along the dimension that meshes split, into as many parts as the largest mesh has devices, so that the slice of a
-device is one range of bytes on every mesh that divides the model. Knows nothing of devices; imports no JAX.
+Values are cut along the dimension that meshes split, into as many parts as the largest mesh has
+devices, so that the slice of a device is one range of bytes on every mesh that divides the model.
+Knows nothing of devices; imports no JAX.
 """
 
 import hashlib
@@ -48,13 +49,18 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Returns the text of the file."""
-        files = {name: {"bytes": file.size, "sha256": file.sha256} for name, file in sorted(self.files.items())}
+        files = {
+            name: {"bytes": file.size, "sha256": file.sha256}
+            for name, file in sorted(self.files.items())
+        }
         content = {"format": _FORMAT, "version": _VERSION, "parts": self.parts, "files": files}
         return (json.dumps(content, indent=1) + "\n").encode()
 
     def digest(self) -> str:
         """Returns "sha256:…" over names, sizes and digests of all files: it changes when any byte of the weights does."""
-        lines = "".join(f"{name}\0{file.size}\0{file.sha256}\0" for name, file in sorted(self.files.items()))
+        lines = "".join(
+            f"{name}\0{file.size}\0{file.sha256}\0" for name, file in sorted(self.files.items())
+        )
         return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
@@ -65,7 +71,10 @@ def read_manifest(folder: WeightFolder, size: int) -> Manifest:
         ModelError: it cannot be read, or is not one of this format.
     """
     if size > _LONGEST_MANIFEST:
-        raise ModelError(f"{folder.url}/{MANIFEST}: {size} bytes, expected at most {_LONGEST_MANIFEST}; it is no manifest")
+        raise ModelError(
+            f"{folder.url}/{MANIFEST}: {size} bytes, expected at most {_LONGEST_MANIFEST}; it is "
+            "no manifest"
+        )
     return parse_manifest(folder.read(MANIFEST, 0, size).tobytes(), f"{folder.url}/{MANIFEST}")
 
 
@@ -74,20 +83,29 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
     try:
         content = json.loads(text)
         if (content["format"], content["version"]) != (_FORMAT, _VERSION):
-            raise ValueError(f"format {content['format']!r} version {content['version']!r}, expected {_FORMAT!r} {_VERSION}")
+            raise ValueError(
+                f"format {content['format']!r} version {content['version']!r}, expected "
+                f"{_FORMAT!r} {_VERSION}"
+            )
         files = {key: _stored_file(key, entry) for key, entry in content["files"].items()}
         if type(content["parts"]) is not int or content["parts"] < 1:
             raise ValueError(f"parts {content['parts']!r}, expected a positive whole number")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {str(error)[:150]}"
-        raise ModelError(f"{name}: not a manifest of converted weights ({cause}); convert again") from error
+        raise ModelError(
+            f"{name}: not a manifest of converted weights ({cause}); convert again"
+        ) from error
     return Manifest(content["parts"], files)
 
 
 def _stored_file(name: str, entry: dict[str, Any]) -> StoredFile:
     if not re.fullmatch(r"[\w.-]+\.safetensors", name):
         raise ValueError(f"{name!r} is no name of a file of weights")
-    if type(entry["bytes"]) is not int or entry["bytes"] < 0 or not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+    if (
+        type(entry["bytes"]) is not int
+        or entry["bytes"] < 0
+        or not re.fullmatch("[0-9a-f]{64}", entry["sha256"])
+    ):
         raise ValueError(f"{name}: size or sha256 is none")
     return StoredFile(entry["bytes"], entry["sha256"])
 
@@ -111,16 +129,22 @@ def pack(tensor: TensorSpec, value: HostTensor, parts: int) -> bytes:
     return bytes(safetensors.numpy.save(arrays))
 
 
-def listing_problems(sizes: dict[str, int], manifest: Manifest, config: ModelConfig) -> list[tuple[str, str]]:
+def listing_problems(
+    sizes: dict[str, int], manifest: Manifest, config: ModelConfig
+) -> list[tuple[str, str]]:
     """Returns (file, what is wrong) where a listing, the manifest and the model contradict each other."""
     wanted = {file_name(tensor) for tensor in parameter_shapes(config)}
     present = {name for name in sizes if name.endswith(SUFFIX)}
     problems = [(name, "missing") for name in wanted - present]
     problems += [(name, "not of this model") for name in (manifest.files.keys() | present) - wanted]
-    problems += [(name, "not in the manifest") for name in (present & wanted) - manifest.files.keys()]
+    problems += [
+        (name, "not in the manifest") for name in (present & wanted) - manifest.files.keys()
+    ]
     for name in present & wanted & manifest.files.keys():
         if sizes[name] != manifest.files[name].size:
-            problems.append((name, f"{sizes[name]} bytes, the manifest says {manifest.files[name].size}: truncated or replaced"))
+            expected = manifest.files[name].size
+            problem = f"{sizes[name]} bytes, the manifest says {expected}: truncated or replaced"
+            problems.append((name, problem))
     return sorted(problems)
 
 
@@ -140,7 +164,8 @@ class ConvertedLayout:
             first = ", ".join(f"{name}: {problem}" for name, problem in problems[:3])
             more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
             raise ModelError(
-                f"checkpoint {folder.url}: {first}{more}; copy or convert it again, or check that --model belongs to it"
+                f"checkpoint {folder.url}: {first}{more}; copy or convert it again, or check that "
+                "--model belongs to it"
             )
 
     def fetch(self, number: int, tensor: TensorSpec, count: int) -> HostSlices:
@@ -160,10 +185,14 @@ class ConvertedLayout:
         return slices
 
 
-def check_header(folder: WeightFolder, name: str, size: int, tensor: TensorSpec, parts: int) -> None:
+def check_header(
+    folder: WeightFolder, name: str, size: int, tensor: TensorSpec, parts: int
+) -> None:
     """Checks a file's header against the model, without its numbers. Raises ModelError."""
     url = f"{folder.url}/{name}"
-    _check_arrays(parse_header(_head(folder, name, size).tobytes(), size, url)[0], tensor, parts, url)
+    _check_arrays(
+        parse_header(_head(folder, name, size).tobytes(), size, url)[0], tensor, parts, url
+    )
 
 
 def _head(folder: WeightFolder, name: str, size: int) -> np.ndarray:
@@ -174,17 +203,26 @@ def _check_arrays(arrays: dict[str, Stored], tensor: TensorSpec, parts: int, nam
     axis = split_axis(tensor)
     count = parts if axis is not None else 1
     if axis is not None and tensor.shape[axis] % parts:
-        raise ModelError(f"{name}: {tensor.path} {list(tensor.shape)} cannot be in {parts} parts; convert again")
-    shape = tuple(size // count if number == axis else size for number, size in enumerate(tensor.shape))
-    wanted = {f"values.{number}": ("float32" if tensor.scale_groups is None else "int8", shape) for number in range(count)}
+        raise ModelError(
+            f"{name}: {tensor.path} {list(tensor.shape)} cannot be in {parts} parts; convert again"
+        )
+    shape = tuple(
+        size // count if number == axis else size for number, size in enumerate(tensor.shape)
+    )
+    wanted = {
+        f"values.{number}": ("float32" if tensor.scale_groups is None else "int8", shape)
+        for number in range(count)
+    }
     if tensor.scales_shape is not None:
         wanted[_SCALES] = ("bfloat16", tensor.scales_shape)
     found = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
     for key in sorted(wanted.keys() | found.keys()):
         if wanted.get(key) != found.get(key):
             raise ModelError(
-                f"{name}: expected {tensor.path} with {_spell(key, wanted.get(key))}, got {_spell(key, found.get(key))}; "
-                f"the file belongs to another tensor or another model, convert again or correct --model"
+                f"{name}: expected {tensor.path} with {_spell(key, wanted.get(key))}, got "
+                f"{_spell(key, found.get(key))}; "
+                f"the file belongs to another tensor or another model, convert again or correct "
+                f"--model"
             )
 
 
@@ -192,8 +230,18 @@ def _spell(key: str, array: tuple[str, tuple[int, ...]] | None) -> str:
     return f"no {key[:80]}" if array is None else f"{key[:80]} {array[0]} {list(array[1])}"
 
 
-def _slices(body: np.ndarray, begin: int, arrays: dict[str, Stored], tensor: TensorSpec, count: int, name: str) -> HostSlices:
-    """Returns views of the file's numbers; a slice of several parts that do not simply follow each other is joined in memory."""
+def _slices(
+    body: np.ndarray,
+    begin: int,
+    arrays: dict[str, Stored],
+    tensor: TensorSpec,
+    count: int,
+    name: str,
+) -> HostSlices:
+    """Returns views of the file's numbers.
+
+    A slice of several parts that do not simply follow each other is joined in memory.
+    """
 
     def view(array: Stored) -> np.ndarray:
         return body[array.start - begin : array.end - begin].view(array.dtype).reshape(array.shape)
@@ -203,9 +251,15 @@ def _slices(body: np.ndarray, begin: int, arrays: dict[str, Stored], tensor: Ten
     if axis is None:
         count = 1
     if len(stored) % count:
-        raise ModelError(f"{name}: its {len(stored)} parts cannot be given to {count} devices; convert the checkpoint again")
+        raise ModelError(
+            f"{name}: its {len(stored)} parts cannot be given to {count} devices; convert the "
+            "checkpoint again"
+        )
     step = len(stored) // count
-    values = tuple(_join(stored[at : at + step], axis or 0, view, body, begin) for at in range(0, len(stored), step))
+    values = tuple(
+        _join(stored[at : at + step], axis or 0, view, body, begin)
+        for at in range(0, len(stored), step)
+    )
     # a copy: devices that are CPUs would keep the whole file's memory for the sake of this view
     scales = np.array(view(arrays[_SCALES])) if _SCALES in arrays else None
     return HostSlices(values, scales)
@@ -215,7 +269,13 @@ def _join(stored: list[Stored], axis: int, view: Any, body: np.ndarray, begin: i
     if len(stored) == 1:
         return view(stored[0])
     shape = stored[0].shape
-    if math.prod(shape[:axis]) == 1 and all(one.end == other.start for one, other in pairwise(stored)):
+    if math.prod(shape[:axis]) == 1 and all(
+        one.end == other.start for one, other in pairwise(stored)
+    ):
         rows = (*shape[:axis], shape[axis] * len(stored), *shape[axis + 1 :])
-        return body[stored[0].start - begin : stored[-1].end - begin].view(stored[0].dtype).reshape(rows)
+        return (
+            body[stored[0].start - begin : stored[-1].end - begin]
+            .view(stored[0].dtype)
+            .reshape(rows)
+        )
     return np.concatenate([view(array) for array in stored], axis)

@@ -1,7 +1,7 @@
 """Folder of weight files, on disk or any fsspec URL -> listing, and byte ranges in fresh host memory, read in parallel parts.
 
-Local files are read, not mapped: a file that shrinks meanwhile is an error, not a crash, and a large read is one pass through
-memory. Knows nothing of formats, models or devices.
+Local files are read, not mapped: a file that shrinks meanwhile is an error, not a crash, and a
+large read is one pass through memory. Knows nothing of formats, models or devices.
 """
 
 import os
@@ -35,7 +35,9 @@ class WeightFolder:
         try:
             self._files, root = fsspec.core.url_to_fs(fspath(url))
         except (ImportError, ValueError) as error:
-            raise ModelError(f"checkpoint {url}: no file system for this kind of URL is installed ({error})") from error
+            raise ModelError(
+                f"checkpoint {url}: no file system for this kind of URL is installed ({error})"
+            ) from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
         threads = min(_PARTS_AT_ONCE, os.cpu_count() or 1) if self._local else _PARTS_AT_ONCE
@@ -44,7 +46,12 @@ class WeightFolder:
     def __enter__(self) -> "WeightFolder":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._threads.shutdown(cancel_futures=True)
 
     def sizes(self) -> dict[str, int]:
@@ -58,12 +65,20 @@ class WeightFolder:
             entries = patiently(lambda: self._files.ls(self._root, detail=True))
         except FileNotFoundError:
             raise ModelError(
-                f"checkpoint {self.url}: no such folder; give the folder that holds tensor00000_000 or {MANIFEST}"
+                f"checkpoint {self.url}: no such folder; give the folder that holds "
+                f"tensor00000_000 or {MANIFEST}"
             ) from None
-        except Exception as error:  # clients of object stores raise classes of their own, which this layer must not import
-            raise ModelError(f"checkpoint {self.url}: cannot be listed ({_cause(error)})") from error
+        # clients of object stores raise classes of their own, which this layer must not import
+        except Exception as error:
+            raise ModelError(
+                f"checkpoint {self.url}: cannot be listed ({_cause(error)})"
+            ) from error
         named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in entries)
-        return {name: int(entry["size"] or 0) if entry["type"] == "file" else 0 for name, entry in named if name}
+        return {
+            name: int(entry["size"] or 0) if entry["type"] == "file" else 0
+            for name, entry in named
+            if name
+        }
 
     def read(self, name: str, start: int, end: int, align: int = 0) -> np.ndarray:
         """Returns bytes [start, end) of a file, uint8, in memory of their own that nothing else writes to.
@@ -83,7 +98,9 @@ class WeightFolder:
         step = _LOCAL_PART_BYTES if self._local else _PART_BYTES
         starts = range(start, end, step)
         try:
-            for _ in self._threads.map(lambda at: self._part(name, wanted, start, at, min(at + step, end)), starts):
+            for _ in self._threads.map(
+                lambda at: self._part(name, wanted, start, at, min(at + step, end)), starts
+            ):
                 continue
         except Exception as error:  # as above
             raise ModelError(f"{self.url}/{name}: cannot be read ({_cause(error)})") from error
@@ -112,7 +129,8 @@ def _read_local(path: str, target: memoryview, start: int) -> int:
             if count == 0:
                 break
             done += count
-        # read once: 300 GB shall not push everything else out of the page cache, and its pages are used again at once
+        # read once: 300 GB shall not push everything else out of the page cache, and its pages are
+        # used again at once
         os.posix_fadvise(descriptor, start, len(target), os.POSIX_FADV_DONTNEED)
         return done
     finally:

@@ -11,33 +11,50 @@ from actors.model.config import TensorSpec
 from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import HostTensor, Int8Tensor, describe
 
-SPLIT_AXES = ("vocab", "heads", "kv_heads", "ffn")  # the dimensions that `sharding.RULES` lays over the model axis
+# the dimensions that `sharding.RULES` lays over the model axis
+SPLIT_AXES = ("vocab", "heads", "kv_heads", "ffn")
 
 
 class HostSlices(NamedTuple):
-    """Contiguous slices of a tensor along `split_axis`, in order; the scales of an int8 tensor stay whole, they are small."""
+    """Contiguous slices of a tensor along `split_axis`, in order.
+
+    The scales of an int8 tensor stay whole, they are small.
+    """
 
     values: tuple[np.ndarray, ...]
     scales: np.ndarray | None
 
     def joined(self, tensor: TensorSpec) -> HostTensor:
         """Returns the whole tensor."""
-        values = self.values[0] if len(self.values) == 1 else np.concatenate(self.values, split_axis(tensor) or 0)
+        values = (
+            self.values[0]
+            if len(self.values) == 1
+            else np.concatenate(self.values, split_axis(tensor) or 0)
+        )
         return values if self.scales is None else Int8Tensor(values, self.scales)
 
 
 def split_axis(tensor: TensorSpec) -> int | None:
-    """Returns which dimension of the tensor is split over devices; None: every device has all of it."""
+    """Returns which dimension of the tensor is split over devices.
+
+    None: every device has all of it.
+    """
     return next((number for number, name in enumerate(tensor.axes) if name in SPLIT_AXES), None)
 
 
 def cut(tensor: TensorSpec, value: HostTensor, count: int) -> HostSlices:
-    """Returns the tensor in `count` equal slices, copied only where a slice is not contiguous; tensors without a split in one."""
+    """Returns the tensor in `count` equal slices, copied only where a slice is not contiguous.
+
+    Tensors without a split in one.
+    """
     values, scales = value if isinstance(value, Int8Tensor) else (value, None)
     axis = split_axis(tensor)
     pieces = [values] if axis is None else np.split(values, count, axis)
-    # scales copied: devices that are CPUs would keep the whole file's memory for the sake of this view
-    return HostSlices(tuple(map(np.ascontiguousarray, pieces)), None if scales is None else np.array(scales))
+    # scales copied: devices that are CPUs would keep the whole file's memory for the sake of this
+    # view
+    return HostSlices(
+        tuple(map(np.ascontiguousarray, pieces)), None if scales is None else np.array(scales)
+    )
 
 
 def expected(tensor: TensorSpec) -> str:
@@ -56,13 +73,16 @@ def check(tensor: TensorSpec, value: HostTensor, name: str) -> None:
     if describe(value) != expected(tensor):
         raise ModelError(
             f"{name}: expected {tensor.path} as {expected(tensor)}, got {describe(value)}; "
-            f"the file belongs to another tensor or another model, fetch it again or correct --model"
+            f"the file belongs to another tensor or another model, fetch it again or correct "
+            f"--model"
         )
     check_finite(tensor, cut(tensor, value, 1), name)
 
 
 def check_finite(tensor: TensorSpec, slices: HostSlices, name: str, *, deep: bool = False) -> None:
-    """Checks that norms, routers and scales hold neither NaN nor infinity; `deep`: nor the embedding, which takes a second.
+    """Checks that norms, routers and scales hold neither NaN nor infinity.
+
+    `deep`: nor the embedding, which takes a second.
 
     Raises:
         ModelError: one of them does.
@@ -78,4 +98,7 @@ def _finite(array: np.ndarray) -> bool:
     """Whether all numbers are; block by block, so that a large table needs no second one."""
     rows = array.reshape(-1, array.shape[-1])
     step = max(1, (1 << 20) // rows.shape[-1])
-    return all(bool(np.isfinite(rows[at : at + step].astype(np.float32)).all()) for at in range(0, len(rows), step))
+    return all(
+        bool(np.isfinite(rows[at : at + step].astype(np.float32)).all())
+        for at in range(0, len(rows), step)
+    )

@@ -1,6 +1,7 @@
 """xAI's checkpoint folder `ckpt-0` -> its tensors on the host, one at a time: a pickle per tensor, never executed.
 
-Names and sizes of all files are checked before the first is read. Knows nothing of devices; imports no JAX.
+Names and sizes of all files are checked before the first is read. Knows nothing of devices; imports
+no JAX.
 """
 
 import math
@@ -33,11 +34,15 @@ class XaiLayout:
         tensors = list(parameter_shapes(config))
         if not self.sizes:
             hint = "; it has a folder ckpt-0, give that" if "ckpt-0" in sizes else ""
-            raise ModelError(f"checkpoint {folder.url}: no checkpoint, it holds none of the files tensor00000_000 …{hint}")
+            raise ModelError(
+                f"checkpoint {folder.url}: no checkpoint, it holds none of the files "
+                f"tensor00000_000 …{hint}"
+            )
         missing, extra = names_that_differ(self.sizes, tensors)
         if missing or extra:
             raise ModelError(
-                f"checkpoint {folder.url}: expected {len(tensors)} tensor files for this model, found {len(self.sizes)}"
+                f"checkpoint {folder.url}: expected {len(tensors)} tensor files for this model, "
+                f"found {len(self.sizes)}"
                 f"{_some('; missing', missing)}{_some('; not of this model:', extra)}; "
                 f"{'fetch the missing files' if missing and not extra else 'check that --model and --checkpoint belong together'}"
             )
@@ -71,12 +76,14 @@ def inspect(folder: WeightFolder, name: str, size: int, tensor: TensorSpec) -> N
     check_size(f"{folder.url}/{name}", size, tensor)
     head = folder.read(name, 0, size if size <= _SMALL_BYTES else _HEAD_BYTES)
     payload = _payload(head, tensor)
-    if len(head) == size or payload < 0:  # small, or not as xAI writes it: the reader then says what it is
+    # small, or not as xAI writes it: the reader then says what it is
+    if len(head) == size or payload < 0:
         head = head if len(head) == size else folder.read(name, 0, size)
         check(tensor, parse(head.data, f"{folder.url}/{name}"), f"{folder.url}/{name}")
         return
     resumed = payload + _payload_bytes(tensor)
-    sparse = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)  # freed when the last view of it goes
+    # freed when the last view of it goes
+    sparse = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     sparse[: len(head)] = head.tobytes()
     sparse[resumed:] = folder.read(name, min(resumed, size), size).tobytes()
     check(tensor, parse(memoryview(sparse), f"{folder.url}/{name}"), f"{folder.url}/{name}")
@@ -92,7 +99,9 @@ def tensor_files(sizes: dict[str, int]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if re.match(r"tensor\d", name)}
 
 
-def names_that_differ(found: dict[str, int], tensors: list[TensorSpec]) -> tuple[list[str], list[str]]:
+def names_that_differ(
+    found: dict[str, int], tensors: list[TensorSpec]
+) -> tuple[list[str], list[str]]:
     """Returns the names that are missing, and those that no tensor of the model has."""
     wanted = {file_name(number) for number in range(len(tensors))}
     return sorted(wanted - found.keys()), sorted(found.keys() - wanted)
@@ -102,7 +111,8 @@ def check_size(name: str, size: int, tensor: TensorSpec) -> None:
     """Checks that a file is long enough for its tensor. Raises ModelError."""
     if size < tensor.stored_bytes:
         raise ModelError(
-            f"{name}: {size} bytes, but {tensor.path} ({expected(tensor)}) takes {tensor.stored_bytes} "
+            f"{name}: {size} bytes, but {tensor.path} ({expected(tensor)}) takes "
+            f"{tensor.stored_bytes} "
             f"and more; the file is truncated or another tensor, fetch it again"
         )
 
@@ -117,10 +127,18 @@ def _payload(head: np.ndarray, tensor: TensorSpec) -> int:
     if count < 1 << 8:
         opcode = b"C" + struct.pack("<B", count)
     else:
-        opcode = b"B" + struct.pack("<I", count) if count < 1 << 32 else b"\x8e" + struct.pack("<Q", count)
+        opcode = (
+            b"B" + struct.pack("<I", count)
+            if count < 1 << 32
+            else b"\x8e" + struct.pack("<Q", count)
+        )
     found = start.find(opcode)
     return -1 if found < 0 else found + len(opcode)
 
 
 def _some(what: str, names: list[str]) -> str:
-    return f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}" if names else ""
+    return (
+        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
+        if names
+        else ""
+    )

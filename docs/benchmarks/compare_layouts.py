@@ -3,8 +3,9 @@
     PYTHONPATH=. python docs/benchmarks/compare_layouts.py write FOLDER LAYERS
     PYTHONPATH=. python docs/benchmarks/compare_layouts.py load FOLDER LAYERS safetensors|tensorstore|orbax 1x1|1x8 [s3://…]
 
-`write` makes all of them below FOLDER; `load` loads one in a fresh process. Needs, beside the project's packages, tensorstore and
-orbax-checkpoint, which the project does not use. For S3, copy FOLDER there first and set AWS_ENDPOINT_URL.
+`write` makes all of them below FOLDER; `load` loads one in a fresh process. Needs, beside the
+project's packages, tensorstore and orbax-checkpoint, which the project does not use. For S3, copy
+FOLDER there first and set AWS_ENDPOINT_URL.
 """
 
 import json
@@ -50,11 +51,18 @@ def expected(mesh: Mesh) -> dict[str, dict[str, object]]:
     for tensor in parameter_shapes(model):
         spec = specs[tensor.module][tensor.name]
         if tensor.scales_shape is None:
-            made = jax.ShapeDtypeStruct(tensor.shape, np.float32, sharding=NamedSharding(mesh, spec))
+            made = jax.ShapeDtypeStruct(
+                tensor.shape, np.float32, sharding=NamedSharding(mesh, spec)
+            )
         else:
-            weight = jax.ShapeDtypeStruct(tensor.shape, np.int8, sharding=NamedSharding(mesh, spec.weight))
+            weight = jax.ShapeDtypeStruct(
+                tensor.shape, np.int8, sharding=NamedSharding(mesh, spec.weight)
+            )
             made = QuantizedWeight(
-                weight, jax.ShapeDtypeStruct(tensor.scales_shape, BFLOAT16, sharding=NamedSharding(mesh, spec.scales))
+                weight,
+                jax.ShapeDtypeStruct(
+                    tensor.scales_shape, BFLOAT16, sharding=NamedSharding(mesh, spec.scales)
+                ),
             )
         tree.setdefault(tensor.module, {})[tensor.name] = made
     return tree
@@ -75,9 +83,9 @@ def write() -> None:
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
         }
         store = {"driver": "file", "path": f"{root / 'tensorstore' / name}/"}
-        ts.open({"driver": "zarr3", "kvstore": store, "metadata": metadata, "create": True}).result().write(
-            np.asarray(array)
-        ).result()
+        ts.open(
+            {"driver": "zarr3", "kvstore": store, "metadata": metadata, "create": True}
+        ).result().write(np.asarray(array)).result()
     saver = ocp.StandardCheckpointer()
     saver.save(root / "orbax", params)
     saver.wait_until_finished()
@@ -106,7 +114,13 @@ def load(kind: str, mesh_text: str, s3: str | None = None) -> None:
     rate = total / seconds / 1e9
     print(
         json.dumps(
-            {"kind": kind, "mesh": mesh_text, "GB/s": round(rate, 3), "cpu_s": round(cpu_s, 2), "beyond_GB": round(peak, 2)}
+            {
+                "kind": kind,
+                "mesh": mesh_text,
+                "GB/s": round(rate, 3),
+                "cpu_s": round(cpu_s, 2),
+                "beyond_GB": round(peak, 2),
+            }
         )
     )
 

@@ -1,13 +1,17 @@
-"""Is this container well? With a Ray node in it: does the node say so; without: yes, since this process could start.
+"""Is this container well? With a Ray node in it: does the node say so.
 
-Docker runs it (HEALTHCHECK); KubeRay has probes of its own, which ask the same. Standard library only.
+Without: yes, since this process could start.
+
+Docker runs it (HEALTHCHECK); KubeRay has probes of its own, which ask the same. Standard library
+only.
 """
 
 import sys
 import urllib.request
 from pathlib import Path
 
-AGENT = "http://127.0.0.1:52365/api/local_raylet_healthz"  # of the node that `ray start` began with its default ports
+# of the node that `ray start` began with its default ports
+AGENT = "http://127.0.0.1:52365/api/local_raylet_healthz"
 
 
 def has_node(processes: Path = Path("/proc")) -> bool:

@@ -3,9 +3,10 @@
     terraform -chdir=infra/terraform/environments/example output -json | python infra/ray/autoscaler.py > autoscaler.yaml
     ray start --head --autoscaling-config=autoscaler.yaml …
 
-Machines set themselves up: the user data of their launch template installs the release, fills the cache of weights and runs
-`ray start` with the cluster's token. So Ray reaches none of them over SSH: `disable_node_updaters`, and no commands. The file is
-complete, as a head that is started by hand fills in no defaults. Needs PyYAML only.
+Machines set themselves up: the user data of their launch template installs the release, fills the
+cache of weights and runs `ray start` with the cluster's token. So Ray reaches none of them over
+SSH: `disable_node_updaters`, and no commands. The file is complete, as a head that is started by
+hand fills in no defaults. Needs PyYAML only.
 """
 
 import argparse
@@ -37,10 +38,16 @@ def cluster_of(outputs: object) -> Mapping[str, Any]:
     found = outputs.get("cluster") if isinstance(outputs, dict) else None
     cluster = found.get("value") if isinstance(found, dict) else None
     if not isinstance(cluster, dict):
-        raise OutputsError("expected the output `cluster` of infra/terraform, found none; give all of `terraform output -json`")
+        raise OutputsError(
+            "expected the output `cluster` of infra/terraform, found none; give all of `terraform "
+            "output -json`"
+        )
     missing = [name for name in NEEDED if cluster.get(name) is None]
     if missing:
-        raise OutputsError(f"the output `cluster` lacks {', '.join(missing)}; apply infra/terraform of this version")
+        raise OutputsError(
+            f"the output `cluster` lacks {', '.join(missing)}; apply infra/terraform of this "
+            "version"
+        )
     return cluster
 
 
@@ -50,12 +57,14 @@ def autoscaler_config(cluster: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cluster_name": cluster["name"],
         "max_workers": maximum,
-        "upscaling_speed": float(max(1, maximum)),  # all that are asked for at once: a replica takes a whole machine
+        # all that are asked for at once: a replica takes a whole machine
+        "upscaling_speed": float(max(1, maximum)),
         "idle_timeout_minutes": cluster["idle_timeout_minutes"],
         "provider": {
             "type": "aws",
             "region": cluster["region"],
-            "cache_stopped_nodes": False,  # a stopped machine loses its NVMe disks, and with them the weights
+            # a stopped machine loses its NVMe disks, and with them the weights
+            "cache_stopped_nodes": False,
             "disable_node_updaters": True,
         },
         "head_node_type": HEAD,
@@ -75,15 +84,28 @@ _NOTHING: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _node_type(node_config: Mapping[str, Any], resources: Mapping[str, Any], maximum: int) -> dict[str, Any]:
+def _node_type(
+    node_config: Mapping[str, Any], resources: Mapping[str, Any], maximum: int
+) -> dict[str, Any]:
     whole = {name: int(amount) for name, amount in resources.items()}
-    return {"node_config": dict(node_config), "resources": whole, "min_workers": 0, "max_workers": maximum}
+    return {
+        "node_config": dict(node_config),
+        "resources": whole,
+        "min_workers": 0,
+        "max_workers": maximum,
+    }
 
 
 def main(arguments: Sequence[str]) -> int:
     """Writes the configuration of a command line and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="autoscaler.py", description=str(__doc__).split("\n\n", maxsplit=1)[0])
-    parser.add_argument("outputs", nargs="?", help="file with the output of `terraform output -json`; standard input by default")
+    parser = argparse.ArgumentParser(
+        prog="autoscaler.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+    )
+    parser.add_argument(
+        "outputs",
+        nargs="?",
+        help="file with the output of `terraform output -json`; standard input by default",
+    )
     parser.add_argument("-o", "--output", help="file to write; standard output by default")
     asked = parser.parse_args(arguments)
     try:

@@ -11,7 +11,9 @@ _OF_MAIN_JOB = {field.name: field for field in dataclasses.fields(ScoreConfig)}
 
 def _same(name: str) -> Any:
     """Returns a flag of the main job: the same default and help."""
-    return dataclasses.field(default=_OF_MAIN_JOB[name].default, metadata=_OF_MAIN_JOB[name].metadata)
+    return dataclasses.field(
+        default=_OF_MAIN_JOB[name].default, metadata=_OF_MAIN_JOB[name].metadata
+    )
 
 
 @dataclass(frozen=True)
@@ -40,14 +42,26 @@ class ModelFlags:
     log_format: Literal["text", "json"] = _same("log_format")
 
     def score_config(
-        self, task: Literal["generate", "score"], requests_url: str, output_url: str, **sampling: Any
+        self,
+        task: Literal["generate", "score"],
+        requests_url: str,
+        output_url: str,
+        **sampling: Any,
     ) -> ScoreConfig:
-        """Returns the configuration of the main job for request rows; `sampling`: flags that rows do not have of their own.
+        """Returns the configuration of the main job for request rows.
+
+        `sampling`: flags that rows do not have of their own.
 
         Raises:
             ConfigError: its flags do not fit.
         """
-        return ScoreConfig(input=requests_url, output=output_url, task=task, **_values(self, ModelFlags), **sampling)
+        return ScoreConfig(
+            input=requests_url,
+            output=output_url,
+            task=task,
+            **_values(self, ModelFlags),
+            **sampling,
+        )
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A frozen dataclass → a command line and a YAML file with the same keys → an instance of it.
 
-Each field made by `flag` is one flag: `max_tokens` is `--max-tokens` on the command line and `max_tokens` in the file of
-`-C/--config`. Flags override the file; unknown flags and keys are errors. Knows nothing of what the values mean: the dataclass
-checks them itself in `__post_init__`.
+Each field made by `flag` is one flag: `max_tokens` is `--max-tokens` on the command line and
+`max_tokens` in the file of `-C/--config`. Flags override the file; unknown flags and keys are
+errors. Knows nothing of what the values mean: the dataclass checks them itself in `__post_init__`.
 """
 
 import argparse
@@ -20,7 +20,10 @@ Config = TypeVar("Config")
 
 
 def flag(default: Any, text: str, *, short: str | None = None) -> Any:
-    """Returns a dataclass field that is also a flag; `text` is its help, to which the default is added."""
+    """Returns a dataclass field that is also a flag.
+
+    `text` is its help, to which the default is added.
+    """
     return dataclasses.field(default=default, metadata=flag_metadata(text, short=short))
 
 
@@ -29,7 +32,9 @@ def flag_metadata(text: str, *, short: str | None = None) -> dict[str, str | Non
     return {"help": text, "short": short}
 
 
-def parse(kind: type[Config], arguments: Sequence[str], *, program: str, description: str) -> Config:
+def parse(
+    kind: type[Config], arguments: Sequence[str], *, program: str, description: str
+) -> Config:
     """Returns the configuration that `arguments` (without the program's name) describe.
 
     Raises:
@@ -41,20 +46,33 @@ def parse(kind: type[Config], arguments: Sequence[str], *, program: str, descrip
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(f"{_one_line(str(error))}; see --help") from error
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]  # Config is a dataclass
-    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items() if name in names})
+    # Config is a dataclass
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in names
+        }
+    )
 
 
 class _PlainNumbers(yaml.SafeLoader):
     """YAML with decimal numbers only: YAML 1.1 reads `2:8` as 128, in base 60, dates as dates, and `1e-3` as text."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's way to configure a loader
-        first: [(tag, form) for tag, form in known if tag.rsplit(":", 1)[-1] not in ("int", "float", "timestamp")]
+        first: [
+            (tag, form)
+            for tag, form in known
+            if tag.rsplit(":", 1)[-1] not in ("int", "float", "timestamp")
+        ]
         for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
 
-_PlainNumbers.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"[-+]?\d+\Z"), list("-+0123456789"))
+_PlainNumbers.add_implicit_resolver(
+    "tag:yaml.org,2002:int", re.compile(r"[-+]?\d+\Z"), list("-+0123456789")
+)
 _PlainNumbers.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\d+\.\d*|\.\d+|\d+(?=[eE]))([eE][-+]?\d+)?\Z|[-+]?\.inf\Z|\.nan\Z"),
@@ -74,7 +92,9 @@ class _Repeated(argparse.Action):
 
     given = False
 
-    def __call__(self, _parser: Any, namespace: Any, values: Any, _option: str | None = None) -> None:
+    def __call__(
+        self, _parser: Any, namespace: Any, values: Any, _option: str | None = None
+    ) -> None:
         before = getattr(namespace, self.dest) if self.given else []
         self.given = True
         setattr(namespace, self.dest, [*before, *values])
@@ -95,7 +115,10 @@ class _Strings:
 
 
 class _Text:
-    """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first. A file may say `replicas: 2`."""
+    """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first.
+
+    A file may say `replicas: 2`.
+    """
 
     def __call__(self, value: object) -> str:
         if isinstance(value, str | int) and not isinstance(value, bool):
@@ -109,14 +132,20 @@ class _Text:
 def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=program,
-        usage=f"{program} [-C FILE] [--flag VALUE …]",  # all of them by name would take a page before the first help
+        # all of them by name would take a page before the first help
+        usage=f"{program} [-C FILE] [--flag VALUE …]",
         description=description,
         exit_on_error=False,
         print_config="--print-config",
         allow_abbrev=False,
         parser_mode="plain_yaml",
     )
-    parser.add_argument("-C", "--config", action="config", help="YAML file with these flags as keys, _ for -; flags override it")
+    parser.add_argument(
+        "-C",
+        "--config",
+        action="config",
+        help="YAML file with these flags as keys, _ for -; flags override it",
+    )
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         names = [f"--{field.name.replace('_', '-')}"]
@@ -127,9 +156,12 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
             parser.add_argument(*names, action=_Repeated, type=_Strings(), default=[], help=text)
         else:
             hint = hints[field.name]
-            bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}  # --dry-run is --dry-run true
+            # --dry-run is --dry-run true
+            bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}
             default = {} if field.default is dataclasses.MISSING else field.default  # of a map
-            parser.add_argument(*names, type=_Text() if hint is str else hint, default=default, help=text, **bare)
+            parser.add_argument(
+                *names, type=_Text() if hint is str else hint, default=default, help=text, **bare
+            )
     return parser
 
 

@@ -13,7 +13,10 @@ OK, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 75
 
 
 def exit_code(work: Callable[[], int]) -> int:
-    """Runs `work`; known errors become one sentence and an exit code, SIGTERM and Ctrl-C become 75."""
+    """Runs `work`.
+
+    Known errors become one sentence and an exit code, SIGTERM and Ctrl-C become 75.
+    """
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return work()
@@ -33,7 +36,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 class ByteProgress:
-    """Bytes done of all → a line on the terminal that is rewritten; in logs, a line every ten seconds."""
+    """Bytes done of all → a line on the terminal that is rewritten.
+
+    In logs, a line every ten seconds.
+    """
 
     def __init__(self, total: int, what: str) -> None:
         self._total, self._what = total, what
@@ -53,4 +59,9 @@ class ByteProgress:
         left_s = (self._total - self._done) / max(rate, 1.0)
         line = f"{self._what} {self._done / 1e9:,.2f} of {self._total / 1e9:,.2f} GB, {rate / 1e9:.2f} GB/s, {left_s:,.0f} s left"
         end = "" if live and self._done < self._total else "\n"
-        print(f"{chr(13) if live else ''}{line}  {note[:60]:<60}", end=end, file=sys.stderr, flush=True)
+        print(
+            f"{chr(13) if live else ''}{line}  {note[:60]:<60}",
+            end=end,
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,8 +1,8 @@
 """A seed -> questions with one right answer among a few choices: what the demo model is trained on and asked.
 
-A question is asked of the model only if `held_out` says so, and trained on only if not: by a digest of its text, so that the
-two never meet, whatever the seeds. Every sentence here was written for this project. Knows nothing of tokenizers, models or
-Parquet.
+A question is asked of the model only if `held_out` says so, and trained on only if not: by a digest
+of its text, so that the two never meet, whatever the seeds. Every sentence here was written for
+this project. Knows nothing of tokenizers, models or Parquet.
 """
 
 import zlib
@@ -10,7 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
 
-NAMES = ("Ana", "Ben", "Chen", "Dora", "Emil", "Fatma", "Goran", "Hana", "Ivo", "Jun", "Kofi", "Lena", "Mira", "Nils", "Paul")
+NAMES = (
+    "Ana",
+    "Ben",
+    "Chen",
+    "Dora",
+    "Emil",
+    "Fatma",
+    "Goran",
+    "Hana",
+    "Ivo",
+    "Jun",
+    "Kofi",
+    "Lena",
+    "Mira",
+    "Nils",
+    "Paul",
+)
 THINGS = ("apples", "books", "cards", "coins", "eggs", "keys", "pens", "plums", "shells", "stamps")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
@@ -33,7 +49,10 @@ HELD_OUT_SHARE = 16  # one question in so many is asked, the others are trained 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """`answer` is one of `choices`; each choice is text that follows `prompt` directly, its leading space included."""
+    """`answer` is one of `choices`.
+
+    Each choice is text that follows `prompt` directly, its leading space included.
+    """
 
     category: str
     prompt: str
@@ -51,21 +70,38 @@ def _numbers_near(draw: Random, right: int, count: int) -> list[int]:
 
 def _sum(draw: Random) -> Question:
     left, right = draw.randint(0, 99), draw.randint(0, 99)
-    prompt, result = (f"{left} + {right} =", left + right) if draw.random() < 0.5 else (f"{left + right} - {right} =", left)
-    return Question("sum", prompt, tuple(f" {number}" for number in _numbers_near(draw, result, 4)), f" {result}")
+    prompt, result = (
+        (f"{left} + {right} =", left + right)
+        if draw.random() < 0.5
+        else (f"{left + right} - {right} =", left)
+    )
+    return Question(
+        "sum",
+        prompt,
+        tuple(f" {number}" for number in _numbers_near(draw, result, 4)),
+        f" {result}",
+    )
 
 
 def _comparison(draw: Random) -> Question:
     left, right = draw.sample(range(1000), 2)
     word, answer = draw.choice((("larger", max(left, right)), ("smaller", min(left, right))))
-    return Question("comparison", f"Which number is {word}, {left} or {right}?\nAnswer:", (f" {left}", f" {right}"), f" {answer}")
+    return Question(
+        "comparison",
+        f"Which number is {word}, {left} or {right}?\nAnswer:",
+        (f" {left}", f" {right}"),
+        f" {answer}",
+    )
 
 
 def _fact(draw: Random) -> Question:
     known = draw.randrange(3)
     if known == 0:
         asked, answer = draw.sample(draw.choice(OPPOSITES), 2)
-        prompt, others = f"What is the opposite of {asked}", [word for pair in OPPOSITES for word in pair]
+        prompt, others = (
+            f"What is the opposite of {asked}",
+            [word for pair in OPPOSITES for word in pair],
+        )
     else:
         what, order = (("day", DAYS), ("month", MONTHS))[known - 1]
         place = draw.randrange(len(order))
@@ -74,17 +110,24 @@ def _fact(draw: Random) -> Question:
     choices = [answer, *draw.sample([word for word in others if word not in {asked, answer}], 3)]
     draw.shuffle(choices)
     listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
-    return Question("fact", f"{prompt}: {listed}?\nAnswer:", tuple(f" {word}" for word in choices), f" {answer}")
+    return Question(
+        "fact", f"{prompt}: {listed}?\nAnswer:", tuple(f" {word}" for word in choices), f" {answer}"
+    )
 
 
 def _multiple_choice(draw: Random) -> Question:
     chosen = draw.sample(KINDS, len(LETTERS))
     place = draw.randrange(len(LETTERS))
     kind = chosen[place][0]
-    options = "\n".join(f"{letter}. {draw.choice(words)}" for letter, (_, words) in zip(LETTERS, chosen, strict=True))
+    options = "\n".join(
+        f"{letter}. {draw.choice(words)}"
+        for letter, (_, words) in zip(LETTERS, chosen, strict=True)
+    )
     article = "an" if kind[0] in "aeiou" else "a"
     prompt = f"Which of these is {article} {kind}?\n{options}\nAnswer:"
-    return Question("multiple_choice", prompt, tuple(f" {letter}" for letter in LETTERS), f" {LETTERS[place]}")
+    return Question(
+        "multiple_choice", prompt, tuple(f" {letter}" for letter in LETTERS), f" {LETTERS[place]}"
+    )
 
 
 def _word_problem(draw: Random) -> Question:
@@ -94,13 +137,28 @@ def _word_problem(draw: Random) -> Question:
     bags, each = draw.randint(2, 9), draw.randint(2, 9)
     story, worked, result = draw.choice(
         (
-            (f"{name} has {start} {thing} and finds {change} more.", f"{start} + {change}", start + change),
-            (f"{name} has {start} {thing} and gives {change} of them to {friend}.", f"{start} - {change}", start - change),
-            (f"{name} fills {bags} bags with {each} {thing} each.", f"{bags} * {each}", bags * each),
+            (
+                f"{name} has {start} {thing} and finds {change} more.",
+                f"{start} + {change}",
+                start + change,
+            ),
+            (
+                f"{name} has {start} {thing} and gives {change} of them to {friend}.",
+                f"{start} - {change}",
+                start - change,
+            ),
+            (
+                f"{name} fills {bags} bags with {each} {thing} each.",
+                f"{bags} * {each}",
+                bags * each,
+            ),
         )
     )
     prompt = f"Q: {story} How many {thing} does {name} have now?\nA:"
-    solutions = {number: f" {worked} = {number}. The answer is {number}." for number in _numbers_near(draw, result, 4)}
+    solutions = {
+        number: f" {worked} = {number}. The answer is {number}."
+        for number in _numbers_near(draw, result, 4)
+    }
     return Question("word_problem", prompt, tuple(solutions.values()), solutions[result])
 
 
@@ -117,7 +175,10 @@ def held_out(question: Question) -> bool:
 
 
 def questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterator[Question]:
-    """Yields questions without end, the makers in turn; equal seeds give equal sequences. Questions may recur."""
+    """Yields questions without end, the makers in turn.
+
+    Equal seeds give equal sequences. Questions may recur.
+    """
     draw = Random(seed)
     while True:
         for maker in makers:

@@ -2,8 +2,9 @@
 
     make demo        (or: python jobs/demo/run.py [--output FOLDER])
 
-Runs `jobs/score_dataset.py` as a user would, in processes of its own, and prints the commands; then reads the Parquet files
-they left. The model was not trained on these questions. Knows nothing of models or Ray.
+Runs `jobs/score_dataset.py` as a user would, in processes of its own, and prints the commands; then
+reads the Parquet files they left. The model was not trained on these questions. Knows nothing of
+models or Ray.
 """
 
 import os
@@ -41,8 +42,12 @@ def run_task(task: str, output: Path) -> None:
     flags = {**FLAGS, **TASKS[task], "--output": str(output)}
     arguments = [word for pair in flags.items() for word in pair]
     print(f"\n$ .venv/bin/python {shlex.join(['jobs/score_dataset.py', *arguments])}", flush=True)
-    # A Ray of its own, whatever else runs on this machine; and each program is compiled once, not once per run and replica.
-    cache = {"JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    # A Ray of its own, whatever else runs on this machine; and each program is compiled once, not
+    # once per run and replica.
+    cache = {
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
     environment = cache | dict(os.environ) | {"RAY_ADDRESS": "local"}
     command = [sys.executable, "jobs/score_dataset.py", *arguments]
     code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
@@ -81,24 +86,38 @@ class Answered(NamedTuple):
 
 
 def join(questions: pa.Table, completed: pa.Table, scored: pa.Table) -> list[Answered]:
-    """Returns every question with both answers. A run does not copy its prompts: they are joined by id."""
+    """Returns every question with both answers.
+
+    A run does not copy its prompts: they are joined by id.
+    """
     completions = {row["id"]: row for row in completed.to_pylist()}
-    scores = {row["id"]: row["loglikelihood"] for row in scored.select(["id", "loglikelihood"]).to_pylist()}
-    return [Answered(row, completions[row["id"]], scores[row["id"]]) for row in questions.to_pylist()]
+    scores = {
+        row["id"]: row["loglikelihood"]
+        for row in scored.select(["id", "loglikelihood"]).to_pylist()
+    }
+    return [
+        Answered(row, completions[row["id"]], scores[row["id"]]) for row in questions.to_pylist()
+    ]
 
 
 def answers_table(answered: list[Answered]) -> Table:
     """Returns one question of each category with its answers."""
-    shown = Table(title="both runs, joined with their prompts by id", title_justify="left", show_lines=True)
+    shown = Table(
+        title="both runs, joined with their prompts by id", title_justify="left", show_lines=True
+    )
     for name in ("prompt", "completion", "choice: log-likelihood"):
         shown.add_column(name, overflow="fold", ratio=1)
     first = {each.question["category"]: each for each in reversed(answered)}
     for each in reversed(first.values()):
         choices = zip(each.question["choices"], each.scores, strict=True)
         marks = {each.preferred: "  <- right" if each.preferred_right else "  <- wrong"}
-        listed = "\n".join(f"{choice!r}: {score:.2f}{marks.get(choice, '')}" for choice, score in choices)
+        listed = "\n".join(
+            f"{choice!r}: {score:.2f}{marks.get(choice, '')}" for choice, score in choices
+        )
         row = each.completion
-        verdict = "right" if each.completed_right else f"wrong: {each.question['answer']!r} is right"
+        verdict = (
+            "right" if each.completed_right else f"wrong: {each.question['answer']!r} is right"
+        )
         completion = f"{row['text']!r}\n{row['completion_tokens']} tokens, log-prob {row['cumulative_logprob']:.2f}\n{verdict}"
         shown.add_row(Text(each.question["prompt"]), Text(completion), Text(listed))
     return shown
@@ -116,7 +135,9 @@ def accuracy_table(answered: list[Answered]) -> Table:
         completed = sum(each.completed_right for each in some) / len(some)
         preferred = sum(each.preferred_right for each in some) / len(some)
         chance = sum(1 / len(each.scores) for each in some) / len(some)
-        shown.add_row(category, str(len(some)), f"{completed:.1%}", f"{preferred:.1%}", f"{chance:.1%}")
+        shown.add_row(
+            category, str(len(some)), f"{completed:.1%}", f"{preferred:.1%}", f"{chance:.1%}"
+        )
     return shown
 
 
@@ -135,11 +156,17 @@ def main(output: Path | None = None) -> None:
     for table in (answers_table(answered), accuracy_table(answered)):
         print()
         Console().print(table)
-    print(f"\n{completed.num_rows} completions and {scored.num_rows} scored rows in {time.monotonic() - started:.0f} s:\n")
+    print(
+        f"\n{completed.num_rows} completions and {scored.num_rows} scored rows in "
+        f"{time.monotonic() - started:.0f} s:\n"
+    )
     for task in TASKS:
         for part in sorted((ROOT / folder / task / "data").glob("part-*.parquet")):
             print(f"  {part.relative_to(ROOT) if part.is_relative_to(ROOT) else part}")
-    print("\nThe commands above, typed again, find their rows committed and end at once. Columns: docs/output.md")
+    print(
+        "\nThe commands above, typed again, find their rows committed and end at once. Columns: "
+        "docs/output.md"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,10 @@
-"""Questions and a tokenizer -> trained parameters of the demo model. Fresh questions at every step, loss on answers only.
+"""Questions and a tokenizer -> trained parameters of the demo model.
 
-A step depends on its number and the state before it, on nothing else: equal seeds give equal parameters on equal machines. Knows
-nothing of files or of int8; `make_demo.py` writes what comes out of here.
+Fresh questions at every step, loss on answers only.
+
+A step depends on its number and the state before it, on nothing else: equal seeds give equal
+parameters on equal machines. Knows nothing of files or of int8; `make_demo.py` writes what comes
+out of here.
 """
 
 from collections.abc import Callable, Iterator
@@ -55,14 +58,21 @@ class TrainingBatch(NamedTuple):
 
     tokens: np.ndarray  # [R, T] int32, 0 where nothing is
     documents: np.ndarray  # [R, T] int32, differs between the questions of a row
-    wanted: np.ndarray  # [M] int32, the position before each token of an answer, in the flattened rows
+    # [M] int32, the position before each token of an answer, in the flattened rows
+    wanted: np.ndarray
     targets: np.ndarray  # [M] int32, the token; 0 beyond the last
 
 
 def train(
-    config: ModelConfig, training: TrainingConfig, encode: Encode, report: Callable[[int, float], None]
+    config: ModelConfig,
+    training: TrainingConfig,
+    encode: Encode,
+    report: Callable[[int, float], None],
 ) -> dict[str, dict[str, Array]]:
-    """Returns the parameters after all steps; `report` hears of each step's number and loss on answers, in nats per token."""
+    """Returns the parameters after all steps.
+
+    `report` hears of each step's number and loss on answers, in nats per token.
+    """
     state = start(config, training)
     step = compiled_step(config, training)
     for number in range(training.steps):
@@ -73,22 +83,38 @@ def train(
     return trained
 
 
-def make_batch(encode: Encode, asked: Iterator[Question], eos: int, training: TrainingConfig) -> TrainingBatch:
-    """Returns rows packed with questions and their answers, each ended by `eos`; no question is split."""
+def make_batch(
+    encode: Encode, asked: Iterator[Question], eos: int, training: TrainingConfig
+) -> TrainingBatch:
+    """Returns rows packed with questions and their answers, each ended by `eos`.
+
+    No question is split.
+    """
     shape = (training.rows, training.row_tokens)
-    tokens, documents, answers = np.zeros(shape, np.int32), np.zeros(shape, np.int32), np.zeros(shape, bool)
+    tokens, documents, answers = (
+        np.zeros(shape, np.int32),
+        np.zeros(shape, np.int32),
+        np.zeros(shape, bool),
+    )
     waiting: list[tuple[list[int], int]] = []
     for row in range(training.rows):
         used = 0
         while True:
             if len(waiting) < WAITING:
                 waiting += _encoded(encode, asked, eos)
-            place = next((i for i, (ids, _) in enumerate(waiting) if used + len(ids) <= training.row_tokens), None)
+            place = next(
+                (i for i, (ids, _) in enumerate(waiting) if used + len(ids) <= training.row_tokens),
+                None,
+            )
             if place is None:
                 break
             ids, prompt = waiting.pop(place)
             end = used + len(ids)
-            tokens[row, used:end], documents[row, used:end], answers[row, used + prompt : end] = ids, used, True
+            tokens[row, used:end], documents[row, used:end], answers[row, used + prompt : end] = (
+                ids,
+                used,
+                True,
+            )
             used = end
     at = np.flatnonzero(answers)[: training.answer_tokens]
     wanted, targets = np.zeros((2, training.answer_tokens), np.int32)
@@ -99,15 +125,27 @@ def make_batch(encode: Encode, asked: Iterator[Question], eos: int, training: Tr
 def _encoded(encode: Encode, asked: Iterator[Question], eos: int) -> list[tuple[list[int], int]]:
     """Returns the ids of some questions with their answers, and how many of them are the prompt's."""
     some = list(islice(asked, WAITING))
-    prompts, wholes = encode([each.prompt for each in some]), encode([transcript(each) for each in some])
+    prompts, wholes = (
+        encode([each.prompt for each in some]),
+        encode([transcript(each) for each in some]),
+    )
     return [([*whole, eos], len(prompt)) for prompt, whole in zip(prompts, wholes, strict=True)]
 
 
-def loss(params: FloatParams, batch: TrainingBatch, config: ModelConfig, training: TrainingConfig) -> tuple[Array, Array]:
+def loss(
+    params: FloatParams, batch: TrainingBatch, config: ModelConfig, training: TrainingConfig
+) -> tuple[Array, Array]:
     """Returns what is minimised, and the mean negative log-likelihood of the answers' tokens alone."""
     size = batch.tokens.size
     rows = min(size, int(size * config.num_selected_experts / config.num_experts * training.spare))
-    found = forward(params, config, jnp.asarray(batch.tokens), jnp.asarray(batch.documents), jnp.asarray(batch.wanted), rows)
+    found = forward(
+        params,
+        config,
+        jnp.asarray(batch.tokens),
+        jnp.asarray(batch.documents),
+        jnp.asarray(batch.wanted),
+        rows,
+    )
     targets_M = jnp.asarray(batch.targets)
     losses_M = optax.softmax_cross_entropy_with_integer_labels(found.logits, targets_M)
     answers = jnp.mean(losses_M, where=targets_M > 0)
@@ -115,8 +153,14 @@ def loss(params: FloatParams, batch: TrainingBatch, config: ModelConfig, trainin
 
 
 def optimizer(training: TrainingConfig) -> optax.GradientTransformation:
-    """Returns AdamW with a warm-up, a long level and a straight way down to zero; norm scales do not decay."""
-    warmup, decay = (max(1, int(training.steps * share)) for share in (training.warmup_share, training.decay_share))
+    """Returns AdamW with a warm-up, a long level and a straight way down to zero.
+
+    Norm scales do not decay.
+    """
+    warmup, decay = (
+        max(1, int(training.steps * share))
+        for share in (training.warmup_share, training.decay_share)
+    )
     level = optax.linear_schedule(0.0, training.learning_rate, warmup)
     descent = optax.linear_schedule(training.learning_rate, 0.0, decay)
     schedule = optax.join_schedules([level, descent], [training.steps - decay])
@@ -133,12 +177,16 @@ def start(config: ModelConfig, training: TrainingConfig) -> State:
     return State(params, optimizer(training).init(params))
 
 
-def compiled_step(config: ModelConfig, training: TrainingConfig) -> Callable[[State, TrainingBatch], tuple[State, Array]]:
+def compiled_step(
+    config: ModelConfig, training: TrainingConfig
+) -> Callable[[State, TrainingBatch], tuple[State, Array]]:
     """Returns one step: a state (given up) and a batch to the next state and the loss on the answers."""
     rule = optimizer(training)
 
     def step(state: State, batch: TrainingBatch) -> tuple[State, Array]:
-        (_, answers), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, batch, config, training)
+        (_, answers), gradients = jax.value_and_grad(loss, has_aux=True)(
+            state.params, batch, config, training
+        )
         updates, rest = rule.update(gradients, state.optimizer, state.params)
         return State(optax.apply_updates(state.params, updates), rest), answers
 

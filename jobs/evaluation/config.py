@@ -21,38 +21,61 @@ REQUIRED: dict[Step, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class EvaluateConfig(ModelFlags):
-    """One call of jobs/evaluate.py. A step looks at the flags that concern it, so that one file serves all steps.
+    """One call of jobs/evaluate.py.
+
+    A step looks at the flags that concern it, so that one file serves all steps.
 
     Raises:
         ConfigError: flags are out of range or contradict each other.
     """
 
     tasks: tuple[str, ...] = flag(
-        (), "mmlu, gsm8k, gsm8k_cot, humaneval, or parts such as mmlu_stem; separated by commas, repeatable"
+        (),
+        "mmlu, gsm8k, gsm8k_cot, humaneval, or parts such as mmlu_stem; separated by commas, "
+        "repeatable",
     )
     data: str | None = flag(
         None,
         "folder or URL of the data sets in hub layout: mmlu/all/{dev,test}-*.parquet, gsm8k/main/{train,test}-*.parquet, "
-        "humaneval/openai_humaneval/test-*.parquet; gsm8k_cot reads its 8 worked examples from gsm8k/cot_shots.jsonl there",
+        "humaneval/openai_humaneval/test-*.parquet; gsm8k_cot reads its 8 worked examples from "
+        "gsm8k/cot_shots.jsonl there",
     )
     requests: str | None = flag(None, "file of request rows, for the steps run and report")
     outputs: tuple[str, ...] = flag(
-        (), "Parquet output of any run over the requests: file, folder or glob; repeatable; for report"
+        (),
+        "Parquet output of any run over the requests: file, folder or glob; repeatable; for report",
     )
     output: str | None = flag(
-        None, "prompts: the file of request rows; otherwise the folder of the run or report; any URL", short="-o"
+        None,
+        "prompts: the file of request rows; otherwise the folder of the run or report; any URL",
+        short="-o",
     )
-    history: str | None = flag(None, "folder or URL that keeps all runs, for trend and comparison; without it there is none")
-    name: str = flag("", "what the run is called in history and reports, e.g. the version that is tested")
+    history: str | None = flag(
+        None,
+        "folder or URL that keeps all runs, for trend and comparison; without it there is none",
+    )
+    name: str = flag(
+        "", "what the run is called in history and reports, e.g. the version that is tested"
+    )
     limit: int | None = flag(None, "only the first N documents of each task")
     samples: int = flag(1, "completions per HumanEval problem, for pass@k")
-    sample_temperature: float = flag(0.0, "of these completions; 0 = greedy, as the harness has it for one")
+    sample_temperature: float = flag(
+        0.0, "of these completions; 0 = greedy, as the harness has it for one"
+    )
     execute_programs: bool = flag(
-        False, "HumanEval: execute what the model wrote, confined (Linux); without it there is no metric"
+        False,
+        "HumanEval: execute what the model wrote, confined (Linux); without it there is no metric",
     )
     program_timeout_s: float = flag(3.0, "time of one program, seconds")
-    margin: float = flag(0.01, "loss in a metric that is accepted against the last and the best run: 0.01 is one point")
-    confidence: float = flag(0.95, "of the intervals; a loss beyond the margin at all of its interval ends the job with code 5")
+    margin: float = flag(
+        0.01,
+        "loss in a metric that is accepted against the last and the best run: 0.01 is one point",
+    )
+    confidence: float = flag(
+        0.95,
+        "of the intervals; a loss beyond the margin at all of its interval ends the job with code "
+        "5",
+    )
 
     def __post_init__(self) -> None:
         ranges = (
@@ -65,7 +88,8 @@ class EvaluateConfig(ModelFlags):
                 raise ConfigError(f"--{name}: expected from {low:g} to {high:g}, got {value}")
         if self.samples > 1 and self.sample_temperature == 0:
             raise ConfigError(
-                f"--samples: {self.samples} greedy completions are all the same; give --sample-temperature, e.g. 0.8"
+                f"--samples: {self.samples} greedy completions are all the same; give "
+                "--sample-temperature, e.g. 0.8"
             )
 
     def require(self, step: Step) -> None:
@@ -82,7 +106,9 @@ class EvaluateConfig(ModelFlags):
 
     def task_names(self) -> tuple[str, ...]:
         """Returns what --tasks names, one by one."""
-        return tuple(name.strip() for each in self.tasks for name in each.split(",") if name.strip())
+        return tuple(
+            name.strip() for each in self.tasks for name in each.split(",") if name.strip()
+        )
 
     def prompt_options(self) -> PromptOptions:
         """Returns what is chosen about prompts."""

@@ -23,7 +23,9 @@ from pipeline.storage.redaction import without_credentials
 OK, ROW_ERRORS, REGRESSION = 0, 3, 5
 
 
-def make_report(config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str) -> int:
+def make_report(
+    config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str
+) -> int:
     """Judges a run, writes what is found into `folder`, adds it to history and returns the exit code.
 
     Raises:
@@ -36,7 +38,9 @@ def make_report(config: EvaluateConfig, requests_url: str, outputs: Sequence[str
         answers = scoring.executed(requests, answers, Sandbox(config.program_timeout_s).run)
     history = History.load(config.history)
     info = _run_info(config, requests, files, history)
-    evaluation = evaluate(requests, asked_names(requests_url, requests), answers, info, history, config.rules())
+    evaluation = evaluate(
+        requests, asked_names(requests_url, requests), answers, info, history, config.rules()
+    )
     _write(evaluation, config, {"Requests": requests_url, "Output": ", ".join(outputs)}, folder)
     history.add(evaluation.entries, evaluation.samples)
     _tell(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
@@ -46,14 +50,19 @@ def make_report(config: EvaluateConfig, requests_url: str, outputs: Sequence[str
 
 
 def _run_info(
-    config: EvaluateConfig, requests: Sequence[EvalRequest], files: Sequence[StoredObject], history: History
+    config: EvaluateConfig,
+    requests: Sequence[EvalRequest],
+    files: Sequence[StoredObject],
+    history: History,
 ) -> RunInfo:
     documents = scoring.common_digest(scoring.document_digests(requests).values())
     run = run_identity(documents, files, config.name)
     made = _run_json(files)
     told = made.get("config", {})
     at = history.began(run) or datetime.now(UTC)
-    return RunInfo(run, at, config.name, told.get("model"), told.get("checkpoint"), made.get("git_commit"))
+    return RunInfo(
+        run, at, config.name, told.get("model"), told.get("checkpoint"), made.get("git_commit")
+    )
 
 
 def _run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
@@ -66,30 +75,55 @@ def _run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
     return found
 
 
-def _write(evaluation: Evaluation, config: EvaluateConfig, where: dict[str, str], folder: str) -> None:
+def _write(
+    evaluation: Evaluation, config: EvaluateConfig, where: dict[str, str], folder: str
+) -> None:
     """Writes the numbers first: a picture that cannot be drawn must not cost them."""
     metrics = json.dumps(evaluation.metrics(), indent=2, ensure_ascii=False) + "\n"
     storage.overwrite(storage.join(folder, "metrics.json"), metrics.encode())
-    storage.overwrite(storage.join(folder, "samples.parquet"), to_parquet(scoring.to_table(evaluation.samples)))
-    from pipeline.evals.report.page import render  # only now: the plotting library takes a second to import
+    storage.overwrite(
+        storage.join(folder, "samples.parquet"), to_parquet(scoring.to_table(evaluation.samples))
+    )
+    # only now: the plotting library takes a second to import
+    from pipeline.evals.report.page import render
 
-    storage.overwrite(storage.join(folder, "report.html"), render(evaluation, config.rules(), where).encode())
+    storage.overwrite(
+        storage.join(folder, "report.html"), render(evaluation, config.rules(), where).encode()
+    )
 
 
 def _tell(evaluation: Evaluation, folder: str, log: RunLog) -> None:
     for entry in evaluation.headlines:
         error = "" if entry.stderr is None else f" ± {entry.stderr:.4f}"
         message = f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{error}  ({entry.count:,} documents)"
-        log.result("metric", message, task=entry.task, metric=entry.metric, value=entry.value, stderr=entry.stderr)
+        log.result(
+            "metric",
+            message,
+            task=entry.task,
+            metric=entry.metric,
+            value=entry.value,
+            stderr=entry.stderr,
+        )
     for each in evaluation.comparisons:
         found = each.difference
         verdict = "REGRESSION" if found.regression else "ok"
         message = (
-            f"{each.now.task:<12} {each.now.metric:<28} {found.value:+.4f} [{found.low:+.4f}, {found.high:+.4f}] against the "
+            f"{each.now.task:<12} {each.now.metric:<28} {found.value:+.4f} [{found.low:+.4f}, "
+            f"{found.high:+.4f}] against the "
             f"{each.against} run {each.before.name or each.before.run}: {verdict}"
         )
-        log.result("comparison", message, task=each.now.task, metric=each.now.metric, regression=found.regression)
+        log.result(
+            "comparison",
+            message,
+            task=each.now.task,
+            metric=each.now.metric,
+            regression=found.regression,
+        )
     if evaluation.failed:
-        log.result("failed_rows", f"{evaluation.failed:,} rows failed; their documents count as wrong", rows=evaluation.failed)
+        log.result(
+            "failed_rows",
+            f"{evaluation.failed:,} rows failed; their documents count as wrong",
+            rows=evaluation.failed,
+        )
     log.result("metrics", f"metrics  {without_credentials(storage.join(folder, 'metrics.json'))}")
     log.result("report", f"report   {without_credentials(storage.join(folder, 'report.html'))}")

@@ -1,4 +1,7 @@
-"""Connects to Ray, quietly and safely. Metrics are in jobs/run/metrics.py, the rest of Ray in actors/pool/replica_pool.py."""
+"""Connects to Ray, quietly and safely.
+
+Metrics are in jobs/run/metrics.py, the rest of Ray in actors/pool/replica_pool.py.
+"""
 
 import os
 import secrets
@@ -17,11 +20,13 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 def ray_cluster(replicas: int) -> Iterator[str]:
     """Connects to the cluster of RAY_ADDRESS, or to the one that `ray start` announced on this machine; else starts a local one.
 
-    Ray's own "auto" is not used: it searches the process table and would join a cluster that another program started for itself
-    and takes down when it ends. `RAY_ADDRESS=local` always starts one.
+    Ray's own "auto" is not used: it searches the process table and would join a cluster that
+    another program started for itself and takes down when it ends. `RAY_ADDRESS=local` always
+    starts one.
 
-    A local cluster asks for a token even of the users of this machine; the token is made for it and forgotten with it. It offers
-    as many CPUs as replicas need, so that all of them start on a machine of fewer cores.
+    A local cluster asks for a token even of the users of this machine; the token is made for it and
+    forgotten with it. It offers as many CPUs as replicas need, so that all of them start on a
+    machine of fewer cores.
 
     Yields:
         What it is connected to, in words.
@@ -41,12 +46,24 @@ def ray_cluster(replicas: int) -> Iterator[str]:
         except (ConnectionError, RuntimeError) as error:
             if named:
                 reason = " ".join(str(error).split())[:300]
-                raise ConfigError(f"no Ray cluster answers at RAY_ADDRESS={named} ({reason}); start it or unset it") from error
+                raise ConfigError(
+                    f"no Ray cluster answers at RAY_ADDRESS={named} ({reason}); start it or unset "
+                    "it"
+                ) from error
             address = "local"  # the announced cluster has ended
     if address == "local":
-        ray.init(address="local", num_cpus=max(replicas, os.cpu_count() or 1), include_dashboard=False, **quiet)
+        ray.init(
+            address="local",
+            num_cpus=max(replicas, os.cpu_count() or 1),
+            include_dashboard=False,
+            **quiet,
+        )
     try:
-        yield "local Ray" if address == "local" else f"Ray cluster at {ray.get_runtime_context().gcs_address}"
+        yield (
+            "local Ray"
+            if address == "local"
+            else f"Ray cluster at {ray.get_runtime_context().gcs_address}"
+        )
     finally:
         ray.shutdown()
 
@@ -58,10 +75,13 @@ def _announced() -> str | None:
 
 
 def _choose_authentication(address: str, *, explicit: bool) -> None:
-    """Decides about tokens before Ray is imported, which reads these variables once; what the user set stays.
+    """Decides about tokens before Ray is imported, which reads these variables once.
 
-    A local cluster gets a token of this process alone. To an announced cluster goes the token that `ray start` used, if there
-    is one. A cluster that was named explicitly is its user's to configure.
+    What the user set stays.
+
+    A local cluster gets a token of this process alone. To an announced cluster goes the token that
+    `ray start` used, if there is one. A cluster that was named explicitly is its user's to
+    configure.
     """
     if "ray" in sys.modules or "RAY_AUTH_MODE" in os.environ:
         return

@@ -1,7 +1,10 @@
-"""A `Plan` → what the run will take: rows, tokens, padding, memory per device, time, cost. Starts nothing, loads no weights.
+"""A `Plan` → what the run will take: rows, tokens, padding, memory per device, time, cost.
 
-Tokens and padding are measured on a sample of the rows, spread over the input, which goes through the stages that a run uses.
-Memory follows from the model's shapes. Time follows from arithmetic and a stated guess of the hardware; it is an estimate.
+Starts nothing, loads no weights.
+
+Tokens and padding are measured on a sample of the rows, spread over the input, which goes through
+the stages that a run uses. Memory follows from the model's shapes. Time follows from arithmetic and
+a stated guess of the hardware; it is an estimate.
 """
 
 import math
@@ -91,17 +94,30 @@ def device_bytes(plan: Plan) -> Mapping[str, int]:
 
 def _sample(plan: Plan) -> Sample:
     shards = plan.own_shards[:: max(1, len(plan.own_shards) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
-    parts = [Shard(shard.number, shard.url, shard.first_row, min(shard.rows, SAMPLED_ROWS)) for shard in shards]
-    items = list(to_requests(read_rows(parts, plan.schema, lambda *_: None), plan.tokenizer, plan.rules))
+    parts = [
+        Shard(shard.number, shard.url, shard.first_row, min(shard.rows, SAMPLED_ROWS))
+        for shard in shards
+    ]
+    items = list(
+        to_requests(read_rows(parts, plan.schema, lambda *_: None), plan.tokenizer, plan.rules)
+    )
     requests = [item for item in items if isinstance(item, Request)]
-    lengths = [len(ids) for request in requests for ids in (request.prompt_ids, *request.continuations)]
+    lengths = [
+        len(ids) for request in requests for ids in (request.prompt_ids, *request.continuations)
+    ]
     return Sample(
         rows=sum(part.rows for part in parts),
-        failed=sum(1 for item in items if isinstance(item, Completion) and item.error_code is not None),
+        failed=sum(
+            1 for item in items if isinstance(item, Completion) and item.error_code is not None
+        ),
         prompt_tokens=sum(lengths),
-        new_tokens=sum(request.sampling.max_tokens for request in requests if request.sampling is not None),
+        new_tokens=sum(
+            request.sampling.max_tokens for request in requests if request.sampling is not None
+        ),
         padded_tokens=sum(map(padded, lengths)),
-        batches=sum(1 for batch in fill_batches(requests, plan.bucket_config()) if isinstance(batch, Batch)),
+        batches=sum(
+            1 for batch in fill_batches(requests, plan.bucket_config()) if isinstance(batch, Batch)
+        ),
     )
 
 
@@ -109,7 +125,9 @@ def _seconds(plan: Plan, sample: Sample, scale: float, device: Device) -> float:
     """Returns the seconds of one replica: prompts bound by arithmetic, new tokens by reading weights and cache."""
     shapes, devices = parameter_shapes(plan.model), math.prod(plan.config.mesh_shape())
     share = plan.model.num_selected_experts / plan.model.num_experts
-    active = sum(math.prod(tensor.shape) * (share if "experts" in tensor.axes else 1) for tensor in shapes)
+    active = sum(
+        math.prod(tensor.shape) * (share if "experts" in tensor.axes else 1) for tensor in shapes
+    )
     slots = plan.engine_config().slots
     length = (sample.prompt_tokens + sample.new_tokens / 2) / max(1, sample.rows - sample.failed)
     step_bytes = shapes.stored_bytes + slots * length * arithmetic.cache_bytes(plan.model, 2)
@@ -122,7 +140,9 @@ def lines(figures: Mapping[str, object]) -> Iterator[str]:
     """Yields the figures of `estimate` as lines of text."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
-            yield from (f"{name + ' ' + part:<24} {_shown(name, each)}" for part, each in value.items())
+            yield from (
+                f"{name + ' ' + part:<24} {_shown(name, each)}" for part, each in value.items()
+            )
         else:
             yield f"{name:<24} {_shown(name, value)}"
 

@@ -1,7 +1,8 @@
 """A `Plan` of a model too large for this machine → the lines that say what it takes on eight GPUs that are not there.
 
-The compiler runs in a process of its own (`python -m actors.engine.planning.memory_plan`): this one never imports JAX. Knows how to start it and
-how to show what it says; knows nothing of shapes or meshes.
+The compiler runs in a process of its own (`python -m actors.engine.planning.memory_plan`): this one
+never imports JAX. Knows how to start it and how to show what it says; knows nothing of shapes or
+meshes.
 """
 
 import dataclasses
@@ -20,13 +21,16 @@ from jobs.run.plan import ROOT, Plan
 from pipeline.errors import ConfigError
 
 TARGETS = ("h100", "h200")
-SMALLEST_BYTES = 16 * 10**9  # of weights: the arithmetic of the dry run is enough for smaller models
+# of weights: the arithmetic of the dry run is enough for smaller models
+SMALLEST_BYTES = 16 * 10**9
 TIME_LIMIT_S = 3600.0
 
 
 def is_full_size(plan: Plan) -> bool:
     """Returns whether the plan is of a model that wants GPUs, and its run is not explicitly one on CPUs."""
-    return plan.config.device != "cpu" and parameter_shapes(plan.model).stored_bytes >= SMALLEST_BYTES
+    return (
+        plan.config.device != "cpu" and parameter_shapes(plan.model).stored_bytes >= SMALLEST_BYTES
+    )
 
 
 def lines(plan: Plan) -> Iterator[str]:
@@ -64,7 +68,13 @@ def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> d
         ConfigError: the sizes, the model and the mesh do not fit together.
         ModelError: the process failed or took longer than an hour.
     """
-    command = [str(interpreter or _interpreter()), "-m", "actors.engine.planning.memory_plan", "--json", json.dumps(asked)]
+    command = [
+        str(interpreter or _interpreter()),
+        "-m",
+        "actors.engine.planning.memory_plan",
+        "--json",
+        json.dumps(asked),
+    ]
     try:
         done = subprocess.run(
             command,
@@ -77,13 +87,16 @@ def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> d
         )
     except subprocess.TimeoutExpired as error:
         raise ModelError(
-            f"full-size plan: the compiler took more than {TIME_LIMIT_S:.0f} s; give --device cpu to do without"
+            f"full-size plan: the compiler took more than {TIME_LIMIT_S:.0f} s; give --device cpu "
+            "to do without"
         ) from error
     last = (done.stderr.strip().splitlines() or ["no message"])[-1]
     if done.returncode == 2:
         raise ConfigError(f"full-size plan: {last}")
     if done.returncode:
-        raise ModelError(f"full-size plan: the compiler's process ended with code {done.returncode} ({last})")
+        raise ModelError(
+            f"full-size plan: the compiler's process ended with code {done.returncode} ({last})"
+        )
     answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
 
@@ -100,7 +113,8 @@ def _environment(devices: int) -> dict[str, str]:
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
         "JAX_PLATFORMS": "cpu",
-        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",  # the wheels compile without the CUDA libraries that would run the result
+        # the wheels compile without the CUDA libraries that would run the result
+        "JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1",
         "XLA_FLAGS": flags,
     }
 
@@ -109,7 +123,8 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
     """Yields an answer of `actors.engine.planning.memory_plan` as a table: a column for each kind of GPU."""
     if answer["fallback"] is not None:
         yield (
-            f"not compiled for GPUs ({answer['fallback']}; `make aot` installs it) but for virtual CPU devices: "
+            f"not compiled for GPUs ({answer['fallback']}; `make aot` installs it) but for virtual "
+            "CPU devices: "
             "temporaries are not a GPU's, and what follows from them is unknown"
         )
     targets = answer["targets"]
@@ -117,7 +132,10 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
     yield f"{answer['parameters']:,} parameters in {answer['tensors']:,} tensors; mesh {mesh[0]}x{mesh[1]}; figures of one device"
     yield ""
     yield _row("", [f"{devices}x{target['title']}" for target in targets])
-    for name, values in (*_figures(targets), *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None)):
+    for name, values in (
+        *_figures(targets),
+        *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None),
+    ):
         yield _row(name, values)
     ladder = answer["ladder"]
     parts = ", ".join(f"{name} {count}" for name, count in ladder.items())
@@ -137,7 +155,9 @@ def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
         yield from _program(name, [target["programs"][name] for target in targets])
 
 
-def _verdicts(targets: list[dict[str, Any]], *, compiled_for_gpus: bool) -> Iterator[tuple[str, list[str]]]:
+def _verdicts(
+    targets: list[dict[str, Any]], *, compiled_for_gpus: bool
+) -> Iterator[tuple[str, list[str]]]:
     """Yields what follows from the temporaries; it is not known where they are not a GPU's."""
 
     def each(show_one: Callable[[dict[str, Any]], str]) -> list[str]:
@@ -145,7 +165,10 @@ def _verdicts(targets: list[dict[str, Any]], *, compiled_for_gpus: bool) -> Iter
 
     yield "all, in the largest call", each(lambda target: _gb(target["total_bytes"]))
     yield "memory of the device", [_gb(target["capacity_bytes"]) for target in targets]
-    yield "it fits", each(lambda target: "yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO")
+    yield (
+        "it fits",
+        each(lambda target: "yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO"),
+    )
     yield "KV tokens that fit", each(lambda target: f"{target['cache_tokens_fit']:,}")
     yield "sequences of full length", each(lambda target: f"{target['sequences_fit']:,}")
 
@@ -154,7 +177,11 @@ def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, l
     """Yields the rows of one step function."""
     unit = "targets" if name == "score" else "pages"
     yield name, [f"{each['rows']} x {each['width']} {unit}" for each in programs]
-    for label, key in (("input", "input_bytes"), ("temporaries", "temporary_bytes"), ("output", "output_bytes")):
+    for label, key in (
+        ("input", "input_bytes"),
+        ("temporaries", "temporary_bytes"),
+        ("output", "output_bytes"),
+    ):
         yield f"  {label}", [_gb(each[key]) for each in programs]
     for kind in sorted({kind for each in programs for kind in each["collectives"]}):
         yield f"  {kind}", [f"{each['collectives'].get(kind, 0)}" for each in programs]

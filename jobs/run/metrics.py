@@ -1,8 +1,8 @@
 """Snapshots of a run → Ray metrics, which every node of the cluster offers to Prometheus: docs/observability.md lists them.
 
-`METRICS` is the whole list; dashboard, alert rules and documentation are tested against it. Ray puts `ray_` before every name. A
-counter stays on its node's port when the driver is gone, a gauge goes after some 20 s. Costs nothing per row: snapshots come
-every ten seconds.
+`METRICS` is the whole list; dashboard, alert rules and documentation are tested against it. Ray
+puts `ray_` before every name. A counter stays on its node's port when the driver is gone, a gauge
+goes after some 20 s. Costs nothing per row: snapshots come every ten seconds.
 """
 
 import hashlib
@@ -23,7 +23,11 @@ WAITING_S = 5.0  # while replicas are waited for, how often figures are publishe
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One metric; `value` takes it from a snapshot: None where it is unknown, a mapping where it has a label of its own."""
+    """One metric.
+
+    `value` takes it from a snapshot: None where it is unknown, a mapping where it has a label of
+    its own.
+    """
 
     name: str
     kind: Literal["counter", "gauge"]
@@ -72,11 +76,14 @@ METRICS = (
     Metric("last_progress_timestamp_seconds", "gauge", "When the last row was answered", lambda s: s.progressed_at),
     Metric("cost_total", "counter", "Cost so far, in the currency of --cost-per-replica-hour", lambda s: s.cost),
 )  # fmt: skip
-# These four are no figures of a snapshot: who the run is, what it may cost, that it began and how it ended.
+# These four are no figures of a snapshot: who the run is, what it may cost, that it began and how
+# it ended.
 RUN_INFO = Metric("run_info", "gauge", "1; its labels say what the run is", lambda _: 1)
 COST_BUDGET = Metric("cost_budget", "gauge", "What the run may cost: --cost-budget", lambda _: None)
 RUNS_STARTED = Metric("runs_started_total", "counter", "Drivers that began", lambda _: None)
-RUNS_ENDED = Metric("runs_ended_total", "counter", "Drivers that ended, by outcome", lambda _: None, "outcome")
+RUNS_ENDED = Metric(
+    "runs_ended_total", "counter", "Drivers that ended, by outcome", lambda _: None, "outcome"
+)
 INFO_LABELS = ("output", "model", "task", "fingerprint")
 
 
@@ -87,15 +94,26 @@ def run_label(output: str) -> str:
 
 
 class RunMetrics:
-    """The metrics of one driver. As a context manager around the run it also counts how that ended."""
+    """The metrics of one driver.
 
-    def __init__(self, progress: Progress, info: Mapping[str, str], *, cost_budget: float | None = None) -> None:
-        """`info` has `output`, the run's folder, and the other labels of `run_info`. Ray must be connected."""
+    As a context manager around the run it also counts how that ended.
+    """
+
+    def __init__(
+        self, progress: Progress, info: Mapping[str, str], *, cost_budget: float | None = None
+    ) -> None:
+        """`info` has `output`, the run's folder, and the other labels of `run_info`.
+
+        Ray must be connected.
+        """
         self._progress, self._budget = progress, cost_budget
         self._run = {"run": run_label(info["output"])}
         self._info = self._run | {name: without_credentials(info[name]) for name in INFO_LABELS}
         self._told: dict[tuple[str, str], float] = {}  # of each counter, what Ray knows already
-        self._made = {each.name: _made(each, each.labels) for each in (*METRICS, COST_BUDGET, RUNS_STARTED, RUNS_ENDED)}
+        self._made = {
+            each.name: _made(each, each.labels)
+            for each in (*METRICS, COST_BUDGET, RUNS_STARTED, RUNS_ENDED)
+        }
         self._made[RUN_INFO.name] = _made(RUN_INFO, ("run", *INFO_LABELS))
 
     def __enter__(self) -> "RunMetrics":
@@ -103,9 +121,16 @@ class RunMetrics:
         self.publish(self._progress.snapshot())
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.publish(self._progress.snapshot())
-        self._made[RUNS_ENDED.name].inc(1, tags=self._run | {"outcome": ending(self._progress, error)["status"]})
+        self._made[RUNS_ENDED.name].inc(
+            1, tags=self._run | {"outcome": ending(self._progress, error)["status"]}
+        )
 
     def published_until(self, ended: Callable[[], bool]) -> Callable[[], bool]:
         """Returns `ended`, which also publishes now and then when it is asked: nothing else does while replicas come up."""

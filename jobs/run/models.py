@@ -15,7 +15,10 @@ def model_config(name: str) -> ModelConfig:
     if name in PRESETS:
         return PRESETS[name]
     if not name.endswith(".json"):
-        raise ConfigError(f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, got {name!r}")
+        raise ConfigError(
+            f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, "
+            f"got {name!r}"
+        )
     try:
         return ModelConfig.from_json(storage.read(name)[0].decode())
     except UnicodeDecodeError as error:

@@ -1,7 +1,7 @@
 """A `ScoreConfig` → everything that is known before a replica starts: model, tokenizer, input, shards, fingerprint, run.json.
 
-All that a user can get wrong is found here, before anything starts. Reads listings, footers, ids, the tokenizer and samples
-of the checkpoint; loads no weights and imports neither JAX nor Ray.
+All that a user can get wrong is found here, before anything starts. Reads listings, footers, ids,
+the tokenizer and samples of the checkpoint; loads no weights and imports neither JAX nor Ray.
 """
 
 import dataclasses
@@ -35,9 +35,21 @@ from pipeline.storage.redaction import without_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
-# Sampling parameters that came after the first runs: at their defaults they are no part of the fingerprint, and those runs go on.
+# Sampling parameters that came after the first runs: at their defaults they are no part of the
+# fingerprint, and those runs go on.
 ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
-LIBRARIES = ("ray", "jax", "dm-haiku", "numpy", "pyarrow", "sentencepiece", "fsspec", "s3fs", "jinja2", "rensa")
+LIBRARIES = (
+    "ray",
+    "jax",
+    "dm-haiku",
+    "numpy",
+    "pyarrow",
+    "sentencepiece",
+    "fsspec",
+    "s3fs",
+    "jinja2",
+    "rensa",
+)
 
 
 @dataclass(frozen=True)
@@ -78,13 +90,16 @@ class Plan:
     def _may_penalise(self) -> bool:
         if self.config.task != "generate":
             return False
-        return self.config.repetition_penalty != 1.0 or "repetition_penalty" in self.schema.parameters
+        return (
+            self.config.repetition_penalty != 1.0 or "repetition_penalty" in self.schema.parameters
+        )
 
     def replica_spec(self) -> ReplicaSpec:
         """Returns what replicas are started with."""
         table = self.tokenizer.token_bytes if self.tokenizer else None
         if table is not None:
-            table += (b"",) * (self.model.vocab_size - len(table))  # ids that the model has and the tokenizer has not
+            # ids that the model has and the tokenizer has not
+            table += (b"",) * (self.model.vocab_size - len(table))
         return ReplicaSpec(
             model=self.model,
             checkpoint=str(self.config.checkpoint),
@@ -103,7 +118,11 @@ def make_plan(config: ScoreConfig) -> Plan:
     """
     config = _with_demo(config)
     model = model_config(config.model)
-    config = replace(config, max_len=config.max_len or model.sequence_len, mesh="{}x{}".format(*config.mesh_shape()))
+    config = replace(
+        config,
+        max_len=config.max_len or model.sequence_len,
+        mesh="{}x{}".format(*config.mesh_shape()),
+    )
     _check_lengths(config, model)
     model_bytes = storage.read(config.tokenizer)[0] if config.tokenizer else None
     tokenizer = Tokenizer(model_bytes) if model_bytes is not None else None
@@ -112,14 +131,23 @@ def make_plan(config: ScoreConfig) -> Plan:
     _check_tokenizer(config, model, tokenizer, schema)
     _check_repetition(config, schema)
     check_unique_ids(files, schema.id_column, config.limit)
-    rules = RequestRules(config.task, model.vocab_size, config.max_len or 0, config.on_overflow, config.sampling_defaults())
+    rules = RequestRules(
+        config.task,
+        model.vocab_size,
+        config.max_len or 0,
+        config.on_overflow,
+        config.sampling_defaults(),
+    )
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
     return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
 
 
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
-    """Returns all that the results depend on. Replicas, mesh and batches are not among it, by design."""
+    """Returns all that the results depend on.
+
+    Replicas, mesh and batches are not among it, by design.
+    """
     config = plan.config
     names = (
         "task",
@@ -144,12 +172,22 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
 
 
 def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
-    keys, standard = dataclasses.asdict(defaults) | {"stop": list(defaults.stop)}, SamplingDefaults()
-    return {name: value for name, value in keys.items() if name not in ADDED_LATER or value != getattr(standard, name)}
+    keys, standard = (
+        dataclasses.asdict(defaults) | {"stop": list(defaults.stop)},
+        SamplingDefaults(),
+    )
+    return {
+        name: value
+        for name, value in keys.items()
+        if name not in ADDED_LATER or value != getattr(standard, name)
+    }
 
 
 def run_description(plan: Plan) -> dict[str, Any]:
-    """Returns what run.json tells beside the fingerprint: configuration, versions, commit. Credentials in URLs are removed."""
+    """Returns what run.json tells beside the fingerprint: configuration, versions, commit.
+
+    Credentials in URLs are removed.
+    """
     return describe_run(plan.config, plan.files, len(plan.shards))
 
 
@@ -158,8 +196,17 @@ def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[s
     versions: dict[str, str | None] = {"python": platform.python_version()}
     versions |= {name: _version(name) for name in ("grok-batch", *LIBRARIES)}
     told = {name: _public(value) for name, value in dataclasses.asdict(config).items()}
-    listing = [{"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows} for file in files]
-    return {"config": told, "versions": versions, "git_commit": _git_commit(), "input": listing, "shards": shards}
+    listing = [
+        {"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows}
+        for file in files
+    ]
+    return {
+        "config": told,
+        "versions": versions,
+        "git_commit": _git_commit(),
+        "input": listing,
+        "shards": shards,
+    }
 
 
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
@@ -167,47 +214,76 @@ def _with_demo(config: ScoreConfig) -> ScoreConfig:
     if config.model != "demo":
         return config
     checkpoint = config.checkpoint or str(DEMO / "ckpt-0")
-    return replace(config, checkpoint=checkpoint, tokenizer=config.tokenizer or str(DEMO / "tokenizer.model"))
+    return replace(
+        config, checkpoint=checkpoint, tokenizer=config.tokenizer or str(DEMO / "tokenizer.model")
+    )
 
 
 def _columns(config: ScoreConfig) -> InputColumns:
-    return InputColumns(config.task, config.prompt_column, config.id_column, config.continuation_column)
+    return InputColumns(
+        config.task, config.prompt_column, config.id_column, config.continuation_column
+    )
 
 
 def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
     longest = config.max_len or 0
     if longest > model.sequence_len:
-        raise ConfigError(f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got {longest}")
+        raise ConfigError(
+            f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got "
+            f"{longest}"
+        )
     if config.task == "generate" and config.max_tokens is not None and config.max_tokens >= longest:
         raise ConfigError(
-            f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no prompt fits beside it"
+            f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no "
+            "prompt fits beside it"
         )
     split = config.mesh_shape()[1]
-    shared_out = {"key/value heads": model.num_kv_heads, "expert rows": model.ffn_size, "tokens": model.vocab_size}
+    shared_out = {
+        "key/value heads": model.num_kv_heads,
+        "expert rows": model.ffn_size,
+        "tokens": model.vocab_size,
+    }
     if config.shard_activations:
         shared_out["activation columns"] = model.emb_size
     for name, count in shared_out.items():
         if count % split:
             raise ConfigError(
-                f"--mesh: {config.mesh} splits over {split} devices the model's {count} {name}, which it does not divide"
+                f"--mesh: {config.mesh} splits over {split} devices the model's {count} {name}, "
+                "which it does not divide"
             )
 
 
-def _check_tokenizer(config: ScoreConfig, model: ModelConfig, tokenizer: Tokenizer | None, schema: InputSchema) -> None:
+def _check_tokenizer(
+    config: ScoreConfig, model: ModelConfig, tokenizer: Tokenizer | None, schema: InputSchema
+) -> None:
     if tokenizer is None and schema.has_text:
-        raise ConfigError("--tokenizer is missing: the input has text; give a SentencePiece model, or token ids in the input")
+        raise ConfigError(
+            "--tokenizer is missing: the input has text; give a SentencePiece model, or token ids "
+            "in the input"
+        )
     if tokenizer is None and (config.stop or "stop" in schema.parameters):
-        raise ConfigError("--tokenizer is missing: stop strings are text; give a SentencePiece model")
+        raise ConfigError(
+            "--tokenizer is missing: stop strings are text; give a SentencePiece model"
+        )
     if tokenizer is not None and tokenizer.vocab_size > model.vocab_size:
         raise ConfigError(
-            f"--tokenizer: expected a vocabulary of at most the model's {model.vocab_size} tokens, got {tokenizer.vocab_size}; "
+            f"--tokenizer: expected a vocabulary of at most the model's {model.vocab_size} tokens, "
+            f"got {tokenizer.vocab_size}; "
             "this tokenizer belongs to another model"
         )
-    if config.task == "generate" and config.max_tokens is None and "max_tokens" not in schema.parameters:
+    if (
+        config.task == "generate"
+        and config.max_tokens is None
+        and "max_tokens" not in schema.parameters
+    ):
         raise ConfigError("--max-tokens is missing: give it, or a column max_tokens in the input")
-    if schema.prompt == "prompt_token_ids" and schema.continuation_kind in ("continuation", "choices"):
+    if schema.prompt == "prompt_token_ids" and schema.continuation_kind in (
+        "continuation",
+        "choices",
+    ):
         raise DatasetError(
-            f"the input has prompts as token ids and '{schema.continuation}' as text; give both as text or both as token ids"
+            f"the input has prompts as token ids and '{schema.continuation}' as text; give both as "
+            "text or both as token ids"
         )
 
 
@@ -216,7 +292,8 @@ def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
     searched = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
     if config.repetition_min_count != SamplingDefaults().repetition_min_count and not searched:
         raise ConfigError(
-            f"--repetition-min-count: {config.repetition_min_count} has no effect without --repetition-max-pattern; give the "
+            f"--repetition-min-count: {config.repetition_min_count} has no effect without "
+            "--repetition-max-pattern; give the "
             "longest pattern to look for, in tokens, e.g. 32"
         )
 
@@ -237,7 +314,10 @@ def _version(name: str) -> str | None:
 
 
 def _git_commit() -> str | None:
-    """Returns the commit of this code; None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT)."""
+    """Returns the commit of this code.
+
+    None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT).
+    """
     told = os.environ.get("GROK_BATCH_COMMIT") or None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:

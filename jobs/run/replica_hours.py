@@ -1,10 +1,13 @@
-"""What replicas have cost a run so far, over all calls of the job that ran it; and where a budget of hours ended it.
+"""What replicas have cost a run so far, over all calls of the job that ran it.
+
+And where a budget of hours ended it.
 
     <run>/replica-hours/<call>.json             hours of one call, written again as it goes on
     <run>/stop-at-10-replica-hours.json         created once: how many blocks count when the budget is 10 hours
 
-Time is not the same twice, so a run that a budget of hours ends writes down where: from then on its data set is fixed, too. Hours
-since the last commit of a call that was killed are not known and not counted.
+Time is not the same twice, so a run that a budget of hours ends writes down where: from then on its
+data set is fixed, too. Hours since the last commit of a call that was killed are not known and not
+counted.
 """
 
 import json
@@ -21,7 +24,10 @@ class HourLedger:
         """Reads what calls before this one have spent."""
         self._url, self._budget_hours = url, budget_hours
         self._own_url = storage.join(url, "replica-hours", f"{uuid.uuid4().hex}.json")
-        spent = [_read(stored.url)["replica_hours"] for stored in storage.list_objects(storage.join(url, "replica-hours"))]
+        spent = [
+            _read(stored.url)["replica_hours"]
+            for stored in storage.list_objects(storage.join(url, "replica-hours"))
+        ]
         self._before = float(sum(spent))
 
     def used_up(self, replica_hours: float) -> bool:
@@ -36,7 +42,9 @@ class HourLedger:
 
     def stopped_at(self) -> int | None:
         """Returns how many blocks count, once the budget has ended the run."""
-        return None if storage.stat(self._stop_url) is None else int(_read(self._stop_url)["blocks"])
+        return (
+            None if storage.stat(self._stop_url) is None else int(_read(self._stop_url)["blocks"])
+        )
 
     @property
     def _stop_url(self) -> str:

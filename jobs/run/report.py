@@ -1,4 +1,7 @@
-"""How a run went → report.json and report.html in its folder, however it ended. What they say is built in pipeline/."""
+"""How a run went → report.json and report.html in its folder, however it ended.
+
+What they say is built in pipeline/.
+"""
 
 import contextlib
 import json
@@ -17,12 +20,19 @@ from pipeline.storage.redaction import without_credentials
 def report_url(folder: RunFolder, plan: Plan, kind: str) -> str:
     """Returns where this partition's report is; `kind` is `json` or `html`."""
     index, count = plan.config.partition_pair()
-    return storage.join(folder.url, f"report.{kind}" if count == 1 else f"report-{index}-of-{count}.{kind}")
+    return storage.join(
+        folder.url, f"report.{kind}" if count == 1 else f"report-{index}-of-{count}.{kind}"
+    )
 
 
 @contextlib.contextmanager
-def reported(progress: Progress, plan: Plan, folder: RunFolder, identity: str, shards: int) -> Iterator[None]:
-    """Writes the report at the end of the block, whether it ended well or not. `shards`: those this driver has to run."""
+def reported(
+    progress: Progress, plan: Plan, folder: RunFolder, identity: str, shards: int
+) -> Iterator[None]:
+    """Writes the report at the end of the block, whether it ended well or not.
+
+    `shards`: those this driver has to run.
+    """
     ended: BaseException | None = None
     try:
         yield
@@ -30,13 +40,20 @@ def reported(progress: Progress, plan: Plan, folder: RunFolder, identity: str, s
         ended = error
         raise
     finally:
-        _write({**ending(progress, ended), "run": _run(plan, identity, shards), **progress.report()}, folder, plan)
+        _write(
+            {**ending(progress, ended), "run": _run(plan, identity, shards), **progress.report()},
+            folder,
+            plan,
+        )
 
 
 def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
     """Writes the numbers first: a picture that cannot be drawn must not cost them."""
-    storage.overwrite(report_url(folder, plan, "json"), (json.dumps(report, indent=2) + "\n").encode())
-    from pipeline.report.run_report import render  # only now: the plotting library takes a second to import
+    storage.overwrite(
+        report_url(folder, plan, "json"), (json.dumps(report, indent=2) + "\n").encode()
+    )
+    # only now: the plotting library takes a second to import
+    from pipeline.report.run_report import render
 
     storage.overwrite(report_url(folder, plan, "html"), render(report).encode())
 
@@ -52,7 +69,9 @@ def ending(progress: Progress, error: BaseException | None) -> dict[str, str | N
     interruptions = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)
     kinds = ((ErrorBudgetError, "over_budget"), (interruptions, "interrupted"))
     status = next((status for kind, status in kinds if isinstance(error, kind)), "failed")
-    message = str(error) if isinstance(error, GrokBatchError) else f"{type(error).__name__}: {error}"
+    message = (
+        str(error) if isinstance(error, GrokBatchError) else f"{type(error).__name__}: {error}"
+    )
     return {"status": status, "message": without_credentials(message)}
 
 

@@ -31,7 +31,9 @@ COLUMNS = (
 )
 
 
-def print_results(folder: RunFolder, plan: Plan, shards: Sequence[Shard], failed: int, log: RunLog) -> None:
+def print_results(
+    folder: RunFolder, plan: Plan, shards: Sequence[Shard], failed: int, log: RunLog
+) -> None:
     """Tells the run's paths and counts, and prints the first rows of this partition, unless the log is for machines.
 
     `shards`: those of this partition that are committed.
@@ -41,7 +43,14 @@ def print_results(folder: RunFolder, plan: Plan, shards: Sequence[Shard], failed
     log.result(None, f"\n{where}")
     log.result(None, f"report   {report}")
     if log.is_json:
-        log.event("results", data=folder.data_url, report=report, files=len(shards), rows=rows, failed=failed)
+        log.event(
+            "results",
+            data=folder.data_url,
+            report=report,
+            files=len(shards),
+            rows=rows,
+            failed=failed,
+        )
         return
     if not shards:
         return
@@ -61,7 +70,8 @@ def _first_rows(url: str) -> Iterator[dict[str, Any]]:
         parquet = pq.ParquetFile(opened)
         names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
         first = pa.Table.from_batches([next(parquet.iter_batches(SHOWN_ROWS, columns=names))])
-    columns = [formats.python_values(first[name])[0] for name in names]  # bytes that are no text show as nothing
+    # bytes that are no text show as nothing
+    columns = [formats.python_values(first[name])[0] for name in names]
     yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
 
 

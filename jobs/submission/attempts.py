@@ -1,7 +1,10 @@
-"""One try of a command, as a Ray job or as a process of this machine → how it ended. jobs/submit.py decides whether to try again.
+"""One try of a command, as a Ray job or as a process of this machine → how it ended.
 
-A Ray job is known by its submission id, NAME-NUMBER. Whoever asks for the same name again joins the job that still runs, so that
-a submitter may be killed and started anew while the job goes on. Knows nothing of what commands do.
+jobs/submit.py decides whether to try again.
+
+A Ray job is known by its submission id, NAME-NUMBER. Whoever asks for the same name again joins the
+job that still runs, so that a submitter may be killed and started anew while the job goes on. Knows
+nothing of what commands do.
 """
 
 import asyncio
@@ -23,14 +26,16 @@ from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
 
 POLL_S = 2.0
-UNREACHABLE = (ConnectionError, RuntimeError, OSError, aiohttp.ClientError)  # how Ray's client says that there is no answer
+# how Ray's client says that there is no answer
+UNREACHABLE = (ConnectionError, RuntimeError, OSError, aiohttp.ClientError)
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
     """How a try ended."""
 
-    code: int | None  # of the command; None: nobody knows, the cluster or the process around it is gone
+    # of the command; None: nobody knows, the cluster or the process around it is gone
+    code: int | None
     stopped: bool = False  # somebody asked it to stop: that is no reason to begin again
 
 
@@ -45,11 +50,16 @@ class ChildProcess:
     """Tries a command as a process of this machine."""
 
     def run(self, command: Sequence[str]) -> Ended:
-        """Runs the command; a signal to this process is handed on, and the command is waited for."""
+        """Runs the command.
+
+        A signal to this process is handed on, and the command is waited for.
+        """
         try:
             child = subprocess.Popen(command)
         except OSError as error:
-            raise ConfigError(f"cannot start {command[0]}: {error.strerror}; name a program that is on the PATH") from error
+            raise ConfigError(
+                f"cannot start {command[0]}: {error.strerror}; name a program that is on the PATH"
+            ) from error
         try:
             return _ended(child.wait())
         except KeyboardInterrupt:
@@ -67,14 +77,17 @@ class RayJobs:
     patience_s: float  # for how long the cluster may not answer
     log: RunLog
     env: Mapping[str, str] = field(default_factory=dict)
-    client: Callable[[str], Any] | None = None  # Ray's JobSubmissionClient, unless a test brings another one
+    # Ray's JobSubmissionClient, unless a test brings another one
+    client: Callable[[str], Any] | None = None
     poll_s: float = POLL_S
     detach: bool = False  # a signal ends this process only
     _number: int = 0  # of the last job of this name
     _shown: int = 0  # characters of its log
 
     def run(self, command: Sequence[str]) -> Ended:
-        """Joins the job of this name that still runs, or submits a new one; returns when it has ended or is lost.
+        """Joins the job of this name that still runs, or submits a new one.
+
+        Returns when it has ended or is lost.
 
         Raises:
             ConfigError: the cluster refuses the token, or runs another command under this name.
@@ -85,10 +98,14 @@ class RayJobs:
             running = self._patiently(self._running)
             if running is None:
                 running = self._patiently(lambda: self._submit(entrypoint))
-                self.log.event("submitted", f"job {running} is submitted to {self.address}", job=running)
+                self.log.event(
+                    "submitted", f"job {running} is submitted to {self.address}", job=running
+                )
             else:
                 self._check_same(running, entrypoint)
-                self.log.event("joined", f"job {running} runs already: its output follows", job=running)
+                self.log.event(
+                    "joined", f"job {running} runs already: its output follows", job=running
+                )
             return self._follow_or_stop(running)
         except _LostError as error:
             self.log.event("job_lost", str(error), level="warning")
@@ -119,9 +136,12 @@ class RayJobs:
             runtime_env["working_dir"] = str(self.working_dir)
         name = f"{self.name}-{self._number + 1}"
         try:
-            self._connected().submit_job(entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env)
+            self._connected().submit_job(
+                entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env
+            )
         except RuntimeError as error:
-            if "already exists" not in str(error):  # an answer that was lost on the way: the job is there
+            # an answer that was lost on the way: the job is there
+            if "already exists" not in str(error):
                 raise
         self._number += 1
         return name
@@ -129,7 +149,10 @@ class RayJobs:
     def _check_same(self, job: str, entrypoint: str) -> None:
         found = self._patiently(lambda: self._connected().get_job_info(job)).entrypoint
         if found != entrypoint:
-            raise ConfigError(f"--name: job {job} runs another command ({found}); wait for it, stop it, or choose another name")
+            raise ConfigError(
+                f"--name: job {job} runs another command ({found}); wait for it, stop it, or "
+                "choose another name"
+            )
 
     def _follow_or_stop(self, job: str) -> Ended:
         try:
@@ -138,7 +161,10 @@ class RayJobs:
             if self.detach:
                 raise
         self.log.event(
-            "stopping", f"job {job} is asked to stop: it commits what is complete; a second signal ends the wait", job=job
+            "stopping",
+            f"job {job} is asked to stop: it commits what is complete; a second signal ends the "
+            "wait",
+            job=job,
         )
         self._patiently(lambda: self._connected().stop_job(job))  # its driver gets SIGTERM
         return Ended(self._follow(job).code, stopped=True)
@@ -172,11 +198,16 @@ class RayJobs:
             except Exception as error:
                 said = " ".join(str(error).split())[:300]
                 if _refused(error):
-                    raise ConfigError(f"the cluster at {self.address} refuses the token ({said}); set RAY_AUTH_TOKEN") from error
+                    raise ConfigError(
+                        f"the cluster at {self.address} refuses the token ({said}); set "
+                        "RAY_AUTH_TOKEN"
+                    ) from error
                 if not isinstance(error, UNREACHABLE):
                     raise
                 if "status code 404" in said:
-                    raise _LostError(f"the cluster at {self.address} has lost the job: it was started anew") from error
+                    raise _LostError(
+                        f"the cluster at {self.address} has lost the job: it was started anew"
+                    ) from error
                 if time.monotonic() > ends:
                     silent = f"has not answered for {self.patience_s:g} s ({said})"
                     raise _LostError(f"the cluster at {self.address} {silent}") from error
@@ -185,9 +216,13 @@ class RayJobs:
 
 def _refused(error: Exception) -> bool:
     """Whether this is an answer, and it says that the token is missing or wrong."""
-    if type(error).__name__ == "AuthenticationError":  # Ray's; by name, because Ray is imported late
+    # Ray's; by name, because Ray is imported late
+    if type(error).__name__ == "AuthenticationError":
         return True
-    return isinstance(error, UNREACHABLE) and re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
+    return (
+        isinstance(error, UNREACHABLE)
+        and re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
+    )
 
 
 class _LostError(Exception):
@@ -195,7 +230,8 @@ class _LostError(Exception):
 
 
 def _ended(code: int) -> Ended:
-    return Ended(None if code < 0 else code)  # killed by a signal: the command itself has said nothing
+    # killed by a signal: the command itself has said nothing
+    return Ended(None if code < 0 else code)
 
 
 def _job_ended(info: Any) -> Ended:

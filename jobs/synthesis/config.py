@@ -27,18 +27,29 @@ TEMPLATE_KEYS = ("text", "file", "weight")
 
 @dataclass(frozen=True)
 class GenerateConfig(ModelFlags, SamplingFlags):
-    """One call of jobs/generate_dataset.py. A step looks at the flags that concern it, so that one file serves all steps.
+    """One call of jobs/generate_dataset.py.
+
+    A step looks at the flags that concern it, so that one file serves all steps.
 
     Raises:
         ConfigError: flags are out of range or contradict each other.
     """
 
-    input: str | None = flag(None, "seed rows: Parquet or .jsonl file, folder or glob; any fsspec URL", short="-i")
-    output: str | None = flag(
-        None, "folder that gets prompts/, completions/ and the data set; of a single step: its own folder", short="-o"
+    input: str | None = flag(
+        None, "seed rows: Parquet or .jsonl file, folder or glob; any fsspec URL", short="-i"
     )
-    id_column: str = flag("id", "name of the seeds' id column; ids are <file>#<row> where there is none")
-    keep: tuple[str, ...] = flag((), "seed column that passes through to the data set, repeatable; default: all of them")
+    output: str | None = flag(
+        None,
+        "folder that gets prompts/, completions/ and the data set; of a single step: its own "
+        "folder",
+        short="-o",
+    )
+    id_column: str = flag(
+        "id", "name of the seeds' id column; ids are <file>#<row> where there is none"
+    )
+    keep: tuple[str, ...] = flag(
+        (), "seed column that passes through to the data set, repeatable; default: all of them"
+    )
     limit: int | None = flag(None, "only the first N seed rows")
     templates: dict[str, Any] = field(
         default_factory=dict,
@@ -46,47 +57,87 @@ class GenerateConfig(ModelFlags, SamplingFlags):
             "name: TEXT, or name: {text: … or file: URL, weight: 1}; Jinja over seed columns; --templates.NAME TEXT adds one"
         ),
     )
-    shots: str | None = flag(None, "worked examples for the templates' variable 'shots': Parquet or .jsonl file; any URL")
+    shots: str | None = flag(
+        None, "worked examples for the templates' variable 'shots': Parquet or .jsonl file; any URL"
+    )
     shots_per_row: int = flag(0, "how many of them each seed row gets, drawn by its id")
     prompts: str | None = flag(None, "folder of prompts, for the steps run and select")
     completions: str | None = flag(None, "run folder over these prompts, for the step select")
     min_chars: int | None = flag(None, "fewest characters of a completion")
     max_chars: int | None = flag(None, "most characters of a completion")
-    min_completion_tokens: int | None = flag(None, "fewest tokens of an accepted completion; --min-tokens forbids shorter ones")
+    min_completion_tokens: int | None = flag(
+        None, "fewest tokens of an accepted completion; --min-tokens forbids shorter ones"
+    )
     max_completion_tokens: int | None = flag(None, "most tokens of an accepted completion")
-    min_mean_logprob: float | None = flag(None, "lowest mean log-prob of a completion's tokens: less likely ones are left out")
-    max_mean_logprob: float | None = flag(None, "highest mean log-prob: likelier ones, such as endless repetitions, are left out")
-    finish_reasons: tuple[str, ...] = flag((), "accepted finish reason, repeatable, e.g. stop; default: any")
+    min_mean_logprob: float | None = flag(
+        None, "lowest mean log-prob of a completion's tokens: less likely ones are left out"
+    )
+    max_mean_logprob: float | None = flag(
+        None, "highest mean log-prob: likelier ones, such as endless repetitions, are left out"
+    )
+    finish_reasons: tuple[str, ...] = flag(
+        (), "accepted finish reason, repeatable, e.g. stop; default: any"
+    )
     must_match: tuple[str, ...] = flag((), "RE2 pattern that a completion must contain, repeatable")
     must_not_match: tuple[str, ...] = flag((), "RE2 pattern that it must not contain, repeatable")
-    parse_regex: str | None = flag(None, "RE2 pattern whose named groups, (?P<name>…), become columns")
-    parse_json: bool = flag(False, "read the first JSON object in a completion; --fields names the keys that become columns")
+    parse_regex: str | None = flag(
+        None, "RE2 pattern whose named groups, (?P<name>…), become columns"
+    )
+    parse_json: bool = flag(
+        False,
+        "read the first JSON object in a completion; --fields names the keys that become columns",
+    )
     fields: dict[str, Any] = field(
         default_factory=dict,
-        metadata=flag_metadata("name: TYPE of parsed columns: string, int64, float64, bool, list[…], json; with ? if optional"),
+        metadata=flag_metadata(
+            "name: TYPE of parsed columns: string, int64, float64, bool, list[…], json; with ? if "
+            "optional"
+        ),
     )
-    where: tuple[str, ...] = flag((), "condition over columns in Python's syntax, e.g. 'answer == a + b', repeatable")
+    where: tuple[str, ...] = flag(
+        (), "condition over columns in Python's syntax, e.g. 'answer == a + b', repeatable"
+    )
     choose: Literal["all", "best", "majority"] = flag(
-        "all", "of a prompt's samples: all; best: the one of highest mean log-prob; majority: see --vote-on"
+        "all",
+        "of a prompt's samples: all; best: the one of highest mean log-prob; majority: see "
+        "--vote-on",
     )
-    vote_on: str | None = flag(None, "column whose most frequent value among a prompt's samples wins, for --choose majority")
+    vote_on: str | None = flag(
+        None,
+        "column whose most frequent value among a prompt's samples wins, for --choose majority",
+    )
     min_agreement: float = flag(0.0, "share of a prompt's samples that must have this value")
     dedup: Literal["none", "exact", "near"] = flag(
         "exact", "leave out samples that repeat an accepted one: none, exact, near (MinHash)"
     )
-    dedup_on: tuple[str, ...] = flag((), "column whose text is compared, repeatable; default: prompt and completion")
-    dedup_threshold: float = flag(0.8, "Jaccard similarity of near duplicates, over sets of 5 characters")
-    dedup_memory_mb: int = flag(1024, "memory for accepted samples that later ones are compared with; the newest are kept")
+    dedup_on: tuple[str, ...] = flag(
+        (), "column whose text is compared, repeatable; default: prompt and completion"
+    )
+    dedup_threshold: float = flag(
+        0.8, "Jaccard similarity of near duplicates, over sets of 5 characters"
+    )
+    dedup_memory_mb: int = flag(
+        1024, "memory for accepted samples that later ones are compared with; the newest are kept"
+    )
     target_rows: int | None = flag(None, "stop when so many rows are accepted")
     max_total_tokens: int | None = flag(None, "stop when so many tokens were read and generated")
-    max_replica_hours: float | None = flag(None, "stop when replicas were up for so many hours, all together, in all calls")
-    dataset: str = flag("dataset", "folder of the data set below --output; another one for another selection of the same run")
+    max_replica_hours: float | None = flag(
+        None, "stop when replicas were up for so many hours, all together, in all calls"
+    )
+    dataset: str = flag(
+        "dataset",
+        "folder of the data set below --output; another one for another selection of the same run",
+    )
     file_mb: int = flag(128, "size of a Parquet file of the data set, MB")
-    partition_by: tuple[str, ...] = flag((), "column by whose values rows are put into folders (Hive), repeatable")
+    partition_by: tuple[str, ...] = flag(
+        (), "column by whose values rows are put into folders (Hive), repeatable"
+    )
     title: str | None = flag(None, "title of the data card")
     license: str | None = flag(None, "licence that the data card names")
     examples: int = flag(5, "accepted rows that the data card shows")
-    dry_run: bool = flag(False, "only show the first prompts, rows, tokens, time and cost; starts and writes nothing")
+    dry_run: bool = flag(
+        False, "only show the first prompts, rows, tokens, time and cost; starts and writes nothing"
+    )
 
     def __post_init__(self) -> None:
         ranges = (
@@ -99,19 +150,33 @@ class GenerateConfig(ModelFlags, SamplingFlags):
                 expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
                 raise ConfigError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
         if (self.shots is None) != (self.shots_per_row == 0):
-            raise ConfigError("--shots and --shots-per-row belong together: the file of examples, and how many each row gets")
-        if not self.dataset or "/" in self.dataset or self.dataset.startswith(".") or self.dataset in {"prompts", "completions"}:
             raise ConfigError(
-                f"--dataset: expected the name of a folder other than prompts and completions, got {self.dataset!r}"
+                "--shots and --shots-per-row belong together: the file of examples, and how many "
+                "each row gets"
+            )
+        if (
+            not self.dataset
+            or "/" in self.dataset
+            or self.dataset.startswith(".")
+            or self.dataset in {"prompts", "completions"}
+        ):
+            raise ConfigError(
+                "--dataset: expected the name of a folder other than prompts and completions, got "
+                f"{self.dataset!r}"
             )
         self._check_samples()
         self.rules()
 
     def _check_samples(self) -> None:
         if self.n > 1 and self.temperature == 0:
-            raise ConfigError(f"--n: {self.n} greedy samples are all the same; give --temperature, e.g. 0.8")
+            raise ConfigError(
+                f"--n: {self.n} greedy samples are all the same; give --temperature, e.g. 0.8"
+            )
         if self.choose != "all" and self.n == 1 and not self.completions:
-            raise ConfigError(f"--choose {self.choose}: there is one sample of each prompt to choose from; give --n")
+            raise ConfigError(
+                f"--choose {self.choose}: there is one sample of each prompt to choose from; give "
+                "--n"
+            )
 
     def require(self, step: Step) -> None:
         """Checks that the flags that a step cannot do without are given.
@@ -136,12 +201,17 @@ class GenerateConfig(ModelFlags, SamplingFlags):
 
     def rules(self) -> SelectionRules:
         """Returns what is accepted."""
-        return SelectionRules(**{each.name: getattr(self, each.name) for each in dataclasses.fields(SelectionRules)})
+        return SelectionRules(
+            **{each.name: getattr(self, each.name) for each in dataclasses.fields(SelectionRules)}
+        )
 
     @property
     def may_end_early(self) -> bool:
         """Whether the run is to end before all prompts were run, if there is enough."""
-        return any(each is not None for each in (self.target_rows, self.max_total_tokens, self.max_replica_hours))
+        return any(
+            each is not None
+            for each in (self.target_rows, self.max_total_tokens, self.max_replica_hours)
+        )
 
     def layout(self) -> Layout:
         """Returns how the data set is cut into files."""
@@ -160,20 +230,32 @@ def _template_spec(name: str, given: object) -> TemplateSpec:
     if isinstance(given, str):
         return TemplateSpec(name, given)
     if not isinstance(given, Mapping):
-        raise ConfigError(f"--templates: {name}: expected a text, or text or file with a weight, got {given!r}")
+        raise ConfigError(
+            f"--templates: {name}: expected a text, or text or file with a weight, got {given!r}"
+        )
     unknown = [key for key in given if key not in TEMPLATE_KEYS]
     if unknown:
-        raise ConfigError(f"--templates: {name}: unknown key {unknown[0]!r}, expected {', '.join(TEMPLATE_KEYS)}")
+        raise ConfigError(
+            f"--templates: {name}: unknown key {unknown[0]!r}, expected {', '.join(TEMPLATE_KEYS)}"
+        )
     text, file, weight = (given.get(key) for key in TEMPLATE_KEYS)
     if (text is None) == (file is None) or not isinstance(text if file is None else file, str):
-        raise ConfigError(f"--templates: {name}: expected either text or file, a string, got {dict(given)!r}")
+        raise ConfigError(
+            f"--templates: {name}: expected either text or file, a string, got {dict(given)!r}"
+        )
     if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
         raise ConfigError(f"--templates: {name}: weight: expected a number, got {weight!r}")
-    return TemplateSpec(name, _read_text(name, file) if isinstance(file, str) else str(text), 1.0 if weight is None else weight)
+    return TemplateSpec(
+        name,
+        _read_text(name, file) if isinstance(file, str) else str(text),
+        1.0 if weight is None else weight,
+    )
 
 
 def _read_text(name: str, url: str) -> str:
     try:
         return storage.read(url)[0].decode()
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--templates: {name}: {url} is not UTF-8 ({error.reason} at byte {error.start})") from error
+        raise ConfigError(
+            f"--templates: {name}: {url} is not UTF-8 ({error.reason} at byte {error.start})"
+        ) from error

@@ -1,7 +1,7 @@
 """Counts accepted rows while the run goes on, in input order over what is committed, and ends it when there are enough.
 
-Judging takes place in a thread of its own: replicas are not to wait for it. What it counts is what the selection at the end will
-count; which shard was finished first does not matter.
+Judging takes place in a thread of its own: replicas are not to wait for it. What it counts is what
+the selection at the end will count; which shard was finished first does not matter.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -81,7 +81,9 @@ def check_rules(config: GenerateConfig, prompts: PromptsFolder) -> None:
         DatasetError: the prompts are not complete.
     """
     requests = formats.parquet_schema(prompts.parts()[0].file.url)
-    Selection(config.rules(), kept_columns(requests), logprobs=True, partition_by=config.partition_by)
+    Selection(
+        config.rules(), kept_columns(requests), logprobs=True, partition_by=config.partition_by
+    )
 
 
 def make_selection(config: GenerateConfig, completions: Completions) -> Selection:

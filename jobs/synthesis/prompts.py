@@ -1,4 +1,7 @@
-"""Seeds and templates → a folder of request rows; or, for a dry run, the first prompts and what a run over all would take."""
+"""Seeds and templates → a folder of request rows.
+
+Or, for a dry run, the first prompts and what a run over all would take.
+"""
 
 import dataclasses
 import tempfile
@@ -51,7 +54,9 @@ class SeedPlan:
     def keys(self, config: GenerateConfig) -> dict[str, Any]:
         """Returns all that the prompts depend on."""
         return {
-            "templates": [[each.spec.name, each.spec.weight, each.spec.text] for each in self.templates],
+            "templates": [
+                [each.spec.name, each.spec.weight, each.spec.text] for each in self.templates
+            ],
             "shots": {"digest": self.shots.digest, "per_row": self.shots.per_row},
             "seed": self.seed,
             "columns": {"id": config.id_column, "keep": list(config.keep)},
@@ -67,13 +72,24 @@ def plan_seeds(config: GenerateConfig) -> SeedPlan:
         ConfigError, DatasetError: something does not; nothing was started.
     """
     templates = tuple(PromptTemplate(spec) for spec in config.template_specs())
-    shots = Shots() if config.shots is None else read_shots(config.shots, config.shots_per_row, config.id_column)
+    shots = (
+        Shots()
+        if config.shots is None
+        else read_shots(config.shots, config.shots_per_row, config.id_column)
+    )
     files = list_input(str(config.input), config.limit)
     schema = inspect_seeds(files, config.id_column, config.keep)
     for template in templates:
         template.check(schema.columns, shots=config.shots is not None)
     check_unique_ids(files, schema.id_column, config.limit)
-    plan = SeedPlan(files, schema, plan_shards(files, config.shard_rows, config.limit), templates, shots, config.seed)
+    plan = SeedPlan(
+        files,
+        schema,
+        plan_shards(files, config.shard_rows, config.limit),
+        templates,
+        shots,
+        config.seed,
+    )
     Selection(config.rules(), schema.passed_on, logprobs=True, partition_by=config.partition_by)
     return plan
 
@@ -86,41 +102,66 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
         DatasetError: a file cannot be read or written, or no row gave a prompt.
     """
     prompts, keys = PromptsFolder(url), plan.keys(config)
-    check_run(prompts.folder, keys, describe_run(config, plan.files, len(plan.shards)), resume=config.resume)
+    check_run(
+        prompts.folder,
+        keys,
+        describe_run(config, plan.files, len(plan.shards)),
+        resume=config.resume,
+    )
     mark = fingerprint(keys)
     todo = remaining(plan.shards, prompts.folder, mark)
     ticker = _Ticker(sum(shard.rows for shard in todo), log)
     made = (plan.builder.build(block) for block in read_seeds(todo, plan.schema))
     prompts.write(todo, plan.shards, made, mark, ticker.tell)
     parts = prompts.parts()
-    rows, rejected = sum(part.file.rows for part in parts), sum(part.rejected_rows for part in parts)
-    log.result("prompts", f"prompts  {url}: {rows:,} rows, {rejected:,} seed rows without a prompt", rows=rows, rejected=rejected)
+    rows, rejected = (
+        sum(part.file.rows for part in parts),
+        sum(part.rejected_rows for part in parts),
+    )
+    log.result(
+        "prompts",
+        f"prompts  {url}: {rows:,} rows, {rejected:,} seed rows without a prompt",
+        rows=rows,
+        rejected=rejected,
+    )
     if not rows:
         first = prompts.rejected(parts[0]).slice(0, 1).to_pylist()[0]
         raise DatasetError(
-            f"none of {rejected:,} seed rows gave a prompt; the first: {first['reason']} ({first['detail']}); all are in "
-            f"{without_credentials(url)}/rejected. Correct the templates or the seeds, and choose another --output"
+            f"none of {rejected:,} seed rows gave a prompt; the first: {first['reason']} "
+            f"({first['detail']}); all are in "
+            f"{without_credentials(url)}/rejected. Correct the templates or the seeds, and choose "
+            "another --output"
         )
     return prompts
 
 
 def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
-    """Prints the first prompts, and what a sample of the seeds says about all of them. Leaves nothing behind.
+    """Prints the first prompts, and what a sample of the seeds says about all of them.
+
+    Leaves nothing behind.
 
     Raises:
         ConfigError, DatasetError, ModelError: the run could not begin.
     """
     rows = sum(shard.rows for shard in plan.shards)
     step = max(1, len(plan.shards) // SAMPLED_SHARDS)
-    sampled = [dataclasses.replace(each, rows=min(each.rows, SAMPLED_ROWS)) for each in plan.shards[::step][:SAMPLED_SHARDS]]
+    sampled = [
+        dataclasses.replace(each, rows=min(each.rows, SAMPLED_ROWS))
+        for each in plan.shards[::step][:SAMPLED_SHARDS]
+    ]
     made = [plan.builder.build(block) for block in read_seeds(sampled, plan.schema)]
     requests = pa.concat_tables(each.requests for each in made)
     rejected = pa.concat_tables(each.rejected for each in made)
     _print_lines(_shown(requests, rejected))
     scale = rows / (requests.num_rows + rejected.num_rows)
     print(f"seed rows                {rows:,}")
-    print(f"without a prompt         {round(rejected.num_rows * scale):,} (of {requests.num_rows + rejected.num_rows:,} tried)")
-    print(f"samples                  {round(requests.num_rows * scale * config.n):,} (--n {config.n})")
+    print(
+        f"without a prompt         {round(rejected.num_rows * scale):,} (of "
+        f"{requests.num_rows + rejected.num_rows:,} tried)"
+    )
+    print(
+        f"samples                  {round(requests.num_rows * scale * config.n):,} (--n {config.n})"
+    )
     if requests.num_rows:
         _print_lines(dry_run.lines(_estimate(config, requests, scale)))
 
@@ -132,9 +173,21 @@ def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[
         file.write_bytes(to_parquet(requests))
         main_job = dataclasses.replace(config.main_job(str(file), folder), dry_run=True)
         figures = dry_run.estimate(make_plan(main_job))
-    grows = ("rows", "shards", "rows_failing", "prompt_tokens", "new_tokens_at_most", "batches", "hours", "replica_hours", "cost")
+    grows = (
+        "rows",
+        "shards",
+        "rows_failing",
+        "prompt_tokens",
+        "new_tokens_at_most",
+        "batches",
+        "hours",
+        "replica_hours",
+        "cost",
+    )
     return {
-        name: type(value)(value * scale) if name in grows and isinstance(value, int | float) else value
+        name: type(value)(value * scale)
+        if name in grows and isinstance(value, int | float)
+        else value
         for name, value in figures.items()
     }
 

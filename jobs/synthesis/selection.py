@@ -34,9 +34,17 @@ ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they ar
 
 
 def select(
-    config: GenerateConfig, prompts_url: str, completions_url: str, dataset_url: str, log: RunLog, *, flag: str = "--output"
+    config: GenerateConfig,
+    prompts_url: str,
+    completions_url: str,
+    dataset_url: str,
+    log: RunLog,
+    *,
+    flag: str = "--output",
 ) -> int:
-    """Writes the data set, or finds it complete; tells what became of the samples and returns the exit code.
+    """Writes the data set, or finds it complete.
+
+    Tells what became of the samples and returns the exit code.
 
     Args:
         config: with the rules of the selection.
@@ -62,7 +70,9 @@ def select(
         log.result("complete", f"nothing to do: the data set in {dataset_url} is complete")
         report = dataset.statistics()
     else:
-        report = dataset.write(completions, selection, config.layout(), _texts(config, completions, selection), until)
+        report = dataset.write(
+            completions, selection, config.layout(), _texts(config, completions, selection), until
+        )
     _tell(config, report, dataset, log)
     return _exit_code(config, report)
 
@@ -74,8 +84,10 @@ def _until(config: GenerateConfig, completions_url: str) -> int | None:
     blocks = ledger.stopped_at()
     if blocks is None and ledger.used_up(0.0):
         raise DatasetError(
-            f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard in "
-            f"{without_credentials(completions_url)} was complete; raise it and repeat the command, which goes on from there"
+            f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
+            "in "
+            f"{without_credentials(completions_url)} was complete; raise it and repeat the "
+            "command, which goes on from there"
         )
     return blocks
 
@@ -88,7 +100,12 @@ def check_dataset(config: GenerateConfig, url: str) -> None:
     """
     folder = RunFolder(url)
     if storage.stat(folder.run_url) is not None:
-        check_run(folder, {**folder.description()["fingerprint_keys"], **_own_keys(config)}, {}, flag="--dataset")
+        check_run(
+            folder,
+            {**folder.description()["fingerprint_keys"], **_own_keys(config)},
+            {},
+            flag="--dataset",
+        )
 
 
 def _keys(config: GenerateConfig, completions: Completions, until: int | None) -> dict[str, Any]:
@@ -105,7 +122,10 @@ def _own_keys(config: GenerateConfig) -> dict[str, Any]:
     """Returns what the data set depends on beside the run."""
     rules = dataclasses.asdict(config.rules())
     return {
-        "rules": {name: list(value) if isinstance(value, tuple) else value for name, value in rules.items()},
+        "rules": {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in rules.items()
+        },
         "files": {"file_mb": config.file_mb, "partition_by": list(config.partition_by)},
         "card": {"title": config.title, "license": config.license, "examples": config.examples},
     }
@@ -122,13 +142,20 @@ def _texts(config: GenerateConfig, completions: Completions, selection: Selectio
         ("git commit", run["git_commit"]), ("versions", ", ".join(f"{name} {of}" for name, of in run["versions"].items() if of)),
     )  # fmt: skip
     sampling = {**keys["sampling"], "max_len": told["max_len"], "on_overflow": told["on_overflow"]}
-    shots = {"shots": _name(asked["config"].get("shots")), **{f"shots_{name}": value for name, value in made_of["shots"].items()}}
+    shots = {
+        "shots": _name(asked["config"].get("shots")),
+        **{f"shots_{name}": value for name, value in made_of["shots"].items()},
+    }
     rules = dataclasses.asdict(config.rules())
     plain = dataclasses.asdict(SelectionRules())
     settings = [
         *sampling.items(),
         *(shots.items() if shots["shots"] else ()),
-        *((name, value) for name, value in rules.items() if value != plain[name] or name in ALWAYS_TOLD),
+        *(
+            (name, value)
+            for name, value in rules.items()
+            if value != plain[name] or name in ALWAYS_TOLD
+        ),
     ]
     return CardTexts(
         title=config.title or f"Synthetic data by {_name(told['model'])}",
@@ -156,34 +183,73 @@ def _is_short(config: GenerateConfig, report: Mapping[str, Any]) -> bool:
     return config.target_rows is not None and report["accepted"] < config.target_rows
 
 
-def _tell(config: GenerateConfig, report: Mapping[str, Any], dataset: DatasetFolder, log: RunLog) -> None:
+def _tell(
+    config: GenerateConfig, report: Mapping[str, Any], dataset: DatasetFolder, log: RunLog
+) -> None:
     """Tells what became of the samples: a table for people, one event for machines."""
     size = sum(each["size"] for each in report["files"] if each["path"].startswith("data/"))
     if log.is_json:
-        names = ("samples", "accepted", "rejected", "failed", "seed_rows", "seed_rows_not_needed", "stopped_by", "reasons")
+        names = (
+            "samples",
+            "accepted",
+            "rejected",
+            "failed",
+            "seed_rows",
+            "seed_rows_not_needed",
+            "stopped_by",
+            "reasons",
+        )
         figures = {name: report[name] for name in names}
-        log.event("dataset", data=dataset.data_url, card=dataset.card_url, data_bytes=size, **figures)
+        log.event(
+            "dataset", data=dataset.data_url, card=dataset.card_url, data_bytes=size, **figures
+        )
     else:
         print()
         Console().print(_table(report))
     if report["seed_rows_not_needed"]:
-        log.result(None, f"{report['seed_rows_not_needed']:,} further seed rows were not needed ({report['stopped_by']})")
-    log.result(None, f"data     {dataset.data_url} ({report['accepted']:,} rows, {size_in_bytes(size)})")
+        log.result(
+            None,
+            f"{report['seed_rows_not_needed']:,} further seed rows were not needed "
+            f"({report['stopped_by']})",
+        )
+    log.result(
+        None, f"data     {dataset.data_url} ({report['accepted']:,} rows, {size_in_bytes(size)})"
+    )
     log.result(None, f"card     {dataset.card_url}")
     if _is_short(config, report):
-        ended = f"it ended by {report['stopped_by']}" if report["stopped_by"] else "all seed rows were used"
+        ended = (
+            f"it ended by {report['stopped_by']}"
+            if report["stopped_by"]
+            else "all seed rows were used"
+        )
         message = (
-            f"{report['accepted']:,} rows were accepted, fewer than --target-rows {config.target_rows:,}: {ended}; accept more "
+            f"{report['accepted']:,} rows were accepted, fewer than --target-rows "
+            f"{config.target_rows:,}: {ended}; accept more "
             "(with another --dataset), or give more seeds or a higher --n (with another --output)"
         )
-        log.event("short", message, level="warning", accepted=report["accepted"], target_rows=config.target_rows)
+        log.event(
+            "short",
+            message,
+            level="warning",
+            accepted=report["accepted"],
+            target_rows=config.target_rows,
+        )
 
 
 def _table(report: Mapping[str, Any]) -> Table:
     """Returns how many samples each stage left out, with the most frequent reasons."""
-    shown = Table(title=f"{report['samples']:,} samples of {report['seed_rows']:,} seed rows", title_justify="left")
-    for name, justify in (("stage", "left"), ("left out because", "left"), ("samples", "right"), ("share", "right")):
-        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]  # rich's own names
+    shown = Table(
+        title=f"{report['samples']:,} samples of {report['seed_rows']:,} seed rows",
+        title_justify="left",
+    )
+    for name, justify in (
+        ("stage", "left"),
+        ("left out because", "left"),
+        ("samples", "right"),
+        ("share", "right"),
+    ):
+        # rich's own names
+        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
     whole = max(1, report["samples"])
     for stage in STAGES:
         reasons = list(report["reasons"].get(stage, {}).items())

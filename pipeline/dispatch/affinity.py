@@ -1,8 +1,9 @@
 """Which waiting batch a replica gets: one whose prefix it holds already, before it steals from another.
 
-A batch of a family (prompts that begin alike) is best run where the family ran before: its prefix lies in that replica's cache.
-So a few batches may wait for their replica while others go ahead, until so many wait that idling would cost more than computing
-the prefix once more. No batch is passed over for ever. Knows names of replicas and numbers of batches: no Ray, no text.
+A batch of a family (prompts that begin alike) is best run where the family ran before: its prefix
+lies in that replica's cache. So a few batches may wait for their replica while others go ahead,
+until so many wait that idling would cost more than computing the prefix once more. No batch is
+passed over for ever. Knows names of replicas and numbers of batches: no Ray, no text.
 """
 
 from collections import OrderedDict, deque
@@ -29,7 +30,8 @@ class Waiting:
         self._strangers: deque[_Entry] = deque()  # whose family no replica held when they came
         self._families: dict[bytes, deque[_Entry]] = {}
         self._home: dict[bytes, str] = {}  # family → the replica that got it last
-        self._held: dict[str, OrderedDict[bytes, None]] = {}  # replica → its families, the latest last
+        # replica → its families, the latest last
+        self._held: dict[str, OrderedDict[bytes, None]] = {}
         self._count = self._taken = 0
 
     def __len__(self) -> int:
@@ -71,7 +73,11 @@ class Waiting:
 
     def _overdue(self, limit: int) -> _Entry | None:
         entry = _first(self._order)
-        return entry if entry is not None and self._taken - entry.taken_before > PATIENCE * limit else None
+        return (
+            entry
+            if entry is not None and self._taken - entry.taken_before > PATIENCE * limit
+            else None
+        )
 
     def _own(self, replica: str) -> _Entry | None:
         for family in reversed(self._held.get(replica, {})):
@@ -103,7 +109,9 @@ class Waiting:
         """Another batch of the family is a stranger again, unless another replica got the family since."""
         if self._home.get(family) == replica:
             del self._home[family]
-            self._strangers.extend(entry for entry in self._families.get(family, ()) if not entry.taken)
+            self._strangers.extend(
+                entry for entry in self._families.get(family, ()) if not entry.taken
+            )
 
 
 def _first(entries: deque[_Entry]) -> _Entry | None:

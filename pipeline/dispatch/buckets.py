@@ -1,9 +1,10 @@
 """Requests → batches that pad little, share prefixes and fill the token budget.
 
-A request waits in an open bucket with others of its length (its rung on the ladder) or of its beginning (a family that shares
-a prefix, which a replica then computes once). A bucket leaves as a batch when the budget is full, when it grew old, or at the
-end of the input; a batch of one family says so, and dispatch sends it where the family ran before. Completions pass straight
-through. Knows lengths only: no text, no replicas beyond how many lanes there are.
+A request waits in an open bucket with others of its length (its rung on the ladder) or of its
+beginning (a family that shares a prefix, which a replica then computes once). A bucket leaves as a
+batch when the budget is full, when it grew old, or at the end of the input; a batch of one family
+says so, and dispatch sends it where the family ran before. Completions pass straight through. Knows
+lengths only: no text, no replicas beyond how many lanes there are.
 """
 
 from collections import OrderedDict
@@ -15,7 +16,8 @@ from actors.protocol.size_buckets import rung
 
 PREFIX_TOKENS = 32  # leading tokens that two prompts must have in common to travel together
 REMEMBERED_PREFIXES = 4096
-SMALLEST_SHARE = 64  # batches at the end of the input hold at least this fraction of the budget: 1 / 64
+# batches at the end of the input hold at least this fraction of the budget: 1 / 64
+SMALLEST_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +31,8 @@ class BucketConfig:
     def __post_init__(self) -> None:
         if self.batch_tokens < 1 or self.max_bucket_age_rows < 1:
             raise ValueError(
-                f"batch_tokens and max_bucket_age_rows must be at least 1, got {self.batch_tokens} and {self.max_bucket_age_rows}"
+                f"batch_tokens and max_bucket_age_rows must be at least 1, got {self.batch_tokens} "
+                f"and {self.max_bucket_age_rows}"
             )
 
 
@@ -49,12 +52,15 @@ def request_tokens(request: Request, ladder: tuple[int, ...]) -> int:
 
 
 def fill_batches(
-    requests: Iterable[Request | Completion], config: BucketConfig, lanes: Callable[[], int] = lambda: 1
+    requests: Iterable[Request | Completion],
+    config: BucketConfig,
+    lanes: Callable[[], int] = lambda: 1,
 ) -> Iterator[Batch | Completion]:
     """Yields every request in exactly one batch, and every completion of `requests` as it comes.
 
-    No request waits for more than `max_bucket_age_rows` later ones. `lanes` says how many batches the replicas work on at the
-    same time: what is left at the end of the input is cut fine enough to keep all of them busy.
+    No request waits for more than `max_bucket_age_rows` later ones. `lanes` says how many batches
+    the replicas work on at the same time: what is left at the end of the input is cut fine enough
+    to keep all of them busy.
     """
     buckets = _Buckets(config)
     for item in requests:
@@ -89,13 +95,20 @@ class _Buckets:
         bucket.requests.append(request)
         bucket.tokens += tokens
         self._seen += 1
-        while self._open and self._seen - next(iter(self._open.values())).born > self._config.max_bucket_age_rows:
+        while (
+            self._open
+            and self._seen - next(iter(self._open.values())).born > self._config.max_bucket_age_rows
+        ):
             yield self._oldest()
 
     def _oldest(self) -> Batch:
         """Returns the oldest bucket, filled up with whole buckets of similar length: many small families make one batch."""
         _, bucket = self._open.popitem(last=False)
-        length, tokens, requests = len(bucket.requests[0].prompt_ids), bucket.tokens, bucket.requests
+        length, tokens, requests = (
+            len(bucket.requests[0].prompt_ids),
+            bucket.tokens,
+            bucket.requests,
+        )
         for key in sorted(self._open, key=lambda key: abs(self._first_length(key)[0] - length)):
             if tokens + self._open[key].tokens <= self._config.batch_tokens:
                 other = self._open.pop(key)
@@ -105,7 +118,9 @@ class _Buckets:
 
     def rest(self, lanes: int) -> Iterator[Batch]:
         """Yields all that is left, in ever smaller batches, so that no replica ends long after the others."""
-        buckets = [self._open.pop(key).requests for key in sorted(self._open, key=self._first_length)]
+        buckets = [
+            self._open.pop(key).requests for key in sorted(self._open, key=self._first_length)
+        ]
         left = [request for requests in buckets for request in requests]
         tokens = [request_tokens(request, self._config.ladder) for request in left]
         remaining, start = sum(tokens), 0
@@ -120,9 +135,13 @@ class _Buckets:
             start = end
 
     def _key(self, request: Request) -> object:
-        """A prefix that was seen before names the bucket; any other request goes with those of its length."""
+        """A prefix that was seen before names the bucket.
+
+        Any other request goes with those of its length.
+        """
         row = (request.ref.shard, request.ref.row)
-        if row != self._last_row:  # else another sample of the same row: it goes where the last one went
+        # else another sample of the same row: it goes where the last one went
+        if row != self._last_row:
             self._last_row, self._last_key = row, self._key_of_row(request)
         return self._last_key
 
@@ -149,6 +168,9 @@ class _Buckets:
 
 
 def _beginning(request: Request) -> bytes:
-    """Returns the leading tokens by which prompts are told to begin alike; nothing for a short prompt."""
+    """Returns the leading tokens by which prompts are told to begin alike.
+
+    Nothing for a short prompt.
+    """
     ids = request.prompt_ids
     return ids[:PREFIX_TOKENS].tobytes() if len(ids) > PREFIX_TOKENS else b""

@@ -1,11 +1,12 @@
 """Batches → completions, over whatever replicas there are.
 
-Pull: a batch is drawn only when a replica has room, and waits a while for the one that holds its prefix, if there is one. Retry
-stays inside: a lost replica's batches are queued again, a batch that was lost twice runs alone on its replica and is halved
-when it is lost again, until the row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
-replicas without work are let go, and a batch that takes much longer than usual gets a second replica: the first answer counts.
-Knows no Ray, no shapes and no text: replicas are names behind the protocol `Replicas`, which `actors/pool/replica_pool.py` fulfils over Ray
-and the tests over a dictionary.
+Pull: a batch is drawn only when a replica has room, and waits a while for the one that holds its
+prefix, if there is one. Retry stays inside: a lost replica's batches are queued again, a batch that
+was lost twice runs alone on its replica and is halved when it is lost again, until the row that
+kills replicas stands alone and is answered with an error. Once the input is exhausted, replicas
+without work are let go, and a batch that takes much longer than usual gets a second replica: the
+first answer counts. Knows no Ray, no shapes and no text: replicas are names behind the protocol
+`Replicas`, which `actors/pool/replica_pool.py` fulfils over Ray and the tests over a dictionary.
 """
 
 import heapq
@@ -23,10 +24,13 @@ from pipeline.dispatch.affinity import Waiting
 from pipeline.dispatch.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 from pipeline.errors import InterruptedRunError
 
-LOSSES_BEFORE_ISOLATION = 2  # a lost replica takes innocent batches with it; lost twice, a batch is suspect
-BUSY_PER_SPARE = 20  # at the tail, one idle replica stays for so many busy ones: for what is lost or late
+# a lost replica takes innocent batches with it; lost twice, a batch is suspect
+LOSSES_BEFORE_ISOLATION = 2
+# at the tail, one idle replica stays for so many busy ones: for what is lost or late
+BUSY_PER_SPARE = 20
 BATCHES_REMEMBERED = 64  # whose durations say what is usual
-WAITING_PER_REPLICA, MOST_WAITING = 8, 1024  # batches that may wait for the replica that holds their prefix
+# batches that may wait for the replica that holds their prefix
+WAITING_PER_REPLICA, MOST_WAITING = 8, 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +40,21 @@ class DispatchConfig:
     in_flight: int = 2  # batches on each replica: one runs, the next lies ready
     max_attempts: int = 3
     poll_s: float = 1.0
-    max_losses: int = 12  # replicas lost in a row, no batch answered in between: then it is not the rows' fault
-    late_factor: float = 3.0  # at the tail, a batch that takes so many times the usual gets a second replica
+    # replicas lost in a row, no batch answered in between: then it is not the rows' fault
+    max_losses: int = 12
+    # at the tail, a batch that takes so many times the usual gets a second replica
+    late_factor: float = 3.0
     late_s: float = 10.0  # but not before it has taken so long
-    grace_s: float = 20.0  # when interrupted, how long to wait for the batches that replicas already hold
+    # when interrupted, how long to wait for the batches that replicas already hold
+    grace_s: float = 20.0
     clock: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
         if self.in_flight < 1 or self.max_attempts < 1:
-            raise ValueError(f"in_flight and max_attempts must be at least 1, got {self.in_flight} and {self.max_attempts}")
+            raise ValueError(
+                f"in_flight and max_attempts must be at least 1, got {self.in_flight} and "
+                f"{self.max_attempts}"
+            )
 
 
 def run_batches(
@@ -54,7 +64,9 @@ def run_batches(
     watcher: DispatchWatcher,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> Iterator[Completion]:
-    """Yields exactly one completion per request, in the order in which they are answered; completions of `batches` pass through.
+    """Yields exactly one completion per request, in the order in which they are answered.
+
+    Completions of `batches` pass through.
 
     Raises:
         InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was yielded before.
@@ -75,7 +87,12 @@ def run_batches(
         watcher.batches_in_flight(floor.flying)
         if not drawing and not floor.waiting and deadline is None:
             floor.trim()
-        while can_place and floor.has_room() and not floor.place_waiting(steal=not drawing) and drawing:
+        while (
+            can_place
+            and floor.has_room()
+            and not floor.place_waiting(steal=not drawing)
+            and drawing
+        ):
             item = next(source, None)
             if item is None:
                 drawing = False
@@ -84,7 +101,9 @@ def run_batches(
             else:
                 floor.add(item)
     if deadline is not None:
-        raise InterruptedRunError("the run was interrupted; committed shards are kept, the same command continues it")
+        raise InterruptedRunError(
+            "the run was interrupted; committed shards are kept, the same command continues it"
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -101,7 +120,8 @@ class _Lane:
     """One replica as dispatch sees it."""
 
     flying: dict[int, _Flight] = field(default_factory=dict)  # by batch number
-    reserved: bool = False  # takes no more ordinary work: a suspect runs on it alone, or will once it is idle
+    # takes no more ordinary work: a suspect runs on it alone, or will once it is idle
+    reserved: bool = False
     leaving: str | None = None  # takes no more work at all, for this reason
     proven: bool = False  # has answered a batch
 
@@ -109,10 +129,13 @@ class _Lane:
 class _Floor:
     """Replicas, the batches they hold, and the batches that have to run again."""
 
-    def __init__(self, replicas: Replicas, config: DispatchConfig, watcher: DispatchWatcher) -> None:
+    def __init__(
+        self, replicas: Replicas, config: DispatchConfig, watcher: DispatchWatcher
+    ) -> None:
         self._replicas, self._config, self._watcher = replicas, config, watcher
         self._lanes: dict[str, _Lane] = {}
-        self._by_load: list[tuple[int, int, str]] = []  # heap; entries whose load is no longer true are skipped
+        # heap; entries whose load is no longer true are skipped
+        self._by_load: list[tuple[int, int, str]] = []
         self._numbers, self._ticks = itertools.count(1), itertools.count()
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
@@ -160,7 +183,10 @@ class _Floor:
         return True
 
     def place_retries(self) -> bool:
-        """Hands out what has to run again; returns whether there is room for fresh work after that."""
+        """Hands out what has to run again.
+
+        Returns whether there is room for fresh work after that.
+        """
         while self._suspects and (name := self._least_loaded()) is not None:
             lane = self._lanes[name]
             waiting = sum(1 for other in self._lanes.values() if other.reserved and other.flying)
@@ -193,7 +219,9 @@ class _Floor:
         if now_s < self._trim_s or self._again or self._suspects or not self.flying:
             return
         self._trim_s = now_s + self._config.poll_s
-        idle = [name for name, lane in self._lanes.items() if not lane.flying and lane.leaving is None]
+        idle = [
+            name for name, lane in self._lanes.items() if not lane.flying and lane.leaving is None
+        ]
         if idle:
             idle = self._second(idle, now_s)
         busy = sum(1 for lane in self._lanes.values() if lane.flying)
@@ -206,10 +234,21 @@ class _Floor:
         """Hands late batches to idle replicas as well; returns the replicas that stay idle."""
         if not self._durations:
             return idle
-        late_s = max(self._config.late_s, self._config.late_factor * statistics.median(self._durations))
-        flights = (flight for lane in self._lanes.values() if not lane.reserved for flight in lane.flying.values())
+        late_s = max(
+            self._config.late_s, self._config.late_factor * statistics.median(self._durations)
+        )
+        flights = (
+            flight
+            for lane in self._lanes.values()
+            if not lane.reserved
+            for flight in lane.flying.values()
+        )
         # A batch that was lost before may be what kills replicas: it gets no second one.
-        late = [each for each in flights if len(each.holders) == 1 and now_s - each.began_s > late_s and not _tried(each)]
+        late = [
+            each
+            for each in flights
+            if len(each.holders) == 1 and now_s - each.began_s > late_s and not _tried(each)
+        ]
         late.sort(key=lambda flight: flight.began_s)
         for name, flight in zip(idle, late, strict=False):
             self._send(name, flight)
@@ -258,7 +297,12 @@ class _Floor:
         while self._by_load:
             load, _, name = self._by_load[0]
             lane = self._lanes.get(name)
-            if lane is not None and _open(lane) and len(lane.flying) == load and load < self._config.in_flight:
+            if (
+                lane is not None
+                and _open(lane)
+                and len(lane.flying) == load
+                and load < self._config.in_flight
+            ):
                 return name
             heapq.heappop(self._by_load)
         return None
@@ -280,7 +324,8 @@ class _Floor:
             del self._lanes[name].flying[number]
             self._freed(name)
         for completion in event.result.completions:
-            # An answered row looks the same however often its replica was lost before: the table of a disturbed run is the same.
+            # An answered row looks the same however often its replica was lost before: the table of
+            # a disturbed run is the same.
             yield completion if completion.attempts == 1 else replace(completion, attempts=1)
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
@@ -308,11 +353,15 @@ class _Floor:
                 self._queue_again(requests)
 
     def _count_loss(self, reason: str) -> None:
-        """Counts replicas that break before they answer anything; many at once that had worked are a fault of machines."""
+        """Counts replicas that break before they answer anything.
+
+        Many at once that had worked are a fault of machines.
+        """
         self._losses += 1
         if self._losses >= self._config.max_losses:
             raise ModelError(
-                f"{self._losses} replicas in a row broke down at their first batch, so it is hardly the rows' fault; the last: "
+                f"{self._losses} replicas in a row broke down at their first batch, so it is "
+                "hardly the rows' fault; the last: "
                 f"{reason}"
             )
 
@@ -343,8 +392,10 @@ def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:
     if asked != answered or len(event.result.completions) != len(requests):
         missing, extra = asked - answered, answered - asked
         raise RuntimeError(
-            f"replica {event.replica} answered batch {event.result.batch} with other rows than it was asked for: expected "
-            f"{len(requests)}, got {len(event.result.completions)}, missing {sorted(missing)[:3]}, unknown {sorted(extra)[:3]}"
+            f"replica {event.replica} answered batch {event.result.batch} with other rows than it "
+            "was asked for: expected "
+            f"{len(requests)}, got {len(event.result.completions)}, missing {sorted(missing)[:3]}, "
+            f"unknown {sorted(extra)[:3]}"
         )
 
 

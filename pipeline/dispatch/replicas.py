@@ -1,4 +1,7 @@
-"""What dispatch needs of replicas, and who hears how they fare. Protocols only: pool, fakes and progress fulfil them."""
+"""What dispatch needs of replicas, and who hears how they fare.
+
+Protocols only: pool, fakes and progress fulfil them.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -21,7 +24,10 @@ class Replicas(Protocol):
         """Replicas the run would use if the cluster had room."""
 
     def submit(self, replica: str, batch: Batch) -> None:
-        """Hands a batch over without waiting; its answer, or the replica's loss, comes as an event."""
+        """Hands a batch over without waiting.
+
+        Its answer, or the replica's loss, comes as an event.
+        """
 
     def want(self, count: int) -> None:
         """From now on `count` replicas are enough: what is still to come up beyond that is called off."""

@@ -1,4 +1,6 @@
-"""Evaluation: data sets in Parquet → request rows (tasks/); output rows → metrics, history, comparison, report.
+"""Evaluation: data sets in Parquet → request rows (tasks/).
+
+Output rows → metrics, history, comparison, report.
 
 data sets ─ tasks/*.py ─▶ EvalRequest ─ requests.py ─▶ requests.parquet ─ the corridor ─▶ output rows
                              │                                                                │

@@ -1,4 +1,7 @@
-"""Output rows of any run, by id → the answers to requests. Reads Parquet of the columns of docs/output.md, whoever wrote it."""
+"""Output rows of any run, by id → the answers to requests.
+
+Reads Parquet of the columns of docs/output.md, whoever wrote it.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,15 +34,24 @@ def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
     """
     found: list[StoredObject] = []
     for url in urls:
-        files = [stored for stored in storage.list_objects(url) if stored.url.endswith(formats.PARQUET_SUFFIXES)]
+        files = [
+            stored
+            for stored in storage.list_objects(url)
+            if stored.url.endswith(formats.PARQUET_SUFFIXES)
+        ]
         if not files:
-            raise DatasetError(f"no Parquet file at {without_credentials(url)}; --outputs names the output of a run")
+            raise DatasetError(
+                f"no Parquet file at {without_credentials(url)}; --outputs names the output of a "
+                "run"
+            )
         found += files
     return tuple(found)
 
 
 def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject]) -> Answers:
-    """Returns the answers to every request, samples in order. Rows of other ids are left out, and so are files without results.
+    """Returns the answers to every request, samples in order.
+
+    Rows of other ids are left out, and so are files without results.
 
     Raises:
         DatasetError: a request has no answer or one twice, or too few samples, or a file cannot be read.
@@ -53,7 +65,9 @@ def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject])
                 if request is not None:
                     _add(found[request.id], row, request, file.url)
     _check_complete(requests, found)
-    return {name: tuple(samples[index] for index in sorted(samples)) for name, samples in found.items()}
+    return {
+        name: tuple(samples[index] for index in sorted(samples)) for name, samples in found.items()
+    }
 
 
 def _rows(url: str) -> list[dict[str, Any]]:
@@ -74,7 +88,8 @@ def _add(samples: dict[int, Answer], row: dict[str, Any], request: EvalRequest, 
     index = row.get("sample_index") or 0
     if index in samples:
         raise DatasetError(
-            f"{without_credentials(url)}: id {request.id!r}, sample {index} was there before; --outputs must name one run"
+            f"{without_credentials(url)}: id {request.id!r}, sample {index} was there before; "
+            "--outputs must name one run"
         )
     samples[index] = _answer(row, request, url)
 
@@ -85,10 +100,14 @@ def _answer(row: dict[str, Any], request: EvalRequest, url: str) -> Answer:
     result = row.get("loglikelihood" if request.choices else "text")
     if result is None:
         expected = "log-likelihoods, one per choice" if request.choices else "a text"
-        raise DatasetError(f"{without_credentials(url)}: id {request.id!r} has no result, expected {expected}")
+        raise DatasetError(
+            f"{without_credentials(url)}: id {request.id!r} has no result, expected {expected}"
+        )
     return Answer(
         text="" if request.choices else cut_at_stops(result, request.stop or ()),
-        loglikelihoods=tuple(result if isinstance(result, list) else (result,)) if request.choices else (),
+        loglikelihoods=tuple(result if isinstance(result, list) else (result,))
+        if request.choices
+        else (),
         prompt_tokens=row.get("prompt_tokens"),
         completion_tokens=row.get("completion_tokens"),
         finish_reason=row.get("finish_reason"),
@@ -99,13 +118,21 @@ def _check_complete(requests: Sequence[EvalRequest], found: dict[str, dict[int, 
     missing = [request.id for request in requests if request.id not in found]
     if missing:
         raise DatasetError(
-            f"{len(missing)} of {len(requests)} requests have no output row (ids {', '.join(missing[:NAMED_IDS])} …): finish the "
+            f"{len(missing)} of {len(requests)} requests have no output row (ids "
+            f"{', '.join(missing[:NAMED_IDS])} …): finish the "
             "run, or give all of its output with --outputs"
         )
     for request in requests:
         samples = found[request.id]
-        if request.n is not None and sorted(samples) != list(range(request.n)) and not any(map(_failed, samples.values())):
-            raise DatasetError(f"id {request.id!r}: expected samples 0 to {request.n - 1}, got {sorted(samples)}; finish the run")
+        if (
+            request.n is not None
+            and sorted(samples) != list(range(request.n))
+            and not any(map(_failed, samples.values()))
+        ):
+            raise DatasetError(
+                f"id {request.id!r}: expected samples 0 to {request.n - 1}, got {sorted(samples)}; "
+                "finish the run"
+            )
 
 
 def _failed(answer: Answer) -> bool:

@@ -1,8 +1,9 @@
 """Two runs over the same documents → what changed, how sure that is, and whether it is a regression. Knows no files.
 
-The documents are the same, so that their differences are what is looked at: most of the chance that is in a score is in the
-choice of documents, and cancels. The interval is a bootstrap over documents; where a document is either right or wrong,
-McNemar's exact test says how likely so lopsided a change is by chance.
+The documents are the same, so that their differences are what is looked at: most of the chance that
+is in a score is in the choice of documents, and cancels. The interval is a bootstrap over
+documents; where a document is either right or wrong, McNemar's exact test says how likely so
+lopsided a change is by chance.
 """
 
 from collections.abc import Mapping
@@ -33,15 +34,18 @@ class Difference:
     better: int  # documents
     worse: int
     documents: int
-    p_value: float | None  # McNemar's, two-sided; None where documents are worth something between 0 and 1
-    certain: bool  # zero is outside the interval, and the p-value, where there is one, is below 1 - confidence
+    # McNemar's, two-sided; None where documents are worth something between 0 and 1
+    p_value: float | None
+    # zero is outside the interval, and the p-value, where there is one, is below 1 - confidence
+    certain: bool
     regression: bool  # a certain loss that is larger than the margin at the whole of the interval
 
 
 def paired(before: Mapping[str, float], now: Mapping[str, float], rules: Rules) -> Difference:
     """Returns the difference of two runs, from each document's value in both.
 
-    The p-value counts beside the interval: the bootstrap alone is too sure of itself when few documents changed.
+    The p-value counts beside the interval: the bootstrap alone is too sure of itself when few
+    documents changed.
 
     Raises:
         ValueError: not the same documents, or none.
@@ -55,14 +59,20 @@ def paired(before: Mapping[str, float], now: Mapping[str, float], rules: Rules) 
     p_value = _mcnemar(better, worse) if binary else None
     certain = (high < 0 or low > 0) and (p_value is None or p_value < 1 - rules.confidence)
     regression = certain and high < -rules.margin
-    return Difference(float(changes.mean()), low, high, better, worse, len(changes), p_value, certain, regression)
+    return Difference(
+        float(changes.mean()), low, high, better, worse, len(changes), p_value, certain, regression
+    )
 
 
-def _interval(changes: "np.ndarray[tuple[int], np.dtype[np.float64]]", confidence: float) -> tuple[float, float]:
+def _interval(
+    changes: "np.ndarray[tuple[int], np.dtype[np.float64]]", confidence: float
+) -> tuple[float, float]:
     """Draws how often each distinct change comes in a resample, which is the same as drawing documents and far cheaper."""
     values, counts = np.unique(changes, return_counts=True)
     drawn = np.random.default_rng(SEED).multinomial(len(changes), counts / len(changes), RESAMPLES)
-    low, high = np.quantile(drawn @ values / len(changes), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(
+        drawn @ values / len(changes), [(1 - confidence) / 2, (1 + confidence) / 2]
+    )
     return float(low), float(high)
 
 

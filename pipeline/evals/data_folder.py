@@ -1,6 +1,9 @@
-"""A folder or URL with data sets in the layout of the Hugging Face hub → their rows. Knows no tasks.
+"""A folder or URL with data sets in the layout of the Hugging Face hub → their rows.
 
-<folder>/<data set>/<configuration>/<split>-00000-of-00001.parquet      one file or several per split
+Knows no tasks.
+
+<folder>/<data set>/<configuration>/<split>-00000-of-00001.parquet      one file or several per
+split
 
 Splits are kept once read: a suite asks for the same rows task by task.
 """
@@ -58,7 +61,8 @@ class DataFolder:
                 rows.append({name: _text(row[name]) for name in columns})
             except (ValueError, KeyError, TypeError) as error:
                 raise DatasetError(
-                    f"line {number} of {without_credentials(url)}: expected a JSON object with texts {list(columns)} ({error!r})"
+                    f"line {number} of {without_credentials(url)}: expected a JSON object with "
+                    f"texts {list(columns)} ({error!r})"
                 ) from error
         return rows
 
@@ -67,7 +71,8 @@ class DataFolder:
         found = [url for url in self._listing if url.startswith(start) and url.endswith(".parquet")]
         if not found:
             raise DatasetError(
-                f"no {self._shown(folder)}/{split}-*.parquet; --data must hold the data sets in the layout of the Hugging Face "
+                f"no {self._shown(folder)}/{split}-*.parquet; --data must hold the data sets in "
+                "the layout of the Hugging Face "
                 "hub: see docs/evaluation.md"
             )
         return sorted(found)
@@ -76,11 +81,17 @@ class DataFolder:
         with formats.open_parquet(url) as parquet:
             missing = [name for name in columns if name not in parquet.schema_arrow.names]
             if missing:
-                raise DatasetError(f"{without_credentials(url)}: no column {missing}, found {parquet.schema_arrow.names}")
+                raise DatasetError(
+                    f"{without_credentials(url)}: no column {missing}, found "
+                    f"{parquet.schema_arrow.names}"
+                )
             table = parquet.read(list(columns))
         for name in columns:
             if table[name].null_count:
-                raise DatasetError(f"{without_credentials(url)}: column '{name}' has {table[name].null_count} null values")
+                raise DatasetError(
+                    f"{without_credentials(url)}: column '{name}' has {table[name].null_count} "
+                    "null values"
+                )
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 

@@ -54,13 +54,16 @@ class Evaluation:
     samples: tuple[Sample, ...]
     scores: tuple[Score, ...]
     entries: tuple[Entry, ...]  # one per score
-    earlier: Mapping[tuple[str, str], Sequence[Entry]]  # of the same documents, oldest first, by task and metric
+    # of the same documents, oldest first, by task and metric
+    earlier: Mapping[tuple[str, str], Sequence[Entry]]
     comparisons: tuple[Comparison, ...]
 
     @property
     def headlines(self) -> tuple[Entry, ...]:
         """What the run is judged by: the tasks and groups that were asked for, without those inside others of them."""
-        return tuple(entry for entry, score in zip(self.entries, self.scores, strict=True) if score.headline)
+        return tuple(
+            entry for entry, score in zip(self.entries, self.scores, strict=True) if score.headline
+        )
 
     @property
     def regressions(self) -> tuple[Comparison, ...]:
@@ -70,7 +73,9 @@ class Evaluation:
     @property
     def failed(self) -> int:
         """Requests whose output is an error."""
-        return sum(any(answer.error is not None for answer in answers) for answers in self.answers.values())
+        return sum(
+            any(answer.error is not None for answer in answers) for answers in self.answers.values()
+        )
 
     def metrics(self) -> dict[str, object]:
         """Returns the content of metrics.json."""
@@ -83,7 +88,12 @@ class Evaluation:
 
 
 def evaluate(
-    requests: Sequence[EvalRequest], asked: Collection[str], answers: Answers, info: RunInfo, history: History, rules: Rules
+    requests: Sequence[EvalRequest],
+    asked: Collection[str],
+    answers: Answers,
+    info: RunInfo,
+    history: History,
+    rules: Rules,
 ) -> Evaluation:
     """Judges answers and compares them with the last and the best run over the same documents.
 
@@ -105,10 +115,25 @@ def evaluate(
     earlier = {(entry.task, entry.metric): history.before(entry) for entry in entries}
     judged = [entry for entry, each in zip(entries, found, strict=True) if each.headline]
     comparisons = _compare(judged, earlier, samples, history, rules)
-    return Evaluation(info, tuple(requests), answers, tuple(samples), tuple(found), tuple(entries), earlier, tuple(comparisons))
+    return Evaluation(
+        info,
+        tuple(requests),
+        answers,
+        tuple(samples),
+        tuple(found),
+        tuple(entries),
+        earlier,
+        tuple(comparisons),
+    )
 
 
-def _entry(score: Score, requests: Iterable[EvalRequest], answers: Answers, digests: Mapping[str, str], info: RunInfo) -> Entry:
+def _entry(
+    score: Score,
+    requests: Iterable[EvalRequest],
+    answers: Answers,
+    digests: Mapping[str, str],
+    info: RunInfo,
+) -> Entry:
     tasks = frozenset(suite_of(score.name).members(score.name))
     ids = [request.id for request in requests if request.task in tasks]
     return Entry(
@@ -142,19 +167,32 @@ def _compare(
 
 
 def _comparison(
-    entry: Entry, other: Entry, against: str, before: Iterable[Sample], now: Iterable[Sample], rules: Rules
+    entry: Entry,
+    other: Entry,
+    against: str,
+    before: Iterable[Sample],
+    now: Iterable[Sample],
+    rules: Rules,
 ) -> Comparison:
     mine, theirs = _by_id(now, entry), _by_id(before, entry)
     difference = paired(
-        {name: sample.value for name, sample in theirs.items()}, {name: sample.value for name, sample in mine.items()}, rules
+        {name: sample.value for name, sample in theirs.items()},
+        {name: sample.value for name, sample in mine.items()},
+        rules,
     )
-    changes = tuple(Change(theirs[name], mine[name]) for name in mine if mine[name].value != theirs[name].value)
+    changes = tuple(
+        Change(theirs[name], mine[name]) for name in mine if mine[name].value != theirs[name].value
+    )
     return Comparison(entry, other, against, difference, changes)
 
 
 def _by_id(samples: Iterable[Sample], entry: Entry) -> dict[str, Sample]:
     tasks = frozenset(suite_of(entry.task).members(entry.task))
-    return {sample.id: sample for sample in samples if sample.metric == entry.metric and sample.task in tasks}
+    return {
+        sample.id: sample
+        for sample in samples
+        if sample.metric == entry.metric and sample.task in tasks
+    }
 
 
 def _told(comparison: Comparison) -> dict[str, object]:

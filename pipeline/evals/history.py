@@ -3,8 +3,9 @@
     <history>/runs/<run>.parquet       rows of `SCHEMA`
     <history>/samples/<run>.parquet    rows of `scoring.SCHEMA`: what differences are computed from
 
-Objects are created and never changed, samples first, so that a run is there as a whole or not at all. Its name is a digest of
-what was asked and of the output that was judged: the same report, made twice, is one run. Knows no tasks and no statistics.
+Objects are created and never changed, samples first, so that a run is there as a whole or not at
+all. Its name is a digest of what was asked and of the output that was judged: the same report, made
+twice, is one run. Knows no tasks and no statistics.
 """
 
 import hashlib
@@ -77,7 +78,11 @@ class History:
         """
         if url is None:
             return cls(None)
-        files = [stored.url for stored in storage.list_objects(storage.join(url, "runs")) if stored.url.endswith(".parquet")]
+        files = [
+            stored.url
+            for stored in storage.list_objects(storage.join(url, "runs"))
+            if stored.url.endswith(".parquet")
+        ]
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
             entries = [entry for rows in pool.map(_read_entries, files) for entry in rows]
         return cls(url, tuple(sorted(entries, key=lambda entry: (entry.at, entry.run))))
@@ -92,7 +97,9 @@ class History:
         return [
             each
             for each in self.entries
-            if (each.task, each.metric, each.documents) == alike and each.at < entry.at and each.run != entry.run
+            if (each.task, each.metric, each.documents) == alike
+            and each.at < entry.at
+            and each.run != entry.run
         ]
 
     def samples(self, run: str) -> list[Sample]:
@@ -114,8 +121,14 @@ class History:
             return False
         run = entries[0].run
         storage.publish(self._samples_url(run), to_parquet(scoring.to_table(samples)))
-        columns = {name: pa.array([getattr(entry, name) for entry in entries], kind) for name, kind in FIELDS}
-        return storage.publish(storage.join(self.url, "runs", f"{run}.parquet"), to_parquet(pa.table(columns, schema=SCHEMA)))
+        columns = {
+            name: pa.array([getattr(entry, name) for entry in entries], kind)
+            for name, kind in FIELDS
+        }
+        return storage.publish(
+            storage.join(self.url, "runs", f"{run}.parquet"),
+            to_parquet(pa.table(columns, schema=SCHEMA)),
+        )
 
     def _samples_url(self, run: str) -> str:
         return storage.join(str(self.url), "samples", f"{run}.parquet")
@@ -123,7 +136,11 @@ class History:
 
 def run_identity(documents: str, outputs: Iterable[StoredObject], name: str) -> str:
     """Returns the name of a run: what was asked, which objects were judged, and what its user calls it."""
-    told = [documents, name, *(f"{stored.url} {stored.size} {stored.version}" for stored in outputs)]
+    told = [
+        documents,
+        name,
+        *(f"{stored.url} {stored.size} {stored.version}" for stored in outputs),
+    ]
     return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
 
 
@@ -131,5 +148,8 @@ def _read_entries(url: str) -> list[Entry]:
     with formats.open_parquet(url) as parquet:
         missing = [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]
         if missing:
-            raise DatasetError(f"{url} is no part of a history of evaluations, columns {missing} are missing; check --history")
+            raise DatasetError(
+                f"{url} is no part of a history of evaluations, columns {missing} are missing; "
+                "check --history"
+            )
         return [Entry(**row) for row in parquet.read(SCHEMA.names).to_pylist()]

@@ -9,7 +9,8 @@ from pipeline.evals.scoring import Sample
 from pipeline.evals.suite import EvalRequest, Suite
 from pipeline.evals.tasks import suite_of
 
-NOT_AVAILABLE = "N/A"  # the standard error of a single document, and of a group that has such a task
+# the standard error of a single document, and of a group that has such a task
+NOT_AVAILABLE = "N/A"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +46,21 @@ def scores(samples: Iterable[Sample], asked: Collection[str]) -> list[Score]:
     suites: dict[str, Suite] = {}
     for (task, metric), each in values.items():
         suite = suites.setdefault(suite_of(task).name, suite_of(task))
-        by_suite[suite.name].append(_of_task(task, metric, each, headline=_headline(suite, task, asked)))
-    return [score for name, of_tasks in by_suite.items() for score in (*of_tasks, *_groups(suites[name], of_tasks, asked))]
+        by_suite[suite.name].append(
+            _of_task(task, metric, each, headline=_headline(suite, task, asked))
+        )
+    return [
+        score
+        for name, of_tasks in by_suite.items()
+        for score in (*of_tasks, *_groups(suites[name], of_tasks, asked))
+    ]
 
 
 def _of_task(task: str, metric: str, values: Sequence[float], *, headline: bool) -> Score:
     mean = sum(values) / len(values)
-    return Score(task, metric, mean, mean_stderr(values), len(values), is_group=False, headline=headline)
+    return Score(
+        task, metric, mean, mean_stderr(values), len(values), is_group=False, headline=headline
+    )
 
 
 def mean_stderr(values: Sequence[float]) -> float | None:
@@ -66,7 +75,9 @@ def mean_stderr(values: Sequence[float]) -> float | None:
 def _headline(suite: Suite, name: str, asked: Collection[str]) -> bool:
     """Whether a task or group was asked for, and no group that it is a part of."""
     members = frozenset(suite.members(name))
-    wider = (frozenset(suite.members(each)) for each in asked if each in suite.names and each != name)
+    wider = (
+        frozenset(suite.members(each)) for each in asked if each in suite.names and each != name
+    )
     return name in asked and not any(members <= each for each in wider)
 
 
@@ -76,7 +87,9 @@ def _groups(suite: Suite, of_tasks: Sequence[Score], asked: Collection[str]) -> 
     inside = [frozenset(suite.members(name)) for name in asked if name in suite.names]
     for group in (group for group in suite.groups if any(group.tasks <= tasks for tasks in inside)):
         for metric in dict.fromkeys(score.metric for score in of_tasks):
-            members = [score for score in of_tasks if score.metric == metric and score.name in group.tasks]
+            members = [
+                score for score in of_tasks if score.metric == metric and score.name in group.tasks
+            ]
             if members:
                 count = sum(score.documents for score in members)
                 value = sum(score.documents * score.value for score in members) / count
@@ -86,7 +99,10 @@ def _groups(suite: Suite, of_tasks: Sequence[Score], asked: Collection[str]) -> 
                         group.name,
                         metric,
                         value,
-                        pooled_stderr([score.stderr for score in members], [score.documents for score in members]),
+                        pooled_stderr(
+                            [score.stderr for score in members],
+                            [score.documents for score in members],
+                        ),
                         count,
                         is_group=True,
                         headline=headline,
@@ -96,28 +112,44 @@ def _groups(suite: Suite, of_tasks: Sequence[Score], asked: Collection[str]) -> 
 
 
 def pooled_stderr(stderrs: Sequence[float | None], sizes: Sequence[int]) -> float | None:
-    """Returns the standard error of the mean over all documents of several tasks; None if one of theirs is."""
-    squares = [(size - 1) * size * stderr**2 for stderr, size in zip(stderrs, sizes, strict=True) if stderr is not None]
+    """Returns the standard error of the mean over all documents of several tasks.
+
+    None if one of theirs is.
+    """
+    squares = [
+        (size - 1) * size * stderr**2
+        for stderr, size in zip(stderrs, sizes, strict=True)
+        if stderr is not None
+    ]
     if len(squares) < len(stderrs):
         return None
     return math.sqrt(sum(squares) / (sum(sizes) - len(sizes)) / sum(sizes))
 
 
-def results(all_scores: Iterable[Score], requests: Sequence[EvalRequest]) -> dict[str, dict[str, object]]:
+def results(
+    all_scores: Iterable[Score], requests: Sequence[EvalRequest]
+) -> dict[str, dict[str, object]]:
     """Returns what metrics.json has under `results`: every task that was asked, also one without values, and every group."""
     counts: dict[str, int] = defaultdict(int)
     for request in requests:
         counts[request.task] += 1
     table: dict[str, dict[str, object]] = {
-        task: {"alias": suite_of(task).tasks[task], "sample_len": count} for task, count in counts.items()
+        task: {"alias": suite_of(task).tasks[task], "sample_len": count}
+        for task, count in counts.items()
     }
     for score in all_scores:
         if score.is_group:
-            alias = next(group.alias for group in suite_of(score.name).groups if group.name == score.name)
-            row = table.setdefault(score.name, {"alias": alias, "sample_len": score.documents, "sample_count": {}})
+            alias = next(
+                group.alias for group in suite_of(score.name).groups if group.name == score.name
+            )
+            row = table.setdefault(
+                score.name, {"alias": alias, "sample_len": score.documents, "sample_count": {}}
+            )
             row["sample_count"] = {**_counts(row), score.metric: score.documents}
         table[score.name][score.metric] = score.value
-        table[score.name][score.stderr_key] = NOT_AVAILABLE if score.stderr is None else score.stderr
+        table[score.name][score.stderr_key] = (
+            NOT_AVAILABLE if score.stderr is None else score.stderr
+        )
     return table
 
 

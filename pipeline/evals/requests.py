@@ -1,11 +1,11 @@
 """Names of tasks and a data folder → request rows; request rows ↔ Parquet. Knows no outputs.
 
-One file holds the rows of all tasks. A run of the main job does one thing, so that `parts` splits them: rows with choices are
-scored, the others are completed.
+One file holds the rows of all tasks. A run of the main job does one thing, so that `parts` splits
+them: rows with choices are scored, the others are completed.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
@@ -34,7 +34,9 @@ SAMPLING = ("stop", "max_tokens", "temperature", "n")
 Kind = Literal["score", "generate"]
 
 
-def build_requests(names: Iterable[str], data: DataFolder, options: PromptOptions) -> list[EvalRequest]:
+def build_requests(
+    names: Iterable[str], data: DataFolder, options: PromptOptions
+) -> list[EvalRequest]:
     """Returns the requests of tasks and groups, each task once, in the order in which they are named.
 
     Of a group, the tasks that the data set holds.
@@ -49,7 +51,9 @@ def build_requests(names: Iterable[str], data: DataFolder, options: PromptOption
         suite = suite_of(name)
         present = [task for task in suite.members(name) if suite.has_task(data, task)]
         if not present:
-            raise DatasetError(f"the data set at {without_credentials(data.url)} holds no row of {name}")
+            raise DatasetError(
+                f"the data set at {without_credentials(data.url)} holds no row of {name}"
+            )
         for task in present:
             if task not in done:
                 requests.extend(suite.prompts(data, task, options))
@@ -64,7 +68,8 @@ def to_table(requests: Sequence[EvalRequest], asked: Iterable[str] = ()) -> pa.T
     columns = {name: [getattr(request, name) for request in requests] for name in SCHEMA.names}
     told = {ASKED_KEY: ",".join(asked).encode()}
     return pa.table(
-        {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()}, schema=SCHEMA.with_metadata(told)
+        {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()},
+        schema=SCHEMA.with_metadata(told),
     )
 
 
@@ -77,9 +82,14 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
     with formats.open_parquet(url) as parquet:
         table = parquet.read()
     shown = without_credentials(url)
-    missing = [name for name in SCHEMA.names if name not in table.column_names and name not in SAMPLING]
+    missing = [
+        name for name in SCHEMA.names if name not in table.column_names and name not in SAMPLING
+    ]
     if missing:
-        raise DatasetError(f"{shown}: expected the rows that `evaluate.py prompts` writes, columns {missing} are missing")
+        raise DatasetError(
+            f"{shown}: expected the rows that `evaluate.py prompts` writes, columns {missing} are "
+            "missing"
+        )
     known = [name for name in SCHEMA.names if name in table.column_names]
     requests = tuple(_request(row) for row in table.select(known).to_pylist())
     if not requests:
@@ -93,21 +103,34 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
 
 
 def asked_names(url: str, requests: Iterable[EvalRequest]) -> tuple[str, ...]:
-    """Returns the tasks and groups that the requests of a file were built for; if it does not say, the widest that they make."""
+    """Returns the tasks and groups that the requests of a file were built for.
+
+    If it does not say, the widest that they make.
+    """
     with formats.open_parquet(url) as parquet:
         told = (parquet.schema_arrow.metadata or {}).get(ASKED_KEY, b"").decode()
     if told:
         return tuple(told.split(","))
     suites = {request.task: suite_of(request.task) for request in requests}
-    return tuple(dict.fromkeys(suite.groups[-1].name if suite.groups else task for task, suite in suites.items()))
+    return tuple(
+        dict.fromkeys(
+            suite.groups[-1].name if suite.groups else task for task, suite in suites.items()
+        )
+    )
 
 
 def _request(row: dict[str, object]) -> EvalRequest:
-    return EvalRequest(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})  # type: ignore[arg-type]  # checked by the file's schema
+    fields: dict[str, Any] = {}  # of the types that the file's schema has
+    for name, value in row.items():
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return EvalRequest(**fields)
 
 
 def parts(table: pa.Table) -> dict[Kind, pa.Table]:
-    """Returns the rows by what a run does with them, each with the columns that it needs; a kind without rows is absent."""
+    """Returns the rows by what a run does with them, each with the columns that it needs.
+
+    A kind without rows is absent.
+    """
     scored = [choices is not None for choices in table["choices"].to_pylist()]
     split = {
         "score": table.filter(pa.array(scored)).drop_columns(list(SAMPLING)),

@@ -12,7 +12,8 @@ from pipeline.evals.multiple_choice import confidence
 from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.tasks import suite_of
 
-Executor = Callable[[Sequence[str]], Sequence[bool]]  # Python programs → whether each ran to its end
+# Python programs → whether each ran to its end
+Executor = Callable[[Sequence[str]], Sequence[bool]]
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.string()),
     ("task", pa.string()),
@@ -75,7 +76,10 @@ def _samples(request: EvalRequest, answers: Sequence[Answer]) -> list[Sample]:
 def document_digests(requests: Iterable[EvalRequest]) -> dict[str, str]:
     """Returns a digest of each request by its id: equal digests are the same document, asked in the same way."""
     names = [field.name for field in fields(EvalRequest)]
-    return {request.id: _digest(json.dumps([getattr(request, name) for name in names])) for request in requests}
+    return {
+        request.id: _digest(json.dumps([getattr(request, name) for name in names]))
+        for request in requests
+    }
 
 
 def common_digest(digests: Iterable[str]) -> str:
@@ -89,7 +93,10 @@ def _digest(text: str) -> str:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Returns the rows as a table of `SCHEMA`."""
-    columns = {name: pa.array([getattr(sample, name) for sample in samples], SCHEMA.field(name).type) for name in SCHEMA.names}
+    columns = {
+        name: pa.array([getattr(sample, name) for sample in samples], SCHEMA.field(name).type)
+        for name in SCHEMA.names
+    }
     return pa.table(columns, schema=SCHEMA)
 
 

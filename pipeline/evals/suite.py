@@ -1,10 +1,13 @@
-"""What a task is: data and two small functions. One file of tasks/ per suite; knows no files, outputs or reports.
+"""What a task is: data and two small functions.
+
+One file of tasks/ per suite; knows no files, outputs or reports.
 
     prompts: documents of a data set → EvalRequest, one per document
     score:   a request and the answers to it → Verdict, its value for each metric
 
-A suite holds the tasks that share these functions (MMLU's 57 subjects). Names of tasks, groups and metrics are those of
-lm-evaluation-harness; a metric's name is `<metric>,<filter>`, as in its results.
+A suite holds the tasks that share these functions (MMLU's 57 subjects). Names of tasks, groups and
+metrics are those of lm-evaluation-harness; a metric's name is `<metric>,<filter>`, as in its
+results.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -31,7 +34,10 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One output row: what the model made of a request. A row that failed has an `error` and nothing else."""
+    """One output row: what the model made of a request.
+
+    A row that failed has an `error` and nothing else.
+    """
 
     text: str = ""  # up to the first stop string
     loglikelihoods: tuple[float, ...] = ()  # one per choice, natural log
@@ -74,11 +80,14 @@ class Suite:
 
     name: str
     tasks: Mapping[str, str]  # name of each task → its alias
-    prompts: Callable[[DataFolder, str, PromptOptions], Iterator[EvalRequest]]  # of one task, in the order of its documents
+    # of one task, in the order of its documents
+    prompts: Callable[[DataFolder, str, PromptOptions], Iterator[EvalRequest]]
     score: Callable[[EvalRequest, Sequence[Answer]], Verdict]
-    has_task: Callable[[DataFolder, str], bool] = lambda _data, _task: True  # whether the data set holds the task
+    # whether the data set holds the task
+    has_task: Callable[[DataFolder, str], bool] = lambda _data, _task: True
     groups: tuple[Group, ...] = ()  # the widest last
-    program: Callable[[EvalRequest, str], str] | None = None  # completion → Python program whose success is the metric
+    # completion → Python program whose success is the metric
+    program: Callable[[EvalRequest, str], str] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

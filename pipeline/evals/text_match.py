@@ -30,7 +30,10 @@ class Extraction:
 
 
 def cut_at_stops(text: str, stops: Sequence[str]) -> str:
-    """Returns `text` up to the first stop string in it. A text that the engine ended there has none, and stays."""
+    """Returns `text` up to the first stop string in it.
+
+    A text that the engine ended there has none, and stays.
+    """
     for stop in stops:
         text = text.split(stop, maxsplit=1)[0]
     return text

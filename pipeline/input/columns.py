@@ -1,4 +1,6 @@
-"""Input files and the run's column names -> `InputSchema`: what is read, what passes through. Reads footers only (Parquet).
+"""Input files and the run's column names -> `InputSchema`: what is read, what passes through.
+
+Reads footers only (Parquet).
 
 prompt | prompt_token_ids                          exactly one
 continuation | choices | their ..._token_ids       exactly one, task score only; otherwise ordinary columns
@@ -64,12 +66,20 @@ class InputSchema:
     def texts(self) -> tuple[str, ...]:
         """Of `inputs`, those whose values are text."""
         prompt = () if self.prompt == PROMPT_IDS else (self.prompt,)
-        return (*prompt, self.continuation) if self.continuation and self.continuation_kind == "continuation" else prompt
+        return (
+            (*prompt, self.continuation)
+            if self.continuation and self.continuation_kind == "continuation"
+            else prompt
+        )
 
     @property
     def continuation_kind(self) -> str | None:
         """Which of CONTINUATIONS the column `continuation` is, whatever it is called."""
-        return "continuation" if self.continuation == self.columns.continuation_column else self.continuation
+        return (
+            "continuation"
+            if self.continuation == self.columns.continuation_column
+            else self.continuation
+        )
 
     @property
     def source(self) -> pa.Schema:
@@ -115,7 +125,11 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     for name in filter(None, (prompt, continuation, id_column, *parameters)):
         roles = {columns.continuation_column: "continuation", prompt: "prompt", id_column: "id"}
         check_type(schema.field(name), roles.get(name, name), where)
-    rest = [field for field in schema if field.name not in {prompt, continuation, id_column, *parameters}]
+    rest = [
+        field
+        for field in schema
+        if field.name not in {prompt, continuation, id_column, *parameters}
+    ]
     _check_names(rest, columns, where)
     kind = pa.string() if id_column is None else schema.field(id_column).type
     return InputSchema(
@@ -139,7 +153,10 @@ def common_schema(files: Sequence[InputFile]) -> pa.Schema:
     json = formats.is_jsonl(files[0].url)
     for file in files:
         if formats.is_jsonl(file.url) != json:
-            raise DatasetError(f"the input mixes Parquet and JSON lines ({files[0].url}, {file.url}); run them separately")
+            raise DatasetError(
+                f"the input mixes Parquet and JSON lines ({files[0].url}, {file.url}); run them "
+                "separately"
+            )
     return _json_schema(files) if json else _parquet_schema(files)
 
 
@@ -148,7 +165,9 @@ def input_root(files: Sequence[InputFile]) -> str:
     if "://" not in files[0].url:
         return posixpath.commonpath([posixpath.dirname(file.url) for file in files])
     protocol = files[0].url.split("://")[0]
-    return f"{protocol}://" + posixpath.commonpath([posixpath.dirname(file.url.split("://", 1)[1]) for file in files])
+    return f"{protocol}://" + posixpath.commonpath(
+        [posixpath.dirname(file.url.split("://", 1)[1]) for file in files]
+    )
 
 
 def _parquet_schema(files: Sequence[InputFile]) -> pa.Schema:
@@ -164,7 +183,9 @@ def _plain(schema: pa.Schema, url: str) -> pa.Schema:
     """Returns the schema without field metadata; the order of columns stays."""
     twice = [name for name in schema.names if schema.names.count(name) > 1]
     if twice:
-        raise DatasetError(f"{url} has more than one column '{twice[0]}'; rename or drop one of them")
+        raise DatasetError(
+            f"{url} has more than one column '{twice[0]}'; rename or drop one of them"
+        )
     return pa.schema([pa.field(field.name, field.type) for field in schema])
 
 
@@ -174,14 +195,17 @@ def _check_same(first: pa.Schema, other: pa.Schema, first_url: str, url: str) ->
         got = other.field(name).type if name in other.names else None
         if expected != got:
             raise DatasetError(
-                f"column '{name}' of {url} is {got or 'missing'}, expected {expected or 'no such column'} as in {first_url}; "
+                f"column '{name}' of {url} is {got or 'missing'}, expected "
+                f"{expected or 'no such column'} as in {first_url}; "
                 "all files of an input need the same columns"
             )
 
 
 def _json_schema(files: Sequence[InputFile]) -> pa.Schema:
     with ThreadPoolExecutor(FOOTERS_AT_ONCE) as pool:
-        found = pool.map(formats.jsonl_columns, [file.url for file in files], [file.rows for file in files])
+        found = pool.map(
+            formats.jsonl_columns, [file.url for file in files], [file.rows for file in files]
+        )
         columns = reduce(JsonColumns.united, found)
     return pa.schema([columns.field(name) for name in columns.types])
 
@@ -203,7 +227,8 @@ def _check_names(rest: "Sequence[pa.Field[Any]]", columns: InputColumns, where: 
     for field in rest:
         if field.name in task_columns(columns.task):
             raise DatasetError(
-                f"{where}: column '{field.name}' would pass through, but the output has a column of its own of that name; "
+                f"{where}: column '{field.name}' would pass through, but the output has a column "
+                "of its own of that name; "
                 "rename or drop it in the input"
             )
 
@@ -214,13 +239,27 @@ def _check_names(rest: "Sequence[pa.Field[Any]]", columns: InputColumns, where: 
 def _is_text(kind: Any) -> bool:
     if types.is_dictionary(kind):
         return _is_text(kind.value_type)
-    readable = (types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary)
+    readable = (
+        types.is_string,
+        types.is_large_string,
+        types.is_string_view,
+        types.is_binary,
+        types.is_large_binary,
+    )
     return any(check(kind) for check in readable)
 
 
 def _is_list_of(kind: Any, check: Callable[[Any], bool]) -> bool:
-    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
-    return any(is_list(kind) for is_list in lists) and (check(kind.value_type) or types.is_null(kind.value_type))
+    lists = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    return any(is_list(kind) for is_list in lists) and (
+        check(kind.value_type) or types.is_null(kind.value_type)
+    )
 
 
 def _is_ids(kind: Any) -> bool:
@@ -243,12 +282,23 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "continuation_token_ids": ("a list of integers", _is_ids),
     "choices": ("a list of strings", lambda kind: _is_list_of(kind, _is_text)),
     "choices_token_ids": ("a list of lists of integers", lambda kind: _is_list_of(kind, _is_ids)),
-    "stop": ("a string or a list of strings", lambda kind: _is_text(kind) or _is_list_of(kind, _is_text)),
+    "stop": (
+        "a string or a list of strings",
+        lambda kind: _is_text(kind) or _is_list_of(kind, _is_text),
+    ),
     "temperature": ("a number", _is_number),
     **dict.fromkeys(("top_p", "min_p", "repetition_penalty"), ("a number", _is_number)),
     "ignore_eos": ("a boolean", types.is_boolean),
     **dict.fromkeys(
-        ("max_tokens", "top_k", "seed", "n", "min_tokens", "repetition_max_pattern", "repetition_min_count"),
+        (
+            "max_tokens",
+            "top_k",
+            "seed",
+            "n",
+            "min_tokens",
+            "repetition_max_pattern",
+            "repetition_min_count",
+        ),
         ("an integer", types.is_integer),
     ),
 }
@@ -265,8 +315,13 @@ def check_type(field: "pa.Field[Any]", role: str, where: str) -> None:
     mixed = field.metadata == JSON_TEXT
     if mixed and role == "id":
         raise DatasetError(
-            f"{where}: column '{field.name}' has values of several types, expected {expected} in every row; convert it"
+            f"{where}: column '{field.name}' has values of several types, expected {expected} in "
+            "every row; convert it"
         )
-    # A mixed column of JSON lines is not refused: single rows are wrong, and they fail by themselves.
+    # A mixed column of JSON lines is not refused: single rows are wrong, and they fail by
+    # themselves.
     if not mixed and not types.is_null(field.type) and not check(field.type):
-        raise DatasetError(f"{where}: column '{field.name}' is {field.type}, expected {expected}; convert it in the input")
+        raise DatasetError(
+            f"{where}: column '{field.name}' is {field.type}, expected {expected}; convert it in "
+            "the input"
+        )

@@ -1,7 +1,10 @@
-"""One input file -> its number of rows, its columns, and row ranges read forward. Parquet and JSON lines; no shards, no runs.
+"""One input file -> its number of rows, its columns, and row ranges read forward.
 
-A cursor reads ranges of one file in ascending order and never goes back: every row group is decoded once at most, however
-many shards it feeds, and no more than one range and one batch is held. In a JSON-lines file a row is a line that is not blank.
+Parquet and JSON lines; no shards, no runs.
+
+A cursor reads ranges of one file in ascending order and never goes back: every row group is decoded
+once at most, however many shards it feeds, and no more than one range and one batch is held. In a
+JSON-lines file a row is a line that is not blank.
 """
 
 import json
@@ -25,12 +28,16 @@ JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
 BATCH_ROWS = 4096
 INT32 = np.iinfo(np.int32)
-COLUMN_BUFFER_BYTES = 4 * 2**20  # read per column at a time: one range request; bounds memory for huge row groups
+# read per column at a time: one range request; bounds memory for huge row groups
+COLUMN_BUFFER_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """A row range as read. `faults` maps positions within the range to the reason why that row cannot be used."""
+    """A row range as read.
+
+    `faults` maps positions within the range to the reason why that row cannot be used.
+    """
 
     values: dict[str, list[Any]]  # the columns that the run itself reads, as Python values
     passthrough: pa.Table
@@ -59,14 +66,18 @@ def open_parquet(url: str, version: str = "") -> Iterator[pq.ParquetFile]:
     """
     with storage.open_object(url, version=version) as opened:
         try:
-            parquet = pq.ParquetFile(cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False)
+            parquet = pq.ParquetFile(
+                cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False
+            )
             yield parquet
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's or the network's trouble, not the file's: storage explains it
             reason = " ".join(str(error).split())  # Arrow's may have several lines
             shown = without_credentials(url)
-            raise DatasetError(f"{shown} is not a readable Parquet file: {reason}; write it again or leave it out") from error
+            raise DatasetError(
+                f"{shown} is not a readable Parquet file: {reason}; write it again or leave it out"
+            ) from error
 
 
 def count_rows(url: str, limit: int | None = None) -> int:
@@ -83,13 +94,19 @@ def count_rows(url: str, limit: int | None = None) -> int:
 
 
 def parquet_schema(url: str) -> pa.Schema:
-    """Returns the columns of a Parquet file from its footer. Raises DatasetError like `open_parquet`."""
+    """Returns the columns of a Parquet file from its footer.
+
+    Raises DatasetError like `open_parquet`.
+    """
     with open_parquet(url) as parquet:
         return parquet.schema_arrow.remove_metadata()
 
 
 def jsonl_columns(url: str, rows: int) -> JsonColumns:
-    """Returns the columns of the first `rows` rows of a JSON-lines file and their types; lines that do not parse have none."""
+    """Returns the columns of the first `rows` rows of a JSON-lines file and their types.
+
+    Lines that do not parse have none.
+    """
     columns = JsonColumns()
     with storage.open_object(url, sequential=True) as opened:
         lines = islice(_lines(opened), rows)
@@ -100,7 +117,9 @@ def jsonl_columns(url: str, rows: int) -> JsonColumns:
 
 
 @contextmanager
-def open_cursor(url: str, inputs: Sequence[str], passthrough: pa.Schema, version: str = "") -> Iterator[Cursor]:
+def open_cursor(
+    url: str, inputs: Sequence[str], passthrough: pa.Schema, version: str = ""
+) -> Iterator[Cursor]:
     """Opens a file for reading ranges: columns `inputs` as Python values, those of `passthrough` (file's names) as Arrow.
 
     `version` as in `storage.open_object`.
@@ -118,9 +137,19 @@ def open_cursor(url: str, inputs: Sequence[str], passthrough: pa.Schema, version
 
 
 class _ParquetCursor:
-    def __init__(self, url: str, parquet: pq.ParquetFile, inputs: tuple[str, ...], passthrough: pa.Schema) -> None:
-        self._url, self._parquet, self._inputs, self._passthrough = url, parquet, inputs, passthrough
-        groups = [parquet.metadata.row_group(index).num_rows for index in range(parquet.metadata.num_row_groups)]
+    def __init__(
+        self, url: str, parquet: pq.ParquetFile, inputs: tuple[str, ...], passthrough: pa.Schema
+    ) -> None:
+        self._url, self._parquet, self._inputs, self._passthrough = (
+            url,
+            parquet,
+            inputs,
+            passthrough,
+        )
+        groups = [
+            parquet.metadata.row_group(index).num_rows
+            for index in range(parquet.metadata.num_row_groups)
+        ]
         self._group_starts = np.concatenate([[0], np.cumsum(groups, dtype=np.int64)])
         self._position = 0  # of the first row that has not been given out
         self._rest: pa.RecordBatch | None = None  # read, not given out
@@ -129,7 +158,10 @@ class _ParquetCursor:
     def take(self, first_row: int, rows: int) -> Rows:
         last = int(self._group_starts[-1])
         if first_row + rows > last:
-            raise DatasetError(f"{self._url} has {last} rows, and had {first_row + rows} or more when it was listed; it changed")
+            raise DatasetError(
+                f"{self._url} has {last} rows, and had {first_row + rows} or more when it was "
+                "listed; it changed"
+            )
         self._skip_to(first_row)
         parts: list[pa.RecordBatch] = []
         while rows:
@@ -150,7 +182,9 @@ class _ParquetCursor:
             # What lies between is not read: this is what makes a resumed run or a partition cheap.
             later = list(range(group, self._parquet.metadata.num_row_groups))
             columns = list(dict.fromkeys([*self._inputs, *self._passthrough.names]))
-            self._batches = self._parquet.iter_batches(batch_size=BATCH_ROWS, row_groups=later, columns=columns)
+            self._batches = self._parquet.iter_batches(
+                batch_size=BATCH_ROWS, row_groups=later, columns=columns
+            )
             self._position, self._rest = int(self._group_starts[group]), None
         while self._position < row:
             self._next(row - self._position)
@@ -166,21 +200,28 @@ class _ParquetCursor:
 
 
 class _JsonCursor:
-    def __init__(self, url: str, opened: BinaryIO, inputs: tuple[str, ...], passthrough: pa.Schema) -> None:
+    def __init__(
+        self, url: str, opened: BinaryIO, inputs: tuple[str, ...], passthrough: pa.Schema
+    ) -> None:
         self._url, self._inputs, self._passthrough = url, inputs, passthrough
         self._lines = _lines(opened)
         self._position = 0
 
     def take(self, first_row: int, rows: int) -> Rows:
-        lines = list(islice(self._lines, first_row - self._position, first_row - self._position + rows))
+        lines = list(
+            islice(self._lines, first_row - self._position, first_row - self._position + rows)
+        )
         if len(lines) < rows:
             raise DatasetError(
-                f"{self._url} has fewer than the {first_row + rows} rows that it had when it was listed; it changed"
+                f"{self._url} has fewer than the {first_row + rows} rows that it had when it was "
+                "listed; it changed"
             )
         self._position = first_row + rows
         parsed = [_parse(line, number, self._url) for number, line in lines]
         faults = {row: record for row, record in enumerate(parsed) if isinstance(record, str)}
-        records: list[dict[str, Any]] = [record if isinstance(record, dict) else {} for record in parsed]
+        records: list[dict[str, Any]] = [
+            record if isinstance(record, dict) else {} for record in parsed
+        ]
         columns = []
         for column in self._passthrough:
             array, misfits = fitted([record.get(column.name) for record in records], column)
@@ -219,7 +260,9 @@ def _readable(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:
 
 
 def _is_list_of_ints(kind: pa.DataType) -> bool:
-    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(kind.value_type)
+    return (pa.types.is_list(kind) or pa.types.is_large_list(kind)) and pa.types.is_integer(
+        kind.value_type
+    )
 
 
 def _int_lists(chunk: Any) -> list[Any]:
@@ -230,14 +273,19 @@ def _int_lists(chunk: Any) -> list[Any]:
     offsets = chunk.offsets.to_numpy()
     ids = chunk.values.slice(offsets[0], offsets[-1] - offsets[0])
     values = ids.to_numpy(zero_copy_only=False)
-    if ids.null_count or (values.size and not INT32.min <= values.min() <= values.max() <= INT32.max):
+    if ids.null_count or (
+        values.size and not INT32.min <= values.min() <= values.max() <= INT32.max
+    ):
         return cast(list[Any], chunk.to_pylist())
     flat = array("i")
     flat.frombytes(np.ascontiguousarray(values, np.int32).tobytes())
     bounds = (offsets - offsets[0]).tolist()
     rows: list[Any] = [flat[start:stop] for start, stop in pairwise(bounds)]
     if chunk.null_count:
-        return [None if null else row for row, null in zip(rows, chunk.is_null().to_pylist(), strict=True)]
+        return [
+            None if null else row
+            for row, null in zip(rows, chunk.is_null().to_pylist(), strict=True)
+        ]
     return rows
 
 

@@ -1,8 +1,9 @@
 """Values of JSON lines -> Arrow types and arrays. It knows no files.
 
-One type per column is decided over all rows before anything starts, so that every part of a run has the same schema. Integers
-and reals together are float64; absent and null are the same. A column whose values have no common type (1 and "one"), or one
-that Parquet cannot hold (an empty object), is kept as JSON text: nothing is lost, nothing is guessed.
+One type per column is decided over all rows before anything starts, so that every part of a run has
+the same schema. Integers and reals together are float64; absent and null are the same. A column
+whose values have no common type (1 and "one"), or one that Parquet cannot hold (an empty object),
+is kept as JSON text: nothing is lost, nothing is guessed.
 """
 
 import json
@@ -17,7 +18,10 @@ JSON_TEXT = {b"json_text": b"values of several types, written as JSON"}
 
 @dataclass(frozen=True, slots=True)
 class JsonColumns:
-    """Columns in the order of first appearance; the type is None where the values have no common one."""
+    """Columns in the order of first appearance.
+
+    The type is None where the values have no common one.
+    """
 
     types: dict[str, pa.DataType | None] = field(default_factory=dict)
 
@@ -47,7 +51,9 @@ class JsonColumns:
 def fitted(values: list[Any], column: Any) -> tuple["pa.Array[Any]", list[int]]:
     """Returns `values` in the type of `column`, and the positions of those that do not fit (they become null)."""
     if column.metadata and b"json_text" in column.metadata:
-        return pa.array([None if value is None else json.dumps(value) for value in values], pa.string()), []
+        return pa.array(
+            [None if value is None else json.dumps(value) for value in values], pa.string()
+        ), []
     try:
         return pa.array(values, column.type), []
     except (pa.ArrowException, OverflowError, ValueError, TypeError):
@@ -85,5 +91,7 @@ def _united(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType |
 
 def _has_empty_struct(kind: Any) -> bool:
     if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(_has_empty_struct(kind.field(index).type) for index in range(kind.num_fields))
+        return kind.num_fields == 0 or any(
+            _has_empty_struct(kind.field(index).type) for index in range(kind.num_fields)
+        )
     return pa.types.is_list(kind) and _has_empty_struct(kind.value_type)

@@ -1,7 +1,10 @@
-"""Shards -> `PromptRow`s in input order, one shard's columns in memory at a time. It knows no tokens and no output.
+"""Shards -> `PromptRow`s in input order, one shard's columns in memory at a time.
 
-A row whose bytes cannot be read (invalid UTF-8, a line that is not JSON, a number where text belongs) becomes an error
-`Completion` and rides the same stream; its neighbours are unaffected. Nulls are handed on: the tokenizer judges them.
+It knows no tokens and no output.
+
+A row whose bytes cannot be read (invalid UTF-8, a line that is not JSON, a number where text
+belongs) becomes an error `Completion` and rides the same stream; its neighbours are unaffected.
+Nulls are handed on: the tokenizer judges them.
 """
 
 from collections import deque
@@ -29,16 +32,23 @@ OnUnreadable = Callable[[Shard, DatasetError], None]
 
 
 def read_rows(
-    shards: Iterable[Shard], schema: InputSchema, on_open: OnOpen, on_unreadable: OnUnreadable | None = None
+    shards: Iterable[Shard],
+    schema: InputSchema,
+    on_open: OnOpen,
+    on_unreadable: OnUnreadable | None = None,
 ) -> Iterator[PromptRow | Completion]:
-    """Reads the rows of `shards`, in their order; each file is opened once, and rows between its shards are skipped.
+    """Reads the rows of `shards`, in their order.
 
-    Before the first row of a shard, `on_open(shard, table)` is called: `table` has the columns `schema.passthrough` and one row
-    per row of the shard, in input order; for a shard with `only`, one per row named there, ascending. `RowRef.row` counts
-    within the shard, whether `only` is set or not.
+    Each file is opened once, and rows between its shards are skipped.
 
-    A shard that cannot be read (its file has vanished, is damaged or has changed) is handed to `on_unreadable` and passed over:
-    the others are not to suffer. An outage of the storage is not the fault of a file, and always raises.
+    Before the first row of a shard, `on_open(shard, table)` is called: `table` has the columns
+    `schema.passthrough` and one row per row of the shard, in input order; for a shard with `only`,
+    one per row named there, ascending. `RowRef.row` counts within the shard, whether `only` is set
+    or not.
+
+    A shard that cannot be read (its file has vanished, is damaged or has changed) is handed to
+    `on_unreadable` and passed over: the others are not to suffer. An outage of the storage is not
+    the fault of a file, and always raises.
 
     Raises:
         OutageError: storage does not answer.
@@ -63,7 +73,9 @@ class _Queue:
     reading: bool = True
 
 
-def _file_rows(queue: _Queue, schema: InputSchema, on_open: OnOpen) -> Iterator[PromptRow | Completion]:
+def _file_rows(
+    queue: _Queue, schema: InputSchema, on_open: OnOpen
+) -> Iterator[PromptRow | Completion]:
     """Reads shards of one file, and takes each from the queue when all of it is decoded."""
     queue.reading, first = True, queue.left[0]
     with formats.open_cursor(first.url, schema.inputs, schema.source, first.version) as cursor:
@@ -77,7 +89,9 @@ def _file_rows(queue: _Queue, schema: InputSchema, on_open: OnOpen) -> Iterator[
             yield from _prompt_rows(shard, rows, schema, numbers)
 
 
-def _passthrough(shard: Shard, rows: formats.Rows, schema: InputSchema, numbers: Iterable[int]) -> pa.Table:
+def _passthrough(
+    shard: Shard, rows: formats.Rows, schema: InputSchema, numbers: Iterable[int]
+) -> pa.Table:
     columns: list[Any] = list(rows.passthrough.columns)
     if schema.id_column is None:
         names = [schema.row_name(shard.url, shard.first_row + row) for row in range(shard.rows)]
@@ -102,7 +116,9 @@ def _prompt_rows(
         if schema.continuation is not None and schema.continuation_kind is not None:
             values[schema.continuation_kind] = rows.values[schema.continuation][row]
         if schema.parameters:
-            values["parameters"] = RowParameters(**{name: rows.values[name][row] for name in schema.parameters})
+            values["parameters"] = RowParameters(
+                **{name: rows.values[name][row] for name in schema.parameters}
+            )
         yield PromptRow(ref=ref, id=_row_id(shard, rows, schema, row), **values)
 
 

@@ -1,6 +1,7 @@
 """Completions and replica counters → snapshots while a run goes on (progress_line.py shows them), and report.json at its end.
 
-`Progress` counts and tells events; stages call it, nobody reads rows twice. Knows no Ray, no files, no text.
+`Progress` counts and tells events; stages call it, nobody reads rows twice. Knows no Ray, no files,
+no text.
 """
 
 import math
@@ -21,14 +22,30 @@ from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
 from pipeline.storage.redaction import without_credentials
 
-EXAMPLES, EXAMPLE_CHARS = 3, 400  # error rows of each code in the report, and characters of their messages
-SERIES = ("rows", "prompt", "completion", "cached", "errors", "retries", "losses", "extend_tokens", "extend_positions", "busy_s")
+# error rows of each code in the report, and characters of their messages
+EXAMPLES, EXAMPLE_CHARS = 3, 400
+SERIES = (
+    "rows",
+    "prompt",
+    "completion",
+    "cached",
+    "errors",
+    "retries",
+    "losses",
+    "extend_tokens",
+    "extend_positions",
+    "busy_s",
+)
 WINDOW_S = 60.0  # tokens/s shown and used for the ETA are of the last minute
-ROWS_BEFORE_EARLY_STOP = 1000  # a share says little about fewer rows: a small run goes to its end and is judged there
+# a share says little about fewer rows: a small run goes to its end and is judged there
+ROWS_BEFORE_EARLY_STOP = 1000
 
 
 class Progress:
-    """Counts one run. Fulfils dispatch's `DispatchWatcher`. One thread writes; others may read a snapshot at any time."""
+    """Counts one run.
+
+    Fulfils dispatch's `DispatchWatcher`. One thread writes; others may read a snapshot at any time.
+    """
 
     def __init__(
         self,
@@ -47,7 +64,11 @@ class Progress:
         `rows_total`: rows this driver has to run; `replicas` returns (up, wanted); `note` returns words for the progress line.
         `log` hears what happens to replicas, retries and shards; the pool tells of losses itself, with the cause in words.
         """
-        self._rows_total, self._replicas, self._max_error_rows = rows_total, replicas, max_error_rows
+        self._rows_total, self._replicas, self._max_error_rows = (
+            rows_total,
+            replicas,
+            max_error_rows,
+        )
         self._cost_per_replica_hour, self._clock = cost_per_replica_hour, clock
         self._note, self._now, self._log = note, now, log or RunLog()
         self.ended_early = False
@@ -76,7 +97,9 @@ class Progress:
     def count(
         self, completions: Iterable[Completion], row_id: Callable[[RowRef], object] = lambda _: None
     ) -> Iterator[Completion]:
-        """Yields the completions as they come, counted. `row_id` is asked for the ids of the failed rows that the report shows.
+        """Yields the completions as they come, counted.
+
+        `row_id` is asked for the ids of the failed rows that the report shows.
 
         Raises:
             ErrorBudgetError: so many rows failed that the run cannot end within its error budget any more.
@@ -101,7 +124,9 @@ class Progress:
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
         self._uses.ready(replica, info, self._elapsed_s)
-        place: dict[str, Any] = {"node": info.node, "load_s": round(info.load_s, 3), "mesh": info.mesh} if info else {}
+        place: dict[str, Any] = (
+            {"node": info.node, "load_s": round(info.load_s, 3), "mesh": info.mesh} if info else {}
+        )
         self._log.event("replica_up", replica=replica, **place)
 
     def replica_lost(self, replica: str, reason: str) -> None:
@@ -143,8 +168,10 @@ class Progress:
         """Returns what to tell when the budget is exceeded."""
         codes = ", ".join(f"{code} {count}" for code, count in self._codes.most_common())
         return (
-            f"{self.error_rows} of {self._rows_total} rows failed, more than the {math.floor(self._max_error_rows)} that "
-            f"--max-error-rate allows ({codes}); look at error_message in the output, correct the rows or raise --max-error-rate"
+            f"{self.error_rows} of {self._rows_total} rows failed, more than the "
+            f"{math.floor(self._max_error_rows)} that "
+            f"--max-error-rate allows ({codes}); look at error_message in the output, correct the "
+            "rows or raise --max-error-rate"
         )
 
     @property
@@ -167,7 +194,9 @@ class Progress:
             tokens_out=self._tokens_out,
             tokens_in_per_s=in_per_s,
             tokens_out_per_s=out_per_s,
-            padding=1 - stats.extend_tokens / stats.extend_positions if stats.extend_positions else 0.0,
+            padding=1 - stats.extend_tokens / stats.extend_positions
+            if stats.extend_positions
+            else 0.0,
             errors=self.error_rows,
             retries=self._retries,
             up=up,
@@ -194,8 +223,17 @@ class Progress:
         return {
             "began_at": self._began.isoformat(timespec="seconds"),
             "ended_at": self._now().isoformat(timespec="seconds"),
-            "rows": {"total": now.rows_total, "answered": now.rows, "failed": now.errors, "shards_committed": self._committed},
-            "tokens": {"prompt": self._tokens_in, "completion": self._tokens_out, "cached": self._cached},
+            "rows": {
+                "total": now.rows_total,
+                "answered": now.rows,
+                "failed": now.errors,
+                "shards_committed": self._committed,
+            },
+            "tokens": {
+                "prompt": self._tokens_in,
+                "completion": self._tokens_out,
+                "cached": self._cached,
+            },
             "elapsed_s": now.elapsed_s,
             "tokens_per_s": {
                 "prompt": self._tokens_in / now.elapsed_s if now.elapsed_s else 0.0,
@@ -234,7 +272,9 @@ class Progress:
         self._tokens_in += prompt + scored  # what is scored is read, not drawn
         self._tokens_out += drawn
         self._cached += cached
-        self._timeline.add_all({"rows": share, "prompt": prompt + scored, "completion": drawn, "cached": cached}, at_s)
+        self._timeline.add_all(
+            {"rows": share, "prompt": prompt + scored, "completion": drawn, "cached": cached}, at_s
+        )
         self._prompt_lengths[length_bin(prompt)] += 1
         self._completion_lengths[length_bin(drawn or scored)] += 1
 
@@ -253,7 +293,9 @@ class Progress:
                     "id": name,
                     "shard": ref.shard,
                     "row": ref.row,
-                    "message": message if len(message) <= EXAMPLE_CHARS else message[: EXAMPLE_CHARS - 1] + "…",
+                    "message": message
+                    if len(message) <= EXAMPLE_CHARS
+                    else message[: EXAMPLE_CHARS - 1] + "…",
                 }
             )
 
@@ -273,12 +315,22 @@ class Progress:
     def _rates(self, elapsed_s: float) -> tuple[float, float]:
         then_s, tokens_in, tokens_out = self._samples[0]
         span_s = elapsed_s - then_s
-        return ((self._tokens_in - tokens_in) / span_s, (self._tokens_out - tokens_out) / span_s) if span_s > 0 else (0.0, 0.0)
+        return (
+            ((self._tokens_in - tokens_in) / span_s, (self._tokens_out - tokens_out) / span_s)
+            if span_s > 0
+            else (0.0, 0.0)
+        )
 
     def _over_time(self, now_s: float) -> dict[str, list[float]]:
         """Returns what happened in each of at most `MOST_SPANS` spans of time that end at `s`."""
-        sums = {name: [round(value, 3) for value in self._timeline.sums(name, now_s)] for name in SERIES}
-        return {"s": self._timeline.ends(now_s), **sums, "up_s": [round(up_s, 3) for up_s in self._uses.up_s(now_s)]}
+        sums = {
+            name: [round(value, 3) for value in self._timeline.sums(name, now_s)] for name in SERIES
+        }
+        return {
+            "s": self._timeline.ends(now_s),
+            **sums,
+            "up_s": [round(up_s, 3) for up_s in self._uses.up_s(now_s)],
+        }
 
     def _eta_s(self, tokens_per_s: float) -> float | None:
         done = self._tokens_in + self._tokens_out
@@ -287,11 +339,17 @@ class Progress:
         return (self._rows_total - self._rows) * (done / self._rows) / tokens_per_s
 
     def _cost(self) -> float | None:
-        return None if self._cost_per_replica_hour is None else self._uses.hours(self._elapsed_s) * self._cost_per_replica_hour
+        return (
+            None
+            if self._cost_per_replica_hour is None
+            else self._uses.hours(self._elapsed_s) * self._cost_per_replica_hour
+        )
 
 
 def _rates_over_time(over_time: Mapping[str, Sequence[float]]) -> list[dict[str, float]]:
-    spans = zip(pairwise([0.0, *over_time["s"]]), over_time["prompt"], over_time["completion"], strict=True)
+    spans = zip(
+        pairwise([0.0, *over_time["s"]]), over_time["prompt"], over_time["completion"], strict=True
+    )
     return [
         {"s": ended, "prompt": prompt / (ended - began), "completion": completion / (ended - began)}
         for (began, ended), prompt, completion in spans

@@ -31,7 +31,10 @@ class ProgressLine:
         sinks: Sequence[Callable[[Snapshot], None]] = (),
         log: RunLog | None = None,
     ) -> None:
-        """Shows on `stream` (standard error by default), or through `log` if it writes JSON; `sinks` get the snapshots too."""
+        """Shows on `stream` (standard error by default), or through `log` if it writes JSON.
+
+        `sinks` get the snapshots too.
+        """
         self._progress, self._every_s, self._sinks = progress, every_s, sinks
         self._log = log if log is not None and log.is_json else None
         self._stream = stream or sys.stderr
@@ -43,7 +46,12 @@ class ProgressLine:
         self._thread.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self._ended.set()
         self._thread.join()
 
@@ -76,6 +84,16 @@ class ProgressLine:
 
 
 def _figures(snapshot: Snapshot) -> dict[str, Any]:
-    """Returns what an event tells of a snapshot; the engine's counters are for metrics and the report."""
-    figures = {name: value for name, value in asdict(snapshot).items() if name not in {"engine", "progressed_at"}}
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in figures.items()}
+    """Returns what an event tells of a snapshot.
+
+    The engine's counters are for metrics and the report.
+    """
+    figures = {
+        name: value
+        for name, value in asdict(snapshot).items()
+        if name not in {"engine", "progressed_at"}
+    }
+    return {
+        name: round(value, 3) if isinstance(value, float) else value
+        for name, value in figures.items()
+    }

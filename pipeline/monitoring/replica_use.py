@@ -67,19 +67,28 @@ class ReplicaUse:
             self._timeline.spread("busy_s", use.answered_s, at_s, busy_s)
             self._timeline.spread(f"busy_s of {replica}", use.answered_s, at_s, busy_s)
             for name in ("extend_tokens", "extend_positions"):
-                self._timeline.spread(name, use.answered_s, at_s, getattr(stats, name) - getattr(use.stats, name))
+                self._timeline.spread(
+                    name, use.answered_s, at_s, getattr(stats, name) - getattr(use.stats, name)
+                )
             use.stats = stats
         use.answered_s = at_s
 
     def total(self) -> ReplicaStats:
         """Returns the counters of all replicas, added up."""
         every = [use.stats for use in list(self._uses.values())]
-        return ReplicaStats(**{each.name: sum(getattr(stats, each.name) for stats in every) for each in fields(ReplicaStats)})
+        return ReplicaStats(
+            **{
+                each.name: sum(getattr(stats, each.name) for stats in every)
+                for each in fields(ReplicaStats)
+            }
+        )
 
     def counts(self) -> tuple[int, int]:
         """Returns how many replicas came up so far, and how many were lost, those included that never came up."""
         every = list(self._uses.values())
-        return sum(1 for use in every if use.came_up), sum(1 for use in every if use.reason is not None)
+        return sum(1 for use in every if use.came_up), sum(
+            1 for use in every if use.reason is not None
+        )
 
     def hours(self, now_s: float) -> float:
         """Returns for how long replicas were up, added up."""
@@ -88,14 +97,21 @@ class ReplicaUse:
     def up_s(self, now_s: float) -> list[float]:
         """Returns for each span of the timeline for how many seconds replicas were up in it, added up."""
         every = [use for use in self._uses.values() if use.up_s(now_s) > 0]
-        return _by_span(self._timeline, now_s, lambda began, ended: sum(_overlap_s(use, began, ended) for use in every))
+        return _by_span(
+            self._timeline,
+            now_s,
+            lambda began, ended: sum(_overlap_s(use, began, ended) for use in every),
+        )
 
     def report(self, now_s: float) -> list[dict[str, object]]:
         """Returns what each replica was and did, in the order in which they came."""
         came_up = [name for name, use in self._uses.items() if use.up_s(now_s) > 0]
         by_use = sorted(came_up, key=lambda name: self._uses[name].utilisation(now_s))
         shown = set(by_use[:MOST_PROFILES])
-        return [self._report(name, use, now_s, profile=name in shown) for name, use in self._uses.items()]
+        return [
+            self._report(name, use, now_s, profile=name in shown)
+            for name, use in self._uses.items()
+        ]
 
     def _report(self, name: str, use: _Use, now_s: float, *, profile: bool) -> dict[str, object]:
         return {
@@ -115,7 +131,10 @@ class ReplicaUse:
         """Returns the busy share of each span; None where the replica was not up."""
         up_s = _by_span(self._timeline, now_s, lambda began, ended: _overlap_s(use, began, ended))
         busy_s = self._timeline.sums(f"busy_s of {name}", now_s)
-        return [round(min(1.0, busy / up), 3) if up > 0 else None for busy, up in zip(busy_s, up_s, strict=True)]
+        return [
+            round(min(1.0, busy / up), 3) if up > 0 else None
+            for busy, up in zip(busy_s, up_s, strict=True)
+        ]
 
 
 def _overlap_s(use: _Use, began_s: float, ended_s: float) -> float:

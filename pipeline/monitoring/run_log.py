@@ -1,7 +1,8 @@
 """What happens in a run → lines on a stream: sentences for people, or one JSON object per event for machines.
 
-An event has a name, a sentence and figures. As text, only events with a sentence are shown, and only the sentence; as JSON, every
-event is a line with `time`, `level`, `event`, `run`, the sentence as `message`, and the figures. Knows no rows, Ray or files.
+An event has a name, a sentence and figures. As text, only events with a sentence are shown, and
+only the sentence; as JSON, every event is a line with `time`, `level`, `event`, `run`, the sentence
+as `message`, and the figures. Knows no rows, Ray or files.
 """
 
 import json
@@ -38,23 +39,42 @@ class RunLog:
         return self._form == "json"
 
     def result(self, name: str | None, message: str, **figures: Any) -> None:
-        """Tells a part of the answer: text goes to standard output; in JSON it is an event like any other, if it has a name."""
+        """Tells a part of the answer: text goes to standard output.
+
+        In JSON it is an event like any other, if it has a name.
+        """
         if not self.is_json:
             self._write(without_credentials(message), sys.stdout)
         elif name is not None:
             self.event(name, message, **figures)
 
-    def event(self, name: str, message: str | None = None, *, level: Level = "info", **figures: Any) -> None:
-        """Tells that something happened. Credentials in URLs are left out of the sentence and of texts among the figures."""
+    def event(
+        self, name: str, message: str | None = None, *, level: Level = "info", **figures: Any
+    ) -> None:
+        """Tells that something happened.
+
+        Credentials in URLs are left out of the sentence and of texts among the figures.
+        """
         sentence = None if message is None else without_credentials(message)
         if not self.is_json:
             if sentence is not None:
                 self._write(sentence, self._stream or sys.stderr)
             return
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told: dict[str, Any] = {"time": time, "level": level, "event": name, "run": self.run, "message": sentence}
-        told |= {key: without_credentials(value) if isinstance(value, str) else value for key, value in figures.items()}
-        line = json.dumps({key: value for key, value in told.items() if value is not None}, ensure_ascii=False)
+        told: dict[str, Any] = {
+            "time": time,
+            "level": level,
+            "event": name,
+            "run": self.run,
+            "message": sentence,
+        }
+        told |= {
+            key: without_credentials(value) if isinstance(value, str) else value
+            for key, value in figures.items()
+        }
+        line = json.dumps(
+            {key: value for key, value in told.items() if value is not None}, ensure_ascii=False
+        )
         self._write(line, self._stream or sys.stderr)
 
     def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:

@@ -1,4 +1,7 @@
-"""The figures of one moment of a run, and how they read as one line. `pipeline/monitoring/progress.py` takes it; nothing is counted here."""
+"""The figures of one moment of a run, and how they read as one line.
+
+`pipeline/monitoring/progress.py` takes it; nothing is counted here.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +11,10 @@ from actors.protocol.messages import ReplicaStats
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """The figures of one moment. Rates are of the last minute, all else is since the start of this driver."""
+    """The figures of one moment.
+
+    Rates are of the last minute, all else is since the start of this driver.
+    """
 
     rows: int  # rows answered, error rows included
     rows_total: int
@@ -31,7 +37,8 @@ class Snapshot:
     in_flight: int = 0  # batches that replicas hold
     came_up: int = 0  # replicas so far: the first ones and those that took the place of lost ones
     lost: int = 0  # replicas so far
-    progressed_at: float = 0.0  # when the last new row was seen, in seconds since 1970; before the first one, the start
+    # when the last new row was seen, in seconds since 1970; before the first one, the start
+    progressed_at: float = 0.0
     engine: ReplicaStats = field(default_factory=ReplicaStats)  # counters of all replicas together
     note: str = ""  # of whoever watches the run
 

@@ -1,4 +1,7 @@
-"""Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on. Knows not what it adds up."""
+"""Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on.
+
+Knows not what it adds up.
+"""
 
 from array import array
 from collections.abc import Mapping
@@ -10,10 +13,16 @@ FIRST_SPAN_S = 0.25
 
 
 class Timeline:
-    """Named series over one time axis that begins at 0. When the axis is full, pairs of spans become one."""
+    """Named series over one time axis that begins at 0.
+
+    When the axis is full, pairs of spans become one.
+    """
 
     def __init__(self, most_spans: int = MOST_SPANS, span_s: float = FIRST_SPAN_S) -> None:
-        """`most_spans`: even; between half and all of them are in use once time has reached them."""
+        """`most_spans`: even.
+
+        Between half and all of them are in use once time has reached them.
+        """
         self._most, self.span_s = most_spans, span_s
         self._series: dict[str, array[float]] = {}
 
@@ -45,13 +54,19 @@ class Timeline:
             np.frombuffer(series)[first + 1 : last] += self.span_s * per_s
 
     def ends(self, until_s: float) -> list[float]:
-        """Returns when each span up to `until_s` ends; the last one ends there. At least one, none of them empty."""
+        """Returns when each span up to `until_s` ends.
+
+        The last one ends there. At least one, none of them empty.
+        """
         self._reach(until_s)
         whole = [self.span_s * (index + 1) for index in range(int(until_s / self.span_s))]
         return whole if whole and until_s - whole[-1] < 1e-9 else [*whole, until_s]
 
     def sums(self, name: str, until_s: float) -> list[float]:
-        """Returns the sum of each span of `ends(until_s)`; what falls on its very end belongs to the last one."""
+        """Returns the sum of each span of `ends(until_s)`.
+
+        What falls on its very end belongs to the last one.
+        """
         count = len(self.ends(until_s))
         series = self._of(name)
         return [*series[: count - 1], sum(series[count - 1 :])]

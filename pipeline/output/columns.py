@@ -1,7 +1,7 @@
 """Finished samples -> one Arrow table of the output schema. It knows no shards and no files.
 
-Ids and log-probs arrive as one `array.array` per sample; their bytes are joined once per column, so that no value ever becomes
-a Python object.
+Ids and log-probs arrive as one `array.array` per sample; their bytes are joined once per column, so
+that no value ever becomes a Python object.
 """
 
 from array import array
@@ -40,24 +40,41 @@ def output_table(rows: Sequence[OutputRow], passthrough: pa.Table, schema: pa.Sc
 
 
 def _scalar(value: Callable[[Completion], object]) -> "Column":
-    return lambda completions, kind: pa.array([value(completion) for completion in completions], kind)
+    return lambda completions, kind: pa.array(
+        [value(completion) for completion in completions], kind
+    )
 
 
 def _score(value: Callable[[Score], object]) -> "Column":
     def column(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
         scores = [completion.scores for completion in completions]
         if pa.types.is_list(kind):
-            return cast("pa.Array[Any]", pa.array([[value(score) for score in row] if row else None for row in scores], kind))
+            return cast(
+                "pa.Array[Any]",
+                pa.array(
+                    [[value(score) for score in row] if row else None for row in scores], kind
+                ),
+            )
         wrong = next((completion for completion in completions if len(completion.scores) > 1), None)
         if wrong is not None:
-            raise CommitError(f"{wrong.ref} came back with {len(wrong.scores)} scores, expected one: the input has no choices")
-        return cast("pa.Array[Any]", pa.array([value(row[0]) if row else None for row in scores], kind))
+            raise CommitError(
+                f"{wrong.ref} came back with {len(wrong.scores)} scores, expected one: the input "
+                "has no choices"
+            )
+        return cast(
+            "pa.Array[Any]", pa.array([value(row[0]) if row else None for row in scores], kind)
+        )
 
     return column
 
 
-def _per_token(arrays: Callable[[Completion], "array[Any] | None"], *, first_null: bool = False) -> "Column":
-    """One value per token; with `first_null` a null stands before the first (nothing predicts a prompt's first token)."""
+def _per_token(
+    arrays: Callable[[Completion], "array[Any] | None"], *, first_null: bool = False
+) -> "Column":
+    """One value per token.
+
+    With `first_null` a null stands before the first (nothing predicts a prompt's first token).
+    """
 
     def column(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
         rows = [arrays(completion) for completion in completions]
@@ -90,11 +107,14 @@ def _top(
         if wrong.size:
             ref = completions[int(wrong[0])].ref
             raise CommitError(
-                f"{ref} came back with {lengths[wrong[0]]} top values for {counts[wrong[0]]} tokens, expected K for each"
+                f"{ref} came back with {lengths[wrong[0]]} top values for {counts[wrong[0]]} "
+                "tokens, expected K for each"
             )
         inner = np.repeat(width, counts)
         if not first_null:
-            return _lists(counts, _lists(inner, pa.array(values), np.zeros(inner.size, np.bool_)), null)
+            return _lists(
+                counts, _lists(inner, pa.array(values), np.zeros(inner.size, np.bool_)), null
+            )
         starts, filled = _room_for_first(counts, null)
         spaced = np.zeros(filled.size, np.int32)
         spaced[filled] = inner
@@ -124,15 +144,20 @@ def _lists(lengths: Offsets, values: "pa.Array[Any]", null: Mask) -> "pa.Array[A
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     if offsets[-1] > np.iinfo(np.int32).max:
         raise CommitError(
-            f"a shard has {offsets[-1]} values in one column, more than a list column holds; use a smaller --shard-rows"
+            f"a shard has {offsets[-1]} values in one column, more than a list column holds; use a "
+            "smaller --shard-rows"
         )
     build: Any = pa.ListArray.from_arrays  # its stubs know no NumPy arrays
-    return cast("pa.Array[Any]", build(pa.array(offsets.astype(np.int32)), values, mask=pa.array(null)))
+    return cast(
+        "pa.Array[Any]", build(pa.array(offsets.astype(np.int32)), values, mask=pa.array(null))
+    )
 
 
 def _cumulative(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
     """Sums in float64, each row by itself, so that a row's sum does not depend on its neighbours."""
-    values, lengths, null = _joined([completion.token_logprobs for completion in completions], pa.float32())
+    values, lengths, null = _joined(
+        [completion.token_logprobs for completion in completions], pa.float32()
+    )
     sums = np.zeros(len(lengths))
     some = lengths > 0
     if some.any():
@@ -153,22 +178,34 @@ _COLUMNS: dict[str, Column] = {
     "error_code": _scalar(lambda completion: completion.error_code),
     "error_message": _scalar(lambda completion: completion.error_message),
     "attempts": _scalar(lambda completion: completion.attempts),
-    "token_ids": _per_token(lambda completion: None if _failed(completion) else completion.token_ids),
+    "token_ids": _per_token(
+        lambda completion: None if _failed(completion) else completion.token_ids
+    ),
     "finish_reason": _scalar(lambda completion: completion.finish_reason),
     "stop_reason": _scalar(lambda completion: completion.stop_reason),
     "prompt_tokens": _scalar(lambda completion: completion.prompt_tokens),
-    "completion_tokens": _scalar(lambda completion: None if _failed(completion) else len(completion.token_ids)),
+    "completion_tokens": _scalar(
+        lambda completion: None if _failed(completion) else len(completion.token_ids)
+    ),
     "cached_tokens": _scalar(lambda completion: completion.cached_tokens),
     "token_logprobs": _per_token(lambda completion: completion.token_logprobs),
     "cumulative_logprob": _cumulative,
-    "top_token_ids": _top(lambda completion: completion.top_token_ids, lambda completion: completion.token_ids),
-    "top_logprobs": _top(lambda completion: completion.top_logprobs, lambda completion: completion.token_ids),
+    "top_token_ids": _top(
+        lambda completion: completion.top_token_ids, lambda completion: completion.token_ids
+    ),
+    "top_logprobs": _top(
+        lambda completion: completion.top_logprobs, lambda completion: completion.token_ids
+    ),
     "prompt_logprobs": _per_token(lambda completion: completion.prompt_logprobs, first_null=True),
     "prompt_top_token_ids": _top(
-        lambda completion: completion.prompt_top_token_ids, lambda completion: completion.prompt_logprobs, first_null=True
+        lambda completion: completion.prompt_top_token_ids,
+        lambda completion: completion.prompt_logprobs,
+        first_null=True,
     ),
     "prompt_top_logprobs": _top(
-        lambda completion: completion.prompt_top_logprobs, lambda completion: completion.prompt_logprobs, first_null=True
+        lambda completion: completion.prompt_top_logprobs,
+        lambda completion: completion.prompt_logprobs,
+        first_null=True,
     ),
     "loglikelihood": _score(lambda score: score.loglikelihood),
     "is_greedy": _score(lambda score: score.is_greedy),

@@ -1,4 +1,7 @@
-"""Tables and bytes -> objects that are created once, and the same each time they are made. It knows no shards and no runs."""
+"""Tables and bytes -> objects that are created once, and the same each time they are made.
+
+It knows no shards and no runs.
+"""
 
 from io import BytesIO
 
@@ -11,7 +14,10 @@ from pipeline.storage.redaction import without_credentials
 
 
 def to_parquet(table: pa.Table) -> bytes:
-    """Returns the table as a Parquet file; equal tables give equal bytes, however they are chunked."""
+    """Returns the table as a Parquet file.
+
+    Equal tables give equal bytes, however they are chunked.
+    """
     out = BytesIO()
     pq.write_table(table.unify_dictionaries().combine_chunks(), out, compression="zstd")
     return out.getvalue()
@@ -35,7 +41,8 @@ def publish_once(url: str, data: bytes, what: str) -> bool:
     created = storage.publish(url, data)
     if not created and storage.read(url)[0] != data:
         raise ConfigError(
-            f"{without_credentials(url)} is there and holds other {what} (another input, other options, or written by another "
+            f"{without_credentials(url)} is there and holds other {what} (another input, other "
+            "options, or written by another "
             "version); choose another --output or remove it"
         )
     return created

@@ -1,9 +1,9 @@
 """A run's output folder: where its objects are, and whether it is the same run. It knows no rows.
 
 run.json                configuration and fingerprint; created once, by the driver that comes first
-data/part-00017.parquet one committed shard; the listing of data/ is the only record of finished work
-report.json, .html      written at the end
-_SUCCESS                created last, by whoever finds every shard committed
+data/part-00017.parquet one committed shard; the listing of data/ is the only record of finished
+work report.json, .html      written at the end _SUCCESS                created last, by whoever
+finds every shard committed
 """
 
 import hashlib
@@ -59,18 +59,26 @@ class RunFolder:
         return storage.stat(self.success_url) is not None
 
     def description(self) -> dict[str, Any]:
-        """Returns what `run.json` tells. Raises DatasetError when there is none, or something else of this name."""
+        """Returns what `run.json` tells.
+
+        Raises DatasetError when there is none, or something else of this name.
+        """
         try:
             found: dict[str, Any] = json.loads(storage.read(self.run_url)[0])
             if not isinstance(found["fingerprint_keys"], dict):
                 raise TypeError("fingerprint_keys")
         except (ValueError, KeyError, TypeError) as error:
-            raise DatasetError(f"{self.run_url} is not a run description ({error!r}); choose another --output") from error
+            raise DatasetError(
+                f"{self.run_url} is not a run description ({error!r}); choose another --output"
+            ) from error
         return found
 
 
 def fingerprint(keys: Mapping[str, Any]) -> str:
-    """Returns a digest of `keys` (values that JSON can hold); equal keys in any order give the same digest."""
+    """Returns a digest of `keys` (values that JSON can hold).
+
+    Equal keys in any order give the same digest.
+    """
     return hashlib.sha256(_canonical(keys).encode()).hexdigest()[:32]
 
 
@@ -87,7 +95,9 @@ def check_run(
     resume: Literal["auto", "never", "require"] = "auto",
     flag: str = "--output",
 ) -> bool:
-    """Makes sure that `folder` belongs to the run that `keys` describe; the first driver writes `run.json`.
+    """Makes sure that `folder` belongs to the run that `keys` describe.
+
+    The first driver writes `run.json`.
 
     Args:
         folder: output folder.
@@ -104,19 +114,25 @@ def check_run(
     """
     found = storage.stat(folder.run_url) is not None
     if not found and resume == "require":
-        raise ConfigError(f"{folder.url} holds no run to resume, but --resume require was given; check {flag}")
+        raise ConfigError(
+            f"{folder.url} holds no run to resume, but --resume require was given; check {flag}"
+        )
     if not found:
         content = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
         if storage.publish(folder.run_url, (json.dumps(content, indent=2) + "\n").encode()):
             return False
     if resume == "never":
-        raise ConfigError(f"{folder.url} holds a run already, but --resume never was given; choose another {flag}")
+        raise ConfigError(
+            f"{folder.url} holds a run already, but --resume never was given; choose another {flag}"
+        )
     _compare(folder, keys, flag)
     return True
 
 
 def check_part(folder: RunFolder, shard: int, expected: str) -> None:
-    """Checks that the part of a shard was written by the run with fingerprint `expected`; reads its footer.
+    """Checks that the part of a shard was written by the run with fingerprint `expected`.
+
+    Reads its footer.
 
     Raises:
         ConfigError: it was written by another run.
@@ -127,7 +143,8 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
         found = (parquet.metadata.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
     if found != expected:
         raise ConfigError(
-            f"{url} was written by a run with fingerprint {found or 'none'}, expected {expected}; choose another --output"
+            f"{url} was written by a run with fingerprint {found or 'none'}, expected {expected}; "
+            "choose another --output"
         )
 
 
@@ -157,7 +174,9 @@ def _list_difference(path: str, then: list[Any], now: list[Any]) -> str:
         gone = [entry for entry in then if entry not in now][:1] or [None]
         new = [entry for entry in now if entry not in then][:1] or [None]
         return f"{path} had {len(then)} entries (such as {_shown(gone[0])}), has {len(now)} (such as {_shown(new[0])})"
-    index = next(index for index, (one, other) in enumerate(zip(then, now, strict=True)) if one != other)
+    index = next(
+        index for index, (one, other) in enumerate(zip(then, now, strict=True)) if one != other
+    )
     return f"{path}[{index}] was {_shown(then[index])}, is {_shown(now[index])}"
 
 

@@ -41,7 +41,10 @@ _SCORE = (("loglikelihood", pa.float64()), ("is_greedy", pa.bool_()), ("scored_t
 _CHOSEN = (("token_logprobs", _LOGPROBS), ("cumulative_logprob", pa.float64()))
 _TOP = (("top_token_ids", pa.list_(_IDS)), ("top_logprobs", pa.list_(_LOGPROBS)))
 _PROMPT = (("prompt_logprobs", _LOGPROBS),)
-_PROMPT_TOP = (("prompt_top_token_ids", pa.list_(_IDS)), ("prompt_top_logprobs", pa.list_(_LOGPROBS)))
+_PROMPT_TOP = (
+    ("prompt_top_token_ids", pa.list_(_IDS)),
+    ("prompt_top_logprobs", pa.list_(_LOGPROBS)),
+)
 _SEED = (("seed", pa.int64()),)
 
 
@@ -61,7 +64,12 @@ def task_columns(task: Task) -> frozenset[str]:
 
 
 def output_schema(
-    inputs: HasPassthrough, *, task: Task, logprobs: int | None, prompt_logprobs: int | None, choices: bool
+    inputs: HasPassthrough,
+    *,
+    task: Task,
+    logprobs: int | None,
+    prompt_logprobs: int | None,
+    choices: bool,
 ) -> pa.Schema:
     """Returns the schema of the run's parts.
 

@@ -1,10 +1,13 @@
-"""Finished samples, in any order -> one Parquet object per shard, each created once. It knows no prompts and no retries.
+"""Finished samples, in any order -> one Parquet object per shard, each created once.
 
-A shard is open from `open` (how many rows it has is known at the door) until its last sample is in; then it is sorted, built,
-compressed in memory and published, create-only, while the next samples are taken. Memory is bounded by the open shards.
+It knows no prompts and no retries.
 
-Who loses the race for a shard reads the winner's fingerprint and goes on. Exactly once is checked: a sample that comes twice
-or from nowhere, or a shard that is still open at the end, raises.
+A shard is open from `open` (how many rows it has is known at the door) until its last sample is in;
+then it is sorted, built, compressed in memory and published, create-only, while the next samples
+are taken. Memory is bounded by the open shards.
+
+Who loses the race for a shard reads the winner's fingerprint and goes on. Exactly once is checked:
+a sample that comes twice or from nowhere, or a shard that is still open at the end, raises.
 """
 
 from collections import deque
@@ -28,12 +31,16 @@ from pipeline.records import OutputRow, Shard
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
 COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
-ROWS_BETWEEN_LOOKS = 64  # so often is looked whether a commit has ended, while no shard is complete: asking takes a lock
+# so often is looked whether a commit has ended, while no shard is complete: asking takes a lock
+ROWS_BETWEEN_LOOKS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedShard:
-    """What this run knows about a shard that is now on storage. Counts are of the samples that this driver ran."""
+    """What this run knows about a shard that is now on storage.
+
+    Counts are of the samples that this driver ran.
+    """
 
     shard: int
     rows: int  # input rows
@@ -62,11 +69,15 @@ class Writer:
     def __init__(self, folder: RunFolder, schema: pa.Schema, fingerprint: str) -> None:
         """`schema` as from `output_schema`; `fingerprint` goes into every part's metadata."""
         self._folder, self._fingerprint = folder, fingerprint
-        self._schema = schema.with_metadata({**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint.encode()})
+        self._schema = schema.with_metadata(
+            {**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint.encode()}
+        )
         self._open: dict[int, _OpenShard] = {}
 
     def open(self, shard: Shard, passthrough: pa.Table) -> None:
-        """Announces a shard: the reader's `on_open`. `passthrough` has one row per row that is awaited.
+        """Announces a shard: the reader's `on_open`.
+
+        `passthrough` has one row per row that is awaited.
 
         Raises:
             CommitError: the shard is open already, or has no rows.
@@ -75,19 +86,28 @@ class Writer:
         rows = range(shard.rows) if shard.only is None else sorted(shard.only)
         if shard.number in self._open or not rows or len(rows) != passthrough.num_rows:
             raise CommitError(
-                f"{shard} cannot be opened with {passthrough.num_rows} rows: already open, or another number expected"
+                f"{shard} cannot be opened with {passthrough.num_rows} rows: already open, or "
+                "another number expected"
             )
         version = None
         if shard.only is not None:
             stored = storage.stat(self._folder.part_url(shard.number))
             if stored is None:
-                raise DatasetError(f"{self._folder.part_url(shard.number)} has vanished; run again without --retry-failed")
+                raise DatasetError(
+                    f"{self._folder.part_url(shard.number)} has vanished; run again without "
+                    "--retry-failed"
+                )
             version = stored.version
         position = {row: index for index, row in enumerate(rows)}
-        self._open[shard.number] = _OpenShard(shard, passthrough, position, version, missing=len(rows))
+        self._open[shard.number] = _OpenShard(
+            shard, passthrough, position, version, missing=len(rows)
+        )
 
     def row_id(self, ref: RowRef) -> object:
-        """Returns the id of a row of an open shard; None where no such row is awaited, or the id's bytes are no text."""
+        """Returns the id of a row of an open shard.
+
+        None where no such row is awaited, or the id's bytes are no text.
+        """
         shard = self._open.get(ref.shard)
         index = shard.position.get(ref.row) if shard is not None else None
         if shard is None or index is None:
@@ -126,7 +146,8 @@ class Writer:
         if self._open:
             number, left = next(iter(self._open.items()))
             raise CommitError(
-                f"the stream ended with {len(self._open)} shards open; shard {number} still awaits {left.missing} samples or more"
+                f"the stream ended with {len(self._open)} shards open; shard {number} still awaits "
+                f"{left.missing} samples or more"
             )
 
     def _take(self, row: OutputRow) -> _OpenShard | None:
@@ -134,7 +155,10 @@ class Writer:
         ref = row.completion.ref
         shard = self._open.get(ref.shard)
         if shard is None:
-            raise CommitError(f"{ref} came back, but shard {ref.shard} is not open: it was never read, or is complete already")
+            raise CommitError(
+                f"{ref} came back, but shard {ref.shard} is not open: it was never read, or is "
+                "complete already"
+            )
         _check_ref(ref, shard)
         if ref.row not in shard.samples:
             shard.samples[ref.row] = ref.samples
@@ -151,7 +175,9 @@ class Writer:
             passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
         table = output_table(rows, passthrough, self._schema)
         if shard.shard.only is None:
-            published = storage.publish(self._folder.part_url(shard.shard.number), to_parquet(table))
+            published = storage.publish(
+                self._folder.part_url(shard.shard.number), to_parquet(table)
+            )
         else:
             published = self._merge(shard, table, [row for row, _ in keys])
         if not published:
@@ -169,7 +195,9 @@ class Writer:
         old_rows = np.cumsum(old["sample_index"].to_numpy() == 0) - 1
         kept = ~np.isin(old_rows, list(shard.position))
         both = pa.concat_tables([old.filter(pa.array(kept)), table])
-        order = np.lexsort((both["sample_index"].to_numpy(), np.concatenate([old_rows[kept], rows])))
+        order = np.lexsort(
+            (both["sample_index"].to_numpy(), np.concatenate([old_rows[kept], rows]))
+        )
         merged = both.unify_dictionaries().take(order)
         if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
@@ -182,7 +210,10 @@ def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
     if (ref.row, ref.sample) in shard.rows:
         raise CommitError(f"{ref} came back twice")
     if not 0 <= ref.sample < ref.samples or shard.samples.get(ref.row, ref.samples) != ref.samples:
-        raise CommitError(f"{ref} came back, but another sample of its row said that there are {shard.samples.get(ref.row)}")
+        raise CommitError(
+            f"{ref} came back, but another sample of its row said that there are "
+            f"{shard.samples.get(ref.row)}"
+        )
 
 
 def _summary(shard: _OpenShard, rows: list[OutputRow], published: bool) -> CommittedShard:

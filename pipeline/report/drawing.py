@@ -1,7 +1,9 @@
-"""A function that draws → an SVG in the colours of the page's style sheet. What all plots of all reports have in common.
+"""A function that draws → an SVG in the colours of the page's style sheet.
 
-SVG is crisp at any size, prints, and needs no script. Colours are names of the page's style sheet, so that they follow its light
-or dark scheme. Knows no page and no figures of any run.
+What all plots of all reports have in common.
+
+SVG is crisp at any size, prints, and needs no script. Colours are names of the page's style sheet,
+so that they follow its light or dark scheme. Knows no page and no figures of any run.
 """
 
 import re
@@ -18,7 +20,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pipeline.report.figures import compact
 
 WIDTH = 9.2  # inches, of 72 SVG units each
-INK, LINE, IN, OUT, BAD, CALM = (f"#0{index}0{index}0{index}" for index in range(1, 7))  # stand for names of the style sheet:
+# stand for names of the style sheet:
+INK, LINE, IN, OUT, BAD, CALM = (f"#0{index}0{index}0{index}" for index in range(1, 7))
 STYLE_NAMES = {INK: "ink", LINE: "line", IN: "in", OUT: "out", BAD: "bad", CALM: "calm"}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
@@ -65,7 +68,9 @@ def svg(name: str, draw: Callable[[Figure], None], height: float, width: float =
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         drawn = StringIO()
-        figure.savefig(drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        figure.savefig(
+            drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        )
     element = drawn.getvalue()
     element = element[element.index("<svg") :]
     element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", element, count=1, flags=re.DOTALL)

@@ -1,4 +1,7 @@
-"""Figures of report.json → series, bins and words for the report's plots and tables. Knows neither plots nor pages."""
+"""Figures of report.json → series, bins and words for the report's plots and tables.
+
+Knows neither plots nor pages.
+"""
 
 import itertools
 import math
@@ -11,7 +14,8 @@ from numpy.typing import NDArray
 from pipeline.dispatch.replicas import NO_WORK_LEFT
 
 TABLE_ROWS = 24  # of the table beside a plot over time: spans are joined until they are so few
-Over = Mapping[str, Sequence[float]]  # report.json's `over_time`: ends of spans in `s`, and sums of each span
+# report.json's `over_time`: ends of spans in `s`, and sums of each span
+Over = Mapping[str, Sequence[float]]
 Series = NDArray[np.float64]
 
 
@@ -21,7 +25,10 @@ def per_s(over: Over, name: str) -> Series:
 
 
 def padding(over: Over) -> Series:
-    """Returns which share of computed prompt positions held no token; NaN where nothing was computed."""
+    """Returns which share of computed prompt positions held no token.
+
+    NaN where nothing was computed.
+    """
     return 1 - share(over["extend_tokens"], over["extend_positions"])
 
 
@@ -32,7 +39,13 @@ def reuse(over: Over) -> Series:
 
 def share(part: Iterable[float], whole: Iterable[float]) -> Series:
     """Returns part / whole, span by span; NaN where there is no whole."""
-    return np.array([part_of / all_of if all_of > 0 else math.nan for part_of, all_of in zip(part, whole, strict=True)], float)
+    return np.array(
+        [
+            part_of / all_of if all_of > 0 else math.nan
+            for part_of, all_of in zip(part, whole, strict=True)
+        ],
+        float,
+    )
 
 
 def joined(over: Over) -> Over:
@@ -40,7 +53,10 @@ def joined(over: Over) -> Over:
     size = -(-len(over["s"]) // TABLE_ROWS)
     starts = range(0, len(over["s"]), size)
     return {
-        name: [values[start : start + size][-1] if name == "s" else sum(values[start : start + size]) for start in starts]
+        name: [
+            values[start : start + size][-1] if name == "s" else sum(values[start : start + size])
+            for start in starts
+        ]
         for name, values in over.items()
     }
 
@@ -49,7 +65,9 @@ def quantile(histogram: Sequence[Mapping[str, int]], at: float) -> int:
     """Returns the length that the share `at` of all samples does not exceed, as far as bins tell."""
     sums = itertools.accumulate(each["rows"] for each in histogram)
     wanted = at * sum(each["rows"] for each in histogram)
-    return next(each["to"] for each, so_far in zip(histogram, sums, strict=True) if so_far >= wanted)
+    return next(
+        each["to"] for each, so_far in zip(histogram, sums, strict=True) if so_far >= wanted
+    )
 
 
 def bin_label(low: int, high: int) -> str:
@@ -59,8 +77,12 @@ def bin_label(low: int, high: int) -> str:
 
 def idle_tails(replicas: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
     """Returns when each replica that saw the end of the work ran dry, and for how long it was up after that; seconds."""
-    seen = (row for row in replicas if row["lost"] is None and row["retired"] in {None, NO_WORK_LEFT})
-    return sorted((row["last_answer_s"], row["since_s"] + row["up_s"] - row["last_answer_s"]) for row in seen)
+    seen = (
+        row for row in replicas if row["lost"] is None and row["retired"] in {None, NO_WORK_LEFT}
+    )
+    return sorted(
+        (row["last_answer_s"], row["since_s"] + row["up_s"] - row["last_answer_s"]) for row in seen
+    )
 
 
 def percent(value: float) -> str:

@@ -1,4 +1,6 @@
-"""Parts of a report page → one HTML text that needs nothing else: neither network nor script. Knows no figures of any run.
+"""Parts of a report page → one HTML text that needs nothing else: neither network nor script.
+
+Knows no figures of any run.
 
 Every text that comes from outside is escaped, shortened and rid of credentials.
 """
@@ -27,17 +29,23 @@ def page(title: str, body: str) -> str:
 
 def figure(plot: Plot) -> str:
     """Returns a plot with its explanation, its text alternative and the same numbers as a table."""
-    label = f'<svg role="img" aria-labelledby="{plot.name}-title" aria-describedby="{plot.name}-words"'
+    label = (
+        f'<svg role="img" aria-labelledby="{plot.name}-title" aria-describedby="{plot.name}-words"'
+    )
     return (
         f'\n<figure><h3 id="{plot.name}-title">{text(plot.title)}</h3>\n'
         f'<figcaption id="{plot.name}-words">{text(plot.explanation)}</figcaption>\n{plot.svg.replace("<svg", label, 1)}'
-        f"<details><summary>The same as a table</summary>{table(plot.header, plot.rows)}</details></figure>"
+        "<details><summary>The same as a "
+        f"table</summary>{table(plot.header, plot.rows)}</details></figure>"
     )
 
 
 def cards(entries: Iterable[tuple[str, str, str]]) -> str:
     """Returns figures in boxes: name, value and note of each, all HTML."""
-    shown = "".join(f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>" for name, value, note in entries)
+    shown = "".join(
+        f"<div><dt>{name}</dt><dd>{value}</dd><dd>{note}</dd></div>"
+        for name, value, note in entries
+    )
     return f'<dl class="cards">{shown}</dl>'
 
 

@@ -1,6 +1,7 @@
 """report.json's figures → plots: an SVG each, one line that explains it, and the same numbers as a table.
 
-Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no files.
+Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no
+files.
 """
 
 import math
@@ -30,7 +31,8 @@ from pipeline.report.figures import (
 from pipeline.storage.redaction import without_credentials
 
 NAME_CHARS = 24
-BUSY_RGB = (0.16, 0.47, 0.84)  # of the map of replicas, which is a bitmap: legible on either background
+# of the map of replicas, which is a bitmap: legible on either background
+BUSY_RGB = (0.16, 0.47, 0.84)
 IDLE_ALPHA = 0.1
 
 
@@ -49,11 +51,15 @@ def throughput(over: Over) -> Plot:
         figure.axes[0].set_xlabel("")
 
     few = joined(over)
-    rows = ((f"{read:,.0f}", f"{drawn:,.0f}") for read, drawn in zip(per_s(few, "prompt"), per_s(few, "completion"), strict=True))
+    rows = (
+        (f"{read:,.0f}", f"{drawn:,.0f}")
+        for read, drawn in zip(per_s(few, "prompt"), per_s(few, "completion"), strict=True)
+    )
     return Plot(
         "throughput",
         "Tokens per second",
-        "Tokens of answered rows, counted when their batch comes back, so short runs look stepped. Reused tokens count as read.",
+        "Tokens of answered rows, counted when their batch comes back, so short runs look stepped. "
+        "Reused tokens count as read.",
         svg("throughput", draw, 3.3),
         ("until", "read per s", "generated per s"),
         _timed(few, rows),
@@ -65,7 +71,12 @@ def shares(over: Over) -> Plot:
 
     def draw(figure: Figure) -> None:
         for axes, values, title, color in (
-            (figure.add_subplot(1, 2, 1), padding(over), "Padding, share of computed prompt positions", BAD),
+            (
+                figure.add_subplot(1, 2, 1),
+                padding(over),
+                "Padding, share of computed prompt positions",
+                BAD,
+            ),
             (figure.add_subplot(1, 2, 2), reuse(over), "Prefix reuse, share of read tokens", IN),
         ):
             _stairs(axes, values, over, color)
@@ -76,36 +87,69 @@ def shares(over: Over) -> Plot:
             axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
     few = joined(over)
-    rows = ((percent(lost), percent(gained)) for lost, gained in zip(padding(few), reuse(few), strict=True))
+    rows = (
+        (percent(lost), percent(gained))
+        for lost, gained in zip(padding(few), reuse(few), strict=True)
+    )
     return Plot(
         "shares",
         "Padding and prefix reuse",
-        "Padding is computed for nothing: less is better. Tokens of equal beginnings are not computed again: more is better.",
+        "Padding is computed for nothing: less is better. Tokens of equal beginnings are not "
+        "computed again: more is better.",
         svg("shares", draw, 2.2),
         ("until", "padding", "prefix reuse"),
         _timed(few, rows),
     )
 
 
-def lengths(name: str, title: str, histogram: Sequence[Mapping[str, int]], explanation: str) -> Plot:
-    """How long texts were, over doublings of length; areas are numbers of samples, however wide report.json's bins are."""
-    low, high, count = (np.array([each[key] for each in histogram], float) for key in ("from", "to", "rows"))
+def lengths(
+    name: str, title: str, histogram: Sequence[Mapping[str, int]], explanation: str
+) -> Plot:
+    """How long texts were, over doublings of length.
+
+    Areas are numbers of samples, however wide report.json's bins are.
+    """
+    low, high, count = (
+        np.array([each[key] for each in histogram], float) for key in ("from", "to", "rows")
+    )
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        left, right = np.log2(np.maximum(low, 0.5)), np.log2(high + 1)  # an axis of doublings that has a place for 0
-        axes.bar(left, count / (right - left), width=right - left, align="edge", color=IN if name == "prompt-lengths" else OUT)
+        # an axis of doublings that has a place for 0
+        left, right = np.log2(np.maximum(low, 0.5)), np.log2(high + 1)
+        axes.bar(
+            left,
+            count / (right - left),
+            width=right - left,
+            align="edge",
+            color=IN if name == "prompt-lengths" else OUT,
+        )
         doublings = range(max(0, math.floor(left[0])), math.ceil(right[-1]) + 1)
         shown = doublings[:: -(-len(doublings) // 9)]
-        axes.set_xticks([math.log2((1 << each) + 0.5) for each in shown], [f"{1 << each:,}" for each in shown])
-        axes.set(xlim=(left[0] - 0.15, max(right[-1], left[0] + 2) + 0.15), xlabel="tokens", yticks=[])
+        axes.set_xticks(
+            [math.log2((1 << each) + 0.5) for each in shown], [f"{1 << each:,}" for each in shown]
+        )
+        axes.set(
+            xlim=(left[0] - 0.15, max(right[-1], left[0] + 2) + 0.15), xlabel="tokens", yticks=[]
+        )
         axes.spines.left.set_visible(False)
 
     rows = tuple(
-        (bin_label(each["from"], each["to"]), f"{each['rows']:,}", percent(each["rows"] / float(count.sum())))
+        (
+            bin_label(each["from"], each["to"]),
+            f"{each['rows']:,}",
+            percent(each["rows"] / float(count.sum())),
+        )
         for each in histogram
     )
-    return Plot(name, title, explanation, svg(name, draw, 2.2, WIDTH / 2), ("tokens", "samples", "share"), rows)
+    return Plot(
+        name,
+        title,
+        explanation,
+        svg(name, draw, 2.2, WIDTH / 2),
+        ("tokens", "samples", "share"),
+        rows,
+    )
 
 
 def capacity(over: Over) -> Plot:
@@ -122,11 +166,15 @@ def capacity(over: Over) -> Plot:
 
     few = joined(over)
     columns = (per_s(few, "up_s"), per_s(few, "busy_s"), share(few["busy_s"], few["up_s"]))
-    rows = ((f"{up:.1f}", f"{busy:.1f}", percent(min(both, 1.0))) for up, busy, both in zip(*columns, strict=True))
+    rows = (
+        (f"{up:.1f}", f"{busy:.1f}", percent(min(both, 1.0)))
+        for up, busy, both in zip(*columns, strict=True)
+    )
     return Plot(
         "capacity",
         "Replicas up and busy",
-        "What lies between the two was up and idle: waiting for batches, or for the last replica to finish.",
+        "What lies between the two was up and idle: waiting for batches, or for the last replica "
+        "to finish.",
         svg("capacity", draw, 2.1),
         ("until", "up", "busy", "busy share"),
         _timed(few, rows),
@@ -134,7 +182,10 @@ def capacity(over: Over) -> Plot:
 
 
 def replica_map(over: Over, replicas: Sequence[Mapping[str, Any]]) -> Plot | None:
-    """How busy each replica was over time: of many, the least busy ones; None when there was none."""
+    """How busy each replica was over time: of many, the least busy ones.
+
+    None when there was none.
+    """
     shown = [replica for replica in replicas if replica["busy_over_time"] is not None]
     if not shown:
         return None
@@ -145,35 +196,63 @@ def replica_map(over: Over, replicas: Sequence[Mapping[str, Any]]) -> Plot | Non
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         scale, unit = time_unit(now_s)
-        busy = np.array([[math.nan if each is None else each for each in row["busy_over_time"]] for row in shown], float)
+        busy = np.array(
+            [
+                [math.nan if each is None else each for each in row["busy_over_time"]]
+                for row in shown
+            ],
+            float,
+        )
         picture = np.empty((*busy.shape, 4))
         picture[..., :3] = BUSY_RGB
-        picture[..., 3] = np.where(np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * np.nan_to_num(busy))
+        picture[..., 3] = np.where(
+            np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * np.nan_to_num(busy)
+        )
         right = over["s"][0] * busy.shape[1] / scale
         axes.imshow(picture, extent=(0, right, len(shown), 0), aspect="auto", interpolation="none")
         for place, row in enumerate(shown):
             gone = row["lost"] is not None
             at_s = row["since_s"] + row["up_s"] if gone else row["last_answer_s"]
-            axes.plot([at_s / scale], [place + 0.5], "x" if gone else "|", color=BAD if gone else INK, clip_on=False)
+            axes.plot(
+                [at_s / scale],
+                [place + 0.5],
+                "x" if gone else "|",
+                color=BAD if gone else INK,
+                clip_on=False,
+            )
         labels = [f"{_short(row['name'])}  {percent(row['utilisation'])}" for row in shown]
         axes.set_yticks([place + 0.5 for place in range(len(shown))], labels, fontsize=8)
         axes.tick_params(axis="y", length=0)
-        axes.set(xlim=(0, (now_s or 1) / scale), ylim=(len(shown), 0), xlabel=f"{unit} since the start")
+        axes.set(
+            xlim=(0, (now_s or 1) / scale), ylim=(len(shown), 0), xlabel=f"{unit} since the start"
+        )
         axes.grid(visible=False)
 
     which = f"the {len(shown)} least busy of {up:,}" if len(shown) < up else f"all {len(shown)}"
     return Plot(
         "replica-map",
         f"Busy share of each replica, {which if len(shown) > 1 else 'the only one'}",
-        "Dark: computing. Pale: up and idle. Blank: not there. A bar marks its last answer, a cross when it was lost.",
+        "Dark: computing. Pale: up and idle. Blank: not there. A bar marks its last answer, a "
+        "cross when it was lost.",
         svg("replica-map", draw, 0.75 + 0.19 * max(len(shown), 2)),
-        ("replica", "node", "came up", "up for", "busy share", "last answer before its end", "went"),
+        (
+            "replica",
+            "node",
+            "came up",
+            "up for",
+            "busy share",
+            "last answer before its end",
+            "went",
+        ),
         tuple(map(_replica_row, shown)),
     )
 
 
 def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
-    """How many replicas still had work as the end came near; None for fewer than two, or when none ran dry early."""
+    """How many replicas still had work as the end came near.
+
+    None for fewer than two, or when none ran dry early.
+    """
     before = [now_s - dry_s for dry_s, _ in idle_tails(replicas)]
     if len(before) < 2 or before[0] <= 0:
         return None
@@ -183,16 +262,21 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
         scale, unit = time_unit(before[0])
         at = np.array([-before[0] * 1.1, *(-each for each in before), before[0] * 1e-9])
         axes.stairs(np.arange(len(before), -1, -1), at / scale, fill=True, color=IN, alpha=0.4)
-        axes.set(xlabel=f"{unit} before the end", ylabel="replicas with work", xlim=(at[0] / scale, 0))
+        axes.set(
+            xlabel=f"{unit} before the end", ylabel="replicas with work", xlim=(at[0] / scale, 0)
+        )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
         count_axis(axes, whole=True)
 
-    places = sorted({max(0, math.ceil(len(before) * at) - 1) for at in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)})
+    places = sorted(
+        {max(0, math.ceil(len(before) * at) - 1) for at in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)}
+    )
     rows = tuple((f"{place + 1:,} of {len(before):,}", duration(before[place])) for place in places)
     return Plot(
         "tail",
         "The tail: replicas that still had work",
-        "A long low tail means that a few late rows kept the others waiting: put long rows first, or take fewer replicas.",
+        "A long low tail means that a few late rows kept the others waiting: put long rows first, "
+        "or take fewer replicas.",
         svg("tail", draw, 1.9),
         ("replicas without work", "from so long before the end"),
         rows,
@@ -200,8 +284,15 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
 
 
 def troubles(over: Over) -> Plot | None:
-    """Failed rows, requests that ran again and lost replicas over time; None when there were none."""
-    titles = {"errors": "Failed rows", "retries": "Requests queued again", "losses": "Replicas lost"}
+    """Failed rows, requests that ran again and lost replicas over time.
+
+    None when there were none.
+    """
+    titles = {
+        "errors": "Failed rows",
+        "retries": "Requests queued again",
+        "losses": "Replicas lost",
+    }
     names = [name for name in titles if any(over[name])]
     if not names:
         return None
@@ -221,7 +312,8 @@ def troubles(over: Over) -> Plot | None:
     return Plot(
         "troubles",
         "Failures, retries and losses over time",
-        f"How many in each {duration(over['s'][0])}. A lost replica's requests run again; a burst points at a node or a file.",
+        f"How many in each {duration(over['s'][0])}. A lost replica's requests run again; a burst "
+        "points at a node or a file.",
         svg("troubles", draw, 0.7 + 1.1 * len(names)),
         ("until", *(titles[name].lower() for name in names)),
         _timed(few, rows),

@@ -1,7 +1,7 @@
 """The content of report.json → report.html: one page that needs nothing else, neither network nor script.
 
-Every text that comes from data, replicas or the configuration is escaped. Size is bounded whatever the size of the run. Knows no
-files, and computes nothing that is not in report.json.
+Every text that comes from data, replicas or the configuration is escaped. Size is bounded whatever
+the size of the run. Knows no files, and computes nothing that is not in report.json.
 """
 
 import math
@@ -22,7 +22,8 @@ STATUS = {
     "interrupted": ("interrupted: the same command continues it", "warn"),
     "failed": ("failed", "bad"),
 }
-HIGH_PADDING, LOW_UTILISATION, HIGH_TAIL, HIGH_COMPILE = 0.05, 0.9, 0.05, 0.1  # beyond these a figure is pointed out
+# beyond these a figure is pointed out
+HIGH_PADDING, LOW_UTILISATION, HIGH_TAIL, HIGH_COMPILE = 0.05, 0.9, 0.05, 0.1
 Report = Mapping[str, Any]
 
 
@@ -34,7 +35,11 @@ def render(report: Report) -> str:
             `run`: what was run, with `fingerprint`, `config`, `versions`, `git_commit`; URLs in it without credentials.
     """
     config = report.get("run", {}).get("config", {})
-    title = f"Run report: {text(config.get('model', 'run'))}, {text(config.get('task', ''))}".rstrip(", ")
+    title = (
+        f"Run report: {text(config.get('model', 'run'))}, {text(config.get('task', ''))}".rstrip(
+            ", "
+        )
+    )
     sections = (
         _header(report),
         _cards(report),
@@ -57,9 +62,15 @@ def _header(report: Report) -> str:
     badge = f'<span class="status {color}">{words}</span>' if words else ""
     message = f'<p class="{color}">{text(report["message"])}</p>' if report.get("message") else ""
     index, count = str(config.get("partition") or "0/1").split("/")
-    part = f", partition {int(index)} of {int(count)} (this report is of it alone)" if count != "1" else ""
+    part = (
+        f", partition {int(index)} of {int(count)} (this report is of it alone)"
+        if count != "1"
+        else ""
+    )
     facts = {
-        "Run": f"model {text(config['model'])}, task {text(config['task'])}{part}" if config else None,
+        "Run": f"model {text(config['model'])}, task {text(config['task'])}{part}"
+        if config
+        else None,
         "Input": text(config["input"]) if config else None,
         "Output": text(config["output"]) if config else None,
         "Fingerprint": f"<code>{text(run['fingerprint'])}</code>" if run else None,
@@ -79,19 +90,31 @@ def _cards(report: Report) -> str:
     lost = sum(replica["lost"] is not None for replica in report["replicas"])
     up_s = 3600 * report["replica_hours"]
     entries = [
-        ("Rows answered", f"{rows['answered']:,}", f"of {rows['total']:,} to do; {rows['shards_committed']:,} shards committed"),
+        (
+            "Rows answered",
+            f"{rows['answered']:,}",
+            f"of {rows['total']:,} to do; {rows['shards_committed']:,} shards committed",
+        ),
         ("Rows failed", f"{rows['failed']:,}", percent(failed) + " of the answered ones"),
         ("Tokens read", compact(tokens["prompt"]), f"{rates['prompt']:,.0f} per s"),
         ("Tokens generated", compact(tokens["completion"]), f"{rates['completion']:,.0f} per s"),
         ("Padding", percent(report["padding"]), "of computed prompt positions"),
-        ("Prefix reuse", percent(report["prefix_reuse"]), f"{compact(tokens['cached'])} tokens not computed again"),
+        (
+            "Prefix reuse",
+            percent(report["prefix_reuse"]),
+            f"{compact(tokens['cached'])} tokens not computed again",
+        ),
         ("Replicas busy", percent(_busy_share(report)), "of the time they were up"),
         ("Replica time", duration(up_s), f"{_hours(report)} replica-hours"),
         ("Requests run again", f"{report['retries']:,}", f"{lost:,} replicas lost"),
     ]
     if report["cost"] is not None:
         read_and_drawn = tokens["prompt"] + tokens["completion"]
-        each = f"{1e6 * report['cost'] / read_and_drawn:,.3g} per million tokens" if read_and_drawn else "no tokens"
+        each = (
+            f"{1e6 * report['cost'] / read_and_drawn:,.3g} per million tokens"
+            if read_and_drawn
+            else "no tokens"
+        )
         entries.append(("Cost", f"{report['cost']:,.2f}", each))
     return cards(entries)
 
@@ -111,10 +134,15 @@ def _worth_a_look(report: Report) -> Iterator[str]:
         yield f"Replicas were busy for {percent(busy)} of their time: see “Replicas” for when they were not."
     if (idle := _tail_share(report)) > HIGH_TAIL:
         yield f"{percent(idle)} of the replicas' time went by after they had run dry, waiting for the last one."
-    compiling = report["engine"]["compile_s"] / (3600 * report["replica_hours"]) if report["replica_hours"] else 0.0
+    compiling = (
+        report["engine"]["compile_s"] / (3600 * report["replica_hours"])
+        if report["replica_hours"]
+        else 0.0
+    )
     if compiling > HIGH_COMPILE:
         yield (
-            f"Compilation took {percent(min(compiling, 1))} of the replicas' time: a persistent JAX compilation cache "
+            f"Compilation took {percent(min(compiling, 1))} of the replicas' time: a persistent "
+            "JAX compilation cache "
             "(JAX_COMPILATION_CACHE_DIR) saves most of it the next time."
         )
 
@@ -141,10 +169,15 @@ def _lengths(report: Report) -> str:
 
 def _replicas(report: Report) -> str:
     over, replicas = report["over_time"], report["replicas"]
-    plots = (capacity(over), replica_map(over, replicas), tail(replicas, report["elapsed_s"])) if replicas else ()
+    plots = (
+        (capacity(over), replica_map(over, replicas), tail(replicas, report["elapsed_s"]))
+        if replicas
+        else ()
+    )
     drawn = "".join(figure(plot) for plot in plots if plot)
     last = (
-        f"<p>After their last answer, replicas waited for the end for {percent(_tail_share(report))} of their time.</p>"
+        "<p>After their last answer, replicas waited for the end for "
+        f"{percent(_tail_share(report))} of their time.</p>"
         if len(replicas) > 1
         else ""
     )
@@ -156,12 +189,18 @@ def _losses(replicas: Sequence[Mapping[str, Any]]) -> str:
     kinds: dict[str, list[Mapping[str, Any]]] = {}
     for replica in replicas:
         if replica["lost"] is not None:
-            kinds.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", replica["lost"]), []).append(replica)
+            kinds.setdefault(re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", replica["lost"]), []).append(
+                replica
+            )
     if not kinds:
         return ""
     most = sorted(kinds.values(), key=len, reverse=True)[:MOST_REASONS]
     rows = [(f"{len(lost):,}", _moments(lost), _places(lost), lost[0]["lost"]) for lost in most]
-    more = f"<p>The {MOST_REASONS} most frequent of {len(kinds):,} reasons.</p>" if len(kinds) > MOST_REASONS else ""
+    more = (
+        f"<p>The {MOST_REASONS} most frequent of {len(kinds):,} reasons.</p>"
+        if len(kinds) > MOST_REASONS
+        else ""
+    )
     return f"<h3>Lost replicas</h3>{more}{table(('lost', 'at', 'on nodes', 'reason, of the first'), rows)}"
 
 
@@ -181,33 +220,70 @@ def _failures(report: Report) -> str:
     if not codes:
         return f"<h2>Errors and retries</h2>{figure(plot) if plot else ''}<p>No row failed.</p>"
     total = sum(codes.values())
-    counts = table(("code", "samples", "share"), [(code, f"{count:,}", percent(count / total)) for code, count in codes.items()])
+    counts = table(
+        ("code", "samples", "share"),
+        [(code, f"{count:,}", percent(count / total)) for code, count in codes.items()],
+    )
     examples = [
-        (code, "–" if each["id"] is None else each["id"], f"part-{each['shard']:05d}, row {each['row']:,}", each["message"])
+        (
+            code,
+            "–" if each["id"] is None else each["id"],
+            f"part-{each['shard']:05d}, row {each['row']:,}",
+            each["message"],
+        )
         for code in codes
         for each in report["error_examples"][code]
     ]
     shown = table(("code", "row id", "where", "message"), examples)
     return (
         f"<h2>Errors and retries</h2>{figure(plot) if plot else ''}<h3>Errors by code</h3>{counts}"
-        "<h3>The first of each code</h3><p class='soft'>All are in the output: rows with <code>status = 'error'</code>.</p>"
+        "<h3>The first of each code</h3><p class='soft'>All are in the output: rows with "
+        "<code>status = 'error'</code>.</p>"
         f"{shown}"
     )
 
 
 def _engine(report: Report) -> str:
     stats, hours, padded = report["engine"], report["replica_hours"], percent(report["padding"])
-    drawn = percent(stats["generated_tokens"] / stats["decode_positions"] if stats["decode_positions"] else math.nan)
+    drawn = percent(
+        stats["generated_tokens"] / stats["decode_positions"]
+        if stats["decode_positions"]
+        else math.nan
+    )
     loads = [replica["info"]["load_s"] for replica in report["replicas"] if replica["info"]]
     rows = [
         ("Up", duration(3600 * hours), f"{_hours(report)} replica-hours"),
-        ("Busy", duration(stats["busy_s"]), f"{percent(_busy_share(report))} of the time they were up"),
-        ("In prefill and scoring", duration(stats["extend_s"]), f"{stats['extend_tokens']:,} tokens computed, {padded} padding"),
-        ("In decode", duration(stats["decode_s"]), f"{stats['generated_tokens']:,} tokens drawn, by {drawn} of slots × steps"),
-        ("In compilation, part of these", duration(stats["compile_s"]), f"{stats['programs']:,} programs"),
-        ("Loading the model", duration(max(loads)) if loads else "–", "the slowest replica; before it counted as up"),
+        (
+            "Busy",
+            duration(stats["busy_s"]),
+            f"{percent(_busy_share(report))} of the time they were up",
+        ),
+        (
+            "In prefill and scoring",
+            duration(stats["extend_s"]),
+            f"{stats['extend_tokens']:,} tokens computed, {padded} padding",
+        ),
+        (
+            "In decode",
+            duration(stats["decode_s"]),
+            f"{stats['generated_tokens']:,} tokens drawn, by {drawn} of slots × steps",
+        ),
+        (
+            "In compilation, part of these",
+            duration(stats["compile_s"]),
+            f"{stats['programs']:,} programs",
+        ),
+        (
+            "Loading the model",
+            duration(max(loads)) if loads else "–",
+            "the slowest replica; before it counted as up",
+        ),
     ]
-    cost = "" if report["cost"] is None else f"<p>Cost: {report['cost']:,.2f}, at --cost-per-replica-hour for the time up.</p>"
+    cost = (
+        ""
+        if report["cost"] is None
+        else f"<p>Cost: {report['cost']:,.2f}, at --cost-per-replica-hour for the time up.</p>"
+    )
     return f"<h2>Where the replicas' time went</h2>{table(('all replicas together', 'time', 'work'), rows)}{cost}"
 
 
@@ -215,7 +291,11 @@ def _run(report: Report) -> str:
     run = report.get("run")
     if not run:
         return ""
-    config = [(name.replace("_", "-"), value) for name, value in run["config"].items() if value is not None]
+    config = [
+        (name.replace("_", "-"), value)
+        for name, value in run["config"].items()
+        if value is not None
+    ]
     versions = [*run["versions"].items(), ("git commit", run["git_commit"])]
     return (
         "<h2>What was run</h2><p>Everything that is needed to run it again is in run.json.</p>"

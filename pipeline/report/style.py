@@ -1,4 +1,7 @@
-"""The style sheet of report.html. Plots use the names of its colours: light and dark scheme, and paper, are chosen here alone."""
+"""The style sheet of report.html.
+
+Plots use the names of its colours: light and dark scheme, and paper, are chosen here alone.
+"""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --card: #f5f6f8; --ink: #1d2430; --soft: #5a6475; --line: #d3d8e0;

@@ -1,7 +1,7 @@
 """Text → ids on the way in (`PromptRow` → `Request`), ids → text on the way out (`Completion` → `OutputRow`).
 
-A row that cannot run becomes an error `Completion` here and rides the same stream. Knows the SentencePiece model and the
-run's limits; not files' layout, batches or replicas.
+A row that cannot run becomes an error `Completion` here and rides the same stream. Knows the
+SentencePiece model and the run's limits; not files' layout, batches or replicas.
 
 Two things SentencePiece makes easy to get wrong:
 - encode(context) + encode(continuation) is not encode(context + continuation): the whole is encoded, then sliced.
@@ -28,17 +28,29 @@ from actors.protocol.errors import (
     PromptTooLongError,
     RequestError,
 )
-from actors.protocol.messages import Completion, Request, RowRef, Sampling, Score, token_ids, type_code_ids
+from actors.protocol.messages import (
+    Completion,
+    Request,
+    RowRef,
+    Sampling,
+    Score,
+    token_ids,
+    type_code_ids,
+)
 from pipeline.errors import ConfigError
 from pipeline.records import NO_PARAMETERS, OutputRow, PromptRow
 from pipeline.requests.sampling import SamplingDefaults, effective_seed, resolve_sampling
 
 ROWS_PER_CALL = 256  # rows encoded by one call of the library, which spreads them over threads
-CHARS_PER_TOKEN = 16  # a text longer than this many characters per allowed token is measured on its head first
+# a text longer than this many characters per allowed token is measured on its head first
+CHARS_PER_TOKEN = 16
 
 
 def _one_mark_per_byte(error: UnicodeError) -> tuple[str, int]:
-    """What SentencePiece shows for bytes that are no UTF-8; Python's own "replace" shows one mark for several bytes."""
+    """What SentencePiece shows for bytes that are no UTF-8.
+
+    Python's own "replace" shows one mark for several bytes.
+    """
     if not isinstance(error, UnicodeDecodeError):
         raise error
     return "\ufffd" * (error.end - error.start), error.end
@@ -61,13 +73,17 @@ class Tokenizer:
             self._model.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise ConfigError(
-                f"tokenizer: expected a SentencePiece model, got {len(model)} bytes that are none ({error}); check --tokenizer"
+                f"tokenizer: expected a SentencePiece model, got {len(model)} bytes that are none "
+                f"({error}); check --tokenizer"
             ) from error
         self.vocab_size: int = self._model.vocab_size()
         self.token_bytes: tuple[bytes, ...] = tuple(self._bytes_of_all_tokens())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the ids of each text; a text without characters has none. Texts must be valid Unicode."""
+        """Returns the ids of each text.
+
+        A text without characters has none. Texts must be valid Unicode.
+        """
         ids: list[list[int]] = self._model.encode(list(texts), out_type=int) if texts else []
         return ids
 
@@ -82,7 +98,12 @@ class Tokenizer:
         every = list(range(self.vocab_size))
         model = self._model
         kinds = zip(
-            every, model.id_to_piece(every), model.is_byte(every), model.is_control(every), model.is_unknown(every), strict=True
+            every,
+            model.id_to_piece(every),
+            model.is_byte(every),
+            model.is_control(every),
+            model.is_unknown(every),
+            strict=True,
         )
         for token, piece, is_byte, is_control, is_unknown in kinds:
             if is_byte:
@@ -109,13 +130,18 @@ class RequestRules:
 def to_requests(
     rows: Iterable[PromptRow | Completion], tokenizer: Tokenizer | None, rules: RequestRules
 ) -> Iterator[Request | Completion]:
-    """Yields the requests of each row, one per sample, in input order; one error completion for a row that cannot run.
+    """Yields the requests of each row, one per sample, in input order.
 
-    `tokenizer` may be None when every row has token ids. Completions in `rows` (rows the reader could not read) pass through.
+    One error completion for a row that cannot run.
+
+    `tokenizer` may be None when every row has token ids. Completions in `rows` (rows the reader
+    could not read) pass through.
     """
     source = iter(rows)
     while chunk := list(islice(source, ROWS_PER_CALL)):
-        plans = [row if isinstance(row, Completion) else _plan(row, tokenizer, rules) for row in chunk]
+        plans = [
+            row if isinstance(row, Completion) else _plan(row, tokenizer, rules) for row in chunk
+        ]
         texts = [text for plan in plans if not isinstance(plan, Completion) for text in plan.texts]
         encoded = iter(tokenizer.encode(texts)) if tokenizer else iter(())
         for plan in plans:
@@ -125,11 +151,20 @@ def to_requests(
                 yield from _requests(plan, list(islice(encoded, len(plan.texts))), rules)
 
 
-def to_output_rows(completions: Iterable[Completion], tokenizer: Tokenizer | None) -> Iterator[OutputRow]:
-    """Yields each completion with its text; the text is None for errors, for scores, and without a tokenizer."""
+def to_output_rows(
+    completions: Iterable[Completion], tokenizer: Tokenizer | None
+) -> Iterator[OutputRow]:
+    """Yields each completion with its text.
+
+    The text is None for errors, for scores, and without a tokenizer.
+    """
     for completion in completions:
         generated = completion.error_code is None and not completion.scores
-        text = tokenizer.text(completion.token_ids, completion.text_bytes) if generated and tokenizer else None
+        text = (
+            tokenizer.text(completion.token_ids, completion.text_bytes)
+            if generated and tokenizer
+            else None
+        )
         yield OutputRow(completion, text)
 
 
@@ -164,13 +199,25 @@ def _plan_score(row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRules
         raise MissingPromptError("prompt: expected text or token ids, got null")
     in_text = row.continuation is not None or row.choices is not None
     if in_text and row.prompt is None:
-        raise InvalidPromptError("continuation: it is text and the prompt is token ids; give both as text or both as token ids")
+        raise InvalidPromptError(
+            "continuation: it is text and the prompt is token ids; give both as text or both as "
+            "token ids"
+        )
     if in_text:
         return _plan_score_text(row, tokenizer, rules)
     if row.choices_token_ids is not None:
-        given = [_checked_ids("choices_token_ids", ids, rules) for ids in _items("choices_token_ids", row.choices_token_ids)]
+        given = [
+            _checked_ids("choices_token_ids", ids, rules)
+            for ids in _items("choices_token_ids", row.choices_token_ids)
+        ]
     else:
-        given = [_checked_ids("continuation_token_ids", _present("continuation", row.continuation_token_ids), rules)]
+        given = [
+            _checked_ids(
+                "continuation_token_ids",
+                _present("continuation", row.continuation_token_ids),
+                rules,
+            )
+        ]
     continuations = tuple(given)
     prompt = _plan_prompt(row, tokenizer, rules)
     return _Plan(row, prompt.texts, lambda encoded: (prompt.ids(encoded)[0], continuations))
@@ -184,7 +231,9 @@ def _plan_score_text(row: PromptRow, tokenizer: Tokenizer | None, rules: Request
     kept = context.rstrip()
     moved = context[len(kept) :]
     if not kept:
-        raise EmptyPromptError("prompt: expected text before the continuation, got nothing but white space")
+        raise EmptyPromptError(
+            "prompt: expected text before the continuation, got nothing but white space"
+        )
 
     def ids(encoded: list[list[int]]) -> "tuple[array[int], tuple[array[int], ...]]":
         cut = len(encoded[0])
@@ -193,7 +242,9 @@ def _plan_score_text(row: PromptRow, tokenizer: Tokenizer | None, rules: Request
     return _Plan(row, [kept, *(kept + moved + part for part in parts)], ids)
 
 
-def _requests(plan: _Plan, encoded: list[list[int]], rules: RequestRules) -> list[Request | Completion]:
+def _requests(
+    plan: _Plan, encoded: list[list[int]], rules: RequestRules
+) -> list[Request | Completion]:
     """Returns what becomes of one row: its requests, or its only completion."""
     row = plan.row
     try:
@@ -204,7 +255,10 @@ def _requests(plan: _Plan, encoded: list[list[int]], rules: RequestRules) -> lis
             if not len(continuation):
                 raise EmptyPromptError("continuation: expected at least one token, got none")
         if plan.texts:  # what was given as ids was checked under its own name
-            for name, ids in (("prompt", prompt), *(("continuation", ids) for ids in continuations)):
+            for name, ids in (
+                ("prompt", prompt),
+                *(("continuation", ids) for ids in continuations),
+            ):
                 _check_vocabulary(name, ids, rules)
         if rules.task == "generate":
             return _generate(row, prompt, rules)
@@ -217,14 +271,21 @@ def _requests(plan: _Plan, encoded: list[list[int]], rules: RequestRules) -> lis
         return [_failed(row, error)]
 
 
-def _generate(row: PromptRow, prompt: "array[int]", rules: RequestRules) -> list[Request | Completion]:
+def _generate(
+    row: PromptRow, prompt: "array[int]", rules: RequestRules
+) -> list[Request | Completion]:
     own = row.parameters is not NO_PARAMETERS
-    sampling, samples = resolve_sampling(row.parameters, rules.defaults) if own else _of_the_run(rules.defaults)
+    sampling, samples = (
+        resolve_sampling(row.parameters, rules.defaults) if own else _of_the_run(rules.defaults)
+    )
     if sampling.max_tokens >= rules.max_len:
         raise InvalidParameterError(
-            f"max_tokens: expected less than --max-len = {rules.max_len}, got {sampling.max_tokens}: no prompt fits beside it"
+            f"max_tokens: expected less than --max-len = {rules.max_len}, got "
+            f"{sampling.max_tokens}: no prompt fits beside it"
         )
-    prompt = _fitted(prompt, rules.max_len - sampling.max_tokens, f"max_tokens = {sampling.max_tokens}", rules)
+    prompt = _fitted(
+        prompt, rules.max_len - sampling.max_tokens, f"max_tokens = {sampling.max_tokens}", rules
+    )
     return [
         Request(
             RowRef(row.ref.shard, row.ref.row, sample, samples),
@@ -242,7 +303,10 @@ def _of_the_run(defaults: SamplingDefaults) -> tuple[Sampling, int]:
 
 
 def _perplexity(row: PromptRow, ids: "array[int]") -> Request | Completion:
-    """The first token is given, the rest is scored; of a single token nothing is left to score, and no replica is asked."""
+    """The first token is given, the rest is scored.
+
+    Of a single token nothing is left to score, and no replica is asked.
+    """
     if len(ids) == 1:
         return Completion(row.ref, prompt_tokens=1, cached_tokens=0, scores=(Score(0.0, True, 0),))
     return Request(row.ref, ids[:1], continuations=(ids[1:],))
@@ -253,35 +317,47 @@ def _fitted(prompt: "array[int]", room: int, beside: str, rules: RequestRules) -
     if len(prompt) <= room:
         return prompt
     if rules.overflow == "truncate-left" and room > 0:
-        # grok-1: truncates on the left without correcting the length; here the shorter prompt is the prompt, and is counted so
+        # grok-1: truncates on the left without correcting the length; here the shorter prompt is
+        # the prompt, and is counted so
         return prompt[len(prompt) - room :]
     raise PromptTooLongError(
-        f"prompt: expected at most {max(room, 0)} tokens (--max-len {rules.max_len} less {beside}), got {len(prompt)}; "
+        f"prompt: expected at most {max(room, 0)} tokens (--max-len {rules.max_len} less "
+        f"{beside}), got {len(prompt)}; "
         "raise --max-len or use --on-overflow truncate-left"
     )
 
 
-def _checked_text(name: str, value: object, tokenizer: Tokenizer | None, rules: RequestRules) -> str:
+def _checked_text(
+    name: str, value: object, tokenizer: Tokenizer | None, rules: RequestRules
+) -> str:
     text = _present(name, value)
     if not isinstance(text, str):
         raise InvalidPromptError(f"{name}: expected a string, got {type(text).__name__}")
     if tokenizer is None:
-        raise InvalidPromptError(f"{name}: it is text and the run has no tokenizer; give --tokenizer")
+        raise InvalidPromptError(
+            f"{name}: it is text and the run has no tokenizer; give --tokenizer"
+        )
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidPromptError(f"{name}: expected valid Unicode, got a lone surrogate at character {error.start}") from error
+        raise InvalidPromptError(
+            f"{name}: expected valid Unicode, got a lone surrogate at character {error.start}"
+        ) from error
     if rules.overflow == "error" and len(text) > CHARS_PER_TOKEN * rules.max_len:
         _refuse_long(name, text, tokenizer, rules)
     return text
 
 
 def _refuse_long(name: str, text: str, tokenizer: Tokenizer, rules: RequestRules) -> None:
-    """Refuses a huge text by its head alone. Twice the limit leaves room for what the cut does to the last tokens."""
+    """Refuses a huge text by its head alone.
+
+    Twice the limit leaves room for what the cut does to the last tokens.
+    """
     [head] = tokenizer.encode([text[: CHARS_PER_TOKEN * rules.max_len]])
     if len(head) > 2 * rules.max_len:
         raise PromptTooLongError(
-            f"{name}: expected at most --max-len {rules.max_len} tokens, got more than {2 * rules.max_len} in "
+            f"{name}: expected at most --max-len {rules.max_len} tokens, got more than "
+            f"{2 * rules.max_len} in "
             f"{len(text)} characters; raise --max-len or use --on-overflow truncate-left"
         )
 
@@ -289,20 +365,31 @@ def _refuse_long(name: str, text: str, tokenizer: Tokenizer, rules: RequestRules
 def _checked_ids(name: str, value: object, rules: RequestRules) -> "array[int]":
     items = _items(name, value)
     try:
-        ids = items if isinstance(items, array) else token_ids(items)  # type: ignore[arg-type]  # the data set's: what it holds is found out here
+        # the data set's: what it holds is found out here
+        ids = items if isinstance(items, array) else token_ids(items)  # type: ignore[arg-type]
     except OverflowError as error:
-        raise InvalidTokenError(f"{name}: expected ids from 0 to {rules.vocab_size - 1}, got one beyond int32") from error
+        raise InvalidTokenError(
+            f"{name}: expected ids from 0 to {rules.vocab_size - 1}, got one beyond int32"
+        ) from error
     except TypeError as error:
-        raise InvalidPromptError(f"{name}: expected a list of integers, got an item that is none ({error})") from error
+        raise InvalidPromptError(
+            f"{name}: expected a list of integers, got an item that is none ({error})"
+        ) from error
     _check_vocabulary(name, ids, rules)
     return ids
 
 
 def _check_vocabulary(name: str, ids: "array[int]", rules: RequestRules) -> None:
-    # One pass in NumPy: as an unsigned number, an id below zero is a huge one. In Python this was the driver's dearest line.
+    # One pass in NumPy: as an unsigned number, an id below zero is a huge one. In Python this was
+    # the driver's dearest line.
     if len(ids) and int(np.maximum.reduce(np.frombuffer(ids, np.uint32))) >= rules.vocab_size:
-        position = next(place for place, token in enumerate(ids) if not 0 <= token < rules.vocab_size)
-        raise InvalidTokenError(f"{name}: expected ids below {rules.vocab_size}, got {ids[position]} at position {position}")
+        position = next(
+            place for place, token in enumerate(ids) if not 0 <= token < rules.vocab_size
+        )
+        raise InvalidTokenError(
+            f"{name}: expected ids below {rules.vocab_size}, got {ids[position]} at position "
+            f"{position}"
+        )
 
 
 def _items(name: str, value: object) -> "list[object] | array[int]":

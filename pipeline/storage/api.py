@@ -1,7 +1,10 @@
-"""URLs -> listings, bytes, and objects that appear whole or not at all. It knows no Parquet, no shards and no runs.
+"""URLs -> listings, bytes, and objects that appear whole or not at all.
 
-Any fsspec URL can be read; plain paths, `file://` and `s3://` can be written. An S3 endpoint other than AWS is named by the usual
-environment variables (AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID …).
+It knows no Parquet, no shards and no runs.
+
+Any fsspec URL can be read; plain paths, `file://` and `s3://` can be written. An S3 endpoint other
+than AWS is named by the usual environment variables (AWS_ENDPOINT_URL or AWS_ENDPOINT_URL_S3,
+AWS_ACCESS_KEY_ID …).
 
 How an object appears. Never "put, then rename": on object storage a rename copies and deletes, and is seen half-way.
     publish     create-only. S3: one PutObject with If-None-Match. Disk: write aside, fsync, link, fsync the folder, unlink aside
@@ -60,7 +63,9 @@ def canonical(url: str) -> str:
 
 
 def list_objects(url: str) -> tuple[StoredObject, ...]:
-    """Returns the objects of a folder (at any depth), a glob or a single file, sorted by URL; empty when nothing matches.
+    """Returns the objects of a folder (at any depth), a glob or a single file, sorted by URL.
+
+    Empty when nothing matches.
 
     Raises:
         DatasetError: bucket or file missing (a folder on disk that does not exist counts as empty), no permission.
@@ -69,9 +74,16 @@ def list_objects(url: str) -> tuple[StoredObject, ...]:
     with _explained(url, "list"):
         fs, path = _filesystem(url)
         if _is_local(url):
-            return tuple(StoredObject(name, size, str(version)) for name, size, version in local_disk.list_files(path))
+            return tuple(
+                StoredObject(name, size, str(version))
+                for name, size, version in local_disk.list_files(path)
+            )
         found = patiently(lambda: _found(fs, path, url))
-    listed = (_stored(fs, info) for info in found if info["type"] == "file" and not info["name"].endswith("/"))
+    listed = (
+        _stored(fs, info)
+        for info in found
+        if info["type"] == "file" and not info["name"].endswith("/")
+    )
     return tuple(sorted(listed, key=lambda stored: stored.url))
 
 
@@ -83,16 +95,21 @@ def stat(url: str) -> StoredObject | None:
     """
     with _explained(url, "look at"):
         if _is_local(url):
-            return next((stored for stored in list_objects(url) if stored.url == canonical(url)), None)
+            return next(
+                (stored for stored in list_objects(url) if stored.url == canonical(url)), None
+            )
         fs, path = _filesystem(url)
         return patiently(lambda: _looked_at(fs, path))
 
 
 @contextmanager
 def open_object(url: str, *, sequential: bool = False, version: str = "") -> Iterator[BinaryIO]:
-    """Opens the object for reading; seekable. On object storage each read is one range request (`sequential`: reads ahead).
+    """Opens the object for reading.
 
-    Every range is read against the ETag that was found when the object was opened: a file that changes meanwhile is an error.
+    Seekable. On object storage each read is one range request (`sequential`: reads ahead).
+
+    Every range is read against the ETag that was found when the object was opened: a file that
+    changes meanwhile is an error.
 
     Args:
         url: of the object.
@@ -110,10 +127,14 @@ def open_object(url: str, *, sequential: bool = False, version: str = "") -> Ite
                 _check_version(url, version, str(os.fstat(opened.fileno()).st_mtime_ns))
                 yield cast(BinaryIO, opened)
             return
-        with patiently(lambda: fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)) as opened:
+        with patiently(
+            lambda: fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)
+        ) as opened:
             _check_version(url, version, _version(getattr(opened, "details", None) or {}))
             ranges = PatientRanges(opened)
-            yield cast(BinaryIO, io.BufferedReader(ranges, READ_AHEAD_BYTES) if sequential else ranges)
+            yield cast(
+                BinaryIO, io.BufferedReader(ranges, READ_AHEAD_BYTES) if sequential else ranges
+            )
 
 
 def read(url: str) -> tuple[bytes, str]:
@@ -124,10 +145,12 @@ def read(url: str) -> tuple[bytes, str]:
     """
     with open_object(url) as opened:
         if not _is_s3(url):
-            status = os.fstat(opened.fileno()) if _is_local(url) else None  # of the opened file: a rename meanwhile is not seen
+            # of the opened file: a rename meanwhile is not seen
+            status = os.fstat(opened.fileno()) if _is_local(url) else None
             data = opened.read()
             return data, str(status.st_mtime_ns) if status is not None else ""
-        return opened.read(), _version(cast(Any, opened).details)  # every range is read against this ETag
+        # every range is read against this ETag
+        return opened.read(), _version(cast(Any, opened).details)
 
 
 def publish(url: str, data: bytes) -> bool:
@@ -168,7 +191,10 @@ def replace(url: str, data: bytes, version: str) -> bool:
 
 
 def remove_abandoned(url: str) -> int:
-    """Removes what killed drivers left aside in the folder `url` (on disk only); returns how many files. Raises DatasetError."""
+    """Removes what killed drivers left aside in the folder `url` (on disk only).
+
+    Returns how many files. Raises DatasetError.
+    """
     if not _is_local(url):
         return 0
     with _explained(url, "clean"):
@@ -176,7 +202,9 @@ def remove_abandoned(url: str) -> int:
 
 
 def overwrite(url: str, data: bytes) -> None:
-    """Writes `data` at `url` whatever is there; readers see the old bytes or the new ones, never a part.
+    """Writes `data` at `url` whatever is there.
+
+    Readers see the old bytes or the new ones, never a part.
 
     Raises:
         DatasetError: it could not be written.
@@ -195,10 +223,12 @@ def overwrite(url: str, data: bytes) -> None:
 
 def _put_new(fs: Any, path: str, data: bytes) -> bool:
     try:
-        # A chunk size of the whole keeps it one PutObject; not every server honours the condition on multipart uploads.
+        # A chunk size of the whole keeps it one PutObject; not every server honours the condition
+        # on multipart uploads.
         fs.pipe_file(path, data, mode="create", chunksize=LONGEST_PUT_BYTES)
     except CLIENT_ERRORS:
-        # Servers disagree about the error (FileExistsError, OSError 22 …): the object itself tells whether we lost a race.
+        # Servers disagree about the error (FileExistsError, OSError 22 …): the object itself tells
+        # whether we lost a race.
         if _looked_at(fs, path) is None:
             raise
         return False
@@ -232,14 +262,18 @@ def _looked_at(fs: Any, path: str) -> StoredObject | None:
 def _found(fs: Any, path: str, url: str) -> list[dict[str, Any]]:
     found = _find(fs, path)
     if not found and _is_s3(url):
-        fs.call_s3("head_bucket", Bucket=fs.split_path(path)[0])  # an empty listing hides that the bucket is missing
+        # an empty listing hides that the bucket is missing
+        fs.call_s3("head_bucket", Bucket=fs.split_path(path)[0])
     return found
 
 
 def _check_version(url: str, expected: str, found: str) -> None:
     url = without_credentials(url)
     if expected and found and expected != found:
-        raise DatasetError(f"{url} was listed with version {expected} and has {found} now: it changed; start a new run")
+        raise DatasetError(
+            f"{url} was listed with version {expected} and has {found} now: it changed; start a "
+            "new run"
+        )
 
 
 def _is_local(url: str) -> bool:
@@ -266,7 +300,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
     options: dict[str, Any] = {}
     if _is_s3(url):
         options = {
-            "endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"),
+            "endpoint_url": os.environ.get("AWS_ENDPOINT_URL_S3")
+            or os.environ.get("AWS_ENDPOINT_URL"),
             "use_listings_cache": False,  # other drivers write too
             "config_kwargs": {
                 "connect_timeout": CONNECT_TIMEOUT_S,
@@ -279,7 +314,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise DatasetError(
-            f"cannot use {without_credentials(url)}: no file system for this kind of URL is installed ({error})"
+            f"cannot use {without_credentials(url)}: no file system for this kind of URL is "
+            f"installed ({error})"
         ) from error
     if _is_s3(url):
         fs.retries = 1  # we have patience of our own
@@ -310,7 +346,8 @@ def _version(info: dict[str, Any]) -> str:
 def _check_size(url: str, data: bytes) -> None:
     if len(data) >= LONGEST_PUT_BYTES:
         raise DatasetError(
-            f"cannot write {url}: it has {len(data)} bytes, a put holds less than {LONGEST_PUT_BYTES}; use a smaller --shard-rows"
+            f"cannot write {url}: it has {len(data)} bytes, a put holds less than "
+            f"{LONGEST_PUT_BYTES}; use a smaller --shard-rows"
         )
 
 
@@ -326,7 +363,8 @@ def _explained(url: str, action: str) -> Iterator[None]:
     except PermissionError as error:
         reason = without_credentials(str(error))
         raise DatasetError(
-            f"cannot {action} {shown}: permission denied ({reason}); check credentials and access rights"
+            f"cannot {action} {shown}: permission denied ({reason}); check credentials and access "
+            "rights"
         ) from error
     except CLIENT_ERRORS as error:
         kind = OutageError if may_pass(error) else DatasetError

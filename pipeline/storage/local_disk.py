@@ -1,8 +1,12 @@
-"""Bytes -> files that appear whole or not at all, and listings, on a local or POSIX-like disk. It knows no URLs.
+"""Bytes -> files that appear whole or not at all, and listings, on a local or POSIX-like disk.
 
-Write aside in the same folder, fsync, then link (creates, never overwrites) or rename (replaces), then fsync the folder. What a
-killed driver leaves behind is a hidden file `.<name>.<kernel>.<random>.aside`, which readers of data sets pass over; the next
-driver removes it. A file aside is locked as long as its writer lives, so that a living driver's is never taken for a dead one's.
+It knows no URLs.
+
+Write aside in the same folder, fsync, then link (creates, never overwrites) or rename (replaces),
+then fsync the folder. What a killed driver leaves behind is a hidden file
+`.<name>.<kernel>.<random>.aside`, which readers of data sets pass over; the next driver removes it.
+A file aside is locked as long as its writer lives, so that a living driver's is never taken for a
+dead one's.
 """
 
 import contextlib
@@ -18,13 +22,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ASIDE = ".{name}.{kernel}.{random}.aside"
-ABANDONED_S = 900.0  # another machine's file aside: a lock may not be seen from here, so it must be old as well
+# another machine's file aside: a lock may not be seen from here, so it must be old as well
+ABANDONED_S = 900.0
 
 
 def list_files(path: str) -> list[tuple[str, int, int]]:
     """Returns path, size and modification time (ns) of a file, of the files of a folder at any depth, or of a glob; sorted.
 
-    Files that vanish meanwhile (another driver's, written aside) are left out; so is a path that does not exist. Raises OSError.
+    Files that vanish meanwhile (another driver's, written aside) are left out; so is a path that
+    does not exist. Raises OSError.
     """
     if os.path.isdir(path):
         found = list(_walk(path))
@@ -72,7 +78,10 @@ def publish(path: Path, data: bytes) -> bool:
 
 
 def replace(path: Path, data: bytes, version: str) -> bool:
-    """Replaces the file if it still has `version` (modification time, ns); False when not. Raises OSError."""
+    """Replaces the file if it still has `version` (modification time, ns).
+
+    False when not. Raises OSError.
+    """
     with _written_aside(path, data) as aside, _locked_folder(path.parent):
         try:
             found = path.stat().st_mtime_ns
@@ -80,7 +89,8 @@ def replace(path: Path, data: bytes, version: str) -> bool:
             return False
         if str(found) != version:
             return False
-        if aside.stat().st_mtime_ns <= found:  # two writes within one tick of the clock must not share a version
+        # two writes within one tick of the clock must not share a version
+        if aside.stat().st_mtime_ns <= found:
             os.utime(aside, ns=(found + 1, found + 1))
         os.replace(aside, path)
         _fsync_folder(path.parent)
@@ -88,10 +98,14 @@ def replace(path: Path, data: bytes, version: str) -> bool:
 
 
 def remove_abandoned(folder: Path) -> int:
-    """Removes the files aside in `folder` whose writers are dead; returns how many. Raises OSError."""
+    """Removes the files aside in `folder` whose writers are dead.
+
+    Returns how many. Raises OSError.
+    """
     removed = 0
     for path in sorted(folder.glob(".*.aside")):
-        with contextlib.suppress(FileNotFoundError):  # its writer was done, or another driver was as fast
+        # its writer was done, or another driver was as fast
+        with contextlib.suppress(FileNotFoundError):
             if _is_abandoned(path):
                 path.unlink()
                 removed += 1
@@ -99,7 +113,10 @@ def remove_abandoned(folder: Path) -> int:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether nobody holds the lock; of a writer under another kernel (machine, boot) also: whether it is long ago."""
+    """Whether nobody holds the lock.
+
+    Of a writer under another kernel (machine, boot) also: whether it is long ago.
+    """
     if f".{_kernel()}." not in path.name and time.time() - path.stat().st_mtime < ABANDONED_S:
         return False
     descriptor = os.open(path, os.O_RDONLY)
@@ -123,7 +140,10 @@ def _kernel() -> str:
 
 @contextmanager
 def _written_aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Yields a hidden file next to `path` that holds `data`, safely on disk; removed at the end unless renamed away."""
+    """Yields a hidden file next to `path` that holds `data`, safely on disk.
+
+    Removed at the end unless renamed away.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside, descriptor = _create_locked(path)
     try:
@@ -137,11 +157,17 @@ def _written_aside(path: Path, data: bytes) -> Iterator[Path]:
 
 
 def _create_locked(path: Path) -> tuple[Path, int]:
-    """Creates a file aside and locks it; again, should another driver have removed it before it was locked."""
+    """Creates a file aside and locks it.
+
+    Again, should another driver have removed it before it was locked.
+    """
     while True:
-        aside = path.parent / ASIDE.format(name=path.name, kernel=_kernel(), random=uuid.uuid4().hex)
+        aside = path.parent / ASIDE.format(
+            name=path.name, kernel=_kernel(), random=uuid.uuid4().hex
+        )
         descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        with contextlib.suppress(OSError):  # a disk without locks: its files are never removed by others either
+        # a disk without locks: its files are never removed by others either
+        with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
             return aside, descriptor
@@ -152,7 +178,8 @@ def _create_locked(path: Path) -> tuple[Path, int]:
 def _locked_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # released when the descriptor closes, also by kill -9
+        # released when the descriptor closes, also by kill -9
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
         os.close(descriptor)

@@ -1,9 +1,14 @@
-"""Text → the same text without passwords, keys and signatures in the URLs that it quotes. Standard library only."""
+"""Text → the same text without passwords, keys and signatures in the URLs that it quotes.
+
+Standard library only.
+"""
 
 import re
 
 _USER = re.compile(r"//[^/@\s]+@")
-_QUERY = re.compile(r"(?i)([?&;](?:x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|token)(?:-\w+)*)=[^&\s]*")
+_QUERY = re.compile(
+    r"(?i)([?&;](?:x-amz-\w+|x-goog-\w+|awsaccesskeyid|signature|sig|token)(?:-\w+)*)=[^&\s]*"
+)
 
 
 def without_credentials(text: str) -> str:

@@ -1,8 +1,10 @@
 """Calls to object storage -> the same calls, repeated during an outage: which errors may pass, and how long to wait.
 
-What may pass (5xx, throttling, broken or refused connections, truncated bodies, no answer) is tried again with back-off: for
-`BRIEF_OUTAGE_S` before a run, for `OUTAGE_S` inside `outages_waited_out()`; the last try may take a few read timeouts on top.
-What trying again does not change (no permission, not there, a condition that does not hold) is raised at once. It knows no URLs.
+What may pass (5xx, throttling, broken or refused connections, truncated bodies, no answer) is tried
+again with back-off: for `BRIEF_OUTAGE_S` before a run, for `OUTAGE_S` inside
+`outages_waited_out()`; the last try may take a few read timeouts on top. What trying again does not
+change (no permission, not there, a condition that does not hold) is raised at once. It knows no
+URLs.
 """
 
 import io
@@ -20,8 +22,16 @@ from actors.protocol.retries import BUSY, repeated
 
 BRIEF_OUTAGE_S = 10.0
 OUTAGE_S = 300.0
-FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_SHARE = 0.5, 20.0, 0.5  # drawn from the upper half: drivers do not come back together
-CLIENT_ERRORS = (OSError, aws.BotoCoreError, aws.HTTPClientError, aiohttp.ClientError, HTTPException)  # file systems, S3 clients
+# drawn from the upper half: drivers do not come back together
+FIRST_PAUSE_S, LONGEST_PAUSE_S, SHORTEST_SHARE = 0.5, 20.0, 0.5
+# file systems, S3 clients
+CLIENT_ERRORS = (
+    OSError,
+    aws.BotoCoreError,
+    aws.HTTPClientError,
+    aiohttp.ClientError,
+    HTTPException,
+)
 NO_ANSWER = (
     aws.EndpointConnectionError, aws.ConnectTimeoutError, aws.ReadTimeoutError, aws.ConnectionClosedError, aws.HTTPClientError,
     aws.ResponseStreamingError, aws.IncompleteReadError, aiohttp.ClientError, HTTPException, FSTimeoutError, ConnectionError,
@@ -35,7 +45,10 @@ _patience = {"outage_s": BRIEF_OUTAGE_S}  # of the process: commits run in threa
 @contextmanager
 def outages_waited_out(outage_s: float | None = None) -> Iterator[None]:
     """In the block, every operation outlasts outages of object storage of up to `outage_s` (`OUTAGE_S`)."""
-    before, _patience["outage_s"] = _patience["outage_s"], OUTAGE_S if outage_s is None else outage_s
+    before, _patience["outage_s"] = (
+        _patience["outage_s"],
+        OUTAGE_S if outage_s is None else outage_s,
+    )
     try:
         yield
     finally:
@@ -58,7 +71,9 @@ def may_pass(error: Exception) -> bool:
     """Whether the same call may work later."""
     if isinstance(error, OSError) and error.errno in BUSY:
         return True
-    return isinstance(error, NO_ANSWER) and not isinstance(error, PermissionError | FileNotFoundError)
+    return isinstance(error, NO_ANSWER) and not isinstance(
+        error, PermissionError | FileNotFoundError
+    )
 
 
 class PatientRanges(io.RawIOBase):
@@ -102,5 +117,7 @@ class PatientRanges(io.RawIOBase):
         self._opened.seek(self._position)
         data: bytes = self._opened.read(count)
         if len(data) != count:
-            raise ConnectionError(f"{len(data)} bytes came from position {self._position}, {count} were asked for")
+            raise ConnectionError(
+                f"{len(data)} bytes came from position {self._position}, {count} were asked for"
+            )
         return data

@@ -1,4 +1,6 @@
-"""Synthetic data: seed rows and templates → request rows; output rows of the corridor → accepted and rejected rows, a data card.
+"""Synthetic data: seed rows and templates → request rows.
+
+Output rows of the corridor → accepted and rejected rows, a data card.
 
 seeds ─ seeds.py ─▶ rows ─ prompts.py (templates.py, shots.py) ─▶ prompts/data ─ the corridor ─▶ completions/data
                                       │ template rejected                                              │
@@ -8,6 +10,6 @@ seeds ─ seeds.py ─▶ rows ─ prompts.py (templates.py, shots.py) ─▶ pr
                                                                   │                        │
                                             dataset/data, rejected (files.py)     statistics.py ─ card.py ─▶ dataset/README.md
 
-Every sample ends in exactly one place: accepted, or rejected with stage and reason. A row's fate depends on rows before it and
-never on rows after it, nor on which shard was finished first.
+Every sample ends in exactly one place: accepted, or rejected with stage and reason. A row's fate
+depends on rows before it and never on rows after it, nor on which shard was finished first.
 """

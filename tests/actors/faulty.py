@@ -1,4 +1,6 @@
-"""Replicas that break in real processes, for the tests of the pool. `spec` says at which row and how.
+"""Replicas that break in real processes, for the tests of the pool.
+
+`spec` says at which row and how.
 
 {"row": 5, "how": "exit" | "kill" | "hog" | "hang" | "raise" | "slow"}    what happens when that row runs
 {"sleep_s": 0.1}                                                  how long every batch takes

@@ -1,4 +1,7 @@
-"""replica.py without Ray: batches from several threads share one engine; failures reach every caller."""
+"""replica.py without Ray: batches from several threads share one engine.
+
+Failures reach every caller.
+"""
 
 import pickle
 import shutil
@@ -21,7 +24,9 @@ from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_con
 
 
 def spec(**changes: object) -> ReplicaSpec:
-    sizes = EngineConfig(max_len=64, batch_tokens=128, slots=4, page_size=8, decode_steps=4, cache_tokens=512)
+    sizes = EngineConfig(
+        max_len=64, batch_tokens=128, slots=4, page_size=8, decode_steps=4, cache_tokens=512
+    )
     fields = {
         "model": model_config("mha"),
         "checkpoint": str(CONFORMANCE / "mha" / "ckpt-0"),
@@ -45,19 +50,31 @@ def batch(number: int, *requests: Request) -> Batch:
 
 
 def moved(request: Request, shard: int) -> Request:
-    return Request(RowRef(shard, request.ref.row), request.prompt_ids, request.sampling, request.continuations)
+    return Request(
+        RowRef(shard, request.ref.row), request.prompt_ids, request.sampling, request.continuations
+    )
 
 
 def test_it_tells_what_it_is_made_of(replica: Replica) -> None:
     info = replica.info()
-    assert (info.name, info.mesh, info.slots, info.cache_tokens, len(info.devices)) == ("r0", "1x1", 4, 512, 1)
+    assert (info.name, info.mesh, info.slots, info.cache_tokens, len(info.devices)) == (
+        "r0",
+        "1x1",
+        4,
+        512,
+        1,
+    )
     model = model_config("mha")
-    assert info.cache_bytes == 512 * 4 * (2 * model.num_layers * model.num_kv_heads * model.key_size + 1)
+    assert info.cache_bytes == 512 * 4 * (
+        2 * model.num_layers * model.num_kv_heads * model.key_size + 1
+    )
     assert info.weight_bytes > 4 * model.vocab_size * model.emb_size
     assert info.load_s > 0
 
 
-def test_weights_are_read_from_the_copy_on_its_own_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_are_read_from_the_copy_on_its_own_node(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, copy = CONFORMANCE / "mha" / "ckpt-0", tmp_path / "bucket" / "mha"
     memory = fsspec.filesystem("memory")
     memory.put(f"{source}/", "/bucket/mha", recursive=True)
@@ -65,7 +82,11 @@ def test_weights_are_read_from_the_copy_on_its_own_node(tmp_path: Path, monkeypa
     copy.with_name("mha.complete").write_text("memory://bucket/mha\n")
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     opened: list[str] = []
-    monkeypatch.setattr(checkpoint, "load", lambda url, *rest, load=checkpoint.load: opened.append(url) or load(url, *rest))
+    monkeypatch.setattr(
+        checkpoint,
+        "load",
+        lambda url, *rest, load=checkpoint.load: opened.append(url) or load(url, *rest),
+    )
     try:
         Replica(spec(checkpoint="memory://bucket/mha"), name="r0").close()
     finally:
@@ -76,7 +97,11 @@ def test_weights_are_read_from_the_copy_on_its_own_node(tmp_path: Path, monkeypa
 def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None:
     prompts = [golden("mha")[f"p{i}_tokens"].tolist() for i in range(4)]
     batches = [
-        batch(n, *(moved(generate(i, prompt, 3 + n), n) for i, prompt in enumerate(prompts)), moved(score(9, prompts[1], [n]), n))
+        batch(
+            n,
+            *(moved(generate(i, prompt, 3 + n), n) for i, prompt in enumerate(prompts)),
+            moved(score(9, prompts[1], [n]), n),
+        )
         for n in range(6)
     ]
     with ThreadPoolExecutor(6) as threads:
@@ -91,22 +116,41 @@ def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None
 
 
 def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Replica) -> None:
-    result = replica.run(batch(1, generate(0, [5], 2), generate(1, [600], 2), generate(2, [5] * 64, 2), generate(3, [7], 2)))
+    result = replica.run(
+        batch(
+            1,
+            generate(0, [5], 2),
+            generate(1, [600], 2),
+            generate(2, [5] * 64, 2),
+            generate(3, [7], 2),
+        )
+    )
     by_row = {c.ref.row: c for c in result.completions}
-    assert [by_row[row].error_code for row in range(4)] == [None, "invalid_token", "prompt_too_long", None]
+    assert [by_row[row].error_code for row in range(4)] == [
+        None,
+        "invalid_token",
+        "prompt_too_long",
+        None,
+    ]
     assert "600" in (by_row[1].error_message or "")
     assert replica.run(batch(2)).completions == ()
 
 
-def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(replica: Replica) -> None:
+def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
+    replica: Replica,
+) -> None:
     def broken() -> list[object]:
         raise RuntimeError("out of memory")
 
     replica._engine.step = broken  # type: ignore[method-assign, assignment]
     with ThreadPoolExecutor(3) as threads:
-        futures = [threads.submit(replica.run, batch(n, moved(generate(0, [5], 2), n))) for n in range(3)]
+        futures = [
+            threads.submit(replica.run, batch(n, moved(generate(0, [5], 2), n))) for n in range(3)
+        ]
         for future in futures:
-            with pytest.raises(ReplicaError, match="r0: the engine stopped: RuntimeError: out of memory"):
+            with pytest.raises(
+                ReplicaError, match="r0: the engine stopped: RuntimeError: out of memory"
+            ):
                 future.result(timeout=30)
     with pytest.raises(ReplicaError, match="out of memory"):
         replica.run(batch(9, generate(0, [5], 2)))
@@ -134,7 +178,9 @@ def test_int8_and_dense_weights_agree() -> None:
         replica.close()
     assert found[0].token_ids == found[1].token_ids
     assert found[0].token_logprobs is not None
-    assert found[0].token_logprobs.tolist() == pytest.approx((found[1].token_logprobs or [])[:], abs=1e-4)
+    assert found[0].token_logprobs.tolist() == pytest.approx(
+        (found[1].token_logprobs or [])[:], abs=1e-4
+    )
 
 
 def test_a_model_that_does_not_fit_is_a_model_error() -> None:
@@ -166,7 +212,9 @@ def test_its_pulse_tells_a_step_from_a_compilation_from_nothing_to_do(replica: R
         assert replica.pulse().doing == "compilation"
         replica._engine.programs.compiling_since_s = None
         replica._engine.programs.compiled_at_s = time.perf_counter()
-        assert replica.pulse().for_s < pulse.for_s + 0.05, "a compilation that ended starts the count again"
+        assert replica.pulse().for_s < pulse.for_s + 0.05, (
+            "a compilation that ended starts the count again"
+        )
         go.set()
         assert answered.result(60).completions[0].error_code is None
     ends = time.monotonic() + 10
@@ -175,7 +223,9 @@ def test_its_pulse_tells_a_step_from_a_compilation_from_nothing_to_do(replica: R
         time.sleep(0.01)
 
 
-def test_a_real_compilation_is_seen_from_outside(replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_real_compilation_is_seen_from_outside(
+    replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
     programs, seen = replica._engine.programs, []
     real = programs._functions.extend
 

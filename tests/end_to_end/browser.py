@@ -44,7 +44,10 @@ class Browser:
         ]  # fmt: skip
         wired = [sys.executable, "-c", WIRE, str(child_in), str(child_out), *command]
         self._process = subprocess.Popen(
-            wired, pass_fds=(child_in, child_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            wired,
+            pass_fds=(child_in, child_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         os.close(child_in)
         os.close(child_out)
@@ -58,12 +61,23 @@ class Browser:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.close()
 
     def _attach(self) -> None:
-        [target] = [each for each in self.call("Target.getTargets", root=True)["targetInfos"] if each["type"] == "page"]
-        attached = self.call("Target.attachToTarget", root=True, targetId=target["targetId"], flatten=True)
+        [target] = [
+            each
+            for each in self.call("Target.getTargets", root=True)["targetInfos"]
+            if each["type"] == "page"
+        ]
+        attached = self.call(
+            "Target.attachToTarget", root=True, targetId=target["targetId"], flatten=True
+        )
         self._session = attached["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
@@ -83,27 +97,42 @@ class Browser:
 
     def complaints(self) -> list[str]:
         """Returns what was written to the console: errors, warnings, exceptions, refused resources."""
-        methods = {"Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded", "Network.loadingFailed"}
+        methods = {
+            "Runtime.exceptionThrown",
+            "Runtime.consoleAPICalled",
+            "Log.entryAdded",
+            "Network.loadingFailed",
+        }
         return [json.dumps(event["params"]) for event in self.events if event["method"] in methods]
 
     def fetched(self) -> list[str]:
         """Returns the URLs that were asked for, data: URLs excepted."""
-        asked = [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        asked = [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
         return [url for url in asked if not url.startswith("data:")]
 
     def evaluate(self, expression: str) -> Any:
         """Returns the value of a JavaScript expression, evaluated from outside the page."""
-        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+        return self.call("Runtime.evaluate", expression=expression, returnByValue=True)[
+            "result"
+        ].get("value")
 
     def photograph(self, box: dict[str, float] | None = None) -> bytes:
         """Returns a PNG of a part of the page, or of all of it."""
         clip = {"clip": {**box, "scale": 1}} if box else {}
-        return base64.b64decode(self.call("Page.captureScreenshot", captureBeyondViewport=True, **clip)["data"])
+        return base64.b64decode(
+            self.call("Page.captureScreenshot", captureBeyondViewport=True, **clip)["data"]
+        )
 
     def call(self, method: str, *, root: bool = False, **parameters: Any) -> dict[str, Any]:
         """Sends a command and returns its result; events that come meanwhile are kept."""
         number = next(self._numbers)
-        message = {"id": number, "method": method, "params": parameters} | ({} if root else {"sessionId": self._session})
+        message = {"id": number, "method": method, "params": parameters} | (
+            {} if root else {"sessionId": self._session}
+        )
         os.write(self._to, json.dumps(message).encode() + b"\0")
         while True:
             answer = self._receive()
@@ -128,7 +157,10 @@ class Browser:
 
 
 def _above_ten(descriptor: int) -> int:
-    """Returns a copy of a descriptor that cannot be one of those the child is to have; closes the original."""
+    """Returns a copy of a descriptor that cannot be one of those the child is to have.
+
+    Closes the original.
+    """
     copy = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(descriptor)
     return copy
@@ -138,6 +170,9 @@ def _above_ten(descriptor: int) -> int:
 def browser(tmp_path: Path) -> Iterator[Browser]:
     program = find_chromium()
     if program is None:
-        pytest.skip("no Chromium on PATH; as root on Debian: apt-get install --no-install-recommends chromium")
+        pytest.skip(
+            "no Chromium on PATH; as root on Debian: apt-get install --no-install-recommends "
+            "chromium"
+        )
     with Browser(program, tmp_path / "profile") as opened:
         yield opened

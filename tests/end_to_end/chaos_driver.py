@@ -25,7 +25,9 @@ def main(arguments: Sequence[str]) -> None:
     with (
         ray_cluster(2),
         ReplicaPool(
-            {}, PoolConfig(2, 2, 1, in_flight=2, device="cpu"), replica_class="tests.end_to_end.chaos_driver:SlowStub"
+            {},
+            PoolConfig(2, 2, 1, in_flight=2, device="cpu"),
+            replica_class="tests.end_to_end.chaos_driver:SlowStub",
         ) as pool,
     ):
         pool.wait_for_minimum()

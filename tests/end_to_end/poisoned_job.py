@@ -24,7 +24,8 @@ class PoisonedReplica(Replica):
 
 if __name__ == "__main__":
     poisoned = functools.partial(
-        actors.pool.replica_pool.ReplicaPool, replica_class=f"tests.end_to_end.poisoned_job:{PoisonedReplica.__name__}"
+        actors.pool.replica_pool.ReplicaPool,
+        replica_class=f"tests.end_to_end.poisoned_job:{PoisonedReplica.__name__}",
     )
     actors.pool.replica_pool.ReplicaPool = poisoned  # type: ignore[misc,assignment]
     sys.exit(score_dataset.main(sys.argv[1:]))

@@ -21,7 +21,9 @@ def look_at_report(browser: Browser, page: Path, scheme: str) -> set[str]:
 
     Nothing may be fetched or complained about, cut off, or wider than the window.
     """
-    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.call(
+        "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
+    )
     browser.open(page)
     paper = Image.open(io.BytesIO(browser.photograph())).convert("RGB").getpixel((2, 2))
     assert paper == ((255, 255, 255) if scheme == "light" else (20, 23, 28))
@@ -36,7 +38,9 @@ def look_at_report(browser: Browser, page: Path, scheme: str) -> set[str]:
         assert inked > 0.01 * box["width"] * box["height"], f"{box['name']} is empty"
         assert len(colors) > 20, f"{box['name']} has no lines or text"
     assert browser.evaluate(OUTSIDE) == [], "text is cut off"
-    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page is wider than the window"
+    assert browser.evaluate("document.documentElement.scrollWidth <= innerWidth"), (
+        "the page is wider than the window"
+    )
     assert browser.fetched() == [page.as_uri()]
     assert browser.complaints() == []
     return {box["name"].removesuffix("-title") for box in boxes}

@@ -1,6 +1,7 @@
 """kill -9 of the driver at random moments, with real Ray actors under it: the table of the undisturbed run, every time.
 
-The driver is tests/end_to_end/chaos_driver.py: all of the host side and the real pool; only what runs inside the actors is a quick stub.
+The driver is tests/end_to_end/chaos_driver.py: all of the host side and the real pool; only what
+runs inside the actors is a quick stub.
 """
 
 import os
@@ -17,7 +18,8 @@ from tests.fakes import FakeReplicas
 from tests.host_side import BAD_EVERY, drive, rows_of, write_input
 
 ROOT = Path(__file__).parents[2]
-ROWS, KILLS, BUDGET_S = 480, 3, 55.0  # so many rows take seconds: a kill within a moment of a commit leaves most of them
+# so many rows take seconds: a kill within a moment of a commit leaves most of them
+ROWS, KILLS, BUDGET_S = 480, 3, 55.0
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(170)]
 
@@ -36,7 +38,10 @@ def start(source: Path, output: Path) -> "subprocess.Popen[str]":
 
 
 def kill(driver: "subprocess.Popen[str]") -> None:
-    """kill -9 of the driver alone; then of what its Ray left in the session, so that the next one starts on a free machine."""
+    """kill -9 of the driver alone.
+
+    Then of what its Ray left in the session, so that the next one starts on a free machine.
+    """
     driver.kill()
     driver.communicate()
     session = driver.pid  # it leads the session that its Ray processes belong to
@@ -58,7 +63,8 @@ def test_a_driver_killed_at_random_moments_leaves_no_trace(tmp_path: Path) -> No
         while driver.poll() is None and len(list((output / "data").glob("part-*"))) <= before:
             time.sleep(0.002)
         time.sleep(rng.uniform(0, 0.12))  # anywhere between this commit and a few later ones
-        ended = driver.poll() is not None  # this process was kept from running for so long that there was nothing left to kill
+        # this process was kept from running for so long that there was nothing left to kill
+        ended = driver.poll() is not None
         kill(driver)
         kept = len(list((output / "data").glob("part-*")))
         if ended:
@@ -70,8 +76,12 @@ def test_a_driver_killed_at_random_moments_leaves_no_trace(tmp_path: Path) -> No
     last = start(source, output)
     out, err = last.communicate(timeout=120)
     assert last.returncode == 0, err
-    assert int(out.split()[-1]) == -(-ROWS // 6) - kept, "the last driver ran what was missing, and nothing else"
+    assert int(out.split()[-1]) == -(-ROWS // 6) - kept, (
+        "the last driver ran what was missing, and nothing else"
+    )
     assert rows_of(str(output)) == rows_of(str(undisturbed))
     assert len(rows_of(str(output))) == sum(2 if row % BAD_EVERY else 1 for row in range(ROWS))
-    assert [path.name for path in output.rglob(".*")] == [], "what killed drivers left aside is gone"
+    assert [path.name for path in output.rglob(".*")] == [], (
+        "what killed drivers left aside is gone"
+    )
     assert (output / "_SUCCESS").exists()

@@ -72,13 +72,16 @@ def test_a_lost_head_then_a_killed_driver_leave_no_trace(
 ) -> None:
     """kill -9 of the GCS; the same command, kill -9 of the driver; the same command."""
     flags = ["-i", prompts, *flags, "-o", tmp_path / "out"]
-    # Ray itself ends a process whose head is silent for so long; the job ends in order after a third of it.
+    # Ray itself ends a process whose head is silent for so long; the job ends in order after a
+    # third of it.
     with running([*flags, *SMALL], tmp_path, RAY_gcs_rpc_server_reconnect_timeout_s="30") as run:
         stop_at(run, 2)
         run.kill_ray("gcs_server")
         said = run.end(75)
         last = said.splitlines()[-1]
-        assert last.startswith("interrupted: the head of the Ray cluster has not answered for"), said
+        assert last.startswith("interrupted: the head of the Ray cluster has not answered for"), (
+            said
+        )
         assert INTERRUPTED in last
         assert "Traceback" not in said
         kept = committed(run)
@@ -95,7 +98,9 @@ def test_a_lost_head_then_a_killed_driver_leave_no_trace(
     assert f"{len(kept)} of {SHARDS} shards are committed already" in continued.stdout
     assert committed(run).items() >= kept.items(), "a committed shard was written again"
     assert (tmp_path / "out" / "_SUCCESS").exists()
-    assert [path.name for path in (tmp_path / "out").rglob(".*")] == [], "what was left aside is gone"
+    assert [path.name for path in (tmp_path / "out").rglob(".*")] == [], (
+        "what was left aside is gone"
+    )
     same_tables(undisturbed, table(tmp_path / "out"))
 
 
@@ -106,16 +111,46 @@ def committed(run: Running) -> dict[str, int]:
 
 @pytest.mark.s3
 def test_storage_outages_a_poison_row_and_a_killed_replica_on_s3(
-    prompts: Path, flags: list[object], undisturbed: pa.Table, tmp_path: Path, s3_url: str, s3_faults: S3Faults
+    prompts: Path,
+    flags: list[object],
+    undisturbed: pa.Table,
+    tmp_path: Path,
+    s3_url: str,
+    s3_faults: S3Faults,
 ) -> None:
-    """Input, checkpoint and output on S3. First, half of the shards may not be written; later they may, and the storms go on."""
+    """Input, checkpoint and output on S3.
+
+    First, half of the shards may not be written; later they may, and the storms go on.
+    """
     remote = fsspec.filesystem("s3", skip_instance_cache=True)
     remote.put(str(prompts), f"{s3_url}/in/prompts.parquet")
     remote.put(str(CONFORMANCE / "mha" / "ckpt-0"), f"{s3_url}/ckpt-0", recursive=True)
-    flags = ["-i", f"{s3_url}/in", *flags, "--checkpoint", f"{s3_url}/ckpt-0", "-o", f"{s3_url}/out"]
+    flags = [
+        "-i",
+        f"{s3_url}/in",
+        *flags,
+        "--checkpoint",
+        f"{s3_url}/ckpt-0",
+        "-o",
+        f"{s3_url}/out",
+    ]
     s3_faults.slow_s = 0.5
-    s3_faults.next = ["pass", "503", "503", "pass", "reset", "pass", "slow", "pass", "truncate", "drop", "pass"] * 30
-    s3_faults.rule = lambda method, path: "403" if method == "PUT" and part_number(path) >= SHARDS // 2 else None
+    s3_faults.next = [
+        "pass",
+        "503",
+        "503",
+        "pass",
+        "reset",
+        "pass",
+        "slow",
+        "pass",
+        "truncate",
+        "drop",
+        "pass",
+    ] * 30
+    s3_faults.rule = lambda method, path: (
+        "403" if method == "PUT" and part_number(path) >= SHARDS // 2 else None
+    )
     refused = job(*flags)
     assert refused.returncode == 1, refused.stdout + refused.stderr
     last = refused.stderr.splitlines()[-1]
@@ -126,10 +161,32 @@ def test_storage_outages_a_poison_row_and_a_killed_replica_on_s3(
     assert 0 < len(kept) <= SHARDS // 2
 
     s3_faults.rule = lambda method, path: None
-    s3_faults.next = ["pass", "lose the answer", "503", "pass", "truncate", "slow", "pass", "reset", "503", "503"] * 30
-    program = [sys.executable, "-m", "tests.end_to_end.poisoned_job", *map(str, flags), "--replicas", "2", *map(str, SMALL)]
+    s3_faults.next = [
+        "pass",
+        "lose the answer",
+        "503",
+        "pass",
+        "truncate",
+        "slow",
+        "pass",
+        "reset",
+        "503",
+        "503",
+    ] * 30
+    program = [
+        sys.executable,
+        "-m",
+        "tests.end_to_end.poisoned_job",
+        *map(str, flags),
+        "--replicas",
+        "2",
+        *map(str, SMALL),
+    ]
     with running([], tmp_path, program=program) as run:
-        run.wait_until(lambda: len(run.replicas()) == 2 and len(parts_of(s3_url, s3_faults)) > len(kept), "a new part")
+        run.wait_until(
+            lambda: len(run.replicas()) == 2 and len(parts_of(s3_url, s3_faults)) > len(kept),
+            "a new part",
+        )
         os.kill(run.replicas()[0], signal.SIGKILL)
         s3_faults.always = "drop"  # what is connected
         s3_faults.refuse()  # and what would connect
@@ -139,18 +196,29 @@ def test_storage_outages_a_poison_row_and_a_killed_replica_on_s3(
         said = run.end(3)
     assert "replica-0 is lost" in said or "replica-1 is lost" in said
     s3_faults.next = []
-    assert parts_of(s3_url, s3_faults).items() >= kept.items(), "a committed shard was written again"
+    assert parts_of(s3_url, s3_faults).items() >= kept.items(), (
+        "a committed shard was written again"
+    )
     again = job(*flags)
     assert (again.returncode, "nothing to do" in again.stdout) == (0, True), again.stderr
-    fsspec.filesystem("s3", skip_instance_cache=True).get(f"{s3_url}/out", str(tmp_path / "fetched"), recursive=True)
+    fsspec.filesystem("s3", skip_instance_cache=True).get(
+        f"{s3_url}/out", str(tmp_path / "fetched"), recursive=True
+    )
     rows, expected = table(tmp_path / "fetched"), undisturbed
     poisoned = rows.slice(POISONED_ROW, 1).to_pylist()[0]
-    assert (poisoned["id"], poisoned["status"], poisoned["error_code"]) == (f"row {POISONED_ROW}", "error", "engine_crash")
+    assert (poisoned["id"], poisoned["status"], poisoned["error_code"]) == (
+        f"row {POISONED_ROW}",
+        "error",
+        "engine_crash",
+    )
     assert "took its replica down" in poisoned["error_message"]
     others = [row for row in range(ROWS) if row != POISONED_ROW]
     same_tables(expected.take(others), rows.take(others))
-    lost = [replica["lost"] for replica in report(tmp_path / "fetched")["replicas"] if replica["lost"]]
-    assert 3 <= len(lost) <= 7, lost  # three tries of the row, of which the kill may be one, and halving
+    lost = [
+        replica["lost"] for replica in report(tmp_path / "fetched")["replicas"] if replica["lost"]
+    ]
+    # three tries of the row, of which the kill may be one, and halving
+    assert 3 <= len(lost) <= 7, lost
     shutil.rmtree(tmp_path / "fetched")
     seen = {fault for _, _, fault in s3_faults.requests}
     assert seen >= {"503", "reset", "slow", "truncate", "drop", "lose the answer", "403"}
@@ -164,4 +232,6 @@ def part_number(path: str) -> int:
 def parts_of(s3_url: str, faults: S3Faults) -> dict[str, str]:
     """Part → ETag, as the server itself says."""
     direct = fsspec.filesystem("s3", endpoint_url=faults.endpoint, skip_instance_cache=True)
-    return {path: each["ETag"] for path, each in direct.find(f"{s3_url}/out/data", detail=True).items()}
+    return {
+        path: each["ETag"] for path, each in direct.find(f"{s3_url}/out/data", detail=True).items()
+    }

@@ -25,7 +25,9 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, skill in enumerate((0.5, 0.6, 0.9, 0.8, 0.7, 1.0, 0.0)):
         last = night(number, asked, skill, history, aside=HOSTILE)
     assert last.regressions
-    (folder / "report.html").write_text(render(last, Rules(), {"Output": "runs/nightly", "Requests": HOSTILE}))
+    (folder / "report.html").write_text(
+        render(last, Rules(), {"Output": "runs/nightly", "Requests": HOSTILE})
+    )
     return folder / "report.html"
 
 
@@ -35,7 +37,10 @@ def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
 ) -> None:
     assert look_at_report(browser, report_file, scheme) == PLOTS
     assert browser.evaluate("document.title") == "Evaluation: night 6"
-    assert browser.evaluate("document.querySelector('h1').innerText").split() == ["Evaluation", "regression"]
+    assert browser.evaluate("document.querySelector('h1').innerText").split() == [
+        "Evaluation",
+        "regression",
+    ]
 
 
 def test_what_changed_unfolds(report_file: Path, browser: Browser) -> None:
@@ -43,13 +48,20 @@ def test_what_changed_unfolds(report_file: Path, browser: Browser) -> None:
     unfold = """[...document.querySelectorAll('details')].filter(each => each.innerText.includes('worse'))
       .map(each => { const before = each.offsetHeight; each.open = true; return each.offsetHeight - before; })"""
     grown = browser.evaluate(unfold)
-    assert len(grown) == 3  # of four metrics: flexible-extract finds the 1 of the hostile text, in every run
+    # of four metrics: flexible-extract finds the 1 of the hostile text, in every run
+    assert len(grown) == 3
     assert min(grown) > 20
     assert "mmlu_anatomy/0" in browser.evaluate("document.body.innerText")
 
 
 def test_it_fits_a_telephone(report_file: Path, browser: Browser) -> None:
-    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
     browser.open(report_file)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     assert browser.complaints() == []

@@ -20,9 +20,19 @@ from tests.jobs.test_generate_dataset import rows, statistics, tables
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 TARGET, SHARD_ROWS, SEED_ROWS, N = 30, 5, 200, 4
-FEWER = ["--target-rows", TARGET, "--shard-rows", SHARD_ROWS, "--batch-tokens", 256, "--max-len", 128]
+FEWER = [
+    "--target-rows",
+    TARGET,
+    "--shard-rows",
+    SHARD_ROWS,
+    "--batch-tokens",
+    256,
+    "--max-len",
+    128,
+]
 README_COMMAND = re.compile(
-    r"^\.venv/bin/python (jobs/generate_dataset\.py -C jobs/configs/word_problems\.yaml .*)$", re.MULTILINE
+    r"^\.venv/bin/python (jobs/generate_dataset\.py -C jobs/configs/word_problems\.yaml .*)$",
+    re.MULTILINE,
 )
 DEADLY = """
 import os, runpy, signal, sys
@@ -49,19 +59,25 @@ def command(output: Path, *program: str) -> list[str]:
 
 def finish(words: list[str], code: int = 0) -> str:
     """Runs a command to its end and returns what it said."""
-    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False)
+    done = subprocess.run(
+        words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=200, check=False
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
 
 
 def kill_at(run: Running, parts: int) -> None:
-    """kill -9 of a driver that has committed so many shards, with a replica that has more to do; then of what its Ray left."""
+    """kill -9 of a driver that has committed so many shards, with a replica that has more to do.
+
+    Then of what its Ray left.
+    """
     run.stop_replica(parts)
     left = [pid for pid, _ in descendants(run.process.pid)]
     run.process.kill()
     run.process.wait()
     for pid in left:
-        with contextlib.suppress(ProcessLookupError):  # some end by themselves when their driver is gone
+        # some end by themselves when their driver is gone
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
 
 
@@ -96,11 +112,19 @@ def test_killed_in_the_run_and_in_the_selection_it_ends_with_the_same_bytes(tmp_
 
 def check(dataset: Path) -> None:
     """What the README says of its example."""
-    assert {"README.md", "statistics.json", "_SUCCESS", "data/train-00000.parquet", "rejected/rejected-00000.parquet"} == set(
-        tables(dataset)
-    )
+    assert {
+        "README.md",
+        "statistics.json",
+        "_SUCCESS",
+        "data/train-00000.parquet",
+        "rejected/rejected-00000.parquet",
+    } == set(tables(dataset))
     accepted, found = rows(dataset), statistics(dataset)
     assert len({row["id"] for row in accepted}) == len(accepted) == TARGET
     assert all(row["answer"] == row["a"] + row["b"] for row in accepted)
-    assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == N * found["seed_rows"]
+    assert (
+        found["samples"]
+        == found["accepted"] + found["rejected"] + found["failed"]
+        == N * found["seed_rows"]
+    )
     assert found["seed_rows"] + found["seed_rows_not_needed"] == SEED_ROWS

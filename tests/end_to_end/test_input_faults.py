@@ -35,7 +35,9 @@ class Fault:
     make: Callable[[Path], object]
     good: int  # rows
     flags: tuple[str, ...] = ()
-    meanwhile: Callable[[Path], None] | None = None  # what happens to the input once the run has begun
+    meanwhile: Callable[[Path], None] | None = (
+        None  # what happens to the input once the run has begun
+    )
 
 
 def parquet(path: Path, columns: dict[str, Any], **options: Any) -> Path:
@@ -49,7 +51,10 @@ def column(**columns: Any) -> Callable[[Path], object]:
 
     def make(folder: Path) -> object:
         rows = len(next(iter(columns.values())))
-        plain = {"id": [f"r{row}" for row in range(rows)], "prompt": [f"text {row}" for row in range(rows)]}
+        plain = {
+            "id": [f"r{row}" for row in range(rows)],
+            "prompt": [f"text {row}" for row in range(rows)],
+        }
         if "prompt_token_ids" in columns:
             del plain["prompt"]
         return parquet(folder / "in.parquet", plain | columns)
@@ -60,7 +65,11 @@ def column(**columns: Any) -> Callable[[Path], object]:
 def lines(*rows: object) -> Callable[[Path], object]:
     def make(folder: Path) -> object:
         path = folder / "in.jsonl"
-        path.write_bytes(b"".join(row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows))
+        path.write_bytes(
+            b"".join(
+                row if isinstance(row, bytes) else json.dumps(row).encode() + b"\n" for row in rows
+            )
+        )
         return path
 
     return make
@@ -76,7 +85,10 @@ def files(*tables: dict[str, Any]) -> Callable[[Path], object]:
 
 
 def good_file(first: int, rows: int = 4) -> dict[str, Any]:
-    return {"id": [f"r{first + row}" for row in range(rows)], "prompt": [f"text {row}" for row in range(rows)]}
+    return {
+        "id": [f"r{first + row}" for row in range(rows)],
+        "prompt": [f"text {row}" for row in range(rows)],
+    }
 
 
 def damaged(where: str) -> Callable[[Path], object]:
@@ -212,7 +224,9 @@ class Seen:
     lines: int = 1  # of the message
 
 
-def run_job(fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch) -> Seen:
+def run_job(
+    fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
+) -> Seen:
     folder.mkdir(parents=True, exist_ok=True)
     source = fault.make(folder)
     if fault.meanwhile is not None:
@@ -225,12 +239,29 @@ def run_job(fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str], patc
 
         patch.setattr(score_dataset, "check_run", then)
     given = ["--max-tokens", "3"]
-    arguments = ["-i", str(source), "-o", str(folder / "out"), "--model", "demo", "--max-len", "64", *given, *fault.flags]
-    code = score_dataset.main([*arguments, "--max-error-rate", "1", "--shard-rows", str(SHARD_ROWS), "--logprobs", "null"])
+    arguments = [
+        "-i",
+        str(source),
+        "-o",
+        str(folder / "out"),
+        "--model",
+        "demo",
+        "--max-len",
+        "64",
+        *given,
+        *fault.flags,
+    ]
+    code = score_dataset.main(
+        [*arguments, "--max-error-rate", "1", "--shard-rows", str(SHARD_ROWS), "--logprobs", "null"]
+    )
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
     columns = ["status", "error_code", "error_message"]
-    rows = table(folder / "out").select(columns).to_pylist() if (folder / "out" / "data").is_dir() else []
+    rows = (
+        table(folder / "out").select(columns).to_pylist()
+        if (folder / "out" / "data").is_dir()
+        else []
+    )
     told = said.err[max(0, said.err.rfind("error: ")) :].strip() if code not in (0, 3) else ""
     return Seen(
         code,
@@ -244,7 +275,11 @@ def run_job(fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str], patc
 def plain(text: str, folder: Path) -> str:
     """Returns a message without what differs from run to run."""
     text = text.replace(str(folder), "…")
-    text = re.sub(r"\b\d{17,}\b|version 1 \b", lambda found: "<version>" if found[0].isdigit() else found[0], text)
+    text = re.sub(
+        r"\b\d{17,}\b|version 1 \b",
+        lambda found: "<version>" if found[0].isdigit() else found[0],
+        text,
+    )
     text = re.sub(r"has 1 now", "has <version> now", text)
     return text if len(text) <= 330 else text[:329] + "…"
 
@@ -256,12 +291,18 @@ def seen() -> dict[str, Seen]:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
 def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
-    fault: Fault, tmp_path: Path, seen: dict[str, Seen], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fault: Fault,
+    tmp_path: Path,
+    seen: dict[str, Seen],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     without_ray(monkeypatch)
     found = seen[fault.what] = run_job(fault, tmp_path / "work", capsys, monkeypatch)
     assert found.rows.count("ok") == fault.good, found
-    assert found.code in ((0,) if found.rows and set(found.rows) == {"ok"} and not found.message else (1, 2, 3)), found
+    assert found.code in (
+        (0,) if found.rows and set(found.rows) == {"ok"} and not found.message else (1, 2, 3)
+    ), found
     if found.code in (1, 2):
         assert found.lines == 1
         assert found.message.startswith("error: "), found
@@ -278,7 +319,9 @@ def test_a_bucket_without_permission(
 ) -> None:  # fmt: skip
     without_ray(monkeypatch)
     s3_faults.always = "403"
-    code = score_dataset.main(["-i", f"{s3_url}/in", "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "3"])
+    code = score_dataset.main(
+        ["-i", f"{s3_url}/in", "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "3"]
+    )
     message = capsys.readouterr().err.strip().replace(s3_url, "s3://bucket")
     assert (code, "permission denied" in message, len(message.splitlines())) == (2, True, 1)
     seen["a bucket without permission"] = Seen(code, message, (), ())
@@ -296,7 +339,10 @@ def page(seen: dict[str, Seen]) -> str:
     ]  # fmt: skip
     for what, one in seen.items():
         message = one.message or "; ".join(dict.fromkeys(one.messages)) or "none"
-        counts = ", ".join(f"{len(list(same))} {status}" for status, same in itertools.groupby(sorted(one.rows, key=order)))
+        counts = ", ".join(
+            f"{len(list(same))} {status}"
+            for status, same in itertools.groupby(sorted(one.rows, key=order))
+        )
         out.append(f"| {what} | {one.code} | {escaped(message)} | {counts or 'none'} |")
     return "\n".join(out) + "\n"
 
@@ -328,7 +374,18 @@ def test_rows_of_a_shard_that_cannot_be_read_come_later(
     """A disk that fails for a while: the run goes on without the shard; the same command adds it."""
     without_ray(monkeypatch)
     source = TWO_FILES(tmp_path)
-    arguments = ["-i", str(source), "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "3", "--max-len", "64"]
+    arguments = [
+        "-i",
+        str(source),
+        "-o",
+        str(tmp_path / "out"),
+        "--model",
+        "demo",
+        "--max-tokens",
+        "3",
+        "--max-len",
+        "64",
+    ]
     original = formats._ParquetCursor.take
 
     def failing(self: Any, first_row: int, rows: int) -> formats.Rows:

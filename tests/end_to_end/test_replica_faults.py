@@ -10,7 +10,16 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_score_dataset import random_prompts
-from tests.jobs.runs import CONFORMANCE, conformance_flags, descendants, environment, job, report, running, table
+from tests.jobs.runs import (
+    CONFORMANCE,
+    conformance_flags,
+    descendants,
+    environment,
+    job,
+    report,
+    running,
+    table,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(300)]
 ROWS = 360
@@ -25,7 +34,9 @@ def flags(tmp_path: Path) -> list[object]:
     return ["-i", prompts, *conformance_flags(), *sizes, "-o", tmp_path / "out"]
 
 
-def test_signals_commit_what_is_complete_and_the_same_command_continues(flags: list[object], tmp_path: Path) -> None:
+def test_signals_commit_what_is_complete_and_the_same_command_continues(
+    flags: list[object], tmp_path: Path
+) -> None:
     """SIGTERM; the same command, Ctrl-C; the same command."""
     committed = 0
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -37,7 +48,8 @@ def test_signals_commit_what_is_complete_and_the_same_command_continues(flags: l
                 run.process.send_signal(number)
             said = run.end(75)
         assert said.splitlines()[-1] == (
-            "interrupted: the run was interrupted; committed shards are kept, the same command continues it"
+            "interrupted: the run was interrupted; committed shards are kept, the same command "
+            "continues it"
         )
         assert "Traceback" not in said
         before, committed = committed, len(run.parts())
@@ -52,7 +64,9 @@ def test_signals_commit_what_is_complete_and_the_same_command_continues(flags: l
     assert all(row["status"] == "ok" for row in rows)
 
 
-def test_a_signal_while_replicas_load_ends_the_job_at_once(flags: list[object], tmp_path: Path) -> None:
+def test_a_signal_while_replicas_load_ends_the_job_at_once(
+    flags: list[object], tmp_path: Path
+) -> None:
     with running(flags, tmp_path) as run:
         run.wait_for_text(LOADING)
         run.process.send_signal(signal.SIGTERM)
@@ -62,7 +76,9 @@ def test_a_signal_while_replicas_load_ends_the_job_at_once(flags: list[object], 
         assert report(run.output)["status"] == "interrupted"
 
 
-def test_a_killed_replica_is_replaced_and_reported_and_strangers_cannot_join(flags: list[object], tmp_path: Path) -> None:
+def test_a_killed_replica_is_replaced_and_reported_and_strangers_cannot_join(
+    flags: list[object], tmp_path: Path
+) -> None:
     """Meanwhile, the cluster that the job started asks a client without its token to stay out."""
     with running(flags, tmp_path) as run:
         run.wait_for_parts(2)
@@ -85,7 +101,9 @@ def test_a_killed_replica_is_replaced_and_reported_and_strangers_cannot_join(fla
     assert second["lost"] is None
     assert report(tmp_path / "out")["retries"] >= 1
     rows = table(tmp_path / "out").to_pylist()
-    assert [(row["id"], row["status"], row["attempts"]) for row in rows] == [(f"row {i}", "ok", 1) for i in range(ROWS)]
+    assert [(row["id"], row["status"], row["attempts"]) for row in rows] == [
+        (f"row {i}", "ok", 1) for i in range(ROWS)
+    ]
 
 
 STRANGER = """
@@ -103,7 +121,9 @@ def gcs_port(driver: int) -> str:
     raise AssertionError("the job started no Ray")
 
 
-def test_a_damaged_checkpoint_stops_the_job_with_one_sentence(flags: list[object], tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_stops_the_job_with_one_sentence(
+    flags: list[object], tmp_path: Path
+) -> None:
     shutil.copytree(CONFORMANCE / "mha" / "ckpt-0", tmp_path / "ckpt-0")
     largest = max((tmp_path / "ckpt-0").iterdir(), key=lambda path: path.stat().st_size)
     os.truncate(largest, largest.stat().st_size // 2)
@@ -115,4 +135,7 @@ def test_a_damaged_checkpoint_stops_the_job_with_one_sentence(flags: list[object
     assert "truncated" in last
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert (report(tmp_path / "out")["status"], report(tmp_path / "out")["message"]) == ("failed", last.removeprefix("error: "))
+    assert (report(tmp_path / "out")["status"], report(tmp_path / "out")["message"]) == (
+        "failed",
+        last.removeprefix("error: "),
+    )

@@ -11,7 +11,15 @@ from tests.end_to_end.report_page import look_at_report
 from tests.jobs.runs import job
 
 __all__ = ["browser"]  # a fixture
-PLOTS = {"throughput", "shares", "prompt-lengths", "completion-lengths", "capacity", "replica-map", "troubles"}
+PLOTS = {
+    "throughput",
+    "shares",
+    "prompt-lengths",
+    "completion-lengths",
+    "capacity",
+    "replica-map",
+    "troubles",
+}
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 HOSTILE = '<script>document.title = "hacked"</script><img src="https://example.org/x" onerror="document.title=1">'
 
@@ -23,7 +31,18 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     prompts = [f"{number} + {number} =" if number % 4 else "" for number in range(40)]
     ids = [f"{HOSTILE} {number}" for number in range(40)]
     pq.write_table(pa.table({"id": ids, "prompt": prompts}), folder / "in.parquet")
-    flags = ["--model", "demo", "--max-tokens", 3, "--max-len", 64, "--max-error-rate", 0.5, "--cost-per-replica-hour", 3]
+    flags = [
+        "--model",
+        "demo",
+        "--max-tokens",
+        3,
+        "--max-len",
+        64,
+        "--max-error-rate",
+        0.5,
+        "--cost-per-replica-hour",
+        3,
+    ]
     done = job("-i", folder / "in.parquet", "-o", folder / "out", *flags)
     assert done.returncode == 3, done.stderr
     assert str(folder / "out" / "report.html") in done.stdout
@@ -39,7 +58,13 @@ def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
 
 
 def test_it_fits_a_telephone(report_file: Path, browser: Browser) -> None:
-    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    browser.call(
+        "Emulation.setDeviceMetricsOverride",
+        width=390,
+        height=800,
+        deviceScaleFactor=1,
+        mobile=True,
+    )
     browser.open(report_file)
     assert browser.evaluate("document.documentElement.scrollWidth") <= 390
     assert browser.complaints() == []

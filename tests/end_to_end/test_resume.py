@@ -21,11 +21,26 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     """The job on 30 prompts in shards of four."""
     without_ray(monkeypatch)
     ids = pa.array([[row + 1] * (row % 5 + 1) for row in range(ROWS)], pa.list_(pa.int32()))
-    pq.write_table(pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet")
+    pq.write_table(
+        pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet"
+    )
 
     def call(output: str, *flags: object) -> int:
-        fixed = ["-i", tmp_path / "in.parquet", "-o", tmp_path / output, "--model", "demo", "--max-len", 64, "--shard-rows", 4]
-        return score_dataset.main([str(each) for each in (*fixed, "--max-tokens", 3, "--n", 2, *flags)])
+        fixed = [
+            "-i",
+            tmp_path / "in.parquet",
+            "-o",
+            tmp_path / output,
+            "--model",
+            "demo",
+            "--max-len",
+            64,
+            "--shard-rows",
+            4,
+        ]
+        return score_dataset.main(
+            [str(each) for each in (*fixed, "--max-tokens", 3, "--n", 2, *flags)]
+        )
 
     return call
 
@@ -41,7 +56,11 @@ def test_failed_rows_are_run_again_and_the_table_is_that_of_a_run_without_failur
     with monkeypatch.context() as patch:
         patch.setattr(FakePool, "deadly", staticmethod(is_deadly))
         assert main("out", "--max-error-rate", 0.5, "--max-attempts", 2) == 3
-    failed = [row["id"] for row in table(tmp_path / "out").to_pylist() if row["error_code"] == "engine_crash"]
+    failed = [
+        row["id"]
+        for row in table(tmp_path / "out").to_pylist()
+        if row["error_code"] == "engine_crash"
+    ]
     assert sorted(set(failed)) == [6, 7, 19]
     before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").iterdir()}
     assert main("out", "--max-error-rate", 0.5) == 0, "finished: a no-op unless asked to retry"
@@ -49,7 +68,10 @@ def test_failed_rows_are_run_again_and_the_table_is_that_of_a_run_without_failur
     assert main("out", "--retry-failed") == 0
     assert table(tmp_path / "out").equals(table(tmp_path / "undisturbed"))
     after = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "data").iterdir()}
-    assert {name for name in after if after[name] != before[name]} == {"part-00001.parquet", "part-00004.parquet"}
+    assert {name for name in after if after[name] != before[name]} == {
+        "part-00001.parquet",
+        "part-00004.parquet",
+    }
     assert main("out", "--retry-failed") == 0
     assert "nothing to do" in capsys.readouterr().out
 
@@ -59,7 +81,9 @@ def test_over_the_error_budget_it_stops_early_and_keeps_what_is_committed(
 ) -> None:
     monkeypatch.setattr("pipeline.monitoring.progress.ROWS_BEFORE_EARLY_STOP", 20)
     ids = pa.array([[row + 1] if row < 8 else [] for row in range(ROWS)], pa.list_(pa.int32()))
-    pq.write_table(pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet")
+    pq.write_table(
+        pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet"
+    )
     assert main("out") == 4
     told = capsys.readouterr().err
     assert "--max-error-rate" in told
@@ -68,7 +92,9 @@ def test_over_the_error_budget_it_stops_early_and_keeps_what_is_committed(
     assert 1 <= len(kept) < 8
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     assert main("out", "--max-error-rate", 1) == 3
-    assert all((tmp_path / "out" / "data" / name).read_bytes() == data for name, data in kept.items())
+    assert all(
+        (tmp_path / "out" / "data" / name).read_bytes() == data for name, data in kept.items()
+    )
     assert (tmp_path / "out" / "_SUCCESS").exists()
     assert main("undisturbed", "--max-error-rate", 1) == 3
     assert table(tmp_path / "out").equals(table(tmp_path / "undisturbed"))
@@ -82,18 +108,39 @@ def test_another_configuration_is_refused_with_its_keys_and_nothing_is_touched(
     capsys.readouterr()
     assert main("out", "--seed", 5, "--shard-rows", 5, "--prompt-logprobs", 1) == 2
     told = capsys.readouterr().err
-    for part in ("sampling.seed was 0, is 5", "shards.shard_rows was 4, is 5", "prompt_logprobs was null, is 1"):
+    for part in (
+        "sampling.seed was 0, is 5",
+        "shards.shard_rows was 4, is 5",
+        "prompt_logprobs was null, is 1",
+    ):
         assert part in told
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    } == before
 
 
 def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What a parameter changes only when it is given is no part of the fingerprint unless it is given."""
-    before = {"max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "n", "min_tokens", "ignore_eos"}
+    before = {
+        "max_tokens",
+        "temperature",
+        "top_p",
+        "top_k",
+        "seed",
+        "stop",
+        "n",
+        "min_tokens",
+        "ignore_eos",
+    }
     assert main("out") == 0
-    assert json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint_keys"]["sampling"].keys() == before
+    assert (
+        json.loads((tmp_path / "out" / "run.json").read_text())["fingerprint_keys"][
+            "sampling"
+        ].keys()
+        == before
+    )
     whole = table(tmp_path / "out")
     for name in ("_SUCCESS", "data/part-00002.parquet"):
         (tmp_path / "out" / name).unlink()
@@ -111,11 +158,18 @@ def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
         assert main(flags[0]) == 2, "and is not continued without it"
 
 
-def test_partitions_end_with_one_success_whoever_is_last(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_partitions_end_with_one_success_whoever_is_last(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     for index in (2, 0, 1):
         assert not (tmp_path / "out" / "_SUCCESS").exists()
         assert main("out", "--partition", f"{index}/3") == 0
     assert (tmp_path / "out" / "_SUCCESS").exists()
     assert main("undisturbed") == 0
     assert table(tmp_path / "out").equals(table(tmp_path / "undisturbed"))
-    assert json.loads((tmp_path / "out" / "report-1-of-3.json").read_text())["rows"]["shards_committed"] == 3
+    assert (
+        json.loads((tmp_path / "out" / "report-1-of-3.json").read_text())["rows"][
+            "shards_committed"
+        ]
+        == 3
+    )

@@ -15,12 +15,28 @@ from actors.model.config import ModelConfig
 from actors.weights import checkpoint
 from pipeline.requests.tokenizer import Tokenizer
 from tests import reference
-from tests.jobs.runs import CONFORMANCE, DEMO, ROOT, conformance_flags, job, report, same_tables, table
+from tests.jobs.runs import (
+    CONFORMANCE,
+    DEMO,
+    ROOT,
+    conformance_flags,
+    job,
+    report,
+    same_tables,
+    table,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 SHARED = ROOT.parent / "shared" / "data"
 
-TEXTS = ["12 + 7 =", "The opposite of cold is", "A dog is an", "Which is larger, 5 or 9? Answer:", "héllo wörld", "One two three"]
+TEXTS = [
+    "12 + 7 =",
+    "The opposite of cold is",
+    "A dog is an",
+    "Which is larger, 5 or 9? Answer:",
+    "héllo wörld",
+    "One two three",
+]
 
 
 def write(path: Path, **columns: object) -> Path:
@@ -32,8 +48,17 @@ def test_text_ids_and_logprobs_equal_an_independent_forward_pass(tmp_path: Path)
     """Generate, score and perplexity of the demo model in float32, each number recomputed in NumPy from text to log-prob."""
     params = reference.parameters(DEMO / "ckpt-0", DEMO_MODEL)
     tokenizer = Tokenizer((DEMO / "tokenizer.model").read_bytes())
-    choices = [[" nineteen", " 19"], [" hot", " cold"], [" animal", " engine"], [" 9", " 5"], [" !", " ?"], [" four", "five"]]
-    prompts = write(tmp_path / "in.parquet", id=list(range(len(TEXTS))), prompt=TEXTS, choices=choices)
+    choices = [
+        [" nineteen", " 19"],
+        [" hot", " cold"],
+        [" animal", " engine"],
+        [" 9", " 5"],
+        [" !", " ?"],
+        [" four", "five"],
+    ]
+    prompts = write(
+        tmp_path / "in.parquet", id=list(range(len(TEXTS))), prompt=TEXTS, choices=choices
+    )
     common = ["-i", prompts, "--model", "demo", "--dtype", "float32", "--max-len", 64]
     for task, more in (
         ("generate", ["--max-tokens", 6, "--logprobs", 2, "--prompt-logprobs", 1]),
@@ -49,14 +74,24 @@ def test_text_ids_and_logprobs_equal_an_independent_forward_pass(tmp_path: Path)
         assert row["token_ids"] == ids
         logprobs = reference.log_probs(reference.logits(params, DEMO_MODEL, [*prompt, *ids]))
         written = logprobs[len(prompt) - 1 : -1]
-        np.testing.assert_allclose(row["token_logprobs"], written[np.arange(len(ids)), ids], atol=1e-4)
+        np.testing.assert_allclose(
+            row["token_logprobs"], written[np.arange(len(ids)), ids], atol=1e-4
+        )
         assert row["cumulative_logprob"] == pytest.approx(sum(row["token_logprobs"]), abs=1e-4)
-        np.testing.assert_array_equal(row["top_token_ids"], np.argsort(-written, axis=-1, kind="stable")[:, :2])
+        np.testing.assert_array_equal(
+            row["top_token_ids"], np.argsort(-written, axis=-1, kind="stable")[:, :2]
+        )
         assert row["prompt_logprobs"][0] is None
-        np.testing.assert_allclose(row["prompt_logprobs"][1:], logprobs[np.arange(len(prompt) - 1), prompt[1:]], atol=1e-4)
+        np.testing.assert_allclose(
+            row["prompt_logprobs"][1:], logprobs[np.arange(len(prompt) - 1), prompt[1:]], atol=1e-4
+        )
         whole = tokenizer.text([*prompt, *ids])
-        assert tokenizer.text(prompt) + row["text"] == whole, "the text continues the prompt's, leading space and all"
-    for text, options, row in zip(TEXTS, choices, table(tmp_path / "score").to_pylist(), strict=True):
+        assert tokenizer.text(prompt) + row["text"] == whole, (
+            "the text continues the prompt's, leading space and all"
+        )
+    for text, options, row in zip(
+        TEXTS, choices, table(tmp_path / "score").to_pylist(), strict=True
+    ):
         for option, found in zip(options, row["loglikelihood"], strict=True):
             context, both = tokenizer.encode([text, text + option])
             expected = reference.log_probs(reference.logits(params, DEMO_MODEL, both))
@@ -66,7 +101,9 @@ def test_text_ids_and_logprobs_equal_an_independent_forward_pass(tmp_path: Path)
     for text, row in zip(TEXTS, table(tmp_path / "perplexity").to_pylist(), strict=True):
         ids = tokenizer.encode([text])[0]
         expected = reference.log_probs(reference.logits(params, DEMO_MODEL, ids))
-        assert row["loglikelihood"] == pytest.approx(float(expected[np.arange(len(ids) - 1), ids[1:]].sum()), abs=1e-3)
+        assert row["loglikelihood"] == pytest.approx(
+            float(expected[np.arange(len(ids) - 1), ids[1:]].sum()), abs=1e-3
+        )
         assert row["scored_tokens"] == len(ids) - 1
 
 
@@ -74,10 +111,19 @@ def random_prompts(path: Path, rows: int, vocabulary: int = 512) -> Path:
     rng = np.random.default_rng(11)
     beginning = rng.integers(3, vocabulary, 20).tolist()
     prompts = [
-        [*beginning[: rng.integers(0, 20)], *rng.integers(3, vocabulary, rng.integers(1, 25)).tolist()] for _ in range(rows)
+        [
+            *beginning[: rng.integers(0, 20)],
+            *rng.integers(3, vocabulary, rng.integers(1, 25)).tolist(),
+        ]
+        for _ in range(rows)
     ]
     temperatures = [0.0 if row % 2 else 0.9 for row in range(rows)]
-    return write(path, id=[f"row {i}" for i in range(rows)], prompt_token_ids=prompts, temperature=temperatures)
+    return write(
+        path,
+        id=[f"row {i}" for i in range(rows)],
+        prompt_token_ids=prompts,
+        temperature=temperatures,
+    )
 
 
 def test_two_replicas_of_eight_devices_give_the_table_of_one_device(tmp_path: Path) -> None:
@@ -110,9 +156,22 @@ def test_two_replicas_of_eight_devices_give_the_table_of_one_device(tmp_path: Pa
 def test_rows_that_cannot_run_are_error_rows_and_all_others_are_good(tmp_path: Path) -> None:
     good = [[5, 6, 7], [300, 4], [9] * 20]
     bad = [[], None, [7, 512], [8] * 100_000]
-    prompts = write(tmp_path / "in.parquet", prompt_token_ids=pa.array([good[0], *bad, *good[1:]], pa.list_(pa.int32())))
+    prompts = write(
+        tmp_path / "in.parquet",
+        prompt_token_ids=pa.array([good[0], *bad, *good[1:]], pa.list_(pa.int32())),
+    )
     done = job(
-        "-i", prompts, *conformance_flags(), "-o", tmp_path / "out", "--max-tokens", 4, "--max-len", 64, "--max-error-rate", 0.7
+        "-i",
+        prompts,
+        *conformance_flags(),
+        "-o",
+        tmp_path / "out",
+        "--max-tokens",
+        4,
+        "--max-len",
+        64,
+        "--max-error-rate",
+        0.7,
     )
     assert done.returncode == 3, done.stderr
     rows = table(tmp_path / "out").to_pylist()
@@ -137,39 +196,77 @@ def wide_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wide")
     config = replace(DEMO_MODEL, vocab_size=131072, num_layers=1)
     checkpoint.write(checkpoint.random_parameters(config, seed=1), str(folder / "ckpt-0"))
-    outer = ("vocab_size", "pad_token", "eos_token", "sequence_len", "embedding_multiplier_scale", "output_multiplier_scale")
+    outer = (
+        "vocab_size",
+        "pad_token",
+        "eos_token",
+        "sequence_len",
+        "embedding_multiplier_scale",
+        "output_multiplier_scale",
+    )
     fields = asdict(config)
     (folder / "config.json").write_text(
-        json.dumps({**{name: fields.pop(name) for name in outer}, "model": fields}), encoding="utf-8"
+        json.dumps({**{name: fields.pop(name) for name in outer}, "model": fields}),
+        encoding="utf-8",
     )
     return folder
 
 
 @pytest.mark.s3
 @pytest.mark.parametrize("place", ["disk", "s3"])
-def test_gsm8k_with_the_published_tokenizer(place: str, tmp_path: Path, wide_checkpoint: Path, s3_url: str) -> None:
+def test_gsm8k_with_the_published_tokenizer(
+    place: str, tmp_path: Path, wide_checkpoint: Path, s3_url: str
+) -> None:
     """Real questions, both tasks, from a folder and from an S3 endpoint."""
     questions = SHARED / "eval" / "sample" / "gsm8k" / "main"
     if not questions.exists():
-        pytest.skip("the GSM8K sample and the published tokenizer are other people's texts; they lie beside the project")
+        pytest.skip(
+            "the GSM8K sample and the published tokenizer are other people's texts; they lie "
+            "beside the project"
+        )
     source, output = f"{questions}/test-*.parquet", str(tmp_path)
     if place == "s3":
         fsspec.filesystem("s3").put(f"{questions}/", f"{s3_url}/gsm8k/", recursive=True)
         source, output = f"{s3_url}/gsm8k/test-*.parquet", f"{s3_url}/runs"
-    model = ["--model", wide_checkpoint / "config.json", "--checkpoint", wide_checkpoint / "ckpt-0", "--mesh", "1x2"]
-    flags = ["-i", source, *model, "--tokenizer", SHARED / "tokenizer" / "tokenizer.model", "--prompt-column", "question"]
-    runs = {"generate": ["--max-tokens", 4, "--stop", "Q:"], "score": ["--continuation-column", "answer"]}
+    model = [
+        "--model",
+        wide_checkpoint / "config.json",
+        "--checkpoint",
+        wide_checkpoint / "ckpt-0",
+        "--mesh",
+        "1x2",
+    ]
+    flags = [
+        "-i",
+        source,
+        *model,
+        "--tokenizer",
+        SHARED / "tokenizer" / "tokenizer.model",
+        "--prompt-column",
+        "question",
+    ]
+    runs = {
+        "generate": ["--max-tokens", 4, "--stop", "Q:"],
+        "score": ["--continuation-column", "answer"],
+    }
     for task, more in runs.items():
         done = job(*flags, "-o", f"{output}/{task}", "--task", task, "--max-len", 1024, *more)
         assert done.returncode == 0, done.stderr
     if place == "s3":
-        fsspec.filesystem("s3", skip_instance_cache=True).get(f"{s3_url}/runs/", f"{tmp_path}/", recursive=True)
+        fsspec.filesystem("s3", skip_instance_cache=True).get(
+            f"{s3_url}/runs/", f"{tmp_path}/", recursive=True
+        )
     tokenizer = Tokenizer((SHARED / "tokenizer" / "tokenizer.model").read_bytes())
     rows = pq.read_table(next(questions.glob("test-*.parquet"))).to_pylist()
-    generated, scored = table(tmp_path / "generate").to_pylist(), table(tmp_path / "score").to_pylist()
+    generated, scored = (
+        table(tmp_path / "generate").to_pylist(),
+        table(tmp_path / "score").to_pylist(),
+    )
     assert len(generated) == len(scored) == len(rows) == 40
     for row, completion, score in zip(rows, generated, scored, strict=True):
-        prompt, whole = tokenizer.encode([row["question"].rstrip(), row["question"] + row["answer"]])
+        prompt, whole = tokenizer.encode(
+            [row["question"].rstrip(), row["question"] + row["answer"]]
+        )
         assert completion["prompt_tokens"] == len(tokenizer.encode([row["question"]])[0])
         assert completion["answer"] == row["answer"], "columns that are not asked for pass through"
         assert len(completion["token_ids"]) == 4 or completion["stop_reason"]

@@ -1,4 +1,7 @@
-"""The few `aws` commands that nodes use, on S3 over HTTP (s3fs) and a folder of SSM parameters. Run as a script by the tests."""
+"""The few `aws` commands that nodes use, on S3 over HTTP (s3fs) and a folder of SSM parameters.
+
+Run as a script by the tests.
+"""
 
 import json
 import os
@@ -15,13 +18,19 @@ def s3() -> Any:
 
 
 def sync(source: str, target: str) -> None:
-    """`aws s3 sync --delete SOURCE TARGET`: what is missing or of another size; from S3 to a folder or back."""
+    """`aws s3 sync --delete SOURCE TARGET`: what is missing or of another size.
+
+    From S3 to a folder or back.
+    """
     files = s3()
     if not source.startswith("s3://"):
         files.put(f"{source}/", target, recursive=True)
         return
     root = source.removeprefix("s3://").rstrip("/")
-    wanted = {path.removeprefix(root + "/"): entry["size"] for path, entry in files.find(root, detail=True).items()}
+    wanted = {
+        path.removeprefix(root + "/"): entry["size"]
+        for path, entry in files.find(root, detail=True).items()
+    }
     for name, size in wanted.items():
         path = Path(target, name)
         if not path.exists() or path.stat().st_size != size:
@@ -45,9 +54,12 @@ def parameter(words: list[str]) -> None:
     """`aws ssm get-parameter` and `put-parameter`, on a folder."""
     store = Path(os.environ["FAKE_SSM"])
     if words[0] == "put-parameter":
-        request = json.loads(Path(words[words.index("--cli-input-json") + 1].removeprefix("file://")).read_text())
+        request = json.loads(
+            Path(words[words.index("--cli-input-json") + 1].removeprefix("file://")).read_text()
+        )
         assert request["Type"] == "SecureString"
-        with (store / request["Name"].strip("/").replace("/", ".")).open("x") as file:  # fails where it exists, as AWS does
+        # fails where it exists, as AWS does
+        with (store / request["Name"].strip("/").replace("/", ".")).open("x") as file:
             file.write(request["Value"])
         return
     path = store / words[words.index("--name") + 1].strip("/").replace("/", ".")

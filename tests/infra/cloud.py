@@ -12,7 +12,8 @@ from pathlib import Path
 TOKEN = "a session of the metadata service"
 IDENTITY = {"instance-id": "i-0123456789abcdef0", "local-ipv4": "127.0.0.2"}
 
-# A command: notes its arguments, then does what the fake in its place says (a Python function body over `args`), or nothing.
+# A command: notes its arguments, then does what the fake in its place says (a Python function body
+# over `args`), or nothing.
 COMMAND = """#!{python}
 import json, os, pathlib, shutil, sys
 args = sys.argv[1:]
@@ -23,7 +24,10 @@ with open({log!r}, "a") as log:
 
 
 class Pages:
-    """Text by path, served over HTTP on the loopback; the metadata service asks for the session that a PUT gave out."""
+    """Text by path, served over HTTP on the loopback.
+
+    The metadata service asks for the session that a PUT gave out.
+    """
 
     def __init__(self, pages: dict[str, str], *, session: bool) -> None:
         self.pages, self.session = pages, session
@@ -44,7 +48,9 @@ def serve(pages: dict[str, str], *, session: bool = True) -> Iterator[Pages]:
 
     class Handler(BaseHTTPRequestHandler):
         def _answer(self) -> None:
-            status, text = served.answer(self.command, self.path, self.headers.get("X-aws-ec2-metadata-token"))
+            status, text = served.answer(
+                self.command, self.path, self.headers.get("X-aws-ec2-metadata-token")
+            )
             self.send_response_only(status)
             self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
@@ -81,15 +87,25 @@ class Commands:
 
     def fake(self, name: str, body: str = "") -> None:
         path = self.folder / name
-        path.write_text(COMMAND.format(python=sys.executable, log=str(self.log), name=name, body=body))
+        path.write_text(
+            COMMAND.format(python=sys.executable, log=str(self.log), name=name, body=body)
+        )
         path.chmod(0o755)
 
     def calls(self) -> list[list[str]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+        return (
+            [json.loads(line) for line in self.log.read_text().splitlines()]
+            if self.log.exists()
+            else []
+        )
 
     def called(self, *beginning: str) -> list[list[str]]:
         return [call for call in self.calls() if call[: len(beginning)] == list(beginning)]
 
     def env(self, **more: str) -> dict[str, str]:
-        clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "AWS_"))}
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("RAY_", "AWS_"))
+        }
         return clean | {"PATH": f"{self.folder}:{os.environ['PATH']}"} | more

@@ -1,4 +1,7 @@
-"""As much of kustomize as infra/kuberay uses: an overlay's folder → its resources. Compared with kubectl's where that is."""
+"""As much of kustomize as infra/kuberay uses: an overlay's folder → its resources.
+
+Compared with kubectl's where that is.
+"""
 
 import copy
 import re
@@ -25,7 +28,11 @@ LOCAL = "config.kubernetes.io/local-config"
 
 def build(folder: Path) -> list[Resource]:
     """Returns the resources of a folder, those left out that are for the composition only."""
-    return [each for each in _compose(folder, []) if LOCAL not in each["metadata"].get("annotations", {})]
+    return [
+        each
+        for each in _compose(folder, [])
+        if LOCAL not in each["metadata"].get("annotations", {})
+    ]
 
 
 def _compose(folder: Path, given: list[Resource]) -> list[Resource]:
@@ -34,7 +41,11 @@ def _compose(folder: Path, given: list[Resource]) -> list[Resource]:
     found = list(given)
     for name in rules.get("resources", []):
         path = folder / name
-        found += _compose(path, []) if path.is_dir() else [each for each in yaml.safe_load_all(path.read_text()) if each]
+        found += (
+            _compose(path, [])
+            if path.is_dir()
+            else [each for each in yaml.safe_load_all(path.read_text()) if each]
+        )
     found = copy.deepcopy(found)  # anchors of YAML would be changed in all their places
     for name in rules.get("components", []):
         found = _compose(folder / name, found)
@@ -70,10 +81,19 @@ def _transform(found: list[Resource], rules: dict[str, Any]) -> None:
 def _config_map(folder: Path, rule: dict[str, Any]) -> Resource:
     data = {name: (folder / name).read_text() for name in rule.get("files", [])}
     for name in rule.get("envs", []):
-        lines = [line for line in (folder / name).read_text().splitlines() if line and not line.startswith("#")]
+        lines = [
+            line
+            for line in (folder / name).read_text().splitlines()
+            if line and not line.startswith("#")
+        ]
         data |= dict(line.split("=", 1) for line in lines)
     assert rule["options"] == {"disableNameSuffixHash": True}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": rule["name"]}, "data": data}
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": {"name": rule["name"]},
+        "data": data,
+    }
 
 
 def _at(value: Any, way: list[str]) -> Any:
@@ -83,7 +103,9 @@ def _at(value: Any, way: list[str]) -> Any:
 
 
 def _patch(resource: Resource, step: dict[str, Any]) -> None:
-    *way, last = [part.replace("~1", "/").replace("~0", "~") for part in step["path"].strip("/").split("/")]
+    *way, last = [
+        part.replace("~1", "/").replace("~0", "~") for part in step["path"].strip("/").split("/")
+    ]
     inside, value = _at(resource, way), copy.deepcopy(step["value"])
     if step["op"] == "test":
         assert inside[last] == value, step

@@ -1,4 +1,7 @@
-"""Policies as JSON on standard input -> parliament's findings as JSON. Runs in .venv-infra, which has no pytest."""
+"""Policies as JSON on standard input -> parliament's findings as JSON.
+
+Runs in .venv-infra, which has no pytest.
+"""
 
 import json
 import sys
@@ -9,7 +12,12 @@ warnings.simplefilter("ignore")  # parliament still imports pkg_resources
 from parliament import analyze_policy_string  # noqa: E402
 
 found = [
-    {"where": name, "issue": finding.issue, "detail": str(finding.detail), "location": str(finding.location)}
+    {
+        "where": name,
+        "issue": finding.issue,
+        "detail": str(finding.detail),
+        "location": str(finding.location),
+    }
     for name, policy in json.load(sys.stdin)
     for finding in analyze_policy_string(policy, include_community_auditors=True).findings
 ]

@@ -1,7 +1,7 @@
 """A cloud for Ray's autoscaler whose machines are processes here: each has a loopback address of its own and joins by itself.
 
-That is how machines of infra/terraform behave: Ray asks for one and hears of it again when its own `ray start` has joined. The
-file named by LOCAL_MACHINES_LOG tells what was asked for.
+That is how machines of infra/terraform behave: Ray asks for one and hears of it again when its own
+`ray start` has joined. The file named by LOCAL_MACHINES_LOG tells what was asked for.
 """
 
 import contextlib
@@ -15,12 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from ray.autoscaler.node_provider import NodeProvider
-from ray.autoscaler.tags import NODE_KIND_HEAD, STATUS_UP_TO_DATE, TAG_RAY_NODE_KIND, TAG_RAY_NODE_STATUS, TAG_RAY_USER_NODE_TYPE
+from ray.autoscaler.tags import (
+    NODE_KIND_HEAD,
+    STATUS_UP_TO_DATE,
+    TAG_RAY_NODE_KIND,
+    TAG_RAY_NODE_STATUS,
+    TAG_RAY_USER_NODE_TYPE,
+)
 from ray.util import get_node_ip_address
 
 from tests.ray_nodes import free_ports
 
-HEAD_TAGS = {TAG_RAY_NODE_KIND: NODE_KIND_HEAD, TAG_RAY_USER_NODE_TYPE: "head", TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE}
+HEAD_TAGS = {
+    TAG_RAY_NODE_KIND: NODE_KIND_HEAD,
+    TAG_RAY_USER_NODE_TYPE: "head",
+    TAG_RAY_NODE_STATUS: STATUS_UP_TO_DATE,
+}
 
 
 class LocalMachines(NodeProvider):
@@ -56,9 +66,21 @@ class LocalMachines(NodeProvider):
     def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> None:
         for _ in range(count):
             node, (agent, metrics) = f"127.0.0.{next(self._numbers)}", free_ports(2)
-            flags = ["--address", self.provider_config["gcs"], f"--node-ip-address={node}", "--num-cpus=2", "--num-gpus=8"]
+            flags = [
+                "--address",
+                self.provider_config["gcs"],
+                f"--node-ip-address={node}",
+                "--num-cpus=2",
+                "--num-gpus=8",
+            ]
             flags += ["--dashboard-agent-listen-port", agent, "--metrics-export-port", metrics]
-            start = [str(Path(sys.executable).parent / "ray"), "start", *flags, "--block", "--disable-usage-stats"]
+            start = [
+                str(Path(sys.executable).parent / "ray"),
+                "start",
+                *flags,
+                "--block",
+                "--disable-usage-stats",
+            ]
             # Ray gives a node half a minute to come up: not enough where other work is heavy.
             command = ["/bin/sh", "-c", 'for _ in 1 2 3; do "$@"; done', "sh", *start]
             self._processes[node] = subprocess.Popen(
@@ -77,4 +99,6 @@ class LocalMachines(NodeProvider):
     def _log(self, what: str, node: str, node_config: dict[str, Any]) -> None:
         with Path(os.environ["LOCAL_MACHINES_LOG"]).open("a") as log:
             pid = self._processes[node].pid if node in self._processes else None
-            log.write(json.dumps({"what": what, "node": node, "config": node_config, "pid": pid}) + "\n")
+            log.write(
+                json.dumps({"what": what, "node": node, "config": node_config, "pid": pid}) + "\n"
+            )

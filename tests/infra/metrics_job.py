@@ -45,7 +45,9 @@ class SlowPool(FakePool):
         if not isinstance(event, BatchDone):
             return event
         self._answered[event.replica] += 1
-        stats = ReplicaStats(**{field.name: 3 * self._answered[event.replica] for field in fields(ReplicaStats)})
+        stats = ReplicaStats(
+            **{field.name: 3 * self._answered[event.replica] for field in fields(ReplicaStats)}
+        )
         completions = tuple(replace(each, cached_tokens=2) for each in event.result.completions)
         return replace(event, result=replace(event.result, stats=stats, completions=completions))
 

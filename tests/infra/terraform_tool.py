@@ -1,4 +1,7 @@
-"""Terraform and its provider, for the tests of this folder; or the reason why they cannot be had."""
+"""Terraform and its provider, for the tests of this folder.
+
+Or the reason why they cannot be had.
+"""
 
 import json
 import os
@@ -16,7 +19,11 @@ from tests.infra.tools import ROOT, program
 
 SOURCE = ROOT / "infra" / "terraform"
 OFFLINE = ROOT.parent / "shared" / "tools" / "terraform-offline" / "setup.sh"
-NO_REGISTRY = ("Failed to query available provider packages", "Failed to install provider", "Failed to resolve provider packages")
+NO_REGISTRY = (
+    "Failed to query available provider packages",
+    "Failed to install provider",
+    "Failed to resolve provider packages",
+)
 
 
 @dataclass(frozen=True)
@@ -50,11 +57,17 @@ def make(folder: Path) -> Terraform:
     kept = Path(tempfile.gettempdir()) / f"grok-batch-terraform-{os.getuid()}"
     kept.mkdir(exist_ok=True)
     copy = folder / "terraform"
-    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__"))
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))}
+    shutil.copytree(
+        SOURCE, copy, ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "__pycache__")
+    )
+    env = {
+        name: value for name, value in os.environ.items() if not name.startswith(("TF_", "AWS_"))
+    }
     env |= {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1"}
     if OFFLINE.exists():
-        done = subprocess.run(["bash", str(OFFLINE), str(kept)], cwd=copy, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["bash", str(OFFLINE), str(kept)], cwd=copy, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             pytest.skip(f"the offline mirror cannot be made: {done.stderr[-200:]}")
         env["TF_CLI_CONFIG_FILE"] = done.stdout.strip().rpartition("=")[2]

@@ -46,7 +46,11 @@ def outputs(**changed: Any) -> dict[str, Any]:
     cluster = {
         "name": "grok-batch",
         "region": "us-east-1",
-        "head_node_config": {"InstanceType": "m7i.2xlarge", "ImageId": "ami-1", "SubnetIds": ["subnet-1"]},
+        "head_node_config": {
+            "InstanceType": "m7i.2xlarge",
+            "ImageId": "ami-1",
+            "SubnetIds": ["subnet-1"],
+        },
         "worker_node_config": {
             "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "3"},
             "InstanceType": "p5.48xlarge",
@@ -71,7 +75,9 @@ def config(**changed: Any) -> dict[str, Any]:
 
 def run(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, str(SCRIPT), *arguments]
-    return subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        command, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
 
 
 def test_ray_finds_the_configuration_valid_and_complete() -> None:
@@ -80,7 +86,9 @@ def test_ray_finds_the_configuration_valid_and_complete() -> None:
     made = yaml.safe_load(run(text=json.dumps(outputs())).stdout)
     assert made == config()
     validate_config(made)
-    assert prepare_config(yaml.safe_load(yaml.safe_dump(made))) == made, "a head that is started by hand fills in no defaults"
+    assert prepare_config(yaml.safe_load(yaml.safe_dump(made))) == made, (
+        "a head that is started by hand fills in no defaults"
+    )
     assert made["available_node_types"]["gpu"]["resources"] == {"CPU": 192, "GPU": 8}
     assert made["provider"]["cache_stopped_nodes"] is False
 
@@ -113,7 +121,11 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     import boto3
     from moto import mock_aws
 
-    environment = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "MOTO_EC2_LOAD_DEFAULT_AMIS": "false"}
+    environment = {
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
+    }
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
@@ -127,23 +139,38 @@ def test_rays_provider_launches_and_ends_machines_with_it(ec2: Any) -> None:
 
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.0.0/24")["Subnet"]["SubnetId"]
-    group = ec2.create_security_group(GroupName="workers", Description="workers", VpcId=vpc)["GroupId"]
+    group = ec2.create_security_group(GroupName="workers", Description="workers", VpcId=vpc)[
+        "GroupId"
+    ]
     template = ec2.create_launch_template(
-        LaunchTemplateName="gpu", LaunchTemplateData={"InstanceType": "p5.48xlarge", "UserData": "IyEvYmluL3NoCg=="}
+        LaunchTemplateName="gpu",
+        LaunchTemplateData={"InstanceType": "p5.48xlarge", "UserData": "IyEvYmluL3NoCg=="},
     )["LaunchTemplate"]["LaunchTemplateId"]
     worker = outputs()["cluster"]["value"]["worker_node_config"]
-    worker |= {"LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"}, "SubnetIds": [subnet]}
+    worker |= {
+        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"},
+        "SubnetIds": [subnet],
+    }
     for card in worker["NetworkInterfaces"]:
         card |= {"SubnetId": subnet, "Groups": [group]}
     made = config(worker_node_config=worker)
     provider = AWSNodeProvider(made["provider"], made["cluster_name"])
-    tags = {"ray-node-type": "worker", "ray-user-node-type": "gpu", "ray-node-status": "uninitialized"}
+    tags = {
+        "ray-node-type": "worker",
+        "ray-user-node-type": "gpu",
+        "ray-node-status": "uninitialized",
+    }
     provider.create_node(made["available_node_types"]["gpu"]["node_config"], tags, 1)
     nodes = provider.non_terminated_nodes({"ray-node-type": "worker"})
     assert len(nodes) == 1
-    machines = [each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]]
+    machines = [
+        each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]
+    ]
     assert {machine["InstanceType"] for machine in machines} == {"p5.48xlarge"}
-    assert all({"Key": "ray-cluster-name", "Value": "grok-batch"} in machine["Tags"] for machine in machines)
+    assert all(
+        {"Key": "ray-cluster-name", "Value": "grok-batch"} in machine["Tags"]
+        for machine in machines
+    )
     provider.terminate_nodes(nodes)
     assert provider.non_terminated_nodes({}) == []
 
@@ -173,25 +200,39 @@ print("after", gpus(), flush=True)
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(tmp_path: Path) -> None:
+def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(
+    tmp_path: Path,
+) -> None:
     """The file as it is made, but for the provider: machines are processes here that join by themselves."""
     made = config(worker_resources={"CPU": 2, "GPU": 8}, idle_timeout_minutes=0.03)
     path, log = tmp_path / "autoscaler.yaml", tmp_path / "machines"
     log.touch()
-    more = {"AUTOSCALER_UPDATE_INTERVAL_S": "1", "PYTHONPATH": str(ROOT), "LOCAL_MACHINES_LOG": str(log)}
+    more = {
+        "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+        "PYTHONPATH": str(ROOT),
+        "LOCAL_MACHINES_LOG": str(log),
+    }
     with running_cluster(
-        nodes=1, head_flags=["--autoscaling-config", str(path)], prepare=lambda gcs: write(path, made, gcs), **more
+        nodes=1,
+        head_flags=["--autoscaling-config", str(path)],
+        prepare=lambda gcs: write(path, made, gcs),
+        **more,
     ) as cluster:
         command = [sys.executable, "-c", JOB, cluster.gcs]
-        done = subprocess.run(command, env=cluster.env, capture_output=True, text=True, timeout=270, check=False)
+        done = subprocess.run(
+            command, env=cluster.env, capture_output=True, text=True, timeout=270, check=False
+        )
         monitor = "\n".join(each.read_text()[-2000:] for each in cluster.folder.rglob("monitor.*"))
         asked = [json.loads(line) for line in log.read_text().splitlines()]
         for each in asked:
             if each["what"] == "create":
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(each["pid"], signal.SIGKILL)
-    told = re.findall(r"^(?:before|places|after) .*", done.stdout, re.MULTILINE)  # Ray tells of nodes that went, too
-    assert told == ["before [0]", "places ['127.0.0.2', '127.0.0.3'] [0, 8, 8]", "after [0]"], done.stderr + monitor
+    # Ray tells of nodes that went, too
+    told = re.findall(r"^(?:before|places|after) .*", done.stdout, re.MULTILINE)
+    assert told == ["before [0]", "places ['127.0.0.2', '127.0.0.3'] [0, 8, 8]", "after [0]"], (
+        done.stderr + monitor
+    )
     assert [each["what"] for each in asked] == ["create"] * 2 + ["terminate"] * 2
     assert asked[0]["config"] == outputs()["cluster"]["value"]["worker_node_config"]
 

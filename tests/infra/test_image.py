@@ -24,40 +24,63 @@ DOCKERFILE = ROOT / "infra" / "image" / "Dockerfile"
 
 def instructions() -> list[tuple[str, str]]:
     """Returns the Dockerfile's instructions: the word and the rest, in one line each."""
-    text = re.sub(r"\\\n\s*", "", "\n".join(line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")))
+    text = re.sub(
+        r"\\\n\s*",
+        "",
+        "\n".join(line for line in DOCKERFILE.read_text().splitlines() if not line.startswith("#")),
+    )
     return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in text.splitlines() if line]
 
 
 def copies() -> list[tuple[list[str], str]]:
     """Returns what is copied out of the build context, and where to."""
-    words = [rest.split() for word, rest in instructions() if word == "COPY" and not rest.startswith("--from")]
+    words = [
+        rest.split()
+        for word, rest in instructions()
+        if word == "COPY" and not rest.startswith("--from")
+    ]
     return [(each[:-1], each[-1]) for each in words]
 
 
 def context() -> list[str]:
     """Returns the files that .dockerignore lets through: the last pattern that fits decides."""
     tracked = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    patterns = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line and not line.startswith("#")]
+    patterns = [
+        line
+        for line in (ROOT / ".dockerignore").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
 
     def through(path: str) -> bool:
         kept = True
         for pattern in patterns:
             bare = pattern.removeprefix("!")
             fits = bare == "*" or path == bare.strip("/") or path.startswith(bare.strip("/") + "/")
-            fits = fits or (bare.startswith("**/") and bare.removeprefix("**/").replace("*", "") in path)
+            fits = fits or (
+                bare.startswith("**/") and bare.removeprefix("**/").replace("*", "") in path
+            )
             kept = pattern.startswith("!") if fits else kept
         return kept
 
-    return [path for path in tracked.stdout.splitlines() if through(path) and (ROOT / path).exists()]
+    return [
+        path for path in tracked.stdout.splitlines() if through(path) and (ROOT / path).exists()
+    ]
 
 
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with what the COPY instructions put into the image, and this checkout's packages."""
     if not (ROOT / ".git").exists():
-        pytest.skip("this is no git checkout: what would go into an image cannot be told from what lies about")
+        pytest.skip(
+            "this is no git checkout: what would go into an image cannot be told from what lies "
+            "about"
+        )
     folder, files = tmp_path_factory.mktemp("image"), context()
     for sources, target in copies():
         for source in sources:
@@ -96,11 +119,20 @@ def test_it_runs_as_nobody_special_and_pins_its_packages() -> None:
     last = dict(found)
     assert last["USER"] == "10001:10001"
     assert last["CMD"] == '["python", "jobs/smoke.py"]'
-    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == ["python", "infra/image/healthcheck.py"]
+    assert json.loads(last["HEALTHCHECK"].partition("CMD ")[2]) == [
+        "python",
+        "infra/image/healthcheck.py",
+    ]
     assert not {"ADD", "MAINTAINER"} & {word for word, _ in found}
     assert all("${BASE_IMAGE}" in rest for word, rest in found if word == "FROM")
-    assert re.search(r"^nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+$", next(rest for _, rest in found).partition("=")[2])
-    assert not re.search(r"(?i)secret|password|token=(?!token)|aws_", DOCKERFILE.read_text().replace("RAY_AUTH_MODE=token", ""))
+    assert re.search(
+        r"^nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+$",
+        next(rest for _, rest in found).partition("=")[2],
+    )
+    assert not re.search(
+        r"(?i)secret|password|token=(?!token)|aws_",
+        DOCKERFILE.read_text().replace("RAY_AUTH_MODE=token", ""),
+    )
     assert "RAY_AUTH_MODE=token" in last["ENV"]
     assert last["ENV"].startswith("PATH=/opt/grok-batch/.venv/bin:")
 
@@ -110,19 +142,27 @@ def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path:
     [sources] = [sources for sources, _ in copies() if "Makefile" in sources]
     for source in sources:
         shutil.copy(ROOT / source, tmp_path)
-    assert any('make LOCK="${LOCK}" setup' in rest for word, rest in instructions() if word == "RUN")
+    assert any(
+        'make LOCK="${LOCK}" setup' in rest for word, rest in instructions() if word == "RUN"
+    )
     plan = ["make", "-n", "LOCK=requirements-cuda12.lock", "setup"]
-    done = subprocess.run(plan, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        plan, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "--require-hashes -r requirements-cuda12.lock" in done.stdout
 
 
 def test_hadolint_has_nothing_to_say() -> None:
     hadolint = program("hadolint", "make infra-tools")
-    done = subprocess.run([hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=60, check=False
+    )
     assert (done.returncode, done.stdout) == (0, "")
     mistaken = DOCKERFILE.read_text().replace("--no-install-recommends ", "")
-    done = subprocess.run([hadolint, "-"], input=mistaken, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [hadolint, "-"], input=mistaken, capture_output=True, text=True, timeout=60, check=False
+    )
     assert "DL3015" in done.stdout
 
 
@@ -130,11 +170,25 @@ def test_hadolint_has_nothing_to_say() -> None:
 def test_from_what_is_copied_a_model_answers(image: Path) -> None:
     assert not (image / "tests").exists()
     env = environment(PYTHONPATH=str(image), PYTHONDONTWRITEBYTECODE="1", JAX_PLATFORMS="cpu")
-    command = [sys.executable, "-P", "-c", _WITHOUT_CHECKOUT.format(root=str(ROOT)), "--cpu-devices", "8"]
-    done = subprocess.run(command, cwd=image, env=env, capture_output=True, text=True, timeout=170, check=False)
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        _WITHOUT_CHECKOUT.format(root=str(ROOT)),
+        "--cpu-devices",
+        "8",
+    ]
+    done = subprocess.run(
+        command, cwd=image, env=env, capture_output=True, text=True, timeout=170, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "'2 + 3 =' -> ' 5' on a mesh 1x8 of cpu" in done.stdout
-    assert re.findall(r"^(\w+) +ok", done.stdout, re.MULTILINE) == ["versions", "devices", "mesh", "answer"]
+    assert re.findall(r"^(\w+) +ok", done.stdout, re.MULTILINE) == [
+        "versions",
+        "devices",
+        "mesh",
+        "answer",
+    ]
 
 
 _WITHOUT_CHECKOUT = """
@@ -157,10 +211,15 @@ def test_too_few_gpus_are_a_failure_that_says_where_to_look() -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert "devices      FAILED: SmokeError: expected 8 GPUs, JAX sees 0; look at nvidia-smi" in done.stderr
+    assert (
+        "devices      FAILED: SmokeError: expected 8 GPUs, JAX sees 0; look at nvidia-smi"
+        in done.stderr
+    )
 
 
-def test_a_wrong_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_answer_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def wrong() -> Iterator[str]:
         yield "first"
         raise smoke.SmokeError("'2 + 3 =' is continued with ' 6'")
@@ -180,7 +239,9 @@ def test_a_wrong_answer_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 def healthcheck() -> Any:
-    spec = importlib.util.spec_from_file_location("healthcheck", ROOT / "infra" / "image" / "healthcheck.py")
+    spec = importlib.util.spec_from_file_location(
+        "healthcheck", ROOT / "infra" / "image" / "healthcheck.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -188,7 +249,9 @@ def healthcheck() -> Any:
     return module
 
 
-@pytest.mark.parametrize(("answer", "well"), [(b"success", True), (b"failed", False), (None, False)])
+@pytest.mark.parametrize(
+    ("answer", "well"), [(b"success", True), (b"failed", False), (None, False)]
+)
 def test_a_node_is_as_healthy_as_its_agent_says(answer: bytes | None, well: bool) -> None:
     class Agent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:

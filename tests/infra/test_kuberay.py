@@ -31,7 +31,10 @@ RAY_KINDS = {"RayCluster", "RayJob", "RayCronJob"}
 def with_components(folder: Path, *names: str) -> Path:
     """Returns an overlay beside the others that adds components to the cluster, or to the job."""
     rules = yaml.safe_load((FOLDER / "cluster" / "kustomization.yaml").read_text())
-    rules |= {"resources": [str(FOLDER / "base")], "components": [str(FOLDER / "components" / name) for name in names]}
+    rules |= {
+        "resources": [str(FOLDER / "base")],
+        "components": [str(FOLDER / "components" / name) for name in names],
+    }
     (folder / "kustomization.yaml").write_text(yaml.safe_dump(rules))
     return folder
 
@@ -40,7 +43,9 @@ def with_components(folder: Path, *names: str) -> Path:
 def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[Resource]]:
     """All overlays, and the cluster with all components."""
     made = {name: build(FOLDER / name) for name in OVERLAYS}
-    made["with components"] = build(with_components(tmp_path_factory.mktemp("overlay"), *COMPONENTS))
+    made["with components"] = build(
+        with_components(tmp_path_factory.mktemp("overlay"), *COMPONENTS)
+    )
     return made
 
 
@@ -51,7 +56,9 @@ def of_kind(resources: list[Resource], kind: str) -> Resource:
 
 def cluster_spec(resources: list[Resource]) -> dict[str, Any]:
     [ray] = [each["spec"] for each in resources if each["kind"] in RAY_KINDS]
-    spec: dict[str, Any] = ray.get("rayClusterSpec") or ray.get("jobTemplate", {}).get("rayClusterSpec") or ray
+    spec: dict[str, Any] = (
+        ray.get("rayClusterSpec") or ray.get("jobTemplate", {}).get("rayClusterSpec") or ray
+    )
     return spec
 
 
@@ -81,9 +88,18 @@ def test_every_file_is_part_of_something() -> None:
     used = {FOLDER / "base" / "settings.env"}
     for kustomization in FOLDER.rglob("kustomization.yaml"):
         rules = yaml.safe_load(kustomization.read_text())
-        used |= {kustomization, *(kustomization.parent / name for name in rules.get("resources", []))}
-        used |= {kustomization.parent / name for each in rules.get("configMapGenerator", []) for name in each.get("files", [])}
-    assert {path for path in FOLDER.rglob("*") if path.is_file()} == {path for path in used if path.is_file()}
+        used |= {
+            kustomization,
+            *(kustomization.parent / name for name in rules.get("resources", [])),
+        }
+        used |= {
+            kustomization.parent / name
+            for each in rules.get("configMapGenerator", [])
+            for name in each.get("files", [])
+        }
+    assert {path for path in FOLDER.rglob("*") if path.is_file()} == {
+        path for path in used if path.is_file()
+    }
 
 
 @pytest.mark.parametrize("name", [*OVERLAYS, *COMPONENTS])
@@ -116,7 +132,9 @@ def by_name(resources: list[Resource]) -> dict[tuple[str, str], Resource]:
     return {(each["kind"], each["metadata"]["name"]): each for each in resources}
 
 
-def test_rays_resources_fit_kuberays_schemas(built: dict[str, list[Resource]], tmp_path: Path) -> None:
+def test_rays_resources_fit_kuberays_schemas(
+    built: dict[str, list[Resource]], tmp_path: Path
+) -> None:
     if not CRDS.exists():
         pytest.skip("KubeRay's CRDs are not beside this checkout: ../shared/tools/kuberay-crds")
     for name, resources in built.items():
@@ -130,7 +148,13 @@ def test_rays_resources_fit_kuberays_schemas(built: dict[str, list[Resource]], t
 
 
 def crds(path: Path) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(CRDS), str(path)], capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        [sys.executable, str(CRDS), str(path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 VALIDATE = """
@@ -151,17 +175,27 @@ def test_other_resources_fit_the_schemas_of_kubernetes(built: dict[str, list[Res
         own = [
             each
             for each in resources
-            if "." not in each["apiVersion"].split("/")[0] or each["apiVersion"].split("/")[0].endswith("k8s.io")
+            if "." not in each["apiVersion"].split("/")[0]
+            or each["apiVersion"].split("/")[0].endswith("k8s.io")
         ]
         done = subprocess.run(
-            [python, "-c", VALIDATE], input=json.dumps(own), capture_output=True, text=True, timeout=120, check=True
+            [python, "-c", VALIDATE],
+            input=json.dumps(own),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
         )
         return done.stdout
 
     for resources in built.values():
         assert wrong(resources) == ""
-        # Pods inside of Ray's resources have their schema in the CRDs in part only: they are looked at as pods here.
-        made = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod["spec"]} for pod in pods(resources)]
+        # Pods inside of Ray's resources have their schema in the CRDs in part only: they are looked
+        # at as pods here.
+        made = [
+            {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": pod["spec"]}
+            for pod in pods(resources)
+        ]
         assert wrong(made) == ""
     mistaken = yaml.safe_load(yaml.safe_dump(of_kind(built["cronjob"], "CronJob")))
     mistaken["spec"]["concurrencypolicy"] = "Forbid"
@@ -171,9 +205,15 @@ def test_other_resources_fit_the_schemas_of_kubernetes(built: dict[str, list[Res
 # -- consistency ----------------------------------------------------------------------------------------------------------------
 
 
-def test_versions_are_those_of_the_lock_file_and_of_the_project(built: dict[str, list[Resource]]) -> None:
-    [ray] = re.findall(r"^ray\[?[a-z]*\]?==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
-    [version] = re.findall(r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+def test_versions_are_those_of_the_lock_file_and_of_the_project(
+    built: dict[str, list[Resource]],
+) -> None:
+    [ray] = re.findall(
+        r"^ray\[?[a-z]*\]?==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
+    )
+    [version] = re.findall(
+        r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
     for resources in built.values():
         assert cluster_spec(resources)["rayVersion"] == ray
         images = {container["image"] for _, container in containers(resources)}
@@ -193,7 +233,9 @@ def test_all_ways_run_the_same_cluster(built: dict[str, list[Resource]]) -> None
 def test_what_is_named_is_there(built: dict[str, list[Resource]]) -> None:
     for name, resources in built.items():
         there = {(each["kind"], each["metadata"]["name"]) for each in resources}
-        assert {each["metadata"].get("namespace") for each in resources if each["kind"] != "Namespace"} == {"grok-batch"}
+        assert {
+            each["metadata"].get("namespace") for each in resources if each["kind"] != "Namespace"
+        } == {"grok-batch"}
         for spec, container in containers(resources):
             assert ("ServiceAccount", spec["serviceAccountName"]) in there
             for source in container.get("envFrom", []):
@@ -201,10 +243,15 @@ def test_what_is_named_is_there(built: dict[str, list[Resource]]) -> None:
             mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
             assert mounted <= {volume["name"] for volume in spec.get("volumes", [])}
         for pod in pods(resources):
-            assert pod["metadata"]["labels"]["grok-batch/role"] in {"head", "worker", "submitter"}, (
-                "or the network policy forgets it"
-            )
-        assert cluster_spec(resources)["authOptions"] == {"mode": "token", "secretName": "grok-batch-token"}
+            assert pod["metadata"]["labels"]["grok-batch/role"] in {
+                "head",
+                "worker",
+                "submitter",
+            }, "or the network policy forgets it"
+        assert cluster_spec(resources)["authOptions"] == {
+            "mode": "token",
+            "secretName": "grok-batch-token",
+        }
         if name in {"job", "nightly", "cronjob"}:
             assert ("ConfigMap", "grok-batch-job") in there
     cron = json.dumps(of_kind(built["cronjob"], "CronJob"), sort_keys=True)
@@ -225,10 +272,15 @@ def test_pods_have_no_more_rights_than_they_need(built: dict[str, list[Resource]
             root = own.get("runAsUser") == 0
             assert root == (container["name"] == "own-cache"), f"{name}: {container['name']}"
             assert {"requests", "limits"} <= set(container["resources"])
-            assert container["resources"]["limits"]["memory"] == container["resources"]["requests"]["memory"]
+            assert (
+                container["resources"]["limits"]["memory"]
+                == container["resources"]["requests"]["memory"]
+            )
         policy = of_kind(resources, "NetworkPolicy")["spec"]
         assert policy["policyTypes"] == ["Ingress", "Egress"]
-        assert all(rule.get("from") for rule in policy["ingress"]), "somebody may come in from anywhere"
+        assert all(rule.get("from") for rule in policy["ingress"]), (
+            "somebody may come in from anywhere"
+        )
         assert "Secret" not in {each["kind"] for each in resources}
     assert "10001:10001" in (ROOT / "infra" / "image" / "Dockerfile").read_text()
 
@@ -236,26 +288,53 @@ def test_pods_have_no_more_rights_than_they_need(built: dict[str, list[Resource]
 def test_a_worker_is_one_machine_and_one_replica(built: dict[str, list[Resource]]) -> None:
     [group] = cluster_spec(built["cluster"])["workerGroupSpecs"]
     [worker] = group["template"]["spec"]["containers"]
-    assert worker["resources"]["limits"]["nvidia.com/gpu"] == worker["resources"]["requests"]["nvidia.com/gpu"] == "8"
+    assert (
+        worker["resources"]["limits"]["nvidia.com/gpu"]
+        == worker["resources"]["requests"]["nvidia.com/gpu"]
+        == "8"
+    )
     assert (group["minReplicas"], group["rayStartParams"]["num-gpus"]) == (0, "8")
     assert cluster_spec(built["cluster"])["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
-    for name, file, kind in (("job", "job.yaml", ScoreConfig), ("nightly", "nightly.yaml", EvaluateConfig)):
+    for name, file, kind in (
+        ("job", "job.yaml", ScoreConfig),
+        ("nightly", "nightly.yaml", EvaluateConfig),
+    ):
         settings = yaml.safe_load((FOLDER / name / file).read_text())
         assert settings["replicas"] == f"1:{group['maxReplicas']}"
-        assert settings["device"] == "gpu", "auto would take CPUs: no GPU machine is there when the job starts"
-        flags = ["-C", str(FOLDER / name / file), *(["-i", "x", "-o", "y"] if kind is ScoreConfig else [])]
-        assert parse(kind, flags, program="", description="").mesh_shape() == (1, 8) if kind is ScoreConfig else True
-        weights = dict(line.split("=", 1) for line in (FOLDER / "base" / "settings.env").read_text().splitlines() if "=" in line)
+        assert settings["device"] == "gpu", (
+            "auto would take CPUs: no GPU machine is there when the job starts"
+        )
+        flags = [
+            "-C",
+            str(FOLDER / name / file),
+            *(["-i", "x", "-o", "y"] if kind is ScoreConfig else []),
+        ]
+        assert (
+            parse(kind, flags, program="", description="").mesh_shape() == (1, 8)
+            if kind is ScoreConfig
+            else True
+        )
+        weights = dict(
+            line.split("=", 1)
+            for line in (FOLDER / "base" / "settings.env").read_text().splitlines()
+            if "=" in line
+        )
         assert settings["checkpoint"] == weights["WEIGHTS_URL"]
-    assert (FOLDER / "cronjob" / "nightly.yaml").read_text() == (FOLDER / "nightly" / "nightly.yaml").read_text()
+    assert (FOLDER / "cronjob" / "nightly.yaml").read_text() == (
+        FOLDER / "nightly" / "nightly.yaml"
+    ).read_text()
 
 
 def commands(built: dict[str, list[Resource]]) -> dict[str, list[str]]:
     """Returns what jobs/submit.py is called with, by overlay."""
-    [container] = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    [container] = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]["template"][
+        "spec"
+    ]["containers"]
     return {
         "job": shlex.split(of_kind(built["job"], "RayJob")["spec"]["entrypoint"])[1:],
-        "nightly": shlex.split(of_kind(built["nightly"], "RayCronJob")["spec"]["jobTemplate"]["entrypoint"])[1:],
+        "nightly": shlex.split(
+            of_kind(built["nightly"], "RayCronJob")["spec"]["jobTemplate"]["entrypoint"]
+        )[1:],
         "cronjob": [container["command"][1], *container["args"]],
     }
 
@@ -272,16 +351,36 @@ def test_the_commands_are_understood(name: str, built: dict[str, list[Resource]]
     python, inner, *inner_flags = command
     assert python == "python"
     assert (ROOT / inner.removeprefix("/opt/grok-batch/")).is_file()
-    mounted = {f"/etc/grok-batch/{key}" for key in by_name(built[name])["ConfigMap", "grok-batch-job"]["data"]}
-    asked = parse_inner(name, [word for word in inner_flags if word not in mounted and not word.startswith(("-C", "--config"))])
+    mounted = {
+        f"/etc/grok-batch/{key}"
+        for key in by_name(built[name])["ConfigMap", "grok-batch-job"]["data"]
+    }
+    asked = parse_inner(
+        name,
+        [
+            word
+            for word in inner_flags
+            if word not in mounted and not word.startswith(("-C", "--config"))
+        ],
+    )
     assert asked.output
     assert mounted & {word.partition("=")[2] or word for word in inner_flags}
 
 
 def parse_inner(name: str, flags: list[str]) -> Any:
     if name == "job":
-        return parse(ScoreConfig, [*flags, "-C", str(FOLDER / "job" / "job.yaml")], program="", description="")
-    return parse(EvaluateConfig, [*flags, "-C", str(FOLDER / "nightly" / "nightly.yaml")], program="", description="")
+        return parse(
+            ScoreConfig,
+            [*flags, "-C", str(FOLDER / "job" / "job.yaml")],
+            program="",
+            description="",
+        )
+    return parse(
+        EvaluateConfig,
+        [*flags, "-C", str(FOLDER / "nightly" / "nightly.yaml")],
+        program="",
+        description="",
+    )
 
 
 def test_nights_begin_when_the_schedule_says(built: dict[str, list[Resource]]) -> None:
@@ -290,20 +389,32 @@ def test_nights_begin_when_the_schedule_says(built: dict[str, list[Resource]]) -
         minute, hour, *rest = spec["schedule"].split()
         assert (rest, spec["timeZone"]) == (["*", "*", "*"], "Etc/UTC")
         flags, command = _split(commands(built)[name][1:])
-        assert parse(SubmitConfig, flags, program="", description="").night_begins == f"{int(hour):02}:{int(minute):02}"
+        assert (
+            parse(SubmitConfig, flags, program="", description="").night_begins
+            == f"{int(hour):02}:{int(minute):02}"
+        )
         assert any("{night}" in word for word in command)
-        limit = spec["jobTemplate"].get("activeDeadlineSeconds") or spec["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+        limit = (
+            spec["jobTemplate"].get("activeDeadlineSeconds")
+            or spec["jobTemplate"]["spec"]["activeDeadlineSeconds"]
+        )
         assert limit < 24 * 3600, "a night ends before the next one begins"
 
 
-def test_the_cronjob_tries_again_exactly_what_submit_would(built: dict[str, list[Resource]]) -> None:
-    rules = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+def test_the_cronjob_tries_again_exactly_what_submit_would(
+    built: dict[str, list[Resource]],
+) -> None:
+    rules = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]["podFailurePolicy"][
+        "rules"
+    ]
     [final] = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailJob"]
     assert set(final) == set(FINAL) - {0, 3}  # those are accepted
 
 
 def test_the_operators_rules_are_those_of_prometheus(built: dict[str, list[Resource]]) -> None:
-    assert of_kind(built["with components"], "PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
+    assert of_kind(built["with components"], "PrometheusRule")["spec"] == yaml.safe_load(
+        RULES.read_text()
+    )
     ports = {
         port["name"]
         for pod in pods(built["with components"])
@@ -321,13 +432,18 @@ echo "$@" >> "$LOG"
 
 
 @pytest.mark.parametrize("case", ["filled", "whole already", "empty url", "fails"])
-def test_the_cache_of_weights_is_marked_last(case: str, built: dict[str, list[Resource]], tmp_path: Path) -> None:
+def test_the_cache_of_weights_is_marked_last(
+    case: str, built: dict[str, list[Resource]], tmp_path: Path
+) -> None:
     """The shell of both init containers, with an `aws` and a `python` that tell what they were asked."""
     [group] = cluster_spec(built["cluster"])["workerGroupSpecs"]
     fetch, check = group["template"]["spec"]["initContainers"]
     weights, log, programs = tmp_path / "weights", tmp_path / "log", tmp_path / "bin"
     programs.mkdir()
-    for name, text in {"aws": FAKE_AWS, "python": '#!/bin/sh\necho python "$@" >> "$LOG"\n'}.items():
+    for name, text in {
+        "aws": FAKE_AWS,
+        "python": '#!/bin/sh\necho python "$@" >> "$LOG"\n',
+    }.items():
         (programs / name).write_text(text)
         (programs / name).chmod(0o755)
     log.touch()
@@ -336,11 +452,18 @@ def test_the_cache_of_weights_is_marked_last(case: str, built: dict[str, list[Re
         mark.parent.mkdir(parents=True)
         mark.write_text("s3://bucket/grok-1\n")
     url = "" if case == "empty url" else "s3://bucket/grok-1/"
-    env = {"PATH": f"{programs}:/usr/bin:/bin", "WEIGHTS_URL": url, "LOG": str(log), "FAIL": "yes" if case == "fails" else ""}
+    env = {
+        "PATH": f"{programs}:/usr/bin:/bin",
+        "WEIGHTS_URL": url,
+        "LOG": str(log),
+        "FAIL": "yes" if case == "fails" else "",
+    }
     codes = []
     for container in (fetch, check):
         script = container["args"][0].replace("/weights/", f"{weights}/")
-        codes.append(subprocess.run([*container["command"], script], env=env, check=False).returncode)
+        codes.append(
+            subprocess.run([*container["command"], script], env=env, check=False).returncode
+        )
         if codes[-1]:
             break  # Kubernetes begins again with this one
     asked = log.read_text().splitlines()

@@ -21,7 +21,10 @@ from tests.jobs.runs import ROOT
 from tests.ray_nodes import free_ports, running_cluster
 
 FOLDER = ROOT / "infra" / "observability"
-RULES, RULES_TEST = FOLDER / "prometheus" / "grok-batch.rules.yml", FOLDER / "prometheus" / "grok-batch.rules.test.yml"
+RULES, RULES_TEST = (
+    FOLDER / "prometheus" / "grok-batch.rules.yml",
+    FOLDER / "prometheus" / "grok-batch.rules.test.yml",
+)
 DASHBOARD = FOLDER / "grafana" / "grok-batch.json"
 EVERY = (*METRICS, RUN_INFO, COST_BUDGET, RUNS_STARTED, RUNS_ENDED)
 NAMES = {f"ray_{PREFIX}{metric.name}" for metric in EVERY}
@@ -56,7 +59,11 @@ def alerts() -> list[dict[str, Any]]:
 # -- what is written ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", [RULES, RULES_TEST, DASHBOARD, ROOT / "docs" / "observability.md"], ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path",
+    [RULES, RULES_TEST, DASHBOARD, ROOT / "docs" / "observability.md"],
+    ids=lambda path: path.name,
+)
 def test_only_metrics_that_exist_are_named(path: Path) -> None:
     used = named(path.read_text())
     assert len(used) > 8
@@ -73,7 +80,9 @@ def test_the_documentation_lists_every_metric_with_its_kind_and_labels() -> None
         labels = ", ".join(f"`{label}`" for label in metric.labels[1:])
         row = f"| `ray_{PREFIX}{metric.name}` | {metric.kind} | "
         [line] = [line for line in table.splitlines() if line.startswith(row)]
-        assert metric.help.rstrip(".") in line, f"{metric.name}: the page says other than the code: {metric.help}"
+        assert metric.help.rstrip(".") in line, (
+            f"{metric.name}: the page says other than the code: {metric.help}"
+        )
         assert not labels or labels in line
 
 
@@ -109,7 +118,9 @@ def test_panels_fit_into_the_page_and_explain_themselves() -> None:
             assert len({target["refId"] for target in panel["targets"]}) == len(panel["targets"])
     variables = [variable["name"] for variable in dashboard()["templating"]["list"]]
     assert variables == ["datasource", "run"]
-    assert all('run=~"$run"' in target["expr"] for panel in panels for target in panel.get("targets", []))
+    assert all(
+        'run=~"$run"' in target["expr"] for panel in panels for target in panel.get("targets", [])
+    )
 
 
 SDK = """
@@ -120,7 +131,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 plugins.register_default_plugins()
 print(JSONEncoder(sort_keys=True).encode(Dashboard.from_json(json.load(open(sys.argv[1])))))
 """
-BEYOND_SDK = {"titleFormat", "textFormat", "step", "definition"}  # keys of Prometheus' annotations and variables
+# keys of Prometheus' annotations and variables
+BEYOND_SDK = {"titleFormat", "textFormat", "step", "definition"}
 
 
 def lost(written: Any, understood: Any, path: str = "") -> Iterator[str]:
@@ -145,8 +157,14 @@ def test_grafanas_own_model_understands_every_key(tmp_path: Path) -> None:
     def through(content: dict[str, Any]) -> list[str]:
         (tmp_path / "dashboard.json").write_text(json.dumps(content))
         command = [python, "-c", SDK, str(tmp_path / "dashboard.json")]
-        made = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
-        return [each for each in lost(content, json.loads(made)) if each.rpartition(".")[2] not in BEYOND_SDK]
+        made = subprocess.run(
+            command, capture_output=True, text=True, timeout=60, check=True
+        ).stdout
+        return [
+            each
+            for each in lost(content, json.loads(made))
+            if each.rpartition(".")[2] not in BEYOND_SDK
+        ]
 
     assert through(dashboard()) == []
     mistaken = dashboard()
@@ -193,7 +211,9 @@ class Prometheus:
     def __init__(self, folder: Path, cluster: Path) -> None:
         self.port = free_ports(1)[0]
         config = (FOLDER / "prometheus" / "prometheus.yml").read_text()
-        config = config.replace("interval: 10s", "interval: 1s").replace("interval: 30s", "interval: 1s")
+        config = config.replace("interval: 10s", "interval: 1s").replace(
+            "interval: 30s", "interval: 1s"
+        )
         (folder / "prometheus.yml").write_text(config)
         (folder / RULES.name).write_text(RULES.read_text())
         (folder / "ray").symlink_to(cluster / "ray")
@@ -240,31 +260,50 @@ cost_budget: 0.01
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_a_real_prometheus_scrapes_a_run_and_every_panel_has_something_to_show(tmp_path: Path) -> None:
+def test_a_real_prometheus_scrapes_a_run_and_every_panel_has_something_to_show(
+    tmp_path: Path,
+) -> None:
     """Found by Ray's own service discovery; asked while the run goes on, and after its end."""
     program("prometheus", APT)
     (tmp_path / "job.yaml").write_text(JOB)
     fast = {"RAY_metrics_report_interval_ms": "1000"}
-    with running_cluster(nodes=1, **fast) as cluster, Prometheus(tmp_path, cluster.folder).running() as prometheus:
+    with (
+        running_cluster(nodes=1, **fast) as cluster,
+        Prometheus(tmp_path, cluster.folder).running() as prometheus,
+    ):
         flags = ["-C", str(tmp_path / "job.yaml")]
         flags += ["-o", str(tmp_path / "night")]
         command = [sys.executable, "tests/infra/metrics_job.py", *flags]
         with (tmp_path / "log").open("w") as log:
             env = cluster.env | {"RAY_ADDRESS": cluster.gcs}
-            job = subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=log)
+            job = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=log
+            )
         seen: dict[str, dict[str, Any]] = {}
         empty, firing = dict(expressions()), set[str]()
         while job.poll() is None:
             time.sleep(1)
             with contextlib.suppress(OSError):
-                seen |= {each["metric"]["__name__"]: each for each in prometheus.values(f'{{__name__=~"ray_{PREFIX}.*"}}')}
+                seen |= {
+                    each["metric"]["__name__"]: each
+                    for each in prometheus.values(f'{{__name__=~"ray_{PREFIX}.*"}}')
+                }
                 empty = {name: expr for name, expr in empty.items() if not prometheus.values(expr)}
-                firing |= {each["labels"]["alertname"] for each in prometheus.ask("alerts")["alerts"]}
+                firing |= {
+                    each["labels"]["alertname"] for each in prometheus.ask("alerts")["alerts"]
+                }
         time.sleep(3)
         empty = {name: expr for name, expr in empty.items() if not prometheus.values(expr)}
         ended = prometheus.values("ray_grok_batch_runs_ended_total")
-        health = {rule["name"]: rule["health"] for group in prometheus.ask("rules")["groups"] for rule in group["rules"]}
-        total = {each["metric"]["code"]: float(each["value"][1]) for each in prometheus.values("ray_grok_batch_errors_total")}
+        health = {
+            rule["name"]: rule["health"]
+            for group in prometheus.ask("rules")["groups"]
+            for rule in group["rules"]
+        }
+        total = {
+            each["metric"]["code"]: float(each["value"][1])
+            for each in prometheus.values("ray_grok_batch_errors_total")
+        }
     events = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
     said = (tmp_path / "log").read_text() + prometheus.log.read_text()
     assert job.returncode == 3, said
@@ -274,7 +313,9 @@ def test_a_real_prometheus_scrapes_a_run_and_every_panel_has_something_to_show(t
     assert empty == {}, said
     assert {"GrokBatchReplicasLost", "GrokBatchErrorRate", "GrokBatchCostOverBudget"} <= firing
     assert set(health.values()) == {"ok"}
-    assert [(each["metric"]["outcome"], each["value"][1]) for each in ended] == [("row_errors", "1")]
+    assert [(each["metric"]["outcome"], each["value"][1]) for each in ended] == [
+        ("row_errors", "1")
+    ]
     report = json.loads((tmp_path / "night" / "report.json").read_text())
     assert total == report["errors_by_code"]
     told = [event["event"] for event in events]

@@ -1,7 +1,7 @@
 """infra/terraform by the tools of its trade: terraform with mocks for a cloud, checkov, an IAM linter, shellcheck, systemd.
 
-Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it: docs/clusters/aws.md says what to
-look at after the first `terraform apply`.
+Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it:
+docs/clusters/aws.md says what to look at after the first `terraform apply`.
 """
 
 import base64
@@ -36,8 +36,14 @@ EXPLAINED = {
         "aws_kms_key.this",
         "UNKNOWN_CONDITION_FOR_ACTION",
     ): "as CloudWatch Logs documents it: Describe* is never asked with a context",
-    ("aws_kms_key.this", "MISMATCHED_TYPE"): "as CloudWatch Logs documents it: the context's value is an ARN",
-    ('node["head"]', "PERMISSIONS_MANAGEMENT_ACTIONS"): "PassRole, for the one role of workers, to EC2 alone",
+    (
+        "aws_kms_key.this",
+        "MISMATCHED_TYPE",
+    ): "as CloudWatch Logs documents it: the context's value is an ARN",
+    (
+        'node["head"]',
+        "PERMISSIONS_MANAGEMENT_ACTIONS",
+    ): "PassRole, for the one role of workers, to EC2 alone",
     ('node["head"]', "PRIVILEGE_ESCALATION"): "that role may less than the head's own",
     (
         'node["head"]',
@@ -53,7 +59,10 @@ def terraform(tmp_path_factory: pytest.TempPathFactory) -> Terraform:
 
 @pytest.fixture(scope="module")
 def composed(terraform: Terraform) -> list[dict[str, Any]]:
-    """What terraform says of the whole, applied to mocks. The others print no states: those of the real provider are large."""
+    """What terraform says of the whole, applied to mocks.
+
+    The others print no states: those of the real provider are large.
+    """
     return terraform.test("-verbose", f"-filter={COMPOSITION}")
 
 
@@ -70,7 +79,8 @@ def states(composed: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
 
 def failures(messages: list[dict[str, Any]]) -> list[str]:
     return [
-        f"{message.get('@testrun')}: {message['diagnostic']['detail'] or message['diagnostic']['summary']}"
+        f"{message.get('@testrun')}: "
+        f"{message['diagnostic']['detail'] or message['diagnostic']['summary']}"
         for message in messages
         if message["type"] == "diagnostic"
     ]
@@ -89,11 +99,19 @@ def test_configuration_is_valid(terraform: Terraform, folder: str) -> None:
 
 
 def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[str, Any]]) -> None:
-    files = sorted(path.stem.removesuffix(".tftest") for path in (SOURCE / "tests").glob("*.tftest.hcl"))
+    files = sorted(
+        path.stem.removesuffix(".tftest") for path in (SOURCE / "tests").glob("*.tftest.hcl")
+    )
     assert files == sorted(RUNS)
-    messages = composed + terraform.test(*(f"-filter=tests/{name}.tftest.hcl" for name in RUNS if name not in COMPOSITION))
+    messages = composed + terraform.test(
+        *(f"-filter=tests/{name}.tftest.hcl" for name in RUNS if name not in COMPOSITION)
+    )
     assert failures(messages) == []
-    complete = (m["test_run"] for m in messages if m["type"] == "test_run" and m["test_run"]["progress"] == "complete")
+    complete = (
+        m["test_run"]
+        for m in messages
+        if m["type"] == "test_run" and m["test_run"]["progress"] == "complete"
+    )
     passed = Counter(run["path"] for run in complete if run["status"] == "pass")
     assert passed == {f"tests/{name}.tftest.hcl": count for name, count in RUNS.items()}
 
@@ -109,7 +127,13 @@ def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[
             "names an address range",
         ),
         ("modules/gpu_workers/main.tf", '"required"', '"optional"', "machines", "IMDSv1"),
-        ("modules/gpu_workers/main.tf", "network_cards = 32", "network_cards = 31", "machines", "32 network cards"),
+        (
+            "modules/gpu_workers/main.tf",
+            "network_cards = 32",
+            "network_cards = 31",
+            "machines",
+            "32 network cards",
+        ),
     ],
     ids=["open to the world", "IMDSv1", "a card too few"],
 )
@@ -121,7 +145,9 @@ def test_planted_fault_is_found(
     text = (copy / file).read_text()
     assert right in text
     (copy / file).write_text(text.replace(right, wrong, 1))
-    assert said in "\n".join(failures(Terraform(copy, terraform.env).test(f"-filter=tests/{tests}.tftest.hcl")))
+    assert said in "\n".join(
+        failures(Terraform(copy, terraform.env).test(f"-filter=tests/{tests}.tftest.hcl"))
+    )
 
 
 def test_checkov_finds_nothing_that_is_not_explained() -> None:
@@ -139,11 +165,17 @@ def test_checkov_finds_nothing_that_is_not_explained() -> None:
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     report = json.loads(done.stdout)
-    failed = [f"{check['check_id']} {check['resource']}: {check['check_name']}" for check in report["results"]["failed_checks"]]
+    failed = [
+        f"{check['check_id']} {check['resource']}: {check['check_name']}"
+        for check in report["results"]["failed_checks"]
+    ]
     assert failed == []
     assert report["summary"]["parsing_errors"] == 0
     assert report["summary"]["passed"] > 100
-    skipped = re.findall(r"checkov:skip=(\w+)(?::(.*))?", "\n".join(path.read_text() for path in SOURCE.rglob("*.tf")))
+    skipped = re.findall(
+        r"checkov:skip=(\w+)(?::(.*))?",
+        "\n".join(path.read_text() for path in SOURCE.rglob("*.tf")),
+    )
     assert [check for check, reason in skipped if len(reason.split()) < 4] == []
 
 
@@ -152,11 +184,14 @@ def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[st
         (resource["address"], resource["values"]["policy"])
         for run in states.values()
         for resource in run
-        if (resource["values"].get("policy") or "").startswith("{")  # mocks fill in some that nobody wrote
+        # mocks fill in some that nobody wrote
+        if (resource["values"].get("policy") or "").startswith("{")
     }
     assert len(policies) >= 10
     command = [python_with("parliament"), str(Path(__file__).with_name("lint_policies.py"))]
-    done = subprocess.run(command, input=json.dumps(sorted(policies)), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, input=json.dumps(sorted(policies)), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     unexplained = [finding for finding in found if explanation(finding) is None]
@@ -165,13 +200,22 @@ def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[st
 
 
 def explanation(finding: dict[str, str]) -> tuple[str, str] | None:
-    return next((key for key in EXPLAINED if finding["where"].endswith(key[0]) and finding["issue"] == key[1]), None)
+    return next(
+        (
+            key
+            for key in EXPLAINED
+            if finding["where"].endswith(key[0]) and finding["issue"] == key[1]
+        ),
+        None,
+    )
 
 
 def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]]) -> None:
     """A star as resource only where AWS knows no other, a star as action only in the key's own policy and in denials."""
     starred, roles = set(), ("aws_iam_role_policy", "aws_iam_policy")
-    for resource in (resource for run in states.values() for resource in run if resource["type"] in roles):
+    for resource in (
+        resource for run in states.values() for resource in run if resource["type"] in roles
+    ):
         for statement in json.loads(resource["values"]["policy"])["Statement"]:
             assert not any("*" in action for action in statement["Action"]), statement
             if statement["Resource"] == "*":
@@ -206,7 +250,9 @@ def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])
-def test_rendered_user_data_is_sound(states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path) -> None:
+def test_rendered_user_data_is_sound(
+    states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path
+) -> None:
     script = tmp_path / "user_data.sh"
     script.write_text(user_data(states)[role])
     assert "${" not in script.read_text().replace("${environment", "")
@@ -214,7 +260,9 @@ def test_rendered_user_data_is_sound(states: dict[str, list[dict[str, Any]]], ro
     check_script(script)
 
 
-@pytest.mark.parametrize("script", sorted([*NODE.glob("*.sh"), SOURCE / "release.sh"]), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "script", sorted([*NODE.glob("*.sh"), SOURCE / "release.sh"]), ids=lambda path: path.name
+)
 def test_script_is_sound(script: Path) -> None:
     assert script.stat().st_mode & 0o111, f"{script} cannot be run: chmod +x"
     check_script(script)
@@ -241,15 +289,24 @@ def test_services_are_sound(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
-def test_rays_autoscaler_is_configured_by_what_terraform_gives_out(composed: list[dict[str, Any]]) -> None:
-    (message,) = (each for each in composed if each["type"] == "test_state" and each["@testrun"] == "ray_scales")
+def test_rays_autoscaler_is_configured_by_what_terraform_gives_out(
+    composed: list[dict[str, Any]],
+) -> None:
+    (message,) = (
+        each
+        for each in composed
+        if each["type"] == "test_state" and each["@testrun"] == "ray_scales"
+    )
     outputs = json.dumps(message["test_state"]["outputs"])
     command = [sys.executable, str(ROOT / "infra" / "ray" / "autoscaler.py")]
     done = subprocess.run(command, input=outputs, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     gpu = yaml.safe_load(done.stdout)["available_node_types"]["gpu"]
     assert (gpu["resources"], gpu["max_workers"]) == ({"CPU": 192, "GPU": 8}, 1)
-    assert gpu["node_config"]["LaunchTemplate"] == {"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "$Default"}
+    assert gpu["node_config"]["LaunchTemplate"] == {
+        "LaunchTemplateId": "lt-0123456789abcdef0",
+        "Version": "$Default",
+    }
     assert len(gpu["node_config"]["NetworkInterfaces"]) == 32
 
 
@@ -259,10 +316,18 @@ def test_documented_outputs_exist() -> None:
     named = set(re.findall(r"terraform output (?:-raw |-json )?([a-z_]+)", page))
     assert named >= {"connect_command", "token_command", "weights_url"}
     for name in ENVIRONMENTS:
-        outputs = set(re.findall(r'^output "(\w+)"', (SOURCE / "environments" / name / "outputs.tf").read_text(), re.MULTILINE))
+        outputs = set(
+            re.findall(
+                r'^output "(\w+)"',
+                (SOURCE / "environments" / name / "outputs.tf").read_text(),
+                re.MULTILINE,
+            )
+        )
         assert named - outputs == set(), name
 
 
 def test_no_lock_file_of_an_offline_mirror_is_kept() -> None:
-    listed = subprocess.run(["git", "ls-files", str(SOURCE)], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    listed = subprocess.run(
+        ["git", "ls-files", str(SOURCE)], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout
     assert ".terraform.lock.hcl" not in listed

@@ -41,7 +41,9 @@ class Nightly:
         self.configure()
 
     def submits(self, body: str) -> None:
-        (self.folder / "release" / "jobs" / "submit.py").write_text(SUBMIT.format(log=str(self.submitted), body=body))
+        (self.folder / "release" / "jobs" / "submit.py").write_text(
+            SUBMIT.format(log=str(self.submitted), body=body)
+        )
 
     def configure(self, **changed: object) -> None:
         standard = {
@@ -53,10 +55,24 @@ class Nightly:
         (self.folder / "nightly.json").write_text(json.dumps(standard | changed))
 
     def start(self, **env: str) -> "subprocess.Popen[str]":
-        settings = {"SCALING": "asg", "ASG_NAME": "test-workers", "CLUSTER": "test", "METRIC_NAMESPACE": "GrokBatch"}
-        command = [sys.executable, str(self.script), "--config", str(self.folder / "nightly.json"), "--night", "2026-11-24"]
+        settings = {
+            "SCALING": "asg",
+            "ASG_NAME": "test-workers",
+            "CLUSTER": "test",
+            "METRIC_NAMESPACE": "GrokBatch",
+        }
+        command = [
+            sys.executable,
+            str(self.script),
+            "--config",
+            str(self.folder / "nightly.json"),
+            "--night",
+            "2026-11-24",
+        ]
         everything = self.commands.env(**settings | env)
-        return subprocess.Popen(command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(
+            command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
 
     def run(self, **env: str) -> tuple[int, str, str]:
         process = self.start(**env)
@@ -64,7 +80,9 @@ class Nightly:
         return process.returncode, out, err
 
     def wanted(self) -> list[str]:
-        return [call[-1] for call in self.commands.called("aws", "autoscaling", "set-desired-capacity")]
+        return [
+            call[-1] for call in self.commands.called("aws", "autoscaling", "set-desired-capacity")
+        ]
 
     def succeeded(self) -> list[str]:
         told = self.commands.called("aws", "cloudwatch", "put-metric-data")
@@ -108,7 +126,9 @@ def test_machines_go_when_the_service_is_stopped(nightly: Nightly) -> None:
     time.sleep(0.3)  # its handler of SIGTERM stands
     os.kill(process.pid, signal.SIGTERM)
     assert process.wait(60) == 75
-    assert Path(f"{nightly.submitted}.stopped").exists(), "the job is asked to end, so that it commits"
+    assert Path(f"{nightly.submitted}.stopped").exists(), (
+        "the job is asked to end, so that it commits"
+    )
     assert (nightly.wanted(), nightly.succeeded()) == (["2", "0"], ["0"])
     process.communicate()
 
@@ -123,13 +143,20 @@ def test_job_is_stopped_at_the_deadline(nightly: Nightly) -> None:
     sys.modules["nightly"] = module  # where its dataclass looks for its types
     try:
         spec.loader.exec_module(module)
-        assert module.submit(module.Night(("python", "jobs/evaluate.py"), 1, 1, 1 / 1200), "nightly-2026-11-24") == 75
+        assert (
+            module.submit(
+                module.Night(("python", "jobs/evaluate.py"), 1, 1, 1 / 1200), "nightly-2026-11-24"
+            )
+            == 75
+        )
     finally:
         del sys.modules["nightly"]
     assert Path(f"{nightly.submitted}.stopped").exists()
 
 
-def test_night_that_gets_no_machines_fails_loudly_and_asks_for_none_to_stay(nightly: Nightly) -> None:
+def test_night_that_gets_no_machines_fails_loudly_and_asks_for_none_to_stay(
+    nightly: Nightly,
+) -> None:
     nightly.commands.fake("aws", "sys.exit('AccessDenied' if args[-1] == '2' else 0)")
     code, _, err = nightly.run()
     assert code == 1
@@ -139,7 +166,9 @@ def test_night_that_gets_no_machines_fails_loudly_and_asks_for_none_to_stay(nigh
 
 
 def test_failure_is_told_even_if_the_group_cannot_be_lowered(nightly: Nightly) -> None:
-    nightly.commands.fake("aws", "sys.exit('Throttling' if args[-1] == '0' and args[0] == 'autoscaling' else 0)")
+    nightly.commands.fake(
+        "aws", "sys.exit('Throttling' if args[-1] == '0' and args[0] == 'autoscaling' else 0)"
+    )
     assert nightly.run()[0] == 1
     assert nightly.succeeded() == ["1"], "the job itself was done"
 
@@ -152,7 +181,9 @@ def test_failure_is_told_even_if_the_group_cannot_be_lowered(nightly: Nightly) -
         ({"retries": 1}, "expected the keys"),
     ],
 )
-def test_wrong_configuration_is_named_before_anything_starts(changed: dict[str, object], said: str, nightly: Nightly) -> None:
+def test_wrong_configuration_is_named_before_anything_starts(
+    changed: dict[str, object], said: str, nightly: Nightly
+) -> None:
     nightly.configure(**changed)
     code, _, err = nightly.run()
     assert code == 2

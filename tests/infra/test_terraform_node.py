@@ -36,13 +36,26 @@ def commands(tmp_path: Path) -> Commands:
     return made
 
 
-def run(script: str, *arguments: object, commands: Commands, **env: str) -> "subprocess.CompletedProcess[str]":
-    settings = {"CLUSTER": "test", "METRIC_NAMESPACE": "GrokBatch", "SCALING": "ray", "ROLE": "worker"}
-    stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}  # leads to the test's S3 server
+def run(
+    script: str, *arguments: object, commands: Commands, **env: str
+) -> "subprocess.CompletedProcess[str]":
+    settings = {
+        "CLUSTER": "test",
+        "METRIC_NAMESPACE": "GrokBatch",
+        "SCALING": "ray",
+        "ROLE": "worker",
+    }
+    # leads to the test's S3 server
+    stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     stores["FAKE_SSM"] = str(commands.folder.parent / "ssm")
     everything = commands.env(**settings | stores | env)
     return subprocess.run(
-        [str(NODE / script), *map(str, arguments)], env=everything, capture_output=True, text=True, timeout=120, check=False
+        [str(NODE / script), *map(str, arguments)],
+        env=everything,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
 
 
@@ -57,7 +70,9 @@ def weights_url(s3_url: str) -> str:
     return url
 
 
-def fill(url: str, cache: Path, commands: Commands, **env: str) -> "subprocess.CompletedProcess[str]":
+def fill(
+    url: str, cache: Path, commands: Commands, **env: str
+) -> "subprocess.CompletedProcess[str]":
     more = {"WEIGHTS_MODEL": "demo", "WEIGHTS_PYTHON": sys.executable, "WEIGHTS_PAUSE_S": "0"}
     return run("weights.sh", url, cache, commands=commands, **more | env)
 
@@ -72,13 +87,17 @@ def test_weights_are_copied_once_checked_and_found_by_replicas(
         assert done.returncode == 0, done.stdout + done.stderr
         assert "nothing wrong" in done.stdout
     copy = cache / weights_url.removeprefix("s3://")
-    assert sorted(path.name for path in copy.iterdir()) == sorted(path.name for path in DEMO.iterdir())
+    assert sorted(path.name for path in copy.iterdir()) == sorted(
+        path.name for path in DEMO.iterdir()
+    )
     monkeypatch.setenv(VARIABLE, str(cache))
     assert node_copy(weights_url) == str(copy)
 
 
 @pytest.mark.s3
-def test_half_a_copy_is_completed_and_a_strange_file_removed(weights_url: str, tmp_path: Path, commands: Commands) -> None:
+def test_half_a_copy_is_completed_and_a_strange_file_removed(
+    weights_url: str, tmp_path: Path, commands: Commands
+) -> None:
     copy = tmp_path / "nvme" / weights_url.removeprefix("s3://")
     copy.mkdir(parents=True)
     first, second, *_ = sorted(DEMO.iterdir())
@@ -107,7 +126,9 @@ def test_damaged_weights_get_no_mark(weights_url: str, tmp_path: Path, commands:
 
 
 @pytest.mark.s3
-def test_weights_that_cannot_be_copied_are_tried_three_times(weights_url: str, tmp_path: Path, commands: Commands) -> None:
+def test_weights_that_cannot_be_copied_are_tried_three_times(
+    weights_url: str, tmp_path: Path, commands: Commands
+) -> None:
     commands.fake("aws", "sys.exit('fatal error: 503' if args[:2] == ['s3', 'sync'] else 0)")
     done = fill(weights_url, tmp_path / "nvme", commands)
     assert done.returncode == 1
@@ -124,10 +145,17 @@ def test_weights_need_a_bucket_and_a_folder(tmp_path: Path, commands: Commands) 
 
 # -- token ---------------------------------------------------------------------------------------------------------------------
 
-TOKEN = {"TOKEN_PARAMETER": "/test/ray-auth-token", "KMS_KEY_ARN": "arn:aws:kms:…", "TOKEN_PAUSE_S": "0", "TOKEN_ATTEMPTS": "3"}
+TOKEN = {
+    "TOKEN_PARAMETER": "/test/ray-auth-token",
+    "KMS_KEY_ARN": "arn:aws:kms:…",
+    "TOKEN_PAUSE_S": "0",
+    "TOKEN_ATTEMPTS": "3",
+}
 
 
-def test_head_makes_the_token_once_and_workers_read_the_same(tmp_path: Path, commands: Commands) -> None:
+def test_head_makes_the_token_once_and_workers_read_the_same(
+    tmp_path: Path, commands: Commands
+) -> None:
     tokens = []
     for role in ("head", "head", "worker"):
         file = tmp_path / f"token-{len(tokens)}"
@@ -141,13 +169,17 @@ def test_head_makes_the_token_once_and_workers_read_the_same(tmp_path: Path, com
     assert tokens[0] not in commands.log.read_text(), "it must not stand in a command line"
 
 
-def test_worker_waits_for_the_token_and_says_what_is_wrong(tmp_path: Path, commands: Commands) -> None:
+def test_worker_waits_for_the_token_and_says_what_is_wrong(
+    tmp_path: Path, commands: Commands
+) -> None:
     done = run("token.sh", tmp_path / "token", commands=commands, **TOKEN)
     assert done.returncode == 1
     assert "could not be read in 3 attempts" in done.stderr
     assert "ParameterNotFound" in done.stderr
     assert len(commands.called("aws", "ssm", "get-parameter")) == 3
-    assert commands.called("aws", "ssm", "put-parameter") == [], "a token of the worker's own would be another cluster's"
+    assert commands.called("aws", "ssm", "put-parameter") == [], (
+        "a token of the worker's own would be another cluster's"
+    )
 
 
 # -- leaving, logs, disks --------------------------------------------------------------------------------------------------------
@@ -163,7 +195,15 @@ def test_worker_that_its_group_holds_back_shuts_down(commands: Commands) -> None
     commands.fake("aws", "sys.exit(args[0] == 'autoscaling')")
     commands.fake("systemctl")
     with serve(metadata()) as imds:
-        done = run("leave.sh", "WorkerGaveUp", "boot failed", commands=commands, SCALING="asg", IMDS=imds.url, LEAVE_PAUSE_S="0")
+        done = run(
+            "leave.sh",
+            "WorkerGaveUp",
+            "boot failed",
+            commands=commands,
+            SCALING="asg",
+            IMDS=imds.url,
+            LEAVE_PAUSE_S="0",
+        )
     assert done.returncode == 0, done.stderr
     assert commands.called("systemctl", "poweroff")
     assert "the group did not let go of i-0123456789abcdef0" in done.stderr
@@ -172,13 +212,24 @@ def test_worker_that_its_group_holds_back_shuts_down(commands: Commands) -> None
 def test_worker_shuts_down_even_if_no_metric_can_be_written(commands: Commands) -> None:
     commands.fake("aws", "sys.exit(1)")
     commands.fake("systemctl")
-    assert run("leave.sh", "WorkerGaveUp", "boot failed", commands=commands, LEAVE_PAUSE_S="0").returncode == 0
+    assert (
+        run(
+            "leave.sh", "WorkerGaveUp", "boot failed", commands=commands, LEAVE_PAUSE_S="0"
+        ).returncode
+        == 0
+    )
     assert commands.called("systemctl", "poweroff")
 
 
-@pytest.mark.parametrize(("role", "groups"), [("head", {"/test/head", "/test/jobs"}), ("worker", {"/test/worker"})])
-def test_logs_of_each_role_go_to_its_groups(role: str, groups: set[str], commands: Commands) -> None:
-    files = json.loads(run("logs.sh", commands=commands, ROLE=role).stdout)["logs"]["logs_collected"]["files"]["collect_list"]
+@pytest.mark.parametrize(
+    ("role", "groups"), [("head", {"/test/head", "/test/jobs"}), ("worker", {"/test/worker"})]
+)
+def test_logs_of_each_role_go_to_its_groups(
+    role: str, groups: set[str], commands: Commands
+) -> None:
+    files = json.loads(run("logs.sh", commands=commands, ROLE=role).stdout)["logs"][
+        "logs_collected"
+    ]["files"]["collect_list"]
     assert {file["log_group_name"] for file in files} == groups
     assert {"{instance_id}"} == {file["log_stream_name"].split("/")[0] for file in files}
     assert any("/var/log/grok-batch/" in file["file_path"] for file in files)
@@ -190,7 +241,9 @@ LSBLK = """print('''/dev/nvme0n1 Amazon Elastic Block Store
 
 
 @pytest.mark.parametrize("fresh", [True, False], ids=["first boot", "reboot"])
-def test_instance_store_is_striped_once_and_only_mounted_again(fresh: bool, tmp_path: Path, commands: Commands) -> None:
+def test_instance_store_is_striped_once_and_only_mounted_again(
+    fresh: bool, tmp_path: Path, commands: Commands
+) -> None:
     commands.fake("mountpoint", "sys.exit(1)")
     commands.fake("lsblk", LSBLK)
     commands.fake("mdadm", f"sys.exit(args[0] == '--assemble' and {fresh})")
@@ -200,16 +253,24 @@ def test_instance_store_is_striped_once_and_only_mounted_again(fresh: bool, tmp_
     assert done.returncode == 0, done.stderr
     disks = ["/dev/nvme1n1", "/dev/nvme2n1"]
     created = commands.called("mdadm", "--create")
-    assert [(call[-2:], "--raid-devices=2" in call) for call in created] == ([(disks, True)] if fresh else [])
+    assert [(call[-2:], "--raid-devices=2" in call) for call in created] == (
+        [(disks, True)] if fresh else []
+    )
     assert len(commands.called("mkfs.xfs")) == fresh, "a reboot must not empty the cache"
-    assert commands.called("mount") == [["mount", "-o", "noatime", "/dev/md/grok-batch", str(tmp_path / "nvme")]]
+    assert commands.called("mount") == [
+        ["mount", "-o", "noatime", "/dev/md/grok-batch", str(tmp_path / "nvme")]
+    ]
 
 
-def test_disks_that_the_image_mounted_are_used_where_they_are(tmp_path: Path, commands: Commands) -> None:
+def test_disks_that_the_image_mounted_are_used_where_they_are(
+    tmp_path: Path, commands: Commands
+) -> None:
     commands.fake("mountpoint", "sys.exit(args[-1] != '/opt/dlami/nvme')")
     commands.fake("mount")
     assert run("nvme.sh", tmp_path / "nvme", commands=commands).returncode == 0
-    assert commands.called("mount") == [["mount", "--bind", "/opt/dlami/nvme", str(tmp_path / "nvme")]]
+    assert commands.called("mount") == [
+        ["mount", "--bind", "/opt/dlami/nvme", str(tmp_path / "nvme")]
+    ]
 
 
 def test_machine_without_instance_store_is_refused(tmp_path: Path, commands: Commands) -> None:
@@ -227,22 +288,39 @@ RAY = {
 }  # fmt: skip
 
 
-def started(commands: Commands, tmp_path: Path, **env: str) -> tuple[list[str], dict[str, str], str]:
+def started(
+    commands: Commands, tmp_path: Path, **env: str
+) -> tuple[list[str], dict[str, str], str]:
     """Returns what ray_node.sh would start, with which environment, and what it said."""
-    commands.fake("start-ray", f"json.dump(dict(os.environ), open({str(tmp_path / 'environment')!r}, 'w'))")
+    commands.fake(
+        "start-ray", f"json.dump(dict(os.environ), open({str(tmp_path / 'environment')!r}, 'w'))"
+    )
     (tmp_path / "state").mkdir()
     with serve(metadata()) as imds:
-        done = run("ray_node.sh", commands=commands, IMDS=imds.url, RAY="start-ray", STATE=str(tmp_path / "state"), **RAY | env)
+        done = run(
+            "ray_node.sh",
+            commands=commands,
+            IMDS=imds.url,
+            RAY="start-ray",
+            STATE=str(tmp_path / "state"),
+            **RAY | env,
+        )
     assert done.returncode == 0, done.stderr
     ((_, *flags),) = commands.called("start-ray")
     return flags, json.loads((tmp_path / "environment").read_text()), done.stderr
 
 
-def test_worker_joins_the_head_with_token_and_weight_cache(tmp_path: Path, commands: Commands) -> None:
+def test_worker_joins_the_head_with_token_and_weight_cache(
+    tmp_path: Path, commands: Commands
+) -> None:
     (tmp_path / "ssm" / "test.head-ip").write_text("10.42.0.10")
     flags, environment, _ = started(commands, tmp_path)
     options = dict(itertools.pairwise(flags))
-    assert (options["--address"], options["--num-gpus"], options["--node-ip-address"]) == ("10.42.0.10:6379", "8", "127.0.0.2")
+    assert (options["--address"], options["--num-gpus"], options["--node-ip-address"]) == (
+        "10.42.0.10:6379",
+        "8",
+        "127.0.0.2",
+    )
     assert "--head" not in flags
     assert environment["RAY_AUTH_MODE"] == "token"
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/etc/grok-batch/ray-auth-token"
@@ -266,8 +344,12 @@ def test_head_listens_for_people_on_its_loopback_only_and_autoscales_once_config
 
 
 @pytest.mark.s3
-def test_head_without_autoscaler_configuration_says_so_and_starts(tmp_path: Path, commands: Commands, s3_url: str) -> None:
-    flags, _, said = started(commands, tmp_path, ROLE="head", AUTOSCALER_URL=f"{s3_url}/cluster/autoscaler.yaml")
+def test_head_without_autoscaler_configuration_says_so_and_starts(
+    tmp_path: Path, commands: Commands, s3_url: str
+) -> None:
+    flags, _, said = started(
+        commands, tmp_path, ROLE="head", AUTOSCALER_URL=f"{s3_url}/cluster/autoscaler.yaml"
+    )
     assert "--head" in flags
     assert "--autoscaling-config" not in flags
     assert "nothing starts workers" in said
@@ -281,32 +363,46 @@ def checkout(tmp_path: Path) -> Path:
     """A committed repository with the node's scripts, and a lock file of one wheel that lies beside it."""
     root = tmp_path / "checkout"
     shutil.copytree(
-        ROOT / "infra" / "terraform", root / "infra" / "terraform", ignore=shutil.ignore_patterns(".terraform*", "__pycache__")
+        ROOT / "infra" / "terraform",
+        root / "infra" / "terraform",
+        ignore=shutil.ignore_patterns(".terraform*", "__pycache__"),
     )
     wheel = tmp_path / "index" / "tiny-1.0-py3-none-any.whl"
     wheel.parent.mkdir()
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr("tiny.py", "")
-        archive.writestr("tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n")
         archive.writestr(
-            "tiny-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+            "tiny-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n"
+        )
+        archive.writestr(
+            "tiny-1.0.dist-info/WHEEL",
+            "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
         )
         archive.writestr("tiny-1.0.dist-info/RECORD", "")
-    (root / "requirements-cuda12.lock").write_text(f"tiny==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n")
+    (root / "requirements-cuda12.lock").write_text(
+        f"tiny==1.0 --hash=sha256:{sha256(wheel.read_bytes()).hexdigest()}\n"
+    )
     git = ["git", "-c", "user.name=test", "-c", "user.email=test@example.com", "-C", str(root)]
     for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "All"]):
         subprocess.run([*git, *words], check=True)
     return root
 
 
-def release(checkout: Path, commands: Commands, *arguments: object) -> "subprocess.CompletedProcess[str]":
+def release(
+    checkout: Path, commands: Commands, *arguments: object
+) -> "subprocess.CompletedProcess[str]":
     stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # a python3 with pip
     env = commands.env(
-        **stores, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(checkout.parent / "index"), PATH=f"{commands.folder}:{path}"
+        **stores,
+        PIP_NO_INDEX="1",
+        PIP_FIND_LINKS=str(checkout.parent / "index"),
+        PATH=f"{commands.folder}:{path}",
     )
     command = [str(checkout / "infra" / "terraform" / "release.sh"), *map(str, arguments)]
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.mark.slow
@@ -326,14 +422,22 @@ def test_release_is_reproducible_uploaded_once_and_installed_by_the_first_boot(
     digest = re.findall(r'release_sha256  = "([0-9a-f]{64})"', outputs[0])[0]
     with tarfile.open(tmp_path / "one" / "grok-batch-1.2.3.tar") as archive:
         names = archive.getnames()
-    assert {"wheels/tiny-1.0-py3-none-any.whl", "release/infra/terraform/node/boot.sh"} <= set(names)
-    again = release(checkout, commands, "1.2.3", "--output", tmp_path / "three", "--upload", releases)
+    assert {"wheels/tiny-1.0-py3-none-any.whl", "release/infra/terraform/node/boot.sh"} <= set(
+        names
+    )
+    again = release(
+        checkout, commands, "1.2.3", "--output", tmp_path / "three", "--upload", releases
+    )
     assert again.returncode == 1
     assert "releases are not replaced" in again.stderr
 
-    done, machine = first_boot(tmp_path, commands, RELEASE_URL=f"{releases}/grok-batch-1.2.3.tar", RELEASE_SHA256=digest)
+    done, machine = first_boot(
+        tmp_path, commands, RELEASE_URL=f"{releases}/grok-batch-1.2.3.tar", RELEASE_SHA256=digest
+    )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert (machine / "opt" / "grok-batch" / "release" / "infra" / "terraform" / "node" / "boot.sh").exists()
+    assert (
+        machine / "opt" / "grok-batch" / "release" / "infra" / "terraform" / "node" / "boot.sh"
+    ).exists()
     units = sorted(path.name for path in (machine / "etc" / "systemd" / "system").iterdir())
     assert units == sorted(path.name for path in (NODE / "systemd").iterdir())
     assert commands.called("systemctl", "enable", "--now", "--no-block", "grok-batch-boot.service")
@@ -347,14 +451,18 @@ def test_first_boot_refuses_another_release_and_only_a_worker_ends(
 ) -> None:
     url = f"{s3_url}/cluster/releases/grok-batch-1.2.3.tar"
     fsspec.filesystem("s3").pipe_file(url, b"something else")
-    done, machine = first_boot(tmp_path, commands, RELEASE_URL=url, RELEASE_SHA256="0" * 64, ROLE=role)
+    done, machine = first_boot(
+        tmp_path, commands, RELEASE_URL=url, RELEASE_SHA256="0" * 64, ROLE=role
+    )
     assert done.returncode != 0
     assert "is not the release that Terraform names" in done.stderr
     assert not (machine / "opt" / "grok-batch").exists()
     assert bool(commands.called("shutdown", "-h")) == (role == "worker")
 
 
-def first_boot(tmp_path: Path, commands: Commands, **settings: str) -> tuple["subprocess.CompletedProcess[str]", Path]:
+def first_boot(
+    tmp_path: Path, commands: Commands, **settings: str
+) -> tuple["subprocess.CompletedProcess[str]", Path]:
     """Runs the user data with all paths below a folder of the test."""
     machine = tmp_path / "machine"
     for folder in ("etc/systemd/system", "var/tmp", "opt"):
@@ -362,15 +470,20 @@ def first_boot(tmp_path: Path, commands: Commands, **settings: str) -> tuple["su
     template = (ROOT / "infra" / "terraform" / "user_data.sh.tftpl").read_text()
     values = {"ROLE": "worker", "RELEASE_VERSION": "1.2.3", **settings}
     lines = "".join(f'{name}="{value}"\n' for name, value in values.items())
-    script = re.sub(r"%\{ for .*?%\{ endfor ~\}\n", lambda _: lines, template, flags=re.DOTALL).replace(
-        "${environment.ROLE}", values["ROLE"]
-    )
+    script = re.sub(
+        r"%\{ for .*?%\{ endfor ~\}\n", lambda _: lines, template, flags=re.DOTALL
+    ).replace("${environment.ROLE}", values["ROLE"])
     script = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{machine}/\1/", script)
     for name in ("dnf", "systemctl", "shutdown"):
         commands.fake(name)
     stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
     done = subprocess.run(
-        ["bash", "-c", script], env=commands.env(**stores), capture_output=True, text=True, timeout=120, check=False
+        ["bash", "-c", script],
+        env=commands.env(**stores),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
     return done, machine
 
@@ -383,7 +496,9 @@ def test_release_of_uncommitted_changes_is_refused(checkout: Path, commands: Com
 
 
 @pytest.mark.parametrize("arguments", [[], ["../evil"], ["1.0", "--frobnicate"]])
-def test_release_explains_wrong_arguments(arguments: list[str], checkout: Path, commands: Commands) -> None:
+def test_release_explains_wrong_arguments(
+    arguments: list[str], checkout: Path, commands: Commands
+) -> None:
     done = release(checkout, commands, *arguments)
     assert done.returncode == 2
     assert "see --help" in done.stderr

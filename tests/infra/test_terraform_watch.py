@@ -1,4 +1,7 @@
-"""node/watch.py as a process, between a metadata service, Ray's metrics and fake commands; node/drain.py on a real Ray."""
+"""node/watch.py as a process, between a metadata service, Ray's metrics and fake commands.
+
+Node/drain.py on a real Ray.
+"""
 
 import json
 import runpy
@@ -18,7 +21,10 @@ from tests.ray_nodes import BIN, Cluster, free_ports, running_cluster
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "infra" / "terraform" / "node"
-SPOT, GROUP = "/latest/meta-data/spot/instance-action", "/latest/meta-data/autoscaling/target-lifecycle-state"
+SPOT, GROUP = (
+    "/latest/meta-data/spot/instance-action",
+    "/latest/meta-data/autoscaling/target-lifecycle-state",
+)
 
 
 def used(gpus: float) -> dict[str, str]:
@@ -43,7 +49,8 @@ class Watched:
         self.node = folder / "node"  # a copy, with a drain.py that is watched too
         shutil.copytree(NODE, self.node)
         (self.node / "drain.py").write_text(
-            f"import runpy, sys; sys.argv[0] = 'drain'; runpy.run_path({str(self.commands.folder / 'drain')!r})"
+            "import runpy, sys; sys.argv[0] = 'drain'; "
+            f"runpy.run_path({str(self.commands.folder / 'drain')!r})"
         )
         self.commands.fake("drain")
         (folder / "ray-address").write_text("10.42.0.10:6379\n")
@@ -59,7 +66,9 @@ class Watched:
         }  # fmt: skip
         command = [sys.executable, str(self.node / "watch.py")]
         everything = self.commands.env(**settings | env)
-        self.process = subprocess.Popen(command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self.process = subprocess.Popen(
+            command, env=everything, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 30
@@ -83,12 +92,16 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
             watch.stop()
 
 
-def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(watched: Watched) -> None:
+def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(
+    watched: Watched,
+) -> None:
     watched.start()
     watched.until(lambda: watched.commands.called("aws", "cloudwatch"))
     assert watched.commands.called("drain") == []
     at = datetime.now(UTC) + timedelta(seconds=119)
-    watched.imds.pages[SPOT] = json.dumps({"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"})
+    watched.imds.pages[SPOT] = json.dumps(
+        {"action": "terminate", "time": f"{at:%Y-%m-%dT%H:%M:%SZ}"}
+    )
     watched.until(lambda: watched.commands.called("drain"))
     time.sleep(0.5)  # several more looks
     ((_, *drain),) = watched.commands.called("drain")
@@ -97,9 +110,13 @@ def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(
     assert "spot interruption: terminate" in options["--reason"]
     assert 60 < int(options["--seconds"]) <= 120
     assert (watched.folder / "run" / "mark").exists()
-    kept = watched.commands.called("aws", "s3", "sync", "--only-show-errors", str(watched.folder / "nvme" / "jax-cache"))
+    kept = watched.commands.called(
+        "aws", "s3", "sync", "--only-show-errors", str(watched.folder / "nvme" / "jax-cache")
+    )
     assert kept, "compiled programs go to S3 before the machine goes"
-    assert watched.commands.called("aws", "autoscaling") == [], "EC2 takes a spot instance without asking"
+    assert watched.commands.called("aws", "autoscaling") == [], (
+        "EC2 takes a spot instance without asking"
+    )
 
 
 def test_scaling_in_waits_until_no_replica_is_left(watched: Watched) -> None:
@@ -121,7 +138,9 @@ def test_scaling_in_does_not_wait_for_a_ray_that_is_gone(watched: Watched) -> No
     watched.imds.pages[GROUP] = "Terminated"
     watched.ray.pages.clear()
     watched.start()
-    watched.until(lambda: watched.commands.called("aws", "autoscaling", "complete-lifecycle-action"))
+    watched.until(
+        lambda: watched.commands.called("aws", "autoscaling", "complete-lifecycle-action")
+    )
 
 
 def test_idle_worker_leaves_its_group_and_lowers_it(watched: Watched) -> None:
@@ -130,9 +149,14 @@ def test_idle_worker_leaves_its_group_and_lowers_it(watched: Watched) -> None:
     watched.until(lambda: watched.commands.called("aws", "autoscaling"))
     assert watched.process is not None
     assert watched.process.wait(30) == 0
-    ((*call,),) = watched.commands.called("aws", "autoscaling", "terminate-instance-in-auto-scaling-group")
+    ((*call,),) = watched.commands.called(
+        "aws", "autoscaling", "terminate-instance-in-auto-scaling-group"
+    )
     assert "--should-decrement-desired-capacity" in call
-    assert any("WorkerIdle" in each for each in watched.commands.called("aws", "cloudwatch", "put-metric-data"))
+    assert any(
+        "WorkerIdle" in each
+        for each in watched.commands.called("aws", "cloudwatch", "put-metric-data")
+    )
     assert watched.commands.called("systemctl") == []
 
 
@@ -223,7 +247,9 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
 
 def python(cluster: Cluster, *arguments: object, **more: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=cluster.env | more, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, env=cluster.env | more, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def gpus_in_use(url: str) -> float | None:
@@ -233,7 +259,11 @@ def gpus_in_use(url: str) -> float | None:
             page = answer.read().decode()
     except OSError:
         return None
-    return float(runpy.run_path(str(NODE / "watch.py"))["gpus_in_use"](page)) if "ray_resources" in page else None
+    return (
+        float(runpy.run_path(str(NODE / "watch.py"))["gpus_in_use"](page))
+        if "ray_resources" in page
+        else None
+    )
 
 
 def wait(condition: Callable[[], object]) -> None:
@@ -246,9 +276,13 @@ def wait(condition: Callable[[], object]) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_gpus_of_replicas_are_counted_and_the_node_of_this_machine_is_drained(cluster: tuple[Cluster, str]) -> None:
+def test_gpus_of_replicas_are_counted_and_the_node_of_this_machine_is_drained(
+    cluster: tuple[Cluster, str],
+) -> None:
     made, metrics = cluster
-    driver = subprocess.Popen([sys.executable, "-c", HOLD_GPUS, made.gcs], env=made.env, stdout=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(
+        [sys.executable, "-c", HOLD_GPUS, made.gcs], env=made.env, stdout=subprocess.PIPE, text=True
+    )
     try:
         assert driver.stdout is not None
         assert driver.stdout.readline() == "held\n"
@@ -258,12 +292,22 @@ def test_gpus_of_replicas_are_counted_and_the_node_of_this_machine_is_drained(cl
         driver.communicate()
     wait(lambda: gpus_in_use(metrics) == 0)
 
-    drain = [NODE / "drain.py", "--address", made.gcs, "--reason", "spot interruption", "--seconds", "100", "--ip"]
+    drain = [
+        NODE / "drain.py",
+        "--address",
+        made.gcs,
+        "--reason",
+        "spot interruption",
+        "--seconds",
+        "100",
+        "--ip",
+    ]
     wrong = python(made, *drain, "127.0.0.2", RAY_AUTH_TOKEN="0" * 64)
     assert wrong.returncode != 0, "a client without the token is turned away"
     done = python(made, *drain, "127.0.0.2")
     assert done.returncode == 0, done.stderr
     assert "takes no more work" in done.stdout
-    wait(lambda: "127.0.0.2" not in python(made, "-c", NODES, made.gcs).stdout)  # idle, it ends at once
+    # idle, it ends at once
+    wait(lambda: "127.0.0.2" not in python(made, "-c", NODES, made.gcs).stdout)
     assert len(python(made, "-c", NODES, made.gcs).stdout.split(",")) == 1, "the head stays"
     assert "no living node at 127.0.0.2" in python(made, *drain, "127.0.0.2").stderr

@@ -41,7 +41,9 @@ def tokenizer() -> Tokenizer:
 @pytest.fixture
 def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., GrokBatchLM]:
     without_ray(monkeypatch)
-    return lambda **flags: GrokBatchLM(HarnessConfig(model="demo", output=str(tmp_path / "run"), **flags))
+    return lambda **flags: GrokBatchLM(
+        HarnessConfig(model="demo", output=str(tmp_path / "run"), **flags)
+    )
 
 
 def instances(*arguments: tuple[Any, ...]) -> list[Any]:
@@ -60,7 +62,9 @@ def test_contexts_and_continuations_are_cut_as_the_harness_does(
     found = model().loglikelihood(instances(*pairs))
     joined, alone, after_line = tokenizer.encode(["2 + 3 = 5", "five apples", "\nfive"])
     first = joined[len(tokenizer.encode(["2 + 3 ="])[0]) :]
-    assert [value for value, _ in found] == pytest.approx([loglikelihood(ids) for ids in (first, first, alone, after_line)])
+    assert [value for value, _ in found] == pytest.approx(
+        [loglikelihood(ids) for ids in (first, first, alone, after_line)]
+    )
     [file] = (tmp_path / "run").glob("score-*.parquet")
     assert pq.read_table(file)["prompt_token_ids"].to_pylist()[2:] == [[EOS], [EOS]]
 
@@ -77,7 +81,9 @@ def test_long_texts_are_scored_in_windows_each_token_once(
     [file] = (tmp_path / "run").glob("score-*.parquet")
     rows = pq.read_table(file).to_pylist()
     assert [token for row in rows for token in row["continuation_token_ids"]] == ids
-    assert all(len(row["prompt_token_ids"]) + len(row["continuation_token_ids"]) <= 32 for row in rows)
+    assert all(
+        len(row["prompt_token_ids"]) + len(row["continuation_token_ids"]) <= 32 for row in rows
+    )
 
 
 def test_completions_follow_the_options_of_the_task(
@@ -89,40 +95,72 @@ def test_completions_follow_the_options_of_the_task(
     found = lm.generate_until(instances(*((prompt, options) for prompt in prompts)))
     [file] = (tmp_path / "run").glob("generate-*.parquet")
     rows = pq.read_table(file).to_pylist()
-    assert [(row["stop"], row["max_tokens"], row["temperature"]) for row in rows] == [(["\n"], 4, 0.0)] * 2
+    assert [(row["stop"], row["max_tokens"], row["temperature"]) for row in rows] == [
+        (["\n"], 4, 0.0)
+    ] * 2
     assert rows[1]["prompt_token_ids"] == [EOS]
     assert len(found) == 2
     assert all(isinstance(text, str) for text in found)
-    assert lm.generate_until(instances(*((prompt, options) for prompt in prompts))) == found  # the run is there
+    # the run is there
+    assert lm.generate_until(instances(*((prompt, options) for prompt in prompts))) == found
     with pytest.raises(ConfigError, match="penalty"):
         lm.generate_until(instances(("x", {"penalty": 1})))
 
 
 def test_a_row_that_fails_is_no_number(model: Callable[..., GrokBatchLM]) -> None:
     with pytest.raises(DatasetError, match=r"row 1 .*prompt_too_long|exit code 4"):
-        model(max_len=16, max_error_rate=0.9).loglikelihood(instances(("a", " b"), ("word " * 40, " b")))
+        model(max_len=16, max_error_rate=0.9).loglikelihood(
+            instances(("a", " b"), ("word " * 40, " b"))
+        )
 
 
-def test_the_harness_runs_its_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer) -> None:
+def test_the_harness_runs_its_tasks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
+) -> None:
     without_ray(monkeypatch)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    rows = [{"question": f"Q: {n} and {n}?", "choices": [f"{n} apples", "many plums", "eggs"], "answer": n % 3} for n in range(6)]
+    rows = [
+        {
+            "question": f"Q: {n} and {n}?",
+            "choices": [f"{n} apples", "many plums", "eggs"],
+            "answer": n % 3,
+        }
+        for n in range(6)
+    ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TASKS.items():
         data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'own.jsonl'}}}}}\ntest_split: test\n"
-        (tmp_path / f"{name}.yaml").write_text(f"task: {name}\n{data}doc_to_text: '{{{{question}}}}'\n{text}")
-    flags = ["--tasks", ",".join(TASKS), "--include-path", tmp_path, "--model", "demo", "-o", tmp_path / "run"]
+        (tmp_path / f"{name}.yaml").write_text(
+            f"task: {name}\n{data}doc_to_text: '{{{{question}}}}'\n{text}"
+        )
+    flags = [
+        "--tasks",
+        ",".join(TASKS),
+        "--include-path",
+        tmp_path,
+        "--model",
+        "demo",
+        "-o",
+        tmp_path / "run",
+    ]
     assert evaluate_lm_eval.main(list(map(str, flags))) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
     assert {name: results[name]["sample_len"] for name in TASKS} == dict.fromkeys(TASKS, 6)
     chosen = [max(range(3), key=lambda n: continuation_score(row, n, tokenizer)) for row in rows]
-    assert results["own_choice"]["acc,none"] == sum(one == row["answer"] for one, row in zip(chosen, rows, strict=True)) / 6
+    assert (
+        results["own_choice"]["acc,none"]
+        == sum(one == row["answer"] for one, row in zip(chosen, rows, strict=True)) / 6
+    )
     assert results["own_answer"]["exact_match,none"] == 0.0
     ids = tokenizer.encode([row["question"] for row in rows])
     words = sum(len(row["question"].split()) for row in rows)
-    assert results["own_text"]["word_perplexity,none"] == pytest.approx(math.exp(-sum(map(loglikelihood, ids)) / words))
+    assert results["own_text"]["word_perplexity,none"] == pytest.approx(
+        math.exp(-sum(map(loglikelihood, ids)) / words)
+    )
 
 
 def continuation_score(row: dict[str, Any], choice: int, tokenizer: Tokenizer) -> float:
-    context, whole = tokenizer.encode([row["question"], f"{row['question']} {row['choices'][choice]}"])
+    context, whole = tokenizer.encode(
+        [row["question"], f"{row['question']} {row['choices'][choice]}"]
+    )
     return loglikelihood(whole[len(context) :])

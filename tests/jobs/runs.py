@@ -41,14 +41,24 @@ def command(*arguments: object) -> list[str]:
 
 def environment(**more: str) -> dict[str, str]:
     """Returns a user's environment: a Ray of the job's own, none of the switches that tests put on for JAX."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "JAX_NUMPY", "XLA_FLAGS"))}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("RAY_", "JAX_NUMPY", "XLA_FLAGS"))
+    }
     return kept | {"RAY_ADDRESS": "local"} | more
 
 
 def job(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
     """Runs the job to its end."""
     return subprocess.run(
-        command(*arguments), cwd=ROOT, env=environment(**more), capture_output=True, text=True, timeout=280, check=False
+        command(*arguments),
+        cwd=ROOT,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
     )
 
 
@@ -64,13 +74,19 @@ def same_tables(one: pa.Table, other: pa.Table, tolerance: float = 1e-4) -> None
     assert one.schema.names == other.schema.names
     assert one.num_rows == other.num_rows
     for name in one.schema.names:
-        for row, (mine, theirs) in enumerate(zip(one[name].to_pylist(), other[name].to_pylist(), strict=True)):
-            assert _close(mine, theirs, tolerance), f"column {name}, row {row}: {mine!r} and {theirs!r}"
+        for row, (mine, theirs) in enumerate(
+            zip(one[name].to_pylist(), other[name].to_pylist(), strict=True)
+        ):
+            assert _close(mine, theirs, tolerance), (
+                f"column {name}, row {row}: {mine!r} and {theirs!r}"
+            )
 
 
 def _close(mine: Any, theirs: Any, tolerance: float) -> bool:
     if isinstance(mine, list) and isinstance(theirs, list):
-        return len(mine) == len(theirs) and all(_close(a, b, tolerance) for a, b in zip(mine, theirs, strict=True))
+        return len(mine) == len(theirs) and all(
+            _close(a, b, tolerance) for a, b in zip(mine, theirs, strict=True)
+        )
     if isinstance(mine, float) and isinstance(theirs, float):
         return abs(mine - theirs) <= tolerance * max(1.0, abs(mine) / 10)
     return bool(mine == theirs)
@@ -109,7 +125,11 @@ class Running:
 
     def replicas(self) -> list[int]:
         """Process ids of its actors."""
-        return [pid for pid, name in descendants(self.process.pid) if "ray::" in name and "RemoteReplica" in name]
+        return [
+            pid
+            for pid, name in descendants(self.process.pid)
+            if "ray::" in name and "RemoteReplica" in name
+        ]
 
     def stop_replica(self, parts: int) -> None:
         """SIGSTOP to its only actor once so many shards are committed: what follows happens in the middle of the run."""
@@ -120,7 +140,11 @@ class Running:
 
     def kill_ray(self, name: str) -> None:
         """kill -9 of a server of the job's own Ray: `gcs_server` or `raylet`."""
-        (pid,) = [pid for pid, line in descendants(self.process.pid) if line.split(" ")[0].endswith(f"/{name}")]
+        (pid,) = [
+            pid
+            for pid, line in descendants(self.process.pid)
+            if line.split(" ")[0].endswith(f"/{name}")
+        ]
         os.kill(pid, signal.SIGKILL)
 
     def end(self, code: int) -> str:
@@ -143,12 +167,20 @@ def descendants(pid: int) -> Iterator[tuple[int, str]]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             for child in map(int, (task / "children").read_text().split()):
-                yield child, Path(f"/proc/{child}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                yield (
+                    child,
+                    Path(f"/proc/{child}/cmdline")
+                    .read_bytes()
+                    .replace(b"\0", b" ")
+                    .decode(errors="replace"),
+                )
                 yield from descendants(child)
 
 
 @contextlib.contextmanager
-def running(flags: list[object], tmp_path: Path, *, program: list[str] | None = None, **more: str) -> Iterator[Running]:
+def running(
+    flags: list[object], tmp_path: Path, *, program: list[str] | None = None, **more: str
+) -> Iterator[Running]:
     """Starts the job, or another program, in the background; ends what is left of it."""
     log = tmp_path / "log"
     with log.open("w") as stream:

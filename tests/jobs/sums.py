@@ -1,4 +1,7 @@
-"""A stand-in for the demo model that answers sums, and seeds to ask it with; for the tests of jobs/generate_dataset.py."""
+"""A stand-in for the demo model that answers sums, and seeds to ask it with.
+
+For the tests of jobs/generate_dataset.py.
+"""
 
 import re
 from functools import cache
@@ -44,7 +47,12 @@ def seeds(path: Path, rows: int = 40, **more: Any) -> Path:
     """Writes seeds; every 13th has no `b`, so that no prompt can be made of it."""
     b = [None if number % 13 == 5 else number % 7 for number in range(rows)]
     table = pa.table(
-        {"id": [f"s{number}" for number in range(rows)], "a": list(range(rows)), "b": pa.array(b, pa.int64()), **more}
+        {
+            "id": [f"s{number}" for number in range(rows)],
+            "a": list(range(rows)),
+            "b": pa.array(b, pa.int64()),
+            **more,
+        }
     )
     pq.write_table(table, path, row_group_size=9)
     return path

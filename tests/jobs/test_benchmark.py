@@ -19,7 +19,9 @@ TINY_SHARD = replace(DEMO, num_q_heads=2, num_kv_heads=1, vocab_size=64, num_lay
 
 def test_a_shard_is_an_eighth_of_grok_1() -> None:
     shard, whole = parameter_shapes(GROK_1_SHARD), parameter_shapes(GROK_1)
-    split = [tensor.path for tensor in whole if {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)]
+    split = [
+        tensor.path for tensor in whole if {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)
+    ]
     for one, all_eight in zip(shard, whole, strict=True):
         size = one.shape and len(one.shape) and jnp.prod(jnp.array(one.shape, jnp.float32))
         parts = jnp.prod(jnp.array(all_eight.shape, jnp.float32)) / size
@@ -27,11 +29,27 @@ def test_a_shard_is_an_eighth_of_grok_1() -> None:
 
 
 @pytest.mark.slow
-def test_a_shard_is_measured_with_int8_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shard_is_measured_with_int8_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(benchmark_model.MODELS, "grok-1-shard", TINY_SHARD)
     out = tmp_path / "figures.json"
-    sizes = ["--slots", "2", "--prefill-rows", "1", "--prefill-length", "16", "--context", "4", "--new-tokens", "2"]
-    assert benchmark.main(["--model", "grok-1-shard", "--weights", "int8", *sizes, "--json", str(out)]) == 0
+    sizes = [
+        "--slots",
+        "2",
+        "--prefill-rows",
+        "1",
+        "--prefill-length",
+        "16",
+        "--context",
+        "4",
+        "--new-tokens",
+        "2",
+    ]
+    assert (
+        benchmark.main(["--model", "grok-1-shard", "--weights", "int8", *sizes, "--json", str(out)])
+        == 0
+    )
     figures = json.loads(out.read_text())
     assert figures["prefill"]["tokens_per_s"] > 0
     assert [row["slots"] for row in figures["decode"]] == [2]
@@ -39,7 +57,9 @@ def test_a_shard_is_measured_with_int8_weights(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     from actors.kernels import choice
 
     for name in ("XLA", "CPU"):  # what a mesh of CPU devices gets

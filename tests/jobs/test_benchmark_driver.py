@@ -10,16 +10,47 @@ from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
 from jobs import benchmark_driver
 from jobs.benchmark_driver import BenchmarkConfig, SimulatedClock, SimulatedReplicas
 
-SMALL = ["--rows", "3000", "--replicas", "20", "--prompt-tokens", "20", "--max-tokens", "4", "--batch-tokens", "512"]
+SMALL = [
+    "--rows",
+    "3000",
+    "--replicas",
+    "20",
+    "--prompt-tokens",
+    "20",
+    "--max-tokens",
+    "4",
+    "--batch-tokens",
+    "512",
+]
 
 
 @pytest.mark.slow
-def test_a_small_run_with_losses_and_stragglers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_run_with_losses_and_stragglers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "benchmark"
-    more = ["--service-s", "2", "--failure-s", "40", "--slow-share", "0.05", "--in-flight", "2", "--shard-rows", "100"]
+    more = [
+        "--service-s",
+        "2",
+        "--failure-s",
+        "40",
+        "--slow-share",
+        "0.05",
+        "--in-flight",
+        "2",
+        "--shard-rows",
+        "100",
+    ]
     assert benchmark_driver.main(["--folder", str(folder), *SMALL, *more]) == 0
     told = capsys.readouterr().out
-    for part in ("rows/s of the driver alone", "driver time per batch", "peak memory", "replicas idle", "tail after", "lost"):
+    for part in (
+        "rows/s of the driver alone",
+        "driver time per batch",
+        "peak memory",
+        "replicas idle",
+        "tail after",
+        "lost",
+    ):
         assert part in told
     assert "memory at        3,000 rows" in told
     idle = re.search(r"replicas idle ([\d.]+)%", told)
@@ -32,7 +63,9 @@ def test_a_small_run_with_losses_and_stragglers(tmp_path: Path, capsys: pytest.C
 
 def test_simulated_time_jumps_when_the_driver_waits() -> None:
     clock = SimulatedClock()
-    replicas = SimulatedReplicas(BenchmarkConfig(folder="x", replicas=1, service_s=1000.0, failure_s=None), clock)
+    replicas = SimulatedReplicas(
+        BenchmarkConfig(folder="x", replicas=1, service_s=1000.0, failure_s=None), clock
+    )
     [ready] = replicas.events(0.0)
     assert isinstance(ready, ReplicaReady)
     request = Request(RowRef(0, 0), token_ids([1, 2]), sampling=Sampling(max_tokens=3))
@@ -50,7 +83,9 @@ def test_simulated_time_jumps_when_the_driver_waits() -> None:
 
 
 def test_lost_replicas_come_back_under_another_name() -> None:
-    replicas = SimulatedReplicas(BenchmarkConfig(folder="x", replicas=1, failure_s=5.0), SimulatedClock())
+    replicas = SimulatedReplicas(
+        BenchmarkConfig(folder="x", replicas=1, failure_s=5.0), SimulatedClock()
+    )
     seen = [event for _ in range(6) for event in replicas.events(1e6)]
     names = [event.replica for event in seen if isinstance(event, ReplicaReady)]
     assert len(names) == len(set(names)) >= 2

@@ -21,16 +21,29 @@ def prompts(folder: Path, rows: int) -> Path:
 
 
 def arguments(folder: Path, rows: int, *more: str) -> list[str]:
-    flags = {"input": prompts(folder, rows), "tokenizer": DEMO / "tokenizer.model", "folder": folder / "made", "model": "demo"}
-    return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + list(more)
+    flags = {
+        "input": prompts(folder, rows),
+        "tokenizer": DEMO / "tokenizer.model",
+        "folder": folder / "made",
+        "model": "demo",
+    }
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))] + list(
+        more
+    )
 
 
 def test_each_pass_has_the_same_lengths_and_other_ids(tmp_path: Path) -> None:
     config = benchmark_pipeline.parse(
-        benchmark_pipeline.BenchmarkConfig, arguments(tmp_path, 3, "--copies", "2"), program="", description=""
+        benchmark_pipeline.BenchmarkConfig,
+        arguments(tmp_path, 3, "--copies", "2"),
+        program="",
+        description="",
     )
     requests = benchmark_pipeline._requests(config)
-    first, second = (benchmark_pipeline._shifted(config, requests, number)["prompt_token_ids"].to_pylist() for number in range(2))
+    first, second = (
+        benchmark_pipeline._shifted(config, requests, number)["prompt_token_ids"].to_pylist()
+        for number in range(2)
+    )
     assert [len(ids) for ids in first] == [len(ids) for ids in second]
     assert len(first) == 6
     assert first[0][:20] == first[1][:20] != second[0][:20]
@@ -49,7 +62,12 @@ def test_what_does_not_fit_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.ray
 def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = tmp_path / "figures.json"
-    assert benchmark_pipeline.main(arguments(tmp_path, 12, "--task", "score", "--rounds", "1", "--json", str(found))) == 0
+    assert (
+        benchmark_pipeline.main(
+            arguments(tmp_path, 12, "--task", "score", "--rounds", "1", "--json", str(found))
+        )
+        == 0
+    )
     told = capsys.readouterr().out
     assert "Parquet to Parquet reaches" in told
     figures = json.loads(found.read_text())

@@ -8,7 +8,9 @@ from jobs import check_gpu
 
 
 @pytest.mark.slow
-def test_the_check_passes_and_catches_a_wrong_kernel(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_passes_and_catches_a_wrong_kernel(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert check_gpu.main(["--interpret"]) == 0
     said = capsys.readouterr().out
     assert said.count("differs by") == 8

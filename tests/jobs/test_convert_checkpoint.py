@@ -34,7 +34,9 @@ def run(*arguments: object) -> int:
 
 
 def same(one: Any, other: Any) -> None:
-    for (tensor, a), (_, b) in zip(checkpoint.read(one, DEMO), checkpoint.read(other, DEMO), strict=True):
+    for (tensor, a), (_, b) in zip(
+        checkpoint.read(one, DEMO), checkpoint.read(other, DEMO), strict=True
+    ):
         assert jax.tree.all(jax.tree.map(np.array_equal, a, b)), tensor.path
 
 
@@ -59,9 +61,15 @@ def test_continues_and_keeps_what_is_there(tmp_path: Path) -> None:
     for name in gone:
         (out / name).unlink()
     (out / f".{gone[0]}.0123.aside").write_bytes(b"half")  # what kill -9 leaves of a file
-    kept = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.suffix == ".safetensors"}
+    kept = {
+        path.name: path.stat().st_mtime_ns
+        for path in out.iterdir()
+        if path.suffix == ".safetensors"
+    }
     assert run("-i", SOURCE, "-o", out, "--verify", "false") == 0
-    assert {path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")} == whole
+    assert {
+        path.name: path.read_bytes() for path in out.iterdir() if not path.name.startswith(".")
+    } == whole
     assert {name: (out / name).stat().st_mtime_ns for name in kept} == kept
 
 
@@ -82,9 +90,15 @@ def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
     ]
     seen = []
     for wanted in (1, 8):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         deadline = time.monotonic() + 120
-        while process.poll() is None and len(list(out.glob("*.safetensors"))) < wanted and time.monotonic() < deadline:
+        while (
+            process.poll() is None
+            and len(list(out.glob("*.safetensors"))) < wanted
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
         process.wait()
@@ -97,7 +111,9 @@ def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
     same(SOURCE, out)
 
 
-def test_sigterm_is_75_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_sigterm_is_75_and_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     publish = storage.publish
 
     def interrupted(url: str, data: bytes) -> bool:
@@ -118,10 +134,14 @@ def test_sigterm_is_75_and_continues(tmp_path: Path, monkeypatch: pytest.MonkeyP
     same(SOURCE, tmp_path / "out")
 
 
-def test_a_file_of_another_source_is_not_taken_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_of_another_source_is_not_taken_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     out = tmp_path / "out"
     other = shutil.copytree(SOURCE, tmp_path / "other")
-    (other / "tensor00001_000").write_bytes(b"".join(pickle_tensor(np.full(DEMO.emb_size, 7, np.float32))))
+    (other / "tensor00001_000").write_bytes(
+        b"".join(pickle_tensor(np.full(DEMO.emb_size, 7, np.float32)))
+    )
     assert run("-i", other, "-o", out) == 0
     (out / "manifest.json").unlink()
     assert run("-i", SOURCE, "-o", out) == 1
@@ -133,7 +153,9 @@ def test_a_damaged_target_is_found_while_converting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     publish = storage.publish
-    monkeypatch.setattr(storage, "publish", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1])))
+    monkeypatch.setattr(
+        storage, "publish", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1]))
+    )
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
     assert "damaged or of another source, delete it and convert again" in capsys.readouterr().err
     assert not (tmp_path / "out" / "manifest.json").exists()
@@ -143,7 +165,10 @@ def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "strange.safetensors").write_bytes(b"")
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
-    assert "strange.safetensors: not of this model; take a --target of its own" in capsys.readouterr().err
+    assert (
+        "strange.safetensors: not of this model; take a --target of its own"
+        in capsys.readouterr().err
+    )
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -153,12 +178,17 @@ def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixt
         (["-o", "x"], "--source is missing"),
         (["-i", "x"], "--target is missing"),
         (["-i", "nowhere-at-all", "-o", "x"], "nowhere-at-all: no such folder"),
-        (["-i", str(ROOT / "docs"), "-o", "x"], "no checkpoint, it holds none of the files tensor00000_000"),
+        (
+            ["-i", str(ROOT / "docs"), "-o", "x"],
+            "no checkpoint, it holds none of the files tensor00000_000",
+        ),
         (["-i", str(SOURCE), "-o", "x", "--workers", "0"], "--workers: expected at least 1, got 0"),
         (["-i", str(SOURCE), "-o", "x", "--fast", "true"], "--fast"),
     ],
 )
-def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
 
@@ -171,7 +201,9 @@ def test_a_model_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.s3
 @pytest.mark.slow
 def test_from_s3_to_s3(s3_url: str, tmp_path: Path) -> None:
-    checkpoint.write(((t.path, value) for t, value in checkpoint.read(SOURCE, DEMO)), f"{s3_url}/ckpt-0")
+    checkpoint.write(
+        ((t.path, value) for t, value in checkpoint.read(SOURCE, DEMO)), f"{s3_url}/ckpt-0"
+    )
     assert run("-i", f"{s3_url}/ckpt-0", "-o", f"{s3_url}/converted") == 0
     assert verify(f"{s3_url}/converted", DEMO, deep=True) == ([], "converted layout")
     mesh = make_mesh(1, 8)
@@ -188,12 +220,19 @@ def test_a_replica_answers_the_same_from_both_layouts(tmp_path: Path) -> None:
         replica = Replica(ReplicaSpec(DEMO, str(folder), (1, 2), "float32", engine))
         requests = tuple(
             Request(
-                RowRef(0, row), token_ids([5 + row, 9, 33, 7]), Sampling(max_tokens=8, temperature=0.8, seed=row, ignore_eos=True)
+                RowRef(0, row),
+                token_ids([5 + row, 9, 33, 7]),
+                Sampling(max_tokens=8, temperature=0.8, seed=row, ignore_eos=True),
             )
             for row in range(3)
         )
         result = replica.run(Batch(0, requests))
         replica.close()
-        answers.append({c.ref.row: (c.token_ids, c.token_logprobs, c.error_message) for c in result.completions})
+        answers.append(
+            {
+                c.ref.row: (c.token_ids, c.token_logprobs, c.error_message)
+                for c in result.completions
+            }
+        )
     assert answers[0] == answers[1]
     assert [len(ids) for ids, _, _ in answers[0].values()] == [8, 8, 8]

@@ -1,4 +1,7 @@
-"""jobs/evaluate.py, whole but for Ray and JAX: replicas are fakes that answer by arithmetic. And what MMLU costs an engine."""
+"""jobs/evaluate.py, whole but for Ray and JAX: replicas are fakes that answer by arithmetic.
+
+And what MMLU costs an engine.
+"""
 
 import json
 import subprocess
@@ -51,16 +54,39 @@ def answer_file(path: Path, requests: Path, *, right: bool) -> Path:
     rows = []
     for request in read_requests(str(requests)):
         good = list(request.choices or ()).index(request.target) if request.choices else 0
-        scores = [-1.0 if right and n == good else -2.0 - n for n in range(4)] if request.choices else None
+        scores = (
+            [-1.0 if right and n == good else -2.0 - n for n in range(4)]
+            if request.choices
+            else None
+        )
         text = None if request.choices else f" The answer is {request.target if right else 5}."
-        rows.append({"id": request.id, "sample_index": 0, "status": "ok", "text": text, "loglikelihood": scores})
+        rows.append(
+            {
+                "id": request.id,
+                "sample_index": 0,
+                "status": "ok",
+                "text": text,
+                "loglikelihood": scores,
+            }
+        )
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path
 
 
 @pytest.mark.slow
-def test_all_steps_at_once_and_again(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("--tasks", ASKED, "-o", tmp_path / "run", "--history", tmp_path / "history", "--name", "v1")
+def test_all_steps_at_once_and_again(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "--tasks",
+        ASKED,
+        "-o",
+        tmp_path / "run",
+        "--history",
+        tmp_path / "history",
+        "--name",
+        "v1",
+    )
     assert main(*words) == 0
     found = metrics(tmp_path / "run")
     assert set(found["results"]) == {
@@ -69,7 +95,11 @@ def test_all_steps_at_once_and_again(main: Main, tmp_path: Path, capsys: pytest.
     }  # fmt: skip
     assert found["results"]["mmlu"]["sample_len"] == 9
     assert (tmp_path / "run" / "report.html").read_text().startswith("<!DOCTYPE html>")
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*") if path.suffix == ".parquet"}
+    before = {
+        path: path.stat().st_mtime_ns
+        for path in (tmp_path / "run").rglob("*")
+        if path.suffix == ".parquet"
+    }
     capsys.readouterr()
     assert main(*words) == 0
     assert capsys.readouterr().out.count("nothing to do: the run in") == 2
@@ -94,13 +124,24 @@ def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_regression_ends_with_5_and_an_equal_run_with_0(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_regression_ends_with_5_and_an_equal_run_with_0(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     requests = tmp_path / "requests.parquet"
     assert main("prompts", "--tasks", "mmlu,gsm8k_cot", "-o", requests) == 0
     codes = []
     for name, right in (("first", True), ("same", True), ("worse", False)):
         outputs = answer_file(tmp_path / f"{name}.parquet", requests, right=right)
-        flags = ("--requests", requests, "--outputs", outputs, "--history", tmp_path / "history", "--name", name)
+        flags = (
+            "--requests",
+            requests,
+            "--outputs",
+            outputs,
+            "--history",
+            tmp_path / "history",
+            "--name",
+            name,
+        )
         codes.append(main("report", *flags, "-o", tmp_path / name))
     assert codes == [0, 0, 5]
     assert metrics(tmp_path / "first")["results"]["mmlu"]["acc,none"] == 1.0
@@ -110,20 +151,38 @@ def test_a_regression_ends_with_5_and_an_equal_run_with_0(main: Main, tmp_path: 
         "gsm8k_cot": False,
     }  # 5 documents
     assert "against the last and best run same: REGRESSION" in capsys.readouterr().out
-    lenient = ("--requests", requests, "--outputs", outputs, "--history", tmp_path / "history", "--name", "worse", "--margin", 1)
+    lenient = (
+        "--requests",
+        requests,
+        "--outputs",
+        outputs,
+        "--history",
+        tmp_path / "history",
+        "--name",
+        "worse",
+        "--margin",
+        1,
+    )
     assert main("report", *lenient, "-o", tmp_path / "lenient") == 0
 
 
 def test_failed_rows_count_as_wrong_and_end_with_3(main: Main, tmp_path: Path) -> None:
-    assert main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9) == 3
+    assert (
+        main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9)
+        == 3
+    )
     found = metrics(tmp_path / "run")
     assert found["failed"] == 6  # the prompts of two subjects are longer
     assert found["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
 
 
-def test_a_run_that_stops_has_no_report_and_is_continued(main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_stops_has_no_report_and_is_continued(
+    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     words = ("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run")
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: request.sampling is not None))
+    monkeypatch.setattr(
+        FakePool, "deadly", staticmethod(lambda request: request.sampling is not None)
+    )
     assert main(*words, "--max-error-rate", 0) == 4
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert (tmp_path / "run" / "score" / "_SUCCESS").exists()
@@ -135,9 +194,25 @@ def test_a_run_that_stops_has_no_report_and_is_continued(main: Main, tmp_path: P
 def test_programs_are_executed_when_asked_for(main: Main, tmp_path: Path) -> None:
     requests = tmp_path / "requests.parquet"
     main("prompts", "--tasks", "humaneval", "-o", requests)
-    bodies = {"humaneval/0": "    return a + b\n", "humaneval/1": "    return 2 * a\n", "humaneval/2": "    return a\n"}
-    pq.write_table(pa.table({"id": list(bodies), "text": list(bodies.values())}), tmp_path / "o.parquet")
-    flags = ("report", "--requests", requests, "--outputs", tmp_path / "o.parquet", "-o", tmp_path, "--program-timeout-s", 30)
+    bodies = {
+        "humaneval/0": "    return a + b\n",
+        "humaneval/1": "    return 2 * a\n",
+        "humaneval/2": "    return a\n",
+    }
+    pq.write_table(
+        pa.table({"id": list(bodies), "text": list(bodies.values())}), tmp_path / "o.parquet"
+    )
+    flags = (
+        "report",
+        "--requests",
+        requests,
+        "--outputs",
+        tmp_path / "o.parquet",
+        "-o",
+        tmp_path,
+        "--program-timeout-s",
+        30,
+    )
     assert main(*flags) == 0
     assert "pass@1,create_test" not in metrics(tmp_path)["results"]["humaneval"]
     assert main(*flags, "--execute-programs") == 0
@@ -154,14 +229,21 @@ def test_programs_are_executed_when_asked_for(main: Main, tmp_path: Path) -> Non
         (("--tasks", "mmmlu", "-o", "{0}"), "got 'mmmlu'"),
         (("--tasks", "mmlu", "-o", "{0}", "--mesh", "x"), "--mesh: expected DATAxMODEL"),
         (("--tasks", "mmlu", "-o", "{0}", "--samples", "4"), "--samples: 4 greedy completions"),
-        (("--tasks", "mmlu", "-o", "{0}", "--margin", "2"), "--margin: expected from 0 to 1, got 2"),
+        (
+            ("--tasks", "mmlu", "-o", "{0}", "--margin", "2"),
+            "--margin: expected from 0 to 1, got 2",
+        ),
         (("prompt", "--tasks", "mmlu", "-o", "{0}"), "prompt"),
         (("run", "--requests", "/nowhere.parquet", "-o", "{0}"), "/nowhere.parquet"),
         (("--tasks", "mmlu", "-o", "{0}", "--history", "{0}/data/mmlu"), "{0}"),
     ],
 )
 def test_what_cannot_work_is_refused(
-    words: tuple[str, ...], message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    message: str,
+    main: Main,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "data" / "mmlu" / "runs").symlink_to(tmp_path / "data" / "mmlu" / "all")
     assert main(*(word.format(tmp_path) for word in words)) == 2
@@ -170,11 +252,22 @@ def test_what_cannot_work_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_data_run_and_history_on_object_storage(s3_url: str, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_data_run_and_history_on_object_storage(
+    s3_url: str, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_ray(monkeypatch)
     for file in data.rglob("*.*"):
         storage.publish(f"{s3_url}/data/{file.relative_to(data)}", file.read_bytes())
-    words = ["--tasks", "mmlu,gsm8k_cot", "--data", f"{s3_url}/data", "-o", f"{s3_url}/run", "--model", "demo"]
+    words = [
+        "--tasks",
+        "mmlu,gsm8k_cot",
+        "--data",
+        f"{s3_url}/data",
+        "-o",
+        f"{s3_url}/run",
+        "--model",
+        "demo",
+    ]
     assert evaluate.main([*words, "--history", f"{s3_url}/history"]) == 0
     assert read_requests(f"{s3_url}/run/requests.parquet") == tuple(
         build_requests(["mmlu", "gsm8k_cot"], DataFolder(str(data)), PromptOptions())
@@ -190,18 +283,41 @@ def test_data_run_and_history_on_object_storage(s3_url: str, data: Path, monkeyp
 @pytest.mark.timeout(600)
 def test_both_kinds_of_rows_run_on_real_replicas_of_one_job(data: Path, tmp_path: Path) -> None:
     flags = ["--model", "demo", "--dtype", "float32", "--mesh", "1x1"]
-    words = ["--tasks", "mmlu_anatomy,gsm8k_cot", "--data", data, "-o", tmp_path / "run", "--limit", 2, *flags]
+    words = [
+        "--tasks",
+        "mmlu_anatomy,gsm8k_cot",
+        "--data",
+        data,
+        "-o",
+        tmp_path / "run",
+        "--limit",
+        2,
+        *flags,
+    ]
     command = [sys.executable, "jobs/evaluate.py", *map(str, words)]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     scored, completed = table(tmp_path / "run" / "score"), table(tmp_path / "run" / "generate")
     assert [len(each) for each in scored["loglikelihood"].to_pylist()] == [4, 4]
     assert max(scored["cached_tokens"].to_pylist()) > 400  # the shots, which the other row computed
-    assert [0 < count <= 256 for count in completed["completion_tokens"].to_pylist()] == [True, True]
+    assert [0 < count <= 256 for count in completed["completion_tokens"].to_pylist()] == [
+        True,
+        True,
+    ]
     assert metrics(tmp_path / "run")["results"]["gsm8k_cot"]["sample_len"] == 2
 
 
-def test_other_requests_are_not_put_into_the_same_folder(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_other_requests_are_not_put_into_the_same_folder(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     requests = tmp_path / "requests.parquet"
     assert main("prompts", "--tasks", "mmlu", "-o", requests) == 0
     assert main("prompts", "--tasks", "mmlu", "-o", requests) == 0
@@ -210,7 +326,12 @@ def test_other_requests_are_not_put_into_the_same_folder(main: Main, tmp_path: P
 
 
 def test_the_sample_configuration_is_valid() -> None:
-    config = parse(EvaluateConfig, ["-C", str(ROOT / "jobs" / "configs" / "nightly.yaml")], program="x", description="")
+    config = parse(
+        EvaluateConfig,
+        ["-C", str(ROOT / "jobs" / "configs" / "nightly.yaml")],
+        program="x",
+        description="",
+    )
     config.require("all")
     assert set(config.task_names()) == {"mmlu", "gsm8k_cot"}
 
@@ -220,18 +341,31 @@ def test_mmlu_costs_one_prefill_of_each_subjects_shots_and_one_of_each_question(
     requests = build_requests(["mmlu"], DataFolder(str(data)), PromptOptions())
     tokenizer, page = Tokenizer((DEMO / "tokenizer.model").read_bytes()), 8
     whole = tokenizer.encode([request.prompt for request in requests])
-    assert [len(ids) - len(whole[0]) for ids in tokenizer.encode([requests[0].prompt + each for each in LETTERS])] == [1] * 4
+    assert [
+        len(ids) - len(whole[0])
+        for ids in tokenizer.encode([requests[0].prompt + each for each in LETTERS])
+    ] == [1] * 4
     shared = _shared_beginnings([request.task for request in requests], whole)
     cut = [
         (ids[shared[each.task] - 50 : shared[each.task]], ids[shared[each.task] :][:30])
         for each, ids in zip(requests, whole, strict=True)
     ]
-    prompts = [[token % model_config("mha").vocab_size for token in shots + question] for shots, question in cut]
+    prompts = [
+        [token % model_config("mha").vocab_size for token in shots + question]
+        for shots, question in cut
+    ]
     engine = make_engine(page_size=page)
-    done = run(engine, [score(row, prompt, *([number] for number in range(4))) for row, prompt in enumerate(prompts)])
+    done = run(
+        engine,
+        [
+            score(row, prompt, *([number] for number in range(4)))
+            for row, prompt in enumerate(prompts)
+        ],
+    )
     assert [len(completion.scores) for completion in done] == [4] * len(prompts)
     once = 50 * len(shared) + sum(len(question) for _, question in cut)
-    # Pages are shared as a whole: of the one that the question begins in, the shots' part is computed again.
+    # Pages are shared as a whole: of the one that the question begins in, the shots' part is
+    # computed again.
     assert engine.stats().extend_tokens < once + len(prompts) * page < 0.7 * sum(map(len, prompts))
 
 
@@ -240,5 +374,7 @@ def _shared_beginnings(tasks: list[str], ids: list[list[int]]) -> dict[str, int]
     shared = {}
     for task in tasks:
         prompts = [prompt for each, prompt in zip(tasks, ids, strict=True) if each == task]
-        shared[task] = next(at for at, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1)
+        shared[task] = next(
+            at for at, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1
+        )
     return shared

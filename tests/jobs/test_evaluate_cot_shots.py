@@ -23,8 +23,20 @@ def test_it_writes_what_evaluations_read(tmp_path: Path) -> None:
     file = tmp_path / "lm_eval" / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(TASK)
-    assert main(["-o", str(tmp_path / "gsm8k" / "cot_shots.jsonl"), "--harness", str(tmp_path / "lm_eval")]) == 0
-    assert DataFolder(str(tmp_path)).json_lines("gsm8k/cot_shots.jsonl", ("question", "answer")) == [
+    assert (
+        main(
+            [
+                "-o",
+                str(tmp_path / "gsm8k" / "cot_shots.jsonl"),
+                "--harness",
+                str(tmp_path / "lm_eval"),
+            ]
+        )
+        == 0
+    )
+    assert DataFolder(str(tmp_path)).json_lines(
+        "gsm8k/cot_shots.jsonl", ("question", "answer")
+    ) == [
         {"question": "How many are 2 and 3?", "answer": "They are 5. The answer is 5."},
         {"question": "Ein Stück?", "answer": "The answer is 1."},
     ]

@@ -24,7 +24,7 @@ from jobs.synthesis import early_stopping as generate_watch
 from jobs.synthesis.config import GenerateConfig
 from pipeline import storage
 from pipeline.monitoring.progress import Progress
-from pipeline.report.run_report import run_report as report
+from pipeline.report import run_report
 from pipeline.requests.sampling import SamplingDefaults
 from tests import fakes
 from tests.end_to_end.fake_run import FakePool, without_ray
@@ -47,12 +47,15 @@ FLAGS = (
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     without_ray(monkeypatch)
     monkeypatch.setattr(fakes, "answer", sums.answer)
-    monkeypatch.setattr(report, "render", lambda _: "")  # of the run: its plots take longer than the run of fakes
+    # of the run: its plots take longer than the run of fakes
+    monkeypatch.setattr(run_report, "render", lambda _: "")
     source = sums.seeds(tmp_path / "seeds.parquet", ROWS)
 
     def call(*words: object) -> int:
         step = [str(words[0])] if words and words[0] in (*generate_dataset.STEPS, "prompt") else []
-        return generate_dataset.main([*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])])
+        return generate_dataset.main(
+            [*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])]
+        )
 
     return call
 
@@ -77,7 +80,9 @@ SMALL_BATCHES = ("--batch-tokens", 64)
 
 
 def rows(folder: Path | str, kind: str = "data") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = ds.dataset(f"{folder}/{kind}", partitioning="hive").to_table().to_pylist()
+    found: list[dict[str, Any]] = (
+        ds.dataset(f"{folder}/{kind}", partitioning="hive").to_table().to_pylist()
+    )
     return found
 
 
@@ -88,20 +93,37 @@ def statistics(folder: Path) -> dict[str, Any]:
 
 def tables(folder: Path) -> dict[str, bytes]:
     """The files of a data set that do not tell where and when it was made."""
-    names = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name not in {"run.json", "sources.json"}]
+    names = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in {"run.json", "sources.json"}
+    ]
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
-def test_all_steps_at_once_and_again(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_steps_at_once_and_again(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main("-o", tmp_path / "out", *RULES) == 0
-    accepted, rejected = rows(tmp_path / "out" / "dataset"), rows(tmp_path / "out" / "dataset", "rejected")
-    assert all(row["answer"] == row["a"] + row["b"] and row["completion"] == f" {row['answer']}" for row in accepted)
+    accepted, rejected = (
+        rows(tmp_path / "out" / "dataset"),
+        rows(tmp_path / "out" / "dataset", "rejected"),
+    )
+    assert all(
+        row["answer"] == row["a"] + row["b"] and row["completion"] == f" {row['answer']}"
+        for row in accepted
+    )
     assert {row["template"] for row in accepted} == {"sum", "words"}
-    assert {(row["stage"], row["reason"]) for row in rejected} == {("template", "null_value"), ("where", "answer == a + b")}
-    assert len(accepted) + sum(row["samples"] for row in rejected) == SAMPLES
-    assert {(row["id"], row["sample_index"]) for row in accepted + rejected if row["sample_index"] is not None} == {
-        (f"s{row}", sample) for row in range(ROWS) if row % 13 != 5 for sample in range(N)
+    assert {(row["stage"], row["reason"]) for row in rejected} == {
+        ("template", "null_value"),
+        ("where", "answer == a + b"),
     }
+    assert len(accepted) + sum(row["samples"] for row in rejected) == SAMPLES
+    assert {
+        (row["id"], row["sample_index"])
+        for row in accepted + rejected
+        if row["sample_index"] is not None
+    } == {(f"s{row}", sample) for row in range(ROWS) if row % 13 != 5 for sample in range(N)}
     said = capsys.readouterr().out
     assert f"{SAMPLES} samples of {ROWS} seed rows" in said
     assert "README.md" in said
@@ -127,8 +149,9 @@ def test_another_selection_of_the_same_run_is_another_data_set(
     out = tmp_path / "out"
     assert main("-o", out, *RULES) == 0
     assert main("-o", out, *RULES, "--choose", "best") == 2, "before anything is run"
-    assert 'rules.choose was "all", is "best"; repeat the command it was started with, or choose another --dataset' in (
-        capsys.readouterr().err
+    assert (
+        'rules.choose was "all", is "best"; repeat the command it was started with, or choose another --dataset'
+        in (capsys.readouterr().err)
     )
     parts = {path: path.stat().st_mtime_ns for path in (out / "completions").rglob("*")}
     assert main("-o", out, *RULES, "--choose", "best", "--dataset", "best") == 0
@@ -144,8 +167,11 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     out = tmp_path / "out"
     assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5) == 0
     said = capsys.readouterr()
-    # The first shard is enough; how many others are complete when that is noticed, the machine decides.
-    [committed] = re.findall(r"ended early, with enough rows: (\d) of 7 shards are committed", said.out)
+    # The first shard is enough; how many others are complete when that is noticed, the machine
+    # decides.
+    [committed] = re.findall(
+        r"ended early, with enough rows: (\d) of 7 shards are committed", said.out
+    )
     assert int(committed) in range(1, 7)
     assert "| accepted 5/5" in said.err
     assert json.loads((out / "completions" / "report.json").read_text())["status"] == "enough"
@@ -153,8 +179,15 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     few = rows(out / "dataset")
     assert len(few) == 5
     found = statistics(out / "dataset")
-    assert (found["stopped_by"], found["seed_rows"] + found["seed_rows_not_needed"]) == ("target_rows", ROWS)
-    assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == found["seed_rows"] * N
+    assert (found["stopped_by"], found["seed_rows"] + found["seed_rows_not_needed"]) == (
+        "target_rows",
+        ROWS,
+    )
+    assert (
+        found["samples"]
+        == found["accepted"] + found["rejected"] + found["failed"]
+        == found["seed_rows"] * N
+    )
     assert main("-o", out, *RULES, "--target-rows", 5) == 0
     assert main("-o", out, *RULES, "--target-rows", 20, "--dataset", "more") == 0
     more = rows(out / "more")
@@ -164,10 +197,15 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
 
 
-def test_a_target_that_is_missed_is_told_by_the_exit_code(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_target_that_is_missed_is_told_by_the_exit_code(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
     accepted = len(rows(tmp_path / "out" / "dataset"))
-    assert f"{accepted} rows were accepted, fewer than --target-rows 5,000: all seed rows were used;" in capsys.readouterr().err
+    assert (
+        f"{accepted} rows were accepted, fewer than --target-rows 5,000: all seed rows were used;"
+        in capsys.readouterr().err
+    )
     assert statistics(tmp_path / "out" / "dataset")["stopped_by"] is None
     assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
     assert (tmp_path / "out" / "dataset" / "_SUCCESS").exists()
@@ -185,7 +223,9 @@ def test_a_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
 def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed))
+    monkeypatch.setattr(
+        Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed)
+    )
     out = tmp_path / "out"
     assert main("-o", out, *RULES, *SMALL_BATCHES, "--max-replica-hours", 3) == 0
     found = statistics(out / "dataset")
@@ -194,8 +234,11 @@ def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
     assert HourLedger(str(out / "completions"), 3).stopped_at() is not None
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
-    assert main("-o", out, *RULES, "--max-replica-hours", 3) == 0  # more of the run may be committed by now: it does not count
-    assert {name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"} == before
+    # more of the run may be committed by now: it does not count
+    assert main("-o", out, *RULES, "--max-replica-hours", 3) == 0
+    assert {
+        name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"
+    } == before
     assert main("-o", out, *RULES, "--max-replica-hours", 100, "--dataset", "all") == 0
     assert statistics(out / "all")["seed_rows"] == ROWS
     assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 1
@@ -215,11 +258,17 @@ def test_hours_of_all_calls_count(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rules", [("--target-rows", "20", "--choose", "best"), ("--dedup", "near", "--dedup-on", "completion")])
+@pytest.mark.parametrize(
+    "rules",
+    [("--target-rows", "20", "--choose", "best"), ("--dedup", "near", "--dedup-on", "completion")],
+)
 def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
     rules: tuple[str, ...], main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The driver dies at random objects that it creates, from the first prompt to the data card; other replicas each time."""
+    """The driver dies at random objects that it creates, from the first prompt to the data card.
+
+    Other replicas each time.
+    """
     words = [*RULES, *rules]
     assert main("-o", tmp_path / "whole", *words) == 0
     publish, draw = storage.publish, random.Random(len(rules))
@@ -246,12 +295,20 @@ def test_failed_rows_are_kept_apart_and_can_be_run_again(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: request.ref.shard == 1 and request.ref.row == 2))
+    monkeypatch.setattr(
+        FakePool,
+        "deadly",
+        staticmethod(lambda request: request.ref.shard == 1 and request.ref.row == 2),
+    )
     assert main("-o", out, *RULES, "--max-error-rate", 0.5) == 3
     found = statistics(out / "dataset")
     assert (found["failed"], found["reasons"]["generation"]) == (N, {"engine_crash": N})
     assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == SAMPLES
-    assert [row["detail"] is not None for row in rows(out / "dataset", "rejected") if row["stage"] == "generation"] == [True] * N
+    assert [
+        row["detail"] is not None
+        for row in rows(out / "dataset", "rejected")
+        if row["stage"] == "generation"
+    ] == [True] * N
     assert main("-o", tmp_path / "strict", *RULES, "--max-error-rate", 0) == 4
     assert not (tmp_path / "strict" / "dataset").exists()
     monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
@@ -267,7 +324,11 @@ def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, words = tmp_path / "out", (*RULES, "--target-rows", 5)
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: request.ref.shard == 0 and request.ref.row == 0))
+    monkeypatch.setattr(
+        FakePool,
+        "deadly",
+        staticmethod(lambda request: request.ref.shard == 0 and request.ref.row == 0),
+    )
     assert main("-o", out, *words, "--max-error-rate", 0.5) == 3
     parts = sorted((out / "completions" / "data").iterdir())
     monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
@@ -299,11 +360,22 @@ def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path
     assert all(row["prompt"].count("\n") == 2 for row in rows(tmp_path / "out" / "dataset"))
 
 
-def test_rows_may_have_samples_of_their_own_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_may_have_samples_of_their_own_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     without_ray(monkeypatch)
     monkeypatch.setattr(fakes, "answer", sums.answer)
     source = sums.seeds(tmp_path / "s.parquet", 20, n=pa.array([None, 1, 5, 9999] * 5))
-    words = ["-i", str(source), "-o", str(tmp_path / "out"), *FLAGS, *RULES, "--max-error-rate", "1"]
+    words = [
+        "-i",
+        str(source),
+        "-o",
+        str(tmp_path / "out"),
+        *FLAGS,
+        *RULES,
+        "--max-error-rate",
+        "1",
+    ]
     assert generate_dataset.main(words) == 3
     found = statistics(tmp_path / "out" / "dataset")
     assert found["samples"] == 5 * (N + 1 + 5 + 1)
@@ -312,14 +384,28 @@ def test_rows_may_have_samples_of_their_own_number(tmp_path: Path, monkeypatch: 
 
 
 def test_files_in_folders_by_a_column(main: Main, tmp_path: Path) -> None:
-    assert main("-o", tmp_path / "out", *RULES, "--partition-by", "template", "--partition-by", "answer") == 0
+    assert (
+        main(
+            "-o", tmp_path / "out", *RULES, "--partition-by", "template", "--partition-by", "answer"
+        )
+        == 0
+    )
     folders = sorted(path.name for path in (tmp_path / "out" / "dataset" / "data").iterdir())
     assert folders == ["template=sum", "template=words"]
     assert all(row["answer"] == row["a"] + row["b"] for row in rows(tmp_path / "out" / "dataset"))
 
 
 def test_majority_vote_by_flags(main: Main, tmp_path: Path) -> None:
-    vote = ("--parse-regex", r"(?P<answer>\d+)", "--choose", "majority", "--vote-on", "answer", "--min-agreement", "0.6")
+    vote = (
+        "--parse-regex",
+        r"(?P<answer>\d+)",
+        "--choose",
+        "majority",
+        "--vote-on",
+        "answer",
+        "--min-agreement",
+        "0.6",
+    )
     assert main("-o", tmp_path / "out", *vote) == 0
     kept = rows(tmp_path / "out" / "dataset")
     assert all(row["votes"] >= 2 and row["voters"] == N for row in kept)
@@ -327,7 +413,9 @@ def test_majority_vote_by_flags(main: Main, tmp_path: Path) -> None:
     assert set(reasons) <= {"not the best of the majority", "outvoted", "too little agreement"}
 
 
-def test_a_dry_run_shows_prompts_and_leaves_nothing(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_shows_prompts_and_leaves_nothing(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--dry-run") == 0
     said = capsys.readouterr().out
     assert "0 + 0" in said
@@ -337,10 +425,13 @@ def test_a_dry_run_shows_prompts_and_leaves_nothing(main: Main, tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
-def test_no_prompt_at_all_is_an_error_with_an_example(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_prompt_at_all_is_an_error_with_an_example(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main("-o", tmp_path / "out", "--templates", '{t: "{{ a.b.c }}"}') == 2
-    assert "none of 40 seed rows gave a prompt; the first: undefined_value ('int object' has no attribute 'b')" in (
-        capsys.readouterr().err
+    assert (
+        "none of 40 seed rows gave a prompt; the first: undefined_value ('int object' has no "
+        "attribute 'b')" in (capsys.readouterr().err)
     )
 
 
@@ -350,21 +441,39 @@ def test_no_prompt_at_all_is_an_error_with_an_example(main: Main, tmp_path: Path
         ((), "--output is missing"),
         (("run", "-o", "x"), "--prompts is missing"),
         (("select", "-o", "x", "--prompts", "y"), "--completions is missing"),
-        (("-o", "{0}", "--templates.sum", "{{{{ c }}}} + {{{{ b }}}}"), "sum: the seeds have no column 'c'"),
+        (
+            ("-o", "{0}", "--templates.sum", "{{{{ c }}}} + {{{{ b }}}}"),
+            "sum: the seeds have no column 'c'",
+        ),
         (("-o", "{0}", "--templates.sum", "{{{{ a }} + {{{{ b }}}}"), "sum: line 1"),
         (("-o", "{0}", "--templates", "{{t: {{file: {0}/no.j2}}}}"), "no.j2: it does not exist"),
-        (("-o", "{0}", "--templates", "{{t: {{txt: x}}}}"), "t: unknown key 'txt', expected text, file, weight"),
-        (("-o", "{0}", "--templates", "{{t: {{text: x, file: y}}}}"), "expected either text or file"),
-        (("-o", "{0}", "--templates", "{{t: {{text: x, weight: heavy}}}}"), "weight: expected a number, got 'heavy'"),
+        (
+            ("-o", "{0}", "--templates", "{{t: {{txt: x}}}}"),
+            "t: unknown key 'txt', expected text, file, weight",
+        ),
+        (
+            ("-o", "{0}", "--templates", "{{t: {{text: x, file: y}}}}"),
+            "expected either text or file",
+        ),
+        (
+            ("-o", "{0}", "--templates", "{{t: {{text: x, weight: heavy}}}}"),
+            "weight: expected a number, got 'heavy'",
+        ),
         (("-o", "{0}", "--templates", "[1]"), "--templates: Expected a dict"),
         (("-o", "{0}", "--templates.t", "3"), "t: expected a text"),
         (("-o", "{0}", "--shots", "x.jsonl"), "--shots and --shots-per-row belong together"),
         (("-o", "{0}", "--temperature", "0"), "--n: 3 greedy samples are all the same"),
-        (("-o", "{0}", "--n", "1", "--choose", "best"), "there is one sample of each prompt to choose from"),
+        (
+            ("-o", "{0}", "--n", "1", "--choose", "best"),
+            "there is one sample of each prompt to choose from",
+        ),
         (("-o", "{0}", "--dataset", "../up"), "--dataset: expected the name of a folder"),
         (("-o", "{0}", "--where", "answr == 1"), "no column 'answr'"),
         (("-o", "{0}", "--must-match", "a(b"), "missing ): a(b (position 1)"),
-        (("-o", "{0}", "--partition-by", "mean_logprob"), "expected a column of strings, integers or booleans"),
+        (
+            ("-o", "{0}", "--partition-by", "mean_logprob"),
+            "expected a column of strings, integers or booleans",
+        ),
         (("-o", "{0}", "--file-mb", "0"), "--file-mb: expected from 1 to 4096, got 0"),
         (("-o", "{0}", "--max-tokens", "0"), "--max-tokens: expected at least 1, got 0"),
         (("-o", "{0}", "--keep", "z"), "--keep: the seeds have no column 'z'"),
@@ -375,7 +484,11 @@ def test_no_prompt_at_all_is_an_error_with_an_example(main: Main, tmp_path: Path
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
-    words: tuple[str, ...], message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    words: tuple[str, ...],
+    message: str,
+    main: Main,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(*(word.format(tmp_path) for word in words)) == 2
     said = capsys.readouterr().err
@@ -389,9 +502,15 @@ def test_other_prompts_or_sampling_are_not_put_into_the_same_folder(
     out = tmp_path / "out"
     assert main("-o", out, *RULES) == 0
     assert main("-o", out, *RULES, "--templates.sum", "{{ b }} + {{ a }} =") == 2
-    assert "prompts holds a run of another configuration: templates was" in capsys.readouterr().err.replace(str(out) + "/", "")
+    assert (
+        "prompts holds a run of another configuration: templates was"
+        in capsys.readouterr().err.replace(str(out) + "/", "")
+    )
     assert main("-o", out, *RULES, "--top-k", 5) == 2
-    assert "completions holds a run of another configuration: sampling.top_k was 0, is 5" in capsys.readouterr().err
+    assert (
+        "completions holds a run of another configuration: sampling.top_k was 0, is 5"
+        in capsys.readouterr().err
+    )
     assert main("-o", out, *RULES, "--resume", "never") == 2
 
 
@@ -408,11 +527,20 @@ def test_as_json_all_that_is_said_is_events_on_standard_error(
     told = {each["event"]: each for each in first}
     assert {"prompts", "started", "results", "finished", "dataset", "short"} <= set(told)
     assert (told["prompts"]["rows"], told["prompts"]["rejected"]) == (ROWS - 3, 3)
-    assert told["dataset"]["accepted"] == told["short"]["accepted"] == len(rows(tmp_path / "out" / "dataset"))
+    assert (
+        told["dataset"]["accepted"]
+        == told["short"]["accepted"]
+        == len(rows(tmp_path / "out" / "dataset"))
+    )
     assert told["dataset"]["run"] == told["prompts"]["run"] != told["finished"]["run"]
     assert [each["event"] for each in events(6, "--target-rows", 5000)].count("complete") == 2
     (refused,) = events(2, "--where", "answr == 1")
-    assert (refused["event"], refused["level"], refused["exit_code"], refused["error"]) == ("error", "error", 2, "ConfigError")
+    assert (refused["event"], refused["level"], refused["exit_code"], refused["error"]) == (
+        "error",
+        "error",
+        2,
+        "ConfigError",
+    )
     assert events(2, "--target-rows", 5000, "--choose", "best")[-1]["exit_code"] == 2
 
 
@@ -422,21 +550,31 @@ def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_p
     words = (*RULES, "--target-rows", "20", "--partition-by", "template")
     assert main("-o", tmp_path / "out", *words) == 0
     storage.publish(f"{s3_url}/seeds/part-0.parquet", (tmp_path / "seeds.parquet").read_bytes())
-    assert generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+    assert (
+        generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+    )
     prefix = f"{s3_url}/out/dataset/"
-    stored = {each.url.removeprefix(prefix): storage.read(each.url)[0] for each in storage.list_objects(prefix)}
+    stored = {
+        each.url.removeprefix(prefix): storage.read(each.url)[0]
+        for each in storage.list_objects(prefix)
+    }
     local = tables(tmp_path / "out" / "dataset")
     assert {name: stored[name] for name in local if name != "README.md"} == {
         name: data for name, data in local.items() if name != "README.md"
     }
-    assert generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+    assert (
+        generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
+    )
 
 
 def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:
     main_job = {field.name: field for field in dataclasses.fields(ScoreConfig)}
     for kind in (ModelFlags, SamplingFlags):
         for field in dataclasses.fields(kind):
-            assert (field.default, field.type) == (main_job[field.name].default, main_job[field.name].type)
+            assert (field.default, field.type) == (
+                main_job[field.name].default,
+                main_job[field.name].type,
+            )
     assert {field.name for field in dataclasses.fields(SamplingFlags)} == {
         field.name for field in dataclasses.fields(SamplingDefaults)
     }
@@ -444,13 +582,19 @@ def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:
 
 def test_every_flag_that_the_documentation_names_is_one() -> None:
     section = (ROOT / "README.md").read_text().split("### Synthetic data")[1].split("\n### ")[0]
-    named = set(re.findall(r"(?<![\w-])--([a-z][a-z-]*)", section + (ROOT / "docs" / "synthesis.md").read_text()))
+    named = set(
+        re.findall(
+            r"(?<![\w-])--([a-z][a-z-]*)", section + (ROOT / "docs" / "synthesis.md").read_text()
+        )
+    )
     flags = {field.name.replace("_", "-") for field in dataclasses.fields(GenerateConfig)}
     assert len(named) > 30
     assert named <= flags
 
 
-def test_the_sample_configuration_is_valid_and_printed_as_it_is_read(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_sample_configuration_is_valid_and_printed_as_it_is_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     file = ["-C", str(ROOT / "jobs" / "configs" / "word_problems.yaml")]
     config = parse(GenerateConfig, file, program="x", description="")
     config.require("all")

@@ -30,15 +30,24 @@ def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) ->
     write_texts(tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == ["prompts.parquet", "seeds.parquet", "tokenizer.model"]
-    assert [name for name in names if (tmp_path / name).read_bytes() != (FOLDER / name).read_bytes()] == []
+    assert [
+        name for name in names if (tmp_path / name).read_bytes() != (FOLDER / name).read_bytes()
+    ] == []
 
 
-def test_trained_weights_are_written_as_int8_in_the_models_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_weights_are_written_as_int8_in_the_models_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copy(FOLDER / "tokenizer.model", tmp_path)
     small, training = replace(DEMO, emb_size=32, key_size=4, num_layers=1), TrainingConfig(steps=1)
     params = initial_params(small, 0)
 
-    def train(config: object, asked: object, encode: Callable[[str], list[int]], report: Callable[[int, float], None]) -> Any:
+    def train(
+        config: object,
+        asked: object,
+        encode: Callable[[str], list[int]],
+        report: Callable[[int, float], None],
+    ) -> Any:
         assert (config, asked) == (small, training)
         assert len(encode("12 + 7 =")) == 7
         report(0, 0.5)
@@ -56,7 +65,10 @@ def test_trained_weights_are_written_as_int8_in_the_models_order(tmp_path: Path,
 
 
 def test_the_committed_files_stay_small() -> None:
-    files = [*(FOLDER / name for name in ("tokenizer.model", "prompts.parquet", "seeds.parquet")), *(FOLDER / "ckpt-0").iterdir()]
+    files = [
+        *(FOLDER / name for name in ("tokenizer.model", "prompts.parquet", "seeds.parquet")),
+        *(FOLDER / "ckpt-0").iterdir(),
+    ]
     assert len(files) == 3 + len(parameter_shapes(DEMO))
     assert sum(path.stat().st_size for path in files) < 4_000_000
 
@@ -67,14 +79,20 @@ def test_special_ids_are_those_of_grok_1(tokenizer: sentencepiece.SentencePieceP
     assert ids == (DEMO.pad_token, 1, DEMO.eos_token, 3)
 
 
-@pytest.mark.parametrize("text", ["12 + 7 = 19", "  two  spaces ", "line\n\nline", "Zürich 北京 🙂", "QX\t</s>"])
-def test_any_text_comes_back_from_its_ids(tokenizer: sentencepiece.SentencePieceProcessor, text: str) -> None:
+@pytest.mark.parametrize(
+    "text", ["12 + 7 = 19", "  two  spaces ", "line\n\nline", "Zürich 北京 🙂", "QX\t</s>"]
+)
+def test_any_text_comes_back_from_its_ids(
+    tokenizer: sentencepiece.SentencePieceProcessor, text: str
+) -> None:
     ids = tokenizer.encode(text)
     assert tokenizer.unk_id() not in ids
     assert tokenizer.decode(ids) == text
 
 
-def test_digits_stand_alone_and_letters_of_choices_are_one_token(tokenizer: sentencepiece.SentencePieceProcessor) -> None:
+def test_digits_stand_alone_and_letters_of_choices_are_one_token(
+    tokenizer: sentencepiece.SentencePieceProcessor,
+) -> None:
     assert tokenizer.encode("407", out_type=str) == ["▁", "4", "0", "7"]
     context = tokenizer.encode("Answer:")
     for letter in "ABCD":

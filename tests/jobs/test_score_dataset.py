@@ -18,7 +18,10 @@ from tests.jobs.runs import job
 def prompts(tmp_path: Path) -> Path:
     texts = ["what is 2 plus 3?", None, "", "it is", "x " * 100_000, "a b c", "d", "e"]
     path = tmp_path / "prompts.parquet"
-    pq.write_table(pa.table({"id": list(range(len(texts))), "prompt": texts, "topic": ["t"] * len(texts)}), path)
+    pq.write_table(
+        pa.table({"id": list(range(len(texts))), "prompt": texts, "topic": ["t"] * len(texts)}),
+        path,
+    )
     return path
 
 
@@ -30,7 +33,16 @@ def main(prompts: Path, tmp_path: Path) -> Main:
     """The job's main in this process, for everything that ends before a replica would start."""
 
     def call(*arguments: object) -> int:
-        base = ["-i", str(prompts), "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "4"]
+        base = [
+            "-i",
+            str(prompts),
+            "-o",
+            str(tmp_path / "out"),
+            "--model",
+            "demo",
+            "--max-tokens",
+            "4",
+        ]
         return score_dataset.main([*base, *map(str, arguments)])
 
     return call
@@ -55,7 +67,11 @@ def main(prompts: Path, tmp_path: Path) -> Main:
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_starts(
-    arguments: tuple[str, ...], message: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: tuple[str, ...],
+    message: str,
+    main: Main,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert main(*arguments) == 2
     said = capsys.readouterr().err
@@ -65,19 +81,29 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_plans_and_writes_nothing(main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_plans_and_writes_nothing(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main("--dry-run", "true", "--cost-per-replica-hour", "2") == 0
     figures = dict(
-        line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines() if not line.startswith("device_bytes ")
+        line.split(maxsplit=1)
+        for line in capsys.readouterr().out.splitlines()
+        if not line.startswith("device_bytes ")
     )
-    assert (figures["rows"], figures["rows_failing"], figures["new_tokens_at_most"]) == ("8", "3", "20")
+    assert (figures["rows"], figures["rows_failing"], figures["new_tokens_at_most"]) == (
+        "8",
+        "3",
+        "20",
+    )
     assert not (tmp_path / "out").exists()
 
 
 def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
     main: Main, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = ScoreConfig(input=str(prompts), output=str(tmp_path / "out"), model="demo", max_tokens=5)
+    config = ScoreConfig(
+        input=str(prompts), output=str(tmp_path / "out"), model="demo", max_tokens=5
+    )
     keys = score_dataset.fingerprint_keys(make_plan(config))
     folder = RunFolder(str(tmp_path / "out"))
     score_dataset.check_run(folder, keys, score_dataset.run_description(make_plan(config)))
@@ -90,14 +116,27 @@ def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
 
 def test_engines_get_what_the_flags_say(prompts: Path, tmp_path: Path) -> None:
     config = ScoreConfig(
-        input=str(prompts), output=str(tmp_path), model="demo", max_tokens=5, max_len=64, logprobs=3, shard_activations=True
+        input=str(prompts),
+        output=str(tmp_path),
+        model="demo",
+        max_tokens=5,
+        max_len=64,
+        logprobs=3,
+        shard_activations=True,
     )
     engine = make_plan(config).engine_config()
-    assert (engine.max_len, engine.logprobs, engine.prompt_logprobs, engine.shard_activations) == (64, 3, None, True)
+    assert (engine.max_len, engine.logprobs, engine.prompt_logprobs, engine.shard_activations) == (
+        64,
+        3,
+        None,
+        True,
+    )
     assert not engine.repetition_penalty
 
 
-def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(prompts: Path, tmp_path: Path) -> None:
+def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(
+    prompts: Path, tmp_path: Path
+) -> None:
     """By the flag or by a column; never for a task that draws nothing."""
     columns = tmp_path / "columns.parquet"
     table = {
@@ -109,12 +148,21 @@ def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(prompt
     pq.write_table(pa.table(table), columns)
 
     def tracked(source: Path, **flags: Any) -> bool:
-        config = ScoreConfig(input=str(source), output=str(tmp_path / "out"), model="demo", max_tokens=5, max_len=64, **flags)
+        config = ScoreConfig(
+            input=str(source),
+            output=str(tmp_path / "out"),
+            model="demo",
+            max_tokens=5,
+            max_len=64,
+            **flags,
+        )
         return make_plan(config).engine_config().repetition_penalty
 
     assert tracked(prompts, repetition_penalty=1.1)
     assert tracked(columns)
-    assert tracked(columns, repetition_min_count=4), "a count without a flag for the pattern: the column has it"
+    assert tracked(columns, repetition_min_count=4), (
+        "a count without a flag for the pattern: the column has it"
+    )
     assert not tracked(prompts, min_p=0.1, repetition_max_pattern=8)
     assert not tracked(columns, task="score", repetition_penalty=1.1)
 
@@ -123,14 +171,39 @@ def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(prompt
 @pytest.mark.ray
 def test_a_run_its_error_rows_its_codes_and_its_repetition(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    flags = ["-i", prompts, "-o", output, "--model", "demo", "--max-tokens", 3, "--max-len", 64, "--dtype", "float32"]
+    flags = [
+        "-i",
+        prompts,
+        "-o",
+        output,
+        "--model",
+        "demo",
+        "--max-tokens",
+        3,
+        "--max-len",
+        64,
+        "--dtype",
+        "float32",
+    ]
     first = job(*flags, "--max-error-rate", 0.5, "--shard-rows", 3)
     assert first.returncode == 3, first.stderr
     assert str(output / "data") in first.stdout
-    rows = [row for part in sorted((output / "data").glob("*.parquet")) for row in pq.read_table(part).to_pylist()]
+    rows = [
+        row
+        for part in sorted((output / "data").glob("*.parquet"))
+        for row in pq.read_table(part).to_pylist()
+    ]
     assert [row["id"] for row in rows] == list(range(8))
-    assert [row["error_code"] for row in rows][:5] == [None, "missing_prompt", "empty_prompt", None, "prompt_too_long"]
-    assert all(len(row["token_ids"]) == 3 and row["topic"] == "t" for row in rows if row["status"] == "ok")
+    assert [row["error_code"] for row in rows][:5] == [
+        None,
+        "missing_prompt",
+        "empty_prompt",
+        None,
+        "prompt_too_long",
+    ]
+    assert all(
+        len(row["token_ids"]) == 3 and row["topic"] == "t" for row in rows if row["status"] == "ok"
+    )
     assert json.loads((output / "report.json").read_text())["errors_by_code"]["empty_prompt"] == 1
     assert (output / "_SUCCESS").exists()
     again = job(*flags, "--max-error-rate", 0.5, "--shard-rows", 3)

@@ -37,9 +37,20 @@ sys.exit(3)
 """
 
 
-def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Cluster, tmp_path: Path) -> None:
+def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(
+    cluster: Cluster, tmp_path: Path
+) -> None:
     """The first try is interrupted, the second runs while its submitter is killed, and another submitter joins it."""
-    program = [sys.executable, "jobs/submit.py", "--address", cluster.url, "--name", "nightly-{night}", "--pause-s", "0"]
+    program = [
+        sys.executable,
+        "jobs/submit.py",
+        "--address",
+        cluster.url,
+        "--name",
+        "nightly-{night}",
+        "--pause-s",
+        "0",
+    ]
     program += ["--", "python", "-c", SECOND_TIME, str(tmp_path / "seen")]
     with (tmp_path / "log").open("w") as log:
         first = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
@@ -58,7 +69,9 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Clu
         joined.end(3)
     stdout = (tmp_path / "out").read_text()
     assert "now it works" in stdout
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    ).stdout.strip()
     [told] = [line for line in stdout.splitlines() if line.startswith("commit")]
     assert commit in told
     assert "working_dir_files" in told, "the job runs in the folder that travelled with it"
@@ -68,17 +81,43 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(cluster: Clu
 
 
 def test_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
-    program = [sys.executable, "jobs/submit.py", "--address", cluster.url, "--", "python", "-c", "print(1)"]
+    program = [
+        sys.executable,
+        "jobs/submit.py",
+        "--address",
+        cluster.url,
+        "--",
+        "python",
+        "-c",
+        "print(1)",
+    ]
     env = cluster.env | {"RAY_AUTH_TOKEN": "wrong" * 8}
-    done = subprocess.run(program, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(
+        program, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False
+    )
     assert done.returncode == 2, done.stdout + done.stderr
     assert "refuses the token" in done.stderr
 
 
-def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(cluster: Cluster, tmp_path: Path) -> None:
-    """The code travels with the job; each node has one CPU, so that two replicas need both. Then one raylet gets kill -9."""
-    prompts = shutil.copy(ROOT / "jobs" / "demo" / "prompts.parquet", tmp_path)  # the uploaded copy is another file each time
-    flags: list[object] = ["-i", prompts, "-o", tmp_path / "out", "--model", "demo", "--dtype", "float32"]
+def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """The code travels with the job.
+
+    Each node has one CPU, so that two replicas need both. Then one raylet gets kill -9.
+    """
+    # the uploaded copy is another file each time
+    prompts = shutil.copy(ROOT / "jobs" / "demo" / "prompts.parquet", tmp_path)
+    flags: list[object] = [
+        "-i",
+        prompts,
+        "-o",
+        tmp_path / "out",
+        "--model",
+        "demo",
+        "--dtype",
+        "float32",
+    ]
     flags += ["--max-tokens", 16, "--max-len", 128]
     sizes = ["--limit", ROWS, "--replicas", 2, "--shard-rows", 10]
     job = ["python", "jobs/score_dataset.py", *flags, *sizes]
@@ -99,10 +138,16 @@ def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(clus
     flags[3] = disturbed / "out"
     disturbed.mkdir()
     reach = {name: value for name, value in cluster.env.items() if name.startswith("RAY_")}
-    with running([*flags, *sizes, "--batch-tokens", 64], disturbed, **reach, RAY_ADDRESS=cluster.gcs) as run:
+    with running(
+        [*flags, *sizes, "--batch-tokens", 64], disturbed, **reach, RAY_ADDRESS=cluster.gcs
+    ) as run:
         run.wait_for_parts(1)
         cluster.kill_node(1)
         said = run.end(0)
-    lost = [replica["lost"] for replica in report(run.output)["replicas"] if replica["lost"] and replica["info"]]
+    lost = [
+        replica["lost"]
+        for replica in report(run.output)["replicas"]
+        if replica["lost"] and replica["info"]
+    ]
     assert len(lost) == 1, said
     same_tables(table(tmp_path / "out"), table(run.output))

@@ -1,4 +1,7 @@
-"""Verification: what is wrong is listed, all of it, without reading the weights; what is right passes."""
+"""Verification: what is wrong is listed, all of it, without reading the weights.
+
+What is right passes.
+"""
 
 import hashlib
 import json
@@ -50,7 +53,10 @@ def file_of(tensor: np.ndarray | Int8Tensor) -> bytes:
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("case", CASES)
 def test_nothing_wrong(case: str, deep: bool) -> None:
-    assert verify(str(CONFORMANCE / case / "ckpt-0"), config_of(case), deep=deep) == ([], "xAI's ckpt-0")
+    assert verify(str(CONFORMANCE / case / "ckpt-0"), config_of(case), deep=deep) == (
+        [],
+        "xAI's ckpt-0",
+    )
 
 
 def test_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,9 +102,17 @@ def damage_class(folder: Path) -> None:
 DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "missing": (damage_missing, LINEAR_1, "missing, "),
     "extra": (damage_extra, "tensor00038_000", "not of this model (38 tensors)"),
-    "truncated": (damage_truncated, LINEAR_1, "1000 bytes, but transformer/decoder_layer_0/moe/linear_1/w"),
+    "truncated": (
+        damage_truncated,
+        LINEAR_1,
+        "1000 bytes, but transformer/decoder_layer_0/moe/linear_1/w",
+    ),
     "tail": (damage_tail, EMBEDDING, "truncated or damaged"),
-    "shape": (damage_shape, NORM, "expected language_model/rms_norm/scale as float32 [128], got float32 [256]"),
+    "shape": (
+        damage_shape,
+        NORM,
+        "expected language_model/rms_norm/scale as float32 [128], got float32 [256]",
+    ),
     "nan": (damage_nan, NORM, "holds NaN or infinity"),
     "hostile": (damage_hostile, NORM, "opcodes of pickle protocol 0"),
     "class": (damage_class, NORM, "it asks for posixpath.join"),
@@ -126,15 +140,26 @@ def test_all_damages_are_listed_at_once(folder: Path, capsys: pytest.CaptureFixt
 
 
 def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of 24 MB is judged by its beginning and its end; a truncated end, infinite scales and another shape are seen."""
-    tensor = next(t for t in parameter_shapes(GROK_1) if t.path.endswith("layer_0/multi_head_attention/linear/w"))
+    """A file of 24 MB is judged by its beginning and its end.
+
+    A truncated end, infinite scales and another shape are seen.
+    """
+    tensor = next(
+        t
+        for t in parameter_shapes(GROK_1)
+        if t.path.endswith("layer_0/multi_head_attention/linear/w")
+    )
     assert tensor.scales_shape is not None
     weight = np.full(tensor.shape, 3, np.int8)
     good = file_of(Int8Tensor(weight, np.ones(tensor.scales_shape, "bfloat16")))
     (tmp_path / "good").write_bytes(good)
     (tmp_path / "cut").write_bytes(good[:-3])
-    (tmp_path / "infinite").write_bytes(file_of(Int8Tensor(weight, np.full(tensor.scales_shape, np.inf, "bfloat16"))))
-    (tmp_path / "other").write_bytes(file_of(Int8Tensor(weight.reshape(3072, -1), np.ones((8, 12288), "bfloat16"))))
+    (tmp_path / "infinite").write_bytes(
+        file_of(Int8Tensor(weight, np.full(tensor.scales_shape, np.inf, "bfloat16")))
+    )
+    (tmp_path / "other").write_bytes(
+        file_of(Int8Tensor(weight.reshape(3072, -1), np.ones((8, 12288), "bfloat16")))
+    )
     read = 0
     whole = WeightFolder.read
 
@@ -147,12 +172,18 @@ def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with WeightFolder(tmp_path) as weights:
         inspect(weights, "good", len(good), tensor)
         assert read < 200_000
-        for name, message in [("cut", "truncated or damaged"), ("infinite", "NaN or infinity"), ("other", r"got int8 \[3072")]:
+        for name, message in [
+            ("cut", "truncated or damaged"),
+            ("infinite", "NaN or infinity"),
+            ("other", r"got int8 \[3072"),
+        ]:
             with pytest.raises(ModelError, match=message):
                 inspect(weights, name, (tmp_path / name).stat().st_size, tensor)
 
 
-def test_deep_reads_the_embedding_and_finds_holes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deep_reads_the_embedding_and_finds_holes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embedding = np.ones((DEMO.vocab_size, DEMO.emb_size), np.float32)
     embedding[300, 5] = np.nan
     (folder / EMBEDDING).write_bytes(file_of(embedding))
@@ -167,8 +198,13 @@ def test_deep_reads_the_embedding_and_finds_holes(folder: Path, monkeypatch: pyt
     assert "blocks of 4,096 bytes are zero; an unfinished download" in second.what
 
 
-def test_a_file_of_digests(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  ckpt-0/{path.name}" for path in sorted(folder.iterdir())]
+def test_a_file_of_digests(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  ckpt-0/{path.name}"
+        for path in sorted(folder.iterdir())
+    ]
     (tmp_path / "sums").write_text("\n".join(lines))
     assert run("--checkpoint", folder, "--deep", "true", "--digests", tmp_path / "sums") == 0
     # the key and value projections have one shape: nothing but their digests tells them apart
@@ -181,10 +217,16 @@ def test_a_file_of_digests(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert capsys.readouterr().out.count("sha256") == 2
     kept = verify_checkpoint.read_digests("\n".join(lines[:4] + lines[9:]), "sums")
     problems, _ = verify(str(folder), DEMO, deep=True, digests=kept)
-    unnamed = Problem("tensor00004_000", "transformer/decoder_layer_0/moe/linear_v/w", "not in the file of digests")
+    unnamed = Problem(
+        "tensor00004_000",
+        "transformer/decoder_layer_0/moe/linear_v/w",
+        "not in the file of digests",
+    )
     assert problems[0] == unnamed
     assert len(problems) == 5
-    with pytest.raises(ConfigError, match=r"sums, line 1: expected 'sha256  file name', got 'nonsense'"):
+    with pytest.raises(
+        ConfigError, match=r"sums, line 1: expected 'sha256  file name', got 'nonsense'"
+    ):
         verify_checkpoint.read_digests("nonsense", "sums")
 
 
@@ -197,9 +239,15 @@ def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str])
         file.write(b"\x55\x56\x57")
     (converted / "language_model.rms_norm.scale.safetensors").unlink()
     (missing,), _ = verify(str(converted), DEMO)
-    assert (missing.file, missing.tensor) == ("language_model.rms_norm.scale.safetensors", "language_model/rms_norm/scale")
+    assert (missing.file, missing.tensor) == (
+        "language_model.rms_norm.scale.safetensors",
+        "language_model/rms_norm/scale",
+    )
     problems, _ = verify(str(converted), DEMO, deep=True)
-    assert [problem.file for problem in problems] == ["language_model.rms_norm.scale.safetensors", name]
+    assert [problem.file for problem in problems] == [
+        "language_model.rms_norm.scale.safetensors",
+        name,
+    ]
     assert "expected " in problems[1].what
     assert run("--checkpoint", converted) == 1
 
@@ -224,7 +272,9 @@ def test_a_damaged_or_missing_manifest(converted: Path) -> None:
         (["--checkpoint", "strange://x"], "no file system for this kind of URL"),
     ],
 )
-def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_arguments(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
 

@@ -21,13 +21,20 @@ ROWS = 60
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ids = [[row % 30 + 1] * (row % 20 + 1) if row % 13 else [] for row in range(ROWS)]
-    table = pa.table({"id": [f"r{row}" for row in range(ROWS)], "prompt_token_ids": pa.array(ids, pa.list_(pa.int32()))})
+    table = pa.table(
+        {
+            "id": [f"r{row}" for row in range(ROWS)],
+            "prompt_token_ids": pa.array(ids, pa.list_(pa.int32())),
+        }
+    )
     path = tmp_path_factory.mktemp("input") / "prompts.parquet"
     pq.write_table(table, path)
     return path
 
 
-def drive(source: Path, output: Path, replicas: FakeReplicas, stop_after: int | None = None) -> None:
+def drive(
+    source: Path, output: Path, replicas: FakeReplicas, stop_after: int | None = None
+) -> None:
     """Runs what is left of the data set; interrupts itself after some commits when told to."""
     files = list_input(str(source))
     schema = inspect_columns(files, InputColumns("generate"))
@@ -37,7 +44,10 @@ def drive(source: Path, output: Path, replicas: FakeReplicas, stop_after: int | 
     def stopping() -> bool:
         return stop_after is not None and commits >= stop_after
 
-    for _ in run(remaining(shards, folder, "print"), corridor(schema, folder, "print", replicas, Progress(ROWS), stopping)):
+    for _ in run(
+        remaining(shards, folder, "print"),
+        corridor(schema, folder, "print", replicas, Progress(ROWS), stopping),
+    ):
         commits += 1
 
 
@@ -54,9 +64,13 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
 
 
 def test_every_row_is_there_in_order_good_and_bad(undisturbed: list[dict[str, object]]) -> None:
-    expected = [(f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % 13 else 1)]
+    expected = [
+        (f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % 13 else 1)
+    ]
     assert [(row["id"], row["sample_index"]) for row in undisturbed] == expected
-    assert {row["id"] for row in undisturbed if row["status"] == "error"} == {f"r{row}" for row in range(0, ROWS, 13)}
+    assert {row["id"] for row in undisturbed if row["status"] == "error"} == {
+        f"r{row}" for row in range(0, ROWS, 13)
+    }
 
 
 def test_interruptions_losses_and_order_leave_no_trace(
@@ -68,7 +82,12 @@ def test_interruptions_losses_and_order_leave_no_trace(
         output = tmp_path_factory.mktemp("disturbed")
         for number, stop in enumerate(stops):
             try:
-                drive(source, output, FakeReplicas(count, seed + number, bad_luck=0.05), stop_after=stop)
+                drive(
+                    source,
+                    output,
+                    FakeReplicas(count, seed + number, bad_luck=0.05),
+                    stop_after=stop,
+                )
             except InterruptedRunError:
                 continue
         drive(source, output, FakeReplicas(count, seed, bad_luck=0.05))

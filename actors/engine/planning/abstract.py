@@ -1,7 +1,7 @@
 """Everything the step functions take, as shapes without numbers: weights, cache and the inputs of each program's largest call.
 
-Input: a `Setting` (its mesh may be of devices that only compile). Output: trees of `jax.ShapeDtypeStruct` that know how they are
-split. Allocates nothing.
+Input: a `Setting` (its mesh may be of devices that only compile). Output: trees of
+`jax.ShapeDtypeStruct` that know how they are split. Allocates nothing.
 """
 
 import math
@@ -25,7 +25,9 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> dict[str, dict[str, 
     specs = parameter_specs(config)
     params: dict[str, dict[str, Any]] = {}
     for tensor in parameter_shapes(config):
-        params.setdefault(tensor.module, {})[tensor.name] = _weight(tensor, mesh, specs[tensor.module][tensor.name])
+        params.setdefault(tensor.module, {})[tensor.name] = _weight(
+            tensor, mesh, specs[tensor.module][tensor.name]
+        )
     return params
 
 
@@ -48,20 +50,39 @@ def gpu_parameters(setting: Setting) -> dict[str, dict[str, Any]]:
             experts, rows, columns = value.weight.shape
             spec: Any = value.weight.sharding
             return TransposedExperts(
-                _array(setting.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8), value.scales
+                _array(
+                    setting.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8
+                ),
+                value.scales,
             )
-        return _array(setting.mesh, value.sharding.spec, value.shape, setting.dtype) if name == "embeddings" else value
+        return (
+            _array(setting.mesh, value.sharding.spec, value.shape, setting.dtype)
+            if name == "embeddings"
+            else value
+        )
 
-    return {module: {name: one(name, value) for name, value in entries.items()} for module, entries in params.items()}
+    return {
+        module: {name: one(name, value) for name, value in entries.items()}
+        for module, entries in params.items()
+    }
 
 
 def abstract_cache(setting: Setting, pages_per_lane: int) -> Cache:
     """Returns the cache of all lanes, `pages_per_lane` pages each."""
     pages = pages_per_lane * setting.lanes
     size = setting.engine.page_size
-    make = partial(init_cache, setting.model, pages=pages, page_size=size, dtype=setting.cache_dtype, model_shards=1)
+    make = partial(
+        init_cache,
+        setting.model,
+        pages=pages,
+        page_size=size,
+        dtype=setting.cache_dtype,
+        model_shards=1,
+    )
     return jax.tree.map(
-        lambda a, spec: _array(setting.mesh, spec, a.shape, a.dtype), jax.eval_shape(make), cache_specs(setting.model)
+        lambda a, spec: _array(setting.mesh, spec, a.shape, a.dtype),
+        jax.eval_shape(make),
+        cache_specs(setting.model),
     )
 
 
@@ -73,13 +94,18 @@ def extend_input(setting: Setting, rows: int, width: int) -> Step:
 
 def decode_input(setting: Setting, rows: int, width: int) -> DecodeInput:
     """Returns the input of a decode of `rows` sequences on each lane, with page tables of `width` entries."""
-    ints, floats = partial(_rows, setting, rows, dtype=jnp.int32), partial(_rows, setting, rows, dtype=jnp.float32)
+    ints, floats = (
+        partial(_rows, setting, rows, dtype=jnp.int32),
+        partial(_rows, setting, rows, dtype=jnp.float32),
+    )
     draw = Draw(
         temperature=floats(), top_p=floats(), top_k=ints(), min_p=floats(), seed=_rows(setting, rows, 2, dtype=jnp.uint32),
         position=ints(), eos_from=ints(), repetition_penalty=floats() if setting.engine.repetition_penalty else None,
     )  # fmt: skip
     stops = _rows(setting, rows, dtype=jnp.bool_)
-    return DecodeInput(tokens=ints(), start=ints(), left=ints(), stops_at_eos=stops, pages=ints(width), draw=draw)
+    return DecodeInput(
+        tokens=ints(), start=ints(), left=ints(), stops_at_eos=stops, pages=ints(width), draw=draw
+    )
 
 
 def score_input(setting: Setting, rows: int, targets: int) -> tuple[Any, Any, Any]:

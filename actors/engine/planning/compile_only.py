@@ -1,7 +1,7 @@
 """GPUs that are not there: a name → a mesh of devices that XLA compiles for and nothing can run on.
 
-Needs three wheels beside JAX and no driver: `make aot` installs them. `missing` says why they cannot be used, `make_mesh` uses
-them. Knows nothing of models or engines.
+Needs three wheels beside JAX and no driver: `make aot` installs them. `missing` says why they
+cannot be used, `make_mesh` uses them. Knows nothing of models or engines.
 """
 
 from dataclasses import dataclass
@@ -29,13 +29,19 @@ class Target:
     l2_cache_bytes: int
 
 
-# Source: NVIDIA's data sheets (capacity, bandwidth) and what the driver reports on these cards (cudaGetDeviceProperties).
+# Source: NVIDIA's data sheets (capacity, bandwidth) and what the driver reports on these cards
+# (cudaGetDeviceProperties).
 TARGETS = {
-    "h100": Target("H100", "NVIDIA H100 80GB HBM3", 80 * 10**9, 84_942_979_072, 3_352_320_000_000, 50 << 20),
-    "h200": Target("H200", "NVIDIA H200", 141 * 10**9, 150_754_820_096, 4_800_000_000_000, 60 << 20),
+    "h100": Target(
+        "H100", "NVIDIA H100 80GB HBM3", 80 * 10**9, 84_942_979_072, 3_352_320_000_000, 50 << 20
+    ),
+    "h200": Target(
+        "H200", "NVIDIA H200", 141 * 10**9, 150_754_820_096, 4_800_000_000_000, 60 << 20
+    ),
 }
 
-# Both are the same chip (GH100, compute capability 9.0). Source: CUDA C++ Programming Guide, "Compute Capabilities".
+# Both are the same chip (GH100, compute capability 9.0). Source: CUDA C++ Programming Guide,
+# "Compute Capabilities".
 _HOPPER = """
 gpu_device_info {{
   cuda_compute_capability {{ major: 9 minor: 0 }}
@@ -65,7 +71,10 @@ device_description_str: "{kind}"
 
 
 def missing() -> str | None:
-    """Returns why nothing can be compiled for a GPU here, in words; None where everything is installed."""
+    """Returns why nothing can be compiled for a GPU here, in words.
+
+    None where everything is installed.
+    """
     versions: dict[str, str] = {}
     for name in WHEELS:
         try:
@@ -73,7 +82,11 @@ def missing() -> str | None:
         except metadata.PackageNotFoundError:
             return f"{name} is not installed"
     jax_version = metadata.version("jax")
-    wrong = [f"{name} {version}" for name, version in versions.items() if name.startswith("jax") and version != jax_version]
+    wrong = [
+        f"{name} {version}"
+        for name, version in versions.items()
+        if name.startswith("jax") and version != jax_version
+    ]
     return f"{' and '.join(wrong)} beside jax {jax_version}" if wrong else None
 
 
@@ -85,7 +98,9 @@ def make_mesh(target: Target, data: int, model: int) -> Mesh:
     """
     reason = missing()
     if reason is not None:
-        raise ModelError(f"cannot compile for {target.title}: {reason}; install what is missing with `make aot`")
+        raise ModelError(
+            f"cannot compile for {target.title}: {reason}; install what is missing with `make aot`"
+        )
     description = _HOPPER.format(
         memory_bytes=target.memory_bytes,
         bytes_per_s=target.bytes_per_s,
@@ -93,7 +108,10 @@ def make_mesh(target: Target, data: int, model: int) -> Mesh:
         kind=target.kind,
     )
     described = topologies.get_topology_desc(
-        topology_name=target.title, platform="cuda", target_config=description, topology=f"1x1x{data * model}"
+        topology_name=target.title,
+        platform="cuda",
+        target_config=description,
+        topology=f"1x1x{data * model}",
     )
     devices = np.asarray(described.devices, dtype=object).reshape(data, model)
     return Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto))

@@ -1,10 +1,12 @@
 """A model, sizes and a mesh → what its step functions take on GPUs that are not there: bytes by kind, collectives, seconds.
 
-    python -m actors.engine.planning.memory_plan --json '{"model": {…}, "engine": {…}, "dtype": "bfloat16", "mesh": [1, 8], "targets": ["h100"]}'
+    python -m actors.engine.planning.memory_plan --json '{"model": {…}, "engine": {…}, "dtype":
+    "bfloat16", "mesh": [1, 8], "targets": ["h100"]}'
 
-Compiles the real functions of steps.py at their largest shapes, with weights that are shapes only. Prints one line of JSON, or
-one line on standard error and exit code 2. Where the wheels of compile_only.py are missing it compiles for virtual CPU devices,
-and says so: arguments and collectives are those of a GPU then, temporaries are not. Runs nothing.
+Compiles the real functions of steps.py at their largest shapes, with weights that are shapes only.
+Prints one line of JSON, or one line on standard error and exit code 2. Where the wheels of
+compile_only.py are missing it compiles for virtual CPU devices, and says so: arguments and
+collectives are those of a GPU then, temporaries are not. Runs nothing.
 """
 
 import argparse
@@ -53,7 +55,8 @@ class ProgramPlan:
     temporary_bytes: int
     output_bytes: int  # beside the cache, which is given back in place
     collectives: Mapping[str, int]  # of one call; of decode: of one token of every slot
-    weight_copies: list[str]  # instructions that copy, slice or widen an int8 weight ahead of its product
+    # instructions that copy, slice or widen an int8 weight ahead of its product
+    weight_copies: list[str]
     compile_s: float  # tracing included
 
     @property
@@ -78,7 +81,9 @@ class TargetPlan:
     sequences_fit: int  # of max_len tokens each
 
 
-def engine_ladder(engine: EngineConfig, lanes: int, *, one_width: bool) -> dict[str, tuple[tuple[int, int], ...]]:
+def engine_ladder(
+    engine: EngineConfig, lanes: int, *, one_width: bool
+) -> dict[str, tuple[tuple[int, int], ...]]:
     """Returns every (rows, width) of a lane that the scheduler can ask of each step function, the largest last."""
     widths = width_rungs(engine, one_width=one_width)
     extend_rows = row_rungs(max(1, engine.batch_tokens // (engine.block * lanes)))
@@ -154,7 +159,10 @@ def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, Program
     """Compiles each step function at the largest shape of its ladder, two at a time."""
     params, cache = gpu_parameters(setting), abstract_cache(setting, pages_per_lane)
     functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
-    largest = {name: shapes[-1] for name, shapes in engine_ladder(setting.engine, setting.lanes, one_width=True).items()}
+    largest = {
+        name: shapes[-1]
+        for name, shapes in engine_ladder(setting.engine, setting.lanes, one_width=True).items()
+    }
     calls = {
         "extend": (cache, extend_input(setting, *largest["extend"])),
         "decode": (cache, decode_input(setting, *largest["decode"])),
@@ -163,13 +171,20 @@ def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, Program
 
     def compile_one(name: str) -> ProgramPlan:
         inputs = [argument for argument in calls[name] if argument is not cache]
-        return _compile(getattr(functions, name), (params, *calls[name]), bytes_per_device(inputs), largest[name])
+        return _compile(
+            getattr(functions, name),
+            (params, *calls[name]),
+            bytes_per_device(inputs),
+            largest[name],
+        )
 
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(calls, pool.map(compile_one, calls), strict=True))
 
 
-def _compile(function: Any, arguments: tuple[Any, ...], input_bytes: int, shape: tuple[int, int]) -> ProgramPlan:
+def _compile(
+    function: Any, arguments: tuple[Any, ...], input_bytes: int, shape: tuple[int, int]
+) -> ProgramPlan:
     began = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - began
@@ -196,19 +211,32 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     model, engine = ModelConfig(**request["model"]), EngineConfig(**request["engine"])
     unknown = [name for name in request["targets"] if name not in TARGETS]
     if unknown:
-        raise ModelError(f"plan: unknown target {', '.join(unknown)}; expected some of {', '.join(TARGETS)}")
+        raise ModelError(
+            f"plan: unknown target {', '.join(unknown)}; expected some of {', '.join(TARGETS)}"
+        )
     reason, began = missing(), time.perf_counter()
     data, shards = request["mesh"]
     targets = []
     for name in request["targets"]:
-        mesh = make_mesh(TARGETS[name], data, shards) if reason is None else sharding.make_mesh(data, shards)
+        mesh = (
+            make_mesh(TARGETS[name], data, shards)
+            if reason is None
+            else sharding.make_mesh(data, shards)
+        )
         setting = Setting(model, engine, jnp.dtype(request["dtype"]), mesh)
-        targets.append(asdict(plan_target(setting, TARGETS[name].title, TARGETS[name].capacity_bytes)))
+        targets.append(
+            asdict(plan_target(setting, TARGETS[name].title, TARGETS[name].capacity_bytes))
+        )
     shapes = parameter_shapes(model)
     return {
         "parameters": shapes.parameters,
         "tensors": len(shapes),
-        "ladder": {name: len(calls) for name, calls in engine_ladder(engine, data, one_width=not GPU.reads_whole_table).items()},
+        "ladder": {
+            name: len(calls)
+            for name, calls in engine_ladder(
+                engine, data, one_width=not GPU.reads_whole_table
+            ).items()
+        },
         "fallback": reason,  # why nothing was compiled for GPUs; null when it was
         "targets": targets,
         "seconds": time.perf_counter() - began,
@@ -218,11 +246,13 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
 def main(arguments: Sequence[str]) -> int:
     """Plans the request of a command line; returns the exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m actors.engine.planning.memory_plan", description=str(__doc__).split("\n", maxsplit=1)[0]
+        prog="python -m actors.engine.planning.memory_plan",
+        description=str(__doc__).split("\n", maxsplit=1)[0],
     )
     parser.add_argument("--json", required=True, help="the request, one JSON object")
     request = json.loads(parser.parse_args(arguments).json)
-    jax.config.update("jax_enable_compilation_cache", False)  # a program out of the cache would have taken no time
+    # a program out of the cache would have taken no time
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         sys.stdout.write(json.dumps(plan(request)) + "\n")
     except ModelError as error:

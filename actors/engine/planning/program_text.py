@@ -1,6 +1,7 @@
 """The text of a compiled program → what it asks of the interconnect, and what it does with the int8 weights.
 
-Reads XLA's optimised HLO. Knows nothing of models: a weight is what comes in as int8 with at least two dimensions.
+Reads XLA's optimised HLO. Knows nothing of models: a weight is what comes in as int8 with at least
+two dimensions.
 """
 
 import re
@@ -11,29 +12,48 @@ COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "coll
 _CALL = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
 _COMPUTATION = re.compile(r"^(ENTRY )?%([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^ +(?:ROOT )?%([\w.-]+) = (\S+|\(.*?\)) ([a-z][\w-]*)\((.*?)\)(?:, |$)")
-_PASSED_ON = {"parameter", "get-tuple-element", "tuple", "while", "conditional", "call", "bitcast", "opt-barrier"}
+_PASSED_ON = {
+    "parameter",
+    "get-tuple-element",
+    "tuple",
+    "while",
+    "conditional",
+    "call",
+    "bitcast",
+    "opt-barrier",
+}
 _PRODUCTS = {"dot", "custom-call"}  # a kernel of ours, or one of a library
 
 
 def count_collectives(program: str) -> dict[str, int]:
-    """Returns how many collectives of each kind stand in a compiled program; none of ours stands in a loop over layers."""
+    """Returns how many collectives of each kind stand in a compiled program.
+
+    None of ours stands in a loop over layers.
+    """
     return dict(Counter(found[1] for found in _CALL.finditer(program)))
 
 
 def weight_copies(program: str) -> list[str]:
     """Returns the instructions that take an int8 weight and are no matrix product: those that copy, slice or widen it.
 
-    A fusion is a product when its computation has one: what it takes as int8 is widened in registers, on the way to the product.
+    A fusion is a product when its computation has one: what it takes as int8 is widened in
+    registers, on the way to the product.
     """
     computations = dict(_computations(program))
     weights = _weight_types(program)
-    fused = {name for lines in computations.values() for line in lines for name in re.findall(r"calls=%([\w.-]+)", line)}
+    fused = {
+        name
+        for lines in computations.values()
+        for line in lines
+        for name in re.findall(r"calls=%([\w.-]+)", line)
+    }
     return [
         f"{name}: {operation} to {kind}"
         for computation, lines in computations.items()
         if computation not in fused
         for name, operation, kind in _consumers(lines, weights)
-        if operation not in _PRODUCTS and not (operation == "fusion" and _is_product(name, lines, computations))
+        if operation not in _PRODUCTS
+        and not (operation == "fusion" and _is_product(name, lines, computations))
     ]
 
 
@@ -67,7 +87,9 @@ def _consumers(lines: list[str], weights: set[str]) -> Iterator[tuple[str, str, 
 def _is_product(name: str, lines: list[str], computations: dict[str, list[str]]) -> bool:
     line = next(line for line in lines if re.match(rf" +(?:ROOT )?%{re.escape(name)} = ", line))
     called = re.search(r"calls=%([\w.-]+)", line)
-    return called is not None and any(" dot(" in inner for inner in _reached(called[1], computations))
+    return called is not None and any(
+        " dot(" in inner for inner in _reached(called[1], computations)
+    )
 
 
 def _reached(computation: str, computations: dict[str, list[str]]) -> Iterator[str]:

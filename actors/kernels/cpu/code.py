@@ -1,8 +1,9 @@
 """Machine code for this process's CPU: an instruction set → the name of a function that JAX programs can call.
 
-Input: what the CPU can do, as LLVM sees it. Output: the experts of `cpu_ffn.py`, compiled in memory and registered with XLA as
-targets of its foreign function interface. Compiles each at most once in a process, when it is first needed, in half a second. A
-program that JAX keeps in its cache names its target; whoever traces the same program has registered it before.
+Input: what the CPU can do, as LLVM sees it. Output: the experts of `cpu_ffn.py`, compiled in memory
+and registered with XLA as targets of its foreign function interface. Compiles each at most once in
+a process, when it is first needed, in half a second. A program that JAX keeps in its cache names
+its target; whoever traces the same program has registered it before.
 """
 
 import ctypes
@@ -16,7 +17,9 @@ from actors.kernels.cpu.ffn import write_experts
 from actors.kernels.cpu.llvm_text import Module
 from actors.kernels.cpu.tiles import AVX2, AVX512, AVX512_BF16, InstructionSet
 
-VERSION = 1  # of what arguments mean: part of the name, so that an older program in a cache does not call newer code
+# of what arguments mean: part of the name, so that an older program in a cache does not call newer
+# code
+VERSION = 1
 BEST_FIRST = (AVX512_BF16, AVX512, AVX2)
 
 _lock = threading.Lock()
@@ -25,7 +28,10 @@ _compiled: dict[str, llvm.ExecutionEngine] = {}  # by name; freed code would be 
 
 @lru_cache
 def instruction_sets() -> tuple[InstructionSet, ...]:
-    """Returns what this CPU can run, the best first; nothing on CPUs that the kernels were not written for."""
+    """Returns what this CPU can run, the best first.
+
+    Nothing on CPUs that the kernels were not written for.
+    """
     try:
         features = llvm.get_host_cpu_features()
     except RuntimeError:  # LLVM does not know them on this platform
@@ -40,7 +46,9 @@ def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
         if name not in _compiled:
             engine = _compile(experts_text(machine, name, bfloat16=bfloat16))
             jax.ffi.register_ffi_target(
-                name, jax.ffi.pycapsule(ctypes.c_void_p(engine.get_function_address(name))), platform="cpu"
+                name,
+                jax.ffi.pycapsule(ctypes.c_void_p(engine.get_function_address(name))),
+                platform="cpu",
             )
             _compiled[name] = engine
     return name
@@ -59,7 +67,9 @@ def target_machine(cpu: str | None = None) -> llvm.TargetMachine:
     llvm.initialize_native_asmprinter()
     features = llvm.get_host_cpu_features().flatten() if cpu is None else ""
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, jit=True)
+    return target.create_target_machine(
+        cpu=cpu or llvm.get_host_cpu_name(), features=features, opt=3, jit=True
+    )
 
 
 def optimized(text: str, machine: llvm.TargetMachine) -> llvm.ModuleRef:

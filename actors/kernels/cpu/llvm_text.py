@@ -1,8 +1,10 @@
 """LLVM's language, written from Python: arithmetic on values, loads, loops and calls become lines of text.
 
-Input: operations on `Value`s, in the order in which they are to run. Output: the text of a module, which LLVM compiles. Types
-are their names: "i64", "float", "ptr", "<8 x float>". Numbers in operations take the type of the value beside them. Variables
-are places on the stack (`Function.local`); LLVM keeps them in registers. Knows nothing of matrices or of who calls the code.
+Input: operations on `Value`s, in the order in which they are to run. Output: the text of a module,
+which LLVM compiles. Types are their names: "i64", "float", "ptr", "<8 x float>". Numbers in
+operations take the type of the value beside them. Variables are places on the stack
+(`Function.local`); LLVM keeps them in registers. Knows nothing of matrices or of who calls the
+code.
 """
 
 import struct
@@ -25,13 +27,18 @@ def constant(number: int | float, type_: str) -> str:
         element = type_[:-1].split(" x ")[1]
         return f"splat ({element} {constant(number, element)})"
     if type_ == "float":  # the bits of the float64 that equals the float32 nearest to it
-        return f"0x{struct.pack('>d', struct.unpack('f', struct.pack('f', number))[0]).hex().upper()}"
+        return (
+            f"0x{struct.pack('>d', struct.unpack('f', struct.pack('f', number))[0]).hex().upper()}"
+        )
     return "null" if type_ == "ptr" else str(int(number))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
-    """A number, vector or pointer that the code has computed; operators write the instruction that takes it further."""
+    """A number, vector or pointer that the code has computed.
+
+    Operators write the instruction that takes it further.
+    """
 
     function: "Function"
     type: str
@@ -70,8 +77,14 @@ class Value:
     def compared(self, how: str, other: Operand) -> "Value":
         """Returns whether self is `how` other: of integers "eq", "ne", "slt", "sgt", "ult", of floats "olt", "ogt", "uno"."""
         kind = "fcmp" if "float" in self.type else "icmp"
-        result = "i1" if not self.type.startswith("<") else vector("i1", int(self.type[1:].split(" x ")[0]))
-        return self.function.emit(result, f"{kind} {how} {self.type} {self.name}, {self.text_of(other)}")
+        result = (
+            "i1"
+            if not self.type.startswith("<")
+            else vector("i1", int(self.type[1:].split(" x ")[0]))
+        )
+        return self.function.emit(
+            result, f"{kind} {how} {self.type} {self.name}, {self.text_of(other)}"
+        )
 
     def cast(self, how: str, type_: str) -> "Value":
         """Returns self as another type: "sext", "trunc", "sitofp", "fptosi", "bitcast", "ptrtoint"."""
@@ -80,7 +93,8 @@ class Value:
     def choose(self, yes: "Value", no: Operand) -> "Value":
         """Returns `yes` where self is true and `no` where it is not."""
         return self.function.emit(
-            yes.type, f"select {self.type} {self.name}, {yes.type} {yes.name}, {yes.type} {yes.text_of(no)}"
+            yes.type,
+            f"select {self.type} {self.name}, {yes.type} {yes.name}, {yes.type} {yes.text_of(no)}",
         )
 
     def at_most(self, other: Operand) -> "Value":
@@ -98,14 +112,22 @@ class Value:
     def everywhere(self, lanes: int) -> "Value":
         """Returns a vector with self in every lane."""
         wide = vector(self.type, lanes)
-        one = self.function.emit(wide, f"insertelement {wide} poison, {self.type} {self.name}, i64 0")
-        return self.function.emit(wide, f"shufflevector {wide} {one.name}, {wide} poison, {vector('i32', lanes)} zeroinitializer")
+        one = self.function.emit(
+            wide, f"insertelement {wide} poison, {self.type} {self.name}, i64 0"
+        )
+        return self.function.emit(
+            wide,
+            f"shufflevector {wide} {one.name}, {wide} poison, {vector('i32', lanes)} "
+            "zeroinitializer",
+        )
 
     def _arithmetic(self, name: str, other: Operand) -> "Value":
         return self._binary(f"f{name}" if "float" in self.type else name, other)
 
     def _binary(self, instruction: str, other: Operand) -> "Value":
-        return self.function.emit(self.type, f"{instruction} {self.type} {self.name}, {self.text_of(other)}")
+        return self.function.emit(
+            self.type, f"{instruction} {self.type} {self.name}, {self.text_of(other)}"
+        )
 
     def text_of(self, other: Operand) -> str:
         """Returns another operand as text, a number as one of this type."""
@@ -115,10 +137,20 @@ class Value:
 class Function:
     """One function, written from its first instruction to its last."""
 
-    def __init__(self, module: "Module", name: str, returns: str, parameters: Mapping[str, str], *, exported: bool) -> None:
+    def __init__(
+        self,
+        module: "Module",
+        name: str,
+        returns: str,
+        parameters: Mapping[str, str],
+        *,
+        exported: bool,
+    ) -> None:
         self.name = name
         self.returns = returns
-        self.parameters = {name: Value(self, type_, f"%{name}") for name, type_ in parameters.items()}
+        self.parameters = {
+            name: Value(self, type_, f"%{name}") for name, type_ in parameters.items()
+        }
         self._module = module
         self._exported = exported
         self._locals: list[str] = []
@@ -147,7 +179,10 @@ class Function:
         return Value(self, type_, constant(value, type_))
 
     def at(self, pointer: Value, index: Operand, element: str = "i8") -> Value:
-        """Returns the address of element `index` of an array; the byte at this distance when nothing is said of elements."""
+        """Returns the address of element `index` of an array.
+
+        The byte at this distance when nothing is said of elements.
+        """
         offset = index.name if isinstance(index, Value) else str(int(index))
         return self.emit("ptr", f"getelementptr {element}, ptr {pointer.name}, i64 {offset}")
 
@@ -160,7 +195,10 @@ class Function:
         self.emit("void", f"store {value.type} {value.name}, ptr {pointer.name}, align {align}")
 
     def local(self, type_: str, start: Operand | None = None, count: int = 1) -> Value:
-        """Returns the address of a variable, or of an array of `count`; `start` is its first value."""
+        """Returns the address of a variable, or of an array of `count`.
+
+        `start` is its first value.
+        """
         place = Value(self, "ptr", f"%v{self._next()}")
         self._locals.append(f"  {place.name} = alloca {type_}, i64 {count}, align 64")
         if start is not None:
@@ -177,7 +215,9 @@ class Function:
 
     def call_named(self, name: str, returns: str, *arguments: Value) -> Value:
         """Calls a function that is not written here: an instruction of LLVM's ("llvm.fma.v8f32") or one of the C library."""
-        self._module.declare(f"declare {returns} @{name}({', '.join(each.type for each in arguments)})")
+        self._module.declare(
+            f"declare {returns} @{name}({', '.join(each.type for each in arguments)})"
+        )
         return self._call(returns, f"@{name}", arguments)
 
     def fma(self, x: Value, y: Value, z: Value) -> Value:
@@ -186,7 +226,10 @@ class Function:
         return self.call_named(f"llvm.fma.v{lanes}f32", x.type, x, y, z)
 
     def give(self, value: Value | None = None) -> None:
-        """Returns from the function; what is written next belongs to no path until a block begins."""
+        """Returns from the function.
+
+        What is written next belongs to no path until a block begins.
+        """
         self.emit("void", "ret void" if value is None else f"ret {value.type} {value.name}")
 
     @contextmanager
@@ -222,7 +265,10 @@ class Function:
 
     @contextmanager
     def when(self, condition: Value, *, returns: bool = False) -> Iterator[None]:
-        """Runs what is written inside if the condition holds; with `returns` it ends in a `give`."""
+        """Runs what is written inside if the condition holds.
+
+        With `returns` it ends in a `give`.
+        """
         inside, after = (f"b{self._next()}" for _ in range(2))
         self._branch(condition, inside, after)
         self._begin(inside)
@@ -237,7 +283,9 @@ class Function:
         linkage = "" if self._exported else "internal "
         parameters = ", ".join(f"{each.type} {each.name}" for each in self.parameters.values())
         body = "\n".join(["entry:", *self._locals, "  br label %start", "start:", *self._lines])
-        return f"define {linkage}{self.returns} @{self.name}({parameters}) nounwind {{\n{body}\n}}\n"
+        return (
+            f"define {linkage}{self.returns} @{self.name}({parameters}) nounwind {{\n{body}\n}}\n"
+        )
 
     def _call(self, returns: str, callee: str, arguments: tuple[Value, ...]) -> Value:
         given = ", ".join(f"{each.type} {each.name}" for each in arguments)
@@ -264,7 +312,9 @@ class Module:
         self._functions: list[Function] = []
         self._declarations: dict[str, None] = {}
 
-    def function(self, name: str, returns: str, parameters: Mapping[str, str], *, exported: bool = False) -> Function:
+    def function(
+        self, name: str, returns: str, parameters: Mapping[str, str], *, exported: bool = False
+    ) -> Function:
         """Begins a function; only exported ones are seen from outside."""
         self._functions.append(Function(self, name, returns, parameters, exported=exported))
         return self._functions[-1]

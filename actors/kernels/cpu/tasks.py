@@ -1,14 +1,15 @@
 """A call of XLA's foreign function interface, in machine code: its arguments, and its work divided over XLA's own threads.
 
-Input: a module to write to. Output: in it, functions that read a call's buffers and that run numbered tasks on all threads of
-the pool XLA computes with. Offsets are those of `xla/ffi/api/c_api.h` (API 0.3), which ships with jaxlib. Knows nothing of what
-tasks do.
+Input: a module to write to. Output: in it, functions that read a call's buffers and that run
+numbered tasks on all threads of the pool XLA computes with. Offsets are those of
+`xla/ffi/api/c_api.h` (API 0.3), which ships with jaxlib. Knows nothing of what tasks do.
 
     caller   ── schedule ──┬── take a task ── take a task ── … none left ── wait for tasks in progress ── go on
     helper                 └──── take a task ── take a task ── … none left ── leave
 
-The caller takes tasks like everybody else, so it never waits for a helper that has not begun: with a busy pool, or none, it does
-all of them itself. Whoever leaves last frees the job; helpers may come late, when the call is long over.
+The caller takes tasks like everybody else, so it never waits for a helper that has not begun: with
+a busy pool, or none, it does all of them itself. Whoever leaves last frees the job; helpers may
+come late, when the call is long over.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ EXTENSION, API, CONTEXT, STAGE, ARGUMENTS, RESULTS = 8, 16, 24, 32, 72, 112
 ERROR_DESTROY, SCHEDULE, NUM_THREADS = 64, 136, 144
 BUFFER_DATA, BUFFER_DIMENSIONS = 24, 40
 
-JOB = ("body", "tasks", "taken", "done", "users")  # fields of 8 bytes each; what tasks need follows them
+# fields of 8 bytes each; what tasks need follows them
+JOB = ("body", "tasks", "taken", "done", "users")
 
 
 class Struct:
@@ -60,7 +62,9 @@ class Buffer:
 
     def dimension(self, axis: int) -> Value:
         """Returns the length of an axis."""
-        dimensions = self._function.load(self._function.at(self._buffer, BUFFER_DIMENSIONS), "ptr", 8)
+        dimensions = self._function.load(
+            self._function.at(self._buffer, BUFFER_DIMENSIONS), "ptr", 8
+        )
         return self._function.load(self._function.at(dimensions, axis, "i64"), "i64", 8)
 
 
@@ -72,7 +76,8 @@ def begin_handler(module: Module, name: str) -> Function:
     with f.when(extension.compared("ne", f.number(0, "ptr")), returns=True):
         with f.when(f.load(f.at(extension, 8), "i32", 4).compared("eq", METADATA)):
             metadata = f.load(f.at(extension, 24), "ptr", 8)
-            for offset, number in ((24, API_VERSION[0]), (28, API_VERSION[1]), (32, 0)):  # version, traits
+            # version, traits
+            for offset, number in ((24, API_VERSION[0]), (28, API_VERSION[1]), (32, 0)):
                 f.store(f.number(number, "i32"), f.at(metadata, offset), 4)
         f.give(success)
     with f.when(f.load(f.at(f["frame"], STAGE), "i32", 4).compared("ne", EXECUTE), returns=True):
@@ -81,7 +86,9 @@ def begin_handler(module: Module, name: str) -> Function:
 
 
 def write_run(module: Module) -> Function:
-    """Writes run(frame, job): calls body(job, task) for every task of the job, on all threads; returns when all are done.
+    """Writes run(frame, job): calls body(job, task) for every task of the job, on all threads.
+
+    Returns when all are done.
 
     A job comes from `new_job` and is gone afterwards.
     """
@@ -101,7 +108,9 @@ def write_run(module: Module) -> Function:
         f.call(leave, job)
     f.call(work, job)
     with f.repeat() as over:
-        done = f.emit("i64", f"load atomic i64, ptr {_JOB.address(f, job, 'done').name} acquire, align 8")
+        done = f.emit(
+            "i64", f"load atomic i64, ptr {_JOB.address(f, job, 'done').name} acquire, align 8"
+        )
         f.leave_if(done.compared("sge", tasks), over)
         f.call_named("sched_yield", "i32")
     f.call(leave, job)
@@ -109,7 +118,9 @@ def write_run(module: Module) -> Function:
     return f
 
 
-def new_job(f: Function, struct: Struct, body: Function, tasks: Value, fields: Mapping[str, Value]) -> Value:
+def new_job(
+    f: Function, struct: Struct, body: Function, tasks: Value, fields: Mapping[str, Value]
+) -> Value:
     """Returns the address of a new job; `struct` has the fields JOB and those given."""
     job = f.call_named("malloc", "ptr", f.number(struct.size))
     start = {"body": body.address, "tasks": tasks, "taken": f.number(0), "done": f.number(0)}
@@ -123,7 +134,9 @@ def _write_work(module: Module) -> Function:
     job = f["job"]
     tasks, body = _JOB.load(f, job, "tasks"), _JOB.load(f, job, "body", "ptr")
     with f.repeat() as over:
-        task = f.emit("i64", f"atomicrmw add ptr {_JOB.address(f, job, 'taken').name}, i64 1 monotonic")
+        task = f.emit(
+            "i64", f"atomicrmw add ptr {_JOB.address(f, job, 'taken').name}, i64 1 monotonic"
+        )
         f.leave_if(task.compared("sge", tasks), over)
         f.call_address(body, "void", job, task)
         f.emit("i64", f"atomicrmw add ptr {_JOB.address(f, job, 'done').name}, i64 1 release")
@@ -134,7 +147,9 @@ def _write_work(module: Module) -> Function:
 def _write_leave(module: Module) -> Function:
     """Writes leave(job): the last of its users frees it."""
     f = module.function("leave", "void", {"job": "ptr"})
-    users = f.emit("i64", f"atomicrmw sub ptr {_JOB.address(f, f['job'], 'users').name}, i64 1 acq_rel")
+    users = f.emit(
+        "i64", f"atomicrmw sub ptr {_JOB.address(f, f['job'], 'users').name}, i64 1 acq_rel"
+    )
     with f.when(users.compared("eq", 1)):
         f.call_named("free", "void", f["job"])
     f.give()
@@ -159,7 +174,10 @@ def _arguments(f: Function, *fields: Value) -> Value:
 
 
 def _failed(f: Function, api: Value, function: int, arguments: Value) -> Value:
-    """Calls a function of XLA's API; returns whether it failed. Its error is destroyed: the caller knows what to do instead."""
+    """Calls a function of XLA's API.
+
+    Returns whether it failed. Its error is destroyed: the caller knows what to do instead.
+    """
     error = f.call_address(f.load(f.at(api, function), "ptr", 8), "ptr", arguments)
     failed = error.compared("ne", f.number(0, "ptr"))
     with f.when(failed):

@@ -1,15 +1,16 @@
 """Attention over pages on NVIDIA GPUs: one Pallas kernel for Triton, for decode and for extend.
 
-Input and output as `interface.Attend` says. A program of the grid takes queries of one sequence that share a key/value head, and
-one part of the sequence's page table. It reads these pages where they lie, no further than the sequence is long, with a running
-softmax; the parts are put together afterwards:
+Input and output as `interface.Attend` says. A program of the grid takes queries of one sequence
+that share a key/value head, and one part of the sequence's page table. It reads these pages where
+they lie, no further than the sequence is long, with a running softmax; the parts are put together
+afterwards:
 
     table of a sequence    [ p p p p │ p p p p │ p p · · │ · · · · ]     · : beyond its length, not read
     parts                    part 0    part 1    part 2    part 3: ends at once
                                 └────────┴─────────┴───▶ max, sum and weighted values of each ─▶ result
 
-Rows: the queries of one key/value head in a sequence's T new tokens, T x H/K of them, padded to what the tensor cores take.
-Knows no modules, no mesh and nothing of who owns a page.
+Rows: the queries of one key/value head in a sequence's T new tokens, T x H/K of them, padded to
+what the tensor cores take. Knows no modules, no mesh and nothing of who owns a page.
 """
 
 from functools import partial
@@ -26,7 +27,9 @@ from actors.kernels.xla.attention import LOGIT_CAP, MASKED
 from actors.protocol.errors import ModelError
 
 KEYS = 64  # cache positions of one step of the running softmax
-PROGRAMS = 512  # wanted in the grid, about four for each multiprocessor: sequences are read in parts when there are fewer
+# wanted in the grid, about four for each multiprocessor: sequences are read in parts when there are
+# fewer
+PROGRAMS = 512
 LONGEST_ROWS = 128
 
 
@@ -47,13 +50,17 @@ def cut(queries: int, sequences: int, heads: int, table: int, page_size: int) ->
         ModelError: the kernel cannot read pages of this size.
     """
     if page_size & (page_size - 1) or page_size > KEYS:
-        raise ModelError(f"attention on a GPU: page_size must be a power of two of at most {KEYS}, got {page_size}")
+        raise ModelError(
+            f"attention on a GPU: page_size must be a power of two of at most {KEYS}, got "
+            f"{page_size}"
+        )
     rows = min(LONGEST_ROWS, max(16, pl.next_power_of_2(queries)))
     row_blocks = pl.cdiv(queries, rows)
     pages = KEYS // page_size
     steps = pl.cdiv(table, pages)
     wanted = max(1, PROGRAMS // (sequences * heads * row_blocks))
-    part_steps = pl.cdiv(steps, min(wanted, pl.cdiv(steps, 2)))  # a part of one step would cost more than it saves
+    # a part of one step would cost more than it saves
+    part_steps = pl.cdiv(steps, min(wanted, pl.cdiv(steps, 2)))
     return Shape(rows, row_blocks, pages, part_steps, pl.cdiv(steps, part_steps))
 
 
@@ -74,11 +81,15 @@ def attend(
     b, t, h, c = q_BTHC.shape
     _, page_size, kv_heads, _ = keys.shape
     if c & (c - 1) or c < 16:
-        raise ModelError(f"attention on a GPU: key_size must be a power of two of at least 16, got {c}")
+        raise ModelError(
+            f"attention on a GPU: key_size must be a power of two of at least 16, got {c}"
+        )
     group = h // kv_heads
     shape = cut(t * group, b, kv_heads, placement.pages_BJ.shape[1], page_size)
     padding = shape.rows * shape.row_blocks - t * group
-    q_BKRC = q_BTHC.reshape(b, t, kv_heads, group, c).swapaxes(1, 2).reshape(b, kv_heads, t * group, c)
+    q_BKRC = (
+        q_BTHC.reshape(b, t, kv_heads, group, c).swapaxes(1, 2).reshape(b, kv_heads, t * group, c)
+    )
     q_BKRC = jnp.pad(q_BKRC, ((0, 0), (0, 0), (0, padding), (0, 0)))
     parts = _parts(q_BKRC, keys, values, placement, shape, group, multiplier, interpret=interpret)
     merged_BKRC = _merge(*parts).astype(q_BTHC.dtype)[:, :, : t * group]
@@ -105,17 +116,32 @@ def _parts(
     live_BS = jnp.pad(placement.live_BS.astype(jnp.int8), ((0, 0), (0, missing * page_size)))
     anywhere = pl.BlockSpec(memory_space=pl.ANY)
     pages = pl.BlockSpec((keys.shape[0], page_size, None, c), lambda _, k, __: (0, 0, k, 0))
-    per_row = pl.BlockSpec((None, None, None, shape.rows), lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks))
-    block = pl.BlockSpec((None, None, shape.rows, c), lambda i, k, _: (i // shape.row_blocks, k, i % shape.row_blocks, 0))
-    out = pl.BlockSpec((None, None, None, shape.rows, c), lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks, 0))
+    per_row = pl.BlockSpec(
+        (None, None, None, shape.rows),
+        lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks),
+    )
+    block = pl.BlockSpec(
+        (None, None, shape.rows, c),
+        lambda i, k, _: (i // shape.row_blocks, k, i % shape.row_blocks, 0),
+    )
+    out = pl.BlockSpec(
+        (None, None, None, shape.rows, c),
+        lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks, 0),
+    )
     sums = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows), jnp.float32)
     return pl.pallas_call(
         partial(_kernel, shape=shape, group=group, multiplier=multiplier),
-        out_shape=(jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows, c), jnp.float32), sums, sums),
+        out_shape=(
+            jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows, c), jnp.float32),
+            sums,
+            sums,
+        ),
         grid=(b * shape.row_blocks, kv_heads, shape.parts),
         in_specs=[anywhere, anywhere, anywhere, anywhere, block, pages, pages],
         out_specs=(out, per_row, per_row),
-        compiler_params=plgpu.CompilerParams(num_warps=4 if shape.rows < LONGEST_ROWS else 8, num_stages=3),
+        compiler_params=plgpu.CompilerParams(
+            num_warps=4 if shape.rows < LONGEST_ROWS else 8, num_stages=3
+        ),
         interpret=interpret,
         name=f"paged_attention_{shape.rows}_rows_{shape.parts}_parts",
     )(table_BJ, placement.length_B, placement.positions_BT[:, 0], live_BS, q_BKRC, keys, values)
@@ -139,7 +165,9 @@ def _kernel(
         # a weight of zero does not silence a NaN, so rows nobody may see are cleared
         value = jnp.where(live[:, None], v_ref[page].reshape(width, q.shape[1]), 0)
         capped = LOGIT_CAP * jnp.tanh(_dot(q, key.T) * (multiplier / LOGIT_CAP))
-        visible = live[None, :] & ((step * width + jnp.arange(width))[None, :] <= position_R[:, None])
+        visible = live[None, :] & (
+            (step * width + jnp.arange(width))[None, :] <= position_R[:, None]
+        )
         logits = jnp.where(visible, capped, MASKED)
         higher = jnp.maximum(peak, jnp.max(logits, axis=1))
         kept = jnp.exp(peak - higher)
@@ -148,7 +176,11 @@ def _kernel(
         return out, higher, total * kept + jnp.sum(weights, axis=1)
 
     nothing = jnp.zeros((shape.rows, q.shape[1]), jnp.float32)
-    begun = (nothing, jnp.full((shape.rows,), MASKED, jnp.float32), jnp.zeros((shape.rows,), jnp.float32))
+    begun = (
+        nothing,
+        jnp.full((shape.rows,), MASKED, jnp.float32),
+        jnp.zeros((shape.rows,), jnp.float32),
+    )
     last = jnp.minimum(first + shape.steps, pl.cdiv(length_ref[sequence], width))
     out_ref[...], peak_ref[...], sum_ref[...] = jax.lax.fori_loop(first, last, body, begun)
 

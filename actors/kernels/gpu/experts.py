@@ -1,14 +1,16 @@
 """The experts of a layer on NVIDIA GPUs: two grouped products over int8 weights, as Pallas kernels for Triton.
 
-Input: activations, the chosen experts, this device's columns of all experts as int8 with scales. Output: one row per (token,
-choice). Tokens are sorted by expert and cut into tiles of rows of one expert each. A program of the grid computes a tile of rows
-and a tile of columns; it reads its expert's int8 weights from where they lie, and they are widened in registers only.
+Input: activations, the chosen experts, this device's columns of all experts as int8 with scales.
+Output: one row per (token, choice). Tokens are sorted by expert and cut into tiles of rows of one
+expert each. A program of the grid computes a tile of rows and a tile of columns; it reads its
+expert's int8 weights from where they lie, and they are widened in registers only.
 
     assignments (token, choice), sorted   e0 e0 e0 e1 e3 e3 e3 e3 e3
     tiles of 2 rows                       [─────][──·][─·][─────][─────][─·] ·  ·  ·     · : nobody's; a tile of none ends at once
 
-The number of tiles is fixed: enough for any routing. The scales are applied to float32 sums, so no weight is rounded. No token is
-dropped and a row does not depend on other rows. Knows no gates, no modules and no mesh.
+The number of tiles is fixed: enough for any routing. The scales are applied to float32 sums, so no
+weight is rounded. No token is dropped and a row does not depend on other rows. Knows no gates, no
+modules and no mesh.
 """
 
 from functools import partial, reduce
@@ -37,7 +39,10 @@ class Tile(NamedTuple):
 
 
 class Tiles(NamedTuple):
-    """Which rows each tile has: begin <= row < end, of one expert; begin = end for tiles that are not needed."""
+    """Which rows each tile has: begin <= row < end, of one expert.
+
+    Begin = end for tiles that are not needed.
+    """
 
     expert_M: Int[Array, " M"]
     begin_M: Int[Array, " M"]
@@ -47,7 +52,8 @@ class Tiles(NamedTuple):
 def tile_shape(rows: int, experts: int) -> Tile:
     """Returns the tile for `rows` assignments: about twice an expert's even share of rows, so that one tile mostly is enough.
 
-    With few rows, reading weights takes the time: narrow tiles, many loads in flight. With many, products do: square tiles.
+    With few rows, reading weights takes the time: narrow tiles, many loads in flight. With many,
+    products do: square tiles.
     """
     share = min(128, max(16, pl.next_power_of_2(max(1, 2 * rows // experts))))
     if share <= 32:
@@ -63,8 +69,10 @@ def cut_tiles(ends_E: Int[Array, " E"], assignments: int, rows: int) -> Tiles:
     begins_E = jnp.pad(ends_E[:-1], (1, 0))
     needed_E = (ends_E - begins_E + rows - 1) // rows
     up_to_EE = jnp.tri(experts, dtype=jnp.int32)
-    last_E = jnp.sum(up_to_EE * needed_E[None, :], axis=1)  # a cumulative sum and a search, as sums: a loop is many launches
-    count = min(assignments, (assignments + experts * (rows - 1)) // rows)  # the most that any routing needs
+    # a cumulative sum and a search, as sums: a loop is many launches
+    last_E = jnp.sum(up_to_EE * needed_E[None, :], axis=1)
+    # the most that any routing needs
+    count = min(assignments, (assignments + experts * (rows - 1)) // rows)
     tile_M = jnp.arange(count, dtype=jnp.int32)
     expert_M = jnp.sum(last_E[None, :] <= tile_M[:, None], axis=1, dtype=jnp.int32)
     used_M, expert_M = expert_M < experts, jnp.minimum(expert_M, experts - 1)
@@ -74,9 +82,15 @@ def cut_tiles(ends_E: Int[Array, " E"], assignments: int, rows: int) -> Tiles:
 
 
 def grouped_ffn(
-    x_ND: Float[Array, "N D"], chosen_NX: Int[Array, "N X"], weights: Experts, *, interpret: bool = False
+    x_ND: Float[Array, "N D"],
+    chosen_NX: Int[Array, "N X"],
+    weights: Experts,
+    *,
+    interpret: bool = False,
 ) -> tuple[Float[Array, "A D"], Int[Array, "N X"]]:
-    """Runs every (token, choice) through its expert; rows of a choice >= E are not written, so they may hold anything.
+    """Runs every (token, choice) through its expert.
+
+    Rows of a choice >= E are not written, so they may hold anything.
 
     Args:
         x_ND: activations, bfloat16 or float32.
@@ -91,14 +105,21 @@ def grouped_ffn(
     if isinstance(w_in, DenseExperts):
         return xla_experts.grouped_ffn(x_ND, chosen_NX, weights)
     if not (
-        isinstance(w_in, TransposedExperts) and isinstance(w_value, TransposedExperts) and isinstance(w_out, TransposedExperts)
+        isinstance(w_in, TransposedExperts)
+        and isinstance(w_value, TransposedExperts)
+        and isinstance(w_out, TransposedExperts)
     ):
-        raise ModelError(f"experts on a GPU: expected weights that went through `arrange`, got {type(w_in).__name__}")
+        raise ModelError(
+            "experts on a GPU: expected weights that went through `arrange`, got "
+            f"{type(w_in).__name__}"
+        )
     tokens, chosen = chosen_NX.shape
     experts, assignments = w_in.shape[0], tokens * chosen
     order_A = jnp.argsort(chosen_NX.reshape(-1), stable=True).astype(jnp.int32)
     place_NX = jnp.argsort(order_A, stable=True).reshape(tokens, chosen)
-    ends_E = jnp.sum(chosen_NX.reshape(-1, 1) <= jnp.arange(experts)[None, :], axis=0, dtype=jnp.int32)
+    ends_E = jnp.sum(
+        chosen_NX.reshape(-1, 1) <= jnp.arange(experts)[None, :], axis=0, dtype=jnp.int32
+    )
     tile = tile_shape(assignments, experts)
     tiles = cut_tiles(ends_E, assignments, tile.rows)
     run = partial(_grouped, tiles=tiles, tile=tile, assignments=assignments, interpret=interpret)
@@ -133,7 +154,8 @@ def _grouped(
     return pl.pallas_call(
         partial(_kernel, tile=tile, combine=combine),
         out_shape=jax.ShapeDtypeStruct((assignments, columns), x_NK.dtype),
-        # tiles of rows first: those of one expert run side by side and share the weights' columns in the cache
+        # tiles of rows first: those of one expert run side by side and share the weights' columns
+        # in the cache
         grid=(tiles.begin_M.shape[0], pl.cdiv(columns, tile.columns)),
         in_specs=[anywhere] * len(arguments),
         out_specs=anywhere,
@@ -144,7 +166,14 @@ def _grouped(
 
 
 def _kernel(
-    expert_ref: Any, begin_ref: Any, end_ref: Any, source_ref: Any, x_ref: Any, *refs: Any, tile: Tile, combine: Any
+    expert_ref: Any,
+    begin_ref: Any,
+    end_ref: Any,
+    source_ref: Any,
+    x_ref: Any,
+    *refs: Any,
+    tile: Tile,
+    combine: Any,
 ) -> None:
     number, column_block = pl.program_id(0), pl.program_id(1)
     begin, end = begin_ref[number], end_ref[number]
@@ -158,10 +187,21 @@ def _kernel(
         pairs = list(zip(weight_refs[::2], weight_refs[1::2], strict=True))
         products = _products(x_ref, source, pairs, expert_ref[number], columns, tile)
         kept = (rows < end)[:, None] & (columns < out_ref.shape[1])[None, :]
-        plgpu.store(out_ref.at[rows[:, None], columns[None, :]], combine(*products).astype(out_ref.dtype), mask=kept)
+        plgpu.store(
+            out_ref.at[rows[:, None], columns[None, :]],
+            combine(*products).astype(out_ref.dtype),
+            mask=kept,
+        )
 
 
-def _products(x_ref: Any, source: Array, pairs: list[tuple[Any, Any]], expert: Array, columns: Array, tile: Tile) -> list[Array]:
+def _products(
+    x_ref: Any,
+    source: Array,
+    pairs: list[tuple[Any, Any]],
+    expert: Array,
+    columns: Array,
+    tile: Tile,
+) -> list[Array]:
     """Returns x[source] · weight[expert] in float32 for each (weight, scales): the sum of each group of rows, times its scale."""
     groups, width = pairs[0][1].shape[1:]
     depth = x_ref.shape[1] // groups  # of the contracted axis, one scale for each column
@@ -174,12 +214,24 @@ def _products(x_ref: Any, source: Array, pairs: list[tuple[Any, Any]], expert: A
             inside_K = None if depth % step == 0 else offset < depth
             at = group * depth + offset
             x = _load(x_ref, (source[:, None], at[None, :]), (None, inside_K))
-            weights_NK = [_load(ref, (expert, columns[:, None], at[None, :]), (inside_N, inside_K)) for ref, _ in pairs]
-            return [total + _dot(x, weight.astype(x.dtype).T) for total, weight in zip(sums, weights_NK, strict=True)]
+            weights_NK = [
+                _load(ref, (expert, columns[:, None], at[None, :]), (inside_N, inside_K))
+                for ref, _ in pairs
+            ]
+            return [
+                total + _dot(x, weight.astype(x.dtype).T)
+                for total, weight in zip(sums, weights_NK, strict=True)
+            ]
 
         sums = jax.lax.fori_loop(0, pl.cdiv(depth, step), body, _zeros(tile, len(pairs)))
-        scales = [_load(ref, (expert, group, columns), (inside_N,)).astype(jnp.float32) for _, ref in pairs]
-        return [total + one * scale[None, :] for total, one, scale in zip(totals, sums, scales, strict=True)]
+        scales = [
+            _load(ref, (expert, group, columns), (inside_N,)).astype(jnp.float32)
+            for _, ref in pairs
+        ]
+        return [
+            total + one * scale[None, :]
+            for total, one, scale in zip(totals, sums, scales, strict=True)
+        ]
 
     if groups == 1:
         return of_group(0, _zeros(tile, len(pairs)))
@@ -191,14 +243,22 @@ def _zeros(tile: Tile, count: int) -> list[Array]:
 
 
 def _load(ref: Any, index: tuple[Any, ...], inside: tuple[Array | None, ...]) -> Array:
-    """Returns a block; zero where one of the masks, one for each axis of the block, says no. Without masks none is computed."""
+    """Returns a block.
+
+    Zero where one of the masks, one for each axis of the block, says no. Without masks none is
+    computed.
+    """
     masks = [
-        mask.reshape([-1 if i == axis else 1 for i in range(len(inside))]) for axis, mask in enumerate(inside) if mask is not None
+        mask.reshape([-1 if i == axis else 1 for i in range(len(inside))])
+        for axis, mask in enumerate(inside)
+        if mask is not None
     ]
     if not masks:
         return plgpu.load(ref.at[index])
     shape = jnp.broadcast_shapes(*(jnp.shape(part) for part in index))
-    return plgpu.load(ref.at[index], mask=jnp.broadcast_to(reduce(jnp.logical_and, masks), shape), other=0)
+    return plgpu.load(
+        ref.at[index], mask=jnp.broadcast_to(reduce(jnp.logical_and, masks), shape), other=0
+    )
 
 
 def _dot(x: Array, y: Array) -> Array:

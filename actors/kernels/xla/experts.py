@@ -1,12 +1,13 @@
 """The experts of a layer in plain XLA: tokens sorted by expert, computed in blocks of a fixed number of rows.
 
-Input: activations, the chosen experts, this device's columns of all experts. Output: one row per (token, choice). As many blocks
-are run as the routing asks for:
+Input: activations, the chosen experts, this device's columns of all experts. Output: one row per
+(token, choice). As many blocks are run as the routing asks for:
 
     assignments (token, choice), sorted     e0 e0 e0 e1 e3 e3 e3 e3 e3
     blocks of 2 rows                        [─────][──·][─·][─────][─────][─·]     · : row of a neighbour, overwritten or unread
 
-No token is dropped, and a token's result does not depend on what else is in the step. Knows no gates, no modules and no mesh.
+No token is dropped, and a token's result does not depend on what else is in the step. Knows no
+gates, no modules and no mesh.
 """
 
 import math
@@ -25,8 +26,9 @@ ROW_STEP = 8  # a block's rows are a multiple of it
 def block_rows(tokens: int, chosen: int, experts: int) -> int:
     """Returns how many rows a block has: what an expert gets of evenly routed tokens, in as few equal blocks as may be.
 
-    "Gets" is the mean and two standard deviations, so that hardly an expert needs a further block for a few rows: a block
-    costs the reading of its expert's weights, as much as about 23 rows. Never more than the tokens themselves.
+    "Gets" is the mean and two standard deviations, so that hardly an expert needs a further block
+    for a few rows: a block costs the reading of its expert's weights, as much as about 23 rows.
+    Never more than the tokens themselves.
     """
     mean = tokens * chosen / experts
     share = min(tokens, mean + 2 * math.sqrt(mean * max(0.0, 1 - chosen / experts)))
@@ -37,10 +39,13 @@ def block_rows(tokens: int, chosen: int, experts: int) -> int:
 def grouped_ffn(
     x_ND: Float[Array, "N D"], chosen_NX: Int[Array, "N X"], weights: tuple[Weight, Weight, Weight]
 ) -> tuple[Float[Array, "A D"], Int[Array, "N X"]]:
-    """Runs every (token, choice) through its expert. `weights`: gate, value and output projection, each (E, K, N).
+    """Runs every (token, choice) through its expert.
 
-    Returns the results' rows, sorted by expert, and each assignment's row. Rows of a choice >= E are unspecified but finite.
-    This is the plain XLA path; the number of blocks run depends on the routing, their shape does not.
+    `weights`: gate, value and output projection, each (E, K, N).
+
+    Returns the results' rows, sorted by expert, and each assignment's row. Rows of a choice >= E
+    are unspecified but finite. This is the plain XLA path; the number of blocks run depends on the
+    routing, their shape does not.
     """
     tokens, chosen = chosen_NX.shape
     experts = weights[0].shape[0]
@@ -49,26 +54,43 @@ def grouped_ffn(
     place_NX = jnp.argsort(order_A, stable=True).reshape(tokens, chosen)
     ends_E = jnp.searchsorted(chosen_NX.reshape(-1)[order_A], jnp.arange(experts), side="right")
     token_A = jnp.pad(order_A // chosen, (0, block))  # the last block may reach beyond the end
-    # Begun as the inputs, which any row may hold; from a constant, XLA for GPUs makes the buffers of all layers at once, early.
+    # Begun as the inputs, which any row may hold; from a constant, XLA for GPUs makes the buffers
+    # of all layers at once, early.
     rows_AD = varying_like(x_ND[token_A], (weights, x_ND))
     for index in range(experts):
         begin = ends_E[index - 1] if index else jnp.zeros_like(ends_E[0])
-        rows_AD = _run_expert(x_ND, rows_AD, token_A, (begin, ends_E[index]), [expert(w, index) for w in weights], block)
+        rows_AD = _run_expert(
+            x_ND,
+            rows_AD,
+            token_A,
+            (begin, ends_E[index]),
+            [expert(w, index) for w in weights],
+            block,
+        )
     return rows_AD, place_NX
 
 
 @partial(jax.jit, static_argnames="block")  # traced once for all experts
 def _run_expert(
-    x_ND: Array, rows_AD: Array, token_A: Array, span: tuple[Array, Array], weights: list[MatrixWeight], block: int
+    x_ND: Array,
+    rows_AD: Array,
+    token_A: Array,
+    span: tuple[Array, Array],
+    weights: list[MatrixWeight],
+    block: int,
 ) -> Array:
-    """Returns `rows_AD` with the rows of one expert, span[0] <= row < span[1], computed; later rows may be overwritten."""
+    """Returns `rows_AD` with the rows of one expert, span[0] <= row < span[1], computed.
+
+    Later rows may be overwritten.
+    """
     begin, end = span
 
     def run_block(number: Array, rows_AD: Array) -> Array:
         first = begin + number * block
         tokens = jax.lax.dynamic_slice_in_dim(token_A, first, block)
         result = gated_ffn(x_ND[tokens], *weights)
-        # rows beyond the expert's last are some neighbour's: the experts that follow write over them
+        # rows beyond the expert's last are some neighbour's: the experts that follow write over
+        # them
         return jax.lax.dynamic_update_slice_in_dim(rows_AD, result, first, axis=0)
 
     blocks = (end - begin + block - 1) // block
@@ -83,7 +105,12 @@ def varying_like(x: Array, others: object) -> Array:
     return jax.lax.pcast(x, tuple(sorted(axes)), to="varying") if axes else x
 
 
-def gated_ffn(x_ND: Float[Array, "N D"], w_in: MatrixWeight, w_value: MatrixWeight, w_out: MatrixWeight) -> Float[Array, "N D"]:
-    """Returns linear_1(gelu(linear(x)) * linear_v(x)) for one expert, in the type of `x`; gelu and its product in float32."""
+def gated_ffn(
+    x_ND: Float[Array, "N D"], w_in: MatrixWeight, w_value: MatrixWeight, w_out: MatrixWeight
+) -> Float[Array, "N D"]:
+    """Returns linear_1(gelu(linear(x)) * linear_v(x)) for one expert, in the type of `x`.
+
+    Gelu and its product in float32.
+    """
     hidden = jax.nn.gelu(matmul(x_ND, w_in), approximate=True) * matmul(x_ND, w_value)
     return matmul(hidden.astype(x_ND.dtype), w_out).astype(x_ND.dtype)

@@ -1,13 +1,16 @@
-"""A night's job -> machines, `ray job submit` with retries that resume, and no machines. Runs on the head.
+"""A night's job -> machines, `ray job submit` with retries that resume, and no machines.
+
+Runs on the head.
 
     python nightly.py --config nightly.json [--night 2026-11-24]
 
-The configuration: {"command": [...], "workers": 2, "attempts": 3, "deadline_hours": 12}. In the command {night} stands for the
-date, so that a second try of a night continues its run folder. Where an Auto Scaling group holds the workers (SCALING=asg) it is
-raised before and lowered to zero after, whatever happens; Ray's own autoscaler needs neither. jobs/submit.py does the submitting.
+The configuration: {"command": [...], "workers": 2, "attempts": 3, "deadline_hours": 12}. In the
+command {night} stands for the date, so that a second try of a night continues its run folder. Where
+an Auto Scaling group holds the workers (SCALING=asg) it is raised before and lowered to zero after,
+whatever happens; Ray's own autoscaler needs neither. jobs/submit.py does the submitting.
 
-Exit codes: those of the job; 75 when it was interrupted or the deadline passed (the same night continues it). The metric
-NightlySucceeded is 1 for 0 and 3, else 0. Standard library only.
+Exit codes: those of the job; 75 when it was interrupted or the deadline passed (the same night
+continues it). The metric NightlySucceeded is 1 for 0 and 3, else 0. Standard library only.
 """
 
 import argparse
@@ -42,10 +45,16 @@ class Night:
         """Reads the configuration. Raises ValueError, which names what is wrong."""
         given = json.loads(text)
         if not isinstance(given, dict) or given.keys() != KEYS.keys():
-            raise ValueError(f"expected the keys {sorted(KEYS)}, got {sorted(given) if isinstance(given, dict) else given!r}")
+            raise ValueError(
+                f"expected the keys {sorted(KEYS)}, got "
+                f"{sorted(given) if isinstance(given, dict) else given!r}"
+            )
         for key, kind in KEYS.items():
             if type(given[key]) is not kind or not given[key]:
-                raise ValueError(f"{key}: expected a {kind.__name__} that is not empty or zero, got {given[key]!r}")
+                raise ValueError(
+                    f"{key}: expected a {kind.__name__} that is not empty or zero, got "
+                    f"{given[key]!r}"
+                )
         command = tuple(str(word).replace("{night}", night) for word in given["command"])
         return cls(command, given["workers"], given["attempts"], given["deadline_hours"])
 
@@ -79,7 +88,10 @@ def submit(night: Night, name: str) -> int:
     try:
         return process.wait(night.deadline_hours * 3600)
     except subprocess.TimeoutExpired:
-        say(f"the deadline of {night.deadline_hours} hours has passed; the same night continues what is committed")
+        say(
+            f"the deadline of {night.deadline_hours} hours has passed; the same night continues "
+            "what is committed"
+        )
         _stop(process)
         return INTERRUPTED
     except InterruptedNightError:
@@ -98,9 +110,22 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def report(env: Mapping[str, str], succeeded: bool) -> None:
-    """Tells CloudWatch, whose alarm also notices when nothing is told. Raises CalledProcessError."""
-    metric = ["--metric-name", "NightlySucceeded", "--value", str(int(succeeded)), "--dimensions", f"Cluster={env['CLUSTER']}"]
-    subprocess.run(["aws", "cloudwatch", "put-metric-data", "--namespace", env["METRIC_NAMESPACE"], *metric], check=True)
+    """Tells CloudWatch, whose alarm also notices when nothing is told.
+
+    Raises CalledProcessError.
+    """
+    metric = [
+        "--metric-name",
+        "NightlySucceeded",
+        "--value",
+        str(int(succeeded)),
+        "--dimensions",
+        f"Cluster={env['CLUSTER']}",
+    ]
+    subprocess.run(
+        ["aws", "cloudwatch", "put-metric-data", "--namespace", env["METRIC_NAMESPACE"], *metric],
+        check=True,
+    )
 
 
 def run(night: Night, name: str, env: Mapping[str, str]) -> int:
@@ -123,9 +148,13 @@ def run(night: Night, name: str, env: Mapping[str, str]) -> int:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    parser = argparse.ArgumentParser("nightly.py", None, str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        "nightly.py", None, str(__doc__), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--config", required=True, type=Path, help="JSON file")
-    parser.add_argument("--night", default=f"{datetime.now(UTC):%Y-%m-%d}", help="which night; today's date in UTC")
+    parser.add_argument(
+        "--night", default=f"{datetime.now(UTC):%Y-%m-%d}", help="which night; today's date in UTC"
+    )
     given = parser.parse_args(arguments)
     try:
         night = Night.read(given.config.read_text(), given.night)

@@ -2,11 +2,12 @@
 
     python watch.py        # settings from the environment: /etc/grok-batch/node.env
 
-Every few seconds it asks the instance metadata whether EC2 takes the machine back: a spot interruption (two minutes before), or
-an Auto Scaling group that scales in. Then drain.py: the job gives the node no more work and replicas end what they hold; a mark
-keeps the service from starting Ray again on a machine that is about to go.
-Every minute it counts the GPUs that replicas hold. A worker whose GPUs nobody has held for IDLE_MINUTES leaves by leave.sh.
-Standard library only. Knows nothing of jobs and rows.
+Every few seconds it asks the instance metadata whether EC2 takes the machine back: a spot
+interruption (two minutes before), or an Auto Scaling group that scales in. Then drain.py: the job
+gives the node no more work and replicas end what they hold; a mark keeps the service from starting
+Ray again on a machine that is about to go. Every minute it counts the GPUs that replicas hold. A
+worker whose GPUs nobody has held for IDLE_MINUTES leaves by leave.sh. Standard library only. Knows
+nothing of jobs and rows.
 """
 
 import json
@@ -24,7 +25,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SPOT_NOTICE_S = 120  # what EC2 promises
-GPU_LINE = re.compile(r'^ray_resources\{(?=[^}]*Name="GPU")(?=[^}]*State="USED")[^}]*\} (\S+)$', re.MULTILINE)
+GPU_LINE = re.compile(
+    r'^ray_resources\{(?=[^}]*Name="GPU")(?=[^}]*State="USED")[^}]*\} (\S+)$', re.MULTILINE
+)
 
 
 def say(text: str) -> None:
@@ -51,7 +54,9 @@ class Metadata:
     def get(self, path: str) -> str | None:
         """Returns an entry, None where there is none."""
         try:
-            return self._ask(f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": self._session()})
+            return self._ask(
+                f"/latest/meta-data/{path}", {"X-aws-ec2-metadata-token": self._session()}
+            )
         except urllib.error.HTTPError as error:
             if error.code == 404:
                 return None
@@ -73,7 +78,9 @@ def notice(metadata: Metadata, now: datetime, hook_s: int) -> Notice | None:
         action = json.loads(spot)
         at = datetime.strptime(action["time"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
         left = min(SPOT_NOTICE_S, max(1, int((at - now).total_seconds())))
-        return Notice(f"spot interruption: {action['action']} at {action['time']}", left, hook=False)
+        return Notice(
+            f"spot interruption: {action['action']} at {action['time']}", left, hook=False
+        )
     if metadata.get("autoscaling/target-lifecycle-state") == "Terminated":
         return Notice("the Auto Scaling group ends this instance", hook_s, hook=True)
     return None
@@ -130,7 +137,10 @@ class Settings:
 
 @dataclass
 class Watch:
-    """One machine under watch. `step` is called again and again; True means that there is nothing left to do."""
+    """One machine under watch.
+
+    `step` is called again and again; True means that there is nothing left to do.
+    """
 
     settings: Settings
     metadata: Metadata
@@ -151,7 +161,11 @@ class Watch:
             if self.draining is not None:
                 self._let_go(held)
             elif held is not None and self._idle_too_long(held):
-                run(str(HERE / "leave.sh"), "WorkerIdle", f"nobody has held a GPU for {self.settings.idle_s / 60:.0f} minutes")
+                run(
+                    str(HERE / "leave.sh"),
+                    "WorkerIdle",
+                    f"nobody has held a GPU for {self.settings.idle_s / 60:.0f} minutes",
+                )
                 return True
         if self._is_due("keep", self.settings.keep_every_s):
             self._keep_programs()
@@ -164,13 +178,27 @@ class Watch:
         if not self.settings.address_file.exists():
             say("Ray has not started here; there is nothing to drain")
             return
-        address, ip = self.settings.address_file.read_text().strip(), self.metadata.get("local-ipv4") or ""
+        address, ip = (
+            self.settings.address_file.read_text().strip(),
+            self.metadata.get("local-ipv4") or "",
+        )
         where = ("--address", address, "--ip", ip)
-        run(sys.executable, str(HERE / "drain.py"), *where, "--reason", why.reason, "--seconds", str(why.seconds))
+        run(
+            sys.executable,
+            str(HERE / "drain.py"),
+            *where,
+            "--reason",
+            why.reason,
+            "--seconds",
+            str(why.seconds),
+        )
         self._keep_programs()
 
     def _let_go(self, held: float | None) -> None:
-        """Tells the group that it may end the machine as soon as no replica is left; after its own time-out it does so anyway."""
+        """Tells the group that it may end the machine as soon as no replica is left.
+
+        After its own time-out it does so anyway.
+        """
         if self.draining is None or not self.draining.hook or self.released or held:
             return
         say("no replica is left; the group may end the instance")
@@ -181,12 +209,18 @@ class Watch:
         )  # fmt: skip
 
     def _held(self) -> float | None:
-        """Returns how many GPUs replicas hold, and counts this worker's minute; None while Ray does not answer."""
+        """Returns how many GPUs replicas hold, and counts this worker's minute.
+
+        None while Ray does not answer.
+        """
         try:
             with urllib.request.urlopen(self.settings.metrics_url, timeout=5) as answer:
                 held = gpus_in_use(answer.read().decode())
         except (urllib.error.URLError, OSError) as error:
-            say(f"Ray's metrics do not answer ({error}); it is starting, or grok-batch-ray.service restarts it")
+            say(
+                f"Ray's metrics do not answer ({error}); it is starting, or grok-batch-ray.service "
+                "restarts it"
+            )
             held = None
         self._count("WorkerMinutes", self.settings.count_every_s / 60)
         if held is not None:
@@ -210,7 +244,14 @@ class Watch:
 
     def _keep_programs(self) -> None:
         """Copies newly compiled programs to S3, for the next worker."""
-        run("aws", "s3", "sync", "--only-show-errors", self.settings.jax_cache, self.settings.jax_cache_url)
+        run(
+            "aws",
+            "s3",
+            "sync",
+            "--only-show-errors",
+            self.settings.jax_cache,
+            self.settings.jax_cache_url,
+        )
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self.clock()
@@ -221,14 +262,20 @@ class Watch:
 
 
 def run(*command: str) -> bool:
-    """Runs a command; one that fails is told and does not end the watch. Returns whether it worked."""
+    """Runs a command.
+
+    One that fails is told and does not end the watch. Returns whether it worked.
+    """
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         say(f"{' '.join(command[:3])}: {error}")
         return False
     if done.returncode:
-        say(f"{' '.join(command[:3])} failed with {done.returncode}: {' '.join((done.stderr or done.stdout).split())[-400:]}")
+        say(
+            f"{' '.join(command[:3])} failed with {done.returncode}: "
+            f"{' '.join((done.stderr or done.stdout).split())[-400:]}"
+        )
     return done.returncode == 0
 
 

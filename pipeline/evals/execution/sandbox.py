@@ -1,7 +1,8 @@
 """Python programs that a model wrote → whether each runs to its end, executed where they can do no harm. Knows no tasks.
 
-Every program gets a process of its own without environment, in an empty working folder, confined by sandbox_child.py: no network,
-no other processes, no file written, bounded time, memory and output. Where the kernel offers no such confinement, nothing is run.
+Every program gets a process of its own without environment, in an empty working folder, confined by
+sandbox_child.py: no network, no other processes, no file written, bounded time, memory and output.
+Where the kernel offers no such confinement, nothing is run.
 """
 
 import os
@@ -17,7 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.evals.execution.sandbox_child import NO_SANDBOX, PASSED
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
-START_S = 60.0  # for the interpreter to start on a busy machine, before the program's own time begins
+# for the interpreter to start on a busy machine, before the program's own time begins
+START_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Sandbox:
             return False
         if done.returncode == NO_SANDBOX:
             raise ConfigError(
-                "--execute-programs: this machine cannot confine programs (expected Linux on x86-64 or aarch64 with seccomp); "
+                "--execute-programs: this machine cannot confine programs (expected Linux on "
+                "x86-64 or aarch64 with seccomp); "
                 "make the report elsewhere, from the same outputs"
             )
         return done.returncode == PASSED

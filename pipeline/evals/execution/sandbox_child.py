@@ -1,11 +1,15 @@
-"""Standard input → a Python program, executed where it can read, compute and end, and nothing else. Linux; started by sandbox.py.
+"""Standard input → a Python program, executed where it can read, compute and end, and nothing else.
 
-    python -I sandbox_child.py TIMEOUT_S MEMORY_BYTES < program        exit code 0: it ran to its end
+Linux; started by sandbox.py.
 
-Before the program begins, a seccomp filter goes over the process that lets through the system calls of `ALLOWED` and files to be
-opened for reading. All others are refused ("permission denied"): sockets, new processes and threads, signals, anything that
-changes a file. Time and memory are limited beside it;
-a program cannot catch the signal that ends its time. Needs the standard library only.
+    python -I sandbox_child.py TIMEOUT_S MEMORY_BYTES < program        exit code 0: it ran to its
+    end
+
+Before the program begins, a seccomp filter goes over the process that lets through the system calls
+of `ALLOWED` and files to be opened for reading. All others are refused ("permission denied"):
+sockets, new processes and threads, signals, anything that changes a file. Time and memory are
+limited beside it; a program cannot catch the signal that ends its time. Needs the standard library
+only.
 """
 
 import ctypes
@@ -32,10 +36,12 @@ ALLOWED = {
     "membarrier": (324, 283), "statx": (332, 291), "rseq": (334, 293), "faccessat2": (439, 439),
 }  # fmt: skip
 OPEN, OPENAT = (2, None), (257, 56)  # allowed for reading
-ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column of the numbers above; AUDIT_ARCH
+# column of the numbers above; AUDIT_ARCH
+ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 LOAD, EQUAL, GREATER_OR_EQUAL, ANY_BIT, RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # BPF instructions
 ALLOW, REFUSE, KILL = 0x7FFF0000, 0x00050000 | errno.EACCES, 0x80000000
-NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16  # within struct seccomp_data; an argument has 8 bytes
+# within struct seccomp_data; an argument has 8 bytes
+NUMBER_AT, ARCHITECTURE_AT, ARGUMENTS_AT = 0, 4, 16
 X32_CALLS = 0x40000000  # a second set of numbers on x86-64
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
@@ -44,30 +50,48 @@ def seccomp_filter(machine: str) -> bytes:
     """Returns the filter as BPF instructions, 8 bytes each."""
     column, architecture = ARCHITECTURES[machine]
     numbers = [number for pair in ALLOWED.values() if (number := pair[column]) is not None]
-    code = [(LOAD, 0, 0, ARCHITECTURE_AT), (EQUAL, 1, 0, architecture), (RETURN, 0, 0, KILL), (LOAD, 0, 0, NUMBER_AT)]
+    code = [
+        (LOAD, 0, 0, ARCHITECTURE_AT),
+        (EQUAL, 1, 0, architecture),
+        (RETURN, 0, 0, KILL),
+        (LOAD, 0, 0, NUMBER_AT),
+    ]
     code += [(GREATER_OR_EQUAL, 0, 1, X32_CALLS), (RETURN, 0, 0, REFUSE)]
     for number in numbers:
         code += [(EQUAL, 0, 1, number), (RETURN, 0, 0, ALLOW)]
     writing = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
     for number, flags_at in ((OPEN[column], ARGUMENTS_AT + 8), (OPENAT[column], ARGUMENTS_AT + 16)):
         if number is not None:
-            code += [(EQUAL, 0, 4, number), (LOAD, 0, 0, flags_at), (ANY_BIT, 1, 0, writing), (RETURN, 0, 0, ALLOW)]
+            code += [
+                (EQUAL, 0, 4, number),
+                (LOAD, 0, 0, flags_at),
+                (ANY_BIT, 1, 0, writing),
+                (RETURN, 0, 0, ALLOW),
+            ]
             code += [(RETURN, 0, 0, REFUSE)]
     code.append((RETURN, 0, 0, REFUSE))
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in code)
 
 
 def confine(memory_bytes: int) -> None:
-    """Takes from this process everything that the program must not have. Raises OSError where that cannot be done."""
+    """Takes from this process everything that the program must not have.
+
+    Raises OSError where that cannot be done.
+    """
     resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (32, 32))
     code = seccomp_filter(platform.machine())
     instructions = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog: a count, padding, the address
-    program = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(instructions)))
+    program = ctypes.create_string_buffer(
+        struct.pack("=HxxxxxxQ", len(code) // 8, ctypes.addressof(instructions))
+    )
     libc = ctypes.CDLL(None, use_errno=True)
-    for arguments in ((PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0)):
+    for arguments in (
+        (PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0),
+        (PR_SET_SECCOMP, SECCOMP_MODE_FILTER, program, 0, 0),
+    ):
         if libc.prctl(*arguments):
             raise OSError(ctypes.get_errno(), "the kernel refuses a seccomp filter")
 
@@ -86,7 +110,8 @@ def main() -> None:
         os._exit(NO_SANDBOX)
     try:
         exec(compile(source, "<program>", "exec"), {})
-    except BaseException:  # noqa: BLE001  # whatever a program ends with, SystemExit too, it did not run to its end
+    # whatever a program ends with, SystemExit too, it did not run to its end
+    except BaseException:  # noqa: BLE001
         os._exit(FAILED)
     os._exit(PASSED)
 

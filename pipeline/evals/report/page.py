@@ -1,6 +1,7 @@
 """An `Evaluation` → report.html: one page that needs nothing else, neither network nor script.
 
-Every text that comes from data, models or the configuration is escaped. Size is bounded whatever the number of documents.
+Every text that comes from data, models or the configuration is escaped. Size is bounded whatever
+the number of documents.
 """
 
 from collections import Counter
@@ -42,7 +43,9 @@ def render(evaluation: Evaluation, rules: Rules, where: Mapping[str, str]) -> st
 
 def _header(evaluation: Evaluation, where: Mapping[str, str]) -> str:
     info = evaluation.info
-    words, color = ("no regression", "good") if evaluation.comparisons else ("nothing to compare with", "warn")
+    words, color = (
+        ("no regression", "good") if evaluation.comparisons else ("nothing to compare with", "warn")
+    )
     if evaluation.regressions:
         words, color = "regression", "bad"
     facts = {
@@ -57,21 +60,36 @@ def _cards(evaluation: Evaluation) -> str:
     entries = []
     for entry in evaluation.headlines:
         error = "" if entry.stderr is None else f"±\u00a0{100 * entry.stderr:.2f}, "
-        entries.append((text(metric_name(entry.task, entry.metric)), _points(entry.value), f"{error}{entry.count:,} documents"))
+        entries.append(
+            (
+                text(metric_name(entry.task, entry.metric)),
+                _points(entry.value),
+                f"{error}{entry.count:,} documents",
+            )
+        )
     return cards(entries)
 
 
 def _worth_a_look(evaluation: Evaluation) -> Iterator[str]:
     for each in evaluation.regressions:
-        name, run = text(metric_name(each.now.task, each.now.metric)), text(each.before.name or each.before.run)
+        name, run = (
+            text(metric_name(each.now.task, each.now.metric)),
+            text(each.before.name or each.before.run),
+        )
         yield (
-            f"<b>{name}</b> lost {-100 * each.difference.value:.2f} points against the {each.against} run, {run}: more than is "
+            f"<b>{name}</b> lost {-100 * each.difference.value:.2f} points against the "
+            f"{each.against} run, {run}: more than is "
             "accepted, and more than chance explains."
         )
     for each in evaluation.comparisons:
         if each.difference.certain and each.difference.value < 0 and not each.difference.regression:
-            name, run = text(metric_name(each.now.task, each.now.metric)), text(each.before.name or each.before.run)
-            lost = f"{-100 * each.difference.value:.2f} points against the {each.against} run, {run}"
+            name, run = (
+                text(metric_name(each.now.task, each.now.metric)),
+                text(each.before.name or each.before.run),
+            )
+            lost = (
+                f"{-100 * each.difference.value:.2f} points against the {each.against} run, {run}"
+            )
             yield f"{name} lost {lost}: more than chance explains, but no more than is accepted."
     if evaluation.failed:
         yield f"{evaluation.failed:,} of {len(evaluation.requests):,} rows failed; their documents count as wrong."
@@ -113,17 +131,37 @@ def _comparisons(evaluation: Evaluation, rules: Rules) -> str:
                 "regression" if found.regression else "",
             )
         )  # fmt: skip
-        drawn.append((f"{name}, {each.against}", found.value, found.low, found.high, found.regression))
-    header = ("metric", "against", "run", "before", "now", "difference", "interval", "p", "better", "worse", "")
+        drawn.append(
+            (f"{name}, {each.against}", found.value, found.low, found.high, found.regression)
+        )
+    header = (
+        "metric",
+        "against",
+        "run",
+        "before",
+        "now",
+        "difference",
+        "interval",
+        "p",
+        "better",
+        "worse",
+        "",
+    )
     return (
-        f"<h2>Comparison</h2><p>Both runs answered the same documents, and their answers are compared one by one. Intervals "
-        f"({percent(rules.confidence)}) are a bootstrap over documents; p is McNemar's exact test, two-sided. Accepted loss: "
-        f"{100 * rules.margin:g} points.</p>{table(header, rows)}{figure(differences(drawn, rules.margin))}"
+        f"<h2>Comparison</h2><p>Both runs answered the same documents, and their answers are "
+        f"compared one by one. Intervals "
+        f"({percent(rules.confidence)}) are a bootstrap over documents; p is McNemar's exact test, "
+        "two-sided. Accepted loss: "
+        f"{100 * rules.margin:g} "
+        f"points.</p>{table(header, rows)}{figure(differences(drawn, rules.margin))}"
     )
 
 
 def _trend(evaluation: Evaluation) -> str:
-    series = {(each.task, each.metric): [*evaluation.earlier[each.task, each.metric], each] for each in evaluation.headlines}
+    series = {
+        (each.task, each.metric): [*evaluation.earlier[each.task, each.metric], each]
+        for each in evaluation.headlines
+    }
     return f"<h2>Over time</h2>{figure(trend(series))}" if series else ""
 
 
@@ -134,7 +172,9 @@ def _groups(evaluation: Evaluation) -> str:
         if suite.groups and entries:
             before = [evaluation.earlier[entry.task, entry.metric][-1:] for entry in entries]
             last = {found.task: found.value for each in before for found in each}
-            drawn.append(figure(tasks_of_group(entries, last, _narrowest(suite), f"{suite.name} by subject")))
+            drawn.append(
+                figure(tasks_of_group(entries, last, _narrowest(suite), f"{suite.name} by subject"))
+            )
     return f"<h2>Subjects</h2>{''.join(drawn)}" if drawn else ""
 
 
@@ -144,7 +184,11 @@ def _narrowest(suite: Suite) -> dict[str, str]:
 
 
 def _calibration(evaluation: Evaluation) -> str:
-    sure = [each for each in evaluation.samples if each.confidence is not None and each.metric == ACCURACY]
+    sure = [
+        each
+        for each in evaluation.samples
+        if each.confidence is not None and each.metric == ACCURACY
+    ]
     return f"<h2>Calibration</h2>{figure(calibration(sure))}" if sure else ""
 
 
@@ -153,7 +197,11 @@ def _lengths(evaluation: Evaluation) -> str:
     drawn = []
     for name, title, counted in (
         ("prompt-lengths", "Prompt lengths", [answer.prompt_tokens for answer in answers]),
-        ("completion-lengths", "Completion lengths", [answer.completion_tokens for answer in answers]),
+        (
+            "completion-lengths",
+            "Completion lengths",
+            [answer.completion_tokens for answer in answers],
+        ),
     ):
         if known := Counter(length_bin(length) for length in counted if length is not None):
             bins = histogram(known)
@@ -164,7 +212,11 @@ def _lengths(evaluation: Evaluation) -> str:
 
 def _changes(evaluation: Evaluation) -> str:
     requests = {request.id: request for request in evaluation.requests}
-    shown = [_changed(each, requests) for each in evaluation.comparisons if each.against.startswith("last")]
+    shown = [
+        _changed(each, requests)
+        for each in evaluation.comparisons
+        if each.against.startswith("last")
+    ]
     return f"<h2>What changed since the last run</h2>{''.join(shown)}" if shown else ""
 
 
@@ -177,14 +229,24 @@ def _changed(comparison: Comparison, requests: Mapping[str, EvalRequest]) -> str
     ):
         if changes:
             most = f", the first {MOST_CHANGES}" if len(changes) > MOST_CHANGES else ""
-            rows = [_change_row(change, requests[change.now.id]) for change in changes[:MOST_CHANGES]]
+            rows = [
+                _change_row(change, requests[change.now.id]) for change in changes[:MOST_CHANGES]
+            ]
             listed = table(("id", "end of the prompt", "expected", "before", "now"), rows)
-            parts.append(f"<details><summary>{len(changes):,} {word}{most}</summary>{listed}</details>")
+            parts.append(
+                f"<details><summary>{len(changes):,} {word}{most}</summary>{listed}</details>"
+            )
     return f"<h3>{name}</h3>{''.join(parts) or '<p>Every document has the same value.</p>'}"
 
 
 def _change_row(change: Change, request: EvalRequest) -> Sequence[str]:
-    return (request.id, request.prompt[-QUESTION_CHARS:], request.target, change.before.answer, change.now.answer)
+    return (
+        request.id,
+        request.prompt[-QUESTION_CHARS:],
+        request.target,
+        change.before.answer,
+        change.now.answer,
+    )
 
 
 def _results(evaluation: Evaluation) -> str:
@@ -195,7 +257,14 @@ def _results(evaluation: Evaluation) -> str:
 
 def _result_row(entry: Entry) -> Sequence[str]:
     error = "N/A" if entry.stderr is None else f"{100 * entry.stderr:.2f}"
-    return (entry.task, entry.metric, _points(entry.value), error, f"{entry.count:,}", f"{entry.failed:,}")
+    return (
+        entry.task,
+        entry.metric,
+        _points(entry.value),
+        error,
+        f"{entry.count:,}",
+        f"{entry.failed:,}",
+    )
 
 
 def _suites(evaluation: Evaluation) -> list[Suite]:

@@ -36,8 +36,20 @@ def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
             values = np.array([entry.value for entry in entries])
             errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in entries])
             places = np.arange(len(entries))
-            axes.errorbar(places, values, errors, fmt="-", color=IN, ecolor=CALM, elinewidth=1, marker="o", markersize=3.5)
-            axes.plot(places[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False)
+            axes.errorbar(
+                places,
+                values,
+                errors,
+                fmt="-",
+                color=IN,
+                ecolor=CALM,
+                elinewidth=1,
+                marker="o",
+                markersize=3.5,
+            )
+            axes.plot(
+                places[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False
+            )
             axes.set_title(name)
             _share_axis(axes, float((values - errors).min()), float((values + errors).max()))
             shown_runs = places[:: -(-len(entries) // MOST_DATES)]
@@ -45,14 +57,21 @@ def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
             axes.margins(x=0.12)
 
     table = tuple(
-        (f"{entry.at:%Y-%m-%d %H:%M}", entry.name or entry.run, name, percent(entry.value), _stderr(entry.stderr))
+        (
+            f"{entry.at:%Y-%m-%d %H:%M}",
+            entry.name or entry.run,
+            name,
+            percent(entry.value),
+            _stderr(entry.stderr),
+        )
         for name, entries in shown.items()
         for entry in entries
     )
     return Plot(
         "trend",
         "Trend",
-        "Runs over the same documents, this one last, in colour. Lines mark 95\u00a0% of what other documents of the kind might "
+        "Runs over the same documents, this one last, in colour. Lines mark 95\u00a0% of what "
+        "other documents of the kind might "
         "give: they overlap even where paired differences, above, are certain.",
         svg("trend", draw, 0.4 + 2.0 * rows),
         ("reported at", "run", "metric", "value", "standard error"),
@@ -60,7 +79,9 @@ def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
     )
 
 
-def tasks_of_group(entries: Sequence[Entry], last: Mapping[str, float], groups: Mapping[str, str], title: str) -> Plot:
+def tasks_of_group(
+    entries: Sequence[Entry], last: Mapping[str, float], groups: Mapping[str, str], title: str
+) -> Plot:
     """A metric of each task of a group, best first.
 
     Args:
@@ -77,10 +98,21 @@ def tasks_of_group(entries: Sequence[Entry], last: Mapping[str, float], groups: 
         places = np.arange(len(ranked))
         values = np.array([entry.value for entry in ranked])
         errors = np.array([entry.stderr or 0.0 for entry in ranked])
-        axes.errorbar(values, places, xerr=NORMAL_95 * errors, fmt="none", ecolor=CALM, elinewidth=1)
+        axes.errorbar(
+            values, places, xerr=NORMAL_95 * errors, fmt="none", ecolor=CALM, elinewidth=1
+        )
         axes.plot(values, places, "o", color=IN, markersize=4, clip_on=False)
-        known = [(last[entry.task], place) for place, entry in enumerate(ranked) if entry.task in last]
-        axes.plot([value for value, _ in known], [place for _, place in known], "|", color=OUT, markersize=9, clip_on=False)
+        known = [
+            (last[entry.task], place) for place, entry in enumerate(ranked) if entry.task in last
+        ]
+        axes.plot(
+            [value for value, _ in known],
+            [place for _, place in known],
+            "|",
+            color=OUT,
+            markersize=9,
+            clip_on=False,
+        )
         axes.set_yticks(places, names, fontsize=8)
         axes.set(ylim=(len(ranked) - 0.4, -0.6), xlim=(0, 1))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
@@ -88,13 +120,21 @@ def tasks_of_group(entries: Sequence[Entry], last: Mapping[str, float], groups: 
         axes.grid(visible=False, axis="y")
 
     rows = tuple(
-        (name, groups[entry.task], percent(entry.value), _stderr(entry.stderr), f"{entry.count:,}", _value(last.get(entry.task)))
+        (
+            name,
+            groups[entry.task],
+            percent(entry.value),
+            _stderr(entry.stderr),
+            f"{entry.count:,}",
+            _value(last.get(entry.task)),
+        )
         for name, entry in zip(names, ranked, strict=True)
     )
     return Plot(
         "subjects",
         title,
-        "Dots: this run, with 95\u00a0% of what other documents of the kind might give. Bars: the last run. Few documents, wide "
+        "Dots: this run, with 95\u00a0% of what other documents of the kind might give. Bars: the "
+        "last run. Few documents, wide "
         "lines: single subjects are not judged.",
         svg("subjects", draw, 0.5 + ROW_INCHES * max(len(ranked), 4)),
         ("task", "group", "now", "standard error", "documents", "last run"),
@@ -103,7 +143,10 @@ def tasks_of_group(entries: Sequence[Entry], last: Mapping[str, float], groups: 
 
 
 def calibration(samples: Sequence[Sample]) -> Plot:
-    """How often the chosen answer is right, by how sure the model was of it. Every sample has a confidence."""
+    """How often the chosen answer is right, by how sure the model was of it.
+
+    Every sample has a confidence.
+    """
     sure = np.array([sample.confidence for sample in samples], float)
     right = np.array([sample.value for sample in samples])
     bins = np.minimum((sure * BINS).astype(int), BINS - 1)
@@ -119,14 +162,19 @@ def calibration(samples: Sequence[Sample]) -> Plot:
         rates.plot(mean_sure, mean_right, "-o", color=IN, markersize=4, clip_on=False)
         rates.set(xlim=(0, 1), title="Share that is right")
         _share_axis(rates, 0, 1)
-        numbers.bar(np.arange(BINS) / BINS, counts, width=0.9 / BINS, align="edge", color=IN, alpha=0.5)
+        numbers.bar(
+            np.arange(BINS) / BINS, counts, width=0.9 / BINS, align="edge", color=IN, alpha=0.5
+        )
         numbers.set(xlim=(0, 1), title="Documents")
         numbers.yaxis.set_major_locator(MaxNLocator(3, integer=True))
         for axes in (rates, numbers):
             axes.set_xlabel("probability of the chosen answer among the choices")
             axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
-    edges = [f"{100 * place // BINS}–{100 * (place + 1) // BINS}\u00a0%" for place in np.flatnonzero(some)]
+    edges = [
+        f"{100 * place // BINS}–{100 * (place + 1) // BINS}\u00a0%"
+        for place in np.flatnonzero(some)
+    ]
     rows = tuple(
         (edge, f"{count:,}", percent(mean), percent(share))
         for edge, count, mean, share in zip(edges, counts[some], mean_sure, mean_right, strict=True)
@@ -134,7 +182,8 @@ def calibration(samples: Sequence[Sample]) -> Plot:
     return Plot(
         "calibration",
         "Calibration of the chosen answer",
-        f"On the dashed line the model is as often right as it is sure. Mean distance from it: {percent(error)} "
+        "On the dashed line the model is as often right as it is sure. Mean distance from it: "
+        f"{percent(error)} "
         "(expected calibration error).",
         svg("calibration", draw, 2.6),
         ("probability", "documents", "mean probability", "right"),
@@ -158,11 +207,15 @@ def differences(named: Sequence[tuple[str, float, float, float, bool]], margin: 
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
 
-    points = [(name, *(f"{100 * each:+.2f}" for each in numbers), "yes" if bad else "no") for name, *numbers, bad in named]
+    points = [
+        (name, *(f"{100 * each:+.2f}" for each in numbers), "yes" if bad else "no")
+        for name, *numbers, bad in named
+    ]
     return Plot(
         "differences",
         "Differences over the same documents",
-        "This run less the earlier one, with confidence intervals. A loss whose whole interval lies left of the dashed line, the "
+        "This run less the earlier one, with confidence intervals. A loss whose whole interval "
+        "lies left of the dashed line, the "
         "accepted margin, is a regression if the exact test agrees.",
         svg("differences", draw, 0.7 + 0.3 * max(len(named), 2)),
         ("metric, against", "points", "from", "to", "regression"),

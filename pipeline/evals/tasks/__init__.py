@@ -1,4 +1,7 @@
-"""The suites, one file each. A file of this folder that defines `SUITES` is found here by itself."""
+"""The suites, one file each.
+
+A file of this folder that defines `SUITES` is found here by itself.
+"""
 
 import importlib
 import pkgutil
@@ -12,8 +15,15 @@ from pipeline.evals.suite import Suite
 @cache
 def suites() -> tuple[Suite, ...]:
     """Returns all suites, by name."""
-    modules = [importlib.import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)]
-    return tuple(sorted((suite for module in modules for suite in module.SUITES), key=lambda suite: suite.name))
+    modules = [
+        importlib.import_module(f"{__name__}.{found.name}")
+        for found in pkgutil.iter_modules(__path__)
+    ]
+    return tuple(
+        sorted(
+            (suite for module in modules for suite in module.SUITES), key=lambda suite: suite.name
+        )
+    )
 
 
 def suite_of(name: str) -> Suite:
@@ -25,8 +35,14 @@ def suite_of(name: str) -> Suite:
     for suite in suites():
         if name in suite.names:
             return suite
-    known = ", ".join(known for suite in suites() for known in (suite.names if len(suite.names) < 10 else (suite.name,)))
-    raise ConfigError(f"--tasks: expected some of {known} (or a subject such as mmlu_anatomy), got {name!r}")
+    known = ", ".join(
+        known
+        for suite in suites()
+        for known in (suite.names if len(suite.names) < 10 else (suite.name,))
+    )
+    raise ConfigError(
+        f"--tasks: expected some of {known} (or a subject such as mmlu_anatomy), got {name!r}"
+    )
 
 
 def leaf_tasks(names: Iterable[str]) -> tuple[str, ...]:

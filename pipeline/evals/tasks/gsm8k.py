@@ -3,8 +3,9 @@
     gsm8k        5 shots, drawn from the training rows anew for every document
     gsm8k_cot    8 fixed worked examples ("chain of thought"), which are data: gsm8k/cot_shots.jsonl beside the data set
 
-Both filters are reported. Traps that are the task's own: "18.00" is not "18"; the strict pattern of gsm8k_cot ends in any
-character, so that "The answer is 42" at the end of a text gives "4"; "Q:" ends a completion inside "FAQ:" too.
+Both filters are reported. Traps that are the task's own: "18.00" is not "18"; the strict pattern of
+gsm8k_cot ends in any character, so that "The answer is 42" at the end of a text gives "4"; "Q:"
+ends a completion inside "FAQ:" too.
 """
 
 import random
@@ -36,16 +37,26 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
         DatasetError: the data set, or for gsm8k_cot the file of worked examples, is missing or has too few rows.
     """
     documents = data.rows(FOLDER, "test", COLUMNS)
-    return _drawn_shots(data, documents[: options.limit]) if task == "gsm8k" else _fixed_shots(data, documents[: options.limit])
+    return (
+        _drawn_shots(data, documents[: options.limit])
+        if task == "gsm8k"
+        else _fixed_shots(data, documents[: options.limit])
+    )
 
 
 def _drawn_shots(data: DataFolder, documents: Sequence[Mapping[str, str]]) -> Iterator[EvalRequest]:
     pool = data.rows(FOLDER, "train", COLUMNS)
     if len(pool) < SHOTS:
-        raise DatasetError(f"{FOLDER}/train: expected at least {SHOTS} rows to draw shots from, found {len(pool)}")
-    draw = random.Random(SHOT_SEED)  # one for the whole task: a document's shots depend on its position
+        raise DatasetError(
+            f"{FOLDER}/train: expected at least {SHOTS} rows to draw shots from, found {len(pool)}"
+        )
+    # one for the whole task: a document's shots depend on its position
+    draw = random.Random(SHOT_SEED)
     for doc_id, row in enumerate(documents):
-        shots = (f"Question: {each['question']}\nAnswer: {each['answer']}\n\n" for each in draw.sample(pool, SHOTS))
+        shots = (
+            f"Question: {each['question']}\nAnswer: {each['answer']}\n\n"
+            for each in draw.sample(pool, SHOTS)
+        )
         prompt = f"{''.join(shots)}Question: {row['question']}\nAnswer:"
         yield _request("gsm8k", doc_id, prompt, row["answer"], "Question:")
 
@@ -53,7 +64,9 @@ def _drawn_shots(data: DataFolder, documents: Sequence[Mapping[str, str]]) -> It
 def _fixed_shots(data: DataFolder, documents: Sequence[Mapping[str, str]]) -> Iterator[EvalRequest]:
     examples = data.json_lines(COT_SHOTS, COLUMNS)
     if len(examples) != COT_SHOT_COUNT:
-        raise DatasetError(f"{COT_SHOTS}: expected {COT_SHOT_COUNT} worked examples, found {len(examples)}")
+        raise DatasetError(
+            f"{COT_SHOTS}: expected {COT_SHOT_COUNT} worked examples, found {len(examples)}"
+        )
     shots = "".join(f"Q: {each['question']}\nA: {each['answer']}\n\n" for each in examples)
     for doc_id, row in enumerate(documents):
         target = row["answer"].split("####")[-1].strip()
@@ -62,15 +75,29 @@ def _fixed_shots(data: DataFolder, documents: Sequence[Mapping[str, str]]) -> It
 
 def _request(task: str, doc_id: int, prompt: str, target: str, stop: str) -> EvalRequest:
     return EvalRequest(
-        f"{task}/{doc_id}", task, doc_id, prompt, target, stop=(stop, *END_MARKS), max_tokens=MAX_TOKENS, temperature=0.0, n=1
+        f"{task}/{doc_id}",
+        task,
+        doc_id,
+        prompt,
+        target,
+        stop=(stop, *END_MARKS),
+        max_tokens=MAX_TOKENS,
+        temperature=0.0,
+        n=1,
     )
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
-    """Returns whether each filter finds the right number; a failed row has no text, and is wrong."""
+    """Returns whether each filter finds the right number.
+
+    A failed row has no text, and is wrong.
+    """
     [answer] = answers
     found = {each.name: each.answer(answer.text) for each in EXTRACTIONS[request.task]}
-    values = {f"exact_match,{name}": float(exact_match(text, request.target, IGNORED)) for name, text in found.items()}
+    values = {
+        f"exact_match,{name}": float(exact_match(text, request.target, IGNORED))
+        for name, text in found.items()
+    }
     return Verdict(values, " | ".join(dict.fromkeys(found.values())))
 
 

@@ -1,6 +1,7 @@
 """HumanEval: functions completed from their signature and docstring, 0-shot (lm-evaluation-harness: humaneval 1.0).
 
-The metric is whether the completed program passes its tests: it needs `Answer.passed`, that is, somebody who executes it.
+The metric is whether the completed program passes its tests: it needs `Answer.passed`, that is,
+somebody who executes it.
 """
 
 import math
@@ -42,8 +43,12 @@ def program(request: EvalRequest, completion: str) -> str:
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
-    """Returns pass@k for each k of `REPORTED_K` that there are samples for; nothing while programs were not executed."""
-    n = request.n or len(answers)  # a row that failed as a whole has one answer, and none of its samples passed
+    """Returns pass@k for each k of `REPORTED_K` that there are samples for.
+
+    Nothing while programs were not executed.
+    """
+    # a row that failed as a whole has one answer, and none of its samples passed
+    n = request.n or len(answers)
     if any(answer.passed is None and answer.error is None for answer in answers):
         return Verdict({}, "not executed")
     passed = sum(bool(answer.passed) for answer in answers)

@@ -1,7 +1,8 @@
 """Statistics and provenance of a data set → its README.md: a data card as model hubs show it.
 
-Every text that comes from data, models or the configuration is shown as code, so that none of it takes effect; addresses are rid
-of credentials. Nothing in it depends on when or where it was written: the same data set has the same card.
+Every text that comes from data, models or the configuration is shown as code, so that none of it
+takes effect; addresses are rid of credentials. Nothing in it depends on when or where it was
+written: the same data set has the same card.
 """
 
 import json
@@ -17,7 +18,14 @@ from pipeline.synthesis.dataset.markdown import bar, block, code, inline, table
 from pipeline.synthesis.prompting.templates import TemplateSpec
 from pipeline.synthesis.selecting.rejections import STAGES
 
-SIZES = ((1e3, "n<1K"), (1e4, "1K<n<10K"), (1e5, "10K<n<100K"), (1e6, "100K<n<1M"), (1e7, "1M<n<10M"), (1e8, "10M<n<100M"))
+SIZES = (
+    (1e3, "n<1K"),
+    (1e4, "1K<n<10K"),
+    (1e5, "10K<n<100K"),
+    (1e6, "100K<n<1M"),
+    (1e7, "1M<n<10M"),
+    (1e8, "10M<n<100M"),
+)
 MOST_REASONS, MOST_REJECTED_EXAMPLES = 30, 10
 STAGE_WORDS = {
     "template": "no prompt could be made of the seed row",
@@ -53,7 +61,9 @@ class CardTexts:
     partition_by: Sequence[str]
 
 
-def render(texts: CardTexts, report: Report, schema: pa.Schema, files: Sequence[WrittenFile]) -> str:
+def render(
+    texts: CardTexts, report: Report, schema: pa.Schema, files: Sequence[WrittenFile]
+) -> str:
     """Returns the card.
 
     Args:
@@ -79,17 +89,26 @@ def _front_matter(texts: CardTexts, report: Report) -> str:
     lines += [f"license: {json.dumps(texts.license)}"] if texts.license else []
     lines += ["tags:", "- synthetic", "size_categories:", f"- {size}", "configs:"]
     for name, path in (("default", data), ("rejected", "rejected/*.parquet")):
-        lines += [f"- config_name: {name}", "  data_files:", "  - split: train", f"    path: {json.dumps(path)}"]
+        lines += [
+            f"- config_name: {name}",
+            "  data_files:",
+            "  - split: train",
+            f"    path: {json.dumps(path)}",
+        ]
     return "\n".join(["---", *lines, "---"])
 
 
 def _summary(texts: CardTexts, report: Report, files: Sequence[WrittenFile]) -> str:
     size = sum(file.size for file in files)
-    where = f", in folders by {', '.join(map(code, texts.partition_by))}" if texts.partition_by else ""
+    where = (
+        f", in folders by {', '.join(map(code, texts.partition_by))}" if texts.partition_by else ""
+    )
     made = dict(texts.provenance)
     return (
-        f"{report['accepted']:,} rows that {code(made.get('model', 'a model'))} wrote, of {report['samples']:,} samples for "
-        f"{report['seed_rows']:,} seed rows. {len(files):,} Parquet file{'s' if len(files) != 1 else ''}, "
+        f"{report['accepted']:,} rows that {code(made.get('model', 'a model'))} wrote, of "
+        f"{report['samples']:,} samples for "
+        f"{report['seed_rows']:,} seed rows. {len(files):,} Parquet "
+        f"file{'s' if len(files) != 1 else ''}, "
         f"{size_in_bytes(size)}{where}. What was left out is in "
         "`rejected/`, with stage and reason; all figures are in `statistics.json`."
     )
@@ -98,8 +117,13 @@ def _summary(texts: CardTexts, report: Report, files: Sequence[WrittenFile]) -> 
 def _columns(texts: CardTexts, schema: pa.Schema) -> str:
     rows = []
     for field in schema:
-        words = COLUMN_WORDS.get(field.name, "parsed out of the completion" if field.name in texts.fields else "of the seed row")
-        note = "; the name of a folder, not in the files" if field.name in texts.partition_by else ""
+        words = COLUMN_WORDS.get(
+            field.name,
+            "parsed out of the completion" if field.name in texts.fields else "of the seed row",
+        )
+        note = (
+            "; the name of a folder, not in the files" if field.name in texts.partition_by else ""
+        )
         rows.append((code(field.name), code(field.type), words + note))
     return f"## Columns\n\n{table(('column', 'type', ''), rows)}"
 
@@ -112,24 +136,40 @@ def _examples(report: Report) -> str:
 def _example(row: Mapping[str, Any]) -> str:
     others = {name: value for name, value in row.items() if name not in {"prompt", "completion"}}
     told = json.dumps(others, ensure_ascii=False, default=str)
-    whole = f"{row.get('prompt', '')}⟦{row['completion']}⟧" if "completion" in row else row.get("prompt", "")
+    whole = (
+        f"{row.get('prompt', '')}⟦{row['completion']}⟧"
+        if "completion" in row
+        else row.get("prompt", "")
+    )
     return f"{block(whole)}\n\n{block(told, 'json')}" if whole else block(told, "json")
 
 
 def _counts(report: Report) -> str:
     rows = [
-        (f"`{step['stage']}`", STAGE_WORDS[step["stage"]], f"{step['samples']:,}", f"{step['left_out']:,}")
+        (
+            f"`{step['stage']}`",
+            STAGE_WORDS[step["stage"]],
+            f"{step['samples']:,}",
+            f"{step['left_out']:,}",
+        )
         for step in report["stages"]
         if step["left_out"]
     ]
     rows.append(("**accepted**", "", f"**{report['accepted']:,}**", ""))
     words = (
-        f"{report['samples']:,} samples = {report['accepted']:,} accepted + {report['rejected']:,} rejected + "
-        f"{report['failed']:,} failed. {_unread(report)}Tokens: {report['tokens']['prompt']:,} read, each prompt counted once, "
+        f"{report['samples']:,} samples = {report['accepted']:,} accepted + {report['rejected']:,} "
+        "rejected + "
+        f"{report['failed']:,} failed. {_unread(report)}Tokens: {report['tokens']['prompt']:,} "
+        "read, each prompt counted once, "
         f"and {report['tokens']['completion']:,} generated."
     )
     templates = [
-        (code(name), f"{each['samples']:,}", f"{each['accepted']:,}", percent(each["accepted"] / max(1, each["samples"])))
+        (
+            code(name),
+            f"{each['samples']:,}",
+            f"{each['accepted']:,}",
+            percent(each["accepted"] / max(1, each["samples"])),
+        )
         for name, each in report["templates"].items()
     ]
     by_template = table(("template", "samples", "accepted", "share"), templates)
@@ -143,9 +183,19 @@ def _unread(report: Report) -> str:
 
 
 def _reasons(report: Report) -> str:
-    ranked = [(stage, reason, count) for stage in STAGES for reason, count in report["reasons"].get(stage, {}).items()]
-    rows = [(f"`{stage}`", code(reason), f"{count:,}") for stage, reason, count in ranked[:MOST_REASONS]]
-    more = f"\n\nThe first {MOST_REASONS} of {len(ranked)} reasons." if len(ranked) > MOST_REASONS else ""
+    ranked = [
+        (stage, reason, count)
+        for stage in STAGES
+        for reason, count in report["reasons"].get(stage, {}).items()
+    ]
+    rows = [
+        (f"`{stage}`", code(reason), f"{count:,}") for stage, reason, count in ranked[:MOST_REASONS]
+    ]
+    more = (
+        f"\n\nThe first {MOST_REASONS} of {len(ranked)} reasons."
+        if len(ranked) > MOST_REASONS
+        else ""
+    )
     return f"## Reasons\n\n{table(('stage', 'reason', 'samples'), rows)}{more}" if rows else ""
 
 
@@ -155,10 +205,13 @@ def _duplicates(report: Report) -> str:
         return "## Duplicates\n\nNot looked for."
     columns = ", ".join(map(code, found["columns"]))
     near = (
-        f", {found['near']:,} similar to one to {found['threshold']:g} or more (estimated Jaccard)" if found["threshold"] else ""
+        f", {found['near']:,} similar to one to {found['threshold']:g} or more (estimated Jaccard)"
+        if found["threshold"]
+        else ""
     )
     forgotten = (
-        f"Each sample was compared with the {found['capacity']:,} accepted ones before it, for which there was memory; "
+        f"Each sample was compared with the {found['capacity']:,} accepted ones before it, for "
+        "which there was memory; "
         f"{found['forgotten']:,} had to make room."
         if found["forgotten"]
         else "Each sample was compared with every accepted one before it."
@@ -170,9 +223,14 @@ def _lengths(report: Report) -> str:
     both = report["completion_tokens_histogram"]
     if not any(both.values()):
         return ""
-    labels = {(each["from"], each["to"]): bin_label(each["from"], each["to"]) for bins in both.values() for each in bins}
+    labels = {
+        (each["from"], each["to"]): bin_label(each["from"], each["to"])
+        for bins in both.values()
+        for each in bins
+    }
     words = "; ".join(
-        f"half of the {kind} ones have up to {quantile(bins, 0.5):,}, 99\u00a0% up to {quantile(bins, 0.99):,}"
+        f"half of the {kind} ones have up to {quantile(bins, 0.5):,}, 99\u00a0% up to "
+        f"{quantile(bins, 0.99):,}"
         for kind, bins in both.items()
         if bins
     )
@@ -183,17 +241,36 @@ def _logprobs(report: Report) -> str:
     both = report["mean_logprob_histogram"]
     if not any(both.values()):
         return ""
-    labels = {(each["from"], each["to"]): f"{each['from']:.2f} to {each['to']:.2f}" for bins in both.values() for each in bins}
+    labels = {
+        (each["from"], each["to"]): f"{each['from']:.2f} to {each['to']:.2f}"
+        for bins in both.values()
+        for each in bins
+    }
     return f"## Mean log-probs\n\n{_histogram('mean log-prob', labels, both)}"
 
 
-def _histogram(what: str, labels: Mapping[tuple[float, float], str], both: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    counts = {kind: {(each["from"], each["to"]): each["rows"] for each in bins} for kind, bins in both.items()}
+def _histogram(
+    what: str,
+    labels: Mapping[tuple[float, float], str],
+    both: Mapping[str, Sequence[Mapping[str, float]]],
+) -> str:
+    counts = {
+        kind: {(each["from"], each["to"]): each["rows"] for each in bins}
+        for kind, bins in both.items()
+    }
     most = max(max(bins.values(), default=0) for bins in counts.values())
     rows = []
     for key in sorted(labels):
         accepted, rejected = counts["accepted"].get(key, 0), counts["rejected"].get(key, 0)
-        rows.append((labels[key], f"{accepted:,}", bar(accepted / most), f"{rejected:,}", bar(rejected / most)))
+        rows.append(
+            (
+                labels[key],
+                f"{accepted:,}",
+                bar(accepted / most),
+                f"{rejected:,}",
+                bar(rejected / most),
+            )
+        )
     return table((what, "accepted", "", "rejected", ""), rows)
 
 
@@ -203,8 +280,14 @@ def _made_with(texts: CardTexts) -> str:
 
 def _made_with_parts(texts: CardTexts) -> Iterator[str]:
     yield "## Made with"
-    yield table(("", ""), [(inline(name), code(value)) for name, value in texts.provenance if value is not None])
-    yield table(("setting", "value"), [(code(name), code(_setting(value))) for name, value in texts.settings])
+    yield table(
+        ("", ""),
+        [(inline(name), code(value)) for name, value in texts.provenance if value is not None],
+    )
+    yield table(
+        ("setting", "value"),
+        [(code(name), code(_setting(value))) for name, value in texts.settings],
+    )
     for each in texts.templates:
         told = f"Weight {each.weight:g}, SHA-256 {code(each.digest)}."
         yield f"### Template {code(each.name)}\n\n{told}\n\n{block(each.text, 'jinja')}"
@@ -217,5 +300,7 @@ def _setting(value: object) -> str:
 def _rejected_examples(report: Report) -> str:
     ordered = sorted(report["rejected_examples"], key=lambda row: STAGES.index(row["stage"]))
     examples = ordered[:MOST_REJECTED_EXAMPLES]
-    shown = "\n\n".join(f"{code(row['stage'])}: {code(row['reason'])}\n\n{_example(row)}" for row in examples)
+    shown = "\n\n".join(
+        f"{code(row['stage'])}: {code(row['reason'])}\n\n{_example(row)}" for row in examples
+    )
     return f"## Rejected: the first of each reason\n\n{shown}" if shown else ""

@@ -3,8 +3,9 @@
     <folder>/train-00000.parquet
     <folder>/topic=sums/train-00000.parquet          with partition columns, which are then not in the files (Hive)
 
-The same rows in the same order give the same files, byte for byte. Memory is bounded: a file leaves when it has its size, and the
-largest one early when all that are open hold too much. A row group is cut after a number of rows, wherever its rows came from.
+The same rows in the same order give the same files, byte for byte. Memory is bounded: a file leaves
+when it has its size, and the largest one early when all that are open hold too much. A row group is
+cut after a number of rows, wherever its rows came from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -86,14 +87,26 @@ def check_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
     """
     for name in columns:
         if name not in schema.names:
-            raise ConfigError(f"--partition-by: the data set has no column {name!r}; it has {', '.join(schema.names)}")
+            raise ConfigError(
+                f"--partition-by: the data set has no column {name!r}; it has "
+                f"{', '.join(schema.names)}"
+            )
         kind: Any = schema.field(name).type
         if not (
-            pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+            pa.types.is_string(kind)
+            or pa.types.is_large_string(kind)
+            or pa.types.is_integer(kind)
+            or pa.types.is_boolean(kind)
         ):
-            raise ConfigError(f"--partition-by: {name}: expected a column of strings, integers or booleans, got {kind}")
+            raise ConfigError(
+                f"--partition-by: {name}: expected a column of strings, integers or booleans, got "
+                f"{kind}"
+            )
         if not PLAIN_NAME.issuperset(name):
-            raise ConfigError(f"--partition-by: {name!r}: a folder's name holds letters, digits and _ only; rename the column")
+            raise ConfigError(
+                f"--partition-by: {name!r}: a folder's name holds letters, digits and _ only; "
+                "rename the column"
+            )
 
 
 class Partitions:
@@ -108,7 +121,11 @@ class Partitions:
         for name in self._columns:
             for place, value in enumerate(table[name].to_pylist()):
                 if value == "" or (value is not None and len(_segment(value)) > VALUE_BYTES):
-                    verdicts[place] = Rejection("partition", f"no folder name: {name}", "empty" if value == "" else "too long")
+                    verdicts[place] = Rejection(
+                        "partition",
+                        f"no folder name: {name}",
+                        "empty" if value == "" else "too long",
+                    )
         return Judged(table, verdicts)
 
 
@@ -116,7 +133,13 @@ class DataFiles:
     """Files below one folder, filled in the order of the rows."""
 
     def __init__(
-        self, root: str, folder: str, stem: str, schema: pa.Schema, target_bytes: int, partition_by: Sequence[str] = ()
+        self,
+        root: str,
+        folder: str,
+        stem: str,
+        schema: pa.Schema,
+        target_bytes: int,
+        partition_by: Sequence[str] = (),
     ) -> None:
         """Creates nothing yet.
 
@@ -147,10 +170,15 @@ class DataFiles:
             self._open.setdefault(key, _OpenFile()).wait(rows)
             self._encode(key, everything=False)
         while sum(each.held_bytes for each in self._open.values()) > self._most_bytes:
-            self._encode(max(self._open, key=lambda key: (self._open[key].held_bytes, key)), everything=True)
+            self._encode(
+                max(self._open, key=lambda key: (self._open[key].held_bytes, key)), everything=True
+            )
 
     def close(self) -> list[WrittenFile]:
-        """Writes what is left, one empty file if there never was a row, and returns all files. Raises as `add`."""
+        """Writes what is left, one empty file if there never was a row, and returns all files.
+
+        Raises as `add`.
+        """
         if not self._next and not self._open and not self._columns:
             self._open[()] = _OpenFile()
             self._open[()].encode_group(self._schema)
@@ -162,14 +190,19 @@ class DataFiles:
         """Returns the rows by folder; within each, in their order."""
         if not self._columns:
             return {(): table.cast(self._schema)} if table.num_rows else {}
-        keys = list(zip(*(map(_segment, table[name].to_pylist()) for name in self._columns), strict=True))
+        keys = list(
+            zip(*(map(_segment, table[name].to_pylist()) for name in self._columns), strict=True)
+        )
         numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
         of_row = np.array([numbers[key] for key in keys], np.int64)
         plain = table.select(self._schema.names).cast(self._schema)
         return {key: plain.filter(pa.array(of_row == number)) for key, number in numbers.items()}
 
     def _encode(self, key: Key, *, everything: bool) -> None:
-        """Encodes the row groups that are full; files that have their size leave. `everything`: and so does what is left."""
+        """Encodes the row groups that are full.
+
+        Files that have their size leave. `everything`: and so does what is left.
+        """
         opened = self._open[key]
         while opened.has_group or (everything and opened.waiting_rows):
             opened.encode_group(self._schema)
@@ -190,7 +223,8 @@ class DataFiles:
         self._next[key] = number + 1
         if len(self._next) > MOST_PARTITIONS:
             raise DatasetError(
-                f"--partition-by {', '.join(self._columns)}: expected at most {MOST_PARTITIONS} different values, got more; "
+                f"--partition-by {', '.join(self._columns)}: expected at most {MOST_PARTITIONS} "
+                "different values, got more; "
                 "choose columns with fewer"
             )
         folders = [f"{name}={value}" for name, value in zip(self._columns, key, strict=True)]

@@ -7,7 +7,8 @@
     sources.json                 which versions of the completions were read
     _SUCCESS                     last
 
-Every object is created once. A selection that was killed is repeated from its beginning: it finds what it has written before.
+Every object is created once. A selection that was killed is repeated from its beginning: it finds
+what it has written before.
 """
 
 import json
@@ -61,11 +62,18 @@ class DatasetFolder:
 
     def statistics(self) -> dict[str, Any]:
         """Returns what statistics.json tells. Raises DatasetError when it is not there."""
-        found: dict[str, Any] = json.loads(storage.read(storage.join(self.url, "statistics.json"))[0])
+        found: dict[str, Any] = json.loads(
+            storage.read(storage.join(self.url, "statistics.json"))[0]
+        )
         return found
 
     def write(
-        self, completions: Completions, selection: Selection, layout: Layout, texts: CardTexts, until: int | None
+        self,
+        completions: Completions,
+        selection: Selection,
+        layout: Layout,
+        texts: CardTexts,
+        until: int | None,
     ) -> dict[str, Any]:
         """Judges all samples, writes the data set and returns its statistics.
 
@@ -80,8 +88,12 @@ class DatasetFolder:
             DatasetError: shards are missing or damaged, or an object cannot be written.
             ConfigError: an object is there and holds something else.
         """
-        accepted = DataFiles(self.url, "data", "train", selection.schema, layout.file_bytes, layout.partition_by)
-        rejected = DataFiles(self.url, "rejected", "rejected", selection.rejected_schema, REJECTED_BYTES)
+        accepted = DataFiles(
+            self.url, "data", "train", selection.schema, layout.file_bytes, layout.partition_by
+        )
+        rejected = DataFiles(
+            self.url, "rejected", "rejected", selection.rejected_schema, REJECTED_BYTES
+        )
 
         def take(outcome: Outcome) -> None:
             accepted.add(outcome.accepted)
@@ -92,10 +104,16 @@ class DatasetFolder:
         _check_ended(fold, completions)
         files, others = accepted.close(), rejected.close()
         report = _report(fold, completions, selection, until)
-        report["files"] = [{"path": file.path, "rows": file.rows, "size": file.size} for file in (*files, *others)]
-        self._publish("statistics.json", json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n")
+        report["files"] = [
+            {"path": file.path, "rows": file.rows, "size": file.size} for file in (*files, *others)
+        ]
+        self._publish(
+            "statistics.json", json.dumps(report, indent=2, ensure_ascii=False, default=str) + "\n"
+        )
         self._publish("README.md", card.render(texts, report, selection.schema, files))
-        storage.overwrite(self._sources_url, json.dumps(self._sources(completions, fold.shards_read)).encode())
+        storage.overwrite(
+            self._sources_url, json.dumps(self._sources(completions, fold.shards_read)).encode()
+        )
         storage.publish(self.folder.success_url, b"")
         return report
 
@@ -108,7 +126,8 @@ class DatasetFolder:
         made_of = json.loads(storage.read(self._sources_url)[0])
         if made_of != self._sources(completions, len(made_of)):
             raise ConfigError(
-                f"{without_credentials(self.url)} was made of other completions: rows were run again since; choose another "
+                f"{without_credentials(self.url)} was made of other completions: rows were run "
+                "again since; choose another "
                 "--dataset for what is there now"
             )
 
@@ -118,9 +137,14 @@ class DatasetFolder:
 
     def _sources(self, completions: Completions, shards: int) -> list[list[str]]:
         """Returns name and version of the parts of the first shards."""
-        numbers = [block.shard.number for block in completions.blocks if block.shard is not None][:shards]
+        numbers = [block.shard.number for block in completions.blocks if block.shard is not None][
+            :shards
+        ]
         wanted = {completions.folder.part_url(number).rsplit("/", 1)[-1] for number in numbers}
-        listed = {stored.url.rsplit("/", 1)[-1]: stored.version for stored in storage.list_objects(completions.folder.data_url)}
+        listed = {
+            stored.url.rsplit("/", 1)[-1]: stored.version
+            for stored in storage.list_objects(completions.folder.data_url)
+        }
         return [[name, version] for name, version in sorted(listed.items()) if name in wanted]
 
     def _publish(self, name: str, text: str) -> None:
@@ -131,22 +155,28 @@ def _check_ended(fold: Fold, completions: Completions) -> None:
     if fold.waits_for is not None and fold.waits_for.shard is not None:
         number = fold.waits_for.shard.number
         raise DatasetError(
-            f"{completions.folder.part_url(number)} is not there yet, and there are not enough rows without it "
-            f"({fold.selection.statistics.accepted:,} accepted so far): finish the run first, with the command that began it"
+            f"{completions.folder.part_url(number)} is not there yet, and there are not enough "
+            "rows without it "
+            f"({fold.selection.statistics.accepted:,} accepted so far): finish the run first, with "
+            "the command that began it"
         )
     if not fold.shards_read:
         raise DatasetError(
-            f"no shard in {completions.folder.data_url} counts: there is nothing to select from; let the run go on"
+            f"no shard in {completions.folder.data_url} counts: there is nothing to select from; "
+            "let the run go on"
         )
 
 
-def _report(fold: Fold, completions: Completions, selection: Selection, until: int | None) -> dict[str, Any]:
+def _report(
+    fold: Fold, completions: Completions, selection: Selection, until: int | None
+) -> dict[str, Any]:
     counted = selection.statistics
     read = fold.position < len(completions.blocks)
     return {
         **counted.report(),
         "seed_rows_not_needed": completions.seed_rows - counted.seed_rows,
-        "stopped_by": selection.enough or ("max_replica_hours" if read and until is not None else None),
+        "stopped_by": selection.enough
+        or ("max_replica_hours" if read and until is not None else None),
         "duplicates": _duplicates(selection),
         "examples": counted.examples,
         "rejected_examples": list(counted.rejected_examples.values()),

@@ -23,7 +23,8 @@ def code(value: object) -> str:
     shown = _visible(without_credentials(str(value)), keep="")
     if not shown:
         return "(empty)"
-    if "|" in shown:  # it would end a cell, and a backslash before it is not always one that escapes
+    # it would end a cell, and a backslash before it is not always one that escapes
+    if "|" in shown:
         return f"<code>{_PUNCTUATION.sub(lambda each: f'&#{ord(each[0])};', shown)}</code>"
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
     room = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
@@ -52,6 +53,8 @@ def bar(share: float) -> str:
 def _visible(text: str, *, keep: str) -> str:
     """Returns the text with control characters, and those that reorder what is shown, spelled out."""
     return "".join(
-        each if each in keep or unicodedata.category(each) not in {"Cc", "Cf", "Cs", "Zl", "Zp"} else f"\\u{ord(each):04x}"
+        each
+        if each in keep or unicodedata.category(each) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
+        else f"\\u{ord(each):04x}"
         for each in text
     )

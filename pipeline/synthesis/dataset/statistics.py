@@ -1,7 +1,7 @@
 """What became of samples → figures of bounded size: counts at every stage, reasons, lengths, log-probs, a few examples.
 
-Everything is counted in samples, so that sums can be checked: read = accepted + rejected + failed, where failed are those that
-the stage `generation` left out. It knows no rules and no files.
+Everything is counted in samples, so that sums can be checked: read = accepted + rejected + failed,
+where failed are those that the stage `generation` left out. It knows no rules and no files.
 """
 
 import json
@@ -30,14 +30,21 @@ class Statistics:
     seed_rows: int = 0  # read
     samples: int = 0  # read: what the seed rows were to give
     accepted: int = 0
-    reasons: dict[str, Counter[str]] = field(default_factory=lambda: {stage: Counter() for stage in STAGES})
+    reasons: dict[str, Counter[str]] = field(
+        default_factory=lambda: {stage: Counter() for stage in STAGES}
+    )
     templates: dict[str, Counter[str]] = field(default_factory=dict)  # name → samples, accepted
     prompt_tokens: int = 0  # of each prompt once, however many samples it has
     completion_tokens: int = 0
-    lengths: dict[str, Counter[int]] = field(default_factory=lambda: {"accepted": Counter(), "rejected": Counter()})
-    logprobs: dict[str, Counter[float]] = field(default_factory=lambda: {"accepted": Counter(), "rejected": Counter()})
+    lengths: dict[str, Counter[int]] = field(
+        default_factory=lambda: {"accepted": Counter(), "rejected": Counter()}
+    )
+    logprobs: dict[str, Counter[float]] = field(
+        default_factory=lambda: {"accepted": Counter(), "rejected": Counter()}
+    )
     examples: list[dict[str, Any]] = field(default_factory=list)
-    rejected_examples: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)  # the first of each reason
+    # the first of each reason
+    rejected_examples: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -47,7 +54,9 @@ class Statistics:
     @property
     def rejected(self) -> int:
         """Samples that a stage left out, failed ones excepted."""
-        return sum(sum(counts.values()) for stage, counts in self.reasons.items() if stage != "generation")
+        return sum(
+            sum(counts.values()) for stage, counts in self.reasons.items() if stage != "generation"
+        )
 
     @property
     def tokens(self) -> int:
@@ -78,7 +87,10 @@ class Statistics:
                 self.rejected_examples[stage, reason] = _shown(rows.slice(place, 1).to_pylist()[0])
 
     def funnel(self) -> list[tuple[str, int, int]]:
-        """Returns for each stage how many samples came to it and how many it left out, in order; `stop` comes last."""
+        """Returns for each stage how many samples came to it and how many it left out, in order.
+
+        `stop` comes last.
+        """
         left = self.samples
         steps: list[tuple[str, int, int]] = []
         for stage in STAGES:
@@ -96,14 +108,25 @@ class Statistics:
             "rejected": self.rejected,
             "failed": self.failed,
             "tokens": {"prompt": self.prompt_tokens, "completion": self.completion_tokens},
-            "stages": [{"stage": stage, "samples": came, "left_out": lost} for stage, came, lost in self.funnel()],
-            "reasons": {stage: dict(_ranked(counts)) for stage, counts in self.reasons.items() if counts},
+            "stages": [
+                {"stage": stage, "samples": came, "left_out": lost}
+                for stage, came, lost in self.funnel()
+            ],
+            "reasons": {
+                stage: dict(_ranked(counts)) for stage, counts in self.reasons.items() if counts
+            },
             "templates": {name: dict(counts) for name, counts in sorted(self.templates.items())},
-            "completion_tokens_histogram": {name: histogram(counts) for name, counts in self.lengths.items()},
-            "mean_logprob_histogram": {name: _logprob_bins(counts) for name, counts in self.logprobs.items()},
+            "completion_tokens_histogram": {
+                name: histogram(counts) for name, counts in self.lengths.items()
+            },
+            "mean_logprob_histogram": {
+                name: _logprob_bins(counts) for name, counts in self.logprobs.items()
+            },
         }
 
-    def _count_templates(self, names: list[str | None], weights: list[int], *, accepted: bool) -> None:
+    def _count_templates(
+        self, names: list[str | None], weights: list[int], *, accepted: bool
+    ) -> None:
         for name, weight in zip(names, weights, strict=True):
             if name is not None:
                 counts = self.templates.setdefault(name, Counter(samples=0, accepted=0))

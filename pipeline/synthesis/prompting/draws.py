@@ -1,6 +1,7 @@
 """Run seed, row id and purpose → choices that depend on nothing else: not on order, shard, driver or Python's version.
 
-Only `random.Random.random` is used, whose sequence Python promises to keep; `choice`, `sample` and `shuffle` it may change.
+Only `random.Random.random` is used, whose sequence Python promises to keep; `choice`, `sample` and
+`shuffle` it may change.
 """
 
 import hashlib
@@ -9,8 +10,13 @@ from collections.abc import Sequence
 
 
 def row_random(seed: int, row_id: str | int, purpose: str) -> random.Random:
-    """Returns a source of numbers for one row and one purpose. The type of the id counts, as for the seeds of samples."""
-    address = f"{seed}\x00{type(row_id).__name__}\x00{row_id}\x00{purpose}".encode("utf-8", "surrogatepass")
+    """Returns a source of numbers for one row and one purpose.
+
+    The type of the id counts, as for the seeds of samples.
+    """
+    address = f"{seed}\x00{type(row_id).__name__}\x00{row_id}\x00{purpose}".encode(
+        "utf-8", "surrogatepass"
+    )
     return random.Random(int.from_bytes(hashlib.blake2b(address, digest_size=16).digest(), "big"))
 
 

@@ -1,9 +1,11 @@
-"""A folder of request rows: made from seeds shard by shard, resumed, and read again. It knows no templates.
+"""A folder of request rows: made from seeds shard by shard, resumed, and read again.
+
+It knows no templates.
 
 run.json                    what the prompts were made of, with a fingerprint
-rejected/part-00017.parquet rows of which no prompt could be made; written before the part it belongs to
-data/part-00017.parquet     request rows of one shard of seeds, created once: the commit of both
-_SUCCESS                    every shard is there
+rejected/part-00017.parquet rows of which no prompt could be made; written before the part it
+belongs to data/part-00017.parquet     request rows of one shard of seeds, created once: the commit
+of both _SUCCESS                    every shard is there
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -52,7 +54,12 @@ class PromptsFolder:
         return storage.join(self.url, "rejected", f"part-{number:05d}.parquet")
 
     def write(
-        self, todo: Sequence[Shard], shards: Sequence[Shard], made: Iterator[Prompts], mark: str, tell: Callable[[int], None]
+        self,
+        todo: Sequence[Shard],
+        shards: Sequence[Shard],
+        made: Iterator[Prompts],
+        mark: str,
+        tell: Callable[[int], None],
     ) -> None:
         """Commits what `made` yields for each shard that is to do, and marks the folder as complete.
 
@@ -82,7 +89,8 @@ class PromptsFolder:
         """
         if not self.folder.finished():
             raise DatasetError(
-                f"{without_credentials(self.url)} holds no complete prompts; make them with generate_dataset.py prompts, or "
+                f"{without_credentials(self.url)} holds no complete prompts; make them with "
+                "generate_dataset.py prompts, or "
                 "repeat the command that was interrupted"
             )
         found = [
@@ -90,10 +98,17 @@ class PromptsFolder:
             for stored in storage.list_objects(self.folder.data_url)
             if (number := _number(stored.url)) is not None
         ]
-        rejected = {_number(stored.url) for stored in storage.list_objects(storage.join(self.url, "rejected"))}
+        rejected = {
+            _number(stored.url)
+            for stored in storage.list_objects(storage.join(self.url, "rejected"))
+        }
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
             rows = list(pool.map(lambda each: formats.count_rows(each[1].url), found))
-            lost = list(pool.map(lambda each: self._rejected_count(each[0]) if each[0] in rejected else 0, found))
+            lost = list(
+                pool.map(
+                    lambda each: self._rejected_count(each[0]) if each[0] in rejected else 0, found
+                )
+            )
         return tuple(
             PromptPart(number, InputFile(stored.url, stored.size, stored.version, good), bad)
             for (number, stored), good, bad in zip(found, rows, lost, strict=True)

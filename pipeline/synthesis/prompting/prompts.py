@@ -1,4 +1,6 @@
-"""Blocks of seed rows → request rows, and the rows of which no prompt could be made. It knows no files.
+"""Blocks of seed rows → request rows, and the rows of which no prompt could be made.
+
+It knows no files.
 
 A request row: id | columns that set its sampling | row: all others that are kept, in one | template, its name | prompt
 A rejected row: id | columns that are kept, one by one | template | stage, reason, detail
@@ -19,7 +21,11 @@ from pipeline.synthesis.selecting.rejections import Rejection
 
 _TEMPLATE = pa.field("template", pa.string())
 _PROMPT = pa.field("prompt", pa.string())
-_WHY = (pa.field("stage", pa.string()), pa.field("reason", pa.string()), pa.field("detail", pa.string()))
+_WHY = (
+    pa.field("stage", pa.string()),
+    pa.field("reason", pa.string()),
+    pa.field("detail", pa.string()),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +61,12 @@ class PromptBuilder:
         good = [position for position, (_, outcome) in enumerate(built) if isinstance(outcome, str)]
         bad = [(name, outcome) for name, outcome in built if isinstance(outcome, Rejection)]
         ids = pa.array(block.ids, self.schema.id_type)
-        # Values of a row that cannot be read are left out: not even the rejected rows may hold bytes that are no text.
-        read = pa.array([None if position in block.faults else position for position in range(len(built))], pa.int64())
+        # Values of a row that cannot be read are left out: not even the rejected rows may hold
+        # bytes that are no text.
+        read = pa.array(
+            [None if position in block.faults else position for position in range(len(built))],
+            pa.int64(),
+        )
         whole = (
             block.kept.take(read)
             .add_column(0, "id", ids)
@@ -64,7 +74,11 @@ class PromptBuilder:
         )
         requests = self._with_row(whole.take(np.array(good, np.int64)))
         others = whole.take(np.setdiff1d(np.arange(len(built)), good))
-        columns = ([each.stage for _, each in bad], [each.reason for _, each in bad], [each.detail for _, each in bad])
+        columns = (
+            [each.stage for _, each in bad],
+            [each.reason for _, each in bad],
+            [each.detail for _, each in bad],
+        )
         why: list[Any] = [pa.array(values, pa.string()) for values in columns]
         prompts = pa.array([built[place][1] for place in good], pa.string())
         return Prompts(
@@ -73,20 +87,31 @@ class PromptBuilder:
         )
 
     def _with_row(self, table: pa.Table) -> pa.Table:
-        """Returns the table with the column `row`. In one column, no name can meet a name that the run reads or writes."""
+        """Returns the table with the column `row`.
+
+        In one column, no name can meet a name that the run reads or writes.
+        """
         if ROW not in self.schema.request.names:
             return table
         kind: Any = self.schema.request.field(ROW).type
         fields = [kind.field(index) for index in range(kind.num_fields)]
         columns: Any = [table[field.name].combine_chunks() for field in fields]
         inside = {field.name for field in fields}
-        return table.drop_columns(list(inside)).append_column(ROW, pa.StructArray.from_arrays(columns, fields=fields))
+        return table.drop_columns(list(inside)).append_column(
+            ROW, pa.StructArray.from_arrays(columns, fields=fields)
+        )
 
     def _row(self, block: SeedBlock, position: int) -> tuple[str | None, str | Rejection]:
         """Returns the name of the row's template, and its prompt or why there is none."""
         row_id = block.ids[position]
         if position in block.faults or row_id is None:
-            return None, Rejection("template", "unreadable_row", block.faults.get(position, "the row has no id"))
+            return None, Rejection(
+                "template", "unreadable_row", block.faults.get(position, "the row has no id")
+            )
         weights = [template.spec.weight for template in self.templates]
-        template = self.templates[weighted_index(weights, row_random(self.seed, row_id, "template"))]
-        return template.spec.name, template.render(block.rows[position], self.shots.draw(self.seed, row_id))
+        template = self.templates[
+            weighted_index(weights, row_random(self.seed, row_id, "template"))
+        ]
+        return template.spec.name, template.render(
+            block.rows[position], self.shots.draw(self.seed, row_id)
+        )

@@ -1,7 +1,10 @@
-"""Files of seed rows → their columns, decided once, and blocks of rows as Python values. It knows no templates.
+"""Files of seed rows → their columns, decided once, and blocks of rows as Python values.
 
-Every column can be used by templates. The columns that are kept pass through to the data set as they are; those named like a
-sampling flag (`n`, `temperature`, …) go with the request and set it for their row, as in any input of the main job.
+It knows no templates.
+
+Every column can be used by templates. The columns that are kept pass through to the data set as
+they are; those named like a sampling flag (`n`, `temperature`, …) go with the request and set it
+for their row, as in any input of the main job.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,7 +27,8 @@ OWN_COLUMNS = frozenset(  # of the data set, of rejected rows, and of samples on
         "mean_logprob", "votes", "voters", "stage", "reason", "detail", "duplicate_of", "samples", *ERROR_COLUMNS,
     }
 )  # fmt: skip
-ROW = "row"  # the column of request rows that holds the columns that pass through, whatever they are called
+# the column of request rows that holds the columns that pass through, whatever they are called
+ROW = "row"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,9 @@ class SeedBlock:
     faults: Mapping[int, str]  # position → why the row cannot be used
 
 
-def inspect_seeds(files: Sequence[InputFile], id_column: str, keep: Sequence[str] = ()) -> SeedSchema:
+def inspect_seeds(
+    files: Sequence[InputFile], id_column: str, keep: Sequence[str] = ()
+) -> SeedSchema:
     """Returns the columns of the seeds.
 
     Args:
@@ -80,7 +86,9 @@ def inspect_seeds(files: Sequence[InputFile], id_column: str, keep: Sequence[str
     others = [name for name in found.names if not (has_id and name == id_column)]
     missing = [name for name in keep if name not in others]
     if missing:
-        raise ConfigError(f"--keep: the seeds have no column {missing[0]!r}; they have {', '.join(others)}")
+        raise ConfigError(
+            f"--keep: the seeds have no column {missing[0]!r}; they have {', '.join(others)}"
+        )
     kept = [found.field(name) for name in others if not keep or name in keep]
     _check_names([field.name for field in kept], where)
     for field in kept:
@@ -110,7 +118,13 @@ def read_seeds(shards: Iterable[Shard], schema: SeedSchema) -> Iterator[SeedBloc
                 read = cursor.take(shard.first_row, shard.rows)
                 values = zip(*(read.values[name] for name in schema.columns), strict=True)
                 rows = tuple(dict(zip(schema.columns, row, strict=True)) for row in values)
-                yield SeedBlock(shard, _ids(shard, rows, schema), rows, read.passthrough, _faults(read, shard, schema.root))
+                yield SeedBlock(
+                    shard,
+                    _ids(shard, rows, schema),
+                    rows,
+                    read.passthrough,
+                    _faults(read, shard, schema.root),
+                )
 
 
 def kept_columns(requests: pa.Schema) -> pa.Schema:
@@ -119,24 +133,35 @@ def kept_columns(requests: pa.Schema) -> pa.Schema:
     return pa.schema([requests.field("id"), *(row.field(index) for index in range(row.num_fields))])
 
 
-def _ids(shard: Shard, rows: Sequence[Mapping[str, Any]], schema: SeedSchema) -> tuple[str | int | None, ...]:
+def _ids(
+    shard: Shard, rows: Sequence[Mapping[str, Any]], schema: SeedSchema
+) -> tuple[str | int | None, ...]:
     if schema.id_column is not None:
         return tuple(row[schema.id_column] for row in rows)
-    return tuple(row_name(schema.root, shard.url, shard.first_row + position) for position in range(shard.rows))
+    return tuple(
+        row_name(schema.root, shard.url, shard.first_row + position)
+        for position in range(shard.rows)
+    )
 
 
 def _faults(read: formats.Rows, shard: Shard, root: str) -> dict[int, str]:
     """Returns what is wrong, with files named as in ids: rejected rows are published, and where files lay is in run.json."""
     url, name = without_credentials(shard.url), row_name(root, shard.url, 0).rpartition("#")[0]
-    told = {row: without_credentials(fault).replace(url, name) for row, fault in read.faults.items()}
-    return {row: f"{row_name(root, shard.url, shard.first_row + row)}: {fault}" for row, fault in told.items()}
+    told = {
+        row: without_credentials(fault).replace(url, name) for row, fault in read.faults.items()
+    }
+    return {
+        row: f"{row_name(root, shard.url, shard.first_row + row)}: {fault}"
+        for row, fault in told.items()
+    }
 
 
 def _check_names(names: Sequence[str], where: str) -> None:
     for name in names:
         if name in OWN_COLUMNS:
             raise DatasetError(
-                f"{where}: column '{name}' would pass through, but the data set has a column of its own of that name; rename it, "
+                f"{where}: column '{name}' would pass through, but the data set has a column of "
+                "its own of that name; rename it, "
                 "or name the columns that pass through with --keep: templates can use all of them"
             )
 

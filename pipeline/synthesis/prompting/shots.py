@@ -1,6 +1,7 @@
 """A Parquet or JSON-lines file of worked examples → the few that each row gets, drawn by the row's id. It knows no templates.
 
-All examples are held in memory, so their number is bounded. An example with the id of the row itself is never among its own.
+All examples are held in memory, so their number is bounded. An example with the id of the row
+itself is never among its own.
 """
 
 import hashlib
@@ -59,7 +60,10 @@ def read_shots(url: str, per_row: int, id_column: str = "id") -> Shots:
     files = list_input(url)
     total = sum(file.rows for file in files)
     if total > MAX_SHOTS:
-        raise DatasetError(f"--shots {shown}: expected at most {MAX_SHOTS:,} examples, got {total:,}; they are held in memory")
+        raise DatasetError(
+            f"--shots {shown}: expected at most {MAX_SHOTS:,} examples, got {total:,}; they are "
+            "held in memory"
+        )
     names = tuple(common_schema(files).names)
     rows: list[Shot] = []
     for file in files:
@@ -67,11 +71,17 @@ def read_shots(url: str, per_row: int, id_column: str = "id") -> Shots:
             read = cursor.take(0, file.rows)
         for row, fault in read.faults.items():
             raise DatasetError(f"--shots: row {row} of {without_credentials(file.url)}: {fault}")
-        rows += [dict(zip(names, values, strict=True)) for values in zip(*(read.values[name] for name in names), strict=True)]
-    positions = {row[id_column]: place for place, row in enumerate(rows) if row.get(id_column) is not None}
+        rows += [
+            dict(zip(names, values, strict=True))
+            for values in zip(*(read.values[name] for name in names), strict=True)
+        ]
+    positions = {
+        row[id_column]: place for place, row in enumerate(rows) if row.get(id_column) is not None
+    }
     if len(rows) - bool(positions) < per_row:
         beside = " beside the row itself" if positions else ""
         raise ConfigError(
-            f"--shots-per-row: expected at most the {len(rows) - bool(positions)} of {shown}{beside}, got {per_row}"
+            f"--shots-per-row: expected at most the {len(rows) - bool(positions)} of "
+            f"{shown}{beside}, got {per_row}"
         )
     return Shots(tuple(rows), per_row, id_column, positions)

@@ -1,8 +1,11 @@
-"""A Jinja template and the columns of a seed row → a prompt, or the reason why there is none. It knows no files and no models.
+"""A Jinja template and the columns of a seed row → a prompt, or the reason why there is none.
 
-The template is its user's and trusted; the data is not. Text of a row is never read as a template; attributes and methods that
-reach beyond values are closed by Jinja's sandbox, values cannot be changed, and what data could blow up (`*`, `**`, `range`,
-the length of the prompt) is bounded. Nothing in a template is random: the same row gives the same prompt.
+It knows no files and no models.
+
+The template is its user's and trusted; the data is not. Text of a row is never read as a template;
+attributes and methods that reach beyond values are closed by Jinja's sandbox, values cannot be
+changed, and what data could blow up (`*`, `**`, `range`, the length of the prompt) is bounded.
+Nothing in a template is random: the same row gives the same prompt.
 
     {{ column }}          a column of the row; one that is null here, or missing in a nested value, rejects the row
     row["my column"]      the same for any name
@@ -24,7 +27,8 @@ from pipeline.errors import ConfigError
 from pipeline.synthesis.selecting.rejections import Rejection, shortened
 
 ROW, SHOTS = "row", "shots"
-MAX_PROMPT_CHARS = 4_000_000  # far beyond any context; an expression that repeats a row's text must not fill the memory
+# far beyond any context; an expression that repeats a row's text must not fill the memory
+MAX_PROMPT_CHARS = 4_000_000
 MAX_REPEATED = 1_000_000  # characters or items that `*` may make
 MAX_EXPONENT = 64
 RANDOM_FILTERS, RANDOM_GLOBALS = ("random",), ("lipsum",)
@@ -40,7 +44,9 @@ class _NullValueError(jinja2.TemplateRuntimeError):
 
 def _printed(value: object) -> object:
     if value is None:
-        raise _NullValueError("the value of an expression is null; give it one with {{ column or '…' }}, or leave the row out")
+        raise _NullValueError(
+            "the value of an expression is null; give it one with {{ column or '…' }}, or leave the row out"
+        )
     return value
 
 
@@ -49,17 +55,31 @@ class _Sandbox(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         if operator == "**" and abs(right) > MAX_EXPONENT:
-            raise jinja2.TemplateRuntimeError(f"** takes exponents up to {MAX_EXPONENT}, got {right}")
+            raise jinja2.TemplateRuntimeError(
+                f"** takes exponents up to {MAX_EXPONENT}, got {right}"
+            )
         if operator == "*":
             for value, times in ((left, right), (right, left)):
-                if isinstance(value, str | bytes | list | tuple) and isinstance(times, int) and len(value) * times > MAX_REPEATED:
-                    raise jinja2.TemplateRuntimeError(f"* makes at most {MAX_REPEATED:,} characters or items")
+                if (
+                    isinstance(value, str | bytes | list | tuple)
+                    and isinstance(times, int)
+                    and len(value) * times > MAX_REPEATED
+                ):
+                    raise jinja2.TemplateRuntimeError(
+                        f"* makes at most {MAX_REPEATED:,} characters or items"
+                    )
         return super().call_binop(context, operator, left, right)
 
 
 def _environment() -> _Sandbox:
     # Lines that hold nothing but a {% block %} leave no trace, as in chat templates.
-    made = _Sandbox(undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False, finalize=_printed)
+    made = _Sandbox(
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        finalize=_printed,
+    )
     for name in RANDOM_FILTERS:
         del made.filters[name]
     for name in RANDOM_GLOBALS:
@@ -80,7 +100,9 @@ class TemplateSpec:
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
-            raise ConfigError(f"--templates: {self.name}: weight: expected a number above 0, got {self.weight!r}")
+            raise ConfigError(
+                f"--templates: {self.name}: weight: expected a number above 0, got {self.weight!r}"
+            )
 
     @property
     def digest(self) -> str:
@@ -104,11 +126,21 @@ class PromptTemplate:
         except (jinja2.TemplateError, RecursionError) as error:
             line = getattr(error, "lineno", None)
             where = f"line {line}" if line else "it"
-            shown = spec.text.splitlines()[line - 1].strip() if line and line <= len(spec.text.splitlines()) else ""
-            raise ConfigError(f"--templates: {spec.name}: {where}: {str(error) or 'nested too deeply'}; in {shown!r}") from error
+            shown = (
+                spec.text.splitlines()[line - 1].strip()
+                if line and line <= len(spec.text.splitlines())
+                else ""
+            )
+            raise ConfigError(
+                f"--templates: {spec.name}: {where}: {str(error) or 'nested too deeply'}; in "
+                f"{shown!r}"
+            ) from error
         self.names = frozenset(meta.find_undeclared_variables(parsed))
         if list(meta.find_referenced_templates(parsed)):
-            raise ConfigError(f"--templates: {spec.name}: include, import and extends are not available; write the text itself")
+            raise ConfigError(
+                f"--templates: {spec.name}: include, import and extends are not available; write "
+                "the text itself"
+            )
 
     def check(self, columns: Collection[str], *, shots: bool) -> None:
         """Checks that everything the template looks up is there.
@@ -117,12 +149,15 @@ class PromptTemplate:
             ConfigError: it names an unknown column, or `shots` where no --shots are given.
         """
         if SHOTS in self.names and not shots and SHOTS not in columns:
-            raise ConfigError(f"--templates: {self.spec.name}: it uses 'shots', but --shots is not given")
+            raise ConfigError(
+                f"--templates: {self.spec.name}: it uses 'shots', but --shots is not given"
+            )
         for name in sorted(self.names - {ROW, SHOTS} - set(columns)):
             near = difflib.get_close_matches(name, columns, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             raise ConfigError(
-                f"--templates: {self.spec.name}: the seeds have no column {name!r}{hint}; they have {', '.join(sorted(columns))}"
+                f"--templates: {self.spec.name}: the seeds have no column {name!r}{hint}; they "
+                f"have {', '.join(sorted(columns))}"
             )
 
     def render(self, row: Row, shots: Sequence[Row]) -> str | Rejection:
@@ -134,18 +169,30 @@ class PromptTemplate:
                 parts.append(part)
                 length += len(part)
                 if length > MAX_PROMPT_CHARS:
-                    return Rejection("template", "prompt_too_long", f"more than {MAX_PROMPT_CHARS:,} characters")
+                    return Rejection(
+                        "template", "prompt_too_long", f"more than {MAX_PROMPT_CHARS:,} characters"
+                    )
             prompt = "".join(parts)
             prompt.encode()
         except UnicodeEncodeError as error:
-            return Rejection("template", "invalid_text", f"a lone surrogate at character {error.start}")
+            return Rejection(
+                "template", "invalid_text", f"a lone surrogate at character {error.start}"
+            )
         except _NullValueError as error:
             nulls = sorted(name for name in self.names if name in row and row[name] is None)
             return Rejection(
-                "template", "null_value", f"null, of the columns that it uses: {', '.join(nulls)}" if nulls else str(error)
+                "template",
+                "null_value",
+                f"null, of the columns that it uses: {', '.join(nulls)}" if nulls else str(error),
             )
         except jinja2.UndefinedError as error:
             return Rejection("template", "undefined_value", shortened(error))
         except ROW_ERRORS as error:
-            return Rejection("template", "template_error", shortened(f"{type(error).__name__}: {error}"))
-        return prompt if prompt.strip() else Rejection("template", "empty_prompt", "the template gave nothing but white space")
+            return Rejection(
+                "template", "template_error", shortened(f"{type(error).__name__}: {error}")
+            )
+        return (
+            prompt
+            if prompt.strip()
+            else Rejection("template", "empty_prompt", "the template gave nothing but white space")
+        )

@@ -1,7 +1,7 @@
 """The samples of a prompt → the one that is kept: the best by mean log-prob, or one with the answer that most of them give.
 
-Log-probs are compared as the data set shows them, to two places; of equal ones the earliest sample is kept. Samples that a stage
-before left out neither compete nor vote.
+Log-probs are compared as the data set shows them, to two places; of equal ones the earliest sample
+is kept. Samples that a stage before left out neither compete nor vote.
 """
 
 import json
@@ -36,8 +36,14 @@ class Majority:
     min_agreement: float = 0.0  # share of the voters
 
     def __call__(self, table: pa.Table) -> Judged:
-        """Votes within each prompt; adds the columns `votes`, for each sample's own value, and `voters`."""
-        values = [json.dumps(value, default=str, sort_keys=True) for value in table[self.column].to_pylist()]
+        """Votes within each prompt.
+
+        Adds the columns `votes`, for each sample's own value, and `voters`.
+        """
+        values = [
+            json.dumps(value, default=str, sort_keys=True)
+            for value in table[self.column].to_pylist()
+        ]
         scores = numbers(table, "mean_logprob", -math.inf)
         verdicts: list[Rejection | None] = []
         votes: list[int] = []
@@ -50,11 +56,25 @@ class Majority:
             table = table.append_column(field, pa.array(counts, field.type))
         return Judged(table, verdicts)
 
-    def _of_prompt(self, values: Sequence[str], count: Counter[str], scores: Sequence[float]) -> list[Rejection | None]:
+    def _of_prompt(
+        self, values: Sequence[str], count: Counter[str], scores: Sequence[float]
+    ) -> list[Rejection | None]:
         most = max(count.values())
-        # Of answers with equally many votes, the one that the likeliest sample gives; of equally likely ones the earliest.
-        winner = max(range(len(values)), key=lambda place: (count[values[place]] == most, scores[place], -place))
+        # Of answers with equally many votes, the one that the likeliest sample gives; of equally
+        # likely ones the earliest.
+        winner = max(
+            range(len(values)),
+            key=lambda place: (count[values[place]] == most, scores[place], -place),
+        )
         if most < self.min_agreement * len(values):
-            return [Rejection("choose", "too little agreement", f"{most} of {len(values)}")] * len(values)
-        outvoted, other = Rejection("choose", "outvoted"), Rejection("choose", "not the best of the majority")
-        return [None if place == winner else other if value == values[winner] else outvoted for place, value in enumerate(values)]
+            return [Rejection("choose", "too little agreement", f"{most} of {len(values)}")] * len(
+                values
+            )
+        outvoted, other = (
+            Rejection("choose", "outvoted"),
+            Rejection("choose", "not the best of the majority"),
+        )
+        return [
+            None if place == winner else other if value == values[winner] else outvoted
+            for place, value in enumerate(values)
+        ]

@@ -1,7 +1,8 @@
 """A folder of prompts and the run of the main job over them → samples with their prompts, block by block, in input order.
 
-A block is one shard of completions, or the rejected prompts of one part, which stand before its shards. Shards are committed in
-any order; whoever reads blocks in order sees the same, whichever was finished first. It knows no rules.
+A block is one shard of completions, or the rejected prompts of one part, which stand before its
+shards. Shards are committed in any order; whoever reads blocks in order sees the same, whichever
+was finished first. It knows no rules.
 """
 
 from collections.abc import Iterator
@@ -56,7 +57,8 @@ class Completions:
         keys = self.run["fingerprint_keys"]
         if keys.get("task") != "generate" or keys.get("input") != input_keys(files):
             raise DatasetError(
-                f"{without_credentials(url)} is no run over the prompts in {without_credentials(prompts.url)}: it lists other "
+                f"{without_credentials(url)} is no run over the prompts in "
+                f"{without_credentials(prompts.url)}: it lists other "
                 "files; give two folders that belong together"
             )
         shards = plan_shards(files, self.run["config"]["shard_rows"], self.run["config"]["limit"])
@@ -84,7 +86,10 @@ class Completions:
 
     def committed(self, block: Block) -> bool:
         """Whether a block can be read."""
-        return block.shard is None or storage.stat(self.folder.part_url(block.shard.number)) is not None
+        return (
+            block.shard is None
+            or storage.stat(self.folder.part_url(block.shard.number)) is not None
+        )
 
     def rejected_prompts(self, block: Block) -> pa.Table:
         """Returns the rows of a block of rejected prompts, with `samples`: how many each was to have."""
@@ -103,23 +108,34 @@ class Completions:
             outputs = parquet.read([name for name in OUTPUTS if name in parquet.schema_arrow.names])
         prompts = self._prompts(block.part, block.shard)
         row = np.cumsum(outputs["sample_index"].to_numpy() == 0) - 1
-        if row.size == 0 or row[-1] + 1 != prompts.num_rows or not outputs["id"].equals(prompts["id"].take(row)):
+        if (
+            row.size == 0
+            or row[-1] + 1 != prompts.num_rows
+            or not outputs["id"].equals(prompts["id"].take(row))
+        ):
             raise DatasetError(
-                f"{without_credentials(url)} has other rows than {without_credentials(block.part.file.url)}, of which it was "
+                f"{without_credentials(url)} has other rows than "
+                f"{without_credentials(block.part.file.url)}, of which it was "
                 "made; restore the folders as they were"
             )
         prompts = prompts.take(row)
         # A row that could not run has one output row, whatever number of samples it was to have.
-        alone = (np.bincount(row)[row] == 1) & pc.not_equal(outputs["status"], pa.scalar("ok")).to_numpy()
+        alone = (np.bincount(row)[row] == 1) & pc.not_equal(
+            outputs["status"], pa.scalar("ok")
+        ).to_numpy()
         stands_for = np.where(alone, self._expected(prompts).to_numpy(), 1)
-        return _joined(outputs, prompts, self.kept).append_column(SAMPLES, pa.array(stands_for, pa.int32()))
+        return _joined(outputs, prompts, self.kept).append_column(
+            SAMPLES, pa.array(stands_for, pa.int32())
+        )
 
     @cached_property
     def _request_schema(self) -> pa.Schema:
         return formats.parquet_schema(self.parts[0].file.url)
 
     def _prompts(self, part: PromptPart, shard: Shard) -> pa.Table:
-        with formats.open_cursor(part.file.url, (), self._request_schema, part.file.version) as cursor:
+        with formats.open_cursor(
+            part.file.url, (), self._request_schema, part.file.version
+        ) as cursor:
             return cursor.take(shard.first_row, shard.rows).passthrough
 
     def _expected(self, rows: pa.Table) -> Any:
@@ -127,7 +143,9 @@ class Completions:
         if "n" not in rows.column_names:
             return pa.array(np.full(rows.num_rows, self.n), pa.int32())
         own = [self.n if n is None else n for n in rows["n"].to_pylist()]
-        return pa.array([n if isinstance(n, int) and 1 <= n <= MAX_SAMPLES else 1 for n in own], pa.int32())
+        return pa.array(
+            [n if isinstance(n, int) and 1 <= n <= MAX_SAMPLES else 1 for n in own], pa.int32()
+        )
 
 
 def _blocks(parts: tuple[PromptPart, ...], shards: tuple[Shard, ...]) -> Iterator[Block]:
@@ -162,4 +180,5 @@ def _mean_logprobs(outputs: pa.Table) -> Any:
     tokens = outputs["completion_tokens"]
     some: Any = pc.if_else(pc.greater(tokens, pa.scalar(0)), tokens, pa.scalar(None, pa.int32()))
     mean = pc.divide(outputs["cumulative_logprob"], some.cast(pa.float64()))
-    return pc.add(pc.round(mean, LOGPROB_PLACES), 0.0)  # the sum turns the -0.0 that rounding leaves into 0.0
+    # the sum turns the -0.0 that rounding leaves into 0.0
+    return pc.add(pc.round(mean, LOGPROB_PLACES), 0.0)

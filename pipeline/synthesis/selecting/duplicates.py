@@ -1,10 +1,12 @@
 """Samples in input order → those that repeat none of the accepted ones before them, exactly or nearly. Memory is fixed.
 
-Exact: the texts that are compared are the same. Near: the estimated Jaccard similarity of their sets of 5 characters (after
-Unicode normalisation, case folding and joining of white space: no language is split into words) reaches the threshold. Estimates
-are MinHash signatures of rensa; candidates come from bands of the signature, and each is verified by the whole signature.
+Exact: the texts that are compared are the same. Near: the estimated Jaccard similarity of their
+sets of 5 characters (after Unicode normalisation, case folding and joining of white space: no
+language is split into words) reaches the threshold. Estimates are MinHash signatures of rensa;
+candidates come from bands of the signature, and each is verified by the whole signature.
 
-Compared is with the last `capacity` accepted samples: that is what `memory_mb` has room for, and what bounds memory.
+Compared is with the last `capacity` accepted samples: that is what `memory_mb` has room for, and
+what bounds memory.
 """
 
 import hashlib
@@ -25,7 +27,8 @@ from pipeline.synthesis.selecting.rules import SelectionRules
 from pipeline.synthesis.selecting.samples import Judged
 
 PERMUTATIONS, SIGNATURE_SEED, SHINGLE_CHARS = 128, 42, 5
-RECALL = 0.98  # share of pairs exactly at the threshold that the bands find; pairs above are found almost surely
+# share of pairs exactly at the threshold that the bands find; pairs above are found almost surely
+RECALL = 0.98
 NAME_BYTES = 64  # kept of the name of an accepted sample
 DIGEST_BYTES = 16
 DEFAULT_COLUMNS = ("prompt", "completion")
@@ -55,14 +58,21 @@ class Bands:
         return [int(key) for key in mixed]
 
 
-_ODD = np.random.default_rng(SIGNATURE_SEED).integers(0, 2**63, PERMUTATIONS, np.uint64) * np.uint64(2) + np.uint64(1)
+_ODD = np.random.default_rng(SIGNATURE_SEED).integers(
+    0, 2**63, PERMUTATIONS, np.uint64
+) * np.uint64(2) + np.uint64(1)
 
 
 def signature(text: str) -> Signature:
     """Returns the MinHash signature of a text's shingles."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
     sketch = rensa.RMinHash(num_perm=PERMUTATIONS, seed=SIGNATURE_SEED)
-    sketch.update([plain[start : start + SHINGLE_CHARS] for start in range(max(1, len(plain) - SHINGLE_CHARS + 1))])
+    sketch.update(
+        [
+            plain[start : start + SHINGLE_CHARS]
+            for start in range(max(1, len(plain) - SHINGLE_CHARS + 1))
+        ]
+    )
     return np.array(sketch.digest(), np.uint32)
 
 
@@ -72,7 +82,10 @@ def similarity(one: Signature, other: Signature) -> float:
 
 
 class Duplicates:
-    """Remembers accepted samples and leaves out what repeats them. A stage; the only one that remembers."""
+    """Remembers accepted samples and leaves out what repeats them.
+
+    A stage; the only one that remembers.
+    """
 
     def __init__(self, rules: SelectionRules) -> None:
         """Takes the memory that the rules allow, as it is filled."""
@@ -100,10 +113,18 @@ class Duplicates:
         """Judges the samples in their order; what passes is remembered."""
         texts = _texts(table, self.columns)
         names = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
-        return Judged(table, [self._judge(text, f"{row}#{sample}") for text, (row, sample) in zip(texts, names, strict=True)])
+        return Judged(
+            table,
+            [
+                self._judge(text, f"{row}#{sample}")
+                for text, (row, sample) in zip(texts, names, strict=True)
+            ],
+        )
 
     def _judge(self, text: str, name: str) -> Rejection | None:
-        digest = np.frombuffer(hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest(), np.uint8)
+        digest = np.frombuffer(
+            hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest(), np.uint8
+        )
         key = [int(digest[:8].view(np.uint64)[0])]
         for row in self._exact.candidates(key):
             if np.array_equal(self._digests[self._exact.place(row)], digest):
@@ -125,7 +146,9 @@ class Duplicates:
         for row in self._similar.candidates(self._bands.keys(own)):
             alike = similarity(own, self._signatures[self._similar.place(row)])
             if alike >= self._threshold:
-                return Rejection("duplicate", "near", f"similarity {alike:.2f}", duplicate_of=self._name(row))
+                return Rejection(
+                    "duplicate", "near", f"similarity {alike:.2f}", duplicate_of=self._name(row)
+                )
         return own
 
     def _name(self, row: int) -> str:

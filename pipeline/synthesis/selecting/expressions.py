@@ -1,8 +1,11 @@
-"""An expression of the user's, in Python's syntax, over the columns of a sample → true or false. Nothing is ever executed.
+"""An expression of the user's, in Python's syntax, over the columns of a sample → true or false.
 
-The text is parsed, and of its syntax tree only what is listed here is understood: literals, names of columns, arithmetic on
-numbers, comparisons, `in`, `is None`, `and or not`, `a if b else c`, subscripts, and calls of the functions below. There are no
-attributes, no loops and no names but columns. Work is bounded by the length of the expression and of the values.
+Nothing is ever executed.
+
+The text is parsed, and of its syntax tree only what is listed here is understood: literals, names
+of columns, arithmetic on numbers, comparisons, `in`, `is None`, `and or not`, `a if b else c`,
+subscripts, and calls of the functions below. There are no attributes, no loops and no names but
+columns. Work is bounded by the length of the expression and of the values.
 """
 
 import ast
@@ -17,7 +20,8 @@ from pipeline.errors import ConfigError
 Values = Mapping[str, Any]
 Step = Callable[[Values], Any]
 MAX_CHARS, MAX_PLACES = 2000, 20
-ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)  # what values of the wrong kind raise
+# what values of the wrong kind raise
+ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)
 
 
 def _words(text: str) -> int:
@@ -68,7 +72,11 @@ _COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge, ast.In: lambda item, items: item in items, ast.NotIn: lambda item, items: item not in items,
     ast.Is: operator.is_, ast.IsNot: operator.is_not,
 }  # fmt: skip
-_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {ast.Not: operator.not_, ast.USub: operator.neg, ast.UAdd: operator.pos}
+_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.Not: operator.not_,
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+}
 
 
 class Expression:
@@ -90,12 +98,20 @@ class Expression:
                 tree = ast.parse(source.strip(), mode="eval")
             self._step = self._understood(tree.body)
         except SyntaxError as error:
-            raise ConfigError(f"{flag}: {source!r}: position {error.offset}: {error.msg}") from error
-        except (RecursionError, MemoryError, ValueError) as error:  # nested too deeply, or a null character
-            raise ConfigError(f"{flag}: {source!r}: it cannot be parsed ({type(error).__name__})") from error
+            raise ConfigError(
+                f"{flag}: {source!r}: position {error.offset}: {error.msg}"
+            ) from error
+        # nested too deeply, or a null character
+        except (RecursionError, MemoryError, ValueError) as error:
+            raise ConfigError(
+                f"{flag}: {source!r}: it cannot be parsed ({type(error).__name__})"
+            ) from error
 
     def __call__(self, values: Values) -> bool:
-        """Returns whether the condition holds. Raises one of ERRORS: values do not fit, or the result is no truth value."""
+        """Returns whether the condition holds.
+
+        Raises one of ERRORS: values do not fit, or the result is no truth value.
+        """
         result = self._step(values)
         if not isinstance(result, bool):
             raise TypeError(f"expected true or false, got {result!r:.50}")
@@ -108,13 +124,19 @@ class Expression:
         if step is not None:
             return step
         raise ConfigError(
-            f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: {ast.unparse(node)!r} is not understood; there are "
-            f"columns, numbers, texts, comparisons, in, and, or, not, + - * / // %, a if b else c, and {', '.join(FUNCTIONS)}"
+            f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: {ast.unparse(node)!r} "
+            "is not understood; there are "
+            "columns, numbers, texts, comparisons, in, and, or, not, + - * / // %, a if b else c, "
+            f"and {', '.join(FUNCTIONS)}"
         )
 
     def _constant(self, node: ast.Constant) -> Step | None:
         value = node.value
-        return (lambda _: value) if value is None or isinstance(value, bool | int | float | str) else None
+        return (
+            (lambda _: value)
+            if value is None or isinstance(value, bool | int | float | str)
+            else None
+        )
 
     def _boolean(self, node: ast.BoolOp) -> Step:
         steps = [self._understood(part) for part in node.values]
@@ -133,7 +155,11 @@ class Expression:
         """Numbers only, but for `+`, which also joins two texts: no value can be repeated or formatted."""
         if type(node.op) not in _ARITHMETIC:
             return None
-        apply, left, right = _ARITHMETIC[type(node.op)], self._understood(node.left), self._understood(node.right)
+        apply, left, right = (
+            _ARITHMETIC[type(node.op)],
+            self._understood(node.left),
+            self._understood(node.right),
+        )
         joins = isinstance(node.op, ast.Add)
 
         def step(values: Values) -> Any:
@@ -151,7 +177,9 @@ class Expression:
         return _chained(checks, [self._understood(each) for each in (node.left, *node.comparators)])
 
     def _conditional(self, node: ast.IfExp) -> Step:
-        when, then, otherwise = (self._understood(each) for each in (node.test, node.body, node.orelse))
+        when, then, otherwise = (
+            self._understood(each) for each in (node.test, node.body, node.orelse)
+        )
         return lambda values: then(values) if _truth(when(values)) else otherwise(values)
 
     def _items(self, node: ast.List | ast.Tuple) -> Step:
@@ -174,8 +202,15 @@ class Expression:
             self.names.add(name)
             return lambda values: values[name]
         near = difflib.get_close_matches(name, self._columns, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(sorted(self._columns))}"
-        raise ConfigError(f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: no column {name!r}{hint}")
+        hint = (
+            f"; did you mean {near[0]!r}?"
+            if near
+            else f"; there are {', '.join(sorted(self._columns))}"
+        )
+        raise ConfigError(
+            f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: no column "
+            f"{name!r}{hint}"
+        )
 
     _KINDS: ClassVar[dict[type[ast.expr], Callable[[Any, Any], Step | None]]] = {
         ast.Constant: _constant, ast.Name: _column, ast.BoolOp: _boolean, ast.UnaryOp: _unary, ast.BinOp: _arithmetic,

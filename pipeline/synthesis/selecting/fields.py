@@ -1,7 +1,8 @@
 """Completions → typed columns, parsed out of the text by a regular expression or as JSON, or the reason why they cannot be.
 
-Types: string, int64, float64, bool, and lists of these (`list[string]`); `json` keeps any JSON value as text. A `?` after the
-type lets the field be absent or null. Numbers are taken as they are written: no thousands separators, no numbers in quotes.
+Types: string, int64, float64, bool, and lists of these (`list[string]`); `json` keeps any JSON
+value as text. A `?` after the type lets the field be absent or null. Numbers are taken as they are
+written: no thousands separators, no numbers in quotes.
 """
 
 import json
@@ -51,7 +52,11 @@ def _from_json(kind: str, value: object) -> object:
     if kind == "bool" and isinstance(value, bool):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if kind == "int64" and (isinstance(value, int) or value.is_integer()) and -INT64 <= int(value) < INT64:
+        if (
+            kind == "int64"
+            and (isinstance(value, int) or value.is_integer())
+            and -INT64 <= int(value) < INT64
+        ):
             return int(value)
         if kind == "float64" and abs(value) < 1e308:
             return float(value)
@@ -66,7 +71,12 @@ def _encodable(text: str) -> str:
     return text
 
 
-_PLAIN: dict[str, Any] = {"string": pa.string(), "int64": pa.int64(), "float64": pa.float64(), "bool": pa.bool_()}
+_PLAIN: dict[str, Any] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "bool": pa.bool_(),
+}
 TYPES = (*_PLAIN, *(f"list[{name}]" for name in _PLAIN), "json")
 
 
@@ -110,7 +120,10 @@ def read_fields(given: Mapping[str, object]) -> tuple[Field, ...]:
     for name, kind in given.items():
         plain = kind.removesuffix("?") if isinstance(kind, str) else kind
         if plain not in TYPES:
-            raise ConfigError(f"--fields: {name}: expected one of {', '.join(TYPES)}, with a ? if it may be absent; got {kind!r}")
+            raise ConfigError(
+                f"--fields: {name}: expected one of {', '.join(TYPES)}, with a ? if it may be "
+                f"absent; got {kind!r}"
+            )
         fields.append(Field(name, str(plain), optional=kind != plain))
     return tuple(fields)
 
@@ -122,7 +135,9 @@ class FieldParser:
     """Parses the fields out of a column of completions."""
 
     def __init__(self, fields: Sequence[Field], pattern: FieldPattern | None) -> None:
-        """With `pattern`, its groups are the fields (text where `fields` does not say otherwise); without, JSON objects are read.
+        """With `pattern`, its groups are the fields (text where `fields` does not say otherwise).
+
+        Without, JSON objects are read.
 
         Raises:
             ConfigError: a field is no group of the pattern, or has a type that text is not converted to; or there is none.
@@ -133,16 +148,24 @@ class FieldParser:
         else:
             self.fields = _of_groups(pattern, fields)
         if not self.fields:
-            raise ConfigError("--parse-json: name the keys that become columns with --fields, e.g. --fields '{answer: int64}'")
+            raise ConfigError(
+                "--parse-json: name the keys that become columns with --fields, e.g. --fields '{answer: int64}'"
+            )
 
     def parse(self, texts: Any) -> list[Found]:
-        """Returns the values of each text by field, or why there are none. `texts` is an Arrow column."""
+        """Returns the values of each text by field, or why there are none.
+
+        `texts` is an Arrow column.
+        """
         if self._pattern is not None:
             found: Iterator[Mapping[str, object] | None] = iter(self._pattern.fields(texts))
         else:
             found = (None if text is None else first_object(text) for text in texts.to_pylist())
         missing = "no_match" if self._pattern is not None else "no_json_object"
-        return [Rejection("parse", missing) if values is None else self._typed(values) for values in found]
+        return [
+            Rejection("parse", missing) if values is None else self._typed(values)
+            for values in found
+        ]
 
     def _typed(self, values: Mapping[str, object]) -> Found:
         typed: dict[str, object] = {}
@@ -163,16 +186,25 @@ class FieldParser:
     def columns(self, found: Sequence[Found]) -> list[tuple["pa.Field[Any]", "pa.Array[Any]"]]:
         """Returns the columns of the fields; null where there are no values."""
         kept = [values if not isinstance(values, Rejection) else {} for values in found]
-        return [(field.arrow, pa.array([values.get(field.name) for values in kept], field.arrow.type)) for field in self.fields]
+        return [
+            (field.arrow, pa.array([values.get(field.name) for values in kept], field.arrow.type))
+            for field in self.fields
+        ]
 
 
 def _of_groups(pattern: FieldPattern, fields: Sequence[Field]) -> tuple[Field, ...]:
     declared = {field.name: field for field in fields}
     for field in fields:
         if field.name not in pattern.groups:
-            raise ConfigError(f"--fields: {field.name}: --parse-regex has no such group, it has {', '.join(pattern.groups)}")
+            raise ConfigError(
+                f"--fields: {field.name}: --parse-regex has no such group, it has "
+                f"{', '.join(pattern.groups)}"
+            )
         if field.kind not in _PLAIN:
-            raise ConfigError(f"--fields: {field.name}: a group of --parse-regex is one of {', '.join(_PLAIN)}, got {field.kind}")
+            raise ConfigError(
+                f"--fields: {field.name}: a group of --parse-regex is one of {', '.join(_PLAIN)}, "
+                f"got {field.kind}"
+            )
     return tuple(declared.get(group, Field(group, "string")) for group in pattern.groups)
 
 

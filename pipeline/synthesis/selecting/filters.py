@@ -1,4 +1,7 @@
-"""Length, finish reason, mean log-prob and patterns → which samples pass. It knows no fields and no neighbours of a sample."""
+"""Length, finish reason, mean log-prob and patterns → which samples pass.
+
+It knows no fields and no neighbours of a sample.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +34,9 @@ def generation(table: pa.Table) -> Judged:
     """Lets pass what was completed; a row that failed keeps its error code as the reason."""
     failed = zip(*(table[name].to_pylist() for name in ERROR_COLUMNS), strict=True)
     verdicts = [
-        None if status == "ok" else Rejection("generation", str(code), None if message is None else shortened(message))
+        None
+        if status == "ok"
+        else Rejection("generation", str(code), None if message is None else shortened(message))
         for status, code, message in failed
     ]
     return Judged(table, verdicts)
@@ -48,11 +53,23 @@ class Filters:
         """
         self._checks = [*_bounds(rules)]
         if rules.finish_reasons:
-            self._checks.append(_Check("finish_reason", _one_of("finish_reason", rules.finish_reasons), "finish_reason"))
+            self._checks.append(
+                _Check(
+                    "finish_reason", _one_of("finish_reason", rules.finish_reasons), "finish_reason"
+                )
+            )
         for source in rules.must_match:
-            self._checks.append(_Check(f"no match: {source}", _matching(Pattern(source, "--must-match"), wanted=True)))
+            self._checks.append(
+                _Check(
+                    f"no match: {source}", _matching(Pattern(source, "--must-match"), wanted=True)
+                )
+            )
         for source in rules.must_not_match:
-            self._checks.append(_Check(f"match: {source}", _matching(Pattern(source, "--must-not-match"), wanted=False)))
+            self._checks.append(
+                _Check(
+                    f"match: {source}", _matching(Pattern(source, "--must-not-match"), wanted=False)
+                )
+            )
 
     def __call__(self, table: pa.Table) -> Judged:
         """Judges every sample; the first filter that it fails is the reason."""
@@ -60,7 +77,11 @@ class Filters:
         for check in self._checks:
             for place in np.flatnonzero(~check.passes(table)).tolist():
                 if verdicts[place] is None:
-                    detail = None if check.shown is None else shortened(table[check.shown][place].as_py())
+                    detail = (
+                        None
+                        if check.shown is None
+                        else shortened(table[check.shown][place].as_py())
+                    )
                     verdicts[place] = Rejection("filter", shortened(check.reason), detail)
         return Judged(table, verdicts)
 
@@ -80,7 +101,9 @@ def _bounds(rules: SelectionRules) -> Iterator[_Check]:
             yield _Check(f"{name} above {high}", _compared(column, pc.less_equal, high), shown)
 
 
-def _compared(column: Column, compare: Callable[[Any, Any], Any], bound: float) -> Callable[[pa.Table], Mask]:
+def _compared(
+    column: Column, compare: Callable[[Any, Any], Any], bound: float
+) -> Callable[[pa.Table], Mask]:
     return lambda table: _mask(compare(column(table), bound))
 
 

@@ -1,7 +1,10 @@
-"""A regular expression of the user's → checked, with the place of a mistake; matched against columns of texts.
+"""A regular expression of the user's → checked, with the place of a mistake.
 
-The engine is RE2, as pyarrow has it: its time is linear in the text, whatever the pattern, so that no completion can hold a run.
-It has neither look-around nor back references; `(?s)` lets a dot match a line break, `(?i)` ignores case.
+Matched against columns of texts.
+
+The engine is RE2, as pyarrow has it: its time is linear in the text, whatever the pattern, so that
+no completion can hold a run. It has neither look-around nor back references; `(?s)` lets a dot
+match a line break, `(?i)` ignores case.
 """
 
 import re
@@ -53,14 +56,22 @@ class FieldPattern(Pattern):
             kind: Any = pc.extract_regex(pa.array([], pa.string()), source).type
         except pa.ArrowException as error:
             raise ConfigError(
-                f"{flag}: {source!r}: expected named groups only, (?P<name>…); write (?:…) for the others"
+                f"{flag}: {source!r}: expected named groups only, (?P<name>…); write (?:…) for the "
+                "others"
             ) from error
-        self.groups: tuple[str, ...] = tuple(kind.field(index).name for index in range(kind.num_fields))
+        self.groups: tuple[str, ...] = tuple(
+            kind.field(index).name for index in range(kind.num_fields)
+        )
         if not self.groups:
-            raise ConfigError(f"{flag}: {source!r}: expected at least one named group, (?P<name>…), got none")
+            raise ConfigError(
+                f"{flag}: {source!r}: expected at least one named group, (?P<name>…), got none"
+            )
 
     def fields(self, texts: Texts) -> list[dict[str, str] | None]:
-        """Returns the groups of the first match in each text; None without a match. A group that took no part is empty."""
+        """Returns the groups of the first match in each text.
+
+        None without a match. A group that took no part is empty.
+        """
         found: Any = pc.extract_regex(texts, self.source)
         return cast("list[dict[str, str] | None]", found.to_pylist())
 

@@ -1,17 +1,20 @@
 """The last rows that were added, found by keys that they have in common with another: in memory that does not grow.
 
-Hash chains over a ring, as LZ77 finds earlier text: `heads` holds, for every bucket of a key, the newest row with it, and
-`before` the next older one of each row. Rows that left the window are recognised by their number, so nothing is ever removed.
-Keys may collide: the caller compares the rows it is given.
+Hash chains over a ring, as LZ77 finds earlier text: `heads` holds, for every bucket of a key, the
+newest row with it, and `before` the next older one of each row. Rows that left the window are
+recognised by their number, so nothing is ever removed. Keys may collide: the caller compares the
+rows it is given.
 """
 
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-MOST_FOLLOWED = 32  # rows of one bucket that are looked at, newest first: many rows that share a key must not take time
+# rows of one bucket that are looked at, newest first: many rows that share a key must not take time
+MOST_FOLLOWED = 32
 BYTES_PER_KEY = 4 * 2 + 4  # heads, up to two per row, and `before`
-_SPREAD = 0x9E3779B97F4A7C15  # 2**64 over the golden ratio: the high bits of the product depend on all bits of the key
+# 2**64 over the golden ratio: the high bits of the product depend on all bits of the key
+_SPREAD = 0x9E3779B97F4A7C15
 _WORD = 2**64 - 1
 
 
@@ -22,7 +25,8 @@ class RecentRows:
         """Makes room for `capacity` rows with `keys` keys each. Memory is taken as it is filled."""
         self.capacity, self.added = capacity, 0
         self._bits = max(1, (capacity - 1).bit_length())
-        self._heads = np.zeros((keys, 1 << self._bits), np.uint32)  # number of the newest row + 1; 0: none
+        # number of the newest row + 1; 0: none
+        self._heads = np.zeros((keys, 1 << self._bits), np.uint32)
         self._before = np.zeros((keys, capacity), np.uint32)
 
     def place(self, row: int) -> int:

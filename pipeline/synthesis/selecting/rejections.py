@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["template", "generation", "filter", "parse", "where", "choose", "partition", "duplicate", "stop"]
-STAGES: tuple[Stage, ...] = (  # in the order in which they judge; `stop` also goes before generation: what is not needed
+Stage = Literal[
+    "template", "generation", "filter", "parse", "where", "choose", "partition", "duplicate", "stop"
+]
+# in the order in which they judge; `stop` also goes before generation: what is not needed
+STAGES: tuple[Stage, ...] = (
     "template", "generation", "filter", "parse", "where", "choose", "partition", "duplicate", "stop",
 )  # fmt: skip
 DETAIL_CHARS = 500

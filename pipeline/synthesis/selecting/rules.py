@@ -10,8 +10,13 @@ from pipeline.errors import ConfigError
 Choose = Literal["all", "best", "majority"]
 Dedup = Literal["none", "exact", "near"]
 FINISH_REASONS = ("stop", "length", "repetition")
-RANGES = (("chars", 0, math.inf), ("completion_tokens", 0, math.inf), ("mean_logprob", -math.inf, 0))
-LOWEST_THRESHOLD = 0.3  # below, the index of near duplicates finds most texts similar to most others
+RANGES = (
+    ("chars", 0, math.inf),
+    ("completion_tokens", 0, math.inf),
+    ("mean_logprob", -math.inf, 0),
+)
+# below, the index of near duplicates finds most texts similar to most others
+LOWEST_THRESHOLD = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,41 +70,69 @@ class SelectionRules:
             low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
             for side, value in (("min", low), ("max", high)):
                 if value is not None and not lowest <= value <= highest:
-                    expected = f"at least {lowest:g}" if lowest > -math.inf else f"at most {highest:g}"
-                    raise ConfigError(f"--{side}-{name.replace('_', '-')}: expected {expected}, got {value}")
+                    expected = (
+                        f"at least {lowest:g}" if lowest > -math.inf else f"at most {highest:g}"
+                    )
+                    raise ConfigError(
+                        f"--{side}-{name.replace('_', '-')}: expected {expected}, got {value}"
+                    )
             if low is not None and high is not None and low > high:
-                raise ConfigError(f"--min-{name.replace('_', '-')} {low} is above --max-{name.replace('_', '-')} {high}")
+                raise ConfigError(
+                    f"--min-{name.replace('_', '-')} {low} is above --max-{name.replace('_', '-')} "
+                    f"{high}"
+                )
         for name in ("target_rows", "max_total_tokens", "dedup_memory_mb"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}")
+                raise ConfigError(
+                    f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}"
+                )
 
     def _check_reasons(self) -> None:
         for reason in self.finish_reasons:
             if reason not in FINISH_REASONS:
-                raise ConfigError(f"--finish-reasons: expected {', '.join(FINISH_REASONS)}, got {reason!r}")
+                raise ConfigError(
+                    f"--finish-reasons: expected {', '.join(FINISH_REASONS)}, got {reason!r}"
+                )
 
     def _check_parsing(self) -> None:
         if self.parse_json and self.parse_regex is not None:
-            raise ConfigError("--parse-json and --parse-regex: give one of them; fields are parsed in one way")
+            raise ConfigError(
+                "--parse-json and --parse-regex: give one of them; fields are parsed in one way"
+            )
         if self.fields and not self.parse_json and self.parse_regex is None:
-            raise ConfigError("--fields: give --parse-regex or --parse-json too: it says how the fields are found")
+            raise ConfigError(
+                "--fields: give --parse-regex or --parse-json too: it says how the fields are found"
+            )
 
     def _check_choice(self) -> None:
         if self.choose == "majority" and self.vote_on is None:
-            raise ConfigError("--choose majority: give --vote-on too: the parsed field whose most frequent value wins")
+            raise ConfigError(
+                "--choose majority: give --vote-on too: the parsed field whose most frequent value "
+                "wins"
+            )
         if self.choose != "majority" and (self.vote_on is not None or self.min_agreement):
             name = "--vote-on" if self.vote_on is not None else "--min-agreement"
-            raise ConfigError(f"{name}: it belongs to --choose majority, got --choose {self.choose}")
+            raise ConfigError(
+                f"{name}: it belongs to --choose majority, got --choose {self.choose}"
+            )
         if not 0 <= self.min_agreement <= 1:
-            raise ConfigError(f"--min-agreement: expected a share from 0 to 1, got {self.min_agreement}")
+            raise ConfigError(
+                f"--min-agreement: expected a share from 0 to 1, got {self.min_agreement}"
+            )
 
     def _check_duplicates(self) -> None:
         if self.dedup == "none" and self.dedup_on:
-            raise ConfigError("--dedup-on: --dedup none compares nothing; give --dedup exact or near")
+            raise ConfigError(
+                "--dedup-on: --dedup none compares nothing; give --dedup exact or near"
+            )
         if self.dedup == "near" and not self.dedup_on:
             raise ConfigError(
-                "--dedup near: name the columns whose text is compared with --dedup-on, e.g. completion: what all prompts have "
+                "--dedup near: name the columns whose text is compared with --dedup-on, e.g. "
+                "completion: what all prompts have "
                 "in common would make all rows similar"
             )
         if not LOWEST_THRESHOLD <= self.dedup_threshold <= 1:
-            raise ConfigError(f"--dedup-threshold: expected from {LOWEST_THRESHOLD} to 1, got {self.dedup_threshold}")
+            raise ConfigError(
+                f"--dedup-threshold: expected from {LOWEST_THRESHOLD} to 1, got "
+                f"{self.dedup_threshold}"
+            )

@@ -15,8 +15,11 @@ import pyarrow as pa
 
 from pipeline.synthesis.selecting.rejections import Rejection
 
-LOGPROB_PLACES = 2  # a last-digit difference between two computations of the same sample must not show, let alone decide
-SAMPLES = "samples"  # how many samples a row stands for: more than one where none of them could be drawn
+# a last-digit difference between two computations of the same sample must not show, let alone
+# decide
+LOGPROB_PLACES = 2
+# how many samples a row stands for: more than one where none of them could be drawn
+SAMPLES = "samples"
 ERROR_COLUMNS = ("_status", "_error_code", "_error_message")
 COMPLETED = (
     ("sample_index", pa.int32()), ("template", pa.string()), ("prompt", pa.string()), ("completion", pa.string()),
@@ -28,7 +31,10 @@ Verdicts = Sequence[Rejection | None]
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """Samples after a stage, perhaps with further columns, and its verdict on each; None: it passes."""
+    """Samples after a stage, perhaps with further columns, and its verdict on each.
+
+    None: it passes.
+    """
 
     table: pa.Table
     verdicts: Verdicts
@@ -36,7 +42,9 @@ class Judged:
     @property
     def passed(self) -> npt.NDArray[np.bool_]:
         """Which samples pass."""
-        return np.fromiter((verdict is None for verdict in self.verdicts), np.bool_, len(self.verdicts))
+        return np.fromiter(
+            (verdict is None for verdict in self.verdicts), np.bool_, len(self.verdicts)
+        )
 
 
 StageFunction = Callable[[pa.Table], Judged]
@@ -49,7 +57,10 @@ def numbers(table: pa.Table, name: str, missing: float) -> "np.ndarray[tuple[int
 
 
 def row_groups(table: pa.Table) -> list[tuple[int, int]]:
-    """Returns (first, end) of the samples of each row; samples of a row follow each other, and rows have different ids."""
+    """Returns (first, end) of the samples of each row.
+
+    Samples of a row follow each other, and rows have different ids.
+    """
     ids = table["id"].to_pylist()
     starts = [place for place in range(len(ids)) if place == 0 or ids[place] != ids[place - 1]]
     return list(pairwise([*starts, len(ids)]))

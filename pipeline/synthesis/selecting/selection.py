@@ -2,8 +2,8 @@
 
     stop: the token budget ─ generation ─ filter ─ parse ─ where ─ choose ─ partition ─ duplicate ─ stop: the target ─▶ accepted
 
-Each stage sees what those before it let pass, and every sample leaves in one place: the first that leaves it out, or accepted.
-Only `duplicate` and `stop` remember earlier blocks. It knows no files.
+Each stage sees what those before it let pass, and every sample leaves in one place: the first that
+leaves it out, or accepted. Only `duplicate` and `stop` remember earlier blocks. It knows no files.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,14 @@ from pipeline.synthesis.selecting.filters import Filters, generation
 from pipeline.synthesis.selecting.patterns import FieldPattern
 from pipeline.synthesis.selecting.rejections import Rejection, shortened
 from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.samples import COMPLETED, SAMPLES, Judged, StageFunction, numbers, row_groups
+from pipeline.synthesis.selecting.samples import (
+    COMPLETED,
+    SAMPLES,
+    Judged,
+    StageFunction,
+    numbers,
+    row_groups,
+)
 
 _WHY: tuple[tuple[str, pa.DataType], ...] = (
     ("stage", pa.string()), ("reason", pa.string()), ("detail", pa.string()), ("duplicate_of", pa.string()),
@@ -46,7 +53,13 @@ class Selection:
     """One pass over the samples of a run."""
 
     def __init__(
-        self, rules: SelectionRules, kept: pa.Schema, *, logprobs: bool, partition_by: Sequence[str] = (), examples: int = 5
+        self,
+        rules: SelectionRules,
+        kept: pa.Schema,
+        *,
+        logprobs: bool,
+        partition_by: Sequence[str] = (),
+        examples: int = 5,
     ) -> None:
         """Builds the stages.
 
@@ -61,12 +74,23 @@ class Selection:
             ConfigError: a rule names a column that is not there, is no pattern or expression, or needs log-probs.
         """
         if rules.needs_logprobs and not logprobs:
-            raise ConfigError(f"{rules.needs_logprobs}: it needs log-probs, which the run did not write; run with --logprobs 0")
+            raise ConfigError(
+                f"{rules.needs_logprobs}: it needs log-probs, which the run did not write; run "
+                "with --logprobs 0"
+            )
         self.rules, self.statistics = rules, Statistics(examples)
-        pattern = FieldPattern(rules.parse_regex, "--parse-regex") if rules.parse_regex is not None else None
-        self._parser = FieldParser(read_fields(rules.fields), pattern) if rules.parse_json or pattern else None
+        pattern = (
+            FieldPattern(rules.parse_regex, "--parse-regex")
+            if rules.parse_regex is not None
+            else None
+        )
+        self._parser = (
+            FieldParser(read_fields(rules.fields), pattern) if rules.parse_json or pattern else None
+        )
         self.schema = self._accepted_schema(kept)
-        self.rejected_schema = pa.schema([*self.schema, *(pa.field(name, kind) for name, kind in _WHY)])
+        self.rejected_schema = pa.schema(
+            [*self.schema, *(pa.field(name, kind) for name, kind in _WHY)]
+        )
         check_partitions(partition_by, self.schema)
         self._conditions = [Expression(source, self._plain_columns()) for source in rules.where]
         self._check_columns()
@@ -81,9 +105,15 @@ class Selection:
     @property
     def enough(self) -> str | None:
         """Why no further block is needed; None: it is."""
-        if self.rules.target_rows is not None and self.statistics.accepted >= self.rules.target_rows:
+        if (
+            self.rules.target_rows is not None
+            and self.statistics.accepted >= self.rules.target_rows
+        ):
             return TARGET
-        if self.rules.max_total_tokens is not None and self.statistics.tokens >= self.rules.max_total_tokens:
+        if (
+            self.rules.max_total_tokens is not None
+            and self.statistics.tokens >= self.rules.max_total_tokens
+        ):
             return BUDGET
         return None
 
@@ -125,8 +155,14 @@ class Selection:
         return [*stages, self._target]
 
     def _budget(self, samples: pa.Table) -> Judged:
-        """Counts tokens row by row; rows after the one that used up the budget are not needed. A row is taken whole."""
-        prompt, completion = numbers(samples, "prompt_tokens", 0), numbers(samples, "completion_tokens", 0)
+        """Counts tokens row by row.
+
+        Rows after the one that used up the budget are not needed. A row is taken whole.
+        """
+        prompt, completion = (
+            numbers(samples, "prompt_tokens", 0),
+            numbers(samples, "completion_tokens", 0),
+        )
         most, counted = self.rules.max_total_tokens, self.statistics
         verdicts: list[Rejection | None] = []
         for first, end in row_groups(samples):
@@ -147,7 +183,10 @@ class Selection:
     def _where(self, samples: pa.Table) -> Judged:
         names = sorted(set().union(*(condition.names for condition in self._conditions)))
         columns = {name: samples[name].to_pylist() for name in names}
-        rows = ({name: values[place] for name, values in columns.items()} for place in range(samples.num_rows))
+        rows = (
+            {name: values[place] for name, values in columns.items()}
+            for place in range(samples.num_rows)
+        )
         return Judged(samples, [self._condition(row) for row in rows])
 
     def _condition(self, row: dict[str, Any]) -> Rejection | None:
@@ -157,7 +196,9 @@ class Selection:
                     return Rejection("where", shortened(condition.source))
             except ERRORS as error:
                 return Rejection(
-                    "where", shortened(f"error in {condition.source}"), shortened(f"{type(error).__name__}: {error}")
+                    "where",
+                    shortened(f"error in {condition.source}"),
+                    shortened(f"{type(error).__name__}: {error}"),
                 )
         return None
 
@@ -165,7 +206,9 @@ class Selection:
         left = samples.num_rows
         if self.rules.target_rows is not None:
             left = max(0, min(left, self.rules.target_rows - self.statistics.accepted))
-        return Judged(samples, [None] * left + [Rejection("stop", TARGET)] * (samples.num_rows - left))
+        return Judged(
+            samples, [None] * left + [Rejection("stop", TARGET)] * (samples.num_rows - left)
+        )
 
     # -- columns --------------------------------------------------------------------------------------------------------------
 
@@ -179,13 +222,16 @@ class Selection:
         for field in parsed:
             if names.count(field.name) > 1 or field.name in dict(_WHY):
                 raise ConfigError(
-                    f"--parse-…: field {field.name!r}: the data set has another column of that name; rename the field"
+                    f"--parse-…: field {field.name!r}: the data set has another column of that "
+                    "name; rename the field"
                 )
         return pa.schema(fields)
 
     def _plain_columns(self) -> list[str]:
         """Columns that conditions may name: those that are there when the stage judges."""
-        return [name for name in self.schema.names if name not in {field.name for field in VOTE_FIELDS}]
+        return [
+            name for name in self.schema.names if name not in {field.name for field in VOTE_FIELDS}
+        ]
 
     def _check_columns(self) -> None:
         known = self._plain_columns()
@@ -201,14 +247,19 @@ class Selection:
         verdicts = [verdict for verdict in judged.verdicts if verdict is not None]
         rows = judged.table.filter(pa.array(left_out))
         for name, kind in _WHY[:-1]:
-            rows = rows.append_column(pa.field(name, kind), pa.array([getattr(verdict, name) for verdict in verdicts], kind))
+            rows = rows.append_column(
+                pa.field(name, kind),
+                pa.array([getattr(verdict, name) for verdict in verdicts], kind),
+            )
         return _with_nulls(rows, self.rejected_schema)
 
 
 def _with_nulls(rows: pa.Table, schema: pa.Schema) -> pa.Table:
     """Returns the columns of `schema`; those that `rows` do not have are null."""
     columns: list[Any] = [
-        rows[field.name].cast(field.type) if field.name in rows.column_names else pa.nulls(rows.num_rows, field.type)
+        rows[field.name].cast(field.type)
+        if field.name in rows.column_names
+        else pa.nulls(rows.num_rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)

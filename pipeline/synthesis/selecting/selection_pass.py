@@ -1,7 +1,10 @@
-"""Blocks of a run, in input order, as far as they are committed → what a selection says of each. It may go on later.
+"""Blocks of a run, in input order, as far as they are committed → what a selection says of each.
 
-Whoever looks while the run goes on and whoever looks at its end take the same blocks in the same order: that is why a run that
-was interrupted ends at the same row as one that was not. It knows no files but through `Completions`.
+It may go on later.
+
+Whoever looks while the run goes on and whoever looks at its end take the same blocks in the same
+order: that is why a run that was interrupted ends at the same row as one that was not. It knows no
+files but through `Completions`.
 """
 
 from collections.abc import Callable

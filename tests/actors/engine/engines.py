@@ -45,12 +45,25 @@ def make_engine(
     dense: bool = True,
     **sizes: Any,
 ) -> Engine:
-    """Returns an engine over a conformance case; `sizes` override small defaults of EngineConfig."""
+    """Returns an engine over a conformance case.
+
+    `sizes` override small defaults of EngineConfig.
+    """
     device_mesh, params = _params(case, mesh, dtype, dense)
     config = EngineConfig(
-        **{"max_len": 96, "batch_tokens": 128, "slots": 8, "page_size": 8, "decode_steps": 4, "cache_tokens": 768, **sizes}
+        **{
+            "max_len": 96,
+            "batch_tokens": 128,
+            "slots": 8,
+            "page_size": 8,
+            "decode_steps": 4,
+            "cache_tokens": 768,
+            **sizes,
+        }
     )
-    return Engine(Setting(model_config(case), config, jnp.dtype(dtype), device_mesh), params, token_bytes)
+    return Engine(
+        Setting(model_config(case), config, jnp.dtype(dtype), device_mesh), params, token_bytes
+    )
 
 
 def generate(row: int, prompt: list[int], max_tokens: int = 8, **sampling: Any) -> Request:
@@ -60,7 +73,11 @@ def generate(row: int, prompt: list[int], max_tokens: int = 8, **sampling: Any) 
 
 def score(row: int, prompt: list[int], *continuations: list[int]) -> Request:
     """Returns a request to score `continuations`."""
-    return Request(RowRef(0, row), token_ids(prompt), continuations=tuple(token_ids(ids) for ids in continuations))
+    return Request(
+        RowRef(0, row),
+        token_ids(prompt),
+        continuations=tuple(token_ids(ids) for ids in continuations),
+    )
 
 
 def run(engine: Engine, requests: list[Request]) -> list[Completion]:
@@ -74,4 +91,6 @@ def run(engine: Engine, requests: list[Request]) -> list[Completion]:
         for completion in engine.step():
             assert completion.ref not in done
             done[completion.ref] = completion
-    raise AssertionError(f"the engine did not come to an end: {len(done)} of {len(requests)} requests done")
+    raise AssertionError(
+        f"the engine did not come to an end: {len(done)} of {len(requests)} requests done"
+    )

@@ -28,8 +28,13 @@ ROWS_OF_A_STEP, BLOCK = 8, 16
 
 @lru_cache
 def completions(mesh: tuple[int, int], split: bool) -> list[Completion]:
-    """Greedy and drawn completions, prompt log-probs and scores; prompts in pieces of 16 tokens, decode side by side."""
-    engine = make_engine("gqa", mesh, batch_tokens=32, prompt_logprobs=2, logprobs=2, shard_activations=split)
+    """Greedy and drawn completions, prompt log-probs and scores.
+
+    Prompts in pieces of 16 tokens, decode side by side.
+    """
+    engine = make_engine(
+        "gqa", mesh, batch_tokens=32, prompt_logprobs=2, logprobs=2, shard_activations=split
+    )
     prompts = [golden("gqa")[f"p{i}_tokens"].tolist() for i in range(4)]
     greedy = [generate(i, prompt, 16, ignore_eos=True) for i, prompt in enumerate(prompts)]
     drawn = [generate(9, prompts[3], 8, temperature=0.9, top_p=0.8, seed=77)]
@@ -43,7 +48,9 @@ def test_completions_are_the_same(mesh: tuple[int, int]) -> None:
         assert split.token_ids == whole.token_ids
         assert split.prompt_top_token_ids == whole.prompt_top_token_ids
         for field in ("token_logprobs", "top_logprobs", "prompt_logprobs", "prompt_top_logprobs"):
-            np.testing.assert_allclose(getattr(split, field) or [], getattr(whole, field) or [], rtol=0, atol=1e-4)
+            np.testing.assert_allclose(
+                getattr(split, field) or [], getattr(whole, field) or [], rtol=0, atol=1e-4
+            )
         for one, other in zip(split.scores, whole.scores, strict=True):
             assert one.is_greedy == other.is_greedy
             assert one.loglikelihood == pytest.approx(other.loglikelihood, abs=1e-4 * one.tokens)
@@ -57,8 +64,12 @@ def test_completions_equal_the_reference(mesh: tuple[int, int]) -> None:
         gap = gold[f"p{i}_gen_gap"]
         sure = int(np.argmax(gap < 5e-3)) if (gap < 5e-3).any() else len(gap)
         assert completion.token_ids.tolist()[:sure] == gold[f"p{i}_gen_tokens"].tolist()[:sure]
-        np.testing.assert_allclose((completion.token_logprobs or [])[:sure], gold[f"p{i}_gen_logprobs"][:sure], atol=1e-3)
-        np.testing.assert_allclose(completion.prompt_logprobs or [], gold[f"p{i}_next_logprobs"], atol=1e-3)
+        np.testing.assert_allclose(
+            (completion.token_logprobs or [])[:sure], gold[f"p{i}_gen_logprobs"][:sure], atol=1e-3
+        )
+        np.testing.assert_allclose(
+            completion.prompt_logprobs or [], gold[f"p{i}_next_logprobs"], atol=1e-3
+        )
         compared += sure
     assert compared > 32
 
@@ -74,38 +85,63 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
         if tensor.scale_groups is None:
             return array(tensor.shape, jnp.float32, spec)
         rows_split = spec.weight[-2] is not None
-        groups = sharded_groups(tensor.scale_groups, mesh.shape["model"]) if rows_split else tensor.scale_groups
+        groups = (
+            sharded_groups(tensor.scale_groups, mesh.shape["model"])
+            if rows_split
+            else tensor.scale_groups
+        )
         scales = (*tensor.shape[:-2], groups, tensor.shape[-1])
-        return QuantizedWeight(array(tensor.shape, jnp.int8, spec.weight), array(scales, jnp.bfloat16, spec.scales))
+        return QuantizedWeight(
+            array(tensor.shape, jnp.int8, spec.weight), array(scales, jnp.bfloat16, spec.scales)
+        )
 
     for tensor in parameter_shapes(config):
-        params.setdefault(tensor.module, {})[tensor.name] = one(tensor, specs[tensor.module][tensor.name])
+        params.setdefault(tensor.module, {})[tensor.name] = one(
+            tensor, specs[tensor.module][tensor.name]
+        )
     return params
 
 
-def lower_extend(config: ModelConfig, mesh_shape: tuple[int, int], *, split: bool, rows: int = ROWS_OF_A_STEP) -> Any:
+def lower_extend(
+    config: ModelConfig, mesh_shape: tuple[int, int], *, split: bool, rows: int = ROWS_OF_A_STEP
+) -> Any:
     """Returns the lowered prefill of `rows` rows of 16 tokens: real step functions, weights without numbers."""
     mesh = make_mesh(*mesh_shape)
-    setting = Setting(config, EngineConfig(max_len=256, shard_activations=split), jnp.bfloat16, mesh)
+    setting = Setting(
+        config, EngineConfig(max_len=256, shard_activations=split), jnp.bfloat16, mesh
+    )
     params = abstract_parameters(config, mesh)
     functions = step_functions(setting, parameter_specs(config))
 
     def placed(tree: Any, specs: Any) -> Any:
         return jax.tree.map(
-            lambda leaf, spec: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)), tree, specs
+            lambda leaf, spec: jax.ShapeDtypeStruct(
+                leaf.shape, leaf.dtype, sharding=NamedSharding(mesh, spec)
+            ),
+            tree,
+            specs,
         )
 
-    pages = jax.eval_shape(lambda: init_cache(config, pages=256, page_size=16, dtype=jnp.bfloat16, model_shards=1))
+    pages = jax.eval_shape(
+        lambda: init_cache(config, pages=256, page_size=16, dtype=jnp.bfloat16, model_shards=1)
+    )
     cache = placed(pages, cache_specs(config))
     shapes = ((rows, BLOCK), (rows,), (rows,), (rows, 16))
-    step = Step(*(jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, ROWS)) for shape in shapes))  # type: ignore[arg-type]
+    step = Step(
+        *(
+            jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, ROWS))
+            for shape in shapes
+        )
+    )  # type: ignore[arg-type]
     return functions.extend.lower(params, cache, step)
 
 
 def collectives(text: str) -> Counter[str]:
     """Counts the collectives of a program before compilation, by kind and type of the result."""
     found = re.findall(
-        r'"stablehlo\.(all_reduce|all_gather|reduce_scatter)".*?[)>] : \([^)]*\) -> (tensor<[^>]*>)', text, re.DOTALL
+        r'"stablehlo\.(all_reduce|all_gather|reduce_scatter)".*?[)>] : \([^)]*\) -> (tensor<[^>]*>)',
+        text,
+        re.DOTALL,
     )
     return Counter(f"{kind} {result}" for kind, result in found)
 
@@ -128,14 +164,20 @@ def test_collectives_of_a_layer(layers: int) -> None:
 
 
 def test_on_one_device_of_the_model_axis_there_is_nothing_to_split() -> None:
-    off, on = (collectives(lower_extend(DEMO, (2, 1), split=split).as_text()) for split in (False, True))
+    off, on = (
+        collectives(lower_extend(DEMO, (2, 1), split=split).as_text()) for split in (False, True)
+    )
     assert on == off
     assert on.total() == 2 * DEMO.num_layers + 1
 
 
 def test_a_mesh_that_does_not_divide_the_width_is_refused_before_anything_is_compiled() -> None:
     narrow = replace(DEMO, emb_size=60)
-    with pytest.raises(ModelError, match="mesh axis model = 8 does not divide the model's emb_size 60"):
-        Setting(narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(1, 8))
+    with pytest.raises(
+        ModelError, match="mesh axis model = 8 does not divide the model's emb_size 60"
+    ):
+        Setting(
+            narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(1, 8)
+        )
     Setting(narrow, EngineConfig(max_len=8), jnp.float32, make_mesh(1, 8))
     Setting(narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(2, 4))

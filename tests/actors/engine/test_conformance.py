@@ -1,6 +1,7 @@
 """bfloat16 through the engine against xAI's float32 run, with xAI's own bfloat16 runs as the yardstick.
 
-Prompt log-probs of the whole vocabulary give the model's distribution at every position, as prefill in pieces computes it.
+Prompt log-probs of the whole vocabulary give the model's distribution at every position, as prefill
+in pieces computes it.
 """
 
 import numpy as np
@@ -17,12 +18,19 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def distributions(case: str, mesh: tuple[int, int], **kind: object) -> list[np.ndarray]:
-    """Returns log-probs [T, V] at every position of the four prompts; a token behind each prompt makes its last one count."""
+    """Returns log-probs [T, V] at every position of the four prompts.
+
+    A token behind each prompt makes its last one count.
+    """
     vocabulary = model_config(case).vocab_size
-    engine = make_engine(case, mesh, "bfloat16", prompt_logprobs=vocabulary, batch_tokens=32, **kind)
+    engine = make_engine(
+        case, mesh, "bfloat16", prompt_logprobs=vocabulary, batch_tokens=32, **kind
+    )
     prompts = [golden(case)[f"p{i}_tokens"].tolist() for i in range(4)]
     found = []
-    for completion in run(engine, [generate(i, [*prompt, 5], 1) for i, prompt in enumerate(prompts)]):
+    for completion in run(
+        engine, [generate(i, [*prompt, 5], 1) for i, prompt in enumerate(prompts)]
+    ):
         ids = np.asarray(completion.prompt_top_token_ids).reshape(-1, vocabulary)
         values = np.asarray(completion.prompt_top_logprobs).reshape(-1, vocabulary)
         found.append(np.take_along_axis(values, np.argsort(ids, axis=-1), axis=-1))
@@ -43,11 +51,14 @@ def distributions(case: str, mesh: tuple[int, int], **kind: object) -> list[np.n
     ],
     ids=["mha", "mha-int8", "gqa", "gqa-1x8-int8", "gqa-1x8-int8-split", "deep", "grokconst-int8"],
 )
-def test_bfloat16_within_the_noise_of_the_reference(case: str, mesh: tuple[int, int], kind: dict[str, bool]) -> None:
+def test_bfloat16_within_the_noise_of_the_reference(
+    case: str, mesh: tuple[int, int], kind: dict[str, bool]
+) -> None:
     found = distributions(case, mesh, **kind)
     got = np.concatenate(found)
     expected = log_softmax(np.concatenate([golden(case)[f"p{i}_logits"] for i in range(4)]))
-    noise = golden(case)["bf16_noise"].astype(np.float64)  # columns: max abs, mean abs, mean KL, top-1
+    # columns: max abs, mean abs, mean KL, top-1
+    noise = golden(case)["bf16_noise"].astype(np.float64)
     distance = np.abs(expected - got).mean()
     assert (np.exp(expected) * (expected - got)).sum(-1).mean() <= 1.5 * noise[:, 2].max() + 5e-3
     assert distance <= 1.5 * noise[:, 1].max() + 0.03

@@ -1,6 +1,7 @@
 """engine.py with min-p, repetition penalty and the cut-off: against the NumPy model, alone and in company, and what is refused.
 
-One penalty or one loop must not be felt by any other row, and none may depend on slot, call, batch, mesh or order.
+One penalty or one loop must not be felt by any other row, and none may depend on slot, call, batch,
+mesh or order.
 """
 
 from dataclasses import replace
@@ -20,7 +21,14 @@ from pipeline.records import PromptRow, RowParameters
 from pipeline.requests.sampling import SamplingDefaults
 from pipeline.requests.tokenizer import RequestRules, to_requests
 from tests import reference
-from tests.actors.engine.engines import CONFORMANCE, generate, golden, make_engine, model_config, run
+from tests.actors.engine.engines import (
+    CONFORMANCE,
+    generate,
+    golden,
+    make_engine,
+    model_config,
+    run,
+)
 
 MESHES = [(1, 1), (1, 8), (2, 4)]
 PENALTIES = {"repetition_penalty": True}
@@ -32,11 +40,17 @@ def prompt(number: int) -> list[int]:
 
 @pytest.fixture(scope="module")
 def oracle() -> dict[tuple[int, float], tuple[list[int], list[float]]]:
-    """Greedy completions by the NumPy model, by prompt and penalty; a token 0 and an EOS are among the tokens seen."""
+    """Greedy completions by the NumPy model, by prompt and penalty.
+
+    A token 0 and an EOS are among the tokens seen.
+    """
     config = model_config("mha")
     params = reference.parameters(CONFORMANCE / "mha" / "ckpt-0", config)
     cases = [(number, penalty) for number in (1, 2) for penalty in (1.0, 1.3, 8.0, 0.5)]
-    return {case: reference.generate(params, config, [*prompt(case[0]), 0, 2, 7], 9, case[1]) for case in cases}
+    return {
+        case: reference.generate(params, config, [*prompt(case[0]), 0, 2, 7], 9, case[1])
+        for case in cases
+    }
 
 
 @pytest.mark.parametrize("mesh", MESHES)
@@ -45,13 +59,20 @@ def test_greedy_completions_with_a_penalty_equal_the_numpy_model(
 ) -> None:
     """Side by side, with and without; log-probs are those of the model's own distribution."""
     requests = [
-        generate(row, [*prompt(number), 0, 2, 7], 9, repetition_penalty=penalty) for row, (number, penalty) in enumerate(oracle)
+        generate(row, [*prompt(number), 0, 2, 7], 9, repetition_penalty=penalty)
+        for row, (number, penalty) in enumerate(oracle)
     ]
-    for completion, (tokens, logprobs) in zip(run(make_engine("mha", mesh, **PENALTIES), requests), oracle.values(), strict=True):
+    for completion, (tokens, logprobs) in zip(
+        run(make_engine("mha", mesh, **PENALTIES), requests), oracle.values(), strict=True
+    ):
         assert completion.token_ids.tolist() == tokens
         np.testing.assert_allclose(completion.token_logprobs, logprobs, atol=1e-3)
-    assert len({tuple(tokens) for tokens, _ in oracle.values()}) == len(oracle), "a penalty changes what is written"
-    assert len(set(oracle[1, 8.0][0])) == len(oracle[1, 8.0][0]), "a token of this very call counts: nothing comes twice"
+    assert len({tuple(tokens) for tokens, _ in oracle.values()}) == len(oracle), (
+        "a penalty changes what is written"
+    )
+    assert len(set(oracle[1, 8.0][0])) == len(oracle[1, 8.0][0]), (
+        "a token of this very call counts: nothing comes twice"
+    )
 
 
 def workload() -> list[Request]:
@@ -59,7 +80,10 @@ def workload() -> list[Request]:
     shared = rng.integers(3, 512, 24).tolist()
     requests = []
     for row in range(12):
-        tokens = [*shared[: int(rng.integers(0, 24))], *rng.integers(3, 512, int(rng.integers(1, 20))).tolist()]
+        tokens = [
+            *shared[: int(rng.integers(0, 24))],
+            *rng.integers(3, 512, int(rng.integers(1, 20))).tolist(),
+        ]
         kind: dict[str, float] = {} if row % 3 == 0 else {"temperature": 1.2, "seed": 10**15 + row}
         kind |= {"repetition_penalty": 1.0 + row / 8} if row % 4 else {}
         kind |= {"min_p": 0.02 * row, "top_p": 0.9} if row % 3 == 2 else {}
@@ -91,7 +115,9 @@ def test_a_row_does_not_depend_on_neighbours_order_calls_mesh_or_pressure() -> N
 def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() -> None:
     """Same tokens, as many programs, and nothing is handed to the device for it."""
     requests = [
-        replace(request, sampling=replace(request.sampling, repetition_penalty=1.0)) for request in workload() if request.sampling
+        replace(request, sampling=replace(request.sampling, repetition_penalty=1.0))
+        for request in workload()
+        if request.sampling
     ]
     plain, able = make_engine(), make_engine(**PENALTIES)
     for one, other in zip(run(plain, requests), run(able, requests), strict=True):
@@ -127,10 +153,20 @@ def test_min_p_1_is_greedy_at_any_temperature() -> None:
 
 
 @pytest.mark.parametrize(("length", "tail"), [(33, 0), (40, 7)])
-def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_own(length: int, tail: int) -> None:
-    """From the row to the counters, n = 4: whole pages of 8 tokens are shared; what does not fill a page each sample computes."""
+def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_own(
+    length: int, tail: int
+) -> None:
+    """From the row to the counters, n = 4: whole pages of 8 tokens are shared.
+
+    What does not fill a page each sample computes.
+    """
     ids = np.random.default_rng(length).integers(3, 512, length).tolist()
-    rules = RequestRules("generate", 512, 96, defaults=SamplingDefaults(max_tokens=8, temperature=1.0, n=4, ignore_eos=True))
+    rules = RequestRules(
+        "generate",
+        512,
+        96,
+        defaults=SamplingDefaults(max_tokens=8, temperature=1.0, n=4, ignore_eos=True),
+    )
     row = PromptRow(RowRef(0, 0), "a", prompt_token_ids=ids, parameters=RowParameters(min_p=0.01))
     requests = [each for each in to_requests([row], None, rules) if isinstance(each, Request)]
     engine = make_engine()
@@ -139,4 +175,8 @@ def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_o
     assert [completion.cached_tokens for completion in done] == [0, 32, 32, 32]
     assert (stats.extend_tokens, stats.cached_tokens) == (length - 1 + 3 * tail, 3 * 32)
     assert stats.prompt_tokens == 4 * length
-    assert len({completion.seed for completion in done}) == len({tuple(completion.token_ids) for completion in done}) == 4
+    assert (
+        len({completion.seed for completion in done})
+        == len({tuple(completion.token_ids) for completion in done})
+        == 4
+    )

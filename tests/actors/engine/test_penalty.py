@@ -18,19 +18,33 @@ ROWS, WIDTH, PAGES, PAGE_SIZE, VOCABULARY = 5, 3, 20, 4, 64
 
 @lru_cache
 def on_mesh(shards: int) -> Callable[..., Any]:
-    """Logits with penalties, of tokens in a cache and one more of each row; jitted once for all cases."""
+    """Logits with penalties, of tokens in a cache and one more of each row.
 
-    def body(logits_BU: Any, tokens_PZ: Any, pages_BJ: Any, length_B: Any, token_B: Any, penalty_B: Any) -> Any:
+    Jitted once for all cases.
+    """
+
+    def body(
+        logits_BU: Any, tokens_PZ: Any, pages_BJ: Any, length_B: Any, token_B: Any, penalty_B: Any
+    ) -> Any:
         seen_BU = seen_in_cache(tokens_PZ, pages_BJ, length_B, VOCABULARY // shards)
         return penalised(logits_BU, also_seen(seen_BU, token_B), penalty_B)
 
     split, whole = PartitionSpec(None, "model"), PartitionSpec()
-    mapped = jax.shard_map(body, mesh=make_mesh(1, shards), in_specs=(split, *[whole] * 5), out_specs=split, check_vma=False)
+    mapped = jax.shard_map(
+        body,
+        mesh=make_mesh(1, shards),
+        in_specs=(split, *[whole] * 5),
+        out_specs=split,
+        check_vma=False,
+    )
     return jax.jit(mapped)  # type: ignore[no-any-return]
 
 
 def case(seed: int) -> tuple[np.ndarray, ...]:
-    """Pages all over the cache, shared by rows, with other sequences' tokens behind a row's end; negative logits and ties."""
+    """Pages all over the cache, shared by rows, with other sequences' tokens behind a row's end.
+
+    Negative logits and ties.
+    """
     rng = np.random.default_rng(seed)
     logits = rng.normal(0, 3, (ROWS, VOCABULARY)).round(1).astype(np.float32)
     tokens = rng.integers(0, VOCABULARY, (PAGES, PAGE_SIZE)).astype(np.int32)
@@ -49,8 +63,11 @@ def test_tokens_of_prompt_and_completion_are_made_less_likely(shards: int) -> No
         for row in range(ROWS):
             seen = [*tokens[pages[row]].ravel()[: length[row]].tolist(), int(last[row])]
             expected = reference.penalised(logits[row], seen, penalty[row])
-            # XLA divides by one number for a whole row as it multiplies with its inverse: one rounding more
-            np.testing.assert_allclose(out[row], expected, rtol=2**-22, atol=0, err_msg=f"seed {seed}, row {row}")
+            # XLA divides by one number for a whole row as it multiplies with its inverse: one
+            # rounding more
+            np.testing.assert_allclose(
+                out[row], expected, rtol=2**-22, atol=0, err_msg=f"seed {seed}, row {row}"
+            )
             unseen = np.setdiff1d(np.arange(VOCABULARY), seen)
             np.testing.assert_array_equal(out[row][unseen], logits[row][unseen])
 
@@ -61,11 +78,17 @@ def test_eight_devices_give_the_same_bits_as_one() -> None:
 
 
 def test_a_row_is_the_same_to_the_bit_whoever_is_beside_it() -> None:
-    """Alone among rows without a penalty, and among rows that all have one; without one, no bit of it changes."""
+    """Alone among rows without a penalty, and among rows that all have one.
+
+    Without one, no bit of it changes.
+    """
     arrays = case(1)
     alone, all_have = np.ones(ROWS, np.float32), np.full(ROWS, 1.7, np.float32)
     alone[2] = 1.7
-    mixed, full, none = (np.asarray(on_mesh(8)(*arrays[:-1], each)) for each in (alone, all_have, np.ones(ROWS, np.float32)))
+    mixed, full, none = (
+        np.asarray(on_mesh(8)(*arrays[:-1], each))
+        for each in (alone, all_have, np.ones(ROWS, np.float32))
+    )
     np.testing.assert_array_equal(mixed[2], full[2])
     others = [0, 1, 3, 4]
     np.testing.assert_array_equal(mixed[others], arrays[0][others])

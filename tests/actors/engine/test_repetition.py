@@ -67,5 +67,8 @@ def test_it_is_the_first_token_after_which_the_end_is_a_loop(
 
 @pytest.mark.parametrize(("max_pattern", "min_count"), [(0, 4), (-3, 4), (4, 1), (4, 0)])
 def test_a_pattern_that_is_none_is_refused(max_pattern: int, min_count: int) -> None:
-    with pytest.raises(InvalidParameterError, match=f"max_pattern {max_pattern} and repetition_min_count {min_count}"):
+    with pytest.raises(
+        InvalidParameterError,
+        match=f"max_pattern {max_pattern} and repetition_min_count {min_count}",
+    ):
         RepetitionSearch(max_pattern, min_count)

@@ -7,7 +7,15 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from actors.engine.sampling import MASKED, Draw, draw_tokens, filter_logits, mask_eos, mask_unlikely, tempered
+from actors.engine.sampling import (
+    MASKED,
+    Draw,
+    draw_tokens,
+    filter_logits,
+    mask_eos,
+    mask_unlikely,
+    tempered,
+)
 from tests import reference
 from tests.actors.engine.engines import CONFORMANCE
 
@@ -17,7 +25,9 @@ def draw(rows: int, **fields: object) -> Draw:
         "temperature": jnp.ones(rows),
         "top_p": jnp.ones(rows),
         "top_k": jnp.zeros(rows, jnp.int32),
-        "seed": jnp.stack([jnp.zeros(rows, jnp.uint32), jnp.arange(rows, dtype=jnp.uint32)], axis=1),
+        "seed": jnp.stack(
+            [jnp.zeros(rows, jnp.uint32), jnp.arange(rows, dtype=jnp.uint32)], axis=1
+        ),
         "position": jnp.zeros(rows, jnp.int32),
         "min_p": jnp.zeros(rows),
         "eos_from": jnp.zeros(rows, jnp.int32),
@@ -26,7 +36,10 @@ def draw(rows: int, **fields: object) -> Draw:
 
 
 def test_reference_sampler_goldens() -> None:
-    """Temperature, nucleus and mask as the reference computes them; row 9 holds an exact tie at the border, both kept."""
+    """Temperature, nucleus and mask as the reference computes them.
+
+    Row 9 holds an exact tie at the border, both kept.
+    """
     with np.load(CONFORMANCE / "sampler.npz") as z:
         gold = dict(z)
     masked = jnp.where(jnp.asarray(gold["mask"]) > 0, jnp.asarray(gold["logits"]), MASKED)
@@ -49,13 +62,18 @@ def test_top_k_keeps_the_k_largest_and_ties_then_top_p_works_on_what_is_left() -
 
 def test_greedy_rows_take_the_lowest_of_equal_logits_and_ignore_filters() -> None:
     logits = jnp.array([[1.0, 3.0, 3.0, 0.0]] * 2)
-    tokens = draw_tokens(logits, draw(2, temperature=jnp.array([0.0, 1e-4]), top_k=jnp.array([1, 1], jnp.int32)))
+    tokens = draw_tokens(
+        logits, draw(2, temperature=jnp.array([0.0, 1e-4]), top_k=jnp.array([1, 1], jnp.int32))
+    )
     assert int(tokens[0]) == 1
     assert int(tokens[1]) in (1, 2)
 
 
 def test_draws_follow_the_distribution_and_nothing_else() -> None:
-    """4,096 seeds: frequencies within four standard errors; and a row's draw is the same alone as in company."""
+    """4,096 seeds: frequencies within four standard errors.
+
+    And a row's draw is the same alone as in company.
+    """
     rows, probs = 4096, np.array([0.5, 0.25, 0.15, 0.1], np.float32)
     logits = jnp.tile(jnp.log(jnp.asarray(probs)), (rows, 1))
     tokens = np.asarray(draw_tokens(logits, draw(rows)))
@@ -70,7 +88,10 @@ def test_draws_follow_the_distribution_and_nothing_else() -> None:
 def test_the_position_changes_the_draw_and_the_temperature_sharpens_it() -> None:
     rows = 512
     logits = jnp.tile(jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]])), (rows, 1))
-    first, second = (np.asarray(draw_tokens(logits, draw(rows, position=jnp.full(rows, p, jnp.int32)))) for p in (0, 1))
+    first, second = (
+        np.asarray(draw_tokens(logits, draw(rows, position=jnp.full(rows, p, jnp.int32))))
+        for p in (0, 1)
+    )
     assert 0.1 < np.mean(first != second) < 0.95
     cold = np.asarray(draw_tokens(logits, draw(rows, temperature=jnp.full(rows, 0.25))))
     assert np.mean(cold == 0) > np.mean(first == 0) + 0.15
@@ -86,20 +107,27 @@ def test_eos_is_hidden_until_enough_tokens_are_drawn() -> None:
 
 
 def test_min_p_keeps_what_is_likely_enough_beside_the_most_likely() -> None:
-    """What it is for (arXiv:2407.01082): the threshold follows the most likely token; a sure row is cut, an open one is not."""
+    """What it is for (arXiv:2407.01082): the threshold follows the most likely token.
+
+    A sure row is cut, an open one is not.
+    """
     sure, open_ = [0.9, 0.05, 0.03, 0.02], [0.3, 0.25, 0.24, 0.21]
     logits = jnp.log(jnp.array([sure, open_, open_, sure]))
     kept = mask_unlikely(logits, jnp.array([0.1, 0.1, 0.0, 1.0])) > MASKED / 2
     np.testing.assert_array_equal(kept, [[1, 0, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1], [1, 0, 0, 0]])
     tied = mask_unlikely(jnp.array([[2.0, 5.0, 5.0]]), jnp.array([1.0])) > MASKED / 2
-    np.testing.assert_array_equal(tied, [[0, 1, 1]], err_msg="min_p 1: those as likely as the most likely one")
+    np.testing.assert_array_equal(
+        tied, [[0, 1, 1]], err_msg="min_p 1: those as likely as the most likely one"
+    )
 
 
 def test_min_p_comes_before_top_p_as_in_vllm() -> None:
     """0.5 of the mass: of all it takes two tokens, of the three that min-p leaves (0.8 of it) the first is enough."""
     logits = jnp.log(jnp.array([[0.42, 0.2, 0.18, 0.1, 0.1]]))
     alone = filter_logits(logits, jnp.array([0], jnp.int32), jnp.array([0.5]))
-    both = filter_logits(mask_unlikely(logits, jnp.array([0.4])), jnp.array([0], jnp.int32), jnp.array([0.5]))
+    both = filter_logits(
+        mask_unlikely(logits, jnp.array([0.4])), jnp.array([0], jnp.int32), jnp.array([0.5])
+    )
     assert [int((each > MASKED / 2).sum()) for each in (alone, both)] == [2, 1]
 
 
@@ -119,29 +147,47 @@ def test_the_temperature_comes_before_min_p() -> None:
     st.sampled_from([0.07, 0.31, 0.62, 0.93, 1.0]),
 )
 @example([0, 0, 0, 0, 0, 0, 0, 0, 1], 0.0, 2, 0.31)  # equals of the k-th token are part of the mass
-def test_the_filters_leave_what_plain_loops_leave(halves: list[int], min_p: float, top_k: int, top_p: float) -> None:
-    """Logits in halves: many ties. Cases in which the mass reaches top_p to within rounding are left out."""
+def test_the_filters_leave_what_plain_loops_leave(
+    halves: list[int], min_p: float, top_k: int, top_p: float
+) -> None:
+    """Logits in halves: many ties.
+
+    Cases in which the mass reaches top_p to within rounding are left out.
+    """
     logits = np.array(halves, np.float32) / 2
     left = reference.may_be_drawn(logits, min_p=min_p, top_k=top_k, top_p=1.0)
     chance = np.sort(np.exp(logits[sorted(left)].astype(np.float64)))[::-1]
     assume(np.abs(np.cumsum(chance) / chance.sum() - top_p).min() > 1e-5 or top_p == 1.0)
     kept = filter_logits(
-        mask_unlikely(jnp.asarray(logits[None]), jnp.array([min_p])), jnp.array([top_k], jnp.int32), jnp.array([top_p])
+        mask_unlikely(jnp.asarray(logits[None]), jnp.array([min_p])),
+        jnp.array([top_k], jnp.int32),
+        jnp.array([top_p]),
     )
     expected = reference.may_be_drawn(logits, min_p=min_p, top_k=top_k, top_p=top_p)
     assert set(np.flatnonzero(np.asarray(kept[0]) > MASKED / 2).tolist()) == expected
 
 
-@pytest.mark.parametrize("filters", [{}, {"min_p": 0.3}, {"top_k": 3}, {"min_p": 0.1, "top_p": 0.7}])
-def test_a_filtered_row_draws_the_same_whatever_filters_others_have(filters: dict[str, float]) -> None:
-    """Filters of other rows switch branches of the program on; a row's own draw is not touched by them."""
+@pytest.mark.parametrize(
+    "filters", [{}, {"min_p": 0.3}, {"top_k": 3}, {"min_p": 0.1, "top_p": 0.7}]
+)
+def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
+    filters: dict[str, float],
+) -> None:
+    """Filters of other rows switch branches of the program on.
+
+    A row's own draw is not touched by them.
+    """
     rows = 256
     logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, (rows, 24)).astype(np.float32))
     own = {"min_p": jnp.zeros(rows), "top_p": jnp.ones(rows), "top_k": jnp.zeros(rows, jnp.int32)}
     own |= {name: jnp.full(rows, value, own[name].dtype) for name, value in filters.items()}
     alone = np.asarray(draw_tokens(logits, draw(rows, **own)))
     odd = jnp.arange(rows) % 2 == 1
-    strict = {"min_p": jnp.full(rows, 0.9), "top_p": jnp.full(rows, 0.05), "top_k": jnp.full(rows, 2, jnp.int32)}
+    strict = {
+        "min_p": jnp.full(rows, 0.9),
+        "top_p": jnp.full(rows, 0.05),
+        "top_k": jnp.full(rows, 2, jnp.int32),
+    }
     mixed = {name: jnp.where(odd, strict[name], own[name]) for name in own}
     together = np.asarray(draw_tokens(logits, draw(rows, **mixed)))
     np.testing.assert_array_equal(together[::2], alone[::2])

@@ -12,7 +12,14 @@ from tests.actors.engine.engines import generate, score
 
 
 def config(**sizes: int) -> EngineConfig:
-    small = {"max_len": 64, "batch_tokens": 32, "block": 8, "slots": 4, "page_size": 4, "cache_tokens": 256}
+    small = {
+        "max_len": 64,
+        "batch_tokens": 32,
+        "block": 8,
+        "slots": 4,
+        "page_size": 4,
+        "cache_tokens": 256,
+    }
     return EngineConfig(**{**small, **sizes})
 
 
@@ -24,7 +31,9 @@ def generating(row: int, prompt: list[int], max_tokens: int = 4) -> Sequence:
 
 def scoring(row: int, prompt: list[int], first_target: int) -> Sequence:
     targets = Targets(np.array([first_target], np.int32), np.array([1], np.int32))
-    return Sequence(score(row, prompt, [1]), np.asarray(prompt, np.int32), goal=len(prompt), targets=targets)
+    return Sequence(
+        score(row, prompt, [1]), np.asarray(prompt, np.int32), goal=len(prompt), targets=targets
+    )
 
 
 def reading(row: int, prompt: list[int]) -> Sequence:
@@ -35,7 +44,10 @@ def reading(row: int, prompt: list[int]) -> Sequence:
 
 
 def drain(scheduler: Scheduler) -> list[ExtendPlan]:
-    """Plays the device: every sequence draws all its tokens; checks each extend call. Returns the extend calls."""
+    """Plays the device: every sequence draws all its tokens.
+
+    Checks each extend call. Returns the extend calls.
+    """
     calls = []
     for _ in range(10_000):
         if scheduler.idle:
@@ -57,7 +69,9 @@ def drain(scheduler: Scheduler) -> list[ExtendPlan]:
 
 def check(scheduler: Scheduler, plan: ExtendPlan) -> None:
     config = scheduler.config
-    assert plan.rows * config.block * len(plan.lanes) <= max(config.batch_tokens, config.block * len(plan.lanes))
+    assert plan.rows * config.block * len(plan.lanes) <= max(
+        config.batch_tokens, config.block * len(plan.lanes)
+    )
     for pieces in plan.lanes:
         assert len(pieces) <= plan.rows
         for piece in pieces:
@@ -67,12 +81,20 @@ def check(scheduler: Scheduler, plan: ExtendPlan) -> None:
 
 
 def rows_of(plan: ExtendPlan) -> list[tuple[int, int, int]]:
-    return [(piece.sequence.request.ref.row, piece.start, piece.count) for lane in plan.lanes for piece in lane]
+    return [
+        (piece.sequence.request.ref.row, piece.start, piece.count)
+        for lane in plan.lanes
+        for piece in lane
+    ]
 
 
 def test_a_long_prompt_takes_several_rows_and_calls_and_others_fill_them_up() -> None:
     scheduler = Scheduler(config(), lanes=1, pages_per_lane=64)
-    for sequence in [generating(0, list(range(1, 60))), generating(1, [1] * 12), generating(2, [2] * 16)]:
+    for sequence in [
+        generating(0, list(range(1, 60))),
+        generating(1, [1] * 12),
+        generating(2, [2] * 16),
+    ]:
         scheduler.submit(sequence)
     assert [rows_of(plan) for plan in drain(scheduler)] == [
         [(0, 0, 8), (0, 8, 8), (0, 16, 8), (0, 24, 8)],
@@ -83,27 +105,59 @@ def test_a_long_prompt_takes_several_rows_and_calls_and_others_fill_them_up() ->
 
 def test_a_call_is_no_wider_than_its_oldest_sequence_and_narrower_ones_only_fill_it_up() -> None:
     """A page table as wide as the longest sequence is read for every row of a call."""
-    scheduler = Scheduler(config(max_len=512, batch_tokens=64, cache_tokens=4096), lanes=1, pages_per_lane=1024)
+    scheduler = Scheduler(
+        config(max_len=512, batch_tokens=64, cache_tokens=4096), lanes=1, pages_per_lane=1024
+    )
     scheduler.submit(generating(0, list(range(1, 400))))
     for row in (1, 2, 3):
         scheduler.submit(generating(row, [row] * 20))
-    calls = [(plan.width, sorted({row for row, _, _ in rows_of(plan)})) for plan in drain(scheduler)]
-    assert calls == [(16, [0]), (64, [0]), (64, [0]), (64, [0]), (128, [0]), (128, [0]), (128, [0, 1, 2]), (16, [3])]
+    calls = [
+        (plan.width, sorted({row for row, _, _ in rows_of(plan)})) for plan in drain(scheduler)
+    ]
+    assert calls == [
+        (16, [0]),
+        (64, [0]),
+        (64, [0]),
+        (64, [0]),
+        (128, [0]),
+        (128, [0]),
+        (128, [0, 1, 2]),
+        (16, [3]),
+    ]
 
 
 @pytest.mark.parametrize(
-    ("lowest", "highest", "apart", "found"), [(8, 100, 2, [8, 16, 32, 64, 100]), (8, 3, 2, [3]), (4, 64, 4, [4, 16, 64])]
+    ("lowest", "highest", "apart", "found"),
+    [(8, 100, 2, [8, 16, 32, 64, 100]), (8, 3, 2, [3]), (4, 64, 4, [4, 16, 64])],
 )
-def test_rungs_reach_from_the_lowest_to_the_highest(lowest: int, highest: int, apart: int, found: list[int]) -> None:
+def test_rungs_reach_from_the_lowest_to_the_highest(
+    lowest: int, highest: int, apart: int, found: list[int]
+) -> None:
     assert rungs(lowest, highest, apart) == found
 
 
 @pytest.mark.parametrize(
     ("wanted", "rows"),
-    [(1, 8), (8, 8), (9, 8), (13, 8), (14, 16), (27, 16), (28, 32), (60, 64), (65, 64), (87, 64), (88, 100), (300, 100)],
+    [
+        (1, 8),
+        (8, 8),
+        (9, 8),
+        (13, 8),
+        (14, 16),
+        (27, 16),
+        (28, 32),
+        (60, 64),
+        (65, 64),
+        (87, 64),
+        (88, 100),
+        (300, 100),
+    ],
 )
 def test_no_call_is_more_than_an_eighth_empty(wanted: int, rows: int) -> None:
-    """But a call of the lowest rung may be: it takes no less time with fewer rows. What does not fit goes into the next call."""
+    """But a call of the lowest rung may be: it takes no less time with fewer rows.
+
+    What does not fit goes into the next call.
+    """
     assert call_rows(wanted, row_rungs(100)) == rows
 
 
@@ -118,11 +172,15 @@ def test_a_prefix_being_computed_is_shared_and_waited_for() -> None:
     assert second.computed == 40
     plan = scheduler.next_extend()
     assert plan is not None
-    assert {p.sequence for p in plan.lanes[0]} == {first}, "the second waits: its prefix is not filled by this call"
+    assert {p.sequence for p in plan.lanes[0]} == {first}, (
+        "the second waits: its prefix is not filled by this call"
+    )
     scheduler.extended(plan)
     plan = scheduler.next_extend()
     assert plan is not None
-    assert [row for row, _, _ in rows_of(plan)] == [0, 0, 1], "both tails in one call: the prefix is written before it is read"
+    assert [row for row, _, _ in rows_of(plan)] == [0, 0, 1], (
+        "both tails in one call: the prefix is written before it is read"
+    )
 
 
 def test_no_reuse_beyond_the_first_target() -> None:
@@ -130,7 +188,12 @@ def test_no_reuse_beyond_the_first_target() -> None:
     prompt = list(range(1, 22))
     for row, target in ((0, 20), (1, 20), (2, 6), (3, 0)):
         scheduler.submit(scoring(row, prompt, target))
-    seen = {s.request.ref.row: s.shared for plan in drain(scheduler) for lane in plan.lanes for s in (p.sequence for p in lane)}
+    seen = {
+        s.request.ref.row: s.shared
+        for plan in drain(scheduler)
+        for lane in plan.lanes
+        for s in (p.sequence for p in lane)
+    }
     assert seen == {0: 0, 1: 5, 2: 1, 3: 0}
 
 
@@ -170,16 +233,24 @@ def test_what_fills_the_whole_cache_borrows_nothing() -> None:
 def test_log_probs_of_shared_pages_are_borrowed() -> None:
     scheduler = Scheduler(config(slots=8), lanes=1, pages_per_lane=64)
     prefix = list(range(1, 15))
-    first, second, third = reading(0, [*prefix, 50, 51, 52]), reading(1, [*prefix, 60, 61]), reading(2, [*prefix[:10], 70])
+    first, second, third = (
+        reading(0, [*prefix, 50, 51, 52]),
+        reading(1, [*prefix, 60, 61]),
+        reading(2, [*prefix[:10], 70]),
+    )
     for sequence in (first, second, third):
         scheduler.submit(sequence)
     scheduler.admit()
-    assert (second.shared, second.lending) == (2, [first.pages[2]]), "page 3 is another one; page 2 tells the log-prob of token 9"
+    assert (second.shared, second.lending) == (2, [first.pages[2]]), (
+        "page 3 is another one; page 2 tells the log-prob of token 9"
+    )
     assert (third.shared, third.lending) == (1, [first.pages[1]])
     assert [loan.index.tolist() for loan in second.loans] == [[0, 1, 2], [3, 4, 5, 6], [7]]
     for loan in second.loans:
         assert loan.lender is first.targets
-        assert second.targets.tokens[loan.index].tolist() == first.targets.tokens[loan.lent].tolist()
+        assert (
+            second.targets.tokens[loan.index].tolist() == first.targets.tokens[loan.lent].tolist()
+        )
 
 
 def test_it_waits_for_pages_and_slots() -> None:
@@ -196,19 +267,28 @@ def test_it_waits_for_pages_and_slots() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(1, 10), st.booleans()), max_size=25),
+    st.lists(
+        st.tuples(st.integers(0, 2), st.integers(1, 50), st.integers(1, 10), st.booleans()),
+        max_size=25,
+    ),
     st.sampled_from([1, 2]),
 )
-def test_every_sequence_comes_to_its_end(rows: list[tuple[int, int, int, bool]], lanes: int) -> None:
+def test_every_sequence_comes_to_its_end(
+    rows: list[tuple[int, int, int, bool]], lanes: int
+) -> None:
     scheduler = Scheduler(config(slots=4), lanes=lanes, pages_per_lane=20)
     prefixes = ([1] * 64, list(range(1, 65)), list(range(1, 33)) + [7] * 32)
     for row, (prefix, length, more, generates) in enumerate(rows):
         prompt = prefixes[prefix][:length]
-        scheduler.submit(generating(row, prompt, more) if generates else scoring(row, prompt, length - 1))
+        scheduler.submit(
+            generating(row, prompt, more) if generates else scoring(row, prompt, length - 1)
+        )
     calls = drain(scheduler)
     assert all(pool.available == pool.pages for pool in scheduler.pools)
     for row, plan_rows in enumerate(rows):
-        covered = [(start, count) for plan in calls for r, start, count in rows_of(plan) if r == row]
+        covered = [
+            (start, count) for plan in calls for r, start, count in rows_of(plan) if r == row
+        ]
         ends = [start + count for start, count in covered]
         assert [start for start, _ in covered[1:]] == ends[:-1], "no token twice, none left out"
         assert not ends or ends[-1] == plan_rows[1] - plan_rows[3]

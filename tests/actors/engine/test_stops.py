@@ -45,7 +45,9 @@ def test_an_empty_stop_string_is_refused() -> None:
     st.lists(st.integers(0, len(BYTES) - 1), max_size=12),
     st.lists(st.sampled_from(["Q:", " a", "aaa", "é", "\n"]), min_size=1),
 )
-def test_it_stops_at_the_first_token_that_completes_a_stop(tokens: list[int], stops: list[str]) -> None:
+def test_it_stops_at_the_first_token_that_completes_a_stop(
+    tokens: list[int], stops: list[str]
+) -> None:
     match = feed(tuple(stops), tokens)
     prefixes = [b"".join(BYTES[t] for t in tokens[:n]) for n in range(len(tokens) + 1)]
     first = next((text for text in prefixes if any(s.encode() in text for s in stops)), None)

@@ -15,7 +15,9 @@ from actors.model.sharding import make_mesh
 def on_mesh(body: object, shards: int, *args: object, out: object) -> object:
     mesh = make_mesh(1, shards)
     specs = (PartitionSpec(None, "model"), *[PartitionSpec()] * (len(args) - 1))
-    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))(*args)  # type: ignore[arg-type]
+    return jax.jit(jax.shard_map(body, mesh=mesh, in_specs=specs, out_specs=out, check_vma=False))(
+        *args
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("shards", [1, 8])
@@ -30,21 +32,29 @@ def test_likelihood_of_targets(shards: int) -> None:
     wide = logits.astype(np.float64)
     lse = wide.max(-1) + np.log(np.exp(wide - wide.max(-1, keepdims=True)).sum(-1))
     np.testing.assert_allclose(out.logprob, wide[np.arange(6), target] - lse, atol=2e-5)
-    assert np.asarray(out.is_greedy).tolist() == [int(logits[i].argmax()) == target[i] for i in range(6)]
+    assert np.asarray(out.is_greedy).tolist() == [
+        int(logits[i].argmax()) == target[i] for i in range(6)
+    ]
     assert not out.is_greedy[1], "of equal logits the lowest id is the greedy one"
     order = np.argsort(-logits, axis=-1, kind="stable")[:, :k]
     np.testing.assert_array_equal(out.top_ids, order)
-    np.testing.assert_allclose(out.top_logprobs, np.take_along_axis(wide, order, 1) - lse[:, None], atol=2e-5)
+    np.testing.assert_allclose(
+        out.top_logprobs, np.take_along_axis(wide, order, 1) - lse[:, None], atol=2e-5
+    )
 
 
 @pytest.mark.parametrize("shards", [1, 4])
 def test_more_alternatives_than_a_device_has_rows(shards: int) -> None:
     logits = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
-    out: Likelihood = on_mesh(partial(likelihood, k=7), shards, logits, np.zeros(2, np.int32), out=PartitionSpec())  # type: ignore[assignment]
+    out: Likelihood = on_mesh(
+        partial(likelihood, k=7), shards, logits, np.zeros(2, np.int32), out=PartitionSpec()
+    )  # type: ignore[assignment]
     np.testing.assert_array_equal(out.top_ids, np.argsort(-logits, axis=-1, kind="stable")[:, :7])
 
 
 def test_whole_and_most_likely_see_the_same_vocabulary() -> None:
     logits = jnp.asarray(np.random.default_rng(2).normal(size=(4, 16)).astype(np.float32))
     np.testing.assert_array_equal(on_mesh(whole, 8, logits, out=PartitionSpec()), logits)
-    np.testing.assert_array_equal(on_mesh(most_likely, 8, logits, out=PartitionSpec()), np.argmax(logits, axis=-1))
+    np.testing.assert_array_equal(
+        on_mesh(most_likely, 8, logits, out=PartitionSpec()), np.argmax(logits, axis=-1)
+    )

@@ -9,7 +9,9 @@ from actors.kernels.interface import Experts, Placement
 from actors.kernels.quantized import QuantizedWeight, arrange
 
 
-def quantized_experts(experts: int, width: int, ffn: int, out_groups: int = 1, seed: int = 0) -> Experts:
+def quantized_experts(
+    experts: int, width: int, ffn: int, out_groups: int = 1, seed: int = 0
+) -> Experts:
     """Returns random gate, value and output projections, stacked as a checkpoint has them."""
     rng = np.random.default_rng(seed)
 
@@ -23,13 +25,18 @@ def quantized_experts(experts: int, width: int, ffn: int, out_groups: int = 1, s
 
 def arranged(weights: Experts) -> Experts:
     """Returns a copy of the weights as the kernels of a GPU take them."""
-    copies: Any = {f"{i}": {"w": QuantizedWeight(*map(jnp.array, weight))} for i, weight in enumerate(weights)}
+    copies: Any = {
+        f"{i}": {"w": QuantizedWeight(*map(jnp.array, weight))} for i, weight in enumerate(weights)
+    }
     gate, value, out = (module["w"] for module in arrange(copies, jnp.float32).values())
     return gate, value, out
 
 
 def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np.ndarray:
-    """Returns linear_1(gelu(linear(x)) * linear_v(x)) of every (token, choice); zero where the choice is no expert."""
+    """Returns linear_1(gelu(linear(x)) * linear_v(x)) of every (token, choice).
+
+    Zero where the choice is no expert.
+    """
     gate, value, out = (_dequantized(weight) for weight in weights)
     rows = np.zeros((*chosen_NX.shape, x_ND.shape[1]))
     for n, x in np.ndindex(chosen_NX.shape):
@@ -42,7 +49,10 @@ def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np
 
 
 def _dequantized(weight: Any) -> np.ndarray:
-    values, scales = np.asarray(weight.weight, np.float64), np.asarray(weight.scales.astype(jnp.float32), np.float64)
+    values, scales = (
+        np.asarray(weight.weight, np.float64),
+        np.asarray(weight.scales.astype(jnp.float32), np.float64),
+    )
     return values * np.repeat(scales, values.shape[1] // scales.shape[1], axis=1)
 
 
@@ -86,20 +96,31 @@ def paged(
             keys[where], values[where] = rng.standard_normal((2, kv_heads, width))
     q = 4 * rng.standard_normal((b, new, heads, width)).astype(np.float32)
     nowhere = jnp.zeros((b, new), jnp.int32)  # attention writes nothing
-    placement = Placement(*map(jnp.asarray, (positions, nowhere, nowhere, pages_BJ, length, live, visible)))
+    placement = Placement(
+        *map(jnp.asarray, (positions, nowhere, nowhere, pages_BJ, length, live, visible))
+    )
     return Paged(q, keys, values, placement, tokens_BS)
 
 
 def attention(case: Paged, multiplier: float) -> np.ndarray:
-    """Returns softmax(30 tanh(q·k x multiplier / 30)) · v over the visible keys; zero for a query without any."""
+    """Returns softmax(30 tanh(q·k x multiplier / 30)) · v over the visible keys.
+
+    Zero for a query without any.
+    """
     out = np.zeros(case.q.shape)
     visible, pages_BJ = np.asarray(case.placement.visible_BTS), np.asarray(case.placement.pages_BJ)
     page_size, kv_heads = case.keys.shape[1:3]
     for b, t, h in np.ndindex(case.q.shape[:3]):
         seen = np.flatnonzero(visible[b, t])
         if len(seen):
-            where = pages_BJ[b, seen // page_size], seen % page_size, h // (case.q.shape[2] // kv_heads)
-            logits = 30 * np.tanh(case.keys[where].astype(np.float64) @ case.q[b, t, h] * multiplier / 30)
+            where = (
+                pages_BJ[b, seen // page_size],
+                seen % page_size,
+                h // (case.q.shape[2] // kv_heads),
+            )
+            logits = 30 * np.tanh(
+                case.keys[where].astype(np.float64) @ case.q[b, t, h] * multiplier / 30
+            )
             weights = np.exp(logits - logits.max())
             out[b, t, h] = weights / weights.sum() @ case.values[where]
     return out

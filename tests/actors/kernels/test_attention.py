@@ -18,10 +18,42 @@ from tests.actors.kernels.oracle import Paged, attention, paged
 
 MULTIPLIER = 0.4  # with the oracle's queries: far into the cap
 CASES: dict[str, dict[str, Any]] = {
-    "decode": {"start": [140, 0, 16, 7], "count": [1, 0, 1, 1], "new": 1, "heads": 6, "kv_heads": 1, "page_size": 16, "table": 9},
-    "extend": {"start": [128, 0, 3], "count": [16, 5, 16], "new": 16, "heads": 8, "kv_heads": 2, "page_size": 16, "table": 10},
-    "many queries": {"start": [30, 0], "count": [40, 40], "new": 40, "heads": 12, "kv_heads": 2, "page_size": 8, "table": 11},
-    "small pages": {"start": [9, 0], "count": [1, 1], "new": 1, "heads": 2, "kv_heads": 2, "page_size": 1, "table": 12},
+    "decode": {
+        "start": [140, 0, 16, 7],
+        "count": [1, 0, 1, 1],
+        "new": 1,
+        "heads": 6,
+        "kv_heads": 1,
+        "page_size": 16,
+        "table": 9,
+    },
+    "extend": {
+        "start": [128, 0, 3],
+        "count": [16, 5, 16],
+        "new": 16,
+        "heads": 8,
+        "kv_heads": 2,
+        "page_size": 16,
+        "table": 10,
+    },
+    "many queries": {
+        "start": [30, 0],
+        "count": [40, 40],
+        "new": 40,
+        "heads": 12,
+        "kv_heads": 2,
+        "page_size": 8,
+        "table": 11,
+    },
+    "small pages": {
+        "start": [9, 0],
+        "count": [1, 1],
+        "new": 1,
+        "heads": 2,
+        "kv_heads": 2,
+        "page_size": 1,
+        "table": 12,
+    },
 }
 on_gpu = jax.jit(partial(gpu_attention.attend, interpret=True), static_argnums=4)
 on_xla = jax.jit(xla_attention.attend, static_argnums=4)
@@ -29,14 +61,19 @@ on_xla = jax.jit(xla_attention.attend, static_argnums=4)
 
 def computed(case: Paged, *, gpu: bool, dtype: str = "float32") -> np.ndarray:
     arrays = (jnp.asarray(array, dtype) for array in (case.q, case.keys, case.values))
-    return np.asarray((on_gpu if gpu else on_xla)(*arrays, case.placement, MULTIPLIER).astype(jnp.float32))
+    return np.asarray(
+        (on_gpu if gpu else on_xla)(*arrays, case.placement, MULTIPLIER).astype(jnp.float32)
+    )
 
 
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("gpu", [False, True], ids=["xla", "gpu"])
 @pytest.mark.parametrize("name", CASES)
 def test_only_visible_keys_are_attended_to(name: str, gpu: bool) -> None:
-    """Pages hold NaN wherever no key lies; a third of the tokens is pad; queries of idle rows see nothing."""
+    """Pages hold NaN wherever no key lies.
+
+    A third of the tokens is pad; queries of idle rows see nothing.
+    """
     case = paged(width=16, **CASES[name])
     expected, got = attention(case, MULTIPLIER), computed(case, gpu=gpu)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
@@ -55,8 +92,15 @@ def test_both_platforms_round_alike_in_bfloat16() -> None:
 @pytest.mark.parametrize(("page_size", "width"), [(24, 16), (128, 16), (16, 24), (16, 8)])
 def test_what_the_kernel_cannot_read_is_refused(page_size: int, width: int) -> None:
     case = paged([3], [1], new=1, heads=2, kv_heads=1, width=width, page_size=page_size, table=1)
-    with pytest.raises(ModelError, match=r"attention on a GPU: (page_size|key_size) must be a power of two"):
-        gpu_attention.attend(*map(jnp.asarray, (case.q, case.keys, case.values)), case.placement, MULTIPLIER, interpret=True)
+    with pytest.raises(
+        ModelError, match=r"attention on a GPU: (page_size|key_size) must be a power of two"
+    ):
+        gpu_attention.attend(
+            *map(jnp.asarray, (case.q, case.keys, case.values)),
+            case.placement,
+            MULTIPLIER,
+            interpret=True,
+        )
 
 
 @given(
@@ -71,4 +115,5 @@ def test_the_work_is_cut_to_cover_all_queries_and_pages(
     assert 16 <= shape.rows <= LONGEST_ROWS
     covered = shape.parts * shape.steps * shape.pages
     assert covered >= table
-    assert covered - table < shape.steps * shape.pages + shape.pages  # no part without any page of the table
+    # no part without any page of the table
+    assert covered - table < shape.steps * shape.pages + shape.pages

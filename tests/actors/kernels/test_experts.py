@@ -32,11 +32,15 @@ def activations(tokens: int) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((tokens, D)).astype(np.float32)
 
 
-def computed(x_ND: np.ndarray, chosen: np.ndarray, weights: Experts, *, gpu: bool, dtype: str = "float32") -> np.ndarray:
+def computed(
+    x_ND: np.ndarray, chosen: np.ndarray, weights: Experts, *, gpu: bool, dtype: str = "float32"
+) -> np.ndarray:
     """Returns every (token, choice)'s row, zero where the choice is no expert."""
     run, given_weights = (on_gpu, arranged(weights)) if gpu else (on_xla, weights)
     rows, place = run(jnp.asarray(x_ND, dtype), jnp.asarray(chosen, jnp.int32), given_weights)
-    return np.where(chosen[..., None] < E, np.asarray(rows.astype(jnp.float32))[np.asarray(place)], 0)
+    return np.where(
+        chosen[..., None] < E, np.asarray(rows.astype(jnp.float32))[np.asarray(place)], 0
+    )
 
 
 @pytest.mark.slow  # compiles
@@ -45,7 +49,9 @@ def computed(x_ND: np.ndarray, chosen: np.ndarray, weights: Experts, *, gpu: boo
 def test_every_token_meets_its_experts_and_no_other(routing: str, gpu: bool) -> None:
     chosen, weights = ROUTINGS[routing], quantized_experts(E, D, F)
     x = activations(len(chosen))
-    np.testing.assert_allclose(computed(x, chosen, weights, gpu=gpu), expert_rows(x, chosen, weights), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        computed(x, chosen, weights, gpu=gpu), expert_rows(x, chosen, weights), rtol=0, atol=2e-5
+    )
 
 
 @pytest.mark.slow
@@ -54,7 +60,9 @@ def test_every_token_meets_its_experts_and_no_other(routing: str, gpu: bool) -> 
 def test_groups_of_scales_and_widths_that_no_tile_divides(ffn: int, groups: int, gpu: bool) -> None:
     chosen, weights = ROUTINGS["even"], quantized_experts(E, D, ffn, groups)
     x = activations(TOKENS)
-    np.testing.assert_allclose(computed(x, chosen, weights, gpu=gpu), expert_rows(x, chosen, weights), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        computed(x, chosen, weights, gpu=gpu), expert_rows(x, chosen, weights), rtol=0, atol=2e-5
+    )
 
 
 @pytest.mark.slow
@@ -75,16 +83,26 @@ def test_a_row_does_not_depend_on_its_batch_mates() -> None:
 
 def test_weights_that_were_not_arranged_are_refused() -> None:
     with pytest.raises(ModelError, match=r"went through `arrange`, got QuantizedWeight"):
-        gpu_experts.grouped_ffn(jnp.zeros((2, D)), jnp.zeros((2, 2), jnp.int32), quantized_experts(E, D, F))
+        gpu_experts.grouped_ffn(
+            jnp.zeros((2, D)), jnp.zeros((2, 2), jnp.int32), quantized_experts(E, D, F)
+        )
 
 
 @settings(deadline=None)
 @given(counts=st.lists(st.integers(0, 75), min_size=8, max_size=8), rows=st.sampled_from([16, 32]))
 def test_tiles_cover_each_experts_rows_once(counts: list[int], rows: int) -> None:
     assignments = 8 * 75  # those that are nobody's are padding
-    expert, begin, end = map(np.asarray, cut_tiles(jnp.asarray(np.cumsum(counts), jnp.int32), assignments, rows))
-    covered = [(int(e), row) for e, first, last in zip(expert, begin, end, strict=True) for row in range(first, last)]
-    assert covered == [(int(owner), row) for row, owner in enumerate(np.repeat(np.arange(8), counts))]
+    expert, begin, end = map(
+        np.asarray, cut_tiles(jnp.asarray(np.cumsum(counts), jnp.int32), assignments, rows)
+    )
+    covered = [
+        (int(e), row)
+        for e, first, last in zip(expert, begin, end, strict=True)
+        for row in range(first, last)
+    ]
+    assert covered == [
+        (int(owner), row) for row, owner in enumerate(np.repeat(np.arange(8), counts))
+    ]
     assert (end - begin).max() <= rows
     assert len(expert) <= assignments // rows + 8
 

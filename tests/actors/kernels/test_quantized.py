@@ -7,7 +7,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from actors.kernels import quantized
-from actors.kernels.quantized import DenseExperts, QuantizedWeight, TransposedWeight, dequantize, expert, matmul
+from actors.kernels.quantized import (
+    DenseExperts,
+    QuantizedWeight,
+    TransposedWeight,
+    dequantize,
+    expert,
+    matmul,
+)
 from actors.model import sharding
 from actors.weights.checkpoint import quantize
 from tests import reference
@@ -23,7 +30,9 @@ def weight(shape: tuple[int, ...], groups: int, seed: int = 0) -> QuantizedWeigh
 def test_float32_is_exact(groups: int) -> None:
     w = weight((3, 16, 5), groups)
     assert w.shape == (3, 16, 5)
-    np.testing.assert_array_equal(np.asarray(dequantize(w, jnp.float32), np.float64), reference.dequantised(w))
+    np.testing.assert_array_equal(
+        np.asarray(dequantize(w, jnp.float32), np.float64), reference.dequantised(w)
+    )
 
 
 def test_bfloat16_rounds_to_nearest() -> None:
@@ -38,7 +47,9 @@ def test_product_with_grouped_scales(groups: int) -> None:
     x = np.random.default_rng(1).standard_normal((2, 7, 64), dtype=np.float32)
     expected = x.astype(np.float64) @ reference.dequantised(w)
     np.testing.assert_allclose(matmul(jnp.asarray(x), w), expected, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(matmul(jnp.asarray(x), dequantize(w, jnp.float32)), expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        matmul(jnp.asarray(x), dequantize(w, jnp.float32)), expected, rtol=0, atol=1e-5
+    )
 
 
 def test_bfloat16_product_does_not_round_the_weights() -> None:
@@ -68,7 +79,9 @@ def test_one_expert_of_every_form() -> None:
     dense = DenseExperts(tuple(jnp.matrix_transpose(plain)))
     assert plain.shape == dense.shape == (3, 16, 5)
     np.testing.assert_array_equal(expert(plain, 1), dequantize(one, jnp.float32))
-    np.testing.assert_array_equal(expert(dense, 1), TransposedWeight(dequantize(one, jnp.float32).T))
+    np.testing.assert_array_equal(
+        expert(dense, 1), TransposedWeight(dequantize(one, jnp.float32).T)
+    )
 
 
 @pytest.mark.parametrize("shape", [(16, 5), (5, 16)], ids=["tall", "wide"])
@@ -78,7 +91,9 @@ def test_product_with_a_transposed_weight(shape: tuple[int, int], dtype: jnp.dty
     x, w = (jnp.asarray(rng.standard_normal(s), dtype) for s in ((2, 3, shape[0]), shape))
     product = matmul(x, TransposedWeight(w.T))
     assert product.dtype == jnp.float32
-    np.testing.assert_allclose(product, np.asarray(x, np.float64) @ np.asarray(w, np.float64), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(
+        product, np.asarray(x, np.float64) @ np.asarray(w, np.float64), rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (2, 4)])
@@ -86,10 +101,13 @@ def test_densify_keeps_names_and_places(mesh: tuple[int, int]) -> None:
     model, int8 = conformance_model("mha", mesh), conformance_model("mha", mesh, dense=False)
     specs = jax.tree.map(lambda a: a.sharding.spec, model.params)
     assert specs == sharding.parameter_specs(model.config, dense=True)
-    assert {m: set(p) for m, p in model.params.items()} == {m: set(p) for m, p in int8.params.items()}
+    assert {m: set(p) for m, p in model.params.items()} == {
+        m: set(p) for m, p in int8.params.items()
+    }
     name = "transformer/decoder_layer_1/moe/linear_1"
     np.testing.assert_array_equal(
-        jnp.matrix_transpose(jnp.stack(model.params[name]["w"].experts)), reference.dequantised(int8.params[name]["w"])
+        jnp.matrix_transpose(jnp.stack(model.params[name]["w"].experts)),
+        reference.dequantised(int8.params[name]["w"]),
     )
 
 
@@ -98,7 +116,9 @@ def test_quantize_is_within_half_a_step() -> None:
     host = quantize(values, 4)
     step = np.repeat(host.scales.astype(np.float32), 8, axis=-2)
     # the scale is rounded to bfloat16, so the largest value of a group may be cut by half a percent
-    assert (np.abs(reference.dequantised(host) - values) <= step * 0.5 + np.abs(values) * 2**-8).all()
+    assert (
+        np.abs(reference.dequantised(host) - values) <= step * 0.5 + np.abs(values) * 2**-8
+    ).all()
     assert np.abs(host.weight).max() <= 127
     np.testing.assert_array_equal(quantize(np.zeros((8, 2), np.float32), 8).weight, 0)
     with pytest.raises(ValueError, match="30 rows cannot be cut into 8 equal groups"):
@@ -110,13 +130,23 @@ def test_arranged_parameters_are_the_same_numbers_stored_otherwise(mesh: tuple[i
     devices, rng = sharding.make_mesh(*mesh), np.random.default_rng(0)
 
     def placed(array: np.ndarray, dtype: str, *spec: str | None) -> jax.Array:
-        return jax.device_put(jnp.asarray(array, dtype), NamedSharding(devices, PartitionSpec(*spec)))
+        return jax.device_put(
+            jnp.asarray(array, dtype), NamedSharding(devices, PartitionSpec(*spec))
+        )
 
     values, scales = rng.integers(-127, 128, (2, 12, 8)), rng.random((2, 4, 8))
     table, plain = rng.random((16, 4)), rng.random(4)
-    experts = QuantizedWeight(placed(values, "int8", None, "model", None), placed(scales, "bfloat16", None, "model", None))
-    linear = QuantizedWeight(placed(values[0], "int8", None, "model"), placed(scales[0], "bfloat16", None, "model"))
-    old = {"moe": {"w": experts}, "linear": {"w": linear}, "embed": {"embeddings": placed(table, "float32", "model", None)}}
+    experts = QuantizedWeight(
+        placed(values, "int8", None, "model", None), placed(scales, "bfloat16", None, "model", None)
+    )
+    linear = QuantizedWeight(
+        placed(values[0], "int8", None, "model"), placed(scales[0], "bfloat16", None, "model")
+    )
+    old = {
+        "moe": {"w": experts},
+        "linear": {"w": linear},
+        "embed": {"embeddings": placed(table, "float32", "model", None)},
+    }
     new = quantized.arrange(old | {"norm": {"scale": placed(plain, "float32", None)}}, jnp.bfloat16)
     stored = new["moe"]["w"]
     assert isinstance(stored, quantized.TransposedExperts)

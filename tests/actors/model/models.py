@@ -55,8 +55,11 @@ class TinyModel:
         self.rows, self.pages_per_row = rows, pages_per_row
         lanes = mesh.shape["data"]
         self.lane_pages = rows // lanes * pages_per_row + 1
-        table = np.arange(rows // lanes * pages_per_row, dtype=np.int32).reshape(-1, pages_per_row)[:, ::-1]
-        self.table = np.tile(table, (lanes, 1))  # pages of a row lie in descending order: order must not matter
+        table = np.arange(rows // lanes * pages_per_row, dtype=np.int32).reshape(-1, pages_per_row)[
+            :, ::-1
+        ]
+        # pages of a row lie in descending order: order must not matter
+        self.table = np.tile(table, (lanes, 1))
         specs = jax.tree.map(lambda a: a.sharding.spec, params)
         lane = PartitionSpec("data")
         streams = PartitionSpec("data", None, None, "model") if shard_activations else lane
@@ -73,7 +76,11 @@ class TinyModel:
         self._run = jax.jit(body)
 
     def _body(self, params: Any, step: Step, cache: Cache) -> tuple[Outputs, Cache]:
-        sizes: Any = {"config": self.config, "dtype": self.dtype, "model_shards": self.mesh.shape["model"]}
+        sizes: Any = {
+            "config": self.config,
+            "dtype": self.dtype,
+            "model_shards": self.mesh.shape["model"],
+        }
         sizes["shard_activations"] = self.shard_activations
         routes, streams = [], []
 
@@ -89,16 +96,26 @@ class TinyModel:
             hidden, cache = forward(params, step, cache, kernels=self.kernels, **sizes)
         b, t, d = hidden.shape
         logits = project(params, hidden.reshape(b * t, d), **sizes).reshape(b, t, -1)
-        gates, experts = (jnp.stack([r[i].reshape(b, t, -1) for r in routes], axis=1) for i in (0, 1))
+        gates, experts = (
+            jnp.stack([r[i].reshape(b, t, -1) for r in routes], axis=1) for i in (0, 1)
+        )
         return Outputs(logits, hidden, jnp.stack(streams, axis=1), gates, experts), cache
 
     def cache(self) -> Cache:
         return init_cache(
-            self.config, pages=self.lane_pages * self.mesh.shape["data"], page_size=PAGE_SIZE, dtype=self.dtype, model_shards=1
+            self.config,
+            pages=self.lane_pages * self.mesh.shape["data"],
+            page_size=PAGE_SIZE,
+            dtype=self.dtype,
+            model_shards=1,
         )
 
     def step(
-        self, cache: Cache, rows: Sequence[Sequence[int]], start: Sequence[int] | None = None, width: int | None = None
+        self,
+        cache: Cache,
+        rows: Sequence[Sequence[int]],
+        start: Sequence[int] | None = None,
+        width: int | None = None,
     ) -> tuple[Outputs, Cache]:
         """Runs `rows` (fewer than the batch: the rest is idle), padded to `width` with a token that would show."""
         width = width or max(map(len, rows))
@@ -108,8 +125,12 @@ class TinyModel:
             tokens[b, : len(row)] = row
             count[b] = len(row)
             begin[b] = start[b] if start is not None else 0
-        outputs, cache = self._run(self.params, Step(tokens, begin, count, self.table.copy()), cache)
-        return Outputs(*(np.asarray(a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a) for a in outputs)), cache
+        outputs, cache = self._run(
+            self.params, Step(tokens, begin, count, self.table.copy()), cache
+        )
+        return Outputs(
+            *(np.asarray(a.astype(jnp.float32) if a.dtype == jnp.bfloat16 else a) for a in outputs)
+        ), cache
 
     def prefill(self, rows: Sequence[Sequence[int]], width: int | None = None) -> Outputs:
         return self.step(self.cache(), rows, width=width)[0]
@@ -128,14 +149,25 @@ def config_of(case: str) -> ModelConfig:
 
 @lru_cache
 def conformance_model(
-    case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True, shard_activations: bool = False
+    case: str,
+    mesh: tuple[int, int] = (1, 1),
+    dtype: str = "float32",
+    dense: bool = True,
+    shard_activations: bool = False,
 ) -> TinyModel:
     folder = CONFORMANCE / case / "ckpt-0"
-    return load_model(folder, config_of(case), mesh, dtype, dense, shard_activations=shard_activations)
+    return load_model(
+        folder, config_of(case), mesh, dtype, dense, shard_activations=shard_activations
+    )
 
 
 def load_model(
-    folder: Path, config: ModelConfig, mesh: tuple[int, int], dtype: str = "float32", dense: bool = True, **sizes: Any
+    folder: Path,
+    config: ModelConfig,
+    mesh: tuple[int, int],
+    dtype: str = "float32",
+    dense: bool = True,
+    **sizes: Any,
 ) -> TinyModel:
     device_mesh = sharding.make_mesh(*mesh)
     params: Any = checkpoint.load(folder, config, device_mesh)

@@ -17,7 +17,14 @@ from actors.model.language_model import Step, check_activation_split, forward, i
 from actors.model.layers import RMSNorm, add_up, all_columns
 from actors.model.sharding import make_mesh
 from actors.protocol.errors import ModelError
-from tests.actors.model.models import CASES, TinyModel, assert_close, conformance_model, golden, prompts
+from tests.actors.model.models import (
+    CASES,
+    TinyModel,
+    assert_close,
+    conformance_model,
+    golden,
+    prompts,
+)
 
 MESHES = [(1, 1), (1, 8), (2, 4)]
 NEW_TOKENS = 4
@@ -38,7 +45,8 @@ def test_one_forward_gives_the_same_numbers(case: str, mesh: tuple[int, int]) ->
         assert_close(split.logits[i, :n], golden(case)[f"p{i}_logits"], atol=1e-3)
         np.testing.assert_array_equal(split.experts[i, :, :n], golden(case)[f"p{i}_experts"])
     length = len(prompts(case)[2])
-    assert_close(split.streams[2, :, :length], golden(case)["p2_hidden"], atol=1e-3)  # columns in order, every layer
+    # columns in order, every layer
+    assert_close(split.streams[2, :, :length], golden(case)["p2_hidden"], atol=1e-3)
     assert_close(split.final[2, :length], golden(case)["p2_final"], atol=1e-3)
 
 
@@ -56,19 +64,27 @@ def test_pieces_and_decode_give_the_same_numbers(case: str, mesh: tuple[int, int
         for i, piece in enumerate(pieces):
             if piece:
                 last[i] = outputs.logits[i, len(piece) - 1]
-                assert_close(last[i], golden(case)[f"p{i}_logits"][begin + len(piece) - 1], atol=1e-3)
+                assert_close(
+                    last[i], golden(case)[f"p{i}_logits"][begin + len(piece) - 1], atol=1e-3
+                )
     for step in range(NEW_TOKENS):
         token = last.argmax(-1)
         for i in range(4):
             if (golden(case)[f"p{i}_gen_gap"][: step + 1] >= 5e-3).all():
                 assert token[i] == golden(case)[f"p{i}_gen_tokens"][step]
-        outputs, cache = tiny.step(cache, token[:, None].tolist(), start=[len(p) + step for p in prompts(case)])
+        outputs, cache = tiny.step(
+            cache, token[:, None].tolist(), start=[len(p) + step for p in prompts(case)]
+        )
         last = outputs.logits[:, 0]
     assert_close(outputs.logits[2, 0], golden(case)["p2_gen_logits"][NEW_TOKENS], atol=1e-3)
 
 
-def on_eight(body: Callable[..., Any], out: PartitionSpec, *specs: PartitionSpec) -> Callable[..., Any]:
-    return jax.jit(jax.shard_map(body, mesh=make_mesh(1, 8), in_specs=specs, out_specs=out, check_vma=False))
+def on_eight(
+    body: Callable[..., Any], out: PartitionSpec, *specs: PartitionSpec
+) -> Callable[..., Any]:
+    return jax.jit(
+        jax.shard_map(body, mesh=make_mesh(1, 8), in_specs=specs, out_specs=out, check_vma=False)
+    )
 
 
 COLUMNS, EVERYWHERE = PartitionSpec(None, "model"), PartitionSpec()
@@ -91,13 +107,16 @@ def test_a_split_norm_is_the_norm_of_whole_rows() -> None:
     # summed in float32: in bfloat16 itself 47 small squares beside a large one would vanish
     spiky = jnp.asarray(np.where(np.arange(48) == 0, 16.0, 0.7)[None], jnp.bfloat16)
     out = on_eight(partial(norm, split=8), COLUMNS, COLUMNS, EVERYWHERE)(spiky, jnp.ones(48))
-    exact = np.asarray(spiky, np.float64) / np.sqrt((np.asarray(spiky, np.float64) ** 2).mean() + 1e-5)
+    exact = np.asarray(spiky, np.float64) / np.sqrt(
+        (np.asarray(spiky, np.float64) ** 2).mean() + 1e-5
+    )
     assert out.dtype == jnp.bfloat16
     assert np.abs(np.asarray(out, np.float64) / exact - 1).max() < 2**-8
 
 
 def test_sums_scatter_in_order_and_gather_back() -> None:
-    parts = np.random.default_rng(7).integers(-9, 9, (8, 3, 48)).astype(np.float32)  # one summand per device
+    # one summand per device
+    parts = np.random.default_rng(7).integers(-9, 9, (8, 3, 48)).astype(np.float32)
 
     def body(part: Any) -> Any:
         mine = add_up(part[0], 8)

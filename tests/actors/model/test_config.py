@@ -22,10 +22,16 @@ def example(**changes: Any) -> dict[str, Any]:
 def test_tensors_as_listed_with_the_goldens(case: str) -> None:
     text = (CONFORMANCE / case / "config.json").read_text()
     expected = [
-        (t["path"], tuple(t.get("array") or t["weight"]), tuple(t["scales"]) if "scales" in t else None)
+        (
+            t["path"],
+            tuple(t.get("array") or t["weight"]),
+            tuple(t["scales"]) if "scales" in t else None,
+        )
         for t in json.loads(text)["tensors"]
     ]
-    assert [(t.path, t.shape, t.scales_shape) for t in parameter_shapes(ModelConfig.from_json(text))] == expected
+    assert [
+        (t.path, t.shape, t.scales_shape) for t in parameter_shapes(ModelConfig.from_json(text))
+    ] == expected
 
 
 def test_grok_1_is_770_tensors_and_314_billion_parameters() -> None:
@@ -39,8 +45,15 @@ def test_grok_1_is_770_tensors_and_314_billion_parameters() -> None:
 
 
 def test_the_order_of_layers_is_that_of_strings() -> None:
-    layers = [t.module.split("/")[1] for t in parameter_shapes(GROK_1) if t.module.endswith("router")]
-    assert layers[:4] == ["decoder_layer_0", "decoder_layer_1", "decoder_layer_10", "decoder_layer_11"]
+    layers = [
+        t.module.split("/")[1] for t in parameter_shapes(GROK_1) if t.module.endswith("router")
+    ]
+    assert layers[:4] == [
+        "decoder_layer_0",
+        "decoder_layer_1",
+        "decoder_layer_10",
+        "decoder_layer_11",
+    ]
     assert layers[-1] == "decoder_layer_9"
 
 
@@ -49,8 +62,14 @@ def test_the_tree_is_pinned() -> None:
         "language_model/in_out_embed/embeddings",
         "language_model/rms_norm/scale",
         *(f"{LAYER_0}moe/{name}/w" for name in ("linear", "linear_1", "linear_v")),
-        *(f"{LAYER_0}multi_head_attention/{name}/w" for name in ("key", "linear", "query", "value")),
-        *(f"{LAYER_0}{name}/scale" for name in ("rms_norm", "rms_norm_1", "rms_norm_2", "rms_norm_3")),
+        *(
+            f"{LAYER_0}multi_head_attention/{name}/w"
+            for name in ("key", "linear", "query", "value")
+        ),
+        *(
+            f"{LAYER_0}{name}/scale"
+            for name in ("rms_norm", "rms_norm_1", "rms_norm_2", "rms_norm_3")
+        ),
         f"{LAYER_0}router/w",
     ]
 
@@ -79,11 +98,26 @@ def test_missing_keys_are_named() -> None:
         ("{", "not valid JSON"),
         ("[1]", "expected a JSON object, got list"),
         ("{}", "the key 'model' must hold an object"),
-        (json.dumps(example(ffn_size=7)), "ffn_size 7 contradicts widening_factor 2 and emb_size 96, from which 128 follows"),
-        (json.dumps(example(vocab_size="400")), "vocab_size must be a positive whole number, got '400'"),
-        (json.dumps(example(vocab_size=True)), "vocab_size must be a positive whole number, got True"),
-        (json.dumps(example(output_multiplier_scale=0)), "output_multiplier_scale must be a positive finite number, got 0"),
-        (json.dumps(example(eos_token=400)), "eos_token must be an id below vocab_size 400, got 400"),
+        (
+            json.dumps(example(ffn_size=7)),
+            "ffn_size 7 contradicts widening_factor 2 and emb_size 96, from which 128 follows",
+        ),
+        (
+            json.dumps(example(vocab_size="400")),
+            "vocab_size must be a positive whole number, got '400'",
+        ),
+        (
+            json.dumps(example(vocab_size=True)),
+            "vocab_size must be a positive whole number, got True",
+        ),
+        (
+            json.dumps(example(output_multiplier_scale=0)),
+            "output_multiplier_scale must be a positive finite number, got 0",
+        ),
+        (
+            json.dumps(example(eos_token=400)),
+            "eos_token must be an id below vocab_size 400, got 400",
+        ),
         (json.dumps(example(pad_token=1)), "pad_token must be 0"),
     ],
 )
@@ -98,7 +132,10 @@ def test_texts_that_are_no_model(text: str, message: str) -> None:
         ({"num_q_heads": 12}, "num_q_heads 12 must be a multiple of num_kv_heads 8"),
         ({"num_selected_experts": 9}, "num_selected_experts 9 exceeds num_experts 8"),
         ({"key_size": 7}, "key_size must be even"),
-        ({"num_q_heads": 2, "num_kv_heads": 1, "key_size": 2}, "num_q_heads x key_size = 4 must be a multiple of 8"),
+        (
+            {"num_q_heads": 2, "num_kv_heads": 1, "key_size": 2},
+            "num_q_heads x key_size = 4 must be a multiple of 8",
+        ),
         ({"num_layers": 0}, "num_layers must be a positive whole number, got 0"),
     ],
 )

@@ -1,6 +1,7 @@
 """The model against xAI's own implementation, on four tiny checkpoints: see tests/data/conformance/README.md.
 
-Of the two readings of dequantisation the model matches the exact one (int8 x bfloat16 scale in float32, `p*_logits`).
+Of the two readings of dequantisation the model matches the exact one (int8 x bfloat16 scale in
+float32, `p*_logits`).
 """
 
 from functools import lru_cache
@@ -9,7 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.actors.model.models import CASES, Outputs, assert_close, conformance_model, golden, log_softmax, prompts
+from tests.actors.model.models import (
+    CASES,
+    Outputs,
+    assert_close,
+    conformance_model,
+    golden,
+    log_softmax,
+    prompts,
+)
 
 pytestmark = pytest.mark.slow  # compiles
 
@@ -18,7 +27,9 @@ NEW_TOKENS = 16
 
 
 @lru_cache
-def prefilled(case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True) -> Outputs:
+def prefilled(
+    case: str, mesh: tuple[int, int] = (1, 1), dtype: str = "float32", dense: bool = True
+) -> Outputs:
     return conformance_model(case, mesh, dtype, dense).prefill(prompts(case))
 
 
@@ -37,14 +48,19 @@ def generated(case: str) -> tuple[np.ndarray, np.ndarray, Any]:
     logits = [np.stack([outputs.logits[b, length - 1] for b, length in enumerate(lengths)])]
     tokens = [logits[0].argmax(-1)]
     for done in range(NEW_TOKENS - 1):
-        outputs, cache = model.step(cache, tokens[-1][:, None].tolist(), start=[length + done for length in lengths])
+        outputs, cache = model.step(
+            cache, tokens[-1][:, None].tolist(), start=[length + done for length in lengths]
+        )
         logits.append(outputs.logits[:, 0])
         tokens.append(logits[-1].argmax(-1))
     return np.stack(tokens, 1), np.stack(logits, 1), cache
 
 
 def distance(case: str, outputs: Outputs, against: str = "logits") -> dict[str, float]:
-    pairs = [(golden(case)[f"p{i}_{against}"], outputs.logits[i, : len(p)]) for i, p in enumerate(prompts(case))]
+    pairs = [
+        (golden(case)[f"p{i}_{against}"], outputs.logits[i, : len(p)])
+        for i, p in enumerate(prompts(case))
+    ]
     expected, got = (np.concatenate([pair[i] for pair in pairs]) for i in (0, 1))
     a, b = log_softmax(expected), log_softmax(got)
     return {
@@ -56,7 +72,9 @@ def distance(case: str, outputs: Outputs, against: str = "logits") -> dict[str, 
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("mesh", "dense"), [((1, 1), True), ((1, 8), False)], ids=["1x1-dense", "1x8-int8"])
+@pytest.mark.parametrize(
+    ("mesh", "dense"), [((1, 1), True), ((1, 8), False)], ids=["1x1-dense", "1x8-int8"]
+)
 def test_float32_logits(case: str, mesh: tuple[int, int], dense: bool) -> None:
     d = distance(case, prefilled(case, mesh, dense=dense))
     assert d["max"] <= 1e-3
@@ -71,15 +89,21 @@ def test_dequantisation_is_exact_not_rounded(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_float32_log_probs(case: str) -> None:
     for i, prompt in enumerate(prompts(case)[1:], start=1):
-        got = log_softmax(prefilled(case).logits[i, : len(prompt) - 1])[np.arange(len(prompt) - 1), prompt[1:]]
+        got = log_softmax(prefilled(case).logits[i, : len(prompt) - 1])[
+            np.arange(len(prompt) - 1), prompt[1:]
+        ]
         assert_close(got, golden(case)[f"p{i}_next_logprobs"], atol=1e-3)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_experts_and_gates(case: str) -> None:
     for i, prompt in enumerate(prompts(case)):
-        np.testing.assert_array_equal(prefilled(case).experts[i, :, : len(prompt)], golden(case)[f"p{i}_experts"])
-        assert_close(prefilled(case).gates[i, :, : len(prompt)], golden(case)[f"p{i}_gates"], atol=1e-4)
+        np.testing.assert_array_equal(
+            prefilled(case).experts[i, :, : len(prompt)], golden(case)[f"p{i}_experts"]
+        )
+        assert_close(
+            prefilled(case).gates[i, :, : len(prompt)], golden(case)[f"p{i}_gates"], atol=1e-4
+        )
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -146,9 +170,13 @@ def test_bfloat16_within_the_noise_of_the_reference(case: str, dense: bool) -> N
     assert d["top1"] >= noise[:, 3].min() - 0.1
 
 
-@pytest.mark.parametrize(("case", "mesh"), [*((case, (1, 8)) for case in CASES), ("gqa", (2, 4)), ("mha", (2, 4))])
+@pytest.mark.parametrize(
+    ("case", "mesh"), [*((case, (1, 8)) for case in CASES), ("gqa", (2, 4)), ("mha", (2, 4))]
+)
 def test_meshes_agree(case: str, mesh: tuple[int, int]) -> None:
     one, many = prefilled(case), prefilled(case, mesh, dense=mesh == (2, 4))
     for i, prompt in enumerate(prompts(case)):
         assert_close(many.logits[i, : len(prompt)], one.logits[i, : len(prompt)], atol=2e-4)
-        np.testing.assert_array_equal(many.experts[i, :, : len(prompt)], one.experts[i, :, : len(prompt)])
+        np.testing.assert_array_equal(
+            many.experts[i, :, : len(prompt)], one.experts[i, :, : len(prompt)]
+        )

@@ -57,7 +57,9 @@ def whole() -> np.ndarray:
 def test_pieces_and_decode_give_what_one_forward_gives(pieces: list[int]) -> None:
     model, cache, done, logits = tiny(), tiny().cache(), 0, []
     for size in pieces:
-        outputs, cache = model.step(cache, [PROMPT[done : done + size]], start=[done], width=max(pieces))
+        outputs, cache = model.step(
+            cache, [PROMPT[done : done + size]], start=[done], width=max(pieces)
+        )
         logits.append(outputs.logits[0, :size])
         done += size
     assert_close(np.concatenate(logits), whole(), atol=SAME)
@@ -71,7 +73,8 @@ def test_batch_mates_change_nothing_at_all() -> None:
     rng = np.random.default_rng(0)
     mates = [rng.integers(0, 96, length).tolist() for length in (17, 9, 1)]
     together = tiny().prefill([PROMPT, *mates]).logits[0]
-    np.testing.assert_array_equal(together, whole())  # to the last bit: same shapes, same order of sums
+    # to the last bit: same shapes, same order of sums
+    np.testing.assert_array_equal(together, whole())
 
 
 def test_what_unused_pages_hold_changes_nothing_at_all() -> None:
@@ -96,7 +99,9 @@ def test_pages_of_others_are_not_written() -> None:
     others = np.setdiff1d(np.arange(tiny().lane_pages), owned)
     assert not np.asarray(cache.tokens)[others].any()
     assert not any(np.asarray(pages)[others].any() for pages in (*cache.keys, *cache.values))
-    np.testing.assert_array_equal(np.asarray(cache.tokens)[tiny().table[0]].reshape(-1)[: len(PROMPT)], PROMPT)
+    np.testing.assert_array_equal(
+        np.asarray(cache.tokens)[tiny().table[0]].reshape(-1)[: len(PROMPT)], PROMPT
+    )
 
 
 def test_pad_is_one_and_the_same_in_prefill_and_decode() -> None:
@@ -142,7 +147,9 @@ def test_any_shape_against_the_oracle(shape: str, dense: bool) -> None:
     params = reference.parameters(folder(config), config)
     outputs = model.prefill(rows)
     for b, row in enumerate(rows):
-        assert_close(outputs.logits[b, : len(row)], reference.logits(params, config, row), atol=3e-4)
+        assert_close(
+            outputs.logits[b, : len(row)], reference.logits(params, config, row), atol=3e-4
+        )
 
 
 def test_random_weights_give_logits_neither_flat_nor_saturated() -> None:

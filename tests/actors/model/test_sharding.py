@@ -11,7 +11,13 @@ from jax.sharding import PartitionSpec
 
 from actors.kernels.quantized import DenseExperts, QuantizedWeight
 from actors.model.config import DEMO, GROK_1, parameter_shapes
-from actors.model.sharding import check_divisible, make_mesh, parameter_specs, parse_mesh, sharded_groups
+from actors.model.sharding import (
+    check_divisible,
+    make_mesh,
+    parameter_specs,
+    parse_mesh,
+    sharded_groups,
+)
 from actors.protocol.errors import ModelError
 
 
@@ -34,7 +40,8 @@ def test_mesh_larger_than_the_machine() -> None:
 
 def test_mesh_that_does_not_divide_the_model() -> None:
     with pytest.raises(
-        ModelError, match=r"model = 7 does not divide the model's num_kv_heads 8 and ffn_size 176 and vocab_size 768"
+        ModelError,
+        match=r"model = 7 does not divide the model's num_kv_heads 8 and ffn_size 176 and vocab_size 768",
     ):
         check_divisible(DEMO, 7)
     with pytest.raises(ModelError, match=r"num_kv_heads 8; it may be one of 1, 2, 4, 8"):
@@ -53,13 +60,16 @@ def test_specs_by_name() -> None:
     assert specs[f"{layer}/moe/linear_1"]["w"] == QuantizedWeight(stacked, stacked)  # type: ignore[arg-type]
     assert specs[f"{layer}/router"]["w"] == PartitionSpec(None, None)
     dense = parameter_specs(GROK_1, dense=True)
-    assert dense[f"{layer}/moe/linear_v"]["w"] == DenseExperts((rows,) * 8)  # type: ignore[arg-type]  # transposed
+    # transposed
+    assert dense[f"{layer}/moe/linear_v"]["w"] == DenseExperts((rows,) * 8)  # type: ignore[arg-type]
     assert dense[f"{layer}/multi_head_attention/key"]["w"] == columns
 
 
 def test_every_tensor_has_a_spec_of_its_rank() -> None:
     specs = parameter_specs(DEMO)
-    assert {(m, n) for m in specs for n in specs[m]} == {(t.module, t.name) for t in parameter_shapes(DEMO)}
+    assert {(m, n) for m in specs for n in specs[m]} == {
+        (t.module, t.name) for t in parameter_shapes(DEMO)
+    }
     for tensor in parameter_shapes(DEMO):
         spec = specs[tensor.module][tensor.name]
         assert len(spec.weight if isinstance(spec, QuantizedWeight) else spec) == len(tensor.shape)

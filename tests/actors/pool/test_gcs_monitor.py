@@ -55,13 +55,17 @@ def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: HeadWa
     assert watch.draining == {"node"}
 
 
-def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(head: Head, watch: HeadWatch) -> None:
+def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(
+    head: Head, watch: HeadWatch
+) -> None:
     head.there.clear()
     head.s = 1019.0
     assert not watch.answered_since(1.0)
     watch.check()
     head.s = 1021.0
-    with pytest.raises(ClusterLostError, match="has not answered for 21 s; committed shards are kept"):
+    with pytest.raises(
+        ClusterLostError, match="has not answered for 21 s; committed shards are kept"
+    ):
         watch.check()
     head.there.set()
     soon(lambda: watch.answered_since(1.0))

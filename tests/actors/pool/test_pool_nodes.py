@@ -1,4 +1,7 @@
-"""The pool on several simulated nodes: they die, are drained, and come back. Each replica takes one GPU that is not there."""
+"""The pool on several simulated nodes: they die, are drained, and come back.
+
+Each replica takes one GPU that is not there.
+"""
 
 import itertools
 import os
@@ -21,7 +24,8 @@ from tests.actors.pool.test_replica_pool import batch
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 LAST = 1_000_000  # a row that takes seconds
-BUSY: dict[str, object] = {"row": 1, "how": "slow", "slow_s": 60}  # its batch does not end before its machine does
+# its batch does not end before its machine does
+BUSY: dict[str, object] = {"row": 1, "how": "slow", "slow_s": 60}
 QUICK = {
     "health_check_initial_delay_ms": 500,
     "health_check_period_ms": 500,
@@ -32,7 +36,9 @@ QUICK = {
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "_system_config": QUICK})
+    made = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "_system_config": QUICK}
+    )
     ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
     yield made
     ray.shutdown()
@@ -40,7 +46,14 @@ def cluster() -> Iterator[Cluster]:
 
 
 def start(spec: dict[str, object] | None = None, **config: Any) -> ReplicaPool:
-    standard: dict[str, Any] = {"minimum": 1, "maximum": 2, "devices": 1, "device": "gpu", "backoff_s": 0.05, "drain_poll_s": 0.2}
+    standard: dict[str, Any] = {
+        "minimum": 1,
+        "maximum": 2,
+        "devices": 1,
+        "device": "gpu",
+        "backoff_s": 0.05,
+        "drain_poll_s": 0.2,
+    }
     return ReplicaPool(
         {"sleep_s": 0.2} | (spec or {}),
         PoolConfig(**(standard | config)),
@@ -50,10 +63,16 @@ def start(spec: dict[str, object] | None = None, **config: Any) -> ReplicaPool:
 
 def places(pool: ReplicaPool) -> dict[str, str]:
     """Replica → node, of those whose process lives."""
-    return {name: member.place.node for name, member in pool._members.items() if member.place is not None and member.info}
+    return {
+        name: member.place.node
+        for name, member in pool._members.items()
+        if member.place is not None and member.info
+    }
 
 
-def turn_until(pool: ReplicaPool, reached: Callable[[list[Event]], bool], timeout_s: float = 60) -> list[Event]:
+def turn_until(
+    pool: ReplicaPool, reached: Callable[[list[Event]], bool], timeout_s: float = 60
+) -> list[Event]:
     ends, seen = time.monotonic() + timeout_s, list[Event]()
     while not reached(seen):
         assert time.monotonic() < ends, f"not within {timeout_s} s; seen {seen}"
@@ -70,7 +89,10 @@ def batches_until(reached: Callable[[], bool]) -> Iterator[Batch]:
 
 
 def came_up(progress: Progress) -> list[Any]:
-    """What the report says of the replicas that came up; others may have been placed where their node was about to go."""
+    """What the report says of the replicas that came up.
+
+    Others may have been placed where their node was about to go.
+    """
     replicas: Any = progress.report()["replicas"]
     return [each for each in replicas if each["info"] is not None]
 
@@ -86,7 +108,10 @@ def all_answered(found: list[Completion]) -> None:
 
 
 def loss_of(name: str, pool: ReplicaPool) -> ReplicaLost:
-    """Turns until the replica is lost. Another one may be lost before: Ray had let it wait for room on the same node."""
+    """Turns until the replica is lost.
+
+    Another one may be lost before: Ray had let it wait for room on the same node.
+    """
 
     def found(seen: list[Event]) -> list[ReplicaLost]:
         return [each for each in seen if isinstance(each, ReplicaLost) and each.replica == name]
@@ -96,7 +121,9 @@ def loss_of(name: str, pool: ReplicaPool) -> ReplicaLost:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_ended_raylet_costs_no_row_and_capacity_that_comes_back_is_used(cluster: Cluster, number: signal.Signals) -> None:
+def test_an_ended_raylet_costs_no_row_and_capacity_that_comes_back_is_used(
+    cluster: Cluster, number: signal.Signals
+) -> None:
     first, second = (cluster.add_node(num_cpus=2, num_gpus=1) for _ in range(2))
     progress, found = Progress(1), list[Completion]()
     with start(minimum=2) as pool:
@@ -165,7 +192,9 @@ def test_replicas_join_with_their_nodes_and_leave_at_the_tail(cluster: Cluster) 
             found.append(completion)
             if len(found) == 3:
                 cluster.add_node(num_cpus=2, num_gpus=2)
-        assert (pool.up, pool.wanted) == (2, 2), "one is busy, one stands by; the fourth, which never found room, was called off"
+        assert (pool.up, pool.wanted) == (2, 2), (
+            "one is busy, one stands by; the fourth, which never found room, was called off"
+        )
     all_answered([each for each in found if each.ref.row != LAST])
     assert found[-1].ref.row == LAST
     assert [each["retired"] is not None for each in came_up(progress)].count(True) == 1

@@ -5,8 +5,10 @@ from actors.pool.remote import blame, driver_is_dead, sentence
 
 PREAMBLE = "The actor died unexpectedly before finishing this task.\n\tclass_name: RemoteReplica\n\tactor_id: 51c5\n\tpid: 7\n"
 WORKER = (
-    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
-    "unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the OOM killer"
+    "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker "
+    "exit detail: Worker "
+    "unexpectedly exits with a connection error code 2. End of file. Some common causes include: "
+    "(1) the OOM killer"
 )
 NODE = "The actor died because its node has died. Node Id: 4d10\n\tthe actor's node was terminated {}: {}"
 UNEXPECTED = NODE.format("unexpectedly", "health check failed due to missing too many heartbeats")
@@ -38,10 +40,13 @@ def test_who_is_to_blame(error: BaseException, expected: str) -> None:
 
 def test_a_reason_is_one_line_that_begins_with_the_cause() -> None:
     assert sentence(died(WORKER)) == (
-        "its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker unexpectedly exits with a "
+        "its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
+        "unexpectedly exits with a "
         "connection error code 2. End of file."
     )
-    assert sentence(died(EXPECTED)).startswith("its node has died. Node Id: 4d10 the actor's node was terminated expectedly")
+    assert sentence(died(EXPECTED)).startswith(
+        "its node has died. Node Id: 4d10 the actor's node was terminated expectedly"
+    )
     assert sentence(RayTaskError("run", "traceback", ValueError("bad"))) == "ValueError: bad"
     assert sentence(OSError("disk")) == "OSError: disk"
 

@@ -24,13 +24,24 @@ FAULTY = "tests.actors.faulty:FaultyReplica"
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    ray.init(
+        address="local",
+        num_cpus=4,
+        include_dashboard=False,
+        logging_level="ERROR",
+        log_to_driver=False,
+    )
     yield
     ray.shutdown()
 
 
 def batch(number: int, rows: list[int]) -> Batch:
-    return Batch(number, tuple(Request(RowRef(0, row), array("i", [row + 1]), Sampling(max_tokens=2)) for row in rows))
+    return Batch(
+        number,
+        tuple(
+            Request(RowRef(0, row), array("i", [row + 1]), Sampling(max_tokens=2)) for row in rows
+        ),
+    )
 
 
 def until(pool: ReplicaPool, kind: type[Event], timeout_s: float = 60) -> Event:
@@ -42,7 +53,9 @@ def until(pool: ReplicaPool, kind: type[Event], timeout_s: float = 60) -> Event:
     raise AssertionError(f"no {kind.__name__} within {timeout_s} s")
 
 
-def start(spec: dict[str, object], notify: Callable[..., None] = lambda *_, **__: None, **config: float) -> ReplicaPool:
+def start(
+    spec: dict[str, object], notify: Callable[..., None] = lambda *_, **__: None, **config: float
+) -> ReplicaPool:
     standard: dict[str, object] = {"minimum": 1, "maximum": 1, "devices": 3, "backoff_s": 0.05}
     return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=STUB, notify=notify)  # type: ignore[arg-type]
 
@@ -63,7 +76,9 @@ def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> No
         pool.submit(ready.replica, batch(1, [1, 2]))
         done = until(pool, BatchDone)
         assert isinstance(done, BatchDone)
-        assert done.result.completions == tuple(answer(request) for request in batch(1, [1, 2]).requests)
+        assert done.result.completions == tuple(
+            answer(request) for request in batch(1, [1, 2]).requests
+        )
         os.kill(int(ready.info.node), signal.SIGKILL)
         pool.submit(ready.replica, batch(2, [3]))
         lost = until(pool, ReplicaLost)
@@ -97,8 +112,15 @@ def test_a_row_that_kills_its_actor_ends_as_an_error_and_all_others_are_answered
     source = [batch(0, [0, 1]), batch(1, [2, 3])]
     with start({"deadly_row": 2}, minimum=2, maximum=2) as pool:
         pool.wait_for_minimum()
-        found: list[Completion] = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), Progress(4)))
-    assert {completion.ref.row: completion.error_code for completion in found} == {0: None, 1: None, 2: "engine_crash", 3: None}
+        found: list[Completion] = list(
+            run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), Progress(4))
+        )
+    assert {completion.ref.row: completion.error_code for completion in found} == {
+        0: None,
+        1: None,
+        2: "engine_crash",
+        3: None,
+    }
 
 
 def test_a_model_that_cannot_be_loaded_stops_at_once_with_its_sentence() -> None:
@@ -110,13 +132,18 @@ def test_a_model_that_cannot_be_loaded_stops_at_once_with_its_sentence() -> None
 
 
 def test_dying_while_loading_again_and_again_stops_with_the_cause() -> None:
-    with start({"die_loading": True}, max_load_losses=2) as pool, pytest.raises(ModelError, match=r"2 were lost in a row"):
+    with (
+        start({"die_loading": True}, max_load_losses=2) as pool,
+        pytest.raises(ModelError, match=r"2 were lost in a row"),
+    ):
         pool.wait_for_minimum()
 
 
 def test_a_cluster_without_room_is_described() -> None:
     said: list[str] = []
-    with start({}, lambda _, message, **__: said.append(message), minimum=9, maximum=9, remind_s=0.0) as pool:
+    with start(
+        {}, lambda _, message, **__: said.append(message), minimum=9, maximum=9, remind_s=0.0
+    ) as pool:
         pool.wait_for_minimum(lambda: len(said) > 0)
     assert "0 of at least 9 up" in said[0]
     assert "each takes 1 CPU, the cluster has 4 CPU" in said[0]
@@ -129,7 +156,9 @@ def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: st
     progress = Progress(4)
     with faulty({"row": 2, "how": how}) as pool:
         pool.wait_for_minimum()
-        found = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress))
+        found = list(
+            run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress)
+        )
     codes = {completion.ref.row: completion.error_code for completion in found}
     assert codes == {0: None, 1: None, 2: "engine_crash", 3: None}
     report = progress.report()
@@ -144,9 +173,16 @@ def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
     progress = Progress(4)
     with faulty({"row": 2, "how": "hang"}, step_timeout_s=PATIENT_S) as pool:
         pool.wait_for_minimum()
-        found = list(run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress))
+        found = list(
+            run_batches(source, pool, DispatchConfig(2, max_attempts=2, poll_s=0.1), progress)
+        )
     by_row = {completion.ref.row: completion for completion in found}
-    assert {row: completion.error_code for row, completion in by_row.items()} == {0: None, 1: None, 2: "engine_crash", 3: None}
+    assert {row: completion.error_code for row, completion in by_row.items()} == {
+        0: None,
+        1: None,
+        2: "engine_crash",
+        3: None,
+    }
     assert "hung: its engine has been at one step for" in str(by_row[2].error_message)
     assert f"--step-timeout-s is {PATIENT_S:g}" in str(by_row[2].error_message)
 
@@ -154,7 +190,9 @@ def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
 @pytest.mark.parametrize("moment", ["idle", "running"])
 def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -> None:
     """SIGSTOP: the process lives and says nothing, as one that its machine swaps out or a debugger holds."""
-    with faulty({"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=PATIENT_S) as pool:
+    with faulty(
+        {"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=PATIENT_S
+    ) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
         assert isinstance(ready, ReplicaReady)
@@ -198,9 +236,13 @@ def test_an_idle_replica_that_dies_is_noticed() -> None:
         assert isinstance(until(pool, ReplicaReady), ReplicaReady)
 
 
-def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_given_up_replica_that_still_answers_is_not_heard(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """As behind a network partition: ending it does not reach it."""
-    with faulty({"row": 1, "how": "slow", "slow_s": 2.5}, minimum=1, maximum=1, step_timeout_s=1.0) as pool:
+    with faulty(
+        {"row": 1, "how": "slow", "slow_s": 2.5}, minimum=1, maximum=1, step_timeout_s=1.0
+    ) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
         assert isinstance(ready, ReplicaReady)
@@ -222,7 +264,9 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(monkeypatch: pytest.
 def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
     """Once the run has begun, replacements that cannot load are tried again, more and more rarely."""
     said: list[str] = []
-    with start({}, lambda event, *_, **__: said.append(event), max_load_losses=2, minimum=1, maximum=1) as pool:
+    with start(
+        {}, lambda event, *_, **__: said.append(event), max_load_losses=2, minimum=1, maximum=1
+    ) as pool:
         pool.wait_for_minimum()
         pool._spec = ray.put({"die_loading": True})
         pool._wanted = 2

@@ -67,7 +67,9 @@ def test_each_device_holds_its_slice_only(mesh_shape: tuple[int, int]) -> None:
     for tensor in parameter_shapes(CONFIG):
         placed = params[tensor.module][tensor.name]
         array = placed.weight if isinstance(placed, QuantizedWeight) else placed
-        np.testing.assert_array_equal(reference.dequantised(host[tensor.path]), reference.dequantised(jax.device_get(placed)))
+        np.testing.assert_array_equal(
+            reference.dequantised(host[tensor.path]), reference.dequantised(jax.device_get(placed))
+        )
         split = {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)
         share = array.addressable_shards[0].data.size  # type: ignore[union-attr]
         assert share == array.size // (mesh_shape[1] if split else 1)  # type: ignore[union-attr]
@@ -100,7 +102,9 @@ def test_writes_to_and_loads_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)
     checkpoint.write(checkpoint.random_parameters(DEMO, 7), f"{s3_url}/models/ckpt-0")
     for (path, expected), (tensor, got) in zip(
-        checkpoint.random_parameters(DEMO, 7), checkpoint.read(f"{s3_url}/models/ckpt-0", DEMO), strict=True
+        checkpoint.random_parameters(DEMO, 7),
+        checkpoint.read(f"{s3_url}/models/ckpt-0", DEMO),
+        strict=True,
     ):
         assert path == tensor.path
         np.testing.assert_array_equal(reference.dequantised(got), reference.dequantised(expected))
@@ -114,16 +118,23 @@ def test_a_transfer_that_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/short/ckpt-0", recursive=True)
     whole = type(memory).cat_file
-    monkeypatch.setattr(type(memory), "cat_file", lambda *args, **kwargs: whole(*args, **kwargs)[:-1])
+    monkeypatch.setattr(
+        type(memory), "cat_file", lambda *args, **kwargs: whole(*args, **kwargs)[:-1]
+    )
     try:
-        with pytest.raises(ModelError, match=r"tensor00000_000: cannot be read \(153761 of 153762 bytes came at offset 0\)"):
+        with pytest.raises(
+            ModelError,
+            match=r"tensor00000_000: cannot be read \(153761 of 153762 bytes came at offset 0\)",
+        ):
             list(checkpoint.read("memory://short/ckpt-0", CONFIG))
     finally:
         memory.rm("/short", recursive=True)
 
 
 def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
-    with pytest.raises(ModelError, match=r"model = 5 does not divide the model's num_kv_heads 8 and ffn_size 128"):
+    with pytest.raises(
+        ModelError, match=r"model = 5 does not divide the model's num_kv_heads 8 and ffn_size 128"
+    ):
         checkpoint.load("/nowhere", CONFIG, make_mesh(1, 5))
 
 
@@ -131,12 +142,18 @@ def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
 
 
 def test_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"nowhere: no such folder; give the folder that holds tensor00000_000 or manifest.json"):
+    with pytest.raises(
+        ModelError,
+        match=r"nowhere: no such folder; give the folder that holds tensor00000_000 or manifest.json",
+    ):
         read(tmp_path / "nowhere")
 
 
 def test_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match=r"no checkpoint, it holds none of the files .*; it has a folder ckpt-0, give that"):
+    with pytest.raises(
+        ModelError,
+        match=r"no checkpoint, it holds none of the files .*; it has a folder ckpt-0, give that",
+    ):
         read(tmp_path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(ModelError, match=r"empty: no checkpoint"):
@@ -145,10 +162,16 @@ def test_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
 
 def test_missing_and_superfluous_files(folder: Path) -> None:
     (folder / "tensor00007_000").unlink()
-    with pytest.raises(ModelError, match=r"expected 50 tensor files .* found 49; missing tensor00007_000; fetch the missing"):
+    with pytest.raises(
+        ModelError,
+        match=r"expected 50 tensor files .* found 49; missing tensor00007_000; fetch the missing",
+    ):
         read(folder)
     (folder / "tensor00050_000").touch()
-    with pytest.raises(ModelError, match=r"found 50; missing tensor00007_000; not of this model: tensor00050_000; check that"):
+    with pytest.raises(
+        ModelError,
+        match=r"found 50; missing tensor00007_000; not of this model: tensor00050_000; check that",
+    ):
         read(folder)
 
 
@@ -159,7 +182,8 @@ def test_files_that_are_no_tensors_do_not_disturb(folder: Path) -> None:
 
 def test_another_model(folder: Path) -> None:
     with pytest.raises(
-        ModelError, match=r"expected 26 tensor files for this model, found 50; .* and 21 more; check that --model"
+        ModelError,
+        match=r"expected 26 tensor files for this model, found 50; .* and 21 more; check that --model",
     ):
         list(checkpoint.read(folder, config_of("mha")))
 
@@ -167,7 +191,10 @@ def test_another_model(folder: Path) -> None:
 def test_too_short_a_file_is_found_before_anything_is_read(folder: Path) -> None:
     with (folder / LINEAR_1).open("r+b") as file:
         file.truncate(5000)
-    with pytest.raises(ModelError, match=rf"{LINEAR_1}: 5000 bytes, but transformer/decoder_layer_0/moe/linear_1/w .*truncated"):
+    with pytest.raises(
+        ModelError,
+        match=rf"{LINEAR_1}: 5000 bytes, but transformer/decoder_layer_0/moe/linear_1/w .*truncated",
+    ):
         read(folder)
 
 
@@ -201,7 +228,9 @@ def hostile_pickles(witness: Path) -> dict[str, bytes]:
         "inst": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
         "numpy-load": b"\x80\x04\x8c\x05numpy\x8c\x04load\x93\x8c\x01x\x85R.",
         "getattr-on-numpy": b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",
-        "object-array": pickle.dumps(np.array([_Runs(os.system, command)], dtype=object), protocol=4),
+        "object-array": pickle.dumps(
+            np.array([_Runs(os.system, command)], dtype=object), protocol=4
+        ),
         "persistent-id": b"\x80\x04K\x01Q.",
         "memo-bomb": b"\x80\x04K\x01r\xff\xff\xff\x7f.",
         "extension-registry": b"\x80\x04\x82\x01.",
@@ -226,7 +255,10 @@ def test_the_hostile_pickle_is_one(tmp_path: Path) -> None:
 
 def test_the_message_names_what_was_asked_for(folder: Path) -> None:
     damage(folder, LINEAR_1, pickle.dumps(_Runs(os.system, "true"), protocol=4))
-    with pytest.raises(ModelError, match=r"it asks for posix\.system; only numpy arrays and QuantizedWeight8bit are accepted"):
+    with pytest.raises(
+        ModelError,
+        match=r"it asks for posix\.system; only numpy arrays and QuantizedWeight8bit are accepted",
+    ):
         read(folder)
 
 
@@ -277,13 +309,21 @@ WRONG: dict[str, tuple[str, Callable[[], Any], str]] = {
         lambda: Int8Tensor(np.zeros((8, 128, 96), np.int8), np.ones((8, 8, 96), np.float32)),
         r"got int8 .* with scales float32",
     ),
-    "not-quantised": (LINEAR_1, lambda: np.zeros((8, 128, 96), np.float32), r"got float32 \[8, 128, 96\]"),
+    "not-quantised": (
+        LINEAR_1,
+        lambda: np.zeros((8, 128, 96), np.float32),
+        r"got float32 \[8, 128, 96\]",
+    ),
     "quantised": (
         "tensor00000_000",
         lambda: Int8Tensor(np.zeros((400, 960), np.int8), np.ones((1, 960), "bfloat16")),
         r"expected language_model/in_out_embed/embeddings as float32 \[400, 96\], got int8",
     ),
-    "nan": (NORM, lambda: np.full(96, np.nan, np.float32), r"language_model/rms_norm/scale holds NaN or infinity"),
+    "nan": (
+        NORM,
+        lambda: np.full(96, np.nan, np.float32),
+        r"language_model/rms_norm/scale holds NaN or infinity",
+    ),
     "infinite-scales": (
         QUERY,
         lambda: Int8Tensor(np.zeros((96, 256), np.int8), np.full((1, 256), np.inf, "bfloat16")),
@@ -301,16 +341,34 @@ def test_wrong_tensors(folder: Path, fault: str) -> None:
 
 
 def test_an_element_type_of_another_kind(folder: Path) -> None:
-    damage(folder, "tensor00000_000", pickle.dumps(np.zeros((400, 96), np.float64), protocol=4), padding=0)
-    with pytest.raises(ModelError, match=r"elements of type 'f8'; expected float32 \(f4\), int8 \(i1\) or bfloat16"):
+    damage(
+        folder,
+        "tensor00000_000",
+        pickle.dumps(np.zeros((400, 96), np.float64), protocol=4),
+        padding=0,
+    )
+    with pytest.raises(
+        ModelError, match=r"elements of type 'f8'; expected float32 \(f4\), int8 \(i1\) or bfloat16"
+    ):
         read(folder)
 
 
 def test_swapped_files(folder: Path) -> None:
-    """Of two swapped files of different size one is too short. Tensors of one shape (key, value) cannot be told apart."""
+    """Of two swapped files of different size one is too short.
+
+    Tensors of one shape (key, value) cannot be told apart.
+    """
     for first, second, message in [
-        (QUERY, "tensor00005_000", rf"{QUERY}: 12842 bytes, but .*query/w .* takes 25088 and more; the file is truncated or"),
-        (QUERY, "tensor00006_000", r"tensor00006_000: 25388 bytes, but .*linear/w .* takes 26112 and more"),
+        (
+            QUERY,
+            "tensor00005_000",
+            rf"{QUERY}: 12842 bytes, but .*query/w .* takes 25088 and more; the file is truncated or",
+        ),
+        (
+            QUERY,
+            "tensor00006_000",
+            r"tensor00006_000: 25388 bytes, but .*linear/w .* takes 26112 and more",
+        ),
     ]:
         copy = Path(shutil.copytree(folder, folder.parent / second))
         shutil.copy(folder / second, copy / first)
@@ -325,7 +383,10 @@ def test_swapped_files(folder: Path) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_writes_byte_for_byte_what_the_reference_wrote(case: str, tmp_path: Path) -> None:
     source = CONFORMANCE / case / "ckpt-0"
-    checkpoint.write(((t.path, value) for t, value in checkpoint.read(source, config_of(case))), tmp_path / "copy")
+    checkpoint.write(
+        ((t.path, value) for t, value in checkpoint.read(source, config_of(case))),
+        tmp_path / "copy",
+    )
     names = sorted(path.name for path in source.iterdir())
     assert sorted(path.name for path in (tmp_path / "copy").iterdir()) == names
     for name in names:
@@ -337,22 +398,30 @@ def test_random_parameters_survive_writing_and_loading(tmp_path: Path) -> None:
     params = checkpoint.load(tmp_path, DEMO, make_mesh(1, 8))
     for path, value in checkpoint.random_parameters(DEMO, 7):
         module, _, name = path.rpartition("/")
-        np.testing.assert_array_equal(reference.dequantised(jax.device_get(params[module][name])), reference.dequantised(value))
-    checkpoint.write(params, tmp_path / "again")  # from devices, where G = 8 groups fit 8 shards as they are
+        np.testing.assert_array_equal(
+            reference.dequantised(jax.device_get(params[module][name])),
+            reference.dequantised(value),
+        )
+    # from devices, where G = 8 groups fit 8 shards as they are
+    checkpoint.write(params, tmp_path / "again")
     for file in (tmp_path / "again").iterdir():
         assert file.read_bytes() == (tmp_path / file.name).read_bytes()
 
 
 def test_a_large_payload_stands_outside_of_frames(tmp_path: Path) -> None:
     data = file_of(np.zeros(200_000, np.float32))
-    frames = [argument for opcode, argument, _ in pickletools.genops(data) if opcode.name == "FRAME"]
+    frames = [
+        argument for opcode, argument, _ in pickletools.genops(data) if opcode.name == "FRAME"
+    ]
     assert sum(frames) < 300
     np.testing.assert_array_equal(parse(data, "x"), np.zeros(200_000, np.float32))
 
 
 def test_pairs_out_of_order_are_refused(tmp_path: Path) -> None:
     pairs = list(checkpoint.random_parameters(DEMO, 7))
-    with pytest.raises(ValueError, match=r"follows language_model/rms_norm/scale; parameters must come sorted"):
+    with pytest.raises(
+        ValueError, match=r"follows language_model/rms_norm/scale; parameters must come sorted"
+    ):
         checkpoint.write([pairs[1], pairs[0]], tmp_path)
 
 

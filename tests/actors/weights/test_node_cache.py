@@ -15,7 +15,12 @@ URL = "memory://weights-bucket/models/grok"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A cache with a whole copy of what is at URL."""
     memory = fsspec.filesystem("memory")
-    memory.pipe({f"/weights-bucket/models/grok/tensor{number}": bytes([number]) * 100 for number in range(3)})
+    memory.pipe(
+        {
+            f"/weights-bucket/models/grok/tensor{number}": bytes([number]) * 100
+            for number in range(3)
+        }
+    )
     monkeypatch.setenv(VARIABLE, str(tmp_path))
     copy = tmp_path / "weights-bucket" / "models" / "grok"
     memory.get("/weights-bucket/models/grok", str(copy), recursive=True)
@@ -25,7 +30,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_whole_copy_is_used_with_and_without_a_last_slash(cache: Path) -> None:
-    assert node_copy(URL) == node_copy(f"{URL}/") == str(cache / "weights-bucket" / "models" / "grok")
+    assert (
+        node_copy(URL) == node_copy(f"{URL}/") == str(cache / "weights-bucket" / "models" / "grok")
+    )
 
 
 def test_copy_without_its_mark_is_not_used(cache: Path) -> None:
@@ -34,17 +41,24 @@ def test_copy_without_its_mark_is_not_used(cache: Path) -> None:
 
 
 def test_mark_of_another_url_is_not_believed(cache: Path) -> None:
-    (cache / "weights-bucket" / "models" / "grok.complete").write_text("memory://other-bucket/models/grok\n")
+    (cache / "weights-bucket" / "models" / "grok.complete").write_text(
+        "memory://other-bucket/models/grok\n"
+    )
     assert node_copy(URL) == URL
 
 
-def test_copy_of_weights_that_were_replaced_is_not_used(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_copy_of_weights_that_were_replaced_is_not_used(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     fsspec.filesystem("memory").pipe("/weights-bucket/models/grok/tensor1", b"x" * 100)
     assert node_copy(URL) == URL
     assert "is not what" in caplog.text
 
 
-@pytest.mark.parametrize("url", ["/disk/grok-1", "grok-1", "file:///disk/grok-1", "memory://weights-bucket/../models/grok"])
+@pytest.mark.parametrize(
+    "url",
+    ["/disk/grok-1", "grok-1", "file:///disk/grok-1", "memory://weights-bucket/../models/grok"],
+)
 def test_folders_and_strange_urls_stay_as_they_are(cache: Path, url: str) -> None:
     assert node_copy(url) == url
 

@@ -52,19 +52,26 @@ def read(folder: Path, config: ModelConfig = CONFIG) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mesh_shape", [(1, 1), (1, 2), (1, 8), (2, 4)])
-def test_loads_the_same_arrays_as_the_source_on_every_mesh(converted_once: Path, mesh_shape: tuple[int, int]) -> None:
+def test_loads_the_same_arrays_as_the_source_on_every_mesh(
+    converted_once: Path, mesh_shape: tuple[int, int]
+) -> None:
     mesh = make_mesh(*mesh_shape)
     ours = checkpoint.load(converted_once, CONFIG, mesh)
     source = checkpoint.load(CONFORMANCE / "gqa" / "ckpt-0", CONFIG, mesh)
     assert jax.tree.structure(ours) == jax.tree.structure(source)
     jax.tree.map(np.testing.assert_array_equal, ours, source)
-    assert jax.tree.map(lambda a: (a.dtype, a.sharding), ours) == jax.tree.map(lambda a: (a.dtype, a.sharding), source)
+    assert jax.tree.map(lambda a: (a.dtype, a.sharding), ours) == jax.tree.map(
+        lambda a: (a.dtype, a.sharding), source
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_conformance_model_survives(case: str, tmp_path: Path) -> None:
     convert(str(CONFORMANCE / case / "ckpt-0"), str(tmp_path / case), config_of(case))
-    ours, source = read(tmp_path / case, config_of(case)), read(CONFORMANCE / case / "ckpt-0", config_of(case))
+    ours, source = (
+        read(tmp_path / case, config_of(case)),
+        read(CONFORMANCE / case / "ckpt-0", config_of(case)),
+    )
     assert ours.keys() == source.keys()
     for path, value in source.items():
         jax.tree.map(np.testing.assert_array_equal, ours[path], value)
@@ -74,7 +81,9 @@ def test_the_library_reads_what_we_wrote(converted_once: Path) -> None:
     arrays = safetensors.numpy.load_file(converted_once / LINEAR_1)
     source = read(CONFORMANCE / "gqa" / "ckpt-0")["transformer/decoder_layer_0/moe/linear_1/w"]
     assert sorted(arrays) == ["scales", *(f"values.{n}" for n in range(8))]
-    np.testing.assert_array_equal(np.concatenate([arrays[f"values.{n}"] for n in range(8)], axis=1), source.weight)
+    np.testing.assert_array_equal(
+        np.concatenate([arrays[f"values.{n}"] for n in range(8)], axis=1), source.weight
+    )
     np.testing.assert_array_equal(arrays["scales"], source.scales)
 
 
@@ -108,12 +117,16 @@ def test_ranges_lie_in_memory_as_asked(tmp_path: Path) -> None:
             got = weights.read("file", start, end, align)
             np.testing.assert_array_equal(got, data[start:end])
             assert (got.ctypes.data + align) % ALIGNMENT == 0
-        with pytest.raises(ModelError, match=r"file: cannot be read \(99990 of 99991 bytes came at offset 10\)"):
+        with pytest.raises(
+            ModelError, match=r"file: cannot be read \(99990 of 99991 bytes came at offset 10\)"
+        ):
             weights.read("file", 10, 100_001)
 
 
 def test_slices_are_cut_where_the_mesh_cuts() -> None:
-    tensor = next(tensor for tensor in parameter_shapes(CONFIG) if tensor.path.endswith("moe/linear/w"))
+    tensor = next(
+        tensor for tensor in parameter_shapes(CONFIG) if tensor.path.endswith("moe/linear/w")
+    )
     assert tensor.scales_shape is not None
     value = Int8Tensor(np.zeros(tensor.shape, np.int8), np.ones(tensor.scales_shape, "bfloat16"))
     slices = cut(tensor, value, 8)
@@ -133,7 +146,10 @@ def test_the_digest_is_the_manifests(folder: Path, converted_once: Path) -> None
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert digest(folder) != before
     (folder / NORM).unlink()
-    with pytest.raises(ModelError, match=rf"{NORM}: expected \d+ bytes by manifest.json, got no such file; copy or convert"):
+    with pytest.raises(
+        ModelError,
+        match=rf"{NORM}: expected \d+ bytes by manifest.json, got no such file; copy or convert",
+    ):
         digest(folder)
 
 
@@ -143,7 +159,8 @@ def test_the_digest_is_the_manifests(folder: Path, converted_once: Path) -> None
 def test_an_unfinished_conversion(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(
-        ModelError, match=r"an unfinished conversion, it has no manifest.json; run the same convert_checkpoint.py"
+        ModelError,
+        match=r"an unfinished conversion, it has no manifest.json; run the same convert_checkpoint.py",
     ):
         read(folder)
 
@@ -161,7 +178,9 @@ def test_missing_truncated_and_superfluous_files(folder: Path) -> None:
 
 
 def test_another_model(folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"not of this model.* more; .*check that --model belongs to it"):
+    with pytest.raises(
+        ModelError, match=r"not of this model.* more; .*check that --model belongs to it"
+    ):
         read(folder, config_of("mha"))
 
 
@@ -177,7 +196,10 @@ def test_another_model(folder: Path) -> None:
 )  # fmt: skip
 def test_a_manifest_that_is_none(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
-    with pytest.raises(ModelError, match=r"manifest.json: not a manifest of converted weights \(.*\); convert again"):
+    with pytest.raises(
+        ModelError,
+        match=r"manifest.json: not a manifest of converted weights \(.*\); convert again",
+    ):
         read(folder)
 
 
@@ -255,8 +277,12 @@ def test_parts_that_do_not_fit_the_mesh(folder: Path) -> None:
     flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=4),
     kept=st.one_of(st.none(), st.integers(0, 2000)),
 )
-def test_any_damage_of_a_header_is_our_error_or_stays_inside_the_file(flips: list[tuple[int, int]], kept: int | None) -> None:
-    arrays: dict[str, Callable[[], np.ndarray] | np.ndarray] = {f"values.{n}": np.full((3, n + 1), n, np.int8) for n in range(4)}
+def test_any_damage_of_a_header_is_our_error_or_stays_inside_the_file(
+    flips: list[tuple[int, int]], kept: int | None
+) -> None:
+    arrays: dict[str, Callable[[], np.ndarray] | np.ndarray] = {
+        f"values.{n}": np.full((3, n + 1), n, np.int8) for n in range(4)
+    }
     whole = bytearray(safetensors.numpy.save(arrays))
     for position, flip in flips:
         whole[position % len(whole)] ^= flip

@@ -18,4 +18,7 @@ def test_what_is_computed_without_reuse() -> None:
     ref, prompt = RowRef(0, 0), token_ids([1, 2, 3])
     assert sequences([Request(ref, prompt, Sampling(max_tokens=1))]) == [token_ids([1, 2])]
     choices = tuple(map(token_ids, ([4], [5], [6, 7])))
-    assert sequences([Request(ref, prompt, continuations=choices)]) == [prompt, token_ids([1, 2, 3, 6])]
+    assert sequences([Request(ref, prompt, continuations=choices)]) == [
+        prompt,
+        token_ids([1, 2, 3, 6]),
+    ]

@@ -29,9 +29,15 @@ def test_defaults_are_those_of_the_interface() -> None:
         "resume": "auto", "retry_failed": False, "max_error_rate": 0.01, "max_attempts": 3, "stop": (), "dry_run": False,
     }  # fmt: skip
     assert {name: getattr(config, name) for name in expected} == expected
-    assert (config.replica_range(), config.mesh_shape(), config.partition_pair()) == ((1, 1), (1, 1), (0, 1))
+    assert (config.replica_range(), config.mesh_shape(), config.partition_pair()) == (
+        (1, 1),
+        (1, 1),
+        (0, 1),
+    )
     assert read("-i", "a", "-o", "b", "--checkpoint", "c").mesh_shape() == (1, 8)
-    assert config.sampling_defaults() == SamplingDefaults(), "flags and rows without columns have the same defaults"
+    assert config.sampling_defaults() == SamplingDefaults(), (
+        "flags and rows without columns have the same defaults"
+    )
 
 
 def test_a_boolean_may_stand_alone() -> None:
@@ -42,7 +48,10 @@ def test_a_boolean_may_stand_alone() -> None:
 
 def test_flags_override_the_file(tmp_path: Path) -> None:
     file = tmp_path / "job.yaml"
-    file.write_text("input: a\noutput: b\nmodel: demo\nmax_tokens: 5\nstop: [x, y]\nretry_failed: true\nlogprobs: null\n")
+    file.write_text(
+        "input: a\noutput: b\nmodel: demo\nmax_tokens: 5\nstop: [x, y]\nretry_failed: "
+        "true\nlogprobs: null\n"
+    )
     config = read("-C", str(file), "--max-tokens", "7")
     assert (config.max_tokens, config.stop, config.retry_failed) == (7, ("x", "y"), True)
     assert config.logprobs is None
@@ -51,7 +60,9 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["2", "2:8", "1:59"])
-def test_replicas_read_the_same_on_the_command_line_and_in_the_file(words: str, tmp_path: Path) -> None:
+def test_replicas_read_the_same_on_the_command_line_and_in_the_file(
+    words: str, tmp_path: Path
+) -> None:
     """YAML 1.1 reads 2:8 as the number 128, in base 60."""
     file = tmp_path / "job.yaml"
     file.write_text(f"replicas: {words}\n")
@@ -78,7 +89,10 @@ def test_replicas_read_the_same_on_the_command_line_and_in_the_file(words: str, 
         (("--min-p", "1.5"), "--min-p: expected from 0 to 1, got 1.5"),
         (("--min-p", "nan"), "--min-p: .*nan"),
         (("--repetition-penalty", "0"), "--repetition-penalty: expected from 0.01 to 100, got 0"),
-        (("--repetition-max-pattern", "5000"), "--repetition-max-pattern: expected from 0 to 1024, got 5000"),
+        (
+            ("--repetition-max-pattern", "5000"),
+            "--repetition-max-pattern: expected from 0 to 1024, got 5000",
+        ),
         (("--repetition-min-count", "1"), "--repetition-min-count: expected at least 2, got 1"),
         (("--max-error-rate", "2"), "--max-error-rate: expected from 0 to 1, got 2"),
         (("--task", "score", "--n", "2"), "--n: expected 1 for task score"),
@@ -100,7 +114,9 @@ def test_unknown_keys_of_the_file_are_errors(tmp_path: Path) -> None:
         read("-C", str(file))
 
 
-def test_print_config_prints_a_file_that_gives_the_same_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_config_prints_a_file_that_gives_the_same_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as ended:
         read(*BASE, "--max-tokens", "5", "--stop", "Q:", "--replicas", "2:8", "--print-config")
     assert ended.value.code == 0
@@ -108,14 +124,23 @@ def test_print_config_prints_a_file_that_gives_the_same_run(tmp_path: Path, caps
     assert yaml.safe_load(printed)["max_tokens"] == 5
     file = tmp_path / "again.yaml"
     file.write_text(printed)
-    assert read("-C", str(file)) == read(*BASE, "--max-tokens", "5", "--stop", "Q:", "--replicas", "2:8")
+    assert read("-C", str(file)) == read(
+        *BASE, "--max-tokens", "5", "--stop", "Q:", "--replicas", "2:8"
+    )
 
 
 def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         read("--help")
     text = capsys.readouterr().out
-    for words in ("--batch-tokens", "default: 8192", "--shard-rows", "default: 1000", "--max-error-rate", "default: 0.01"):
+    for words in (
+        "--batch-tokens",
+        "default: 8192",
+        "--shard-rows",
+        "default: 1000",
+        "--max-error-rate",
+        "default: 0.01",
+    ):
         assert words in text
     assert text.startswith("usage: score_dataset.py [-C FILE] [--flag VALUE …]\n\n")
     assert " at 0x" not in text, "a type is named, not shown as Python does"

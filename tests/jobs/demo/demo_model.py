@@ -34,6 +34,10 @@ def float_params() -> dict[str, dict[str, Any]]:
     params: dict[str, dict[str, Any]] = {}
     for tensor, stored in checkpoint.read(CHECKPOINT, DEMO):
         pair = isinstance(stored, Int8Tensor)
-        value = dequantize(QuantizedWeight(*map(jnp.asarray, stored)), jnp.float32) if pair else jnp.asarray(stored)
+        value = (
+            dequantize(QuantizedWeight(*map(jnp.asarray, stored)), jnp.float32)
+            if pair
+            else jnp.asarray(stored)
+        )
         params.setdefault(tensor.module, {})[tensor.name] = value
     return params

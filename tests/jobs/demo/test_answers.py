@@ -13,7 +13,15 @@ from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 
 ROWS, WRONG_AT_MOST = 100, 5
 COMPLETED, SCORED = 0, 1
-SIZES = EngineConfig(max_len=64, batch_tokens=64, slots=8, page_size=8, decode_steps=4, cache_tokens=2048, logprobs=None)
+SIZES = EngineConfig(
+    max_len=64,
+    batch_tokens=64,
+    slots=8,
+    page_size=8,
+    decode_steps=4,
+    cache_tokens=2048,
+    logprobs=None,
+)
 
 
 def requests() -> list[Request]:
@@ -21,9 +29,16 @@ def requests() -> list[Request]:
     made = []
     for row, question in enumerate(asked(ROWS)):
         prompt = tokenizer().encode(question["prompt"])
-        choices = [tokenizer().encode(question["prompt"] + choice)[len(prompt) :] for choice in question["choices"]]
+        choices = [
+            tokenizer().encode(question["prompt"] + choice)[len(prompt) :]
+            for choice in question["choices"]
+        ]
         made.append(Request(RowRef(COMPLETED, row), token_ids(prompt), Sampling(max_tokens=24)))
-        made.append(Request(RowRef(SCORED, row), token_ids(prompt), continuations=tuple(map(token_ids, choices))))
+        made.append(
+            Request(
+                RowRef(SCORED, row), token_ids(prompt), continuations=tuple(map(token_ids, choices))
+            )
+        )
     return made
 
 
@@ -33,7 +48,9 @@ def right(completion: Completion) -> bool:
     if completion.scores:
         values = [score.loglikelihood for score in completion.scores]
         return bool(question["choices"][values.index(max(values))] == question["answer"])
-    prompt, whole = tokenizer().encode([question["prompt"], question["prompt"] + question["answer"]])
+    prompt, whole = tokenizer().encode(
+        [question["prompt"], question["prompt"] + question["answer"]]
+    )
     return list(completion.token_ids) == [*whole[len(prompt) :], DEMO.eos_token]
 
 

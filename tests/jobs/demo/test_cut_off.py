@@ -13,8 +13,18 @@ from pipeline.requests.tokenizer import Tokenizer
 from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 
 STEPS = 4  # tokens of one decode call
-SIZES = EngineConfig(max_len=64, batch_tokens=64, slots=1, page_size=8, decode_steps=STEPS, cache_tokens=256, logprobs=None)
-LOOP = "a b a b a b"  # unlike anything the model was trained on: it says the same for ever, with the same weights the same
+SIZES = EngineConfig(
+    max_len=64,
+    batch_tokens=64,
+    slots=1,
+    page_size=8,
+    decode_steps=STEPS,
+    cache_tokens=256,
+    logprobs=None,
+)
+# unlike anything the model was trained on: it says the same for ever, with the same weights the
+# same
+LOOP = "a b a b a b"
 
 
 @pytest.fixture(scope="module")
@@ -27,11 +37,15 @@ def replica() -> Iterator[Replica]:
 
 
 def ask(row: int, prompt: str, max_tokens: int = 40, **sampling: Any) -> Request:
-    return Request(RowRef(0, row), token_ids(tokenizer().encode(prompt)), Sampling(max_tokens, **sampling))
+    return Request(
+        RowRef(0, row), token_ids(tokenizer().encode(prompt)), Sampling(max_tokens, **sampling)
+    )
 
 
 def run(replica: Replica, *requests: Request) -> list[Completion]:
-    return sorted(replica.run(Batch(0, requests)).completions, key=lambda completion: completion.ref)
+    return sorted(
+        replica.run(Batch(0, requests)).completions, key=lambda completion: completion.ref
+    )
 
 
 def ends_at(tokens: list[int], max_pattern: int, min_count: int, min_tokens: int = 0) -> int:
@@ -44,7 +58,8 @@ def ends_at(tokens: list[int], max_pattern: int, min_count: int, min_tokens: int
     return len(tokens)
 
 
-CASES = ((4, 6, 0), (4, 10, 0), (4, 6, 7), (4, 6, 9), (4, 33, 0), (4, 41, 0))  # longest pattern, repetitions, least tokens
+# longest pattern, repetitions, least tokens
+CASES = ((4, 6, 0), (4, 10, 0), (4, 6, 7), (4, 6, 9), (4, 33, 0), (4, 41, 0))
 
 
 def test_the_rule_by_hand() -> None:
@@ -56,20 +71,32 @@ def test_a_loop_ends_where_its_pattern_is_complete_and_frees_the_slot(replica: R
     (whole,) = run(replica, ask(0, LOOP))
     tokens = whole.token_ids.tolist()
     assert whole.finish_reason == "length"
-    assert ends_at(tokens, 4, 6) < ends_at(tokens, 4, 6, min_tokens=9) < 40, "the model does not loop here"
+    assert ends_at(tokens, 4, 6) < ends_at(tokens, 4, 6, min_tokens=9) < 40, (
+        "the model does not loop here"
+    )
     for max_pattern, min_count, min_tokens in CASES:
-        kind = {"repetition_max_pattern": max_pattern, "repetition_min_count": min_count, "min_tokens": min_tokens}
+        kind = {
+            "repetition_max_pattern": max_pattern,
+            "repetition_min_count": min_count,
+            "min_tokens": min_tokens,
+        }
         length = ends_at(tokens, max_pattern, min_count, min_tokens)
         question = asked(1)[0]
         before = replica.stats()
         cut, answered = run(replica, ask(0, LOOP, **kind), ask(1, question["prompt"]))
         after = replica.stats()
         assert cut.token_ids.tolist() == tokens[:length]
-        assert (cut.finish_reason, cut.stop_reason) == (("repetition" if length < 40 else "length"), None)
+        assert (cut.finish_reason, cut.stop_reason) == (
+            ("repetition" if length < 40 else "length"),
+            None,
+        )
         assert tokenizer().decode(answered.token_ids.tolist()) == question["answer"].strip()
         assert after.generated_tokens - before.generated_tokens == length + len(answered.token_ids)
-        # with one slot, steps tell when it was free: at the end of the call in which the pattern was complete
-        assert after.decode_positions - before.decode_positions == -(-length // STEPS) * STEPS + len(answered.token_ids)
+        # with one slot, steps tell when it was free: at the end of the call in which the pattern
+        # was complete
+        assert after.decode_positions - before.decode_positions == -(
+            -length // STEPS
+        ) * STEPS + len(answered.token_ids)
 
 
 @pytest.mark.slow
@@ -80,4 +107,8 @@ def test_a_stop_wins_over_a_loop_and_a_loop_over_max_tokens(replica: Replica) ->
     kind = {"repetition_max_pattern": 1, "repetition_min_count": 6}
     stopped, limited = run(replica, ask(0, LOOP, 6, stop=(stop,), **kind), ask(1, LOOP, 6, **kind))
     assert (stopped.finish_reason, stopped.stop_reason, len(stopped.token_ids)) == ("stop", stop, 6)
-    assert (limited.finish_reason, limited.stop_reason, len(limited.token_ids)) == ("repetition", None, 6)
+    assert (limited.finish_reason, limited.stop_reason, len(limited.token_ids)) == (
+        "repetition",
+        None,
+        6,
+    )

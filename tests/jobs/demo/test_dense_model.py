@@ -21,7 +21,9 @@ def packed(rows: list[list[list[int]]], width: int) -> tuple[np.ndarray, np.ndar
     for number, row in enumerate(rows):
         ids = [token for document in row for token in document]
         tokens[number, : len(ids)] = ids
-        documents[number, : len(ids)] = np.repeat(np.arange(len(row)), [len(document) for document in row])
+        documents[number, : len(ids)] = np.repeat(
+            np.arange(len(row)), [len(document) for document in row]
+        )
     return tokens, documents
 
 
@@ -29,14 +31,25 @@ def packed(rows: list[list[list[int]]], width: int) -> tuple[np.ndarray, np.ndar
 def run(params: Any, tokens: np.ndarray, documents: np.ndarray, expert_rows: int) -> Forward:
     layers = sum(module.endswith("/router") for module in params)
     wanted = jnp.arange(tokens.size)
-    return forward(params, replace(DEMO, num_layers=layers), jnp.asarray(tokens), jnp.asarray(documents), wanted, expert_rows)
+    return forward(
+        params,
+        replace(DEMO, num_layers=layers),
+        jnp.asarray(tokens),
+        jnp.asarray(documents),
+        wanted,
+        expert_rows,
+    )
 
 
 def test_logits_are_those_of_the_engines_forward_and_documents_of_a_row_do_not_meet() -> None:
     texts = [row["prompt"] + row["answer"] for row in asked(8)]
-    documents = sorted((ids for ids in map(tokenizer().encode, texts) if len(ids) < 30), key=len)[:4]
+    documents = sorted((ids for ids in map(tokenizer().encode, texts) if len(ids) < 30), key=len)[
+        :4
+    ]
     expected = load_model(CHECKPOINT, DEMO, (1, 1), "float32").prefill(documents).logits
-    found = np.asarray(run(float_params(), *packed([documents[:2], documents[2:]], 64), 128).logits).reshape(2, 64, -1)
+    found = np.asarray(
+        run(float_params(), *packed([documents[:2], documents[2:]], 64), 128).logits
+    ).reshape(2, 64, -1)
     for number, ids in enumerate(documents):
         row, begin = number // 2, len(documents[number - 1]) if number % 2 else 0
         assert_close(found[row, begin : begin + len(ids)], expected[number, : len(ids)], atol=1e-3)
@@ -58,6 +71,8 @@ def test_evenly_chosen_experts_have_an_imbalance_of_one_and_padding_does_not_cou
     router = params["transformer/decoder_layer_0/router"]
     uneven, even = router["w"], jnp.zeros_like(router["w"])
     for router["w"], expected in ((uneven, None), (even, 1.0)):
-        once, often = (float(run(params, *packed([[document] * times], 32), 32).imbalance) for times in (1, 10))
+        once, often = (
+            float(run(params, *packed([[document] * times], 32), 32).imbalance) for times in (1, 10)
+        )
         assert once == pytest.approx(often, abs=1e-5)
         assert once == pytest.approx(expected, abs=1e-5) if expected else once > 1.01

@@ -43,7 +43,9 @@ def test_sums_are_right() -> None:
 def test_comparisons_are_right() -> None:
     for question in of("comparison"):
         numbers = [int(choice) for choice in question.choices]
-        assert int(question.answer) == (max(numbers) if "larger" in question.prompt else min(numbers))
+        assert int(question.answer) == (
+            max(numbers) if "larger" in question.prompt else min(numbers)
+        )
 
 
 def test_facts_are_right_and_the_choices_are_those_of_the_text() -> None:
@@ -52,8 +54,13 @@ def test_facts_are_right_and_the_choices_are_those_of_the_text() -> None:
     assert (opposites["cold"], after["June"], after["Sunday"]) == ("hot", "July", "Monday")
     for question in of("fact"):
         asked, listed = question.prompt.removesuffix("?\nAnswer:").split(": ")
-        assert question.answer.strip() == (opposites if "opposite" in asked else after)[asked.split()[-1]]
-        assert [choice.strip() for choice in question.choices] == listed.replace(" or ", ", ").split(", ")
+        assert (
+            question.answer.strip()
+            == (opposites if "opposite" in asked else after)[asked.split()[-1]]
+        )
+        assert [choice.strip() for choice in question.choices] == listed.replace(
+            " or ", ", "
+        ).split(", ")
 
 
 def test_multiple_choice_names_the_letter_of_the_right_line() -> None:
@@ -81,13 +88,17 @@ def test_equal_seeds_ask_the_same_and_other_seeds_do_not() -> None:
 def test_what_is_asked_is_never_trained_on() -> None:
     asked = held_out_questions(1, 300)
     assert len({question.prompt for question in asked}) == len(asked) == 300
-    assert [sum(each.category == made.category for each in asked) for made in ASKED[: len(MAKERS)]] == [60] * len(MAKERS)
+    assert [
+        sum(each.category == made.category for each in asked) for made in ASKED[: len(MAKERS)]
+    ] == [60] * len(MAKERS)
     assert all(map(held_out, asked))
     for makers in (MAKERS, TRAINING_MIX):
         trained = list(islice(training_questions(1, makers), 2000))
         assert not any(map(held_out, trained))
         assert {each.category for each in trained} == {each.category for each in asked}
-    assert sum(map(held_out, ASKED)) in range(len(ASKED) // HELD_OUT_SHARE // 2, len(ASKED) // HELD_OUT_SHARE * 2)
+    assert sum(map(held_out, ASKED)) in range(
+        len(ASKED) // HELD_OUT_SHARE // 2, len(ASKED) // HELD_OUT_SHARE * 2
+    )
 
 
 def test_a_transcript_is_the_prompt_and_its_answer() -> None:

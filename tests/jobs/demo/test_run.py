@@ -10,15 +10,30 @@ from jobs.demo.run import Answered, accuracy_table, answers_table, join
 from tests.jobs.demo.demo_model import asked
 
 
-def answered(completed_wrong: set[int], preferred_wrong: set[int], count: int = 20) -> list[Answered]:
+def answered(
+    completed_wrong: set[int], preferred_wrong: set[int], count: int = 20
+) -> list[Answered]:
     """Returns the first questions, answered right but for some."""
     questions, completed, scored = asked(count), [], []
     for number, question in enumerate(questions):
         text = " nonsense" if number in completed_wrong else question["answer"]
-        completed.append({"id": question["id"], "text": text, "completion_tokens": 3, "cumulative_logprob": -0.5})
-        likely = [(choice == question["answer"]) != (number in preferred_wrong) for choice in question["choices"]]
-        scored.append({"id": question["id"], "loglikelihood": [-1.25 if each else -9.0 for each in likely], "status": "ok"})
-    return join(*(pa.Table.from_pylist(rows) for rows in (questions, completed[::-1], scored[::-1])))
+        completed.append(
+            {"id": question["id"], "text": text, "completion_tokens": 3, "cumulative_logprob": -0.5}
+        )
+        likely = [
+            (choice == question["answer"]) != (number in preferred_wrong)
+            for choice in question["choices"]
+        ]
+        scored.append(
+            {
+                "id": question["id"],
+                "loglikelihood": [-1.25 if each else -9.0 for each in likely],
+                "status": "ok",
+            }
+        )
+    return join(
+        *(pa.Table.from_pylist(rows) for rows in (questions, completed[::-1], scored[::-1]))
+    )
 
 
 def shown(table: Table) -> str:

@@ -36,7 +36,9 @@ def test_rows_hold_whole_questions_and_the_answers_are_what_is_wanted() -> None:
         for number in np.unique(documents[tokens > 0]):
             at = np.flatnonzero((documents == number) & (tokens > 0))
             assert at.tolist() == list(range(at[0], at[-1] + 1)), "a question lies in one piece"
-            wanted += [192 * row + at[0] + place - 1 for place in range(known[tuple(tokens[at])], len(at))]
+            wanted += [
+                192 * row + at[0] + place - 1 for place in range(known[tuple(tokens[at])], len(at))
+            ]
     assert batch.wanted.tolist() == wanted[:192]
     assert batch.targets.tolist() == batch.tokens.reshape(-1)[batch.wanted + 1].tolist()
     assert (batch.tokens > 0).mean() > 0.9

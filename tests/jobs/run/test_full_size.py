@@ -31,29 +31,51 @@ Dry = Callable[..., ScoreConfig]
 def dry(tmp_path: Path) -> Dry:
     """Returns the configuration of a dry run of two rows of token ids."""
     path = tmp_path / "ids.parquet"
-    pq.write_table(pa.table({"prompt_token_ids": pa.array([[5, 6, 7], [8]], pa.list_(pa.int32()))}), path)
+    pq.write_table(
+        pa.table({"prompt_token_ids": pa.array([[5, 6, 7], [8]], pa.list_(pa.int32()))}), path
+    )
 
     def config(**flags: Any) -> ScoreConfig:
-        return ScoreConfig(input=str(path), output=str(tmp_path / "out"), max_tokens=4, dry_run=True, **flags)
+        return ScoreConfig(
+            input=str(path), output=str(tmp_path / "out"), max_tokens=4, dry_run=True, **flags
+        )
 
     return config
 
 
-def asked(model: ModelConfig, mesh: tuple[int, int] = (1, 8), targets: tuple[str, ...] = ("h100", "h200")) -> dict[str, Any]:
+def asked(
+    model: ModelConfig, mesh: tuple[int, int] = (1, 8), targets: tuple[str, ...] = ("h100", "h200")
+) -> dict[str, Any]:
     engine = dataclasses.asdict(EngineConfig(max_len=model.sequence_len))
-    return {"model": dataclasses.asdict(model), "engine": engine, "dtype": "bfloat16", "mesh": mesh, "targets": targets}
+    return {
+        "model": dataclasses.asdict(model),
+        "engine": engine,
+        "dtype": "bfloat16",
+        "mesh": mesh,
+        "targets": targets,
+    }
 
 
 @pytest.mark.parametrize(
     ("flags", "expected"),
-    [({}, True), ({"device": "gpu"}, True), ({"device": "cpu"}, False), ({"model": "demo"}, False), ({"model": "small"}, False)],
+    [
+        ({}, True),
+        ({"device": "gpu"}, True),
+        ({"device": "cpu"}, False),
+        ({"model": "demo"}, False),
+        ({"model": "small"}, False),
+    ],
 )
-def test_only_models_that_want_gpus_are_compiled(flags: dict[str, Any], expected: bool, dry: Dry) -> None:
+def test_only_models_that_want_gpus_are_compiled(
+    flags: dict[str, Any], expected: bool, dry: Dry
+) -> None:
     assert full_size.is_full_size(make_plan(dry(**flags))) is expected
 
 
 def test_the_compiler_is_asked_for_the_sizes_of_the_flags(dry: Dry) -> None:
-    request = full_size.request(make_plan(dry(max_len=4096, batch_tokens=512, mesh="2x4", dtype="float32", logprobs=3)))
+    request = full_size.request(
+        make_plan(dry(max_len=4096, batch_tokens=512, mesh="2x4", dtype="float32", logprobs=3))
+    )
     engine = request["engine"]
     assert (engine["max_len"], engine["batch_tokens"], engine["logprobs"]) == (4096, 512, 3)
     assert (tuple(request["mesh"]), request["dtype"]) == ((2, 4), "float32")
@@ -63,7 +85,9 @@ def test_the_compiler_is_asked_for_the_sizes_of_the_flags(dry: Dry) -> None:
 @pytest.fixture(scope="module")
 def answer() -> dict[str, Any]:
     """Returns what the compiler's own process says of the demo model, without the wheels."""
-    return full_size.compile_plan(asked(replace(DEMO, num_layers=1, sequence_len=64)), Path(sys.executable))
+    return full_size.compile_plan(
+        asked(replace(DEMO, num_layers=1, sequence_len=64)), Path(sys.executable)
+    )
 
 
 @pytest.mark.slow
@@ -71,7 +95,11 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
     assert [target["title"] for target in answer["targets"]] == ["H100", "H200"]
     assert answer["tensors"] == 14
     lines = list(full_size.show(answer | {"fallback": None}, (1, 8)))
-    table = {re.split(r"  +", line.strip())[0]: re.split(r"  +", line.strip())[1:] for line in lines if "  " in line}
+    table = {
+        re.split(r"  +", line.strip())[0]: re.split(r"  +", line.strip())[1:]
+        for line in lines
+        if "  " in line
+    }
     assert table["8xH100"] == ["8xH200"]
     assert table["memory of the device"] == ["80.000 GB", "141.000 GB"]
     assert table["it fits"] == ["yes", "yes"]
@@ -90,7 +118,9 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
 
 
 @pytest.mark.slow
-def test_a_fallback_is_told_in_one_line_and_a_plan_that_does_not_fit_too(answer: dict[str, Any]) -> None:
+def test_a_fallback_is_told_in_one_line_and_a_plan_that_does_not_fit_too(
+    answer: dict[str, Any],
+) -> None:
     told = answer | {"fallback": "jax-cuda12-plugin is not installed"}
     first = next(full_size.show(told, (1, 8)))
     assert "not compiled for GPUs (jax-cuda12-plugin is not installed" in first
@@ -104,12 +134,26 @@ def test_a_fallback_is_told_in_one_line_and_a_plan_that_does_not_fit_too(answer:
 
 @pytest.mark.slow
 def test_a_dry_run_of_grok_1_prints_both_plans(
-    dry: Dry, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    dry: Dry,
+    answer: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr(full_size, "compile_plan", lambda request: requests.append(request) or answer)
+    monkeypatch.setattr(
+        full_size, "compile_plan", lambda request: requests.append(request) or answer
+    )
     config = dry()
-    arguments = ["-i", str(config.input), "-o", str(config.output), "--max-tokens", "4", "--dry-run", "true"]
+    arguments = [
+        "-i",
+        str(config.input),
+        "-o",
+        str(config.output),
+        "--max-tokens",
+        "4",
+        "--dry-run",
+        "true",
+    ]
     assert score_dataset.main([*arguments, "--model", "grok-1"]) == 0
     assert requests == [full_size.request(make_plan(config))]
     said = capsys.readouterr().out
@@ -120,7 +164,9 @@ def test_a_dry_run_of_grok_1_prints_both_plans(
 
 @pytest.mark.slow
 def test_what_the_compiler_refuses_is_one_sentence() -> None:
-    with pytest.raises(ConfigError, match=r"^full-size plan: mesh axis model = 3 does not divide .*$"):
+    with pytest.raises(
+        ConfigError, match=r"^full-size plan: mesh axis model = 3 does not divide .*$"
+    ):
         full_size.compile_plan(asked(DEMO, mesh=(1, 3)), Path(sys.executable))
 
 
@@ -134,7 +180,11 @@ def test_a_compiler_that_dies_is_told_with_its_code(tmp_path: Path) -> None:
 
 def test_the_wheels_have_the_version_of_jax_and_hashes() -> None:
     entries = re.split(r"\n(?=[a-z])", (ROOT / "requirements-aot.lock").read_text())
-    pinned = {match[1]: match[2] for entry in entries if (match := re.match(r"([\w.-]+)==(\S+)", entry)) and "--hash=" in entry}
+    pinned = {
+        match[1]: match[2]
+        for entry in entries
+        if (match := re.match(r"([\w.-]+)==(\S+)", entry)) and "--hash=" in entry
+    }
     jax = re.search(r"^jax==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
     assert jax is not None
     assert pinned.keys() == {"jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12"}
@@ -179,7 +229,8 @@ def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(whole: dict[s
 @pytest.mark.slow
 def test_no_int8_weight_is_copied_or_widened_at_full_size(whole: dict[str, Any]) -> None:
     """Whatever takes an int8 weight in the compiled text is a product or a kernel, and no temporary could hold a copy."""
-    expert_weight_bytes = 8 * 6144 * 32768 // 8  # of the eight experts of a layer on one device, the smallest of its copies
+    # of the eight experts of a layer on one device, the smallest of its copies
+    expert_weight_bytes = 8 * 6144 * 32768 // 8
     for name, program in whole["targets"][0]["programs"].items():
         assert program["weight_copies"] == [], name
         assert program["temporary_bytes"] < expert_weight_bytes, name
@@ -187,7 +238,9 @@ def test_no_int8_weight_is_copied_or_widened_at_full_size(whole: dict[str, Any])
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_temporaries_do_not_grow_with_layers_nor_with_prompts(whole: dict[str, Any], compiler: Path) -> None:
+def test_temporaries_do_not_grow_with_layers_nor_with_prompts(
+    whole: dict[str, Any], compiler: Path
+) -> None:
     """Two layers on H200, an extend of a whole prompt of 8,192 tokens, and log-probs of all of its tokens."""
     request = asked(replace(GROK_1, num_layers=2), targets=("h200",))
     request["engine"] |= {"batch_tokens": 8192, "prompt_logprobs": 20}
@@ -197,8 +250,8 @@ def test_temporaries_do_not_grow_with_layers_nor_with_prompts(whole: dict[str, A
     # four times the tokens, a thirty-second of the layers
     assert few["extend"]["temporary_bytes"] < 4.2 * many["extend"]["temporary_bytes"]
     assert few["extend"]["weight_copies"] == few["decode"]["weight_copies"] == []
-    # float32 logits of one chunk of targets on one device, three times (they, their exponentials and their order), and what is
-    # kept of each row
+    # float32 logits of one chunk of targets on one device, three times (they, their exponentials
+    # and their order), and what is kept of each row
     assert few["score"]["width"] == 256
     assert few["score"]["temporary_bytes"] < 3 * 256 * 131072 // 8 * 4 + 100_000
 
@@ -207,8 +260,11 @@ def test_temporaries_do_not_grow_with_layers_nor_with_prompts(whole: dict[str, A
 @pytest.mark.timeout(300)
 def test_one_shard_of_grok_1_fits_one_h200_and_needs_no_other(compiler: Path) -> None:
     """The model of jobs/benchmark.py: one layer of it compiles for a single GPU."""
-    plan = full_size.compile_plan(asked(replace(GROK_1_SHARD, num_layers=1), mesh=(1, 1), targets=("h200",)), compiler)
+    plan = full_size.compile_plan(
+        asked(replace(GROK_1_SHARD, num_layers=1), mesh=(1, 1), targets=("h200",)), compiler
+    )
     for name, program in plan["targets"][0]["programs"].items():
         assert program["collectives"] == {}, name
-        # XLA cuts the attention's output projection into its eight groups of scales; on the mesh 1x8 each device has one
+        # XLA cuts the attention's output projection into its eight groups of scales; on the mesh
+        # 1x8 each device has one
         assert all("[96,6144]" in copy for copy in program["weight_copies"]), name

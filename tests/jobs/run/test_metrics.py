@@ -8,13 +8,26 @@ import pytest
 
 from actors.protocol.messages import ReplicaStats
 from jobs.run import metrics
-from jobs.run.metrics import COST_BUDGET, METRICS, RUN_INFO, RUNS_ENDED, RUNS_STARTED, RunMetrics, run_label
+from jobs.run.metrics import (
+    COST_BUDGET,
+    METRICS,
+    RUN_INFO,
+    RUNS_ENDED,
+    RUNS_STARTED,
+    RunMetrics,
+    run_label,
+)
 from pipeline.errors import InterruptedRunError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.snapshot import Snapshot
 from tests.pipeline.monitoring.test_progress import Clock, bad, good
 
-INFO = {"output": "s3://key:secret@bucket/nightly/2026-11-24/", "model": "demo", "task": "score", "fingerprint": "f00d"}
+INFO = {
+    "output": "s3://key:secret@bucket/nightly/2026-11-24/",
+    "model": "demo",
+    "task": "score",
+    "fingerprint": "f00d",
+}
 RUN = "2026-11-24-336afcf6"
 
 
@@ -52,7 +65,11 @@ class FakeGauge(FakeMetric):
 @pytest.fixture
 def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeMetric]]:
     kinds = {"counter": FakeCounter, "gauge": FakeGauge}
-    monkeypatch.setattr(metrics, "_made", lambda each, labels: kinds[each.kind](metrics.PREFIX + each.name, each.help, labels))
+    monkeypatch.setattr(
+        metrics,
+        "_made",
+        lambda each, labels: kinds[each.kind](metrics.PREFIX + each.name, each.help, labels),
+    )
     monkeypatch.setattr(FakeMetric, "made", {})
     return FakeMetric.made
 
@@ -67,9 +84,10 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     for metric in every:
         assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
         assert metric.name == metric.name.lower()
-        assert not any(metric.name.removesuffix("_total").endswith(unit) for unit in ("_s", "_ms", "_hours", "_percent")), (
-            metric.name
-        )
+        assert not any(
+            metric.name.removesuffix("_total").endswith(unit)
+            for unit in ("_s", "_ms", "_hours", "_percent")
+        ), metric.name
 
 
 def numbers(value: Any) -> Iterator[tuple[str, Any]]:
@@ -92,16 +110,27 @@ NOT_TOLD = {
 
 
 def test_every_figure_of_a_snapshot_has_its_metric() -> None:
-    """Each figure is changed by itself, and some metric has to notice. What the driver counts better is left out (NOT_TOLD)."""
+    """Each figure is changed by itself, and some metric has to notice.
+
+    What the driver counts better is left out (NOT_TOLD).
+    """
     engine = ReplicaStats(**{field.name: 10 for field in dataclasses.fields(ReplicaStats)})  # type: ignore[arg-type]
-    plain = {field.name: 10 for field in dataclasses.fields(Snapshot) if field.name not in {"codes", "engine", "note"}}
+    plain = {
+        field.name: 10
+        for field in dataclasses.fields(Snapshot)
+        if field.name not in {"codes", "engine", "note"}
+    }
     snapshot = Snapshot(**plain, codes={"empty_prompt": 10}, engine=engine)  # type: ignore[arg-type]
     told = {metric.name: metric.value(snapshot) for metric in METRICS}
     unnoticed = set()
     for path, value in numbers(snapshot):
         more: Any = {"empty_prompt": 11} if isinstance(value, Mapping) else value + 1
         inner = path.removeprefix("engine.")
-        changed = {"engine": dataclasses.replace(engine, **{inner: more})} if inner != path else {path: more}
+        changed = (
+            {"engine": dataclasses.replace(engine, **{inner: more})}
+            if inner != path
+            else {path: more}
+        )
         other = dataclasses.replace(snapshot, **changed)
         if {metric.name: metric.value(other) for metric in METRICS} == told:
             unnoticed.add(path)
@@ -112,7 +141,9 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
     clock = Clock()
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
-    progress.replica_stats("a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10))
+    progress.replica_stats(
+        "a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10)
+    )
     progress.batches_in_flight(3)
     made = RunMetrics(progress, INFO, cost_budget=5.0)
     clock.now = 10.0
@@ -136,7 +167,9 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
     }
     assert values(ray, "errors_total") == {(RUN, "empty_prompt"): 1}
     assert values(ray, "runs_ended_total") == {(RUN, "row_errors"): 1}
-    assert values(ray, "run_info") == {(RUN, "s3://bucket/nightly/2026-11-24/", "demo", "score", "f00d"): 1}
+    assert values(ray, "run_info") == {
+        (RUN, "s3://bucket/nightly/2026-11-24/", "demo", "score", "f00d"): 1
+    }
     assert values(ray, "eta_seconds")[(RUN,)] == pytest.approx(7 * (80 / 3) / 8)
 
 
@@ -191,5 +224,9 @@ def test_while_replicas_are_waited_for_figures_are_published_now_and_then(
 
 
 def test_runs_of_one_name_in_different_folders_have_different_labels() -> None:
-    assert run_label("s3://bucket/nightly/2026-11-24") == run_label("s3://key:secret@bucket/nightly/2026-11-24/") == RUN
+    assert (
+        run_label("s3://bucket/nightly/2026-11-24")
+        == run_label("s3://key:secret@bucket/nightly/2026-11-24/")
+        == RUN
+    )
     assert run_label("s3://other/nightly/2026-11-24") != RUN

@@ -16,7 +16,15 @@ from tests.jobs.runs import DEMO
 
 
 def plan_of(output: Path, **more: Any) -> Plan:
-    return make_plan(ScoreConfig(input=str(DEMO / "prompts.parquet"), output=str(output), model="demo", max_tokens=4, **more))
+    return make_plan(
+        ScoreConfig(
+            input=str(DEMO / "prompts.parquet"),
+            output=str(output),
+            model="demo",
+            max_tokens=4,
+            **more,
+        )
+    )
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,9 @@ class Scripted:
         ([Ended(1)] * 4, 1, [30, 60, 120]),
     ],
 )
-def test_only_what_may_end_otherwise_is_tried_again(ends: list[Ended], code: int, pauses: list[float]) -> None:
+def test_only_what_may_end_otherwise_is_tried_again(
+    ends: list[Ended], code: int, pauses: list[float]
+) -> None:
     slept: list[float] = []
     attempts = Scripted(*ends)
     assert persist(attempts, COMMAND, SubmitConfig(attempts=4), RunLog(), slept.append) == code
@@ -88,7 +90,11 @@ def test_flags_are_checked(flags: dict[str, Any], message: str) -> None:
 
 def test_names_are_made_of_the_command() -> None:
     assert default_name(COMMAND).startswith("score_dataset-")
-    assert default_name(COMMAND) == default_name(list(COMMAND)) != default_name([*COMMAND, "--seed", "1"])
+    assert (
+        default_name(COMMAND)
+        == default_name(list(COMMAND))
+        != default_name([*COMMAND, "--seed", "1"])
+    )
     assert default_name(["/bin/echo hello", "x"]).startswith("echo-hello-")
 
 
@@ -103,12 +109,26 @@ sys.exit(int(sys.argv[1 + len(path.read_text())]))
 
 
 def here(*command: object, flags: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
-    program = [sys.executable, "jobs/submit.py", "--here", "true", "--pause-s", "0", *flags, "--", *map(str, command)]
-    return subprocess.run(program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    program = [
+        sys.executable,
+        "jobs/submit.py",
+        "--here",
+        "true",
+        "--pause-s",
+        "0",
+        *flags,
+        "--",
+        *map(str, command),
+    ]
+    return subprocess.run(
+        program, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 def test_here_a_command_is_a_process_that_is_tried_again(tmp_path: Path) -> None:
-    done = here(sys.executable, "-c", COUNTING, tmp_path / "{night}", 75, 1, 3, flags=["--accept", "0,3"])
+    done = here(
+        sys.executable, "-c", COUNTING, tmp_path / "{night}", 75, 1, 3, flags=["--accept", "0,3"]
+    )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
         "try 1 of 5: exit code 75; the same command again in 0 s",
@@ -122,15 +142,28 @@ def test_what_cannot_be_submitted_is_said_in_a_sentence() -> None:
     missing = here("no-such-program")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "cannot start no-such-program" in missing.stderr
-    nothing = subprocess.run([sys.executable, "jobs/submit.py"], cwd=ROOT, capture_output=True, text=True, check=False)
+    nothing = subprocess.run(
+        [sys.executable, "jobs/submit.py"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
     assert nothing.returncode == 2
     assert "the command is missing" in nothing.stderr
 
 
 def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
     script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); print('up', flush=True); time.sleep(60)"
-    program = [sys.executable, "jobs/submit.py", "--here", "true", "--", sys.executable, "-c", script]
-    process = subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    program = [
+        sys.executable,
+        "jobs/submit.py",
+        "--here",
+        "true",
+        "--",
+        sys.executable,
+        "-c",
+        script,
+    ]
+    process = subprocess.Popen(
+        program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     assert process.stdout.readline() == "up\n"
     process.terminate()
@@ -139,7 +172,9 @@ def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
 
 
 def test_a_command_that_is_killed_has_said_nothing() -> None:
-    assert ChildProcess().run([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]) == Ended(None)
+    assert ChildProcess().run(
+        [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
+    ) == Ended(None)
 
 
 # -- on a cluster ---------------------------------------------------------------------------------------------------------------
@@ -163,11 +198,18 @@ class FakeCluster:
     def add(self, name: str, entrypoint: str, status: str, code: int | None = None) -> None:
         ended = status in {"SUCCEEDED", "FAILED", "STOPPED"}
         state = SimpleNamespace(value=status, is_terminal=lambda: ended)
-        self.jobs[name] = SimpleNamespace(submission_id=name, entrypoint=entrypoint, status=state, driver_exit_code=code)
+        self.jobs[name] = SimpleNamespace(
+            submission_id=name, entrypoint=entrypoint, status=state, driver_exit_code=code
+        )
 
-    def submit_job(self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]) -> str:
+    def submit_job(
+        self, *, entrypoint: str, submission_id: str, runtime_env: dict[str, Any]
+    ) -> str:
         if submission_id in self.jobs:
-            raise RuntimeError(f"Request failed with status code 500: Job with submission_id {submission_id} already exists.")
+            raise RuntimeError(
+                f"Request failed with status code 500: Job with submission_id {submission_id} "
+                "already exists."
+            )
         self.submitted.append(submission_id)
         self.runtime_env = runtime_env
         self.add(submission_id, entrypoint, "RUNNING")
@@ -193,7 +235,9 @@ class FakeCluster:
 
 def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
     standard: dict[str, Any] = {"patience_s": 1.0, "poll_s": 0.01}
-    return RayJobs("http://head:8265", "nightly", None, log=RunLog(), client=cluster, **(standard | more))
+    return RayJobs(
+        "http://head:8265", "nightly", None, log=RunLog(), client=cluster, **(standard | more)
+    )
 
 
 @pytest.mark.parametrize(
@@ -208,7 +252,9 @@ def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
         ("vanished", None, Ended(None)),
     ],
 )
-def test_a_job_ends_as_its_driver_did(status: str, code: int | None, ended: Ended, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_ends_as_its_driver_did(
+    status: str, code: int | None, ended: Ended, capsys: pytest.CaptureFixture[str]
+) -> None:
     cluster = FakeCluster((status, code))
     assert on(cluster, env={"GROK_BATCH_COMMIT": "abc"}).run(COMMAND) == ended
     assert cluster.submitted == ["nightly-1"]
@@ -329,20 +375,36 @@ def test_what_nobody_expects_is_not_swallowed() -> None:
         on(cluster, patience_s=60).run(COMMAND)
 
 
-def test_a_token_in_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_token_in_the_environment_is_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(submit, "TOKEN_FILE", tmp_path / "none")
-    # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests refuse their own process.
+    # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests
+    # refuse their own process.
     monkeypatch.setenv("RAY_AUTH_MODE", "")
-    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_API_SERVER_ADDRESS"):
+    for name in (
+        "RAY_AUTH_MODE",
+        "RAY_AUTH_TOKEN",
+        "RAY_AUTH_TOKEN_PATH",
+        "RAY_API_SERVER_ADDRESS",
+    ):
         monkeypatch.delenv(name, raising=False)
     made = submit._attempts(SubmitConfig(), "x", RunLog())
     assert isinstance(made, RayJobs)
-    assert (made.address, made.working_dir, "RAY_AUTH_MODE" in os.environ) == ("http://127.0.0.1:8265", ROOT, False)
+    assert (made.address, made.working_dir, "RAY_AUTH_MODE" in os.environ) == (
+        "http://127.0.0.1:8265",
+        ROOT,
+        False,
+    )
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
     made = submit._attempts(SubmitConfig(working_dir=""), "x", RunLog())
     assert isinstance(made, RayJobs)
-    assert (made.address, made.working_dir, os.environ["RAY_AUTH_MODE"]) == ("http://head:8265", None, "token")
+    assert (made.address, made.working_dir, os.environ["RAY_AUTH_MODE"]) == (
+        "http://head:8265",
+        None,
+        "token",
+    )
     monkeypatch.delenv("RAY_AUTH_MODE")
     with pytest.raises(ConfigError, match="--working-dir: /nowhere is not a folder"):
         submit._attempts(SubmitConfig(working_dir="/nowhere"), "x", RunLog())

@@ -25,11 +25,20 @@ def take(queue: Waiting, replica: str, limit: int = 8, steal: bool = False) -> i
 
 def test_a_family_stays_with_its_replica_and_others_take_what_is_new() -> None:
     queue = waiting("a", "a", "b", "a", None, "b")
-    assert [take(queue, name) for name in ("one", "two", "one", "two", "one", "two")] == [0, 2, 1, 5, 3, 4]
+    assert [take(queue, name) for name in ("one", "two", "one", "two", "one", "two")] == [
+        0,
+        2,
+        1,
+        5,
+        3,
+        4,
+    ]
     assert len(queue) == 0
 
 
-def test_what_another_replica_holds_waits_for_it_until_too_many_wait_or_nothing_else_comes() -> None:
+def test_what_another_replica_holds_waits_for_it_until_too_many_wait_or_nothing_else_comes() -> (
+    None
+):
     queue = waiting("a", "a", "a")
     assert take(queue, "one") == 0
     assert take(queue, "two") is None
@@ -75,7 +84,10 @@ def test_nothing_is_passed_over_for_ever() -> None:
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from(["add", "take", "lose"]), st.integers(0, 4), st.booleans()), max_size=120),
+    st.lists(
+        st.tuples(st.sampled_from(["add", "take", "lose"]), st.integers(0, 4), st.booleans()),
+        max_size=120,
+    ),
     st.integers(1, 6),
 )
 def test_every_batch_is_taken_exactly_once(moves: list[tuple[str, int, bool]], limit: int) -> None:

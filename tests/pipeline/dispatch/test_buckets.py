@@ -12,7 +12,9 @@ from pipeline.dispatch.buckets import PREFIX_TOKENS, BucketConfig, fill_batches,
 LADDER = length_ladder(512)
 
 
-def request(row: int, length: int, new: int = 8, first: int = 1, sample: int = 0, samples: int = 1) -> Request:
+def request(
+    row: int, length: int, new: int = 8, first: int = 1, sample: int = 0, samples: int = 1
+) -> Request:
     ids = array("i", [first] * (length - 1) + [row % 97 + 2])
     return Request(RowRef(0, row, sample, samples), ids, Sampling(max_tokens=new))
 
@@ -45,7 +47,9 @@ def test_every_request_is_in_one_batch_within_budget_and_age(
         assert isinstance(batch, Batch)
         tokens = [request_tokens(each, LADDER) for each in batch.requests]
         assert len(tokens) == 1 or sum(tokens) <= budget
-        assert all(drawn - each.ref.row <= age + 1 for each in batch.requests) or drawn == len(requests)
+        assert all(drawn - each.ref.row <= age + 1 for each in batch.requests) or drawn == len(
+            requests
+        )
         seen += [each.ref for each in batch.requests]
     assert sorted(seen) == [each.ref for each in requests]
 
@@ -58,7 +62,11 @@ def test_the_same_requests_give_the_same_batches() -> None:
 
 def test_requests_travel_with_those_of_their_length() -> None:
     requests = [request(row, 16 if row % 2 else 256, first=row + 200) for row in range(200)]
-    full = [batch for batch in only_batches(fill_batches(requests, BucketConfig(LADDER, 2000))) if len(batch.requests) > 4]
+    full = [
+        batch
+        for batch in only_batches(fill_batches(requests, BucketConfig(LADDER, 2000)))
+        if len(batch.requests) > 4
+    ]
     mixed = [batch for batch in full if len({len(each.prompt_ids) for each in batch.requests}) > 1]
     assert len(full) > 10
     assert len(mixed) <= 1
@@ -67,23 +75,38 @@ def test_requests_travel_with_those_of_their_length() -> None:
 def test_prompts_that_share_a_prefix_travel_together() -> None:
     lengths = [PREFIX_TOKENS + 8 + 20 * (row // 4 % 5) for row in range(200)]
     requests = [request(row, lengths[row], first=row % 4 + 300) for row in range(200)]
-    batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 4000, max_bucket_age_rows=10_000), lambda: 1))
-    pure = [batch for batch in batches if len({each.prompt_ids[0] for each in batch.requests}) == 1 and len(batch.requests) > 8]
+    batches = only_batches(
+        fill_batches(requests, BucketConfig(LADDER, 4000, max_bucket_age_rows=10_000), lambda: 1)
+    )
+    pure = [
+        batch
+        for batch in batches
+        if len({each.prompt_ids[0] for each in batch.requests}) == 1 and len(batch.requests) > 8
+    ]
     assert len(pure) >= 4
 
 
 @pytest.mark.parametrize("length", [8, 200])
 def test_samples_of_a_row_stay_together_and_fill_batches(length: int) -> None:
-    requests = [request(row, length, first=row + 100, sample=sample, samples=4) for row in range(100) for sample in range(4)]
+    requests = [
+        request(row, length, first=row + 100, sample=sample, samples=4)
+        for row in range(100)
+        for sample in range(4)
+    ]
     batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 4096)))
-    homes = [{batch.number for batch in batches if any(each.ref.row == row for each in batch.requests)} for row in range(100)]
+    homes = [
+        {batch.number for batch in batches if any(each.ref.row == row for each in batch.requests)}
+        for row in range(100)
+    ]
     assert sum(len(home) == 1 for home in homes) > 70
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 4
 
 
 def test_many_small_families_do_not_become_many_small_batches() -> None:
     requests = [request(row, 100, first=row // 2 % 500 + 1) for row in range(4000)]
-    batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 4096, max_bucket_age_rows=100)))
+    batches = only_batches(
+        fill_batches(requests, BucketConfig(LADDER, 4096, max_bucket_age_rows=100))
+    )
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 12
 
 

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from actors.protocol.errors import ModelError
 from actors.protocol.events import BatchDone, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
-from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef, Sampling
+from actors.protocol.messages import (
+    Batch,
+    BatchResult,
+    Completion,
+    ReplicaStats,
+    Request,
+    RowRef,
+    Sampling,
+)
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.errors import InterruptedRunError
 from pipeline.monitoring.progress import Progress
@@ -22,7 +30,10 @@ def request(row: int) -> Request:
 
 
 def batches(rows: int, size: int) -> list[Batch | Completion]:
-    return [Batch(start, tuple(request(row) for row in range(start, min(rows, start + size)))) for start in range(0, rows, size)]
+    return [
+        Batch(start, tuple(request(row) for row in range(start, min(rows, start + size))))
+        for start in range(0, rows, size)
+    ]
 
 
 def by_row(completions: Iterator[Completion]) -> dict[int, Completion]:
@@ -35,7 +46,12 @@ def by_row(completions: Iterator[Completion]) -> dict[int, Completion]:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    st.integers(0, 60), st.integers(1, 9), st.integers(1, 5), st.integers(0, 999), st.sampled_from([0.0, 0.05]), st.integers(1, 3)
+    st.integers(0, 60),
+    st.integers(1, 9),
+    st.integers(1, 5),
+    st.integers(0, 999),
+    st.sampled_from([0.0, 0.05]),
+    st.integers(1, 3),
 )
 def test_any_order_and_any_loss_give_the_same_completions_once(
     rows: int, size: int, count: int, seed: int, bad_luck: float, in_flight: int
@@ -48,16 +64,27 @@ def test_any_order_and_any_loss_give_the_same_completions_once(
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.sets(st.integers(0, 39), min_size=1, max_size=3), st.integers(1, 3), st.integers(0, 999), st.integers(1, 4))
-def test_a_row_that_kills_replicas_is_found_and_blamed_alone(bad: set[int], count: int, seed: int, max_attempts: int) -> None:
+@given(
+    st.sets(st.integers(0, 39), min_size=1, max_size=3),
+    st.integers(1, 3),
+    st.integers(0, 999),
+    st.integers(1, 4),
+)
+def test_a_row_that_kills_replicas_is_found_and_blamed_alone(
+    bad: set[int], count: int, seed: int, max_attempts: int
+) -> None:
     replicas = FakeReplicas(count, seed, poison=lambda asked: asked.ref.row in bad)
     config = DispatchConfig(2, max_attempts, poll_s=0.0)
     found = by_row(run_batches(batches(40, 8), replicas, config, Progress(40)))
     assert sorted(found) == list(range(40))
     assert {row for row, completion in found.items() if completion.error_code} == bad
-    assert all(found[row].error_code == "engine_crash" and found[row].attempts >= max_attempts for row in bad)
+    assert all(
+        found[row].error_code == "engine_crash" and found[row].attempts >= max_attempts
+        for row in bad
+    )
     assert all(found[row] == answer(request(row)) for row in range(40) if row not in bad)
-    assert replicas.losses <= len(bad) * (max_attempts + 2 + 3 + 1)  # two losses, three halvings, the tries of the row alone
+    # two losses, three halvings, the tries of the row alone
+    assert replicas.losses <= len(bad) * (max_attempts + 2 + 3 + 1)
 
 
 def test_batches_of_a_family_go_to_few_replicas() -> None:
@@ -92,7 +119,10 @@ def test_batches_are_drawn_only_when_a_replica_has_room() -> None:
 
 
 class Scripted(FakeReplicas):
-    """Says what it was told to say, one event per question; each event waits for a number of submissions."""
+    """Says what it was told to say, one event per question.
+
+    Each event waits for a number of submissions.
+    """
 
     def __init__(self, script: list[tuple[int, Event]]) -> None:
         super().__init__(0)
@@ -114,7 +144,9 @@ class Scripted(FakeReplicas):
 
 
 def done(replica: str, number: int, rows: Sequence[int]) -> BatchDone:
-    return BatchDone(replica, BatchResult(number, tuple(answer(request(row)) for row in rows), ReplicaStats()))
+    return BatchDone(
+        replica, BatchResult(number, tuple(answer(request(row)) for row in rows), ReplicaStats())
+    )
 
 
 def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
@@ -130,14 +162,20 @@ def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
     )
     found = list(run_batches(batches(1, 1), replicas, FAST, Progress(1)))
     assert [completion.ref.row for completion in found] == [0]
-    assert [(name, batch.requests[0].attempts) for name, batch in replicas.submitted] == [("a", 1), ("b", 2)]
+    assert [(name, batch.requests[0].attempts) for name, batch in replicas.submitted] == [
+        ("a", 1),
+        ("b", 2),
+    ]
 
 
 def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
     class Confused(FakeReplicas):
         def events(self, timeout_s: float) -> Sequence[Event]:
             told = super().events(timeout_s)
-            return [done(each.replica, each.result.batch, [7]) if isinstance(each, BatchDone) else each for each in told]
+            return [
+                done(each.replica, each.result.batch, [7]) if isinstance(each, BatchDone) else each
+                for each in told
+            ]
 
     with pytest.raises(RuntimeError, match="other rows than it was asked for"):
         list(run_batches(batches(1, 1), Confused(1), FAST, Progress(1)))
@@ -146,7 +184,9 @@ def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
 def test_an_interrupted_run_draws_nothing_more_and_keeps_what_comes() -> None:
     replicas = FakeReplicas(2)
     answered: list[int] = []
-    stream = run_batches(batches(100, 1), replicas, FAST, Progress(100), lambda: len(answered) >= 10)
+    stream = run_batches(
+        batches(100, 1), replicas, FAST, Progress(100), lambda: len(answered) >= 10
+    )
     with pytest.raises(InterruptedRunError, match="continues it"):
         answered.extend(completion.ref.row for completion in stream)
     assert sorted(answered) == sorted(batch.requests[0].ref.row for _, batch in replicas.submitted)
@@ -158,18 +198,29 @@ def test_an_interrupted_run_does_not_wait_for_ever() -> None:
     replicas = Scripted([(0, ReplicaReady("silent"))])
     began = time.monotonic()
     with pytest.raises(InterruptedRunError):
-        list(run_batches(batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)))
+        list(
+            run_batches(
+                batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)
+            )
+        )
     assert time.monotonic() - began < 5
 
 
 @pytest.mark.slow
 def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -> None:
     rows, replicas = 60_000, FakeReplicas(1000)
-    answered = [c.ref.row for c in run_batches(batches(rows, 10), replicas, DispatchConfig(4, poll_s=0.0), Progress(rows))]
+    answered = [
+        c.ref.row
+        for c in run_batches(
+            batches(rows, 10), replicas, DispatchConfig(4, poll_s=0.0), Progress(rows)
+        )
+    ]
     assert sorted(answered) == list(range(rows))
     everyone = set(replicas.flying) | set(replicas.retired)
     assert len(everyone) == 1000
-    assert {name for name, _ in replicas.submitted[:1000]} == everyone, "the first batches go to different replicas"
+    assert {name for name, _ in replicas.submitted[:1000]} == everyone, (
+        "the first batches go to different replicas"
+    )
     assert replicas.most_flying == 4
 
 
@@ -204,10 +255,17 @@ def test_a_lost_replica_that_had_worked_does_not_count_as_one_that_never_did() -
 def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
     script: list[tuple[int, Event]] = []
     for turn in range(9):
-        script += [(turn, ReplicaReady(f"spot-{turn}")), (turn + 1, ReplicaLost(f"spot-{turn}", "pre-empted", "nobody"))]
+        script += [
+            (turn, ReplicaReady(f"spot-{turn}")),
+            (turn + 1, ReplicaLost(f"spot-{turn}", "pre-empted", "nobody")),
+        ]
     script += [(9, ReplicaReady("last")), (10, done("last", 10, [0]))]
     replicas = Scripted(script)
-    found = by_row(run_batches(batches(1, 1), replicas, DispatchConfig(1, max_attempts=2, poll_s=0.0), Progress(1)))
+    found = by_row(
+        run_batches(
+            batches(1, 1), replicas, DispatchConfig(1, max_attempts=2, poll_s=0.0), Progress(1)
+        )
+    )
     assert found == {0: answer(request(0))}
     assert all(batch.requests[0].attempts == 1 for _, batch in replicas.submitted)
 
@@ -230,7 +288,9 @@ def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
     assert progress.report()["replicas"][0]["retired"] == "its node is drained"  # type: ignore[index]
 
 
-@pytest.mark.parametrize("gone", [ReplicaLeaving("old", "its node is drained"), ReplicaLost("old", "killed")])
+@pytest.mark.parametrize(
+    "gone", [ReplicaLeaving("old", "its node is drained"), ReplicaLost("old", "killed")]
+)
 def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
     """It had room when the events were asked for."""
     drawn: list[int] = []
@@ -244,7 +304,13 @@ def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
 
     interrupted = iter([False] * 5 + [True] * 100)
     replicas = Scripted([(0, ReplicaReady("old")), (1, gone)])
-    run = run_batches(source(), replicas, DispatchConfig(4, poll_s=0.0, grace_s=0.0), Progress(4), lambda: next(interrupted))
+    run = run_batches(
+        source(),
+        replicas,
+        DispatchConfig(4, poll_s=0.0, grace_s=0.0),
+        Progress(4),
+        lambda: next(interrupted),
+    )
     with pytest.raises(InterruptedRunError):
         list(run)
     assert len(drawn) <= 2
@@ -258,7 +324,9 @@ def test_replicas_without_work_are_let_go_once_the_input_is_exhausted() -> None:
     progress = Progress(40)
     found = by_row(run_batches(batches(40, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
     assert len(found) == 40
-    assert replicas.wants == sorted(replicas.wants, reverse=True), "as the tail runs out, fewer are wanted"
+    assert replicas.wants == sorted(replicas.wants, reverse=True), (
+        "as the tail runs out, fewer are wanted"
+    )
     assert replicas.wants[-1] == 2, "one that works and one that stands by"
     assert len(replicas.retired) == 40 - 2
     reasons = [each["retired"] for each in progress.report()["replicas"]]  # type: ignore[attr-defined]
@@ -308,7 +376,11 @@ def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: 
 
 def test_of_a_batch_on_two_replicas_one_may_be_lost() -> None:
     clock = Clock()
-    script: list[tuple[int, Event]] = [(0, ReplicaReady("slow")), (1, ReplicaReady("other")), (2, done("other", 2, [1]))]
+    script: list[tuple[int, Event]] = [
+        (0, ReplicaReady("slow")),
+        (1, ReplicaReady("other")),
+        (2, done("other", 2, [1])),
+    ]
     script += [(3, ReplicaLost("slow", "hung")), (3, done("other", 3, [0]))]
     config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
     progress = Progress(2)
@@ -323,12 +395,22 @@ def test_an_interrupted_run_whose_replicas_are_all_lost_ends_at_once() -> None:
     config = DispatchConfig(1, poll_s=0.01, grace_s=60.0)
     began = time.monotonic()
     with pytest.raises(InterruptedRunError):
-        list(run_batches(batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)))
+        list(
+            run_batches(
+                batches(3, 1), replicas, config, Progress(3), lambda: bool(replicas.submitted)
+            )
+        )
     assert time.monotonic() - began < 5
 
 
 def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
     progress = Progress(1)
-    replicas = Scripted([(0, ReplicaLost("a", "killed while loading")), (0, ReplicaReady("b")), (1, done("b", 1, [0]))])
+    replicas = Scripted(
+        [
+            (0, ReplicaLost("a", "killed while loading")),
+            (0, ReplicaReady("b")),
+            (1, done("b", 1, [0])),
+        ]
+    )
     assert len(list(run_batches(batches(1, 1), replicas, FAST, progress))) == 1
     assert progress.report()["replicas"][0]["lost"] == "killed while loading"  # type: ignore[index]

@@ -6,7 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SUBJECTS = ("abstract_algebra", "anatomy", "econometrics")  # of three categories: stem, stem, social sciences
+# of three categories: stem, stem, social sciences
+SUBJECTS = ("abstract_algebra", "anatomy", "econometrics")
 TEST_ROWS = {"abstract_algebra": 4, "anatomy": 3, "econometrics": 2}
 PROBLEMS = 5
 TASK_IDS = ("add", "double", "negative")
@@ -37,9 +38,18 @@ def choice_row(subject: str, number: int) -> dict[str, object]:
 
 
 def _mmlu(folder: Path) -> None:
-    # Subjects are interleaved, as no reader may rely on their order; shots are the first five of seven.
-    _table(folder / "dev", [choice_row(subject, number + 100) for number in range(7) for subject in SUBJECTS])
-    rows = [choice_row(subject, number) for number in range(4) for subject in SUBJECTS if number < TEST_ROWS[subject]]
+    # Subjects are interleaved, as no reader may rely on their order; shots are the first five of
+    # seven.
+    _table(
+        folder / "dev",
+        [choice_row(subject, number + 100) for number in range(7) for subject in SUBJECTS],
+    )
+    rows = [
+        choice_row(subject, number)
+        for number in range(4)
+        for subject in SUBJECTS
+        if number < TEST_ROWS[subject]
+    ]
     _table(folder / "test", rows[:5], "00000-of-00002")
     _table(folder / "test", rows[5:], "00001-of-00002")
 
@@ -57,15 +67,26 @@ def _gsm8k(folder: Path) -> None:
     _table(folder / "main" / "train", [problem(number) for number in range(100, 109)])
     _table(folder / "main" / "test", [problem(number) for number in range(PROBLEMS)])
     shots = [
-        {"question": f"What is {number} and 1?", "answer": f"It is {number + 1}. The answer is {number + 1}."}
+        {
+            "question": f"What is {number} and 1?",
+            "answer": f"It is {number + 1}. The answer is {number + 1}.",
+        }
         for number in range(8)
     ]
     (folder / "cot_shots.jsonl").write_text("".join(json.dumps(shot) + "\n" for shot in shots))
 
 
 def _humaneval(folder: Path) -> None:
-    bodies = ("def add(a, b):\n    '''Sum.'''\n", "def double(a):\n    '''Twice.'''\n", "def negative(a):\n    '''Minus.'''\n")
-    checks = ("assert candidate(2, 3) == 5", "assert candidate(4) == 8", "assert candidate(4) == -4")
+    bodies = (
+        "def add(a, b):\n    '''Sum.'''\n",
+        "def double(a):\n    '''Twice.'''\n",
+        "def negative(a):\n    '''Minus.'''\n",
+    )
+    checks = (
+        "assert candidate(2, 3) == 5",
+        "assert candidate(4) == 8",
+        "assert candidate(4) == -4",
+    )
     rows: list[dict[str, object]] = [
         {
             "task_id": f"Own/{number}", "prompt": body, "canonical_solution": "", "entry_point": name,

@@ -30,7 +30,11 @@ def chance(text: str) -> float:
 def answer(request: EvalRequest, skill: float, aside: str = "") -> Answer:
     """A right answer to documents below the skill, a wrong one to the others."""
     right = chance(request.id) < skill
-    lengths = {"prompt_tokens": len(request.prompt) // 4, "completion_tokens": len(request.id), "finish_reason": "stop"}
+    lengths = {
+        "prompt_tokens": len(request.prompt) // 4,
+        "completion_tokens": len(request.id),
+        "finish_reason": "stop",
+    }
     if request.choices:
         scores = [-2.0 - chance(choice + request.id) for choice in request.choices]
         scores[request.choices.index(request.target) - (0 if right else 1)] = -1.0
@@ -45,7 +49,9 @@ def answers(asked: list[EvalRequest], skill: float, aside: str = "") -> Answers:
     return {request.id: (answer(request, skill, aside),) for request in asked}
 
 
-def night(number: int, asked: list[EvalRequest], skill: float, history: History, aside: str = "") -> Evaluation:
+def night(
+    number: int, asked: list[EvalRequest], skill: float, history: History, aside: str = ""
+) -> Evaluation:
     """The evaluation of one night, added to the history that is at `history`'s URL."""
     history = History.load(history.url)
     info = RunInfo(f"run{number}", BEGAN + timedelta(days=number), f"night {number}", "demo")

@@ -16,9 +16,23 @@ from pipeline.input.columns import InputColumns, inspect_columns
 from pipeline.output.publication import to_parquet
 from pipeline.records import InputFile
 
-SCORED = EvalRequest("mmlu_anatomy/0", "mmlu_anatomy", 0, "q", " B", choices=(" A", " B", " C", " D"))
-COMPLETED = EvalRequest("gsm8k/0", "gsm8k", 0, "q", "#### 4", stop=("Question:",), max_tokens=9, temperature=0.0, n=1)
-SAMPLED = EvalRequest("humaneval/0", "humaneval", 0, "def f():", "check(f)", stop=("\ndef",), max_tokens=9, temperature=1.0, n=2)
+SCORED = EvalRequest(
+    "mmlu_anatomy/0", "mmlu_anatomy", 0, "q", " B", choices=(" A", " B", " C", " D")
+)
+COMPLETED = EvalRequest(
+    "gsm8k/0", "gsm8k", 0, "q", "#### 4", stop=("Question:",), max_tokens=9, temperature=0.0, n=1
+)
+SAMPLED = EvalRequest(
+    "humaneval/0",
+    "humaneval",
+    0,
+    "def f():",
+    "check(f)",
+    stop=("\ndef",),
+    max_tokens=9,
+    temperature=1.0,
+    n=2,
+)
 REQUESTS = (SCORED, COMPLETED, SAMPLED)
 LL = [-2.0, -1.0, -3.0, -4.0]
 
@@ -32,7 +46,10 @@ def test_requests_survive_parquet_and_equal_tables_are_equal_bytes(tmp_path: Pat
 
 def test_requests_that_are_none_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "requests.parquet"
-    for requests, message in (((), "has no row"), ((SCORED, SCORED), "'mmlu_anatomy/0' comes twice")):
+    for requests, message in (
+        ((), "has no row"),
+        ((SCORED, SCORED), "'mmlu_anatomy/0' comes twice"),
+    ):
         file.write_bytes(to_parquet(to_table(requests)))
         with pytest.raises(DatasetError, match=message):
             read_requests(str(file))
@@ -59,8 +76,20 @@ def outputs(path: Path, rows: list[dict[str, Any]]) -> Any:
 
 def test_answers_are_joined_by_id_and_samples_are_in_order(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"id": "humaneval/0", "sample_index": 1, "status": "ok", "text": " two", "completion_tokens": None},
-        {"id": "gsm8k/0", "sample_index": 0, "status": "ok", "text": " 4 Question: 5", "completion_tokens": 7},
+        {
+            "id": "humaneval/0",
+            "sample_index": 1,
+            "status": "ok",
+            "text": " two",
+            "completion_tokens": None,
+        },
+        {
+            "id": "gsm8k/0",
+            "sample_index": 0,
+            "status": "ok",
+            "text": " 4 Question: 5",
+            "completion_tokens": 7,
+        },
         {"id": "humaneval/0", "sample_index": 0, "status": "ok", "text": " one"},
         {"id": "another/0", "sample_index": 0, "status": "ok", "text": " x"},
     ]
@@ -76,7 +105,13 @@ def test_answers_are_joined_by_id_and_samples_are_in_order(tmp_path: Path) -> No
 
 def test_a_failed_row_counts_as_wrong_and_stands_for_all_its_samples(tmp_path: Path) -> None:
     failed = [
-        {"id": each.id, "status": "error", "error_code": "prompt_too_long", "error_message": "m", "text": None}
+        {
+            "id": each.id,
+            "status": "error",
+            "error_code": "prompt_too_long",
+            "error_message": "m",
+            "text": None,
+        }
         for each in REQUESTS
     ]
     answers = read_answers(REQUESTS, outputs(tmp_path / "o.parquet", failed))
@@ -98,11 +133,16 @@ OK = [
         (OK[1:], r"1 of 3 requests have no output row \(ids mmlu_anatomy/0"),
         (OK[:3], r"'humaneval/0': expected samples 0 to 1, got \[0\]"),
         ([*OK, OK[1]], "'gsm8k/0', sample 0 was there before"),
-        ([OK[0] | {"loglikelihood": None}, *OK[1:]], "'mmlu_anatomy/0' has no result, expected log-likelihoods"),
+        (
+            [OK[0] | {"loglikelihood": None}, *OK[1:]],
+            "'mmlu_anatomy/0' has no result, expected log-likelihoods",
+        ),
         ([OK[0], OK[1] | {"text": None}, *OK[2:]], "'gsm8k/0' has no result, expected a text"),
     ],
 )
-def test_incomplete_outputs_are_refused(rows: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
+def test_incomplete_outputs_are_refused(
+    rows: list[dict[str, Any]], message: str, tmp_path: Path
+) -> None:
     assert len(read_answers(REQUESTS, outputs(tmp_path / "ok.parquet", OK))) == 3
     with pytest.raises(DatasetError, match=message):
         read_answers(REQUESTS, outputs(tmp_path / "bad.parquet", rows))
@@ -125,5 +165,7 @@ def test_programs_are_executed_where_the_metric_asks_for_it(tmp_path: Path) -> N
     assert given == ["def f():a\ncheck(f)", "def f():b\ncheck(f)"]
     assert [answer.passed for answer in judged["humaneval/0"]] == [True, False]
     assert judged["gsm8k/0"] == answers["gsm8k/0"]
-    assert {sample.metric: sample.value for sample in score([SAMPLED], judged)} == {"pass@1,create_test": 0.5}
+    assert {sample.metric: sample.value for sample in score([SAMPLED], judged)} == {
+        "pass@1,create_test": 0.5
+    }
     assert score([SAMPLED], answers) == []

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from pipeline.evals.comparison import Rules, paired
 
 RULES = Rules(margin=0.01, confidence=0.95)
-VALUES = st.lists(st.tuples(st.sampled_from((0.0, 1.0)), st.sampled_from((0.0, 1.0))), min_size=1, max_size=200)
+VALUES = st.lists(
+    st.tuples(st.sampled_from((0.0, 1.0)), st.sampled_from((0.0, 1.0))), min_size=1, max_size=200
+)
 
 
 def named(values: list[float]) -> dict[str, float]:
@@ -19,10 +21,18 @@ def test_mcnemar_against_a_worked_example() -> None:
     before = [1.0] * 15 + [0.0] * 5 + [1.0] * 80
     now = [0.0] * 15 + [1.0] * 5 + [1.0] * 80
     found = paired(named(before), named(now), RULES)
-    assert (found.better, found.worse, found.documents, found.value) == (5, 15, 100, pytest.approx(-0.1))
+    assert (found.better, found.worse, found.documents, found.value) == (
+        5,
+        15,
+        100,
+        pytest.approx(-0.1),
+    )
     assert found.p_value == pytest.approx(43_400 / 2**20, abs=1e-12)
     # Normal approximation of the paired difference: sd = sqrt(0.2 - 0.01) / 10 = 0.0436
-    assert (found.low, found.high) == (pytest.approx(-0.185, abs=0.012), pytest.approx(-0.015, abs=0.012))
+    assert (found.low, found.high) == (
+        pytest.approx(-0.185, abs=0.012),
+        pytest.approx(-0.015, abs=0.012),
+    )
 
 
 def test_a_loss_within_the_margin_is_no_regression_and_one_beyond_it_is() -> None:

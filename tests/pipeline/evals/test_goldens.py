@@ -1,6 +1,7 @@
 """Prompts, filters and metrics against what lm-evaluation-harness 0.4.13 itself makes of samples of the real data sets.
 
-The samples are other people's texts and not part of this repository: they lie in ../shared/data/eval, where there is one.
+The samples are other people's texts and not part of this repository: they lie in
+../shared/data/eval, where there is one.
 """
 
 import hashlib
@@ -30,12 +31,18 @@ ASKED = ("mmlu", "gsm8k", "gsm8k_cot", "humaneval")
 @pytest.fixture(autouse=True)
 def _goldens_are_there() -> None:
     if not GOLDEN.is_dir():
-        pytest.skip("no ../shared/data/eval: the texts of the real data sets are not part of this repository")
+        pytest.skip(
+            "no ../shared/data/eval: the texts of the real data sets are not part of this "
+            "repository"
+        )
 
 
 @cache
 def requests() -> dict[tuple[str, int], EvalRequest]:
-    return {(each.task, each.doc_id): each for each in build_requests(ASKED, DataFolder(str(SAMPLE)), PromptOptions())}
+    return {
+        (each.task, each.doc_id): each
+        for each in build_requests(ASKED, DataFolder(str(SAMPLE)), PromptOptions())
+    }
 
 
 def lines(name: str) -> list[dict[str, Any]]:
@@ -64,7 +71,9 @@ def test_gsm8k_prompts() -> None:
 
 
 def test_humaneval_prompts_and_programs() -> None:
-    data = DataFolder(str(SAMPLE)).rows("humaneval/openai_humaneval", "test", ("prompt", "canonical_solution"))
+    data = DataFolder(str(SAMPLE)).rows(
+        "humaneval/openai_humaneval", "test", ("prompt", "canonical_solution")
+    )
     golden = lines("golden_humaneval.jsonl")
     assert len(golden) == 8
     for line in golden:
@@ -73,21 +82,34 @@ def test_humaneval_prompts_and_programs() -> None:
             line["context"], line["until"], line["max_gen_toks"],
         )  # fmt: skip
         assert request.target == line["reference"]
-        assert program(request, data[line["doc_id"]]["canonical_solution"]) == line["program_for_canonical"]
+        assert (
+            program(request, data[line["doc_id"]]["canonical_solution"])
+            == line["program_for_canonical"]
+        )
 
 
 def test_the_data_sets_own_solutions_pass_in_the_sandbox_and_empty_ones_do_not() -> None:
-    data = DataFolder(str(SAMPLE)).rows("humaneval/openai_humaneval", "test", ("canonical_solution",))
+    data = DataFolder(str(SAMPLE)).rows(
+        "humaneval/openai_humaneval", "test", ("canonical_solution",)
+    )
     problems = [request for (task, _), request in requests().items() if task == "humaneval"]
-    right = [program(request, row["canonical_solution"]) for request, row in zip(problems, data, strict=True)]
+    right = [
+        program(request, row["canonical_solution"])
+        for request, row in zip(problems, data, strict=True)
+    ]
     assert (
-        Sandbox(timeout_s=60).run([*right, *(program(request, "    pass") for request in problems)]) == [True] * 8 + [False] * 8
+        Sandbox(timeout_s=60).run([*right, *(program(request, "    pass") for request in problems)])
+        == [True] * 8 + [False] * 8
     )
 
 
 def test_tokens_of_every_prompt() -> None:
     tokenizer = Tokenizer((SHARED / "tokenizer" / "tokenizer.model").read_bytes())
-    golden = [line for line in lines("golden_tokens.jsonl") if (line["task"], line["doc_id"]) in requests()]
+    golden = [
+        line
+        for line in lines("golden_tokens.jsonl")
+        if (line["task"], line["doc_id"]) in requests()
+    ]
     encoded = tokenizer.encode([requests()[line["task"], line["doc_id"]].prompt for line in golden])
     assert len(golden) >= 200
     for line, ids in zip(golden, encoded, strict=True):
@@ -119,12 +141,17 @@ def answers(run: str) -> dict[tuple[str, int], Answer]:
         recorded = lines("golden_gsm8k_fake_outputs.jsonl")
         stops = {task: requests()[task, 0].stop or () for task in EXTRACTIONS}
         return {
-            (line["task"], line["doc_id"]): Answer(text=cut_at_stops(line["raw_generation"], stops[line["task"]]))
+            (line["task"], line["doc_id"]): Answer(
+                text=cut_at_stops(line["raw_generation"], stops[line["task"]])
+            )
             for line in recorded
             if line["task"] in EXTRACTIONS
         }
     recorded = [line for line in lines("golden_mmlu_fake_outputs.jsonl") if line["run"] == run]
-    return {(line["task"], line["doc_id"]): Answer(loglikelihoods=tuple(line["ll"])) for line in recorded}
+    return {
+        (line["task"], line["doc_id"]): Answer(loglikelihoods=tuple(line["ll"]))
+        for line in recorded
+    }
 
 
 RUNS = (
@@ -138,7 +165,9 @@ def test_metrics(run: str) -> None:
     given = answers(run)
     asked = [request for key, request in requests().items() if key in given]
     assert len(asked) == len(given) > 0
-    samples = score(asked, {request.id: (given[request.task, request.doc_id],) for request in asked})
+    samples = score(
+        asked, {request.id: (given[request.task, request.doc_id],) for request in asked}
+    )
     mine = results(scores(samples, ASKED), asked)
     golden = json.loads((GOLDEN / "golden_metrics.json").read_text())["runs"][run]["results"]
     golden.pop("gsm8k_8shot_firstn", None)  # not a task of the harness
@@ -154,8 +183,12 @@ def _approximately(value: Any) -> Any:
 def test_units_of_standard_errors_and_pass_at_k() -> None:
     golden = json.loads((GOLDEN / "golden_metrics.json").read_text())
     for unit in golden["pass_at_k_unit"]:
-        assert pass_at_k(unit["n"], unit["c"], unit["k"]) == pytest.approx(unit["pass_at_k"], rel=0, abs=1e-12)
+        assert pass_at_k(unit["n"], unit["c"], unit["k"]) == pytest.approx(
+            unit["pass_at_k"], rel=0, abs=1e-12
+        )
     for unit in golden["stderr_unit"]["mean_stderr"]:
         assert mean_stderr(unit["x"]) == pytest.approx(unit["stderr"], rel=0, abs=1e-12)
     for unit in golden["stderr_unit"]["pooled"]:
-        assert pooled_stderr(unit["stderrs"], unit["sizes"]) == pytest.approx(unit["pooled"], rel=0, abs=1e-12)
+        assert pooled_stderr(unit["stderrs"], unit["sizes"]) == pytest.approx(
+            unit["pooled"], rel=0, abs=1e-12
+        )

@@ -21,17 +21,30 @@ def test_each_run_is_compared_with_the_last_and_the_best_one(tmp_path: Path) -> 
     assert (first.comparisons, first.regressions) == ((), ())
     assert {(entry.task, entry.metric) for entry in first.headlines} == HEADLINES
     second, third = night(1, asked, 1.0, history), night(2, asked, 0.8, history)
-    assert {(each.against, each.before.run) for each in second.comparisons} == {("last and best", "run0")}
+    assert {(each.against, each.before.run) for each in second.comparisons} == {
+        ("last and best", "run0")
+    }
     fourth = night(3, asked, 0.0, history)
     found = {(each.now.task, each.now.metric): {} for each in fourth.comparisons}  # type: ignore[var-annotated]
     for each in fourth.comparisons:
         found[each.now.task, each.now.metric][each.against] = each
     assert set(found) == HEADLINES
     mmlu = found["mmlu", "acc,none"]
-    assert {against: each.before.run for against, each in mmlu.items()} == {"last": "run2", "best": "run1"}
-    assert (mmlu["best"].difference.value, mmlu["best"].difference.worse, mmlu["best"].difference.regression) == (-1.0, 9, True)
-    assert mmlu["last"].difference.value == -next(entry.value for entry in third.headlines if entry.task == "mmlu")
-    assert {change.now.id for change in mmlu["best"].changes} == {each.id for each in asked if each.task.startswith("mmlu")}
+    assert {against: each.before.run for against, each in mmlu.items()} == {
+        "last": "run2",
+        "best": "run1",
+    }
+    assert (
+        mmlu["best"].difference.value,
+        mmlu["best"].difference.worse,
+        mmlu["best"].difference.regression,
+    ) == (-1.0, 9, True)
+    assert mmlu["last"].difference.value == -next(
+        entry.value for entry in third.headlines if entry.task == "mmlu"
+    )
+    assert {change.now.id for change in mmlu["best"].changes} == {
+        each.id for each in asked if each.task.startswith("mmlu")
+    }
     told = fourth.metrics()["comparisons"]
     assert isinstance(told, list)
     assert sum(each["regression"] for each in told) == len(fourth.regressions) > 0
@@ -48,7 +61,9 @@ def test_other_documents_are_not_compared(tmp_path: Path) -> None:
     assert [entry.run for entry in found.earlier["mmlu_econometrics", "acc,none"]] == ["run0"]
 
 
-def test_a_run_that_is_reported_twice_is_kept_once_and_not_compared_with_itself_or_later_ones(tmp_path: Path) -> None:
+def test_a_run_that_is_reported_twice_is_kept_once_and_not_compared_with_itself_or_later_ones(
+    tmp_path: Path,
+) -> None:
     asked, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
     first = night(0, asked, 0.6, history)
     night(1, asked, 0.7, history)
@@ -84,6 +99,10 @@ def test_a_folder_of_something_else_is_no_history(tmp_path: Path) -> None:
 
 def test_the_identity_of_a_run_is_what_was_asked_and_what_was_judged() -> None:
     outputs = [StoredObject("a", 1, "v")]
-    known = {run_identity("d", outputs, ""), run_identity("e", outputs, ""), run_identity("d", outputs, "name")}
+    known = {
+        run_identity("d", outputs, ""),
+        run_identity("e", outputs, ""),
+        run_identity("d", outputs, "name"),
+    }
     assert len(known | {run_identity("d", [StoredObject("a", 1, "w")], "")}) == 4
     assert run_identity("d", outputs, "") in known

@@ -1,4 +1,7 @@
-"""Sums over groups, and what a run is judged by; tests/pipeline/evals/test_goldens.py has the harness's own numbers."""
+"""Sums over groups, and what a run is judged by.
+
+Tests/pipeline/evals/test_goldens.py has the harness's own numbers.
+"""
 
 from pathlib import Path
 
@@ -17,7 +20,11 @@ from tests.pipeline.evals.own_runs import answers, requests
         (["mmlu"], ["mmlu_stem", "mmlu_social_sciences", "mmlu"], ["mmlu"]),
         (["mmlu_stem"], ["mmlu_stem"], ["mmlu_stem"]),
         (["mmlu_anatomy", "gsm8k_cot"], [], ["mmlu_anatomy", "gsm8k_cot"]),
-        (["mmlu_anatomy", "mmlu_stem", "mmlu_econometrics"], ["mmlu_stem"], ["mmlu_econometrics", "mmlu_stem"]),
+        (
+            ["mmlu_anatomy", "mmlu_stem", "mmlu_econometrics"],
+            ["mmlu_stem"],
+            ["mmlu_econometrics", "mmlu_stem"],
+        ),
     ],
 )
 def test_groups_and_headlines_are_what_was_asked_for(
@@ -51,7 +58,9 @@ def test_one_document_has_no_standard_error_and_neither_has_its_group(tmp_path: 
     assert isinstance(table["mmlu_social_sciences"]["acc_stderr,none"], float)
 
 
-def test_a_request_file_tells_what_it_was_built_for_and_another_one_what_it_holds(tmp_path: Path) -> None:
+def test_a_request_file_tells_what_it_was_built_for_and_another_one_what_it_holds(
+    tmp_path: Path,
+) -> None:
     asked, file = requests(tmp_path / "data"), tmp_path / "requests.parquet"
     file.write_bytes(to_parquet(to_table(asked, ["mmlu_stem", "gsm8k_cot"])))
     assert asked_names(str(file), asked) == ("mmlu_stem", "gsm8k_cot")

@@ -1,4 +1,7 @@
-"""Prompts and verdicts of each suite, on data sets of our own; tests/pipeline/evals/test_goldens.py has the real ones."""
+"""Prompts and verdicts of each suite, on data sets of our own.
+
+Tests/pipeline/evals/test_goldens.py has the real ones.
+"""
 
 import random
 from math import comb
@@ -34,7 +37,13 @@ def test_the_suites_are_found_and_their_tasks_have_one_name_each() -> None:
     names = [name for suite in suites() for name in suite.names]
     assert len(names) == len(set(names))
     sizes = {group.name: len(group.tasks) for group in suite_of("mmlu").groups}
-    assert sizes == {"mmlu_stem": 19, "mmlu_other": 13, "mmlu_social_sciences": 12, "mmlu_humanities": 13, "mmlu": 57}
+    assert sizes == {
+        "mmlu_stem": 19,
+        "mmlu_other": 13,
+        "mmlu_social_sciences": 12,
+        "mmlu_humanities": 13,
+        "mmlu": 57,
+    }
     assert "mmlu_anatomy" in leaf_tasks(["mmlu_stem", "gsm8k", "mmlu_anatomy"])
     with pytest.raises(ConfigError, match=r"humaneval, mmlu .*got 'mmmlu'"):
         suite_of("mmmlu")
@@ -47,26 +56,40 @@ def test_an_mmlu_prompt_to_the_letter(data: DataFolder) -> None:
     shots = [asked.format(n, n, n + 1, n + 2, n + 3) + f" {'ABCD'[n % 4]}\n\n" for n in numbers]
     description = "The following are multiple choice questions (with answers) about anatomy.\n\n"
     assert first.prompt == description + "".join(shots) + asked.format(0, 0, 1, 2, 3)
-    assert (first.id, first.doc_id, first.choices, first.target) == ("mmlu_anatomy/0", 0, (" A", " B", " C", " D"), " A")
+    assert (first.id, first.doc_id, first.choices, first.target) == (
+        "mmlu_anatomy/0",
+        0,
+        (" A", " B", " C", " D"),
+        " A",
+    )
     assert [each.target for each in rest] == [" B", " C"]
     assert (first.stop, first.max_tokens) == (None, None)
 
 
-def test_subjects_of_a_group_come_one_after_the_other_whatever_the_order_of_the_rows(data: DataFolder) -> None:
+def test_subjects_of_a_group_come_one_after_the_other_whatever_the_order_of_the_rows(
+    data: DataFolder,
+) -> None:
     requests = build(data, "mmlu")
     assert [each.task for each in requests] == [
-        task for task in mmlu.SUBJECTS for _ in range(own_data.TEST_ROWS.get(task.removeprefix("mmlu_"), 0))
+        task
+        for task in mmlu.SUBJECTS
+        for _ in range(own_data.TEST_ROWS.get(task.removeprefix("mmlu_"), 0))
     ]
     limited = build(data, "mmlu", "mmlu_stem", limit=2)
-    assert [each.id for each in limited] == [f"mmlu_{subject}/{row}" for subject in own_data.SUBJECTS for row in (0, 1)]
+    assert [each.id for each in limited] == [
+        f"mmlu_{subject}/{row}" for subject in own_data.SUBJECTS for row in (0, 1)
+    ]
 
 
-def test_gsm8k_shots_are_drawn_anew_for_each_document_and_do_not_depend_on_the_limit(data: DataFolder) -> None:
+def test_gsm8k_shots_are_drawn_anew_for_each_document_and_do_not_depend_on_the_limit(
+    data: DataFolder,
+) -> None:
     requests = build(data, "gsm8k")
     draw = random.Random(1234)
     for number, request in enumerate(requests):
         shots = "".join(
-            f"Question: {problem(n)['question']}\nAnswer: {problem(n)['answer']}\n\n" for n in draw.sample(range(100, 109), 5)
+            f"Question: {problem(n)['question']}\nAnswer: {problem(n)['answer']}\n\n"
+            for n in draw.sample(range(100, 109), 5)
         )
         assert request.prompt == f"{shots}Question: {problem(number)['question']}\nAnswer:"
         assert request.target == problem(number)["answer"]
@@ -77,9 +100,15 @@ def test_gsm8k_shots_are_drawn_anew_for_each_document_and_do_not_depend_on_the_l
 
 def test_gsm8k_cot_reads_its_worked_examples_from_the_data_folder(data: DataFolder) -> None:
     [request, *_] = build(data, "gsm8k_cot")
-    shots = "".join(f"Q: What is {n} and 1?\nA: It is {n + 1}. The answer is {n + 1}.\n\n" for n in range(8))
+    shots = "".join(
+        f"Q: What is {n} and 1?\nA: It is {n + 1}. The answer is {n + 1}.\n\n" for n in range(8)
+    )
     assert request.prompt == f"{shots}Q: {problem(0)['question']}\nA:"
-    assert (request.target, request.stop, request.max_tokens) == ("1,002", ("Q:", "</s>", "<|im_end|>"), 256)
+    assert (request.target, request.stop, request.max_tokens) == (
+        "1,002",
+        ("Q:", "</s>", "<|im_end|>"),
+        256,
+    )
 
 
 @pytest.mark.parametrize(
@@ -87,7 +116,8 @@ def test_gsm8k_cot_reads_its_worked_examples_from_the_data_folder(data: DataFold
     [
         (" Sure. The answer is 1002.", {"strict-match": 1.0, "flexible-extract": 1.0}),
         (" The answer is $1,002.00.", {"strict-match": 0.0, "flexible-extract": 0.0}),
-        (" The answer is 1002", {"strict-match": 0.0, "flexible-extract": 1.0}),  # strict finds 100: its last . is any character
+        # strict finds 100: its last . is any character
+        (" The answer is 1002", {"strict-match": 0.0, "flexible-extract": 1.0}),
         (" I think 7, no, 1002", {"strict-match": 0.0, "flexible-extract": 1.0}),
         ("", {"strict-match": 0.0, "flexible-extract": 0.0}),
     ],
@@ -116,7 +146,9 @@ def test_humaneval_programs_and_samples(data: DataFolder) -> None:
 @given(st.integers(1, 40), st.data())
 def test_pass_at_k_is_the_share_of_draws_that_hold_a_success(n: int, drawn: st.DataObject) -> None:
     passed, k = drawn.draw(st.integers(0, n)), drawn.draw(st.integers(1, n))
-    assert humaneval.pass_at_k(n, passed, k) == pytest.approx(1 - comb(n - passed, k) / comb(n, k), abs=1e-12)
+    assert humaneval.pass_at_k(n, passed, k) == pytest.approx(
+        1 - comb(n - passed, k) / comb(n, k), abs=1e-12
+    )
 
 
 REQUEST = EvalRequest("t/0", "t", 0, "?", " B", choices=(" A", " B", " C"))
@@ -125,7 +157,9 @@ REQUEST = EvalRequest("t/0", "t", 0, "?", " B", choices=(" A", " B", " C"))
 def test_the_first_of_equally_likely_choices_is_chosen() -> None:
     tied = accuracy(REQUEST, (Answer(loglikelihoods=(-2.0, -1.0, -1.0)),))
     assert (tied.values, tied.answer) == ({"acc,none": 1.0}, " B")
-    assert accuracy(REQUEST, (Answer(loglikelihoods=(-1.0, -1.0, -2.0)),)).values == {"acc,none": 0.0}
+    assert accuracy(REQUEST, (Answer(loglikelihoods=(-1.0, -1.0, -2.0)),)).values == {
+        "acc,none": 0.0
+    }
     assert accuracy(REQUEST, (Answer(error="x: y"),)).values == {"acc,none": 0.0}
     assert confidence(Answer(loglikelihoods=(0.0, 0.0, -1000.0))) == pytest.approx(0.5)
     assert confidence(Answer(text="x")) is None
@@ -135,7 +169,10 @@ def test_what_does_not_fit_a_multiple_choice_request_is_named() -> None:
     with pytest.raises(DatasetError, match=r"t/0: expected 3 log-likelihoods.*got 1"):
         accuracy(REQUEST, (Answer(loglikelihoods=(-1.0,)),))
     with pytest.raises(DatasetError, match="target ' Z' is none"):
-        accuracy(EvalRequest("t/0", "t", 0, "?", " Z", choices=(" A",)), (Answer(loglikelihoods=(-1.0,)),))
+        accuracy(
+            EvalRequest("t/0", "t", 0, "?", " Z", choices=(" A",)),
+            (Answer(loglikelihoods=(-1.0,)),),
+        )
 
 
 def rewrite(path: Path, rows: list[dict[str, object]]) -> None:
@@ -144,11 +181,17 @@ def rewrite(path: Path, rows: list[dict[str, object]]) -> None:
 
 def test_damaged_data_sets_are_refused_with_a_sentence(tmp_path: Path) -> None:
     folder = own_data.write(tmp_path)
-    dev, train = folder / "mmlu/all/dev-00000-of-00001.parquet", folder / "gsm8k/main/train-00000-of-00001.parquet"
+    dev, train = (
+        folder / "mmlu/all/dev-00000-of-00001.parquet",
+        folder / "gsm8k/main/train-00000-of-00001.parquet",
+    )
     rewrite(dev, [choice_row("anatomy", number) for number in range(4)])
     rewrite(train, [problem(1)])
     (folder / "gsm8k/cot_shots.jsonl").write_text('{"question": "x"}\n')
-    rewrite(folder / "humaneval/openai_humaneval/test-00000-of-00001.parquet", [{"prompt": "p", "test": None}])
+    rewrite(
+        folder / "humaneval/openai_humaneval/test-00000-of-00001.parquet",
+        [{"prompt": "p", "test": None}],
+    )
     for name, message in {
         "mmlu_anatomy": "at least 5 rows of subject 'anatomy', found 4",
         "mmlu_virology": "holds no row of mmlu_virology",
@@ -165,7 +208,9 @@ def test_damaged_data_sets_are_refused_with_a_sentence(tmp_path: Path) -> None:
     rewrite(dev, [bad] * 5)
     with pytest.raises(DatasetError, match=r"subject 'anatomy', row 0: expected 4 choices"):
         build(DataFolder(str(folder)), "mmlu_anatomy")
-    with pytest.raises(DatasetError, match=r"no .*/nowhere/gsm8k/main/test-\*.parquet; --data must hold"):
+    with pytest.raises(
+        DatasetError, match=r"no .*/nowhere/gsm8k/main/test-\*.parquet; --data must hold"
+    ):
         build(DataFolder(str(tmp_path / "nowhere")), "gsm8k")
     with pytest.raises(ConfigError, match="at least one task"):
         build(DataFolder(str(folder)))

@@ -13,7 +13,12 @@ class Clock:
 
 
 def good(row: int, sample: int = 0, samples: int = 1) -> Completion:
-    return Completion(RowRef(0, row, sample, samples), token_ids=token_ids([5] * 10), prompt_tokens=30, cached_tokens=6)
+    return Completion(
+        RowRef(0, row, sample, samples),
+        token_ids=token_ids([5] * 10),
+        prompt_tokens=30,
+        cached_tokens=6,
+    )
 
 
 def bad(row: int) -> Completion:
@@ -24,8 +29,13 @@ def test_figures_of_a_run() -> None:
     clock = Clock()
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
-    progress.replica_stats("a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10))
-    progress.replica_stats("a", ReplicaStats(extend_tokens=10, extend_positions=50, busy_s=1, up_s=2))  # overtaken
+    progress.replica_stats(
+        "a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10)
+    )
+    # overtaken
+    progress.replica_stats(
+        "a", ReplicaStats(extend_tokens=10, extend_positions=50, busy_s=1, up_s=2)
+    )
     clock.now = 10.0
     answered = [good(0), good(1), good(2, 0, 2), good(2, 1, 2), bad(3)]
     assert list(progress.count(answered)) == answered
@@ -36,7 +46,10 @@ def test_figures_of_a_run() -> None:
     assert now.eta_s == pytest.approx(6 * 40 / 16)
     assert now.replica_hours == pytest.approx(10 / 3600)
     assert now.cost == pytest.approx(0.1)
-    assert now.line() == ("rows 4/10 | tokens/s in 12 out 4 | padding 10.0% | errors 1 | replicas 1/2 | ETA 0m15s | cost 0.10")
+    assert now.line() == (
+        "rows 4/10 | tokens/s in 12 out 4 | padding 10.0% | errors 1 | replicas 1/2 | ETA 0m15s | "
+        "cost 0.10"
+    )
 
 
 def test_the_report_has_the_same_figures() -> None:
@@ -67,7 +80,9 @@ def test_too_many_errors_stop_a_long_run_early_and_a_short_one_at_its_end() -> N
     assert short.over_budget
     long = Progress(10_000, max_error_rows=100)
     seen: list[Completion] = []
-    with pytest.raises(ErrorBudgetError, match=r"more than the 100 that --max-error-rate allows \(empty_prompt"):
+    with pytest.raises(
+        ErrorBudgetError, match=r"more than the 100 that --max-error-rate allows \(empty_prompt"
+    ):
         seen.extend(long.count(map(bad, range(10_000))))
     assert len(seen) == ROWS_BEFORE_EARLY_STOP
 
@@ -91,13 +106,21 @@ def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
     for row in range(100):
         clock.now += 1.7
         progress.replica_stats(
-            "a", ReplicaStats(extend_tokens=9 * row, extend_positions=10 * row, busy_s=clock.now / 2, up_s=clock.now)
+            "a",
+            ReplicaStats(
+                extend_tokens=9 * row,
+                extend_positions=10 * row,
+                busy_s=clock.now / 2,
+                up_s=clock.now,
+            ),
         )
         list(progress.count([bad(row) if row % 10 == 9 else good(row)]))
     progress.batch_retried(3)
     over = progress.report()["over_time"]
     assert isinstance(over, dict)
-    sums = {name: pytest.approx(sum(values), abs=0.1) for name, values in over.items() if name != "s"}
+    sums = {
+        name: pytest.approx(sum(values), abs=0.1) for name, values in over.items() if name != "s"
+    }
     assert sums == {
         "rows": 100, "prompt": 90 * 30, "completion": 90 * 10, "cached": 90 * 6, "errors": 10, "retries": 3, "losses": 0,
         "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
@@ -116,16 +139,28 @@ def test_a_length_falls_into_the_bin_that_names_it(length: int) -> None:
 
 def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -> None:
     progress = Progress(100)
-    message = "cannot read s3://key:secret@bucket/in?X-Amz-Signature=abc123&part=2, user@example " + "x" * 1000
-    failed = [Completion.failed(RowRef(3, row), code, message) for row in range(50) for code in ("empty_prompt", "engine_crash")]
+    message = (
+        "cannot read s3://key:secret@bucket/in?X-Amz-Signature=abc123&part=2, user@example "
+        + "x" * 1000
+    )
+    failed = [
+        Completion.failed(RowRef(3, row), code, message)
+        for row in range(50)
+        for code in ("empty_prompt", "engine_crash")
+    ]
     list(progress.count(failed, lambda ref: f"id-{ref.row}"))
     examples = progress.report()["error_examples"]
     assert isinstance(examples, dict)
-    assert {code: len(found) for code, found in examples.items()} == {"empty_prompt": EXAMPLES, "engine_crash": EXAMPLES}
+    assert {code: len(found) for code, found in examples.items()} == {
+        "empty_prompt": EXAMPLES,
+        "engine_crash": EXAMPLES,
+    }
     first = examples["empty_prompt"][0]
     assert (first["id"], first["shard"], first["row"]) == ("id-0", 3, 0)
     assert len(first["message"]) == EXAMPLE_CHARS
-    assert first["message"].startswith("cannot read s3://bucket/in?X-Amz-Signature=…&part=2, user@example xxx")
+    assert first["message"].startswith(
+        "cannot read s3://bucket/in?X-Amz-Signature=…&part=2, user@example xxx"
+    )
 
 
 def test_waiting_for_replicas_is_no_part_of_the_run() -> None:

@@ -28,7 +28,9 @@ def test_of_many_replicas_the_least_busy_ones_are_told_in_full() -> None:
         use.ready(f"r{number}", None, 0.0)
         use.stats(f"r{number}", ReplicaStats(busy_s=number / 100, up_s=5.0), 5.0)
     told = use.report(5.0)
-    assert [row["name"] for row in told if row["busy_over_time"] is not None] == [f"r{number}" for number in range(MOST_PROFILES)]
+    assert [row["name"] for row in told if row["busy_over_time"] is not None] == [
+        f"r{number}" for number in range(MOST_PROFILES)
+    ]
     assert len(told) == 3 * MOST_PROFILES
 
 

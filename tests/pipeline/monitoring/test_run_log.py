@@ -30,16 +30,30 @@ def test_text_shows_sentences_and_json_shows_everything() -> None:
     text.event("shard_committed", shard=3)
     assert stream.getvalue() == "replica-0 is lost (killed)\n"
     log, stream = json_log()
-    log.event("replica_lost", "replica-0 is lost\n(killed)", level="warning", replica="replica-0", node=None)
+    log.event(
+        "replica_lost",
+        "replica-0 is lost\n(killed)",
+        level="warning",
+        replica="replica-0",
+        node=None,
+    )
     log.event("shard_committed", shard=3)
     common = {"time": "2026-11-24T12:00:00.005Z", "run": "nightly-1a2b3c4d"}
     assert events(stream) == [
-        common | {"level": "warning", "event": "replica_lost", "message": "replica-0 is lost\n(killed)", "replica": "replica-0"},
+        common
+        | {
+            "level": "warning",
+            "event": "replica_lost",
+            "message": "replica-0 is lost\n(killed)",
+            "replica": "replica-0",
+        },
         common | {"level": "info", "event": "shard_committed", "shard": 3},
     ]
 
 
-def test_results_go_to_standard_output_as_text_and_among_the_events_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_results_go_to_standard_output_as_text_and_among_the_events_as_json(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     RunLog(stream=sys.stderr).result(None, "report   out/report.html")
     said = capsys.readouterr()
     assert (said.out, said.err) == ("report   out/report.html\n", "")
@@ -61,7 +75,12 @@ def test_a_known_error_is_one_sentence_and_an_exit_code() -> None:
     log, stream = json_log()
     assert log.failed(error, 2) == 2
     (told,) = events(stream)
-    assert (told["level"], told["event"], told["exit_code"], told["error"]) == ("error", "error", 2, "ValueError")
+    assert (told["level"], told["event"], told["exit_code"], told["error"]) == (
+        "error",
+        "error",
+        2,
+        "ValueError",
+    )
     assert told["message"] == "no input at s3://bucket/in; check the path"
 
 
@@ -82,13 +101,28 @@ def test_a_run_tells_what_happens_to_its_replicas_shards_and_requests() -> None:
     progress.replica_lost("replica-1", "killed")  # the pool has told this one, in words
     progress.shard_committed(5, 1000, 2)
     progress.replica_retired("replica-0", "no work was left for it")
-    told = [{name: event[name] for name in event if name not in {"time", "run"}} for event in events(stream)]
+    told = [
+        {name: event[name] for name in event if name not in {"time", "run"}}
+        for event in events(stream)
+    ]
     assert told == [
-        {"level": "info", "event": "replica_up", "replica": "replica-0", "node": "node-a", "load_s": 61.235, "mesh": "1x8"},
+        {
+            "level": "info",
+            "event": "replica_up",
+            "replica": "replica-0",
+            "node": "node-a",
+            "load_s": 61.235,
+            "mesh": "1x8",
+        },
         {"level": "info", "event": "replica_up", "replica": "replica-1"},
         {"level": "warning", "event": "requests_retried", "requests": 7},
         {"level": "info", "event": "shard_committed", "shard": 5, "rows": 1000, "errors": 2},
-        {"level": "info", "event": "replica_retired", "replica": "replica-0", "reason": "no work was left for it"},
+        {
+            "level": "info",
+            "event": "replica_retired",
+            "replica": "replica-0",
+            "reason": "no work was left for it",
+        },
     ]
 
 

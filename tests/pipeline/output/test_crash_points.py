@@ -1,6 +1,9 @@
-"""The driver dies at any operation of any stage, again and again; the table is always that of an undisturbed run.
+"""The driver dies at any operation of any stage, again and again.
 
-A crash is what kill -9 is to a driver: from that operation on nothing it does has an effect, not even its clean-up.
+The table is always that of an undisturbed run.
+
+A crash is what kill -9 is to a driver: from that operation on nothing it does has an effect, not
+even its clean-up.
 """
 
 import json
@@ -72,8 +75,13 @@ def every_stage(patch: pytest.MonkeyPatch, life: Life) -> None:
     counted(patch, life, Path, "unlink")
 
 
-def attempt(source: Path, output: str, replicas: FakeReplicas, operations: int, prepare: Callable[..., None]) -> bool:
-    """Runs a driver that dies after so many operations; returns whether it came to its end before."""
+def attempt(
+    source: Path, output: str, replicas: FakeReplicas, operations: int, prepare: Callable[..., None]
+) -> bool:
+    """Runs a driver that dies after so many operations.
+
+    Returns whether it came to its end before.
+    """
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch, Life(operations))
         try:
@@ -94,7 +102,9 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     output = tmp_path_factory.mktemp("undisturbed")
     assert len(list(drive(source, str(output), FakeReplicas(1)))) == SHARDS
     rows = rows_of(str(output))
-    expected = [(f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % BAD_EVERY else 1)]
+    expected = [
+        (f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % BAD_EVERY else 1)
+    ]
     assert [(row["id"], row["sample_index"]) for row in rows] == expected
     return json.dumps(rows)
 
@@ -114,19 +124,34 @@ def test_crashes_anywhere_on_a_disk_leave_no_trace(
     def check(lives: list[int], count: int, seed: int) -> None:
         output = tmp_path_factory.mktemp("crashed")
         for number, operations in enumerate(lives):
-            done = attempt(source, str(output), FakeReplicas(count, seed + number, bad_luck=0.03), operations, every_stage)
+            done = attempt(
+                source,
+                str(output),
+                FakeReplicas(count, seed + number, bad_luck=0.03),
+                operations,
+                every_stage,
+            )
             seen["crashes"] += not done
             parts = sorted((output / "data").glob("part-*.parquet"))
             seen["kept"] += bool(parts) and not done
             seen["aside"] += bool(list(output.rglob(".*.aside")))
             rows = rows_of(str(output)) if parts else []
-            assert len({(row["id"], row["sample_index"]) for row in rows}) == len(rows), "a row is there twice"
+            assert len({(row["id"], row["sample_index"]) for row in rows}) == len(rows), (
+                "a row is there twice"
+            )
             if (output / "_SUCCESS").exists():
                 assert json.dumps(rows) == undisturbed
         list(drive(source, str(output), FakeReplicas(count, seed)))
         assert json.dumps(rows_of(str(output))) == undisturbed
         visible = sorted(path.name for path in output.rglob("*"))
-        assert visible == sorted(["_SUCCESS", "data", "run.json", *(f"part-{number:05d}.parquet" for number in range(SHARDS))])
+        assert visible == sorted(
+            [
+                "_SUCCESS",
+                "data",
+                "run.json",
+                *(f"part-{number:05d}.parquet" for number in range(SHARDS)),
+            ]
+        )
         assert list(drive(source, str(output), FakeReplicas(1))) == [], "a finished run is a no-op"
 
     check()
@@ -134,7 +159,9 @@ def test_crashes_anywhere_on_a_disk_leave_no_trace(
 
 
 @pytest.mark.slow
-def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(source: Path, undisturbed: str) -> None:
+def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
+    source: Path, undisturbed: str
+) -> None:
     seen = {"crashes": 0, "kept": 0, "outages": 0}
 
     @settings(max_examples=40, deadline=None)
@@ -148,7 +175,8 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(source: P
                 life.step()
                 if operation in ("put", "get") and next(storms, False):
                     seen["outages"] += 1
-                    raise ConnectionResetError(104, "Connection reset by peer")  # after a put: its answer is lost
+                    # after a put: its answer is lost
+                    raise ConnectionResetError(104, "Connection reset by peer")
 
             def prepare(patch: pytest.MonkeyPatch, life: Life, at: Any = at) -> None:
                 serve(store, patch)
@@ -156,14 +184,24 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(source: P
                 patch.setattr(patience, "FIRST_PAUSE_S", 0.0)
                 counted(patch, life, FakeReplicas, "events")
 
-            done = attempt(source, "s3://bucket/run", FakeReplicas(2, seed + number, bad_luck=0.03), operations, prepare)
+            done = attempt(
+                source,
+                "s3://bucket/run",
+                FakeReplicas(2, seed + number, bad_luck=0.03),
+                operations,
+                prepare,
+            )
             seen["crashes"] += not done
             seen["kept"] += any("part-" in name for name in store.objects) and not done
         with pytest.MonkeyPatch.context() as patch:
             url = serve(store, patch)
             list(drive(source, url, FakeReplicas(2, seed)))
             assert json.dumps(rows_of(url)) == undisturbed
-        names = ["_SUCCESS", *(f"data/part-{number:05d}.parquet" for number in range(SHARDS)), "run.json"]
+        names = [
+            "_SUCCESS",
+            *(f"data/part-{number:05d}.parquet" for number in range(SHARDS)),
+            "run.json",
+        ]
         assert sorted(store.objects) == [f"bucket/run/{name}" for name in names]
 
     check()
@@ -183,7 +221,9 @@ def test_an_outage_that_does_not_pass_keeps_what_is_committed(
     monkeypatch.setattr(store, "at", at)
     monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(patience, "OUTAGE_S", 0.1)
-    with pytest.raises(OutageError, match=r"cannot create s3://bucket/run/data/part-.*: the endpoint is overloaded") as told:
+    with pytest.raises(
+        OutageError, match=r"cannot create s3://bucket/run/data/part-.*: the endpoint is overloaded"
+    ) as told:
         list(drive(source, url, FakeReplicas(2)))
     assert len(str(told.value).splitlines()) == 1
     assert len([name for name in store.objects if "part-" in name]) == 3
@@ -234,7 +274,9 @@ def published(*drivers: subprocess.Popen[str]) -> list[list[int]]:
 
 
 @pytest.mark.slow
-def test_two_drivers_in_one_run_folder_publish_each_shard_once(source: Path, undisturbed: str, tmp_path: Path) -> None:
+def test_two_drivers_in_one_run_folder_publish_each_shard_once(
+    source: Path, undisturbed: str, tmp_path: Path
+) -> None:
     """A retried job whose predecessor still lives."""
     one, other = published(*(start(source, tmp_path, "0/1", seed, 0.02) for seed in (1, 2)))
     assert sorted(one + other) == list(range(SHARDS))
@@ -243,18 +285,29 @@ def test_two_drivers_in_one_run_folder_publish_each_shard_once(source: Path, und
 
 
 @pytest.mark.slow
-def test_partitions_share_a_run_folder_and_the_last_one_finishes(source: Path, undisturbed: str, tmp_path: Path) -> None:
-    drivers = [start(source, tmp_path, f"{index}/3", index, 0.0 if index == 1 else 0.02) for index in range(3)]
+def test_partitions_share_a_run_folder_and_the_last_one_finishes(
+    source: Path, undisturbed: str, tmp_path: Path
+) -> None:
+    drivers = [
+        start(source, tmp_path, f"{index}/3", index, 0.0 if index == 1 else 0.02)
+        for index in range(3)
+    ]
     found = published(*drivers)
     assert found == [sorted(found[index], key=found[index].index) for index in range(3)]
-    assert [sorted(shards) for shards in found] == [list(range(index, SHARDS, 3)) for index in range(3)]
+    assert [sorted(shards) for shards in found] == [
+        list(range(index, SHARDS, 3)) for index in range(3)
+    ]
     assert json.dumps(rows_of(str(tmp_path))) == undisturbed
     assert [path.name for path in tmp_path.glob("_*")] == ["_SUCCESS"]
-    assert (tmp_path / "_SUCCESS").stat().st_mtime >= max(part.stat().st_mtime for part in (tmp_path / "data").iterdir())
+    assert (tmp_path / "_SUCCESS").stat().st_mtime >= max(
+        part.stat().st_mtime for part in (tmp_path / "data").iterdir()
+    )
 
 
 @pytest.mark.slow
-def test_a_killed_driver_of_a_partition_is_finished_by_a_later_one(source: Path, undisturbed: str, tmp_path: Path) -> None:
+def test_a_killed_driver_of_a_partition_is_finished_by_a_later_one(
+    source: Path, undisturbed: str, tmp_path: Path
+) -> None:
     doomed = start(source, tmp_path, "0/2", 1, 0.05)
     deadline = time.monotonic() + 60
     while not list((tmp_path / "data").glob("part-*")) and time.monotonic() < deadline:

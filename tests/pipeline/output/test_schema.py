@@ -14,17 +14,34 @@ class Passthrough:
     passthrough: pa.Schema
 
 
-INPUTS = Passthrough(pa.schema([("id", pa.int64()), ("subject", pa.dictionary(pa.int32(), pa.string()))]))
+INPUTS = Passthrough(
+    pa.schema([("id", pa.int64()), ("subject", pa.dictionary(pa.int32(), pa.string()))])
+)
 
 
 def names(**options: Any) -> list[str]:
     return output_schema(
-        INPUTS, **{"task": "generate", "logprobs": None, "prompt_logprobs": None, "choices": False, **options}
+        INPUTS,
+        **{
+            "task": "generate",
+            "logprobs": None,
+            "prompt_logprobs": None,
+            "choices": False,
+            **options,
+        },
     ).names
 
 
 ALWAYS = ["id", "subject", "sample_index", "status", "error_code", "error_message", "attempts"]
-COMPLETION = ["text", "token_ids", "finish_reason", "stop_reason", "prompt_tokens", "completion_tokens", "cached_tokens"]
+COMPLETION = [
+    "text",
+    "token_ids",
+    "finish_reason",
+    "stop_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+]
 
 
 def test_generate() -> None:
@@ -35,16 +52,33 @@ def test_generate() -> None:
     assert names(logprobs=0) == [*ALWAYS, *COMPLETION, *chosen, "seed"]
     assert names(logprobs=3) == [*ALWAYS, *COMPLETION, *chosen, *top, "seed"]
     assert names(prompt_logprobs=0) == [*ALWAYS, *COMPLETION, "prompt_logprobs", "seed"]
-    assert names(logprobs=1, prompt_logprobs=1) == [*ALWAYS, *COMPLETION, *chosen, *top, "prompt_logprobs", *prompt_top, "seed"]
+    assert names(logprobs=1, prompt_logprobs=1) == [
+        *ALWAYS,
+        *COMPLETION,
+        *chosen,
+        *top,
+        "prompt_logprobs",
+        *prompt_top,
+        "seed",
+    ]
 
 
 def test_types_of_the_contract() -> None:
     schema = output_schema(INPUTS, task="generate", logprobs=5, prompt_logprobs=5, choices=False)
     assert schema.field("id").type == pa.int64()
     assert schema.field("subject").type == pa.dictionary(pa.int32(), pa.string())
-    assert schema.field("sample_index").type == schema.field("attempts").type == schema.field("prompt_tokens").type == pa.int32()
+    assert (
+        schema.field("sample_index").type
+        == schema.field("attempts").type
+        == schema.field("prompt_tokens").type
+        == pa.int32()
+    )
     assert schema.field("token_ids").type == pa.list_(pa.int32())
-    assert schema.field("token_logprobs").type == schema.field("prompt_logprobs").type == pa.list_(pa.float32())
+    assert (
+        schema.field("token_logprobs").type
+        == schema.field("prompt_logprobs").type
+        == pa.list_(pa.float32())
+    )
     assert schema.field("top_token_ids").type == pa.list_(pa.list_(pa.int32()))
     assert schema.field("prompt_top_logprobs").type == pa.list_(pa.list_(pa.float32()))
     assert schema.field("cumulative_logprob").type == pa.float64()
@@ -54,7 +88,14 @@ def test_types_of_the_contract() -> None:
 
 @pytest.mark.parametrize("task", ["score", "perplexity"])
 def test_score(task: Task) -> None:
-    expected = [*ALWAYS, "prompt_tokens", "cached_tokens", "loglikelihood", "is_greedy", "scored_tokens"]
+    expected = [
+        *ALWAYS,
+        "prompt_tokens",
+        "cached_tokens",
+        "loglikelihood",
+        "is_greedy",
+        "scored_tokens",
+    ]
     assert names(task=task, logprobs=0) == expected
     one = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=False)
     many = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=True)

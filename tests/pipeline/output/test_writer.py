@@ -67,11 +67,19 @@ def failed(ref: RowRef, code: str = "engine_crash") -> OutputRow:
 
 
 def ids(count: int, first: int = 0) -> pa.Table:
-    return pa.table({"id": [f"id-{index}" for index in range(first, first + count)], "x": list(range(first, first + count))})
+    return pa.table(
+        {
+            "id": [f"id-{index}" for index in range(first, first + count)],
+            "x": list(range(first, first + count)),
+        }
+    )
 
 
 def run(
-    folder: RunFolder, shards: Iterable[tuple[Shard, pa.Table]], rows: Iterable[OutputRow], mark: str = "fp"
+    folder: RunFolder,
+    shards: Iterable[tuple[Shard, pa.Table]],
+    rows: Iterable[OutputRow],
+    mark: str = "fp",
 ) -> list[CommittedShard]:
     writer: Writer | None = None
     for shard, table in shards:
@@ -127,7 +135,14 @@ def test_every_column_of_a_good_and_a_failed_row(folder: RunFolder) -> None:
         "prompt_top_logprobs": [None, [-1.0, -1.0], [-1.0, -1.0]],
         "seed": 0,
     }
-    told = {"id": "id-1", "x": 1, "sample_index": 0, "status": "error", "error_code": "engine_crash", "attempts": 3}
+    told = {
+        "id": "id-1",
+        "x": 1,
+        "sample_index": 0,
+        "status": "error",
+        "error_code": "engine_crash",
+        "attempts": 3,
+    }
     told |= {"error_message": "row 1 did not work", "finish_reason": "error"}
     assert second == dict.fromkeys(first) | told
 
@@ -143,13 +158,18 @@ def test_metadata_is_in_the_footer_for_other_readers(folder: RunFolder) -> None:
 @given(
     st.lists(
         st.none()
-        | st.tuples(st.lists(st.floats(-50, 0, width=32), max_size=5), st.lists(st.floats(-50, 0, width=32), max_size=4)),
+        | st.tuples(
+            st.lists(st.floats(-50, 0, width=32), max_size=5),
+            st.lists(st.floats(-50, 0, width=32), max_size=4),
+        ),
         min_size=1,
         max_size=8,
     ),
     st.integers(1, 3),
 )
-def test_columns_equal_the_plain_way_of_building_them(values: list[tuple[list[float], list[float]] | None], top: int) -> None:
+def test_columns_equal_the_plain_way_of_building_them(
+    values: list[tuple[list[float], list[float]] | None], top: int
+) -> None:
     rows, expected = [], []
     for number, value in enumerate(values):
         ref = RowRef(0, number)
@@ -176,8 +196,12 @@ def test_columns_equal_the_plain_way_of_building_them(values: list[tuple[list[fl
             )
         )
         split = [flat[start : start + top] for start in range(0, len(flat), top)]
-        prompt_split = [prompt_flat[start : start + top] for start in range(0, len(prompt_flat), top)]
-        expected.append((drawn, math.fsum(drawn), split, [None, *prompt], [None, *prompt_split], len(drawn)))
+        prompt_split = [
+            prompt_flat[start : start + top] for start in range(0, len(prompt_flat), top)
+        ]
+        expected.append(
+            (drawn, math.fsum(drawn), split, [None, *prompt], [None, *prompt_split], len(drawn))
+        )
     table = output_table(rows, ids(len(rows)), schema_of(ids(1), logprobs=top, prompt_logprobs=top))
     table.validate(full=True)
     names = (
@@ -190,7 +214,10 @@ def test_columns_equal_the_plain_way_of_building_them(values: list[tuple[list[fl
     )
     for got, wanted in zip(table.to_pylist(), expected, strict=True):
         assert got["cumulative_logprob"] == pytest.approx(wanted[1], abs=1e-9)
-        assert tuple(got[name] for name in names if name != "cumulative_logprob") == (wanted[0], *wanted[2:])
+        assert tuple(got[name] for name in names if name != "cumulative_logprob") == (
+            wanted[0],
+            *wanted[2:],
+        )
 
 
 def test_score_columns() -> None:
@@ -198,12 +225,16 @@ def test_score_columns() -> None:
     one, two = Score(-1.5, is_greedy=True, tokens=2), Score(-2.5, is_greedy=False, tokens=3)
     rows = [OutputRow(Completion(refs[0], scores=(one,), prompt_tokens=4), None), failed(refs[1])]
     table = output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None))
-    assert table.select(["loglikelihood", "is_greedy", "scored_tokens", "prompt_tokens"]).to_pylist() == [
+    assert table.select(
+        ["loglikelihood", "is_greedy", "scored_tokens", "prompt_tokens"]
+    ).to_pylist() == [
         {"loglikelihood": -1.5, "is_greedy": True, "scored_tokens": 2, "prompt_tokens": 4},
         {"loglikelihood": None, "is_greedy": None, "scored_tokens": None, "prompt_tokens": None},
     ]
     rows = [OutputRow(Completion(refs[0], scores=(one, two)), None), failed(refs[1])]
-    table = output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None, choices=True))
+    table = output_table(
+        rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None, choices=True)
+    )
     assert table["loglikelihood"].to_pylist() == [[-1.5, -2.5], None]
     assert table["is_greedy"].to_pylist() == [[True, False], None]
     assert table["scored_tokens"].to_pylist() == [[2, 3], None]
@@ -213,7 +244,10 @@ def test_score_columns() -> None:
 
 def test_top_values_that_do_not_fit_the_tokens() -> None:
     wrong = Completion(
-        RowRef(0, 0), token_ids=token_ids([1, 2]), top_logprobs=logprobs([-1.0] * 3), top_token_ids=token_ids([1] * 3)
+        RowRef(0, 0),
+        token_ids=token_ids([1, 2]),
+        top_logprobs=logprobs([-1.0] * 3),
+        top_token_ids=token_ids([1] * 3),
     )
     with pytest.raises(CommitError, match="3 top values for 2 tokens"):
         output_table([OutputRow(wrong, "")], ids(1), schema_of(ids(1)))
@@ -229,7 +263,11 @@ def test_a_prompt_of_one_token_has_one_null() -> None:
 
 
 @settings(max_examples=15, deadline=None)
-@given(samples=st.lists(st.integers(1, 3), min_size=1, max_size=9), shard_rows=st.integers(1, 4), seed=st.integers(0, 10**6))
+@given(
+    samples=st.lists(st.integers(1, 3), min_size=1, max_size=9),
+    shard_rows=st.integers(1, 4),
+    seed=st.integers(0, 10**6),
+)
 def test_any_order_gives_the_same_bytes(
     tmp_path_factory: pytest.TempPathFactory, samples: list[int], shard_rows: int, seed: int
 ) -> None:
@@ -249,14 +287,20 @@ def test_any_order_gives_the_same_bytes(
     ]
     shuffled = random.Random(seed).sample(rows, len(rows))
     folders = [RunFolder(str(tmp_path_factory.mktemp("run"))) for _ in range(2)]
-    commits = [run(folder, shards, order) for folder, order in zip(folders, (rows, shuffled), strict=True)]
+    commits = [
+        run(folder, shards, order) for folder, order in zip(folders, (rows, shuffled), strict=True)
+    ]
     assert sorted(commit.shard for commit in commits[1]) == list(range(len(shards)))
     for shard, _ in shards:
         one, other = (storage.read(folder.part_url(shard.number))[0] for folder in folders)
         assert one == other
     table = pa.concat_tables(read_part(folders[1], shard.number) for shard, _ in shards)
-    assert table["x"].to_pylist() == [index for index, count in enumerate(samples) for _ in range(count)]
-    assert table["sample_index"].to_pylist() == [sample for count in samples for sample in range(count)]
+    assert table["x"].to_pylist() == [
+        index for index, count in enumerate(samples) for _ in range(count)
+    ]
+    assert table["sample_index"].to_pylist() == [
+        sample for count in samples for sample in range(count)
+    ]
 
 
 def test_a_shard_is_published_when_its_last_row_is_in(tmp_path: Path) -> None:
@@ -298,12 +342,20 @@ def test_unusual_passthrough_types_survive(tmp_path: Path) -> None:
     seed=st.integers(0, 999),
 )
 def test_however_often_it_is_stopped_the_table_is_the_same(
-    tmp_path_factory: pytest.TempPathFactory, rows: int, shard_rows: int, stops: list[int], seed: int
+    tmp_path_factory: pytest.TempPathFactory,
+    rows: int,
+    shard_rows: int,
+    stops: list[int],
+    seed: int,
 ) -> None:
     """Reader to writer, completions in any order, stopped after any of them, then the same again until nothing remains."""
     base = tmp_path_factory.mktemp("resume")
     table = pa.table(
-        {"id": list(range(rows)), "prompt": [f"p{index}" for index in range(rows)], "y": [index / 7 for index in range(rows)]}
+        {
+            "id": list(range(rows)),
+            "prompt": [f"p{index}" for index in range(rows)],
+            "y": [index / 7 for index in range(rows)],
+        }
     )
     pq.write_table(table, base / "in.parquet", row_group_size=7)
     files = list_input(str(base / "in.parquet"))
@@ -313,7 +365,11 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
 
     def drive(stop: int | None) -> None:
         todo = remaining(shards, folder, "fp")
-        writer = Writer(folder, output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False), "fp")
+        writer = Writer(
+            folder,
+            output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False),
+            "fp",
+        )
         finished = [row(one.ref) for one in read_rows(todo, inputs, writer.open)]
         order.shuffle(finished)
         try:
@@ -342,7 +398,10 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
         ([row(RowRef(0, 2))], "awaits no such row"),
         ([row(RowRef(0, 0))], "1 shards open; shard 0 still awaits 1 samples"),
         ([row(RowRef(0, 0, 0, 3)), row(RowRef(0, 1))], "shard 0 still awaits 2 samples"),
-        ([row(RowRef(0, 0, 0, 2)), row(RowRef(0, 0, 1, 3))], "another sample of its row said that there are 2"),
+        (
+            [row(RowRef(0, 0, 0, 2)), row(RowRef(0, 0, 1, 3))],
+            "another sample of its row said that there are 2",
+        ),
     ],
 )
 def test_exactly_once_is_checked(tmp_path: Path, rows: list[OutputRow], message: str) -> None:
@@ -410,7 +469,12 @@ def test_losing_to_another_run_stops(folder: RunFolder) -> None:
 def first_run(folder: RunFolder) -> Shard:
     """Commits a shard of 4 rows with 1, 2, 1, 2 samples, of which rows 1 (one sample) and 2 failed."""
     shard = Shard(0, "f", 0, 4)
-    rows = [row(RowRef(0, 0)), row(RowRef(0, 1, 0, 2)), failed(RowRef(0, 1, 1, 2)), failed(RowRef(0, 2), "invalid_prompt")]
+    rows = [
+        row(RowRef(0, 0)),
+        row(RowRef(0, 1, 0, 2)),
+        failed(RowRef(0, 1, 1, 2)),
+        failed(RowRef(0, 2), "invalid_prompt"),
+    ]
     run(folder, [(shard, ids(4))], [*rows, row(RowRef(0, 3, 0, 2)), row(RowRef(0, 3, 1, 2))])
     return shard
 
@@ -427,7 +491,11 @@ def test_rows_that_ran_again_are_merged(folder: RunFolder, tmp_path: Path) -> No
     assert again(folder, todo) == [CommittedShard(0, 2, 3, {}, 9, 6, 3, published=True)]
     undisturbed = RunFolder(str(tmp_path / "undisturbed"))
     counts = (1, 2, 1, 2)
-    run(undisturbed, [(shard, ids(4))], [row(RowRef(0, r, s, n)) for r, n in enumerate(counts) for s in range(n)])
+    run(
+        undisturbed,
+        [(shard, ids(4))],
+        [row(RowRef(0, r, s, n)) for r, n in enumerate(counts) for s in range(n)],
+    )
     assert read_part(folder, 0).equals(read_part(undisturbed, 0))
     assert read_part(folder, 0).schema.metadata == read_part(undisturbed, 0).schema.metadata
     assert remaining([shard], folder, "fp", retry_failed=True) == ()
@@ -447,7 +515,9 @@ def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) ->
 
 def test_a_committed_part_that_vanished(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"part-00000\.parquet has vanished"):
-        Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp").open(Shard(0, "f", 0, 4, only=(1,)), ids(1))
+        Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp").open(
+            Shard(0, "f", 0, 4, only=(1,)), ids(1)
+        )
 
 
 def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,7 +530,11 @@ def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.Mon
         __getitem__ = __iter__  # type: ignore[assignment]
 
     ref = RowRef(0, 0)
-    completion = Completion(ref, token_ids=Opaque("i", [1, 2]), token_logprobs=Opaque("f", [-1.0, -2.0]))
-    table = output_table([OutputRow(completion, "t")], ids(1), schema_of(ids(1), logprobs=0, prompt_logprobs=None))
+    completion = Completion(
+        ref, token_ids=Opaque("i", [1, 2]), token_logprobs=Opaque("f", [-1.0, -2.0])
+    )
+    table = output_table(
+        [OutputRow(completion, "t")], ids(1), schema_of(ids(1), logprobs=0, prompt_logprobs=None)
+    )
     assert table["token_ids"].to_pylist() == [[1, 2]]
     assert table["cumulative_logprob"].to_pylist() == [-3.0]

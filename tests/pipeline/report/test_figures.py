@@ -26,7 +26,8 @@ def test_durations_are_as_fine_as_their_size(seconds: float, words: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "words"), [(0, "0"), (950, "950"), (1234, "1.23k"), (30e6, "30M"), (5.55e9, "5.55G"), (2e12, "2T")]
+    ("value", "words"),
+    [(0, "0"), (950, "950"), (1234, "1.23k"), (30e6, "30M"), (5.55e9, "5.55G"), (2e12, "2T")],
 )
 def test_numbers_on_axes_are_short(value: float, words: str) -> None:
     assert compact(value) == words
@@ -42,7 +43,11 @@ def test_joined_spans_hold_the_same_sums(values: list[int]) -> None:
 
 
 def test_quantiles_are_the_upper_ends_of_their_bins() -> None:
-    histogram = [{"from": 1, "to": 1, "rows": 50}, {"from": 9, "to": 10, "rows": 49}, {"from": 449, "to": 512, "rows": 1}]
+    histogram = [
+        {"from": 1, "to": 1, "rows": 50},
+        {"from": 9, "to": 10, "rows": 49},
+        {"from": 449, "to": 512, "rows": 1},
+    ]
     assert [quantile(histogram, at) for at in (0.1, 0.5, 0.51, 0.99, 1.0)] == [1, 1, 10, 10, 512]
 
 

@@ -1,4 +1,7 @@
-"""The page as a browser would parse it, for runs small, huge, broken and hostile. A browser sees it in tests/jobs."""
+"""The page as a browser would parse it, for runs small, huge, broken and hostile.
+
+A browser sees it in tests/jobs.
+"""
 
 import json
 import re
@@ -36,7 +39,9 @@ class Page(HTMLParser):
         return sum(name == tag for name, _ in self.elements)
 
     def values(self, attribute: str) -> list[str]:
-        return [str(attributes[attribute]) for _, attributes in self.elements if attribute in attributes]
+        return [
+            str(attributes[attribute]) for _, attributes in self.elements if attribute in attributes
+        ]
 
 
 def info(name: str) -> ReplicaInfo:
@@ -44,22 +49,38 @@ def info(name: str) -> ReplicaInfo:
 
 
 def make_report(
-    *, rows: int = 100, seconds: float = 20.0, replicas: int = 2, losses: int = 0, errors: int = 0, message: str = "is empty"
+    *,
+    rows: int = 100,
+    seconds: float = 20.0,
+    replicas: int = 2,
+    losses: int = 0,
+    errors: int = 0,
+    message: str = "is empty",
 ) -> dict[str, Any]:
     """A run whose replicas answer in turn; the last ones run dry early."""
     clock = [0.0]
     began = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-    progress = Progress(rows, cost_per_replica_hour=2.0, clock=lambda: clock[0], now=lambda: began + timedelta(seconds=clock[0]))
+    progress = Progress(
+        rows,
+        cost_per_replica_hour=2.0,
+        clock=lambda: clock[0],
+        now=lambda: began + timedelta(seconds=clock[0]),
+    )
     for number in range(replicas):
         progress.replica_ready(f"replica-{number}", info(f"r{number}"))
     for row in range(rows):
         clock[0] = seconds * 0.9 * (row + 1) / rows
         name = f"replica-{row % replicas}"
-        stats = ReplicaStats(extend_tokens=90 * row, extend_positions=100 * row, busy_s=clock[0] * 0.8, up_s=clock[0])
+        stats = ReplicaStats(
+            extend_tokens=90 * row, extend_positions=100 * row, busy_s=clock[0] * 0.8, up_s=clock[0]
+        )
         progress.replica_stats(name, stats)
         failed = Completion.failed(RowRef(row // 10, row % 10), "empty_prompt", message)
         good = Completion(
-            RowRef(row // 10, row % 10), token_ids=token_ids([1] * (row % 9)), prompt_tokens=3 * row, cached_tokens=row
+            RowRef(row // 10, row % 10),
+            token_ids=token_ids([1] * (row % 9)),
+            prompt_tokens=3 * row,
+            cached_tokens=row,
         )
         list(progress.count([failed if row < errors else good], lambda ref: f"{message} {ref.row}"))
     for number in range(losses):
@@ -72,8 +93,21 @@ def make_report(
 
 
 def with_run(report: dict[str, Any], text: str = "x", status: str = "complete") -> dict[str, Any]:
-    config = {"model": text, "task": "generate", "input": text, "output": text, "partition": "1/4", "stop": [text]}
-    run = {"fingerprint": text, "config": config, "versions": {"ray": text}, "git_commit": text, "shards": {"own": 9, "to_do": 4}}
+    config = {
+        "model": text,
+        "task": "generate",
+        "input": text,
+        "output": text,
+        "partition": "1/4",
+        "stop": [text],
+    }
+    run = {
+        "fingerprint": text,
+        "config": config,
+        "versions": {"ray": text},
+        "git_commit": text,
+        "shards": {"own": 9, "to_do": 4},
+    }
     return {"status": status, "message": text, "run": run, **report}
 
 
@@ -92,23 +126,34 @@ def test_the_page_needs_nothing_else_and_says_everything_twice(kind: str) -> Non
     page = Page(text := render(REPORTS[kind]()))
     assert page.count("script") == page.count("link") == page.count("iframe") == 0
     assert not [
-        value for name in ("src", "href", "xlink:href") for value in page.values(name) if not value.startswith(("#", "data:"))
+        value
+        for name in ("src", "href", "xlink:href")
+        for value in page.values(name)
+        if not value.startswith(("#", "data:"))
     ]
     assert "@import" not in text
     assert set(re.findall(r"url\((.)", text)) <= {"#"}
     ids = page.values("id")
     assert len(ids) == len(set(ids)), "ids of different plots collide"
-    references = [value.removeprefix("#") for value in page.values("xlink:href") if value.startswith("#")]
-    assert {*references, *page.values("aria-labelledby"), *page.values("aria-describedby")} <= set(ids)
+    references = [
+        value.removeprefix("#") for value in page.values("xlink:href") if value.startswith("#")
+    ]
+    assert {*references, *page.values("aria-labelledby"), *page.values("aria-describedby")} <= set(
+        ids
+    )
     figures = page.count("figure")
-    assert figures == page.count("svg") == page.count("figcaption") == page.values("role").count("img")
+    assert (
+        figures == page.count("svg") == page.count("figcaption") == page.values("role").count("img")
+    )
     assert page.count("details") >= figures
     assert (figures > 0) == (kind != "nothing answered")
     assert "nan" not in page.text.lower().replace("finance", "")
 
 
 def test_the_figures_of_the_run_are_on_the_page() -> None:
-    page = Page(render(with_run(make_report(rows=100, errors=30, losses=5), "bucket/runs", "row_errors")))
+    page = Page(
+        render(with_run(make_report(rows=100, errors=30, losses=5), "bucket/runs", "row_errors"))
+    )
     text = " ".join(page.text.split())
     for words in (
         "complete, some rows failed", "bucket/runs", "partition 1 of 4", "5 of 9 shards were there before", "empty_prompt",
@@ -130,11 +175,16 @@ def test_nothing_from_data_becomes_part_of_the_page() -> None:
     text = render(with_run(make_report(errors=5, losses=2, message=HOSTILE), HOSTILE))
     page = Page(text)
     assert page.count("script") == page.count("img") == 0
-    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert not [
+        name for _, attributes in page.elements for name in attributes if name.startswith("on")
+    ]
     assert page.text.count("alert(1)") >= 8, "it is told, as text"
     assert "default-src 'none'" in text
     plain = Page(render(with_run(make_report(errors=5, losses=2))))
-    names = [[name for name, _ in each.elements if name in {"figure", "svg", "table", "h2", "h3"}] for each in (page, plain)]
+    names = [
+        [name for name, _ in each.elements if name in {"figure", "svg", "table", "h2", "h3"}]
+        for each in (page, plain)
+    ]
     assert names[0] == names[1], "the page has another structure than with harmless data"
 
 
@@ -145,7 +195,11 @@ def test_credentials_are_not_told() -> None:
 
 def test_its_size_does_not_grow_with_the_run() -> None:
     small = render(make_report(rows=200, seconds=40))
-    large = render(make_report(rows=2000, seconds=1e6, replicas=300, losses=200, errors=900, message="y" * 10_000))
+    large = render(
+        make_report(
+            rows=2000, seconds=1e6, replicas=300, losses=200, errors=900, message="y" * 10_000
+        )
+    )
     assert len(large) < 4 * len(small) < 1_000_000
 
 

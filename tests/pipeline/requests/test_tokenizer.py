@@ -21,7 +21,10 @@ from pipeline.requests.sampling import SamplingDefaults, effective_seed
 from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
 
 GROK = Path(__file__).parents[4] / "shared" / "data" / "tokenizer"
-TEXTS = [f"Question {n}: what is {n} times {n + 3}?\nAnswer: it is {n * (n + 3)}, é ü 漢字.\n\n" for n in range(400)]
+TEXTS = [
+    f"Question {n}: what is {n} times {n + 3}?\nAnswer: it is {n * (n + 3)}, é ü 漢字.\n\n"
+    for n in range(400)
+]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +55,9 @@ SCORE = replace(GENERATE, task="score")
 PERPLEXITY = replace(GENERATE, task="perplexity")
 
 
-def one(row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRules = GENERATE) -> Request | Completion:
+def one(
+    row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRules = GENERATE
+) -> Request | Completion:
     [item] = to_requests([row], tokenizer, rules)
     return item
 
@@ -91,8 +96,13 @@ def test_text_of_the_published_tokenizer_is_what_decoding_adds(grok: Tokenizer) 
 
 def test_published_goldens(grok: Tokenizer) -> None:
     goldens = json.loads((GROK / "tokenizer_goldens.json").read_text())
-    assert hashlib.sha256((GROK / "tokenizer.model").read_bytes()).hexdigest() == goldens["tokenizer_sha256"]
-    assert grok.encode([each["text"] for each in goldens["encode"]]) == [each["ids"] for each in goldens["encode"]]
+    assert (
+        hashlib.sha256((GROK / "tokenizer.model").read_bytes()).hexdigest()
+        == goldens["tokenizer_sha256"]
+    )
+    assert grok.encode([each["text"] for each in goldens["encode"]]) == [
+        each["ids"] for each in goldens["encode"]
+    ]
     rules = RequestRules("score", 131072, 8192)
     for pair in goldens["pairs_lm_eval_encode_pair"]:
         got = one(row(prompt=pair["context"], continuation=pair["continuation"]), grok, rules)
@@ -118,7 +128,9 @@ def test_white_space_that_ends_the_context_begins_the_continuation(tokenizer: To
     plain = one(row(prompt="Answer:", continuation=" it"), tokenizer, SCORE)
     assert moved == plain
     assert isinstance(moved, Request)
-    assert list(moved.prompt_ids) + list(moved.continuations[0]) == tokenizer.encode(["Answer: it"])[0]
+    assert (
+        list(moved.prompt_ids) + list(moved.continuations[0]) == tokenizer.encode(["Answer: it"])[0]
+    )
 
 
 def test_choices_share_one_prompt(tokenizer: Tokenizer) -> None:
@@ -136,7 +148,11 @@ def test_perplexity_scores_all_but_the_first_token(tokenizer: Tokenizer) -> None
     assert (list(got.prompt_ids), [list(each) for each in got.continuations]) == ([5], [[6, 7]])
     single = one(row(prompt_token_ids=[5]), None, PERPLEXITY)
     assert isinstance(single, Completion)
-    assert (single.error_code, single.scores[0].loglikelihood, single.scores[0].tokens) == (None, 0.0, 0)
+    assert (single.error_code, single.scores[0].loglikelihood, single.scores[0].tokens) == (
+        None,
+        0.0,
+        0,
+    )
 
 
 BAD_ROWS: list[tuple[dict[str, Any], RequestRules, str, str]] = [
@@ -157,7 +173,12 @@ BAD_ROWS: list[tuple[dict[str, Any], RequestRules, str, str]] = [
     ({"prompt": "  ", "continuation": "a"}, SCORE, "empty_prompt", "white space"),
     ({"prompt": "a", "choices": []}, SCORE, "empty_prompt", "empty list"),
     ({"prompt_token_ids": [5], "continuation": "a"}, SCORE, "invalid_prompt", "both as"),
-    ({"prompt_token_ids": [5], "continuation_token_ids": [6] * 64}, SCORE, "prompt_too_long", "at most 0 tokens"),
+    (
+        {"prompt_token_ids": [5], "continuation_token_ids": [6] * 64},
+        SCORE,
+        "prompt_too_long",
+        "at most 0 tokens",
+    ),
 ]
 
 
@@ -185,7 +206,9 @@ def test_a_bad_row_is_one_error_that_names_the_reason(
         {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip
-def test_a_parameter_out_of_range_fails_its_row(values: dict[str, Any], tokenizer: Tokenizer) -> None:
+def test_a_parameter_out_of_range_fails_its_row(
+    values: dict[str, Any], tokenizer: Tokenizer
+) -> None:
     got = one(row(prompt_token_ids=[5], parameters=RowParameters(**values)), None)
     assert isinstance(got, Completion)
     assert got.error_code == "invalid_parameter"
@@ -193,33 +216,66 @@ def test_a_parameter_out_of_range_fails_its_row(values: dict[str, Any], tokenize
 
 
 def test_columns_override_defaults_and_samples_get_seeds_of_their_own() -> None:
-    more = {"min_p": 0.25, "repetition_penalty": 2, "repetition_max_pattern": 5.0, "repetition_min_count": 3}
-    parameters = RowParameters(max_tokens=4.0, temperature=1, top_k=7, n=3, stop="x", seed=11, ignore_eos=True, **more)
+    more = {
+        "min_p": 0.25,
+        "repetition_penalty": 2,
+        "repetition_max_pattern": 5.0,
+        "repetition_min_count": 3,
+    }
+    parameters = RowParameters(
+        max_tokens=4.0, temperature=1, top_k=7, n=3, stop="x", seed=11, ignore_eos=True, **more
+    )
     got = list(to_requests([row(prompt_token_ids=[5], parameters=parameters)], None, GENERATE))
     assert [item.ref for item in got] == [RowRef(3, 5, sample, 3) for sample in range(3)]
     sampling = [item.sampling for item in got if isinstance(item, Request) and item.sampling]
-    assert [each.seed for each in sampling] == [effective_seed(11, "id-5", sample) for sample in range(3)]
-    assert sampling[0] == replace(sampling[0], max_tokens=4, temperature=1.0, top_k=7, stop=("x",), ignore_eos=True, **more)
+    assert [each.seed for each in sampling] == [
+        effective_seed(11, "id-5", sample) for sample in range(3)
+    ]
+    assert sampling[0] == replace(
+        sampling[0], max_tokens=4, temperature=1.0, top_k=7, stop=("x",), ignore_eos=True, **more
+    )
 
 
 def test_rows_without_columns_get_what_the_run_says() -> None:
-    defaults = SamplingDefaults(max_tokens=8, min_p=0.1, repetition_penalty=1.2, repetition_max_pattern=9, repetition_min_count=4)
-    rows = [row(prompt_token_ids=[5]), row(prompt_token_ids=[5], parameters=RowParameters(min_p=0, repetition_max_pattern=0))]
+    defaults = SamplingDefaults(
+        max_tokens=8,
+        min_p=0.1,
+        repetition_penalty=1.2,
+        repetition_max_pattern=9,
+        repetition_min_count=4,
+    )
+    rows = [
+        row(prompt_token_ids=[5]),
+        row(prompt_token_ids=[5], parameters=RowParameters(min_p=0, repetition_max_pattern=0)),
+    ]
     first, second = (
-        item.sampling for item in to_requests(rows, None, replace(GENERATE, defaults=defaults)) if isinstance(item, Request)
+        item.sampling
+        for item in to_requests(rows, None, replace(GENERATE, defaults=defaults))
+        if isinstance(item, Request)
     )
     expected = Sampling(
-        8, min_p=0.1, repetition_penalty=1.2, repetition_max_pattern=9, repetition_min_count=4, seed=effective_seed(0, "id-5", 0)
+        8,
+        min_p=0.1,
+        repetition_penalty=1.2,
+        repetition_max_pattern=9,
+        repetition_min_count=4,
+        seed=effective_seed(0, "id-5", 0),
     )
     assert first == expected
     assert second == replace(expected, min_p=0.0, repetition_max_pattern=0)
 
 
 def test_seeds_depend_on_every_part_and_on_nothing_else() -> None:
-    seeds = [effective_seed(run, name, sample) for run in (0, 1) for name in (7, "7", "8") for sample in (0, 1)]
+    seeds = [
+        effective_seed(run, name, sample)
+        for run in (0, 1)
+        for name in (7, "7", "8")
+        for sample in (0, 1)
+    ]
     assert len(set(seeds)) == len(seeds)
     assert all(0 <= seed < 2**63 for seed in seeds)
-    assert effective_seed(0, "a", 0) == 7968013983557607248  # pinned: another value would change every sampled run
+    # pinned: another value would change every sampled run
+    assert effective_seed(0, "a", 0) == 7968013983557607248
 
 
 @pytest.mark.parametrize("overflow", ["error", "truncate-left"])
@@ -234,14 +290,21 @@ def test_long_prompts_keep_their_end_when_allowed(overflow: Any) -> None:
 
 def test_a_huge_prompt_is_refused_cheaply(grok: Tokenizer) -> None:
     began = time.perf_counter()
-    got = one(row(prompt="Natalia sold clips to 48 of her friends. " * 10_000), grok, RequestRules("generate", 131072, 8192))
+    got = one(
+        row(prompt="Natalia sold clips to 48 of her friends. " * 10_000),
+        grok,
+        RequestRules("generate", 131072, 8192),
+    )
     assert isinstance(got, Completion)
     assert got.error_code == "prompt_too_long"
     assert time.perf_counter() - began < 0.5
 
 
 def test_order_is_kept_across_bad_rows_and_calls_of_the_library(tokenizer: Tokenizer) -> None:
-    rows = [PromptRow(RowRef(0, number), number, prompt=None if number % 7 == 0 else f"what {number}") for number in range(600)]
+    rows = [
+        PromptRow(RowRef(0, number), number, prompt=None if number % 7 == 0 else f"what {number}")
+        for number in range(600)
+    ]
     got = list(to_requests(rows, tokenizer, GENERATE))
     assert [item.ref.row for item in got] == list(range(600))
     for item in got:

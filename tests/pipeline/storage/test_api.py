@@ -61,7 +61,9 @@ def test_of_many_replacers_exactly_one_wins(root: str) -> None:
     storage.publish(url, b"old")
     version = storage.read(url)[1]
     with ThreadPoolExecutor(4) as pool:
-        won = list(pool.map(lambda number: storage.replace(url, b"new %d" % number, version), range(4)))
+        won = list(
+            pool.map(lambda number: storage.replace(url, b"new %d" % number, version), range(4))
+        )
     assert sum(won) == 1
     assert storage.read(url)[0] == b"new %d" % won.index(True)
 
@@ -84,9 +86,15 @@ def test_listing_is_sorted_with_size_and_version(root: str) -> None:
         storage.publish(storage.join(root, name), name.encode())
     listed = storage.list_objects(root)
     base = storage.canonical(root)
-    assert [stored.url for stored in listed] == [f"{base}/a.parquet", f"{base}/a/c.parquet", f"{base}/b.parquet"]
+    assert [stored.url for stored in listed] == [
+        f"{base}/a.parquet",
+        f"{base}/a/c.parquet",
+        f"{base}/b.parquet",
+    ]
     assert [stored.size for stored in listed] == [9, 11, 9]
-    assert [stored.version for stored in listed] == [storage.read(stored.url)[1] for stored in listed]
+    assert [stored.version for stored in listed] == [
+        storage.read(stored.url)[1] for stored in listed
+    ]
     assert storage.list_objects(storage.join(root, "*.parquet")) == (listed[0], listed[2])
     assert storage.list_objects(storage.join(root, "b.parquet")) == (listed[2],)
     assert storage.list_objects(storage.join(root, "nothing")) == ()
@@ -115,7 +123,9 @@ def test_missing_file_is_named(root: str) -> None:
         storage.read(url)
 
 
-def test_an_aborted_write_leaves_nothing_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_aborted_write_leaves_nothing_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -125,7 +135,9 @@ def test_an_aborted_write_leaves_nothing_visible(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == []
 
 
-def test_file_that_cannot_be_read_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_cannot_be_read_is_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"cannot create .*not-a-folder"):
@@ -153,7 +165,8 @@ def test_missing_bucket(s3_url: str) -> None:
     for call in (storage.list_objects, lambda url: storage.publish(url, b"")):
         with pytest.raises(DatasetError, match="the bucket does not exist"):
             call("s3://no-such-bucket/key")
-    with pytest.raises(DatasetError, match=r"(the bucket|it) does not exist"):  # a server need not tell which, of a single object
+    # a server need not tell which, of a single object
+    with pytest.raises(DatasetError, match=r"(the bucket|it) does not exist"):
         storage.read("s3://no-such-bucket/key")
 
 
@@ -175,7 +188,9 @@ def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.s3
-def test_lost_race_is_told_by_the_object_whatever_the_error(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_race_is_told_by_the_object_whatever_the_error(
+    s3_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """radosgw answers with EINVAL where others say FileExistsError."""
     url = storage.join(s3_url, "part")
     storage.publish(url, b"winner")
@@ -243,7 +258,9 @@ TRANSIENT = ["503", "500", "drop", "reset", "slow"]
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", TRANSIENT)
-def test_what_may_pass_is_waited_out_on_every_operation(s3_url: str, s3_faults: S3Faults, quick: None, fault: str) -> None:
+def test_what_may_pass_is_waited_out_on_every_operation(
+    s3_url: str, s3_faults: S3Faults, quick: None, fault: str
+) -> None:
     url = storage.join(s3_url, "data", "part")
     calls: dict[str, Callable[[], object]] = {
         "create": lambda: storage.publish(url, b"0123456789" * 100),
@@ -258,7 +275,8 @@ def test_what_may_pass_is_waited_out_on_every_operation(s3_url: str, s3_faults: 
         result = call()
         assert s3_faults.next == [], name
         if name == "create":
-            # A slow server may have done it although the client gave up: then our own object counts as somebody else's.
+            # A slow server may have done it although the client gave up: then our own object counts
+            # as somebody else's.
             assert result is True or fault == "slow"
         elif name == "list":
             assert result == [1000]
@@ -295,7 +313,8 @@ def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
     assert storage.read(url)[0] == b"mine"
     s3_faults.next = ["503", fault, fault]
     told = storage.replace(url, b"newer", storage.read(url)[1])
-    assert not told or "TEST_S3_ENDPOINT_URL" in os.environ  # radosgw takes two puts, and so another number of faults
+    # radosgw takes two puts, and so another number of faults
+    assert not told or "TEST_S3_ENDPOINT_URL" in os.environ
     assert storage.read(url)[0] == b"newer"
 
 
@@ -309,23 +328,32 @@ def test_what_does_not_pass_ends_in_time_with_one_sentence(
     storage.publish(url, b"x")
     s3_faults.always = fault
     with patience.outages_waited_out(1.0):
-        for call in (storage.list_objects, storage.read, lambda url: storage.publish(url + "2", b"y")):
+        for call in (
+            storage.list_objects,
+            storage.read,
+            lambda url: storage.publish(url + "2", b"y"),
+        ):
             began = time.monotonic()
             with pytest.raises(
-                OutageError, match=r"cannot (list|read|create) s3://.*/part.*: the endpoint .*; ?.*run it again"
+                OutageError,
+                match=r"cannot (list|read|create) s3://.*/part.*: the endpoint .*; ?.*run it again",
             ) as told:
                 call(url)
             assert time.monotonic() - began < 8.0
             assert len(str(told.value).splitlines()) == 1
     s3_faults.always = None
     assert storage.read(url)[0] == b"x"
-    assert fault == "slow" or storage.stat(url + "2") is None  # a slow server may have created it after we had given up
+    # a slow server may have created it after we had given up
+    assert fault == "slow" or storage.stat(url + "2") is None
 
 
 @pytest.mark.s3
 def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults: S3Faults) -> None:
     s3_faults.always = "403"
-    with patience.outages_waited_out(), pytest.raises(DatasetError, match="permission denied") as told:
+    with (
+        patience.outages_waited_out(),
+        pytest.raises(DatasetError, match="permission denied") as told,
+    ):
         storage.publish(storage.join(s3_url, "part"), b"x")
     assert not isinstance(told.value, OutageError)
     assert len(s3_faults.requests) <= 3

@@ -22,7 +22,9 @@ with local_disk._written_aside(Path(sys.argv[1]), b"data"):
 
 def writer(path: Path) -> subprocess.Popen[str]:
     """Starts a process that has written aside and not yet published."""
-    started = subprocess.Popen([sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    started = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert started.stdout is not None
     assert started.stdout.readline() == "aside\n"
     return started
@@ -43,7 +45,9 @@ def test_files_aside_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_pa
 
 
 def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: Path) -> None:
-    aside = tmp_path / local_disk.ASIDE.format(name="part-00000.parquet", kernel="another", random="1234")
+    aside = tmp_path / local_disk.ASIDE.format(
+        name="part-00000.parquet", kernel="another", random="1234"
+    )
     aside.write_bytes(b"data")
     (tmp_path / "part-00001.parquet").write_bytes(b"committed")
     (tmp_path / ".somebody-elses").write_bytes(b"")
@@ -51,7 +55,10 @@ def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: P
     old = time.time() - 2 * local_disk.ABANDONED_S
     os.utime(aside, (old, old))
     assert local_disk.remove_abandoned(tmp_path) == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".somebody-elses", "part-00001.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".somebody-elses",
+        "part-00001.parquet",
+    ]
 
 
 def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Path) -> None:

@@ -18,7 +18,10 @@ from pipeline.synthesis.prompting.shots import Shots
 from pipeline.synthesis.prompting.templates import PromptTemplate, TemplateSpec
 from pipeline.synthesis.selecting.completions import Completions
 
-TEMPLATES = (TemplateSpec("sum", "{{ a }} + {{ b }} ="), TemplateSpec("story", "{{ name }} has {{ a }}.", 2))
+TEMPLATES = (
+    TemplateSpec("sum", "{{ a }} + {{ b }} ="),
+    TemplateSpec("story", "{{ name }} has {{ a }}.", 2),
+)
 SCHEMA = pa.schema(
     [
         ("sample_index", pa.int32()), ("status", pa.string()), ("error_code", pa.string()), ("error_message", pa.string()),
@@ -36,9 +39,18 @@ def write_prompts(root: str, seeds: Path | str, shard_rows: int = 4) -> PromptsF
     builder = PromptBuilder([PromptTemplate(spec) for spec in TEMPLATES], Shots(), 0, schema)
     shards = plan_shards(files, shard_rows)
     told = {"config": {"input": str(seeds), "shots": None}}
-    keys = {"templates": [[each.name, each.weight, each.text] for each in TEMPLATES], "shots": {"digest": None, "per_row": 0}}
+    keys = {
+        "templates": [[each.name, each.weight, each.text] for each in TEMPLATES],
+        "shots": {"digest": None, "per_row": 0},
+    }
     check_run(folder.folder, keys, told)
-    folder.write(shards, shards, (builder.build(block) for block in read_seeds(shards, schema)), "mark", lambda _: None)
+    folder.write(
+        shards,
+        shards,
+        (builder.build(block) for block in read_seeds(shards, schema)),
+        "mark",
+        lambda _: None,
+    )
     return folder
 
 
@@ -49,15 +61,35 @@ def answer(row: dict[str, Any], sample: int) -> dict[str, Any]:
 
 def failure(code: str = "prompt_too_long") -> dict[str, Any]:
     """The columns of a row that failed."""
-    empty = ("text", "finish_reason", "completion_tokens", "cumulative_logprob", "seed", "prompt_tokens")
+    empty = (
+        "text",
+        "finish_reason",
+        "completion_tokens",
+        "cumulative_logprob",
+        "seed",
+        "prompt_tokens",
+    )
     return {"status": "error", "error_code": code, "error_message": "why", **dict.fromkeys(empty)}
 
 
 class OwnRun:
     """A run over prompts; its parts are written when told."""
 
-    def __init__(self, root: str, prompts: PromptsFolder, *, n: int = 2, shard_rows: int = 3, answer: Answer = answer) -> None:
-        self.prompts, self.url, self._n, self._answer = prompts, storage.join(root, "completions"), n, answer
+    def __init__(
+        self,
+        root: str,
+        prompts: PromptsFolder,
+        *,
+        n: int = 2,
+        shard_rows: int = 3,
+        answer: Answer = answer,
+    ) -> None:
+        self.prompts, self.url, self._n, self._answer = (
+            prompts,
+            storage.join(root, "completions"),
+            n,
+            answer,
+        )
         files = [part.file for part in prompts.parts()]
         self.shards = plan_shards(files, shard_rows)
         config = {
@@ -68,13 +100,21 @@ class OwnRun:
             "task": "generate", "input": input_keys(files), "sampling": {"n": n}, "checkpoint": "sha256:c",
             "tokenizer": "sha256:t",
         }  # fmt: skip
-        check_run(RunFolder(self.url), keys, {"config": config, "git_commit": "abc", "versions": {"python": "3"}})
+        check_run(
+            RunFolder(self.url),
+            keys,
+            {"config": config, "git_commit": "abc", "versions": {"python": "3"}},
+        )
 
     def commit(self, numbers: Iterable[int]) -> None:
         """Writes parts."""
         for number in numbers:
             shard = self.shards[number]
-            rows = pq.read_table(pa.BufferReader(storage.read(shard.url)[0])).slice(shard.first_row, shard.rows).to_pylist()
+            rows = (
+                pq.read_table(pa.BufferReader(storage.read(shard.url)[0]))
+                .slice(shard.first_row, shard.rows)
+                .to_pylist()
+            )
             storage.publish(RunFolder(self.url).part_url(number), to_parquet(self._table(rows)))
 
     def completions(self) -> Completions:

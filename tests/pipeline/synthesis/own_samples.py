@@ -7,7 +7,9 @@ import pyarrow as pa
 
 from pipeline.synthesis.selecting.samples import COMPLETED, ERROR_COLUMNS, SAMPLES
 
-KEPT = pa.schema([pa.field("id", pa.string()), pa.field("a", pa.int64()), pa.field("topic", pa.string())])
+KEPT = pa.schema(
+    [pa.field("id", pa.string()), pa.field("a", pa.int64()), pa.field("topic", pa.string())]
+)
 SCHEMA = pa.schema(
     [
         *KEPT,
@@ -23,7 +25,10 @@ PLAIN: dict[str, Any] = {
 
 
 def samples(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Returns a table of samples; what a row does not say is as in `PLAIN`, and its id is its position."""
+    """Returns a table of samples.
+
+    What a row does not say is as in `PLAIN`, and its id is its position.
+    """
     full = [{"id": f"r{place}", **PLAIN, **row} for place, row in enumerate(rows)]
     return pa.Table.from_pylist(full, schema=SCHEMA)
 

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
 from actors.engine.planning import memory_plan as plan_module
-from actors.engine.planning.abstract import abstract_cache, abstract_parameters, bytes_per_device, gpu_parameters
+from actors.engine.planning.abstract import (
+    abstract_cache,
+    abstract_parameters,
+    bytes_per_device,
+    gpu_parameters,
+)
 from actors.engine.planning.memory_plan import engine_ladder, main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
 from actors.engine.scheduler import Scheduler
@@ -28,7 +33,13 @@ ENGINE = EngineConfig(max_len=8192)
 
 
 def request(model: ModelConfig, engine: EngineConfig = ENGINE, **changes: Any) -> dict[str, Any]:
-    asked = {"model": asdict(model), "engine": asdict(engine), "dtype": "bfloat16", "mesh": [1, 8], "targets": ["h100", "h200"]}
+    asked = {
+        "model": asdict(model),
+        "engine": asdict(engine),
+        "dtype": "bfloat16",
+        "mesh": [1, 8],
+        "targets": ["h100", "h200"],
+    }
     return asked | changes
 
 
@@ -45,7 +56,8 @@ def test_weights_of_grok_1_on_one_of_eight_devices_are_exact() -> None:
     d, f, v, layers = 6144, 32768, 131072, 64
     assert weights_by_kind(abstract_parameters(GROK_1, sharding.make_mesh(1, 8))) == {
         "weights, int8": layers * (3 * 8 * d * f + 2 * d * d + 2 * d * 1024) // 8,
-        # query, key and value, gate and value projections: one group; the two output projections: eight
+        # query, key and value, gate and value projections: one group; the two output projections:
+        # eight
         "scales, bfloat16": layers * 2 * ((d + 2 * 1024) + 8 * 2 * f + 8 * d + 8 * 8 * d) // 8,
         "embedding, norms, router": 4 * (v * d // 8 + (4 * layers + 1) * d + layers * d * 8),
     }
@@ -64,7 +76,9 @@ def test_abstract_parameters_are_what_a_checkpoint_becomes(mesh: tuple[int, int]
     told = abstract_parameters(config, devices)
 
     def facts(tree: Any) -> Any:
-        return jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree)
+        return jax.tree.map(
+            lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree
+        )
 
     assert facts(told) == facts(real)
 
@@ -73,7 +87,10 @@ def test_parameters_of_a_gpu_are_what_arrange_makes_of_them() -> None:
     config, devices = model_config("mha"), sharding.make_mesh(1, 8)
     real = arrange(checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.bfloat16)
     told = gpu_parameters(Setting(config, ENGINE, jnp.dtype("bfloat16"), devices))
-    facts = [jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree) for tree in (real, told)]
+    facts = [
+        jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree)
+        for tree in (real, told)
+    ]
     assert facts[0] == facts[1]
 
 
@@ -85,12 +102,20 @@ def test_parameters_of_a_gpu_are_what_arrange_makes_of_them() -> None:
     lanes=st.integers(1, 4),
     one_width=st.booleans(),
 )
-def test_the_ladder_holds_what_the_scheduler_asks_for(max_len: int, page: int, tokens: int, lanes: int, one_width: bool) -> None:
-    engine = EngineConfig(max_len=max_len, page_size=page, batch_tokens=tokens, slots=1 + tokens % 99)
+def test_the_ladder_holds_what_the_scheduler_asks_for(
+    max_len: int, page: int, tokens: int, lanes: int, one_width: bool
+) -> None:
+    engine = EngineConfig(
+        max_len=max_len, page_size=page, batch_tokens=tokens, slots=1 + tokens % 99
+    )
     scheduler = Scheduler(engine, lanes, pages_per_lane=1, one_width=one_width)
     ladder = engine_ladder(engine, lanes, one_width=one_width)
     widths = {scheduler._width(length) for length in range(1, max_len + 1)}
-    assert {width for _, width in ladder["extend"]} == {width for _, width in ladder["decode"]} == widths
+    assert (
+        {width for _, width in ladder["extend"]}
+        == {width for _, width in ladder["decode"]}
+        == widths
+    )
     assert ladder["extend"][-1] == (scheduler.extend_rows, max(widths))
     assert ladder["decode"][-1] == (scheduler.decode_rows, max(widths))
     assert max(rows for rows, _ in ladder["score"]) == scheduler.extend_rows
@@ -118,7 +143,11 @@ def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> Non
     for target in fallback["targets"]:
         for name in ("extend", "decode"):
             program = target["programs"][name]
-            counted = sum(target["weights_bytes"].values()) + target["cache_bytes"] + program["input_bytes"]
+            counted = (
+                sum(target["weights_bytes"].values())
+                + target["cache_bytes"]
+                + program["input_bytes"]
+            )
             assert program["argument_bytes"] == counted
 
 
@@ -126,18 +155,24 @@ def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> Non
 def test_a_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
     programs = fallback["targets"][0]["programs"]
     assert programs["extend"]["collectives"] == {"all-reduce": 1 + 2 * 2}  # one for the embedding
-    assert set(programs["decode"]["collectives"]) == {"all-reduce", "all-gather"}  # the gather only where temperature is above 0
+    # the gather only where temperature is above 0
+    assert set(programs["decode"]["collectives"]) == {"all-reduce", "all-gather"}
     assert programs["score"]["collectives"] == {"all-reduce": 3}
 
 
 @pytest.mark.slow
-def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(fallback: dict[str, Any]) -> None:
+def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(
+    fallback: dict[str, Any],
+) -> None:
     for target in fallback["targets"]:
         programs = target["programs"]
         extend_rows = ENGINE.batch_tokens // ENGINE.block
         largest = [(extend_rows, 512), (64, 512), (extend_rows, 256)]
         assert [(programs[name]["rows"], programs[name]["width"]) for name in programs] == largest
-        beside = max(each["input_bytes"] + each["temporary_bytes"] + each["output_bytes"] for each in programs.values())
+        beside = max(
+            each["input_bytes"] + each["temporary_bytes"] + each["output_bytes"]
+            for each in programs.values()
+        )
         fixed = sum(target["weights_bytes"].values()) + beside
         assert target["total_bytes"] == fixed + target["cache_bytes"]
         per_token = 2 * (2 * 128 * 2) + 4
@@ -148,7 +183,9 @@ def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(fallback: di
 
 
 @pytest.mark.slow
-def test_activations_split_over_the_model_axis_show_in_the_collectives(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activations_split_over_the_model_axis_show_in_the_collectives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(plan_module, "missing", lambda: "the test hides the wheels")
     engine = EngineConfig(max_len=64, shard_activations=True)
     programs = plan(request(DEMO, engine, targets=["h100"]))["targets"][0]["programs"]

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from actors.kernels import quantized
 from actors.kernels.choice import CPU
 from actors.kernels.cpu import experts as cpu_experts
-from actors.kernels.cpu.code import BEST_FIRST, experts_text, instruction_sets, optimized, target_machine
+from actors.kernels.cpu.code import (
+    BEST_FIRST,
+    experts_text,
+    instruction_sets,
+    optimized,
+    target_machine,
+)
 from actors.kernels.cpu.experts import agrees, grouped_ffn, pack
 from actors.kernels.cpu.tiles import AVX2, AVX2_PAIRS, InstructionSet
 from actors.kernels.interface import Experts
@@ -25,12 +31,22 @@ from actors.model import sharding
 from actors.protocol.errors import ModelError
 from actors.weights import checkpoint
 from tests.actors.kernels.oracle import expert_rows, quantized_experts
-from tests.actors.model.models import CONFORMANCE, TinyModel, assert_close, config_of, golden, prompts
+from tests.actors.model.models import (
+    CONFORMANCE,
+    TinyModel,
+    assert_close,
+    config_of,
+    golden,
+    prompts,
+)
 
 ROOT = Path(__file__).parents[4]
 MACHINES = [*instruction_sets(), *([AVX2_PAIRS] if AVX2 in instruction_sets() else [])]
 if not MACHINES:
-    pytest.skip("this CPU has none of the instruction sets that the kernels are written for", allow_module_level=True)
+    pytest.skip(
+        "this CPU has none of the instruction sets that the kernels are written for",
+        allow_module_level=True,
+    )
 
 E, D, F, TOKENS = 4, 32, 96, 40
 ROUTINGS = {
@@ -54,7 +70,9 @@ def packed(weights: Experts, machine: InstructionSet) -> Experts:
     return gate, value, out
 
 
-def computed(x_ND: np.ndarray, chosen: np.ndarray, weights: Experts, dtype: str = "float32") -> np.ndarray:
+def computed(
+    x_ND: np.ndarray, chosen: np.ndarray, weights: Experts, dtype: str = "float32"
+) -> np.ndarray:
     """Returns every (token, choice)'s row."""
     rows, place = run(jnp.asarray(x_ND, dtype), jnp.asarray(chosen, jnp.int32), weights)
     return np.asarray(rows.astype(jnp.float32))[np.asarray(place)]
@@ -71,17 +89,34 @@ def test_every_token_meets_its_experts_and_no_other(routing: str, machine: Instr
     x = activations(len(chosen))
     expected = expert_rows(rounded(x) if machine.pairs else x, chosen, weights)
     if machine.pairs:
-        np.testing.assert_allclose(computed(x, chosen, packed(weights, machine), "bfloat16"), expected, rtol=2**-7, atol=2**-7)
+        np.testing.assert_allclose(
+            computed(x, chosen, packed(weights, machine), "bfloat16"),
+            expected,
+            rtol=2**-7,
+            atol=2**-7,
+        )
     else:
-        np.testing.assert_allclose(computed(x, chosen, packed(weights, machine)), expected, rtol=0, atol=2e-5)
+        np.testing.assert_allclose(
+            computed(x, chosen, packed(weights, machine)), expected, rtol=0, atol=2e-5
+        )
 
 
 @every_machine
-@pytest.mark.parametrize(("width", "ffn", "groups"), [(32, 72, 4), (40, 200, 4), (64, 342, 1), (34, 30, 5)])
-def test_widths_that_no_panel_divides_and_groups_of_scales(width: int, ffn: int, groups: int, machine: InstructionSet) -> None:
-    chosen, weights, x = ROUTINGS["even"], quantized_experts(E, width, ffn, groups), activations(TOKENS, width)
+@pytest.mark.parametrize(
+    ("width", "ffn", "groups"), [(32, 72, 4), (40, 200, 4), (64, 342, 1), (34, 30, 5)]
+)
+def test_widths_that_no_panel_divides_and_groups_of_scales(
+    width: int, ffn: int, groups: int, machine: InstructionSet
+) -> None:
+    chosen, weights, x = (
+        ROUTINGS["even"],
+        quantized_experts(E, width, ffn, groups),
+        activations(TOKENS, width),
+    )
     expected = expert_rows(rounded(x), chosen, weights)
-    np.testing.assert_allclose(computed(x, chosen, packed(weights, machine), "bfloat16"), expected, rtol=2**-7, atol=2**-7)
+    np.testing.assert_allclose(
+        computed(x, chosen, packed(weights, machine), "bfloat16"), expected, rtol=2**-7, atol=2**-7
+    )
 
 
 @settings(deadline=None, max_examples=25)
@@ -92,12 +127,23 @@ def test_widths_that_no_panel_divides_and_groups_of_scales(width: int, ffn: int,
 def test_any_routing(routing: list[tuple[int, int]], machine: InstructionSet) -> None:
     chosen, weights = np.array(routing), quantized_experts(E, D, F)
     x = activations(len(chosen))
-    np.testing.assert_allclose(computed(x, chosen, packed(weights, machine)), expert_rows(x, chosen, weights), rtol=0, atol=2e-5)
+    np.testing.assert_allclose(
+        computed(x, chosen, packed(weights, machine)),
+        expert_rows(x, chosen, weights),
+        rtol=0,
+        atol=2e-5,
+    )
 
 
 @every_machine
-def test_more_rows_than_the_scratch_memory_holds(machine: InstructionSet, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen, weights, x = ROUTINGS["even"], packed(quantized_experts(E, D, F), machine), activations(TOKENS)
+def test_more_rows_than_the_scratch_memory_holds(
+    machine: InstructionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen, weights, x = (
+        ROUTINGS["even"],
+        packed(quantized_experts(E, D, F), machine),
+        activations(TOKENS),
+    )
     whole = computed(x, chosen, weights, "bfloat16")
     monkeypatch.setattr(cpu_experts, "SCRATCH_BYTES", 0)
     monkeypatch.setattr(cpu_experts, "LEAST_ROWS", 7)
@@ -110,7 +156,9 @@ def test_results_round_as_those_of_plain_xla_do(machine: InstructionSet) -> None
     chosen, weights, x = ROUTINGS["even"], quantized_experts(E, D, F), activations(TOKENS)
     rows, place = on_xla(jnp.asarray(x, jnp.bfloat16), jnp.asarray(chosen, jnp.int32), weights)
     xla = np.asarray(rows.astype(jnp.float32))[np.asarray(place)]
-    np.testing.assert_allclose(computed(x, chosen, packed(weights, machine), "bfloat16"), xla, rtol=2**-7, atol=2**-8)
+    np.testing.assert_allclose(
+        computed(x, chosen, packed(weights, machine), "bfloat16"), xla, rtol=2**-7, atol=2**-8
+    )
 
 
 @every_machine
@@ -118,7 +166,9 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(machine: InstructionSe
     weights, x = packed(quantized_experts(E, D, F), machine), activations(TOKENS)
     all_rows = computed(x, ROUTINGS["even"], weights, "bfloat16")
     for token in (0, 17, TOKENS - 1):
-        alone = computed(x[token : token + 1], ROUTINGS["even"][token : token + 1], weights, "bfloat16")
+        alone = computed(
+            x[token : token + 1], ROUTINGS["even"][token : token + 1], weights, "bfloat16"
+        )
         np.testing.assert_array_equal(alone[0], all_rows[token])
     crowd = np.array(ROUTINGS["even"])
     crowd[1:] = [3, 1]
@@ -127,7 +177,11 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(machine: InstructionSe
 
 @every_machine
 def test_what_padding_holds_reaches_nobody(machine: InstructionSet) -> None:
-    weights, x, chosen = packed(quantized_experts(E, D, F), machine), activations(TOKENS), ROUTINGS["padded"]
+    weights, x, chosen = (
+        packed(quantized_experts(E, D, F), machine),
+        activations(TOKENS),
+        ROUTINGS["padded"],
+    )
     clean = computed(x, chosen, weights, "bfloat16")
     x[::3] = np.nan
     np.testing.assert_array_equal(computed(x, chosen, weights, "bfloat16"), clean)
@@ -136,7 +190,11 @@ def test_what_padding_holds_reaches_nobody(machine: InstructionSet) -> None:
 
 @every_machine
 def test_calls_from_several_threads_at_once(machine: InstructionSet) -> None:
-    weights, x, chosen = packed(quantized_experts(E, D, F), machine), activations(TOKENS), ROUTINGS["even"]
+    weights, x, chosen = (
+        packed(quantized_experts(E, D, F), machine),
+        activations(TOKENS),
+        ROUTINGS["even"],
+    )
     expected = computed(x, chosen, weights, "bfloat16")
     with ThreadPoolExecutor(4) as pool:
         for rows in pool.map(lambda _: computed(x, chosen, weights, "bfloat16"), range(200)):
@@ -144,35 +202,55 @@ def test_calls_from_several_threads_at_once(machine: InstructionSet) -> None:
 
 
 @pytest.mark.slow  # compiles a model
-@pytest.mark.parametrize(("case", "mesh"), [("mha", (1, 8)), ("gqa", (1, 1)), ("gqa", (2, 2)), ("grokconst", (1, 8))])
+@pytest.mark.parametrize(
+    ("case", "mesh"), [("mha", (1, 8)), ("gqa", (1, 1)), ("gqa", (2, 2)), ("grokconst", (1, 8))]
+)
 def test_a_whole_model_matches_the_reference(case: str, mesh: tuple[int, int]) -> None:
     devices, config = sharding.make_mesh(*mesh), config_of(case)
-    params = CPU.arrange(checkpoint.load(CONFORMANCE / case / "ckpt-0", config, devices), jnp.float32)
-    assert isinstance(params["transformer/decoder_layer_0/moe/linear"]["w"], quantized.PackedExperts)
+    params = CPU.arrange(
+        checkpoint.load(CONFORMANCE / case / "ckpt-0", config, devices), jnp.float32
+    )
+    assert isinstance(
+        params["transformer/decoder_layer_0/moe/linear"]["w"], quantized.PackedExperts
+    )
     model = TinyModel(config, params, devices, jnp.dtype("float32"), kernels=CPU)
     rows = prompts(case)
     whole = model.prefill(rows)
     for b, row in enumerate(rows):
         assert_close(whole.logits[b, : len(row)], golden(case)[f"p{b}_logits"], atol=1e-3)
-        np.testing.assert_array_equal(whole.experts[b, :, : len(row)], golden(case)[f"p{b}_experts"])
+        np.testing.assert_array_equal(
+            whole.experts[b, :, : len(row)], golden(case)[f"p{b}_experts"]
+        )
 
 
-@pytest.mark.parametrize(("machine", "cpu"), list(zip(BEST_FIRST, ("znver4", "skylake-avx512", "haswell"), strict=True)))
+@pytest.mark.parametrize(
+    ("machine", "cpu"), list(zip(BEST_FIRST, ("znver4", "skylake-avx512", "haswell"), strict=True))
+)
 def test_code_for_other_cpus_compiles(machine: InstructionSet, cpu: str) -> None:
     if not llvm.get_process_triple().startswith("x86_64"):
         pytest.skip("LLVM compiles for this machine's kind of processor only")
     code = optimized(experts_text(machine, "experts", bfloat16=True), target_machine(cpu))
     assembly = target_machine(cpu).emit_assembly(code)
-    assert {"avx512_bf16": "vdpbf16ps", "avx512": "%zmm", "avx2": "vfmadd"}[machine.name] in assembly
+    assert {"avx512_bf16": "vdpbf16ps", "avx512": "%zmm", "avx2": "vfmadd"}[
+        machine.name
+    ] in assembly
 
 
-def test_an_instruction_set_that_computes_something_else_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_instruction_set_that_computes_something_else_is_not_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     assert all(agrees(machine) for machine in MACHINES)
     agrees.cache_clear()
-    monkeypatch.setattr(cpu_experts, "pack", lambda weight, machine: pack(weight._replace(weight=-weight.weight), machine))
+    monkeypatch.setattr(
+        cpu_experts,
+        "pack",
+        lambda weight, machine: pack(weight._replace(weight=-weight.weight), machine),
+    )
     assert not any(agrees(machine) for machine in MACHINES)
     config, devices = config_of("mha"), sharding.make_mesh(1, 1)
-    params = CPU.arrange(checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.float32)
+    params = CPU.arrange(
+        checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.float32
+    )
     agrees.cache_clear()
     assert isinstance(params["transformer/decoder_layer_0/moe/linear"]["w"], quantized.DenseExperts)
 
@@ -189,14 +267,26 @@ def test_a_program_from_the_compilation_cache_runs_in_another_process(tmp_path: 
         "import sys, jax, jax.numpy as jnp, numpy as np; sys.path.insert(0, '.')\n"
         "from tests.actors.kernels.cpu.test_experts import *\n"
         "x, chosen = activations(TOKENS), ROUTINGS['even']\n"
-        "print(float(computed(x, chosen, packed(quantized_experts(E, D, F), MACHINES[0]), 'bfloat16').sum()))"
+        "print(float(computed(x, chosen, packed(quantized_experts(E, D, F), MACHINES[0]), "
+        "'bfloat16').sum()))"
     )
     environment = {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(tmp_path)}
-    environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
+    environment |= {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
     command = [sys.executable, "-c", program]
     said = []
     for _ in range(2):
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
     assert said[0] == said[1]

@@ -38,18 +38,29 @@ def test_rows_are_written_the_same_as_numbers_and_as_bits() -> None:
         for t in range(T):
             expected[where.page_BT[b, t], where.offset_BT[b, t]] = rows[b, t]
     np.testing.assert_array_equal(write_rows(pages, rows, where), expected)
-    np.testing.assert_array_equal(write_rows(xla_attention.bits(pages), rows, where), xla_attention.bits(jnp.asarray(expected)))
+    np.testing.assert_array_equal(
+        write_rows(xla_attention.bits(pages), rows, where),
+        xla_attention.bits(jnp.asarray(expected)),
+    )
 
 
 @pytest.mark.slow  # compiles
 def test_bits_and_few_sequences_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    q, keys, values, where = numbers(2, B, T, H, C), numbers(3, P, Z, K, C), numbers(4, P, Z, K, C), placement()
+    q, keys, values, where = (
+        numbers(2, B, T, H, C),
+        numbers(3, P, Z, K, C),
+        numbers(4, P, Z, K, C),
+        placement(),
+    )
     values = values.at[-1].set(jnp.nan)  # a page that nobody owns
     whole = xla_attention.attend(q, keys, values, where, 0.3)
     assert np.isfinite(np.asarray(whole, np.float32)).all()
     monkeypatch.setattr(xla_attention, "GATHERED_BYTES", 2 * J * Z * K * C * 2)  # two sequences
     parts = xla_attention.attend(q, *map(xla_attention.bits, (keys, values)), where, 0.3)
-    np.testing.assert_allclose(np.asarray(parts, np.float32), np.asarray(whole, np.float32), rtol=0.01, atol=0.01)  # bfloat16
+    # bfloat16
+    np.testing.assert_allclose(
+        np.asarray(parts, np.float32), np.asarray(whole, np.float32), rtol=0.01, atol=0.01
+    )
 
 
 @given(rows=st.integers(1, 300), row_bytes=st.integers(1, 1 << 22))

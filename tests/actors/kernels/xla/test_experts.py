@@ -13,7 +13,8 @@ from actors.kernels.xla.experts import LONGEST_BLOCK, ROW_STEP, block_rows, gate
 E, D, F = 5, 8, 12
 RNG = np.random.default_rng(0)
 W_IN, W_VALUE, W_OUT = (
-    DenseExperts(tuple(jnp.asarray(RNG.standard_normal(s) / 3, jnp.float32) for _ in range(E))) for s in ((F, D), (F, D), (D, F))
+    DenseExperts(tuple(jnp.asarray(RNG.standard_normal(s) / 3, jnp.float32) for _ in range(E)))
+    for s in ((F, D), (F, D), (D, F))
 )
 run = jax.jit(grouped_ffn)
 
@@ -26,7 +27,9 @@ def check(chosen: np.ndarray) -> None:
         for slot, e in enumerate(x_choices):
             if e < E:  # E: padding, chose none
                 ws = [expert(w, int(e)) for w in (W_IN, W_VALUE, W_OUT)]
-                np.testing.assert_allclose(got[n, slot], gated_ffn(jnp.asarray(x[n : n + 1]), *ws)[0], rtol=0, atol=1e-5)
+                np.testing.assert_allclose(
+                    got[n, slot], gated_ffn(jnp.asarray(x[n : n + 1]), *ws)[0], rtol=0, atol=1e-5
+                )
     assert np.isfinite(got).all()
 
 
@@ -34,7 +37,8 @@ def check(chosen: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "chosen",
     [
-        np.tile([[2, 3]], (21, 1)),  # all tokens on two experts: several blocks each, the others none
+        # all tokens on two experts: several blocks each, the others none
+        np.tile([[2, 3]], (21, 1)),
         np.stack([np.arange(21) % E, (np.arange(21) + 1) % E], 1),
         np.where(np.arange(21)[:, None] % 3 == 0, E, [[0, 4]]),  # every third is padding
         np.full((21, 2), E),  # nothing but padding
@@ -47,7 +51,11 @@ def test_routing(chosen: np.ndarray) -> None:
 
 @pytest.mark.slow
 def test_a_step_longer_than_a_block() -> None:
-    check(np.random.default_rng(3).permuted(np.tile(np.arange(E), (300, 1)), axis=1)[:, :2].astype(np.int32))
+    check(
+        np.random.default_rng(3)
+        .permuted(np.tile(np.arange(E), (300, 1)), axis=1)[:, :2]
+        .astype(np.int32)
+    )
 
 
 @given(tokens=st.integers(1, 10_000), chosen=st.integers(1, 4), experts=st.integers(4, 64))
@@ -61,4 +69,10 @@ def test_a_block_is_bounded_and_fits_an_even_share(tokens: int, chosen: int, exp
 
 
 def test_blocks_of_typical_steps() -> None:
-    assert [block_rows(tokens, chosen=2, experts=8) for tokens in (1, 8, 32, 128, 2048)] == [1, 8, 16, 48, 112]
+    assert [block_rows(tokens, chosen=2, experts=8) for tokens in (1, 8, 32, 128, 2048)] == [
+        1,
+        8,
+        16,
+        48,
+        112,
+    ]

@@ -9,7 +9,8 @@ from pipeline.errors import ConfigError
 from pipeline.evals.execution import sandbox, sandbox_child
 from pipeline.evals.execution.sandbox import Sandbox
 
-LIMITS = Sandbox(timeout_s=20, memory_bytes=2**28)  # long: a program that is to pass must, on a busy machine too
+# long: a program that is to pass must, on a busy machine too
+LIMITS = Sandbox(timeout_s=20, memory_bytes=2**28)
 SHORT = Sandbox(timeout_s=0.3)
 
 
@@ -20,7 +21,14 @@ def passes(program: str) -> bool:
 
 def test_programs_are_judged_one_by_one() -> None:
     good = "import math, re, collections, itertools, typing, hashlib, heapq, functools, random\nassert math.gcd(6, 4) == 2"
-    programs = [good, "assert 1 == 2", "def f(:", "raise SystemExit(0)", "import os; os._exit(1)", "x = 'ä'\nassert len(x) == 1"]
+    programs = [
+        good,
+        "assert 1 == 2",
+        "def f(:",
+        "raise SystemExit(0)",
+        "import os; os._exit(1)",
+        "x = 'ä'\nassert len(x) == 1",
+    ]
     assert LIMITS.run(programs) == [True, False, False, False, False, True]
     assert LIMITS.run([]) == []
 
@@ -66,9 +74,9 @@ def test_nothing_leaves_and_nothing_changes(tmp_path: Path) -> None:
                 "os.utime('{0}')",
             )),
         ]  # fmt: skip
-        assert dict(zip(statements, LIMITS.run([refused(each) for each in statements]), strict=True)) == dict.fromkeys(
-            statements, True
-        )
+        assert dict(
+            zip(statements, LIMITS.run([refused(each) for each in statements]), strict=True)
+        ) == dict.fromkeys(statements, True)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):
             server.accept()
@@ -95,9 +103,17 @@ def test_the_filter_lets_through_what_is_named_and_nothing_else(machine: str) ->
     opening = {pair[column] for pair in (sandbox_child.OPEN, sandbox_child.OPENAT)} - {None}
     code = sandbox_child.seccomp_filter(machine)
     for number in range(600):
-        verdicts = {flags: run_filter(code, number, architecture, flags) for flags in (0, 1, 2, 0o100, 0o2000000)}
-        expected = {flags: number in named or (number in opening and flags in (0, 0o2000000)) for flags in verdicts}
-        assert {flags: verdict == sandbox_child.ALLOW for flags, verdict in verdicts.items()} == expected, number
+        verdicts = {
+            flags: run_filter(code, number, architecture, flags)
+            for flags in (0, 1, 2, 0o100, 0o2000000)
+        }
+        expected = {
+            flags: number in named or (number in opening and flags in (0, 0o2000000))
+            for flags in verdicts
+        }
+        assert {
+            flags: verdict == sandbox_child.ALLOW for flags, verdict in verdicts.items()
+        } == expected, number
     assert run_filter(code, 0, 1234, 0) == sandbox_child.KILL
     assert run_filter(code, 0x40000000, architecture, 0) == sandbox_child.REFUSE
 

@@ -1,4 +1,7 @@
-"""The evaluation's page as a browser would parse it; tests/end_to_end/test_evaluate_in_browser.py looks at it in one."""
+"""The evaluation's page as a browser would parse it.
+
+Tests/end_to_end/test_evaluate_in_browser.py looks at it in one.
+"""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +23,11 @@ def page(evaluation: Evaluation) -> Page:
 
 
 def plots(seen: Page) -> set[str]:
-    return {str(attributes["aria-labelledby"]).removesuffix("-title") for tag, attributes in seen.elements if tag == "svg"}
+    return {
+        str(attributes["aria-labelledby"]).removesuffix("-title")
+        for tag, attributes in seen.elements
+        if tag == "svg"
+    }
 
 
 def test_a_regression_is_told_with_what_changed(tmp_path: Path) -> None:
@@ -50,7 +57,10 @@ def test_a_certain_loss_within_the_margin_is_pointed_out(tmp_path: Path) -> None
     given, info = answers(asked, 0.0), RunInfo("run1", BEGAN.replace(day=9), "")
     seen = page(evaluate(asked, ASKED, given, info, History.load(history.url), Rules(margin=1.0)))
     assert "Evaluation no regression" in seen.text
-    assert "mmlu: acc lost 100.00 points against the last and best run, night 0: more than chance explains, but" in seen.text
+    assert (
+        "mmlu: acc lost 100.00 points against the last and best run, night 0: more than chance "
+        "explains, but" in seen.text
+    )
 
 
 def test_an_equal_run_says_so(tmp_path: Path) -> None:
@@ -64,20 +74,31 @@ def test_an_equal_run_says_so(tmp_path: Path) -> None:
 def test_texts_of_models_data_and_users_do_nothing(tmp_path: Path) -> None:
     asked, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
     hostile = [
-        replace(each, prompt=each.prompt + HOSTILE, target=each.target + (HOSTILE if not each.choices else "")) for each in asked
+        replace(
+            each,
+            prompt=each.prompt + HOSTILE,
+            target=each.target + (HOSTILE if not each.choices else ""),
+        )
+        for each in asked
     ]
     for number, skill in enumerate((1.0, 0.0)):
         earlier = History.load(history.url)
-        info = RunInfo(f"run{number}", BEGAN.replace(day=1 + number), HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+        info = RunInfo(
+            f"run{number}", BEGAN.replace(day=1 + number), HOSTILE, HOSTILE, HOSTILE, HOSTILE
+        )
         found = evaluate(hostile, ASKED, answers(hostile, skill, HOSTILE), info, earlier, Rules())
         history.add(found.entries, found.samples)
     seen = Page(render(found, Rules(), {"Output": HOSTILE}))
     assert not {"script", "img"} & {tag for tag, _ in seen.elements}
-    assert not {name for _, attributes in seen.elements for name in attributes if name.startswith("on")}
+    assert not {
+        name for _, attributes in seen.elements for name in attributes if name.startswith("on")
+    }
     assert "alert(1)" in seen.text
 
 
-def test_failures_long_completions_and_programs_that_were_not_run_are_pointed_out(tmp_path: Path) -> None:
+def test_failures_long_completions_and_programs_that_were_not_run_are_pointed_out(
+    tmp_path: Path,
+) -> None:
     asked = requests(tmp_path / "data")
     given = answers(asked, 1.0)
     given["mmlu_anatomy/0"] = (Answer(error="prompt_too_long: m"),)

@@ -23,7 +23,9 @@ from tests.pipeline.synthesis.own_run import OwnRun, write_prompts
 from tests.pipeline.synthesis.own_samples import KEPT
 from tests.pipeline.synthesis.selecting.test_completions_and_selection_pass import own_run, seeds
 
-TEXTS = CardTexts("Ours", "cc0-1.0", (("model", "demo"),), (("n", 2),), (TemplateSpec("t", "{{ a }}"),), (), ())
+TEXTS = CardTexts(
+    "Ours", "cc0-1.0", (("model", "demo"),), (("n", 2),), (TemplateSpec("t", "{{ a }}"),), (), ()
+)
 RULES = SelectionRules(dedup_memory_mb=1)
 
 
@@ -34,14 +36,22 @@ def run(tmp_path: Path) -> OwnRun:
     return made
 
 
-def write(run: OwnRun, url: Path | str, rules: SelectionRules = RULES, by: tuple[str, ...] = ()) -> dict[str, Any]:
+def write(
+    run: OwnRun, url: Path | str, rules: SelectionRules = RULES, by: tuple[str, ...] = ()
+) -> dict[str, Any]:
     completions = run.completions()
     selection = Selection(rules, completions.kept, logprobs=True, partition_by=by)
-    return DatasetFolder(str(url)).write(completions, selection, Layout(10**9, by), replace(TEXTS, partition_by=by), None)
+    return DatasetFolder(str(url)).write(
+        completions, selection, Layout(10**9, by), replace(TEXTS, partition_by=by), None
+    )
 
 
 def contents(root: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(root)): path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
 
 
 def test_a_data_set_has_all_its_parts_and_counts_that_add_up(run: OwnRun, tmp_path: Path) -> None:
@@ -53,11 +63,15 @@ def test_a_data_set_has_all_its_parts_and_counts_that_add_up(run: OwnRun, tmp_pa
     assert accepted.num_rows == report["accepted"]
     assert sum(rejected["samples"].to_pylist()) == report["rejected"] + report["failed"]
     assert report["samples"] == report["accepted"] + report["rejected"] + report["failed"] == 2 * 20
-    assert json.loads((tmp_path / "out" / "statistics.json").read_text()) == json.loads(json.dumps(report, default=str))
+    assert json.loads((tmp_path / "out" / "statistics.json").read_text()) == json.loads(
+        json.dumps(report, default=str)
+    )
     assert sum(each["rows"] for each in report["files"]) == accepted.num_rows + rejected.num_rows
 
 
-def test_a_selection_killed_at_any_write_is_repeated_and_gives_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_selection_killed_at_any_write_is_repeated_and_gives_the_same_bytes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(files, "GROUP_ROWS", 4)
     rules, by, store = SelectionRules(dedup_memory_mb=1, target_rows=20), ("a",), MemoryS3()
     root = serve(store, monkeypatch)
@@ -83,7 +97,11 @@ def test_a_selection_killed_at_any_write_is_repeated_and_gives_the_same_bytes(mo
 
 
 def below(store: MemoryS3, folder: str) -> dict[str, bytes]:
-    return {name.removeprefix(folder): data for name, data in store.objects.items() if name.startswith(folder)}
+    return {
+        name.removeprefix(folder): data
+        for name, data in store.objects.items()
+        if name.startswith(folder)
+    }
 
 
 @pytest.mark.s3
@@ -91,7 +109,8 @@ def test_a_data_set_on_object_storage_is_the_same(run: OwnRun, tmp_path: Path, s
     write(run, tmp_path / "out")
     write(run, f"{s3_url}/out")
     stored = {
-        each.url.removeprefix(f"{s3_url}/out/"): storage.read(each.url)[0] for each in storage.list_objects(f"{s3_url}/out")
+        each.url.removeprefix(f"{s3_url}/out/"): storage.read(each.url)[0]
+        for each in storage.list_objects(f"{s3_url}/out")
     }
     assert stored == contents(tmp_path / "out")
 
@@ -99,7 +118,10 @@ def test_a_data_set_on_object_storage_is_the_same(run: OwnRun, tmp_path: Path, s
 def test_a_run_that_is_not_complete_is_not_selected_from(tmp_path: Path) -> None:
     run = OwnRun(str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet")))
     run.commit([0, 2])
-    with pytest.raises(DatasetError, match=r"part-00001.parquet is not there yet, and there are not enough rows without it"):
+    with pytest.raises(
+        DatasetError,
+        match=r"part-00001.parquet is not there yet, and there are not enough rows without it",
+    ):
         write(run, tmp_path / "out")
     assert not (tmp_path / "out" / "_SUCCESS").exists()
     report = write(run, tmp_path / "less", SelectionRules(dedup_memory_mb=1, target_rows=3))
@@ -107,7 +129,9 @@ def test_a_run_that_is_not_complete_is_not_selected_from(tmp_path: Path) -> None
     assert report["seed_rows_not_needed"] == 20 - report["seed_rows"] > 0
 
 
-def test_a_budget_that_ended_before_the_first_shard_leaves_nothing_to_select(run: OwnRun, tmp_path: Path) -> None:
+def test_a_budget_that_ended_before_the_first_shard_leaves_nothing_to_select(
+    run: OwnRun, tmp_path: Path
+) -> None:
     completions = run.completions()
     with pytest.raises(DatasetError, match="there is nothing to select from"):
         DatasetFolder(str(tmp_path / "out")).write(
@@ -122,7 +146,9 @@ def test_completions_that_changed_since_are_noticed(run: OwnRun, tmp_path: Path)
     data = part.read_bytes()
     part.unlink()
     part.write_bytes(data)
-    with pytest.raises(ConfigError, match="was made of other completions: rows were run again since"):
+    with pytest.raises(
+        ConfigError, match="was made of other completions: rows were run again since"
+    ):
         DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())
 
 
@@ -130,7 +156,9 @@ def test_completions_that_changed_since_are_noticed(run: OwnRun, tmp_path: Path)
 
 
 def test_the_card_tells_everything(run: OwnRun, tmp_path: Path) -> None:
-    rules = SelectionRules(dedup_memory_mb=1, where=("a > 3",), dedup_on=("prompt",), must_match=("sample",))
+    rules = SelectionRules(
+        dedup_memory_mb=1, where=("a > 3",), dedup_on=("prompt",), must_match=("sample",)
+    )
     write(run, tmp_path / "out", rules, by=("a",))
     card = (tmp_path / "out" / "README.md").read_text()
     for expected in (
@@ -147,14 +175,29 @@ HOSTILE = "```\n# heading\n<script>alert(1)</script> ![x](http://evil) | a | b\n
 
 def test_nothing_from_outside_takes_effect_in_the_card(run: OwnRun, tmp_path: Path) -> None:
     hostile = {"s0", "s1"}
-    run = OwnRun(str(tmp_path / "h"), run.prompts, answer=lambda row, sample: {"text": HOSTILE if row["id"] in hostile else "x"})
+    run = OwnRun(
+        str(tmp_path / "h"),
+        run.prompts,
+        answer=lambda row, sample: {"text": HOSTILE if row["id"] in hostile else "x"},
+    )
     run.commit(range(len(run.shards)))
     completions = run.completions()
-    selection = Selection(SelectionRules(must_not_match=("^x|y$",), dedup="none"), completions.kept, logprobs=True)
-    texts = CardTexts(HOSTILE, HOSTILE, (("model", HOSTILE),), ((HOSTILE, HOSTILE),), (TemplateSpec(HOSTILE, HOSTILE),), (), ())
+    selection = Selection(
+        SelectionRules(must_not_match=("^x|y$",), dedup="none"), completions.kept, logprobs=True
+    )
+    texts = CardTexts(
+        HOSTILE,
+        HOSTILE,
+        (("model", HOSTILE),),
+        ((HOSTILE, HOSTILE),),
+        (TemplateSpec(HOSTILE, HOSTILE),),
+        (),
+        (),
+    )
     DatasetFolder(str(tmp_path / "out")).write(completions, selection, Layout(10**9), texts, None)
     card = (tmp_path / "out" / "README.md").read_text()
-    outside = outside_of_code(card.split("\n---\n", 1)[1])  # the front matter before it is YAML of JSON texts
+    # the front matter before it is YAML of JSON texts
+    outside = outside_of_code(card.split("\n---\n", 1)[1])
     assert re.search(r"(?<!\\)<script", outside) is None
     assert re.search(r"(?<!\\)\[x", outside) is None
     assert not any(line.startswith("# heading") for line in outside.splitlines())

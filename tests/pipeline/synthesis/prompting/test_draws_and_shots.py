@@ -32,7 +32,9 @@ def test_every_order_is_as_likely() -> None:
 
 
 def test_templates_are_chosen_as_often_as_their_weights_say() -> None:
-    found = Counter(weighted_index([1, 2, 0.5], row_random(0, row, "template")) for row in range(7000))
+    found = Counter(
+        weighted_index([1, 2, 0.5], row_random(0, row, "template")) for row in range(7000)
+    )
     assert [round(found[index] / 1000) for index in range(3)] == [2, 4, 1]
 
 
@@ -41,8 +43,19 @@ def test_a_draw_depends_on_seed_id_its_type_and_purpose_and_on_nothing_else() ->
         return row_random(*address).random()  # type: ignore[arg-type]
 
     assert first(0, "7", "shots") == first(0, "7", "shots")
-    assert len({first(0, "7", "shots"), first(1, "7", "shots"), first(0, 7, "shots"), first(0, "7", "template")}) == 4
-    assert first(0, "r1", "shots") == 0.26038576990009776  # pinned: a data set is made again after years
+    assert (
+        len(
+            {
+                first(0, "7", "shots"),
+                first(1, "7", "shots"),
+                first(0, 7, "shots"),
+                first(0, "7", "template"),
+            }
+        )
+        == 4
+    )
+    # pinned: a data set is made again after years
+    assert first(0, "r1", "shots") == 0.26038576990009776
 
 
 EXAMPLES = [{"id": f"r{n}", "q": f"{n} + {n}", "a": 2 * n} for n in range(6)]
@@ -57,7 +70,9 @@ def file(tmp_path: Path) -> Path:
 
 @settings(deadline=None)
 @given(row=st.sampled_from([*range(6), 100]), per_row=st.integers(1, 5), seed=st.integers())
-def test_examples_are_distinct_drawn_by_the_row_and_never_the_row_itself(row: int, per_row: int, seed: int) -> None:
+def test_examples_are_distinct_drawn_by_the_row_and_never_the_row_itself(
+    row: int, per_row: int, seed: int
+) -> None:
     positions = {each["id"]: place for place, each in enumerate(EXAMPLES)}
     drawn = Shots(tuple(EXAMPLES), per_row, "id", positions).draw(seed, f"r{row}")
     names = [str(each["id"]) for each in drawn]
@@ -74,8 +89,13 @@ def test_examples_of_parquet_and_json_lines_are_the_same(file: Path, tmp_path: P
     assert one.draw(0, "x") != one.draw(0, "y")
 
 
-def test_too_few_or_too_many_examples_are_refused(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"--shots-per-row: expected at most the 5 of .* beside the row itself, got 6"):
+def test_too_few_or_too_many_examples_are_refused(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(
+        ConfigError,
+        match=r"--shots-per-row: expected at most the 5 of .* beside the row itself, got 6",
+    ):
         read_shots(str(file), 6)
     monkeypatch.setattr(shots, "MAX_SHOTS", 5)
     with pytest.raises(DatasetError, match="expected at most 5 examples, got 6"):

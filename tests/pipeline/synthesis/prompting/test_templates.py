@@ -8,7 +8,15 @@ from pipeline.errors import ConfigError
 from pipeline.synthesis.prompting.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
 from pipeline.synthesis.selecting.rejections import Rejection
 
-ROW = {"a": 3, "name": "Ana", "tags": ["x", "y"], "deep": {"k": 1}, "nothing": None, "my column": "m", "code": "{{ a }}{% x %}"}
+ROW = {
+    "a": 3,
+    "name": "Ana",
+    "tags": ["x", "y"],
+    "deep": {"k": 1},
+    "nothing": None,
+    "my column": "m",
+    "code": "{{ a }}{% x %}",
+}
 SHOTS = ({"q": "1+1", "a": 2}, {"q": "2+2", "a": 4})
 
 
@@ -27,11 +35,18 @@ def reason(text: str, row: dict[str, object] | None = None) -> str:
     ("text", "prompt"),
     [
         ("{{ a }} + {{ a }} =", "3 + 3 ="),
-        ("Q: {{ name }}?\nA:\n", "Q: Ana?\nA:"),  # one line break at the end goes, as everywhere in Jinja
-        ("{% for shot in shots %}\n{{ shot.q }} = {{ shot.a }}\n{% endfor %}\n{{ a }}", "1+1 = 2\n2+2 = 4\n3"),
+        # one line break at the end goes, as everywhere in Jinja
+        ("Q: {{ name }}?\nA:\n", "Q: Ana?\nA:"),
+        (
+            "{% for shot in shots %}\n{{ shot.q }} = {{ shot.a }}\n{% endfor %}\n{{ a }}",
+            "1+1 = 2\n2+2 = 4\n3",
+        ),
         ('{{ row["my column"] }}{{ row.a }}', "m3"),
         ("{{ nothing or 'none' }}{% if nothing %}!{% endif %}", "none"),
-        ("{{ tags | join(', ') }} {{ deep.k }} {{ name.upper() }} {{ '%03d' | format(a) }}", "x, y 1 ANA 003"),
+        (
+            "{{ tags | join(', ') }} {{ deep.k }} {{ name.upper() }} {{ '%03d' | format(a) }}",
+            "x, y 1 ANA 003",
+        ),
         ("{{ code }}", "{{ a }}{% x %}"),  # text of a row is no template
         ("{{ name }} & <b>", "Ana & <b>"),  # a prompt is no HTML
         ("{% set n = a * 2 %}{{ n ** 2 }}{{ range(3) | list }}", "36[0, 1, 2]"),
@@ -107,7 +122,9 @@ def test_names_are_checked_before_anything_is_rendered() -> None:
         template.check(["name", "lipsum"], shots=False)
     with pytest.raises(ConfigError, match="uses 'shots', but --shots is not given"):
         PromptTemplate(TemplateSpec("t", "{{ shots }}")).check(["a"], shots=False)
-    PromptTemplate(TemplateSpec("t", "{{ row.b }}{% for s in shots %}{{ s }}{{ loop.index }}{% endfor %}")).check([], shots=True)
+    PromptTemplate(
+        TemplateSpec("t", "{{ row.b }}{% for s in shots %}{{ s }}{{ loop.index }}{% endfor %}")
+    ).check([], shots=True)
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
@@ -117,7 +134,13 @@ def test_a_weight_is_a_number_above_zero(weight: float) -> None:
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(list(string.ascii_lowercase)), st.text() | st.none() | st.integers(), min_size=1))
+@given(
+    st.dictionaries(
+        st.sampled_from(list(string.ascii_lowercase)),
+        st.text() | st.none() | st.integers(),
+        min_size=1,
+    )
+)
 def test_whatever_is_in_a_row_its_prompt_holds_it_as_it_is(row: dict[str, object]) -> None:
     name = next(iter(row))
     found = PromptTemplate(TemplateSpec("t", f"<{{{{ {name} }}}}>")).render(row, ())

@@ -48,9 +48,13 @@ def run(tmp_path: Path) -> OwnRun:
     return OwnRun(str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet")))
 
 
-def select(completions: Completions, rules: SelectionRules, until: int | None = None) -> tuple[Fold, list[Outcome]]:
+def select(
+    completions: Completions, rules: SelectionRules, until: int | None = None
+) -> tuple[Fold, list[Outcome]]:
     outcomes: list[Outcome] = []
-    return Fold(completions, Selection(rules, completions.kept, logprobs=True), outcomes.append, until), outcomes
+    return Fold(
+        completions, Selection(rules, completions.kept, logprobs=True), outcomes.append, until
+    ), outcomes
 
 
 RULES = SelectionRules(dedup_memory_mb=1)
@@ -68,17 +72,30 @@ def test_samples_come_with_their_prompt_and_the_seeds_columns(run: OwnRun) -> No
         ("s1", 0, 1, "t1"),
     ]
     assert rows[0]["prompt"] in {"0 + 1 =", "Ana has 0."}
-    assert (rows[0]["completion"], rows[0]["mean_logprob"], rows[0]["samples"]) == (" s0, sample 0", -0.5, 1)
+    assert (rows[0]["completion"], rows[0]["mean_logprob"], rows[0]["samples"]) == (
+        " s0, sample 0",
+        -0.5,
+        1,
+    )
 
 
 def test_blocks_are_in_input_order_rejected_prompts_first(run: OwnRun) -> None:
     completions = run.completions()
-    seen = [(block.part.number, None if block.shard is None else block.shard.first_row) for block in completions.blocks]
+    seen = [
+        (block.part.number, None if block.shard is None else block.shard.first_row)
+        for block in completions.blocks
+    ]
     assert seen == sorted(seen, key=lambda each: (each[0], -1 if each[1] is None else each[1]))
-    assert {part for part, first in seen if first is None} == {part.number for part in completions.parts if part.rejected_rows}
+    assert {part for part, first in seen if first is None} == {
+        part.number for part in completions.parts if part.rejected_rows
+    }
     assert completions.seed_rows == ROWS
-    rejected = completions.rejected_prompts(next(block for block in completions.blocks if block.shard is None)).to_pylist()
-    assert {(row["reason"], row["samples"], row["name"]) for row in rejected} == {("null_value", 2, None)}
+    rejected = completions.rejected_prompts(
+        next(block for block in completions.blocks if block.shard is None)
+    ).to_pylist()
+    assert {(row["reason"], row["samples"], row["name"]) for row in rejected} == {
+        ("null_value", 2, None)
+    }
 
 
 @settings(deadline=None, max_examples=25)
@@ -101,7 +118,9 @@ def _check_any_order(root: str, data: st.DataObject) -> None:
     assert again.ended
     assert fold.ended
     for kind in ("accepted", "rejected"):
-        one, other = (pa.concat_tables(getattr(each, kind) for each in some) for some in (outcomes, whole))
+        one, other = (
+            pa.concat_tables(getattr(each, kind) for each in some) for some in (outcomes, whole)
+        )
         assert one.equals(other)
     assert fold.selection.statistics.report() == again.selection.statistics.report()
 
@@ -133,26 +152,43 @@ def test_a_row_that_failed_as_a_whole_stands_for_all_its_samples(tmp_path: Path)
     def answer(row: dict[str, Any], sample: int) -> dict[str, Any]:
         if row["id"] in ("s0", "s1"):
             return failure()
-        return failure("engine_crash") if row["id"] == "s3" and sample == 1 else {"text": f"{row['id']} {sample}"}
+        return (
+            failure("engine_crash")
+            if row["id"] == "s3" and sample == 1
+            else {"text": f"{row['id']} {sample}"}
+        )
 
     run = OwnRun(str(tmp_path), prompts, answer=answer)
     run.commit(range(len(run.shards)))
     fold, outcomes = select(run.completions(), RULES)
     fold.advance()
-    failed = [row for each in outcomes for row in each.rejected.to_pylist() if row["stage"] == "generation"]
+    failed = [
+        row
+        for each in outcomes
+        for row in each.rejected.to_pylist()
+        if row["stage"] == "generation"
+    ]
     assert [(row["id"], row["sample_index"], row["reason"], row["samples"]) for row in failed] == [
         ("s0", 0, "prompt_too_long", 2),
         ("s1", 0, "prompt_too_long", 3),
         ("s3", 1, "engine_crash", 1),
     ]
     counted = fold.selection.statistics
-    assert counted.samples == sum(n or 2 for n in own_n.to_pylist()) == counted.accepted + counted.rejected + counted.failed
+    assert (
+        counted.samples
+        == sum(n or 2 for n in own_n.to_pylist())
+        == counted.accepted + counted.rejected + counted.failed
+    )
     assert counted.failed == 6
 
 
-def test_runs_and_prompts_that_do_not_belong_together_are_refused(run: OwnRun, tmp_path: Path) -> None:
+def test_runs_and_prompts_that_do_not_belong_together_are_refused(
+    run: OwnRun, tmp_path: Path
+) -> None:
     other = write_prompts(str(tmp_path / "other"), tmp_path / "seeds.parquet", shard_rows=7)
-    with pytest.raises(DatasetError, match=r"is no run over the prompts in .*: it lists other files"):
+    with pytest.raises(
+        DatasetError, match=r"is no run over the prompts in .*: it lists other files"
+    ):
         Completions(other, run.url)
     run.commit([0, 1])
     part = Path(RunFolder(run.url).part_url(0))
@@ -165,8 +201,15 @@ def test_runs_and_prompts_that_do_not_belong_together_are_refused(run: OwnRun, t
 def test_log_probs_may_be_missing_and_are_rounded() -> None:
     from pipeline.synthesis.selecting.completions import _mean_logprobs
 
-    table = pa.table({"completion_tokens": pa.array([3, 0, None], pa.int32()), "cumulative_logprob": [-1.0, 0.0, None]})
+    table = pa.table(
+        {
+            "completion_tokens": pa.array([3, 0, None], pa.int32()),
+            "cumulative_logprob": [-1.0, 0.0, None],
+        }
+    )
     assert _mean_logprobs(table).to_pylist() == [-0.33, None, None]
-    near_zero = pa.table({"completion_tokens": pa.array([3], pa.int32()), "cumulative_logprob": [-0.001]})
+    near_zero = pa.table(
+        {"completion_tokens": pa.array([3], pa.int32()), "cumulative_logprob": [-0.001]}
+    )
     assert str(_mean_logprobs(near_zero)[0]) == "0.0"  # and not -0.0
     assert _mean_logprobs(table.drop_columns(["cumulative_logprob"])).to_pylist() == [None] * 3

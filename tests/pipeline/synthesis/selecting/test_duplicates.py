@@ -7,34 +7,56 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.synthesis.selecting import duplicates
-from pipeline.synthesis.selecting.duplicates import Bands, Duplicates, bytes_per_sample, capacity, signature, similarity
+from pipeline.synthesis.selecting.duplicates import (
+    Bands,
+    Duplicates,
+    bytes_per_sample,
+    capacity,
+    signature,
+    similarity,
+)
 from pipeline.synthesis.selecting.recent_rows import RecentRows
 from pipeline.synthesis.selecting.rules import SelectionRules
 from tests.pipeline.synthesis.own_samples import samples, texts
 
 WORDS = [
-    f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "re", "so", "ta", "vi", "xe", "zu") for b in ("dam", "fip", "gor", "hul", "jen")
+    f"{a}{b}"
+    for a in ("ka", "lo", "mi", "nu", "re", "so", "ta", "vi", "xe", "zu")
+    for b in ("dam", "fip", "gor", "hul", "jen")
 ]
 
 
 def near(threshold: float = 0.8, memory_mb: int = 8) -> SelectionRules:
-    return SelectionRules(dedup="near", dedup_on=("completion",), dedup_threshold=threshold, dedup_memory_mb=memory_mb)
+    return SelectionRules(
+        dedup="near", dedup_on=("completion",), dedup_threshold=threshold, dedup_memory_mb=memory_mb
+    )
 
 
 def outcomes(stage: Duplicates, *completions: str) -> list[str | None]:
-    return [None if verdict is None else verdict.reason for verdict in stage(texts(*completions)).verdicts]
+    return [
+        None if verdict is None else verdict.reason
+        for verdict in stage(texts(*completions)).verdicts
+    ]
 
 
 # -- the window -----------------------------------------------------------------------------------------------------------------
 
 
 @settings(deadline=None)
-@given(st.integers(1, 9), st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), max_size=60))
-def test_the_window_finds_every_row_in_it_that_shares_a_key_and_none_beyond(size: int, rows: list[list[int]]) -> None:
+@given(
+    st.integers(1, 9), st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), max_size=60)
+)
+def test_the_window_finds_every_row_in_it_that_shares_a_key_and_none_beyond(
+    size: int, rows: list[list[int]]
+) -> None:
     window = RecentRows(size, 2)
     for number, keys in enumerate(rows):
         recent = range(max(0, number - size), number)
-        alike = {row for row in recent if any(mine == theirs for mine, theirs in zip(keys, rows[row], strict=True))}
+        alike = {
+            row
+            for row in recent
+            if any(mine == theirs for mine, theirs in zip(keys, rows[row], strict=True))
+        }
         found = list(window.candidates(keys))
         assert len(found) == len(set(found))
         assert alike <= set(found) <= set(recent)
@@ -57,11 +79,17 @@ def test_exact_duplicates_are_all_but_the_first_of_equal_texts(completions: list
     completions = [each.encode(errors="replace").decode() for each in completions]
     stage = Duplicates(SelectionRules(dedup="exact", dedup_on=("completion",), dedup_memory_mb=1))
     found = outcomes(stage, *completions[:10]) + outcomes(stage, *completions[10:])
-    assert found == ["exact" if text in completions[:place] else None for place, text in enumerate(completions)]
+    assert found == [
+        "exact" if text in completions[:place] else None for place, text in enumerate(completions)
+    ]
 
 
 def test_texts_of_several_columns_are_compared_column_by_column() -> None:
-    rows = [{"prompt": "a", "completion": "bc"}, {"prompt": "ab", "completion": "c"}, {"prompt": "a", "completion": "bc"}]
+    rows = [
+        {"prompt": "a", "completion": "bc"},
+        {"prompt": "ab", "completion": "c"},
+        {"prompt": "a", "completion": "bc"},
+    ]
     judged = Duplicates(SelectionRules())(samples(rows))
     assert judged.passed.tolist() == [True, True, False]
     assert judged.verdicts[2] is not None
@@ -83,7 +111,9 @@ def jaccard(one: str, other: str) -> float:
 
 
 def variant(text: str, changed: float, draw: random.Random) -> str:
-    return " ".join(draw.choice(WORDS) if draw.random() < changed else word for word in text.split())
+    return " ".join(
+        draw.choice(WORDS) if draw.random() < changed else word for word in text.split()
+    )
 
 
 def test_similarity_is_estimated_well_at_every_length() -> None:
@@ -99,12 +129,19 @@ def test_similarity_is_estimated_well_at_every_length() -> None:
 
 def test_signatures_do_not_change() -> None:
     """Pinned: a data set is made again by another version of the library, or on another machine, only if they stay the same."""
-    assert signature("The answer is 42.")[:4].tolist() == [3363104127, 662616733, 759562259, 3309571944]
+    assert signature("The answer is 42.")[:4].tolist() == [
+        3363104127,
+        662616733,
+        759562259,
+        3309571944,
+    ]
 
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.8, 0.9]))
-def test_pairs_above_the_threshold_are_found_and_pairs_below_are_not(seed: int, threshold: float) -> None:
+def test_pairs_above_the_threshold_are_found_and_pairs_below_are_not(
+    seed: int, threshold: float
+) -> None:
     draw = random.Random(seed)
     for _ in range(10):
         one = " ".join(draw.choice(WORDS) for _ in range(60))
@@ -121,7 +158,10 @@ def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
     bands = Bands.of(threshold)
     assert bands.count * bands.width <= 128
     assert 1 - (1 - threshold**bands.width) ** bands.count >= 0.98
-    assert bands.width == 128 or 1 - (1 - threshold ** (bands.width + 1)) ** (128 // (bands.width + 1)) < 0.98
+    assert (
+        bands.width == 128
+        or 1 - (1 - threshold ** (bands.width + 1)) ** (128 // (bands.width + 1)) < 0.98
+    )
 
 
 def test_case_width_and_white_space_do_not_count_and_no_language_is_split_into_words() -> None:
@@ -164,7 +204,9 @@ def test_what_is_left_out_is_not_remembered() -> None:
     found = outcomes(Duplicates(near()), *chain)
     kept = [text for text, reason in zip(chain, found, strict=True) if reason is None]
     assert len(kept) > 1
-    assert all(jaccard(one, other) < 0.9 for place, one in enumerate(kept) for other in kept[:place])
+    assert all(
+        jaccard(one, other) < 0.9 for place, one in enumerate(kept) for other in kept[:place]
+    )
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------------------
@@ -172,17 +214,27 @@ def test_what_is_left_out_is_not_remembered() -> None:
 
 def held_bytes(stage: Duplicates) -> int:
     arrays = [stage._digests, stage._names, stage._signatures]
-    arrays += [array for window in (stage._exact, stage._similar) for array in (window._heads, window._before)]
+    arrays += [
+        array
+        for window in (stage._exact, stage._similar)
+        for array in (window._heads, window._before)
+    ]
     return sum(array.nbytes for array in arrays)
 
 
-@pytest.mark.parametrize("rules", [SelectionRules(dedup_memory_mb=8), near(0.8, 8), near(0.5, 8), near(0.9, 3)])
+@pytest.mark.parametrize(
+    "rules", [SelectionRules(dedup_memory_mb=8), near(0.8, 8), near(0.5, 8), near(0.9, 3)]
+)
 def test_memory_is_what_was_allowed_whatever_the_number_of_rows(rules: SelectionRules) -> None:
     stage = Duplicates(rules)
     before = held_bytes(stage)
     assert before <= rules.dedup_memory_mb * 2**20
     assert before >= 0.5 * rules.dedup_memory_mb * 2**20
-    assert stage.capacity == capacity(rules) == rules.dedup_memory_mb * 2**20 // bytes_per_sample(rules)
+    assert (
+        stage.capacity
+        == capacity(rules)
+        == rules.dedup_memory_mb * 2**20 // bytes_per_sample(rules)
+    )
     outcomes(stage, *(f"{number} {WORDS[number % 50]}" for number in range(300)))
     assert held_bytes(stage) == before
 

@@ -6,7 +6,14 @@ from pipeline.errors import ConfigError
 from pipeline.synthesis.selecting.expressions import ERRORS, Expression
 
 COLUMNS = ("a", "b", "text", "items", "deep", "nothing")
-VALUES = {"a": 3, "b": 0.5, "text": "Hello world\nagain", "items": [1, 2, 3], "deep": {"k": "v"}, "nothing": None}
+VALUES = {
+    "a": 3,
+    "b": 0.5,
+    "text": "Hello world\nagain",
+    "items": [1, 2, 3],
+    "deep": {"k": "v"},
+    "nothing": None,
+}
 
 
 def holds(source: str) -> bool:
@@ -29,8 +36,14 @@ def holds(source: str) -> bool:
 )  # fmt: skip
 def test_expressions_mean_what_they_mean_in_python(source: str, expected: bool) -> None:
     assert holds(source) is expected
-    environment = {"words": lambda text: len(text.split()), "lines": lambda text: len(text.splitlines())}
-    environment |= {name: getattr(str, name) for name in ("upper", "lower", "strip", "count", "startswith", "endswith")}
+    environment = {
+        "words": lambda text: len(text.split()),
+        "lines": lambda text: len(text.splitlines()),
+    }
+    environment |= {
+        name: getattr(str, name)
+        for name in ("upper", "lower", "strip", "count", "startswith", "endswith")
+    }
     assert eval(source.replace("'\\d'", "'\\\\d'"), environment, VALUES) == expected
 
 

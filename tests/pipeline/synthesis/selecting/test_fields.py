@@ -19,7 +19,9 @@ def by_regex(pattern: str, fields: dict[str, object], *texts: str | None) -> lis
 
 
 def by_json(fields: dict[str, object], *texts: str | None) -> list[Any]:
-    return FieldParser(read_fields(fields), None).parse(pa.chunked_array([pa.array(texts, pa.string())]))
+    return FieldParser(read_fields(fields), None).parse(
+        pa.chunked_array([pa.array(texts, pa.string())])
+    )
 
 
 @pytest.mark.parametrize(
@@ -27,14 +29,26 @@ def by_json(fields: dict[str, object], *texts: str | None) -> list[Any]:
     [
         (r"(?P<answer>\d+)", {}, "it is 42.", {"answer": "42"}),
         (r"(?P<answer>\d+)", {"answer": "int64"}, "it is 42.", {"answer": 42}),
-        (r"(?s)^(?P<q>.*)\nA:(?P<a>.*)$", {"a": "float64"}, "why?\nso\nA: -1.5e2 ", {"q": "why?\nso", "a": -150.0}),
+        (
+            r"(?s)^(?P<q>.*)\nA:(?P<a>.*)$",
+            {"a": "float64"},
+            "why?\nso\nA: -1.5e2 ",
+            {"q": "why?\nso", "a": -150.0},
+        ),
         (r"(?P<yes>\w+)", {"yes": "bool"}, "True!", {"yes": True}),
-        (r"(?P<a>\d+)?(?P<b>[a-z]+)?", {"a": "int64?", "b": "string?"}, "xy", {"a": None, "b": "xy"}),
+        (
+            r"(?P<a>\d+)?(?P<b>[a-z]+)?",
+            {"a": "int64?", "b": "string?"},
+            "xy",
+            {"a": None, "b": "xy"},
+        ),
         (r"(?P<n>.+)", {"n": "int64"}, "9223372036854775807", {"n": 2**63 - 1}),
         (r"(?P<n>.+)", {"n": "string"}, "日本", {"n": "日本"}),
     ],
 )
-def test_groups_become_columns(pattern: str, fields: dict[str, object], text: str, expected: dict[str, object]) -> None:
+def test_groups_become_columns(
+    pattern: str, fields: dict[str, object], text: str, expected: dict[str, object]
+) -> None:
     assert by_regex(pattern, fields, text) == [expected]
 
 
@@ -54,13 +68,23 @@ def test_groups_become_columns(pattern: str, fields: dict[str, object], text: st
         (r"(?P<n>.+)", {"n": "bool"}, "yes", "not bool: n"),
     ],
 )
-def test_a_text_without_the_fields_says_why(pattern: str, fields: dict[str, object], text: str | None, reason: str) -> None:
+def test_a_text_without_the_fields_says_why(
+    pattern: str, fields: dict[str, object], text: str | None, reason: str
+) -> None:
     (found,) = by_regex(pattern, fields, text)
     assert isinstance(found, Rejection)
     assert (found.stage, found.reason) == ("parse", reason)
 
 
-OBJECT = {"q": "why?", "n": 3, "x": 0.5, "ok": True, "tags": ["a"], "deep": {"b": [1], "a": None}, "none": None}
+OBJECT = {
+    "q": "why?",
+    "n": 3,
+    "x": 0.5,
+    "ok": True,
+    "tags": ["a"],
+    "deep": {"b": [1], "a": None},
+    "none": None,
+}
 FIELDS: dict[str, object] = {
     "q": "string", "n": "int64", "x": "float64", "ok": "bool", "tags": "list[string]", "deep": "json", "none": "string?",
     "absent": "int64?",
@@ -119,7 +143,8 @@ def test_columns_have_their_types_and_nulls_where_nothing_was_found() -> None:
     parser = FieldParser(read_fields(FIELDS), None)
     found = parser.parse(pa.chunked_array([pa.array([json.dumps(OBJECT), "nothing"])]))
     table = pa.table(
-        [column for _, column in parser.columns(found)], schema=pa.schema([field for field, _ in parser.columns(found)])
+        [column for _, column in parser.columns(found)],
+        schema=pa.schema([field for field, _ in parser.columns(found)]),
     )
     assert table.to_pylist() == [PARSED, dict.fromkeys(FIELDS)]
     assert table.schema.field("tags").type == pa.list_(pa.string())
@@ -133,7 +158,11 @@ def test_columns_have_their_types_and_nulls_where_nothing_was_found() -> None:
         (r"(\d+)(?P<a>x)", {}, "expected named groups only"),
         (r"(?P<a>x", {}, "missing ): (?P<a>x (position 0)"),
         (r"(?P<a>x)", {"b": "string"}, "--fields: b: --parse-regex has no such group, it has a"),
-        (r"(?P<a>x)", {"a": "list[string]"}, "a group of --parse-regex is one of string, int64, float64, bool"),
+        (
+            r"(?P<a>x)",
+            {"a": "list[string]"},
+            "a group of --parse-regex is one of string, int64, float64, bool",
+        ),
         (r"(?P<a>x)", {"a": "integer"}, "--fields: a: expected one of string"),
         (r"(?P<a>x)", {"a": 3}, "got 3"),
         (r"(?P<a>x)(?=y)", {}, "RE2 has no look-around and no back references (position 8: '(?=')"),
@@ -142,7 +171,9 @@ def test_columns_have_their_types_and_nulls_where_nothing_was_found() -> None:
         (r"*(?P<a>x)", {}, "no argument for repetition operator: * (position 0)"),
     ],
 )
-def test_what_cannot_be_parsed_with_is_refused(pattern: str, fields: dict[str, object], message: str) -> None:
+def test_what_cannot_be_parsed_with_is_refused(
+    pattern: str, fields: dict[str, object], message: str
+) -> None:
     with pytest.raises(ConfigError) as raised:
         by_regex(pattern, fields, "x")
     assert message in str(raised.value)
@@ -157,7 +188,9 @@ def test_json_needs_names_of_its_keys() -> None:
 def test_no_text_holds_the_run(text: str) -> None:
     began_s = time.monotonic()
     assert first_object(text) is None
-    assert Pattern("(a+)+$", "--must-match").matches(pa.array(["a" * 100_000 + "b"])).tolist() == [False]
+    assert Pattern("(a+)+$", "--must-match").matches(pa.array(["a" * 100_000 + "b"])).tolist() == [
+        False
+    ]
     assert time.monotonic() - began_s < 5
 
 
@@ -166,7 +199,9 @@ VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.int
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), VALUES, max_size=4), st.text())
-def test_an_object_is_found_whatever_stands_around_it(found: dict[str, object], around: str) -> None:
+def test_an_object_is_found_whatever_stands_around_it(
+    found: dict[str, object], around: str
+) -> None:
     around = around.replace("{", "(")
     assert first_object(around + json.dumps(found) + around) == found
 
@@ -178,4 +213,6 @@ def test_any_completion_is_parsed_or_left_out_and_can_be_stored(text: str) -> No
     for kind in ("string", "json"):
         parser = FieldParser(read_fields({"v": kind}), None)
         ((_, column),) = parser.columns(parser.parse(texts))
-        assert column.to_pylist()[1] == (text if kind == "string" else json.dumps(text, ensure_ascii=False))
+        assert column.to_pylist()[1] == (
+            text if kind == "string" else json.dumps(text, ensure_ascii=False)
+        )

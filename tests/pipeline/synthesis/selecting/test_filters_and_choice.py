@@ -40,12 +40,20 @@ def judged(**rules: Any) -> Any:
         ({"must_match": ("a",), "must_not_match": ("b",)}, {"completion": None}, "no match: a"),
     ],
 )
-def test_a_filter_leaves_out_what_it_is_there_for(rules: dict[str, Any], row: dict[str, Any], reason: str | None) -> None:
+def test_a_filter_leaves_out_what_it_is_there_for(
+    rules: dict[str, Any], row: dict[str, Any], reason: str | None
+) -> None:
     assert judged(**rules)(samples([row, row])) == [reason, reason]
 
 
 def test_the_first_filter_that_fails_is_the_reason() -> None:
-    table = samples([{"completion": "aaaa", "finish_reason": "length"}, {"completion": "a"}, {"completion": "aaaa"}])
+    table = samples(
+        [
+            {"completion": "aaaa", "finish_reason": "length"},
+            {"completion": "a"},
+            {"completion": "aaaa"},
+        ]
+    )
     found = Filters(SelectionRules(min_chars=2, finish_reasons=("stop",), must_match=("b",)))(table)
     assert reasons(found) == ["finish_reason", "chars below 2", "no match: b"]
     assert found.verdicts[0] is not None
@@ -53,7 +61,9 @@ def test_the_first_filter_that_fails_is_the_reason() -> None:
 
 
 def test_failed_rows_keep_their_error() -> None:
-    table = samples([{}, {"_status": "error", "_error_code": "engine_crash", "_error_message": "it died"}])
+    table = samples(
+        [{}, {"_status": "error", "_error_code": "engine_crash", "_error_message": "it died"}]
+    )
     found = generation(table)
     assert found.passed.tolist() == [True, False]
     assert found.verdicts[1] is not None
@@ -70,14 +80,23 @@ def test_failed_rows_keep_their_error() -> None:
         ({"min_chars": 3, "max_chars": 2}, "--min-chars 3 is above --max-chars 2"),
         ({"min_completion_tokens": -1}, "--min-completion-tokens: expected at least 0, got -1"),
         ({"max_mean_logprob": 0.5}, "--max-mean-logprob: expected at most 0, got 0.5"),
-        ({"finish_reasons": ("end",)}, "--finish-reasons: expected stop, length, repetition, got 'end'"),
+        (
+            {"finish_reasons": ("end",)},
+            "--finish-reasons: expected stop, length, repetition, got 'end'",
+        ),
         ({"target_rows": 0}, "--target-rows: expected at least 1, got 0"),
         ({"parse_json": True, "parse_regex": "(?P<a>x)"}, "give one of them"),
         ({"fields": {"a": "string"}}, "give --parse-regex or --parse-json too"),
         ({"choose": "majority"}, "give --vote-on too"),
         ({"vote_on": "a"}, "--vote-on: it belongs to --choose majority, got --choose all"),
-        ({"min_agreement": 0.5, "choose": "best"}, "--min-agreement: it belongs to --choose majority"),
-        ({"choose": "majority", "vote_on": "a", "min_agreement": 1.5}, "expected a share from 0 to 1, got 1.5"),
+        (
+            {"min_agreement": 0.5, "choose": "best"},
+            "--min-agreement: it belongs to --choose majority",
+        ),
+        (
+            {"choose": "majority", "vote_on": "a", "min_agreement": 1.5},
+            "expected a share from 0 to 1, got 1.5",
+        ),
         ({"dedup": "none", "dedup_on": ("a",)}, "--dedup none compares nothing"),
         ({"dedup": "near"}, "--dedup near: name the columns"),
         ({"dedup_threshold": 0.1}, "--dedup-threshold: expected from 0.3 to 1, got 0.1"),
@@ -111,14 +130,20 @@ def prompt_samples(rows: list[Row]) -> Any:
 
 
 ROWS = st.lists(
-    st.lists(st.tuples(st.none() | st.integers(-4, 0).map(lambda n: n / 2), st.sampled_from("abc")), min_size=1, max_size=5),
+    st.lists(
+        st.tuples(st.none() | st.integers(-4, 0).map(lambda n: n / 2), st.sampled_from("abc")),
+        min_size=1,
+        max_size=5,
+    ),
     max_size=4,
 )
 
 
 @settings(deadline=None)
 @given(ROWS)
-def test_the_best_of_each_prompt_is_the_likeliest_and_of_equal_ones_the_first(rows: list[Row]) -> None:
+def test_the_best_of_each_prompt_is_the_likeliest_and_of_equal_ones_the_first(
+    rows: list[Row],
+) -> None:
     found = best(prompt_samples(rows)).passed.tolist()
     for some in rows:
         kept, found = found[: len(some)], found[len(some) :]
@@ -136,7 +161,9 @@ def test_the_majority_of_each_prompt_is_kept_once(rows: list[Row], agreement: fl
         own, table = table[: len(some)], table[len(some) :]
         answers = [answer for _, answer in some]
         counts = {answer: answers.count(answer) for answer in answers}
-        assert [(row["votes"], row["voters"]) for row in own] == [(counts[answer], len(some)) for answer in answers]
+        assert [(row["votes"], row["voters"]) for row in own] == [
+            (counts[answer], len(some)) for answer in answers
+        ]
         if max(counts.values()) < agreement * len(some):
             assert kept == [False] * len(some)
             continue
@@ -144,11 +171,16 @@ def test_the_majority_of_each_prompt_is_kept_once(rows: list[Row], agreement: fl
         winner = kept.index(True)
         assert counts[answers[winner]] == max(counts.values())
         scores = [float("-inf") if logprob is None else logprob for logprob, _ in some]
-        rivals = [place for place, answer in enumerate(answers) if counts[answer] == max(counts.values())]
+        rivals = [
+            place for place, answer in enumerate(answers) if counts[answer] == max(counts.values())
+        ]
         assert (scores[winner], -winner) == max((scores[place], -place) for place in rivals)
 
 
 def test_why_samples_lost_a_vote() -> None:
-    rows: list[Row] = [[(-1.0, "a"), (-0.5, "a"), (-0.1, "b")], [(0.0, "a"), (0.0, "b"), (0.0, "c")]]
+    rows: list[Row] = [
+        [(-1.0, "a"), (-0.5, "a"), (-0.1, "b")],
+        [(0.0, "a"), (0.0, "b"), (0.0, "c")],
+    ]
     lost = reasons(Majority("completion", 0.5)(prompt_samples(rows)))
     assert lost == ["not the best of the majority", None, "outvoted", *["too little agreement"] * 3]

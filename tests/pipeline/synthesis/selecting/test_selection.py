@@ -34,30 +34,73 @@ RULES: dict[str, Any] = {
     "fields": {"v": "int64"}, "where": ("v < 3",), "finish_reasons": ("stop",),
 }  # fmt: skip
 SOME_RULES = st.lists(st.sampled_from(sorted(RULES)), unique=True).map(
-    lambda names: {name: RULES[name] for name in names if "parse_regex" in names or name not in ("fields", "where")}
+    lambda names: {
+        name: RULES[name]
+        for name in names
+        if "parse_regex" in names or name not in ("fields", "where")
+    }
 )
-CHOICES: list[dict[str, Any]] = [{}, {"choose": "best"}, {"choose": "majority", "vote_on": "completion"}]
-STOPS: list[dict[str, Any]] = [{}, {"target_rows": 3}, {"max_total_tokens": 25}, {"target_rows": 2, "max_total_tokens": 40}]
+CHOICES: list[dict[str, Any]] = [
+    {},
+    {"choose": "best"},
+    {"choose": "majority", "vote_on": "completion"},
+]
+STOPS: list[dict[str, Any]] = [
+    {},
+    {"target_rows": 3},
+    {"max_total_tokens": 25},
+    {"target_rows": 2, "max_total_tokens": 40},
+]
 
 
 def block(rows: list[list[dict[str, Any]]], first: int = 0) -> pa.Table:
-    """Returns the samples of rows; a row whose first sample failed has failed as a whole, and stands for three samples."""
+    """Returns the samples of rows.
+
+    A row whose first sample failed has failed as a whole, and stands for three samples.
+    """
     flat = []
     for number, some in enumerate(rows, first):
         whole = some[0]["_status"] == "error"
         for index, sample in enumerate(some[:1] if whole else some):
             ok = sample["_status"] == "ok"
-            error = {} if ok else dict.fromkeys(("completion", "finish_reason", "mean_logprob", "completion_tokens"))
-            error |= {} if ok else {"_error_code": "engine_crash", "_error_message": "x", "prompt_tokens": None}
-            own = {"id": f"r{number}", "sample_index": index, "a": number, "samples": 3 if whole else 1}
+            error = (
+                {}
+                if ok
+                else dict.fromkeys(
+                    ("completion", "finish_reason", "mean_logprob", "completion_tokens")
+                )
+            )
+            error |= (
+                {}
+                if ok
+                else {"_error_code": "engine_crash", "_error_message": "x", "prompt_tokens": None}
+            )
+            own = {
+                "id": f"r{number}",
+                "sample_index": index,
+                "a": number,
+                "samples": 3 if whole else 1,
+            }
             flat.append({**PLAIN, **sample, **own, **error})
     return samples(flat)
 
 
 @settings(deadline=None, max_examples=150)
-@given(ROWS, SOME_RULES, st.sampled_from(CHOICES), st.sampled_from(["none", "exact"]), st.sampled_from(STOPS), st.integers(1, 4))
+@given(
+    ROWS,
+    SOME_RULES,
+    st.sampled_from(CHOICES),
+    st.sampled_from(["none", "exact"]),
+    st.sampled_from(STOPS),
+    st.integers(1, 4),
+)
 def test_every_sample_ends_in_one_place_and_counts_add_up(
-    rows: list[list[dict[str, Any]]], rules: dict[str, Any], choice: dict[str, Any], dedup: str, stop: dict[str, Any], size: int
+    rows: list[list[dict[str, Any]]],
+    rules: dict[str, Any],
+    choice: dict[str, Any],
+    dedup: str,
+    stop: dict[str, Any],
+    size: int,
 ) -> None:
     judge = selection(**rules, **choice, **stop, dedup=dedup)
     accepted, rejected, read = [], [], []
@@ -76,7 +119,11 @@ def test_every_sample_ends_in_one_place_and_counts_add_up(
     assert len(places) == len(set(places))
     assert all(row["stage"] in STAGES and row["reason"] for row in rejected)
     counted = judge.statistics
-    assert counted.samples == sum(row["samples"] for row in read) == counted.accepted + counted.rejected + counted.failed
+    assert (
+        counted.samples
+        == sum(row["samples"] for row in read)
+        == counted.accepted + counted.rejected + counted.failed
+    )
     assert counted.accepted == len(accepted)
     assert counted.failed == sum(row["samples"] for row in rejected if row["stage"] == "generation")
     assert counted.funnel()[-1][1] - counted.funnel()[-1][2] == counted.accepted
@@ -88,13 +135,19 @@ def test_every_sample_ends_in_one_place_and_counts_add_up(
 @settings(deadline=None, max_examples=80)
 @given(ROWS, ROWS, st.sampled_from(CHOICES), st.sampled_from(STOPS), st.integers(1, 3))
 def test_a_row_depends_on_rows_before_it_and_not_on_rows_after_it_or_on_how_they_are_cut(
-    rows: list[list[dict[str, Any]]], later: list[list[dict[str, Any]]], choice: dict[str, Any], stop: dict[str, Any], size: int
+    rows: list[list[dict[str, Any]]],
+    later: list[list[dict[str, Any]]],
+    choice: dict[str, Any],
+    stop: dict[str, Any],
+    size: int,
 ) -> None:
     def run(every: list[list[dict[str, Any]]], step: int) -> list[dict[str, Any]]:
         judge, accepted = selection(**choice, **stop), []
         for start in range(0, len(every), step):
             if not judge.enough:
-                accepted += judge.judge(block(every[start : start + step], start)).accepted.to_pylist()
+                accepted += judge.judge(
+                    block(every[start : start + step], start)
+                ).accepted.to_pylist()
         return accepted
 
     whole = run(rows + later, 1)
@@ -125,20 +178,38 @@ def test_the_token_budget_takes_rows_whole_and_counts_prompts_once() -> None:
 
 def test_prompts_that_could_not_be_made_count_for_all_their_samples() -> None:
     judge = selection()
-    rows = pa.table({"id": ["x"], "a": [1], "template": ["t"], "stage": ["template"], "reason": ["null_value"], "samples": [4]})
+    rows = pa.table(
+        {
+            "id": ["x"],
+            "a": [1],
+            "template": ["t"],
+            "stage": ["template"],
+            "reason": ["null_value"],
+            "samples": [4],
+        }
+    )
     outcome = judge.reject_prompts(rows)
     assert outcome.accepted.num_rows == 0
     assert (
-        outcome.rejected.to_pylist()[0] | {"id": "x", "stage": "template", "completion": None} == outcome.rejected.to_pylist()[0]
+        outcome.rejected.to_pylist()[0] | {"id": "x", "stage": "template", "completion": None}
+        == outcome.rejected.to_pylist()[0]
     )
-    assert (judge.statistics.samples, judge.statistics.rejected, judge.statistics.seed_rows) == (4, 4, 1)
+    assert (judge.statistics.samples, judge.statistics.rejected, judge.statistics.seed_rows) == (
+        4,
+        4,
+        1,
+    )
 
 
 def test_parsed_fields_stand_behind_the_completion_and_can_be_used() -> None:
-    judge = selection(parse_json=True, fields={"v": "int64", "w": "string?"}, where=("v == a",), dedup_on=("v",))
+    judge = selection(
+        parse_json=True, fields={"v": "int64", "w": "string?"}, where=("v == a",), dedup_on=("v",)
+    )
     outcome = judge.judge(samples([{"completion": f'{{"v": {n}}}', "a": 7} for n in (7, 8, 7)]))
     assert outcome.accepted.schema.names[7:10] == ["v", "w", "finish_reason"]
-    assert [(row["id"], row["v"], row["w"]) for row in outcome.accepted.to_pylist()] == [("r0", 7, None)]
+    assert [(row["id"], row["v"], row["w"]) for row in outcome.accepted.to_pylist()] == [
+        ("r0", 7, None)
+    ]
     assert [(row["id"], row["stage"], row["v"]) for row in outcome.rejected.to_pylist()] == [
         ("r1", "where", 8),
         ("r2", "duplicate", 7),
@@ -160,7 +231,10 @@ def test_a_condition_that_values_do_not_fit_is_a_rejection_with_the_cause() -> N
         ({"where": ("votes > 1",), "choose": "majority", "vote_on": "a"}, "no column 'votes'"),
         ({"vote_on": "z", "choose": "majority"}, "--vote-on: no column 'z'"),
         ({"dedup_on": ("z",)}, "--dedup-on: no column 'z'"),
-        ({"parse_regex": "(?P<topic>x)"}, "field 'topic': the data set has another column of that name"),
+        (
+            {"parse_regex": "(?P<topic>x)"},
+            "field 'topic': the data set has another column of that name",
+        ),
         ({"parse_regex": "(?P<reason>x)"}, "field 'reason': the data set has another column"),
     ],
 )
