@@ -23,8 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import report, storage
-from tests.jobs.fake_run import without_ray
+from pipeline import storage
+from pipeline.report import run_report as report
+from tests.end_to_end.fake_run import without_ray
 from tests.memory_s3 import MemoryS3, serve
 
 DATA = Path(__file__).parents[1] / "data" / "regression"

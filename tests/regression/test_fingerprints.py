@@ -18,8 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.evals.history import run_identity
 from pipeline.evals.requests import read_requests
 from pipeline.evals.scoring import common_digest, document_digests
-from pipeline.runfolder import RunFolder, check_run, fingerprint
-from pipeline.storage import StoredObject
+from pipeline.output.run_folder import RunFolder, check_run, fingerprint
+from pipeline.storage.api import StoredObject
 from tests import fakes
 from tests.jobs import sums
 from tests.jobs.runs import CONFORMANCE, DEMO, conformance_flags
@@ -115,7 +115,9 @@ def test_fingerprint_of_a_run_is_that_of_earlier_versions(case: str) -> None:
 def test_run_that_an_earlier_version_began_goes_on(case: str) -> None:
     """With the run.json that it left, and no part yet."""
     began = json.loads((pins.DATA / FILE).read_text())[case]
-    left = json.dumps({"fingerprint": began["fingerprint"], "fingerprint_keys": began["keys"]}).encode()
+    left = json.dumps(
+        {"fingerprint": began["fingerprint"], "fingerprint_keys": began["keys"]}
+    ).encode()
     pins.put("out/run.json", left)
     run([*CASES[case], "--resume", "require"])
     folder = RunFolder(f"{pins.ROOT}/out")
@@ -129,11 +131,17 @@ def test_fingerprints_of_all_cases_differ() -> None:
     stored = json.loads((pins.DATA / FILE).read_text())
     found = [stored[case]["fingerprint"] for case in CASES]
     assert len(set(found)) == len(found)
-    assert all(fingerprint(each["keys"]) == each["fingerprint"] for each in stored.values() if "keys" in each)
+    assert all(
+        fingerprint(each["keys"]) == each["fingerprint"]
+        for each in stored.values()
+        if "keys" in each
+    )
 
 
 @pytest.mark.usefixtures("store")
-def test_fingerprint_leaves_out_versions_and_how_a_run_is_spread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_leaves_out_versions_and_how_a_run_is_spread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(metadata, "version", lambda name: "99.9")
     monkeypatch.setenv("GROK_BATCH_COMMIT", "another")
     description = run([*GENERATE, *NO_PART])
@@ -152,7 +160,9 @@ def test_fingerprint_of_files_on_disk_has_their_path_and_time(tmp_path: Path) ->
     description = RunFolder(str(tmp_path / "out")).description()
     keys = description["fingerprint_keys"]
     assert fingerprint(keys) == description["fingerprint"]
-    keys["input"] = [[url.replace(str(tmp_path), "/folder"), *others] for url, *others in keys["input"]]
+    keys["input"] = [
+        [url.replace(str(tmp_path), "/folder"), *others] for url, *others in keys["input"]
+    ]
     pins.check(FILE, "files on disk", {"fingerprint": fingerprint(keys), "keys": keys})
 
 
@@ -166,15 +176,46 @@ RECIPE = (
 )  # fmt: skip
 SELECTIONS = {
     "plain": (),
-    "best": ("--where", "answer == a + b", "--choose", "best", "--dedup", "near", "--dedup-on", "completion"),
-    "majority": ("--choose", "majority", "--vote-on", "answer", "--min-agreement", "0.6", "--partition-by", "template"),
-    "bounded": ("--target-rows", "5", "--max-chars", "9", "--must-match", "[0-9]", "--license", "cc0-1.0", "--title", "Sums"),
+    "best": (
+        "--where",
+        "answer == a + b",
+        "--choose",
+        "best",
+        "--dedup",
+        "near",
+        "--dedup-on",
+        "completion",
+    ),
+    "majority": (
+        "--choose",
+        "majority",
+        "--vote-on",
+        "answer",
+        "--min-agreement",
+        "0.6",
+        "--partition-by",
+        "template",
+    ),
+    "bounded": (
+        "--target-rows",
+        "5",
+        "--max-chars",
+        "9",
+        "--must-match",
+        "[0-9]",
+        "--license",
+        "cc0-1.0",
+        "--title",
+        "Sums",
+    ),
 }
 SEEDS = [{"id": f"s{row}", "a": row, "b": row % 7} for row in range(12)]
 
 
 @pytest.mark.usefixtures("store")
-def test_fingerprints_of_a_data_set_are_those_of_earlier_versions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprints_of_a_data_set_are_those_of_earlier_versions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Of its prompts, of the run over them, and of each selection."""
     monkeypatch.setattr(fakes, "answer", sums.answer)
     seeds = pins.put_lines("seeds.jsonl", SEEDS)
@@ -185,19 +226,34 @@ def test_fingerprints_of_a_data_set_are_those_of_earlier_versions(monkeypatch: p
     for name, rules in SELECTIONS.items():
         if name != "bounded":  # ends the run early, and this run is complete
             assert generate_dataset.main([*words, *rules, "--dataset", name]) == 0
-    apart = ["select", "--prompts", f"{out}/prompts", "--completions", f"{out}/completions", "-o", f"{out}/bounded"]
+    apart = [
+        "select",
+        "--prompts",
+        f"{out}/prompts",
+        "--completions",
+        f"{out}/completions",
+        "-o",
+        f"{out}/bounded",
+    ]
     assert generate_dataset.main([*apart, *RECIPE, *SELECTIONS["bounded"]]) == 0
     for folder in ("prompts", "completions", *SELECTIONS):
         pins.check(FILE, f"data set: {folder}", told(RunFolder(f"{out}/{folder}").description()))
 
 
-def test_fingerprints_of_an_evaluation_are_those_of_earlier_versions(store: MemoryS3, tmp_path: Path) -> None:
+def test_fingerprints_of_an_evaluation_are_those_of_earlier_versions(
+    store: MemoryS3, tmp_path: Path
+) -> None:
     for path in own_data.write(tmp_path).rglob("*.*"):
         pins.put(f"sets/{path.relative_to(tmp_path)}", path.read_bytes())
     out = f"{pins.ROOT}/eval"
     words = ["--tasks", "mmlu,gsm8k_cot,humaneval", "--data", f"{pins.ROOT}/sets", "-o", out]
     assert evaluate.main(["prompts", *words[:4], "-o", f"{out}/requests.parquet"]) == 0
-    assert evaluate.main(["run", "--requests", f"{out}/requests.parquet", "-o", out, "--model", "demo"]) == 0
+    assert (
+        evaluate.main(
+            ["run", "--requests", f"{out}/requests.parquet", "-o", out, "--model", "demo"]
+        )
+        == 0
+    )
     for kind in ("score", "generate"):
         pins.check(FILE, f"evaluation: {kind}", told(RunFolder(f"{out}/{kind}").description()))
     asked = read_requests(f"{out}/requests.parquet")
