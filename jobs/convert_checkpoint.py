@@ -95,7 +95,7 @@ class _Conversion:
         value = self.layout.fetch(number, tensor, 1).joined(tensor)
         data = pack(tensor, value, self.parts)
         stored = StoredFile(len(data), hashlib.sha256(data).hexdigest())
-        created = name not in self.present and storage.publish(url, data)
+        created = name not in self.present and storage.put_if_absent(url, data)
         del data
         if self.verify or not created:
             self._compare(name, tensor, value, stored, url)
@@ -166,7 +166,7 @@ def convert(
                 f"{target}: {problems[0][0]}: {problems[0][1]}; take a --target of its own, or "
                 "delete that file"
             )
-        storage.publish(storage.join(target, MANIFEST), manifest.to_json())
+        storage.put_if_absent(storage.join(target, MANIFEST), manifest.to_json())
         return manifest
 
 

@@ -33,7 +33,7 @@ from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import publish_once, to_parquet
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
 DESCRIPTION = (
@@ -112,7 +112,7 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
     )
     _log(config).result(
         "requests",
-        f"requests {without_credentials(url)}: {len(requests):,} rows ({few})",
+        f"requests {redact_credentials(url)}: {len(requests):,} rows ({few})",
         rows=len(requests),
     )
     return OK

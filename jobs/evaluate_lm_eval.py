@@ -49,7 +49,7 @@ from pipeline.evals.requests import Kind
 from pipeline.input import formats
 from pipeline.output.publication import to_parquet
 from pipeline.requests.tokenizer import Tokenizer
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 MAX_TOKENS = 256  # of a completion, where the task does not say: the harness's default
 KNOWN_OPTIONS = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})
@@ -165,7 +165,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
             self._output, f"{kind}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
         )
         requests_url = f"{folder}.parquet"
-        storage.publish(requests_url, data)
+        storage.put_if_absent(requests_url, data)
         code = score_dataset.run_job(self._config.score_config(kind, requests_url, folder))
         if code not in {score_dataset.OK, score_dataset.ROW_ERRORS}:
             raise DatasetError(
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
             task_manager=TaskManager(include_path=config.include_path),
         )
     except GrokBatchError as error:
-        print(f"error: {without_credentials(str(error))}", file=sys.stderr)
+        print(f"error: {redact_credentials(str(error))}", file=sys.stderr)
         return score_dataset.BAD_ARGUMENTS
     kept = {
         name: found[name]
@@ -242,7 +242,7 @@ def main(arguments: Sequence[str]) -> int:
     }
     url = storage.join(str(config.output), "results.json")
     storage.overwrite(url, (json.dumps(kept, indent=2, default=str) + "\n").encode())
-    print(f"results  {without_credentials(url)}")
+    print(f"results  {redact_credentials(url)}")
     return score_dataset.OK
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import score_dataset
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from tests.end_to_end.fake_run import without_ray
 from tests.jobs.runs import table
 
@@ -242,7 +242,7 @@ def test_secrets_in_urls_and_environment_are_written_nowhere(
     ],
 )
 def test_what_is_hidden(text: str, shown: str) -> None:
-    assert without_credentials(text) == shown
+    assert redact_credentials(text) == shown
 
 
 # -- the run folder -------------------------------------------------------------------------------------------------------------

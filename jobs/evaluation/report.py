@@ -18,7 +18,7 @@ from pipeline.evals.suite import EvalRequest
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
 from pipeline.storage.api import StoredObject
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 OK, ROW_ERRORS, REGRESSION = 0, 3, 5
 
@@ -125,5 +125,5 @@ def _tell(evaluation: Evaluation, folder: str, log: RunLog) -> None:
             f"{evaluation.failed:,} rows failed; their documents count as wrong",
             rows=evaluation.failed,
         )
-    log.result("metrics", f"metrics  {without_credentials(storage.join(folder, 'metrics.json'))}")
-    log.result("report", f"report   {without_credentials(storage.join(folder, 'report.html'))}")
+    log.result("metrics", f"metrics  {redact_credentials(storage.join(folder, 'metrics.json'))}")
+    log.result("report", f"report   {redact_credentials(storage.join(folder, 'report.html'))}")

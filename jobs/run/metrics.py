@@ -15,7 +15,7 @@ from typing import Any, Literal
 from jobs.run.report import ending
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.snapshot import Snapshot
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 PREFIX = "grok_batch_"
 WAITING_S = 5.0  # while replicas are waited for, how often figures are published
@@ -89,7 +89,7 @@ INFO_LABELS = ("output", "model", "task", "fingerprint")
 
 def run_label(output: str) -> str:
     """Returns what a run is called in metrics and logs: the last name of its folder, and eight digits of all of its URL."""
-    url = without_credentials(output).rstrip("/")
+    url = redact_credentials(output).rstrip("/")
     return f"{url.rsplit('/', 1)[-1]}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
 
 
@@ -108,7 +108,7 @@ class RunMetrics:
         """
         self._progress, self._budget = progress, cost_budget
         self._run = {"run": run_label(info["output"])}
-        self._info = self._run | {name: without_credentials(info[name]) for name in INFO_LABELS}
+        self._info = self._run | {name: redact_credentials(info[name]) for name in INFO_LABELS}
         self._told: dict[tuple[str, str], float] = {}  # of each counter, what Ray knows already
         self._made = {
             each.name: _made(each, each.labels)

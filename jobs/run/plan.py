@@ -31,7 +31,7 @@ from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile, Shard
 from pipeline.requests.sampling import SamplingDefaults
 from pipeline.requests.tokenizer import RequestRules, Tokenizer
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
@@ -303,7 +303,7 @@ def _public(value: Any) -> Any:
         return {name: _public(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [_public(each) for each in value]
-    return without_credentials(value) if isinstance(value, str) else value
+    return redact_credentials(value) if isinstance(value, str) else value
 
 
 def _version(name: str) -> str | None:

@@ -38,7 +38,7 @@ class HourLedger:
 
     def stop_at(self, blocks: int) -> None:
         """Writes down where the budget ended the run, unless that is written already."""
-        storage.publish(self._stop_url, (json.dumps({"blocks": blocks}) + "\n").encode())
+        storage.put_if_absent(self._stop_url, (json.dumps({"blocks": blocks}) + "\n").encode())
 
     def stopped_at(self) -> int | None:
         """Returns how many blocks count, once the budget has ended the run."""

@@ -14,7 +14,7 @@ from pipeline import storage
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
 from pipeline.input.shards import RunFolder
 from pipeline.monitoring.progress import Progress
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 
 def report_url(folder: RunFolder, plan: Plan, kind: str) -> str:
@@ -72,7 +72,7 @@ def ending(progress: Progress, error: BaseException | None) -> dict[str, str | N
     message = (
         str(error) if isinstance(error, GrokBatchError) else f"{type(error).__name__}: {error}"
     )
-    return {"status": status, "message": without_credentials(message)}
+    return {"status": status, "message": redact_credentials(message)}
 
 
 def _run(plan: Plan, identity: str, shards: int) -> dict[str, Any]:

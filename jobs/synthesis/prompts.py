@@ -23,7 +23,7 @@ from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import check_run, fingerprint, input_keys
 from pipeline.records import InputFile, Shard
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompting.folder import PromptsFolder
 from pipeline.synthesis.prompting.prompts import PromptBuilder
 from pipeline.synthesis.prompting.seeds import SeedSchema, inspect_seeds, read_seeds
@@ -129,7 +129,7 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
         raise DatasetError(
             f"none of {rejected:,} seed rows gave a prompt; the first: {first['reason']} "
             f"({first['detail']}); all are in "
-            f"{without_credentials(url)}/rejected. Correct the templates or the seeds, and choose "
+            f"{redact_credentials(url)}/rejected. Correct the templates or the seeds, and choose "
             "another --output"
         )
     return prompts

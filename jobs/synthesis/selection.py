@@ -18,7 +18,7 @@ from pipeline.errors import DatasetError
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run
 from pipeline.report.figures import percent, size_in_bytes
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset.card import STAGE_WORDS, CardTexts
 from pipeline.synthesis.dataset.folder import DatasetFolder
 from pipeline.synthesis.prompting.folder import PromptsFolder
@@ -86,7 +86,7 @@ def _until(config: GenerateConfig, completions_url: str) -> int | None:
         raise DatasetError(
             f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
             "in "
-            f"{without_credentials(completions_url)} was complete; raise it and repeat the "
+            f"{redact_credentials(completions_url)} was complete; raise it and repeat the "
             "command, which goes on from there"
         )
     return blocks
@@ -257,7 +257,7 @@ def _table(report: Mapping[str, Any]) -> Table:
             lost = sum(count for _, count in reasons)
             shown.add_row(stage, STAGE_WORDS[stage], f"{lost:,}", percent(lost / whole))
         for reason, count in reasons[:MOST_REASONS]:
-            shown.add_row("", Text(f"  {without_credentials(reason)}"), f"{count:,}", "")
+            shown.add_row("", Text(f"  {redact_credentials(reason)}"), f"{count:,}", "")
         if len(reasons) > MOST_REASONS:
             shown.add_row("", f"  and {len(reasons) - MOST_REASONS} other reasons", "", "")
     shown.add_section()

@@ -14,7 +14,7 @@ from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.text_match import cut_at_stops
 from pipeline.input import formats
 from pipeline.storage.api import StoredObject
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 COLUMNS = (
     "id", "sample_index", "status", "error_code", "error_message", "text", "loglikelihood", "prompt_tokens", "completion_tokens",
@@ -41,8 +41,7 @@ def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
         ]
         if not files:
             raise DatasetError(
-                f"no Parquet file at {without_credentials(url)}; --outputs names the output of a "
-                "run"
+                f"no Parquet file at {redact_credentials(url)}; --outputs names the output of a run"
             )
         found += files
     return tuple(found)
@@ -88,7 +87,7 @@ def _add(samples: dict[int, Answer], row: dict[str, Any], request: EvalRequest, 
     index = row.get("sample_index") or 0
     if index in samples:
         raise DatasetError(
-            f"{without_credentials(url)}: id {request.id!r}, sample {index} was there before; "
+            f"{redact_credentials(url)}: id {request.id!r}, sample {index} was there before; "
             "--outputs must name one run"
         )
     samples[index] = _answer(row, request, url)
@@ -101,7 +100,7 @@ def _answer(row: dict[str, Any], request: EvalRequest, url: str) -> Answer:
     if result is None:
         expected = "log-likelihoods, one per choice" if request.choices else "a text"
         raise DatasetError(
-            f"{without_credentials(url)}: id {request.id!r} has no result, expected {expected}"
+            f"{redact_credentials(url)}: id {request.id!r} has no result, expected {expected}"
         )
     return Answer(
         text="" if request.choices else cut_at_stops(result, request.stop or ()),

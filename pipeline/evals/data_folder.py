@@ -16,7 +16,7 @@ from typing import Any
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input import formats
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 
 class DataFolder:
@@ -61,7 +61,7 @@ class DataFolder:
                 rows.append({name: _text(row[name]) for name in columns})
             except (ValueError, KeyError, TypeError) as error:
                 raise DatasetError(
-                    f"line {number} of {without_credentials(url)}: expected a JSON object with "
+                    f"line {number} of {redact_credentials(url)}: expected a JSON object with "
                     f"texts {list(columns)} ({error!r})"
                 ) from error
         return rows
@@ -82,21 +82,21 @@ class DataFolder:
             missing = [name for name in columns if name not in parquet.schema_arrow.names]
             if missing:
                 raise DatasetError(
-                    f"{without_credentials(url)}: no column {missing}, found "
+                    f"{redact_credentials(url)}: no column {missing}, found "
                     f"{parquet.schema_arrow.names}"
                 )
             table = parquet.read(list(columns))
         for name in columns:
             if table[name].null_count:
                 raise DatasetError(
-                    f"{without_credentials(url)}: column '{name}' has {table[name].null_count} "
+                    f"{redact_credentials(url)}: column '{name}' has {table[name].null_count} "
                     "null values"
                 )
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
     def _shown(self, folder: str) -> str:
-        return f"{without_credentials(self.url).rstrip('/')}/{folder}"
+        return f"{redact_credentials(self.url).rstrip('/')}/{folder}"
 
 
 def _text(value: object) -> str:

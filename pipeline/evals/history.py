@@ -120,12 +120,12 @@ class History:
         if self.url is None or not entries:
             return False
         run = entries[0].run
-        storage.publish(self._samples_url(run), to_parquet(scoring.to_table(samples)))
+        storage.put_if_absent(self._samples_url(run), to_parquet(scoring.to_table(samples)))
         columns = {
             name: pa.array([getattr(entry, name) for entry in entries], kind)
             for name, kind in FIELDS
         }
-        return storage.publish(
+        return storage.put_if_absent(
             storage.join(self.url, "runs", f"{run}.parquet"),
             to_parquet(pa.table(columns, schema=SCHEMA)),
         )

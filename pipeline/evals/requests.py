@@ -14,7 +14,7 @@ from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.suite import EvalRequest, PromptOptions
 from pipeline.evals.tasks import suite_of
 from pipeline.input import formats
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.string()),
@@ -52,7 +52,7 @@ def build_requests(
         present = [task for task in suite.members(name) if suite.has_task(data, task)]
         if not present:
             raise DatasetError(
-                f"the data set at {without_credentials(data.url)} holds no row of {name}"
+                f"the data set at {redact_credentials(data.url)} holds no row of {name}"
             )
         for task in present:
             if task not in done:
@@ -81,7 +81,7 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
     """
     with formats.open_parquet(url) as parquet:
         table = parquet.read()
-    shown = without_credentials(url)
+    shown = redact_credentials(url)
     missing = [
         name for name in SCHEMA.names if name not in table.column_names and name not in SAMPLING
     ]

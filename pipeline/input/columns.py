@@ -25,7 +25,7 @@ from pipeline.input import formats
 from pipeline.input.json_types import JSON_TEXT, JsonColumns
 from pipeline.output.schema import Task, task_columns
 from pipeline.records import InputFile, RowParameters
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 FOOTERS_AT_ONCE = 16
 PROMPT_IDS = "prompt_token_ids"
@@ -105,7 +105,7 @@ class InputSchema:
 
 def row_name(root: str, url: str, row: int) -> str:
     """Returns the id of a row of an input without ids: file below `root`, and the row counted from 0 within the file."""
-    return f"{without_credentials(posixpath.relpath(url, root))}#{row}"
+    return f"{redact_credentials(posixpath.relpath(url, root))}#{row}"
 
 
 def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputSchema:

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input.json_types import JsonColumns, fitted
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 JSONL_SUFFIXES = (".jsonl", ".ndjson")
 PARQUET_SUFFIXES = (".parquet", ".pq")
@@ -74,7 +74,7 @@ def open_parquet(url: str, version: str = "") -> Iterator[pq.ParquetFile]:
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # the disk's or the network's trouble, not the file's: storage explains it
             reason = " ".join(str(error).split())  # Arrow's may have several lines
-            shown = without_credentials(url)
+            shown = redact_credentials(url)
             raise DatasetError(
                 f"{shown} is not a readable Parquet file: {reason}; write it again or leave it out"
             ) from error
@@ -299,7 +299,7 @@ def _parse(line: bytes, number: int, url: str) -> dict[str, Any] | str:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return f"line {number} of {without_credentials(url)} is not JSON: {error}"
+        return f"line {number} of {redact_credentials(url)} is not JSON: {error}"
     if isinstance(record, dict):
         return record
-    return f"line {number} of {without_credentials(url)} is not a JSON object but {type(record).__name__}"
+    return f"line {number} of {redact_credentials(url)} is not a JSON object but {type(record).__name__}"

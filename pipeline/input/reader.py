@@ -23,7 +23,7 @@ from pipeline.input import formats
 from pipeline.input.columns import PROMPT_IDS, InputColumns, InputSchema, inspect_columns
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import PromptRow, RowParameters, Shard
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 __all__ = ["InputColumns", "InputSchema", "check_unique_ids", "inspect_columns", "read_rows"]
 
@@ -109,7 +109,7 @@ def _prompt_rows(
         ref = RowRef(shard.number, row)
         fault = rows.faults.get(row) or _text_fault(rows, schema.texts, row)
         if fault is not None:
-            message = without_credentials(f"row {shard.first_row + row} of {shard.url}: {fault}")
+            message = redact_credentials(f"row {shard.first_row + row} of {shard.url}: {fault}")
             yield Completion.failed(ref, InvalidPromptError.code, message)
             continue
         values: dict[str, Any] = {prompt_field: prompts[row]}

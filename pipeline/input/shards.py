@@ -155,7 +155,7 @@ def finish(folder: RunFolder, shards: Iterable[Shard]) -> bool:
     """
     if not {shard.number for shard in shards} <= folder.committed():
         return False
-    storage.publish(folder.success_url, b"")  # False: another driver was as fast
+    storage.put_if_absent(folder.success_url, b"")  # False: another driver was as fast
     return True
 
 

@@ -20,7 +20,7 @@ from pipeline.monitoring.replica_use import ReplicaUse
 from pipeline.monitoring.run_log import RunLog
 from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 # error rows of each code in the report, and characters of their messages
 EXAMPLES, EXAMPLE_CHARS = 3, 400
@@ -131,7 +131,7 @@ class Progress:
 
     def replica_lost(self, replica: str, reason: str) -> None:
         """A replica is gone."""
-        self._uses.lost(replica, without_credentials(reason), self._elapsed_s)
+        self._uses.lost(replica, redact_credentials(reason), self._elapsed_s)
 
     def replica_retired(self, replica: str, reason: str) -> None:
         """A replica was let go; it held nothing."""
@@ -285,9 +285,9 @@ class Progress:
         self._timeline.add("errors", self._elapsed_s, 1 / ref.samples)
         examples = self._examples.setdefault(code, [])
         if len(examples) < EXAMPLES:
-            message = without_credentials(completion.error_message or "")
+            message = redact_credentials(completion.error_message or "")
             name = row_id(ref)
-            name = without_credentials(name)[:EXAMPLE_CHARS] if isinstance(name, str) else name
+            name = redact_credentials(name)[:EXAMPLE_CHARS] if isinstance(name, str) else name
             examples.append(
                 {
                     "id": name,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 LogFormat = Literal["text", "json"]
 Level = Literal["info", "warning", "error"]
@@ -44,7 +44,7 @@ class RunLog:
         In JSON it is an event like any other, if it has a name.
         """
         if not self.is_json:
-            self._write(without_credentials(message), sys.stdout)
+            self._write(redact_credentials(message), sys.stdout)
         elif name is not None:
             self.event(name, message, **figures)
 
@@ -55,7 +55,7 @@ class RunLog:
 
         Credentials in URLs are left out of the sentence and of texts among the figures.
         """
-        sentence = None if message is None else without_credentials(message)
+        sentence = None if message is None else redact_credentials(message)
         if not self.is_json:
             if sentence is not None:
                 self._write(sentence, self._stream or sys.stderr)
@@ -69,7 +69,7 @@ class RunLog:
             "message": sentence,
         }
         told |= {
-            key: without_credentials(value) if isinstance(value, str) else value
+            key: redact_credentials(value) if isinstance(value, str) else value
             for key, value in figures.items()
         }
         line = json.dumps(

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import ConfigError
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -38,10 +38,10 @@ def publish_once(url: str, data: bytes, what: str) -> bool:
         ConfigError: an object with other bytes is there.
         DatasetError: it could not be written.
     """
-    created = storage.publish(url, data)
+    created = storage.put_if_absent(url, data)
     if not created and storage.read(url)[0] != data:
         raise ConfigError(
-            f"{without_credentials(url)} is there and holds other {what} (another input, other "
+            f"{redact_credentials(url)} is there and holds other {what} (another input, other "
             "options, or written by another "
             "version); choose another --output or remove it"
         )

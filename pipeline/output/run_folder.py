@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.output.schema import FINGERPRINT_KEY
 from pipeline.records import InputFile
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
 SHOWN = 200  # characters of a value in a message
@@ -84,7 +84,7 @@ def fingerprint(keys: Mapping[str, Any]) -> str:
 
 def input_keys(files: Iterable[InputFile]) -> list[list[Any]]:
     """Returns the listing in the form in which it enters the fingerprint: url (no credentials), size, version, rows per file."""
-    return [[without_credentials(file.url), file.size, file.version, file.rows] for file in files]
+    return [[redact_credentials(file.url), file.size, file.version, file.rows] for file in files]
 
 
 def check_run(
@@ -119,7 +119,7 @@ def check_run(
         )
     if not found:
         content = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
-        if storage.publish(folder.run_url, (json.dumps(content, indent=2) + "\n").encode()):
+        if storage.put_if_absent(folder.run_url, (json.dumps(content, indent=2) + "\n").encode()):
             return False
     if resume == "never":
         raise ConfigError(

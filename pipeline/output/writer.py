@@ -175,7 +175,7 @@ class Writer:
             passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
         table = output_table(rows, passthrough, self._schema)
         if shard.shard.only is None:
-            published = storage.publish(
+            published = storage.put_if_absent(
                 self._folder.part_url(shard.shard.number), to_parquet(table)
             )
         else:

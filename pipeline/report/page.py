@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 from pipeline.report.drawing import Plot
 from pipeline.report.style import STYLE
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 MOST_CHARS, UNBROKEN_CHARS = 500, 24  # of any text from outside; of a cell that stays on one line
 # Nothing may be fetched and nothing may run, whatever the data holds.
@@ -64,7 +64,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def text(value: object) -> str:
     """Returns a value from outside as HTML."""
-    shown = without_credentials(str(value))
+    shown = redact_credentials(str(value))
     return html.escape(shown if len(shown) <= MOST_CHARS else shown[: MOST_CHARS - 1] + "…")
 
 

@@ -28,7 +28,7 @@ from pipeline.report.figures import (
     share,
     time_unit,
 )
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 NAME_CHARS = 24
 # of the map of replicas, which is a bitmap: legible on either background
@@ -352,5 +352,5 @@ def _replica_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _short(name: object) -> str:
-    text = without_credentials(str(name))
+    text = redact_credentials(str(name))
     return text if len(text) <= NAME_CHARS else text[: NAME_CHARS - 1] + "…"

@@ -7,7 +7,7 @@ than AWS is named by the usual environment variables (AWS_ENDPOINT_URL or AWS_EN
 AWS_ACCESS_KEY_ID …).
 
 How an object appears. Never "put, then rename": on object storage a rename copies and deletes, and is seen half-way.
-    publish     create-only. S3: one PutObject with If-None-Match. Disk: write aside, fsync, link, fsync the folder, unlink aside
+    put_if_absent  create-only. S3: one PutObject with If-None-Match. Disk: write aside, fsync, link, fsync the folder, unlink aside
     replace     only against the version that was read. S3: PutObject with If-Match. Disk: compare and rename under a folder lock
     overwrite   unconditional, for reports that nobody resumes from
 
@@ -30,7 +30,7 @@ from fsspec.utils import get_protocol
 from actors.protocol.retries import BUSY
 from pipeline.errors import DatasetError, OutageError
 from pipeline.storage import local_disk
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.retries import CLIENT_ERRORS, NO_ANSWER, PatientRanges, may_pass, patiently
 
 CONNECT_TIMEOUT_S = 5
@@ -153,7 +153,7 @@ def read(url: str) -> tuple[bytes, str]:
         return opened.read(), _version(cast(Any, opened).details)
 
 
-def publish(url: str, data: bytes) -> bool:
+def put_if_absent(url: str, data: bytes) -> bool:
     """Creates the object at `url` with all of `data`, if there is none.
 
     Returns:
@@ -167,7 +167,7 @@ def publish(url: str, data: bytes) -> bool:
     _check_size(url, data)
     with _explained(url, "create"):
         if _is_local(url):
-            return local_disk.publish(_local_path(url), data)
+            return local_disk.put_if_absent(_local_path(url), data)
         fs, path = _s3(url)
         return patiently(lambda: _put_new(fs, path, data))
 
@@ -268,7 +268,7 @@ def _found(fs: Any, path: str, url: str) -> list[dict[str, Any]]:
 
 
 def _check_version(url: str, expected: str, found: str) -> None:
-    url = without_credentials(url)
+    url = redact_credentials(url)
     if expected and found and expected != found:
         raise DatasetError(
             f"{url} was listed with version {expected} and has {found} now: it changed; start a "
@@ -291,7 +291,7 @@ def _local_path(url: str) -> Path:
 def _s3(url: str) -> tuple[Any, str]:
     if not _is_s3(url):
         why = "only plain paths, file:// and s3:// can be created without overwriting; write there and copy the finished run"
-        raise DatasetError(f"cannot write {without_credentials(url)}: {why}")
+        raise DatasetError(f"cannot write {redact_credentials(url)}: {why}")
     return _filesystem(url)
 
 
@@ -314,7 +314,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise DatasetError(
-            f"cannot use {without_credentials(url)}: no file system for this kind of URL is "
+            f"cannot use {redact_credentials(url)}: no file system for this kind of URL is "
             f"installed ({error})"
         ) from error
     if _is_s3(url):
@@ -354,21 +354,21 @@ def _check_size(url: str, data: bytes) -> None:
 @contextmanager
 def _explained(url: str, action: str) -> Iterator[None]:
     """Turns what file systems and S3 clients raise into one sentence, without the credentials that a URL may hold."""
-    shown = without_credentials(url)
+    shown = redact_credentials(url)
     try:
         yield
     except FileNotFoundError as error:
         what = "the bucket does not exist" if _no_bucket(error) else "it does not exist"
         raise DatasetError(f"cannot {action} {shown}: {what}; check the path") from error
     except PermissionError as error:
-        reason = without_credentials(str(error))
+        reason = redact_credentials(str(error))
         raise DatasetError(
             f"cannot {action} {shown}: permission denied ({reason}); check credentials and access "
             "rights"
         ) from error
     except CLIENT_ERRORS as error:
         kind = OutageError if may_pass(error) else DatasetError
-        raise kind(f"cannot {action} {shown}: {without_credentials(_cause(error))}") from error
+        raise kind(f"cannot {action} {shown}: {redact_credentials(_cause(error))}") from error
 
 
 def _no_bucket(error: Exception) -> bool:

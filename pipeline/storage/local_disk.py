@@ -64,7 +64,7 @@ def overwrite(path: Path, data: bytes) -> None:
         os.replace(aside, path)
 
 
-def publish(path: Path, data: bytes) -> bool:
+def put_if_absent(path: Path, data: bytes) -> bool:
     """Creates the file; False when there is one. Folders are made. Raises OSError."""
     if path.exists():
         return False

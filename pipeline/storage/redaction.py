@@ -11,6 +11,6 @@ _QUERY = re.compile(
 )
 
 
-def without_credentials(text: str) -> str:
+def redact_credentials(text: str) -> str:
     """Returns `text` without the user, password or signature in any URL that it quotes."""
     return _QUERY.sub(r"\1=…", _USER.sub("//", text))

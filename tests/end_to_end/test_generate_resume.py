@@ -38,14 +38,14 @@ DEADLY = """
 import os, runpy, signal, sys
 from pipeline import storage
 
-publish = storage.publish
+publish = storage.put_if_absent
 
 def deadly(url, data):
     if url.endswith("/dataset/README.md"):
         os.kill(os.getpid(), signal.SIGKILL)
     return publish(url, data)
 
-storage.publish = deadly
+storage.put_if_absent = deadly
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -114,7 +114,7 @@ def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
 def test_sigterm_is_75_and_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish = storage.publish
+    publish = storage.put_if_absent
 
     def interrupted(url: str, data: bytes) -> bool:
         created = publish(url, data)
@@ -124,7 +124,7 @@ def test_sigterm_is_75_and_continues(
     before = signal.getsignal(signal.SIGTERM)
     try:
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "publish", interrupted)
+            patch.setattr(storage, "put_if_absent", interrupted)
             assert run("-i", SOURCE, "-o", tmp_path / "out", "--workers", 1) == 75
         assert "interrupted; the same command continues" in capsys.readouterr().err
         assert not (tmp_path / "out" / "manifest.json").exists()
@@ -152,9 +152,9 @@ def test_a_file_of_another_source_is_not_taken_over(
 def test_a_damaged_target_is_found_while_converting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish = storage.publish
+    publish = storage.put_if_absent
     monkeypatch.setattr(
-        storage, "publish", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1]))
+        storage, "put_if_absent", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1]))
     )
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
     assert "damaged or of another source, delete it and convert again" in capsys.readouterr().err

@@ -257,7 +257,7 @@ def test_data_run_and_history_on_object_storage(
 ) -> None:
     without_ray(monkeypatch)
     for file in data.rglob("*.*"):
-        storage.publish(f"{s3_url}/data/{file.relative_to(data)}", file.read_bytes())
+        storage.put_if_absent(f"{s3_url}/data/{file.relative_to(data)}", file.read_bytes())
     words = [
         "--tasks",
         "mmlu,gsm8k_cot",

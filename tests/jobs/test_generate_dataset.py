@@ -271,7 +271,7 @@ def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
     """
     words = [*RULES, *rules]
     assert main("-o", tmp_path / "whole", *words) == 0
-    publish, draw = storage.publish, random.Random(len(rules))
+    publish, draw = storage.put_if_absent, random.Random(len(rules))
 
     def dying(url: str, data: bytes) -> bool:
         if draw.random() < 0.15:
@@ -282,7 +282,7 @@ def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
     while code is None and lives < 60:
         lives += 1
         with monkeypatch.context() as patch:
-            patch.setattr(storage, "publish", dying)
+            patch.setattr(storage, "put_if_absent", dying)
             patch.setattr(FakePool, "seed_of_order", lives)
             with contextlib.suppress(KeyboardInterrupt):
                 code = main("-o", tmp_path / "out", *words)
@@ -549,7 +549,9 @@ def test_as_json_all_that_is_said_is_events_on_standard_error(
 def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_path: Path) -> None:
     words = (*RULES, "--target-rows", "20", "--partition-by", "template")
     assert main("-o", tmp_path / "out", *words) == 0
-    storage.publish(f"{s3_url}/seeds/part-0.parquet", (tmp_path / "seeds.parquet").read_bytes())
+    storage.put_if_absent(
+        f"{s3_url}/seeds/part-0.parquet", (tmp_path / "seeds.parquet").read_bytes()
+    )
     assert (
         generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
     )

@@ -81,7 +81,7 @@ def memory(patch: pytest.MonkeyPatch) -> MemoryS3:
 def put(name: str, data: bytes) -> str:
     """Stores an object and returns its URL."""
     url = storage.join(ROOT, name)
-    storage.publish(url, data)
+    storage.put_if_absent(url, data)
     return url
 
 

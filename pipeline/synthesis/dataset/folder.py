@@ -20,7 +20,7 @@ from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.publication import publish_once
 from pipeline.output.run_folder import RunFolder
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset import card
 from pipeline.synthesis.dataset.card import CardTexts
 from pipeline.synthesis.dataset.files import DataFiles
@@ -114,7 +114,7 @@ class DatasetFolder:
         storage.overwrite(
             self._sources_url, json.dumps(self._sources(completions, fold.shards_read)).encode()
         )
-        storage.publish(self.folder.success_url, b"")
+        storage.put_if_absent(self.folder.success_url, b"")
         return report
 
     def check_sources(self, completions: Completions) -> None:
@@ -126,7 +126,7 @@ class DatasetFolder:
         made_of = json.loads(storage.read(self._sources_url)[0])
         if made_of != self._sources(completions, len(made_of)):
             raise ConfigError(
-                f"{without_credentials(self.url)} was made of other completions: rows were run "
+                f"{redact_credentials(self.url)} was made of other completions: rows were run "
                 "again since; choose another "
                 "--dataset for what is there now"
             )

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$@])")
 _LINKED = re.compile(r"(?i)(?<=/)(?=/)|(?<=www)(?=\.)")  # where a bare address would become a link
@@ -14,13 +14,13 @@ BAR_CHARS = 24
 
 def inline(value: object) -> str:
     """Returns a value as text within a line or a cell of a table."""
-    shown = _visible(without_credentials(str(value)), keep="")
+    shown = _visible(redact_credentials(str(value)), keep="")
     return _LINKED.sub(r"\\", _SPECIAL.sub(r"\\\1", shown))
 
 
 def code(value: object) -> str:
     """Returns a value as code within a line or a cell of a table."""
-    shown = _visible(without_credentials(str(value)), keep="")
+    shown = _visible(redact_credentials(str(value)), keep="")
     if not shown:
         return "(empty)"
     # it would end a cell, and a backslash before it is not always one that escapes

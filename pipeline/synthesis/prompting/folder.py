@@ -22,7 +22,7 @@ from pipeline.output.publication import publish_once, to_parquet
 from pipeline.output.run_folder import PART_NAME, RunFolder
 from pipeline.output.schema import FINGERPRINT_KEY
 from pipeline.records import InputFile, Shard
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompting.prompts import Prompts
 
 READ_AT_ONCE = 16
@@ -89,7 +89,7 @@ class PromptsFolder:
         """
         if not self.folder.finished():
             raise DatasetError(
-                f"{without_credentials(self.url)} holds no complete prompts; make them with "
+                f"{redact_credentials(self.url)} holds no complete prompts; make them with "
                 "generate_dataset.py prompts, or "
                 "repeat the command that was interrupted"
             )

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.columns import PARAMETERS, check_type, common_schema, input_root, row_name
 from pipeline.records import InputFile, Shard
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.selecting.samples import ERROR_COLUMNS
 
 OWN_COLUMNS = frozenset(  # of the data set, of rejected rows, and of samples on their way
@@ -146,10 +146,8 @@ def _ids(
 
 def _faults(read: formats.Rows, shard: Shard, root: str) -> dict[int, str]:
     """Returns what is wrong, with files named as in ids: rejected rows are published, and where files lay is in run.json."""
-    url, name = without_credentials(shard.url), row_name(root, shard.url, 0).rpartition("#")[0]
-    told = {
-        row: without_credentials(fault).replace(url, name) for row, fault in read.faults.items()
-    }
+    url, name = redact_credentials(shard.url), row_name(root, shard.url, 0).rpartition("#")[0]
+    told = {row: redact_credentials(fault).replace(url, name) for row, fault in read.faults.items()}
     return {
         row: f"{row_name(root, shard.url, shard.first_row + row)}: {fault}"
         for row, fault in told.items()

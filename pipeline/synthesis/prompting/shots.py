@@ -15,7 +15,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.columns import common_schema
 from pipeline.input.shards import list_input
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompting.draws import distinct_indices, row_random
 
 MAX_SHOTS = 100_000  # examples to draw from
@@ -56,7 +56,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id") -> Shots:
         DatasetError: nothing there, more than `MAX_SHOTS` rows, or a row that cannot be read.
         ConfigError: fewer examples than each row is to get.
     """
-    shown = without_credentials(url)
+    shown = redact_credentials(url)
     files = list_input(url)
     total = sum(file.rows for file in files)
     if total > MAX_SHOTS:
@@ -70,7 +70,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id") -> Shots:
         with formats.open_cursor(file.url, names, pa.schema([]), file.version) as cursor:
             read = cursor.take(0, file.rows)
         for row, fault in read.faults.items():
-            raise DatasetError(f"--shots: row {row} of {without_credentials(file.url)}: {fault}")
+            raise DatasetError(f"--shots: row {row} of {redact_credentials(file.url)}: {fault}")
         rows += [
             dict(zip(names, values, strict=True))
             for values in zip(*(read.values[name] for name in names), strict=True)

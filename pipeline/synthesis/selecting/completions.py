@@ -22,7 +22,7 @@ from pipeline.input.shards import plan_shards
 from pipeline.output.run_folder import RunFolder, input_keys
 from pipeline.records import Shard
 from pipeline.requests.sampling import MAX_SAMPLES
-from pipeline.storage.redaction import without_credentials
+from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompting.folder import PromptPart, PromptsFolder
 from pipeline.synthesis.prompting.seeds import ROW, kept_columns
 from pipeline.synthesis.selecting.samples import COMPLETED, ERROR_COLUMNS, LOGPROB_PLACES, SAMPLES
@@ -57,8 +57,8 @@ class Completions:
         keys = self.run["fingerprint_keys"]
         if keys.get("task") != "generate" or keys.get("input") != input_keys(files):
             raise DatasetError(
-                f"{without_credentials(url)} is no run over the prompts in "
-                f"{without_credentials(prompts.url)}: it lists other "
+                f"{redact_credentials(url)} is no run over the prompts in "
+                f"{redact_credentials(prompts.url)}: it lists other "
                 "files; give two folders that belong together"
             )
         shards = plan_shards(files, self.run["config"]["shard_rows"], self.run["config"]["limit"])
@@ -114,8 +114,8 @@ class Completions:
             or not outputs["id"].equals(prompts["id"].take(row))
         ):
             raise DatasetError(
-                f"{without_credentials(url)} has other rows than "
-                f"{without_credentials(block.part.file.url)}, of which it was "
+                f"{redact_credentials(url)} has other rows than "
+                f"{redact_credentials(block.part.file.url)}, of which it was "
                 "made; restore the folders as they were"
             )
         prompts = prompts.take(row)

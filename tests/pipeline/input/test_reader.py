@@ -323,9 +323,9 @@ def test_reads_ranges_from_s3(s3_url: str, tmp_path: Path) -> None:
         {"prompt": [f"p{row}" for row in range(1000)], "x": list(range(1000))},
         row_group_size=100,
     )
-    storage.publish(storage.join(s3_url, "in", "a.parquet"), Path(local).read_bytes())
+    storage.put_if_absent(storage.join(s3_url, "in", "a.parquet"), Path(local).read_bytes())
     # an empty file of another kind is still another kind
-    storage.publish(storage.join(s3_url, "in", "sub", "b.jsonl"), b"")
+    storage.put_if_absent(storage.join(s3_url, "in", "sub", "b.jsonl"), b"")
     with pytest.raises(DatasetError, match="mixes Parquet and JSON lines"):
         read_all(storage.join(s3_url, "in"))
     rows, passthrough, _ = read_all(storage.join(s3_url, "in", "*.parquet"), shard_rows=150)

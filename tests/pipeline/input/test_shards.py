@@ -57,7 +57,7 @@ def test_folder_with_markers_and_subfolders(root: str) -> None:
     ):
         write_parquet(storage.join(root, name), rows)
     for name in ("_SUCCESS", "README.md", "marker"):
-        storage.publish(storage.join(root, name), b"")
+        storage.put_if_absent(storage.join(root, name), b"")
     files = list_input(root + "/")
     base = storage.canonical(root)
     assert [(file.url, file.rows) for file in files] == [
@@ -81,7 +81,7 @@ def test_glob_and_single_file(root: str) -> None:
 
 
 def test_jsonl_lines_are_counted(root: str) -> None:
-    storage.publish(
+    storage.put_if_absent(
         storage.join(root, "rows.jsonl"), b'{"prompt": "a"}\n\n{"prompt": "b"}\n   \nnot json'
     )
     assert [file.rows for file in list_input(root)] == [3]
@@ -151,7 +151,7 @@ def test_resume_subtracts_the_listing(root: str) -> None:
     assert remaining(SHARDS, folder, "fp") == SHARDS
     for number in (0, 3, 4):
         write_part(folder, number, "fp", ["ok"])
-    storage.publish(
+    storage.put_if_absent(
         storage.join(folder.data_url, ".part-00001.parquet.x.aside"), b"a killed driver's"
     )
     assert [shard.number for shard in remaining(SHARDS, folder, "fp")] == [1, 2, 5]
@@ -196,7 +196,7 @@ def test_retry_failed_names_the_rows(root: str) -> None:
     write_part(
         folder, 1, "fp", ["ok", "ok", "error", "ok", "error", "error"], samples=[0, 0, 1, 2, 0, 1]
     )
-    storage.publish(folder.success_url, b"")
+    storage.put_if_absent(folder.success_url, b"")
     todo = remaining(SHARDS[:3], folder, "fp", retry_failed=True)
     assert [(shard.number, shard.only) for shard in todo] == [(1, (1, 2)), (2, None)]
     assert remaining(SHARDS[:3], folder, "fp") == ()

@@ -24,8 +24,8 @@ def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 def test_publish_creates_once(root: str) -> None:
     url = storage.join(root, "run", "data", "part-00000.parquet")
-    assert storage.publish(url, b"first")
-    assert not storage.publish(url, b"second")
+    assert storage.put_if_absent(url, b"first")
+    assert not storage.put_if_absent(url, b"second")
     assert storage.read(url)[0] == b"first"
 
 
@@ -35,7 +35,7 @@ def test_of_many_publishers_exactly_one_wins(root: str) -> None:
 
     def publish(number: int) -> bool:
         barrier.wait()
-        return storage.publish(url, b"%d" % number * 1000)
+        return storage.put_if_absent(url, b"%d" % number * 1000)
 
     with ThreadPoolExecutor(6) as pool:
         won = list(pool.map(publish, range(6)))
@@ -45,7 +45,7 @@ def test_of_many_publishers_exactly_one_wins(root: str) -> None:
 
 def test_replace_only_against_the_version_that_was_read(root: str) -> None:
     url = storage.join(root, "part")
-    storage.publish(url, b"old")
+    storage.put_if_absent(url, b"old")
     data, version = storage.read(url)
     assert data == b"old"
     assert storage.replace(url, b"new", version)
@@ -58,7 +58,7 @@ def test_replace_only_against_the_version_that_was_read(root: str) -> None:
 
 def test_of_many_replacers_exactly_one_wins(root: str) -> None:
     url = storage.join(root, "part")
-    storage.publish(url, b"old")
+    storage.put_if_absent(url, b"old")
     version = storage.read(url)[1]
     with ThreadPoolExecutor(4) as pool:
         won = list(
@@ -83,7 +83,7 @@ def test_overwrite(root: str) -> None:
 
 def test_listing_is_sorted_with_size_and_version(root: str) -> None:
     for name in ("b.parquet", "a/c.parquet", "a.parquet"):
-        storage.publish(storage.join(root, name), name.encode())
+        storage.put_if_absent(storage.join(root, name), name.encode())
     listed = storage.list_objects(root)
     base = storage.canonical(root)
     assert [stored.url for stored in listed] == [
@@ -101,15 +101,15 @@ def test_listing_is_sorted_with_size_and_version(root: str) -> None:
 
 
 def test_listing_sees_what_others_wrote_since(root: str) -> None:
-    storage.publish(storage.join(root, "data", "one"), b"1")
+    storage.put_if_absent(storage.join(root, "data", "one"), b"1")
     assert len(storage.list_objects(storage.join(root, "data"))) == 1
-    storage.publish(storage.join(root, "data", "two"), b"2")
+    storage.put_if_absent(storage.join(root, "data", "two"), b"2")
     assert len(storage.list_objects(storage.join(root, "data"))) == 2
 
 
 def test_open_is_seekable(root: str) -> None:
     url = storage.join(root, "large")
-    storage.publish(url, bytes(range(256)) * 1000)
+    storage.put_if_absent(url, bytes(range(256)) * 1000)
     with storage.open_object(url) as opened:
         opened.seek(256 * 500 + 7)
         assert opened.read(3) == bytes([7, 8, 9])
@@ -131,7 +131,7 @@ def test_an_aborted_write_leaves_nothing_visible(
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(DatasetError, match="No space left"):
-        storage.publish(str(tmp_path / "part"), b"data")
+        storage.put_if_absent(str(tmp_path / "part"), b"data")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -141,7 +141,7 @@ def test_file_that_cannot_be_read_is_explained(
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "x").write_bytes(b"")
     with pytest.raises(DatasetError, match=r"cannot create .*not-a-folder"):
-        storage.publish(str(tmp_path / "folder" / "x" / "not-a-folder"), b"")
+        storage.put_if_absent(str(tmp_path / "folder" / "x" / "not-a-folder"), b"")
 
 
 def test_unknown_protocol() -> None:
@@ -151,18 +151,18 @@ def test_unknown_protocol() -> None:
 
 def test_only_storage_with_create_only_writes_is_written() -> None:
     with pytest.raises(DatasetError, match="only plain paths, file:// and s3://"):
-        storage.publish("memory://run/part", b"")
+        storage.put_if_absent("memory://run/part", b"")
 
 
 def test_file_urls_and_plain_paths_are_the_same(tmp_path: Path) -> None:
-    assert storage.publish(f"file://{tmp_path}/x", b"x")
+    assert storage.put_if_absent(f"file://{tmp_path}/x", b"x")
     assert storage.canonical(f"file://{tmp_path}/x") == str(tmp_path / "x")
     assert storage.list_objects(f"file://{tmp_path}") == storage.list_objects(f"{tmp_path}/")
 
 
 @pytest.mark.s3
 def test_missing_bucket(s3_url: str) -> None:
-    for call in (storage.list_objects, lambda url: storage.publish(url, b"")):
+    for call in (storage.list_objects, lambda url: storage.put_if_absent(url, b"")):
         with pytest.raises(DatasetError, match="the bucket does not exist"):
             call("s3://no-such-bucket/key")
     # a server need not tell which, of a single object
@@ -183,7 +183,7 @@ def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None
         return await original(self, method, *args, **kwargs)
 
     monkeypatch.setattr(type(fs), "_call_s3", spy)
-    assert storage.publish(storage.join(s3_url, "large"), bytes(101 * 2**20))
+    assert storage.put_if_absent(storage.join(s3_url, "large"), bytes(101 * 2**20))
     assert calls == ["put_object"]
 
 
@@ -193,22 +193,22 @@ def test_lost_race_is_told_by_the_object_whatever_the_error(
 ) -> None:
     """radosgw answers with EINVAL where others say FileExistsError."""
     url = storage.join(s3_url, "part")
-    storage.publish(url, b"winner")
+    storage.put_if_absent(url, b"winner")
     fs, _ = api._filesystem(s3_url)
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(22, "Invalid argument")
 
     monkeypatch.setattr(fs, "pipe_file", refuse)
-    assert not storage.publish(url, b"loser")
+    assert not storage.put_if_absent(url, b"loser")
     with pytest.raises(DatasetError, match="Invalid argument"):
-        storage.publish(storage.join(s3_url, "other"), b"x")
+        storage.put_if_absent(storage.join(s3_url, "other"), b"x")
 
 
 def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
     """Other drivers write aside and unlink while we list: never an error, never a part that is missing."""
     for number in range(20):
-        storage.publish(str(tmp_path / f"part-{number}"), b"x")
+        storage.put_if_absent(str(tmp_path / f"part-{number}"), b"x")
     done = Event()
 
     def churn() -> None:
@@ -228,7 +228,7 @@ def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
 
 @pytest.mark.s3
 def test_no_permission(s3_url: str, s3_faults: S3Faults) -> None:
-    for call in (storage.list_objects, storage.read, lambda url: storage.publish(url, b"")):
+    for call in (storage.list_objects, storage.read, lambda url: storage.put_if_absent(url, b"")):
         s3_faults.always = "403"
         with pytest.raises(DatasetError, match=r"s3://.*/key: permission denied"):
             call(storage.join(s3_url, "key"))
@@ -239,7 +239,7 @@ def test_a_write_whose_answer_is_lost_is_there_once(s3_url: str, s3_faults: S3Fa
     """The client tries again, and finds its own object: that counts as somebody else's, and the bytes are right."""
     url = storage.join(s3_url, "part")
     s3_faults.next = ["lose the answer"]
-    assert not storage.publish(url, b"mine")
+    assert not storage.put_if_absent(url, b"mine")
     assert storage.read(url)[0] == b"mine"
 
 
@@ -263,7 +263,7 @@ def test_what_may_pass_is_waited_out_on_every_operation(
 ) -> None:
     url = storage.join(s3_url, "data", "part")
     calls: dict[str, Callable[[], object]] = {
-        "create": lambda: storage.publish(url, b"0123456789" * 100),
+        "create": lambda: storage.put_if_absent(url, b"0123456789" * 100),
         "list": lambda: [stored.size for stored in storage.list_objects(s3_url)],
         "look at": lambda: storage.stat(url),
         "read": lambda: storage.read(url)[0],
@@ -290,7 +290,7 @@ def test_what_may_pass_is_waited_out_on_every_operation(
 def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults, quick: None) -> None:
     data = bytes(range(256)) * 4000
     url = storage.join(s3_url, "large.jsonl")
-    storage.publish(url, data)
+    storage.put_if_absent(url, data)
     for sequential in (False, True):
         s3_faults.only = lambda method, path: method == "GET"
         s3_faults.next = ["truncate", "503", "truncate", "reset"]
@@ -309,7 +309,7 @@ def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
     url = storage.join(s3_url, "part")
     s3_faults.only = lambda method, path: method == "PUT"
     s3_faults.next = ["503", fault, fault]
-    assert not storage.publish(url, b"mine")
+    assert not storage.put_if_absent(url, b"mine")
     assert storage.read(url)[0] == b"mine"
     s3_faults.next = ["503", fault, fault]
     told = storage.replace(url, b"newer", storage.read(url)[1])
@@ -325,13 +325,13 @@ def test_what_does_not_pass_ends_in_time_with_one_sentence(
     s3_url: str, s3_faults: S3Faults, quick: None, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     url = storage.join(s3_url, "part")
-    storage.publish(url, b"x")
+    storage.put_if_absent(url, b"x")
     s3_faults.always = fault
     with patience.outages_waited_out(1.0):
         for call in (
             storage.list_objects,
             storage.read,
-            lambda url: storage.publish(url + "2", b"y"),
+            lambda url: storage.put_if_absent(url + "2", b"y"),
         ):
             began = time.monotonic()
             with pytest.raises(
@@ -354,7 +354,7 @@ def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults:
         patience.outages_waited_out(),
         pytest.raises(DatasetError, match="permission denied") as told,
     ):
-        storage.publish(storage.join(s3_url, "part"), b"x")
+        storage.put_if_absent(storage.join(s3_url, "part"), b"x")
     assert not isinstance(told.value, OutageError)
     assert len(s3_faults.requests) <= 3
 
@@ -388,6 +388,6 @@ def test_an_object_that_changed_since_it_was_listed_is_refused(root: str) -> Non
 
 def test_messages_hide_what_urls_hold() -> None:
     with pytest.raises(DatasetError) as told:
-        storage.publish("http://user:pa55word@127.0.0.1/part?X-Amz-Signature=abcdef", b"")
+        storage.put_if_absent("http://user:pa55word@127.0.0.1/part?X-Amz-Signature=abcdef", b"")
     assert "pa55word" not in str(told.value)
     assert "abcdef" not in str(told.value)

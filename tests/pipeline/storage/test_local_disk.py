@@ -74,7 +74,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
 
     local_disk.os.open = removing  # type: ignore[attr-defined]
     try:
-        assert local_disk.publish(tmp_path / "part", b"data")
+        assert local_disk.put_if_absent(tmp_path / "part", b"data")
     finally:
         local_disk.os.open = original  # type: ignore[attr-defined]
     assert len(removed) == 1

@@ -115,7 +115,9 @@ class OwnRun:
                 .slice(shard.first_row, shard.rows)
                 .to_pylist()
             )
-            storage.publish(RunFolder(self.url).part_url(number), to_parquet(self._table(rows)))
+            storage.put_if_absent(
+                RunFolder(self.url).part_url(number), to_parquet(self._table(rows))
+            )
 
     def completions(self) -> Completions:
         """Returns them as they are read."""

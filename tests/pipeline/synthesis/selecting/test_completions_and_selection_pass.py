@@ -39,7 +39,7 @@ def seeds(path: Path | None = None, **more: Any) -> Any:
 
 def own_run(root: str) -> OwnRun:
     """Returns a run on object storage of which nothing is committed."""
-    storage.publish(f"{root}/seeds.parquet", seeds())
+    storage.put_if_absent(f"{root}/seeds.parquet", seeds())
     return OwnRun(root, write_prompts(root, f"{root}/seeds.parquet"))
 
 
