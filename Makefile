@@ -1,5 +1,6 @@
 # make demo     set up, then complete and score the demo prompts on a local Ray: about a minute once installed
-# make test     set up, then every check and every test: what .ci/run calls
+# make test     set up, then every check and every test of the gate: what .ci/run calls
+# make test-all the gate and the long lane: 64 layers, lm-evaluation-harness, browser, training, long chaos
 # make host     what the image has, on a host with NVIDIA GPUs: set up, then jobs/smoke.py
 # make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
 # make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
@@ -15,11 +16,14 @@ LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
-OPTIONAL := infra-tools lm-eval aot
+OPTIONAL := infra-tools aot
 SOURCES := pipeline actors jobs infra tests
-UV_VERSION := 0.13.8
+# uv installs in a fifth of pip's time. INSTALLER=pip for machines that have only what Python brings:
+# images, and nodes without the internet.
+INSTALLER ?= uv
+UV := .venv-uv/bin/uv
 
-.PHONY: demo test check fix lock setup host aot lm-eval infra-tools infra-check clean
+.PHONY: demo test test-all check fix lock setup host aot lm-eval infra-tools infra-check clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -28,7 +32,14 @@ demo: setup
 # Two at a time: an installation is one process that waits for the network or copies files.
 test:
 	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%)
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(PYTEST) -m "not long"
+
+test-all:
+	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%) try-lm-eval
+	$(PYTEST)
+
+# Two workers, each a group of tests at a time: much of their time is waiting for Ray.
+PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Environments that some tests need; where one cannot be had, all other tests run all the same.
 try-aot try-lm-eval: setup
@@ -40,12 +51,27 @@ check: setup
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry .
 
 fix: setup
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
 setup: $(INSTALLED)
+
+# $(call install,ENVIRONMENT,LOCK FILE AND FLAGS): every package is compared with the digest in the lock file.
+ifeq ($(INSTALLER),uv)
+INSTALL_TOOL := $(UV)
+install = $(UV) pip install --quiet --python $(1)/bin/python --require-hashes -r $(2)
+else
+INSTALL_TOOL :=
+install = $(1)/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(2)
+endif
+
+$(UV): requirements-uv.lock
+	$(PYTHON) -m venv .venv-uv
+	.venv-uv/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $<
+	@touch $@
 
 # The content of infra/image/Dockerfile, without a container. On a machine without GPUs: make host LOCK=requirements.lock
 host: LOCK = requirements-cuda12.lock
@@ -55,10 +81,10 @@ host:
 
 # Redone only when the lock file changes. The .pth line makes the packages of this checkout importable from any script and
 # any folder; it is relative to site-packages, so that a checkout may be moved or mounted elsewhere together with its .venv.
-$(INSTALLED): $(LOCK)
+$(INSTALLED): $(LOCK) | $(INSTALL_TOOL)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("python 3.11 or newer is needed, but %s is %s; name another one, e.g. make PYTHON=python3.12 $(MAKECMDGOALS)" % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --require-hashes -r $(LOCK)
+	$(call install,$(VENV),$(LOCK))
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "grok_batch.pth").write_text("../../../..\n")'
 	@touch $@
 
@@ -70,31 +96,30 @@ lm-eval: .venv-lm-eval/.installed
 
 .venv-%/.installed: requirements-%.lock $(INSTALLED)
 	$(BIN)/python -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --require-hashes -r $<
+	$(call install,.venv-$*,$< --no-deps)
 	.venv-$*/bin/python -c 'import os, pathlib, sys, sysconfig; own = sysconfig.get_path("purelib"); pathlib.Path(own, "packages.pth").write_text("../../../../$(VENV)/" + os.path.relpath(own, sys.prefix) + "\n")'
 	@touch $@
 
 # A folder of their own: these checkers pin libraries of which the job uses other versions.
 infra-tools: .venv-infra/.installed
 
-.venv-infra/.installed: requirements-infra.lock
+.venv-infra/.installed: requirements-infra.lock | $(INSTALL_TOOL)
 	$(PYTHON) -m venv .venv-infra
-	.venv-infra/bin/python -m pip install --disable-pip-version-check --quiet --require-hashes -r requirements-infra.lock
+	$(call install,.venv-infra,$<)
 	@touch $@
 
 infra-check: setup infra-tools
 	$(BIN)/python -m pytest tests/infra
 
-# uv resolves for every platform and Python at once, which pip cannot; it is a tool of this target only, so it gets its own folder.
-COMPILE = .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+# uv resolves for every platform and Python at once, which pip cannot.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--custom-compile-command "make lock"
 
 # What .venv has with either lock file, an environment that sees it need not install again.
 NOT_IN_LOCK = $$(sed -n 's/^\([a-z0-9.-]*\)==[^;]*$$/--no-emit-package \1/p' requirements-cuda12.lock)
 
-lock:
-	$(PYTHON) -m venv .venv-lock
-	.venv-lock/bin/python -m pip install --disable-pip-version-check --quiet uv==$(UV_VERSION)
+lock: $(UV)
+	$(COMPILE) requirements-uv.in -o requirements-uv.lock
 	$(COMPILE) pyproject.toml --extra dev -o requirements.lock
 	$(COMPILE) pyproject.toml --extra cuda12 -o requirements-cuda12.lock
 	$(COMPILE) requirements-aot.in --no-deps -o requirements-aot.lock
@@ -102,4 +127,4 @@ lock:
 	$(COMPILE) pyproject.toml --extra lm-eval -c requirements.lock $(NOT_IN_LOCK) -o requirements-lm-eval.lock
 
 clean:
-	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-infra .venv-lock .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-infra .venv-uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

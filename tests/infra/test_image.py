@@ -143,9 +143,11 @@ def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path:
     for source in sources:
         shutil.copy(ROOT / source, tmp_path)
     assert any(
-        'make LOCK="${LOCK}" setup' in rest for word, rest in instructions() if word == "RUN"
+        'make INSTALLER=pip LOCK="${LOCK}" setup' in rest
+        for word, rest in instructions()
+        if word == "RUN"
     )
-    plan = ["make", "-n", "LOCK=requirements-cuda12.lock", "setup"]
+    plan = ["make", "-n", "INSTALLER=pip", "LOCK=requirements-cuda12.lock", "setup"]
     done = subprocess.run(
         plan, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
     )

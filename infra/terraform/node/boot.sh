@@ -20,7 +20,8 @@ fi
 
 say "packages"
 # The wheels travel with the release: nothing is asked of the internet, and pip compares every digest with the lock file.
-PIP_NO_INDEX=1 PIP_FIND_LINKS="$release/../wheels" make --silent -C "$release" PYTHON=python3.12 LOCK=requirements-cuda12.lock setup
+PIP_NO_INDEX=1 PIP_FIND_LINKS="$release/../wheels" \
+  make --silent -C "$release" INSTALLER=pip PYTHON=python3.12 LOCK=requirements-cuda12.lock setup
 
 say "token"
 "$here/token.sh" /etc/grok-batch/ray-auth-token
