@@ -92,16 +92,16 @@ class Replica:
 
     def info(self) -> ReplicaInfo:
         """Returns what this replica is made of."""
-        programs, setting = self._engine.programs, self._engine.setting
+        programs, context = self._engine.programs, self._engine.context
         return ReplicaInfo(
             name=self._name,
             node=socket.gethostname(),
-            devices=tuple(device.device_kind for device in setting.mesh.devices.flat),
-            mesh=f"{setting.lanes}x{setting.shards}",
+            devices=tuple(device.device_kind for device in context.mesh.devices.flat),
+            mesh=f"{context.data_shards}x{context.model_shards}",
             weight_bytes=_bytes_per_device(programs.params),
             cache_bytes=_bytes_per_device(programs.cache),
-            cache_tokens=self._engine.cache_tokens * setting.lanes,
-            slots=setting.engine.slots,
+            cache_tokens=self._engine.cache_tokens * context.data_shards,
+            slots=context.engine.slots,
             load_s=self._load_s,
         )
 
@@ -212,7 +212,7 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     import jax.numpy as jnp
 
     from actors.engine.engine import Engine
-    from actors.engine.steps import Setting
+    from actors.engine.steps import EngineContext
     from actors.kernels.choice import is_dense, prepare
     from actors.model import sharding
     from actors.weights import checkpoint
@@ -223,7 +223,7 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     params = checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh)
     platform = mesh.devices.flat[0].platform
     params = prepare(params, platform, dtype, dense=is_dense(spec.weights, platform))
-    return Engine(Setting(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
+    return Engine(EngineContext(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
 
 
 def _bytes_per_device(tree: object) -> int:

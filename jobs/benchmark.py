@@ -62,8 +62,8 @@ class BenchmarkConfig:
     slots: str = flag("8,32,128", "numbers of sequences that decode together, with commas")
     context: int = flag(64, "tokens of each prompt before decode starts")
     new_tokens: int = flag(32, "tokens that each sequence draws")
-    batch_tokens: int = flag(2048, "positions of one extend")
-    block: int = flag(16, "tokens of one row of an extend")
+    batch_tokens: int = flag(2048, "positions of one prefill")
+    block: int = flag(16, "tokens of one row of a prefill")
     decode_steps: int = flag(8, "tokens a slot draws per host call")
     json: str | None = flag(None, "file for the figures")
 
@@ -175,7 +175,7 @@ def _engine_maker(
     import jax.numpy as jnp
 
     from actors.engine.engine import Engine
-    from actors.engine.steps import Setting
+    from actors.engine.steps import EngineContext
     from actors.kernels.choice import is_dense
     from actors.model import sharding
 
@@ -188,13 +188,13 @@ def _engine_maker(
         sizes = EngineConfig(
             max_len=max_len,
             batch_tokens=config.batch_tokens,
-            block=config.block,
+            chunk=config.block,
             slots=slots,
             cache_tokens=max(slots, config.prefill_rows) * (max_len + 16),  # pages are whole
             decode_steps=config.decode_steps,
             reuse_prefixes=reuse,
         )
-        return Engine(Setting(model, sizes, dtype, mesh), params)
+        return Engine(EngineContext(model, sizes, dtype, mesh), params)
 
     return make
 
@@ -233,7 +233,7 @@ def _prefill(
     engine = make(rows, length + 2, reuse=False)
     requests = _requests(model, rows, length + 1, 1)  # the last token of a prompt is decode's
     cold = _run(engine, requests)
-    seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "extend_s")
+    seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "prefill_s")
     flops = rows * length * arithmetic.token_flops(model, length / 2)
     return {
         "rows": rows,
@@ -241,7 +241,7 @@ def _prefill(
         "seconds": seconds,
         "tokens_per_s": rows * length / seconds,
         "mfu": flops / seconds / machine["product_flops_per_s"],
-        "padding": 1 - cold.extend_tokens / cold.extend_positions,
+        "padding": 1 - cold.prefill_tokens / cold.prefill_positions,
         "programs": cold.programs,
         "first_token_cold_s": cold.busy_s,
     }

@@ -45,7 +45,7 @@ from actors.protocol.messages import (
     logprobs,
     token_ids,
 )
-from actors.protocol.size_buckets import length_ladder
+from actors.protocol.size_buckets import prompt_size_buckets
 from jobs.cli.parser import flag, parse
 from jobs.cli.weights_command import OK, exit_code
 from pipeline.dispatch.buckets import BucketConfig
@@ -319,7 +319,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
         rules=RequestRules(
             "generate", VOCABULARY, max_len, defaults=SamplingDefaults(max_tokens=config.max_tokens)
         ),
-        buckets=BucketConfig(length_ladder(max_len), config.batch_tokens),
+        buckets=BucketConfig(prompt_size_buckets(max_len), config.batch_tokens),
         dispatch=DispatchConfig(config.in_flight, max_attempts=10, clock=clock.now),
         replicas=replicas,
         writer=Writer(

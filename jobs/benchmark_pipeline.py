@@ -55,7 +55,7 @@ from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_requests
 from pipeline.run import Corridor, run
 
 FIRST_ID = 3  # below lie pad, EOS and the like
-SPENT = ("extend", "decode", "between calls", "without work")
+SPENT = ("prefill", "decode", "between calls", "without work")
 
 
 @dataclass(frozen=True)
@@ -110,9 +110,9 @@ class Pass:
     def spent(self) -> dict[str, float]:
         """Returns the seconds by what the engine was doing."""
         stats = self.stats
-        calls_s = stats.extend_s + stats.decode_s
+        calls_s = stats.prefill_s + stats.decode_s
         return {
-            "extend": stats.extend_s,
+            "prefill": stats.prefill_s,
             "decode": stats.decode_s,
             "between calls": stats.busy_s - calls_s,
             "without work": self.seconds + stats.compile_s - stats.busy_s,
@@ -391,20 +391,24 @@ def _figures(config: BenchmarkConfig, plan: Plan, took: dict[str, list[Pass]]) -
     tokens, shown = sum(map(len, computed)), {}
     for kind, passes in took.items():
         stats = passes[-1].stats
+        time_s = {name: statistics.median(each.spent()[name] for each in passes) for name in SPENT}
         shown[kind] = {
             "seconds": statistics.median(each.seconds for each in passes),
             "tokens_per_s": statistics.median(each.tokens_per_s for each in passes),
-            "extend_tokens": stats.extend_tokens,
-            "gain": tokens / stats.extend_tokens,
-            "padding": 1 - stats.extend_tokens / stats.extend_positions,
+            "prefill_tokens": stats.prefill_tokens,
+            "extend_tokens": stats.prefill_tokens,  # deprecated key
+            "gain": tokens / stats.prefill_tokens,
+            "padding": 1 - stats.prefill_tokens / stats.prefill_positions,
             "decode_rows_used": stats.generated_tokens / stats.decode_positions
             if stats.decode_positions
             else None,
             "compile_s": stats.compile_s,
-            "calls": {"extend": stats.extend_calls, "decode": stats.decode_calls},
-            "time": {
-                name: statistics.median(each.spent()[name] for each in passes) for name in SPENT
+            "calls": {
+                "prefill": stats.prefill_calls,
+                "decode": stats.decode_calls,
+                "extend": stats.prefill_calls,  # deprecated key
             },
+            "time": {**time_s, "extend": time_s["prefill"]},  # deprecated key
         }
     ratios = [
         ours.tokens_per_s / bare.tokens_per_s
@@ -446,17 +450,17 @@ def show(figures: dict[str, Any]) -> None:
         table.add_row(
             label,
             f"{one['tokens_per_s']:,.0f}",
-            f"{one['extend_tokens']:,}",
+            f"{one['prefill_tokens']:,}",
             *gain,
             f"{one['padding']:.1%}",
             used,
         )
     Console().print(table)
     for kind, label in (("engine", "engine alone"), ("pipeline", "Parquet to Parquet")):
-        spent = ", ".join(
-            f"{name} {seconds:.2f}" for name, seconds in figures[kind]["time"].items()
-        )
-        calls = ", ".join(f"{count} {name}" for name, count in figures[kind]["calls"].items())
+        seconds = figures[kind]["time"]
+        spent = ", ".join(f"{name} {seconds[name]:.2f}" for name in SPENT)
+        counts = figures[kind]["calls"]
+        calls = f"{counts['prefill']} prefill, {counts['decode']} decode"
         print(f"{label}: seconds of the engine {spent}; calls {calls}")
     each = ", ".join(f"{ratio:.1%}" for ratio in figures["efficiency"])
     print(

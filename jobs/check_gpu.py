@@ -107,7 +107,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
         for tokens in sizes.tokens:
             yield _experts_case(sizes, weights, tokens, dtype)
         yield _attention_case("decode", sizes, sizes.sequences, 1, dtype)
-        yield _attention_case("extend", sizes, max(1, sizes.sequences // 4), 16, dtype)
+        yield _attention_case("prefill", sizes, max(1, sizes.sequences // 4), 16, dtype)
 
 
 def _report(case: Case, kernels: Kernels, *, timed: bool) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.protocol.size_buckets import length_ladder
+from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
@@ -61,7 +61,7 @@ def corridor(
         rules=RequestRules(
             "generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)
         ),
-        buckets=BucketConfig(length_ladder(64), 256, max_bucket_age_rows=16),
+        buckets=BucketConfig(prompt_size_buckets(64), 256, max_bucket_age_rows=16),
         dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
         replicas=replicas,
         writer=Writer(folder, written, mark),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from actors.protocol.errors import ModelError
-from actors.protocol.size_buckets import BLOCK
+from actors.protocol.size_buckets import CHUNK
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,8 @@ class EngineConfig:
     """
 
     max_len: int  # longest sequence, prompt and completion together
-    batch_tokens: int = 2048  # most positions, padding included, that one extend computes
-    block: int = BLOCK  # tokens of one row of an extend: a prompt is padded to a multiple of it
+    batch_tokens: int = 2048  # most positions, padding included, that one prefill computes
+    chunk: int = CHUNK  # tokens of one row of a prefill: a prompt is padded to a multiple of it
     slots: int = 64  # sequences that decode together
     page_size: int = 16  # tokens of one page of KV cache
     cache_tokens: int | None = None  # tokens the KV cache holds; None: what memory allows
@@ -31,7 +31,7 @@ class EngineConfig:
     repetition_penalty: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("max_len", "batch_tokens", "block", "slots", "page_size", "decode_steps"):
+        for name in ("max_len", "batch_tokens", "chunk", "slots", "page_size", "decode_steps"):
             if getattr(self, name) < 1:
                 raise ModelError(f"engine: {name} must be at least 1, got {getattr(self, name)}")
         if self.cache_tokens is not None and self.cache_tokens < self.max_len:

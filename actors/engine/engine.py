@@ -1,7 +1,7 @@
 """Requests in, completions out, on one mesh: `step()` is schedule → run → collect.
 
     engine.add(request)          any time; a request that cannot run raises RequestError
-    completions = engine.step()  one extend and one decode call; returns what has finished
+    completions = engine.step()  one prefill and one decode call; returns what has finished
 
 Knows no Ray, no text and no files. Not thread-safe: one thread owns an engine.
 """
@@ -16,8 +16,8 @@ from jax import Array
 
 from actors.engine.programs import Programs, affordable_cache_tokens
 from actors.engine.repetition import RepetitionSearch
-from actors.engine.sampling import Draw
-from actors.engine.scheduler import DecodePlan, ExtendPlan, Scheduler
+from actors.engine.sampling import SamplingArrays
+from actors.engine.scheduler import DecodePlan, PrefillPlan, Scheduler
 from actors.engine.scoring import (
     Reading,
     prompt_targets,
@@ -25,8 +25,8 @@ from actors.engine.scoring import (
     score_sequences,
     with_prompt_logprobs,
 )
-from actors.engine.sequence import Drawn, Sequence, Targets, no_targets
-from actors.engine.steps import DecodeInput, DecodeOutput, Setting
+from actors.engine.sequence import GenerationState, Sequence, Targets, no_targets
+from actors.engine.steps import DecodeInput, DecodeOutput, EngineContext
 from actors.engine.stops import StopSearch
 from actors.model.language_model import Step
 from actors.protocol.errors import (
@@ -48,7 +48,7 @@ from actors.protocol.messages import (
 
 T = TypeVar("T")
 
-SCORE_ROWS = (16, 64, 256)  # targets of one score call on one lane; more are several calls
+SCORE_ROWS = (16, 64, 256)  # targets of one score call on one data shard; more are several calls
 
 
 @dataclass(slots=True, eq=False)
@@ -65,26 +65,26 @@ class Engine:
     """Runs requests on one mesh with continuous batching and prefix reuse.
 
     Args:
-        setting: model, sizes, dtype and mesh.
+        context: model, sizes, dtype and mesh.
         params: the model's parameters, placed on the mesh.
         token_bytes: bytes that each token id decodes to; needed only by requests with stop strings.
     """
 
     def __init__(
-        self, setting: Setting, params: object, token_bytes: Items[bytes] | None = None
+        self, context: EngineContext, params: object, token_bytes: Items[bytes] | None = None
     ) -> None:
-        config = setting.engine
-        if max(config.logprobs or 0, config.prompt_logprobs or 0) > setting.model.vocab_size:
+        config = context.engine
+        if max(config.logprobs or 0, config.prompt_logprobs or 0) > context.model.vocab_size:
             raise ModelError(
                 "engine: log-probs of more tokens asked for than the vocabulary's "
-                f"{setting.model.vocab_size}"
+                f"{context.model.vocab_size}"
             )
-        self.setting = setting
-        self.cache_tokens = affordable_cache_tokens(setting)
+        self.context = context
+        self.cache_tokens = affordable_cache_tokens(context)
         pages = self.cache_tokens // config.page_size + (self.cache_tokens % config.page_size > 0)
-        self.programs = Programs(setting, params, pages)
+        self.programs = Programs(context, params, pages)
         self.scheduler = Scheduler(
-            config, setting.lanes, pages, one_width=not setting.kernels.reads_whole_table
+            config, context.data_shards, pages, one_width=not context.kernels.reads_whole_table
         )
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}
@@ -128,7 +128,7 @@ class Engine:
         self._count(requests=1, prompt_tokens=len(request.prompt_ids))
 
     def _check(self, request: Request) -> None:
-        model, config = self.setting.model, self.setting.engine
+        model, config = self.context.model, self.context.engine
         if not request.prompt_ids or (
             request.sampling is None and not all(request.continuations or ((),))
         ):
@@ -154,7 +154,7 @@ class Engine:
     def _check_sampling(self, sampling: Sampling) -> None:
         if sampling.max_tokens < 1:
             raise InvalidParameterError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
-        if sampling.repetition_penalty != 1 and not self.setting.engine.repetition_penalty:
+        if sampling.repetition_penalty != 1 and not self.context.engine.repetition_penalty:
             raise InvalidParameterError(
                 f"repetition_penalty: expected 1, got {sampling.repetition_penalty}: this engine "
                 "was made without "
@@ -164,53 +164,55 @@ class Engine:
             raise InvalidParameterError("stop strings need a tokenizer; give --tokenizer")
 
     def _sequences(self, request: Request) -> tuple[list[Sequence], list[Reading]]:
-        asked = self.setting.engine.prompt_logprobs is not None
+        asked = self.context.engine.prompt_logprobs is not None
         if request.sampling is None:
             return score_sequences(request, with_prompt=asked)
         prompt = np.asarray(request.prompt_ids, np.int32)
-        drawn = Drawn()
+        generation = GenerationState()
         if request.sampling.stop:
-            drawn.search = StopSearch(request.sampling.stop, self._token_bytes or ())
+            generation.search = StopSearch(request.sampling.stop, self._token_bytes or ())
         if request.sampling.repetition_max_pattern:
-            drawn.repetition = RepetitionSearch(
+            generation.repetition = RepetitionSearch(
                 request.sampling.repetition_max_pattern, request.sampling.repetition_min_count
             )
         targets = Targets(*prompt_targets(request)) if asked else no_targets()
-        return [Sequence(request, prompt, goal=len(prompt) - 1, targets=targets, drawn=drawn)], []
+        return [
+            Sequence(request, prompt, goal=len(prompt) - 1, targets=targets, generation=generation)
+        ], []
 
     def step(self) -> list[Completion]:
-        """Runs one extend and one decode call, as far as there is work.
+        """Runs one prefill and one decode call, as far as there is work.
 
         Returns the completions that came out of them.
         """
         began = time.perf_counter()
         self.scheduler.admit()
-        over = [*self._extend_once(), *self._decode_once()]
+        over = [*self._prefill_once(), *self._decode_once()]
         completions = [done for sequence in over if (done := self._finish(sequence)) is not None]
         self._count(busy_s=time.perf_counter() - began)
         return completions
 
-    def _extend_once(self) -> list[Sequence]:
-        plan = self.scheduler.next_extend()
+    def _prefill_once(self) -> list[Sequence]:
+        plan = self.scheduler.next_prefill()
         if plan is None:
             return []
         began = time.perf_counter()
-        hidden = self.programs.extend(self._extend_step(plan))
+        hidden = self.programs.prefill(self._prefill_step(plan))
         self._read_targets(plan, hidden)
-        over = self.scheduler.extended(plan)
+        over = self.scheduler.finish_prefill(plan)
         self._count(
-            extend_s=time.perf_counter() - began,
-            extend_tokens=sum(piece.count for pieces in plan.lanes for piece in pieces),
-            extend_positions=len(plan.lanes) * plan.rows * self.setting.engine.block,
-            extend_calls=1,
+            prefill_s=time.perf_counter() - began,
+            prefill_tokens=sum(piece.count for pieces in plan.data_shards for piece in pieces),
+            prefill_positions=len(plan.data_shards) * plan.rows * self.context.engine.chunk,
+            prefill_calls=1,
         )
         return over
 
-    def _extend_step(self, plan: ExtendPlan) -> Step:
-        rows, block = len(plan.lanes) * plan.rows, self.setting.engine.block
-        tokens, pages = np.zeros((rows, block), np.int32), np.zeros((rows, plan.width), np.int32)
+    def _prefill_step(self, plan: PrefillPlan) -> Step:
+        rows, chunk = len(plan.data_shards) * plan.rows, self.context.engine.chunk
+        tokens, pages = np.zeros((rows, chunk), np.int32), np.zeros((rows, plan.width), np.int32)
         start, count = np.zeros(rows, np.int32), np.zeros(rows, np.int32)
-        for row, piece in _rows(plan.lanes, plan.rows):
+        for row, piece in _rows(plan.data_shards, plan.rows):
             start[row], count[row] = piece.start, piece.count
             tokens[row, : piece.count] = piece.sequence.tokens[
                 piece.start : piece.start + piece.count
@@ -218,51 +220,63 @@ class Engine:
             _fill_table(pages[row], piece.sequence)
         return Step(tokens=tokens, start=start, count=count, pages=pages)  # type: ignore[arg-type]
 
-    def _read_targets(self, plan: ExtendPlan, hidden: Array) -> None:
-        """Computes the log-probs that are asked for at the positions of this extend, in chunks of few sizes."""
-        asked: list[list[tuple[Targets, np.ndarray, np.ndarray]]] = [[] for _ in plan.lanes]
-        for lane, pieces in enumerate(plan.lanes):
+    def _read_targets(self, plan: PrefillPlan, hidden: Array) -> None:
+        """Computes the log-probs that are asked for at the positions of this prefill, in chunks of few sizes."""
+        asked: list[list[tuple[Targets, np.ndarray, np.ndarray]]] = [[] for _ in plan.data_shards]
+        for data_shard, pieces in enumerate(plan.data_shards):
             for row, piece in enumerate(pieces):
                 targets = piece.sequence.targets
                 index = targets.within(piece.start, piece.start + piece.count)
                 if len(index):
-                    flat = row * self.setting.engine.block + targets.positions[index] - piece.start
-                    asked[lane].append((targets, index, flat))
+                    flat = row * self.context.engine.chunk + targets.positions[index] - piece.start
+                    asked[data_shard].append((targets, index, flat))
         if not any(asked):
             return
-        positions = [_joined([flat for _, _, flat in lane]) for lane in asked]
-        tokens = [_joined([targets.tokens[index] for targets, index, _ in lane]) for lane in asked]
+        positions = [_joined([flat for _, _, flat in data_shard]) for data_shard in asked]
+        tokens = [
+            _joined([targets.tokens[index] for targets, index, _ in data_shard])
+            for data_shard in asked
+        ]
         read = self._score_chunks(hidden, positions, tokens)
-        for lane_asked, columns in zip(asked, read, strict=True):
+        for shard_asked, columns in zip(asked, read, strict=True):
             at = 0
-            for targets, index, _ in lane_asked:
+            for targets, index, _ in shard_asked:
                 targets.fill(index, *(column[at : at + len(index)] for column in columns))
                 at += len(index)
 
     def _score_chunks(
         self, hidden: Array, positions: list[np.ndarray], targets: list[np.ndarray]
     ) -> list[list[np.ndarray]]:
-        """Runs `score` over all lanes' targets.
+        """Runs `score` over all data shards' targets.
 
-        Returns per lane (log-prob, is_greedy, top ids, top log-probs).
+        Returns per data shard (log-prob, is_greedy, top ids, top log-probs).
         """
-        lanes = len(positions)
-        parts: list[list[list[np.ndarray]]] = [[] for _ in range(lanes)]
+        data_shards = len(positions)
+        parts: list[list[list[np.ndarray]]] = [[] for _ in range(data_shards)]
         longest, at = max(len(p) for p in positions), 0
         while at < longest:
             size = next((rows for rows in SCORE_ROWS if rows >= longest - at), SCORE_ROWS[-1])
-            index, target = np.zeros((2, lanes, size), np.int32)
-            for lane in range(lanes):
+            index, target = np.zeros((2, data_shards, size), np.int32)
+            for data_shard in range(data_shards):
                 chunk = slice(at, at + size)
-                n = len(positions[lane][chunk])
-                index[lane, :n], target[lane, :n] = positions[lane][chunk], targets[lane][chunk]
+                n = len(positions[data_shard][chunk])
+                index[data_shard, :n], target[data_shard, :n] = (
+                    positions[data_shard][chunk],
+                    targets[data_shard][chunk],
+                )
             out = self.programs.score(hidden, index.ravel(), target.ravel())
-            for lane in range(lanes):
-                parts[lane].append(
-                    [np.asarray(column)[lane * size : (lane + 1) * size] for column in out]
+            for data_shard in range(data_shards):
+                parts[data_shard].append(
+                    [
+                        np.asarray(column)[data_shard * size : (data_shard + 1) * size]
+                        for column in out
+                    ]
                 )
             at += size
-        return [[np.concatenate(columns) for columns in zip(*lane, strict=True)] for lane in parts]
+        return [
+            [np.concatenate(columns) for columns in zip(*data_shard, strict=True)]
+            for data_shard in parts
+        ]
 
     def _decode_once(self) -> list[Sequence]:
         plan = self.scheduler.next_decode()
@@ -271,21 +285,21 @@ class Engine:
         began = time.perf_counter()
         output = self.programs.decode(self._decode_input(plan))
         over, kept = [], 0
-        for row, sequence in _rows(plan.lanes, plan.rows):
-            before = _drawn(sequence)
+        for row, sequence in _rows(plan.data_shards, plan.rows):
+            before = _generated_count(sequence)
             if self._take(sequence, output, row):
                 over.append(sequence)
-            kept += _drawn(sequence) - before
+            kept += _generated_count(sequence) - before
         self._count(
             decode_s=time.perf_counter() - began,
             generated_tokens=kept,
-            decode_positions=int(output.steps[0]) * plan.rows * len(plan.lanes),
+            decode_positions=int(output.steps[0]) * plan.rows * len(plan.data_shards),
             decode_calls=1,
         )
         return over
 
     def _decode_input(self, plan: DecodePlan) -> DecodeInput:
-        rows = len(plan.lanes) * plan.rows
+        rows = len(plan.data_shards) * plan.rows
         ints = {
             name: np.zeros(rows, np.int32)
             for name in ("tokens", "start", "left", "top_k", "position", "eos_from")
@@ -295,14 +309,14 @@ class Engine:
         ).repeat(rows, axis=1)
         seed, stops = np.zeros((rows, 2), np.uint32), np.zeros(rows, np.bool_)
         pages = np.zeros((rows, plan.width), np.int32)
-        for row, sequence in _rows(plan.lanes, plan.rows):
+        for row, sequence in _rows(plan.data_shards, plan.rows):
             _fill_table(pages[row], sequence)
-            sampling, drawn = _generating(sequence)
-            n = len(drawn.tokens)
-            ints["tokens"][row] = drawn.tokens[-1] if n else sequence.tokens[-1]
+            sampling, generation = _generating(sequence)
+            n = len(generation.tokens)
+            ints["tokens"][row] = generation.tokens[-1] if n else sequence.tokens[-1]
             ints["start"][row] = sequence.computed
             ints["left"][row] = sampling.max_tokens - n
-            ints["top_k"][row] = min(sampling.top_k, self.setting.model.vocab_size)
+            ints["top_k"][row] = min(sampling.top_k, self.context.model.vocab_size)
             ints["position"][row], ints["eos_from"][row] = (
                 n,
                 0 if sampling.ignore_eos else sampling.min_tokens,
@@ -315,50 +329,50 @@ class Engine:
             penalty[row] = sampling.repetition_penalty
             seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
             stops[row] = not sampling.ignore_eos
-        penalties = penalty if self.setting.engine.repetition_penalty else None
-        draw = Draw(
+        penalties = penalty if self.context.engine.repetition_penalty else None
+        arrays = SamplingArrays(
             *(temperature, top_p, ints["top_k"], min_p, seed, ints["position"], ints["eos_from"]),  # type: ignore[arg-type]
             penalties,
         )
-        return DecodeInput(ints["tokens"], ints["start"], ints["left"], stops, pages, draw)  # type: ignore[arg-type]
+        return DecodeInput(ints["tokens"], ints["start"], ints["left"], stops, pages, arrays)  # type: ignore[arg-type]
 
     def _take(self, sequence: Sequence, output: DecodeOutput, row: int) -> bool:
         """Adds what was drawn for a sequence, up to its end; returns whether it has ended."""
-        sampling, drawn = _generating(sequence)
-        for step in range(int(output.drawn[row])):
+        sampling, generation = _generating(sequence)
+        for step in range(int(output.token_count[row])):
             token = int(output.tokens[row, step])
-            drawn.tokens.append(token)
-            drawn.logprobs.append(float(output.logprobs[row, step]))
+            generation.tokens.append(token)
+            generation.logprobs.append(float(output.logprobs[row, step]))
             if output.top_ids.shape[-1]:
-                drawn.top_ids.append(np.asarray(output.top_ids[row, step]))
-                drawn.top_logprobs.append(np.asarray(output.top_logprobs[row, step]))
+                generation.top_ids.append(np.asarray(output.top_ids[row, step]))
+                generation.top_logprobs.append(np.asarray(output.top_logprobs[row, step]))
             sequence.computed += 1
-            if drawn.search is not None:
-                drawn.match = drawn.search.feed(
-                    token, armed=len(drawn.tokens) > sampling.min_tokens
+            if generation.search is not None:
+                generation.match = generation.search.feed(
+                    token, armed=len(generation.tokens) > sampling.min_tokens
                 )
-            if drawn.repetition is not None:
-                drawn.in_loop = drawn.repetition.feed(
-                    token, armed=len(drawn.tokens) >= sampling.min_tokens
+            if generation.repetition is not None:
+                generation.in_loop = generation.repetition.feed(
+                    token, armed=len(generation.tokens) >= sampling.min_tokens
                 )
             if (
-                drawn.match
-                or drawn.in_loop
+                generation.match
+                or generation.in_loop
                 or self._at_eos(sequence)
-                or len(drawn.tokens) >= sampling.max_tokens
+                or len(generation.tokens) >= sampling.max_tokens
             ):
                 return True
         return False
 
     def _at_eos(self, sequence: Sequence) -> bool:
-        sampling, drawn = _generating(sequence)
-        return not sampling.ignore_eos and drawn.tokens[-1] == self.setting.model.eos_token
+        sampling, generation = _generating(sequence)
+        return not sampling.ignore_eos and generation.tokens[-1] == self.context.model.eos_token
 
     def _finish(self, sequence: Sequence) -> Completion | None:
         """Frees an ended sequence; returns its request's completion when it was the last one."""
         self.scheduler.release(sequence)
-        for loan in sequence.loans:
-            sequence.targets.borrow(loan)
+        for scores in sequence.shared_scores:
+            sequence.targets.copy_shared(scores)
         if sequence.targets.missing:
             raise RuntimeError(
                 f"{sequence.request.ref}: {sequence.targets.missing} log-probs that were asked for "
@@ -370,43 +384,51 @@ class Engine:
             return None
         del self._jobs[sequence.request.ref]
         first = job.sequences[0]
-        cached = first.shared * self.setting.engine.page_size
+        cached = first.shared * self.context.engine.page_size
         self._count(cached_tokens=cached)
-        if first.drawn is None:
+        if first.generation is None:
             return score_completion(
-                job.request, job.readings, cached, self.setting.engine.prompt_logprobs
+                job.request, job.readings, cached, self.context.engine.prompt_logprobs
             )
         return self._completion(first, cached)
 
     def _completion(self, sequence: Sequence, cached_tokens: int) -> Completion:
         request = sequence.request
-        sampling, drawn = _generating(sequence)
-        top_k = self.setting.engine.logprobs
-        stop_reason = drawn.match.stop if drawn.match else "eos" if self._at_eos(sequence) else None
+        sampling, generation = _generating(sequence)
+        top_k = self.context.engine.logprobs
+        stop_reason = (
+            generation.match.stop if generation.match else "eos" if self._at_eos(sequence) else None
+        )
         completion = Completion(
             ref=request.ref,
             attempts=request.attempts,
-            token_ids=token_ids(drawn.tokens),
-            text_bytes=drawn.match.text_bytes if drawn.match else None,
-            finish_reason="stop" if stop_reason else "repetition" if drawn.in_loop else "length",
+            token_ids=token_ids(generation.tokens),
+            text_bytes=generation.match.text_bytes if generation.match else None,
+            finish_reason="stop"
+            if stop_reason
+            else "repetition"
+            if generation.in_loop
+            else "length",
             stop_reason=stop_reason,
             prompt_tokens=len(request.prompt_ids),
             cached_tokens=cached_tokens,
-            token_logprobs=None if top_k is None else logprobs(drawn.logprobs),
-            top_token_ids=token_ids(np.concatenate(drawn.top_ids).tolist()) if top_k else None,
-            top_logprobs=logprobs(np.concatenate(drawn.top_logprobs).tolist()) if top_k else None,
+            token_logprobs=None if top_k is None else logprobs(generation.logprobs),
+            top_token_ids=token_ids(np.concatenate(generation.top_ids).tolist()) if top_k else None,
+            top_logprobs=logprobs(np.concatenate(generation.top_logprobs).tolist())
+            if top_k
+            else None,
             seed=sampling.seed,
         )
         return with_prompt_logprobs(
-            completion, sequence.targets, self.setting.engine.prompt_logprobs
+            completion, sequence.targets, self.context.engine.prompt_logprobs
         )
 
 
-def _rows(lanes: list[list[T]], rows: int) -> list[tuple[int, T]]:
-    """Returns (row of the call, item of a lane), lanes one after the other, each of `rows` rows."""
+def _rows(data_shards: list[list[T]], rows: int) -> list[tuple[int, T]]:
+    """Returns (row of the call, item of a data shard), data shards one after the other, each of `rows` rows."""
     return [
-        (lane * rows + row, item)
-        for lane, items in enumerate(lanes)
+        (data_shard * rows + row, item)
+        for data_shard, items in enumerate(data_shards)
         for row, item in enumerate(items)
     ]
 
@@ -420,12 +442,12 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(arrays) if arrays else np.zeros(0, np.int32)
 
 
-def _drawn(sequence: Sequence) -> int:
-    return len(sequence.drawn.tokens) if sequence.drawn else 0
+def _generated_count(sequence: Sequence) -> int:
+    return len(sequence.generation.tokens) if sequence.generation else 0
 
 
-def _generating(sequence: Sequence) -> tuple[Sampling, Drawn]:
+def _generating(sequence: Sequence) -> tuple[Sampling, GenerationState]:
     """Returns the two parts that a generating sequence has."""
-    if sequence.request.sampling is None or sequence.drawn is None:
+    if sequence.request.sampling is None or sequence.generation is None:
         raise ValueError(f"sequence of {sequence.request.ref} does not generate")
-    return sequence.request.sampling, sequence.drawn
+    return sequence.request.sampling, sequence.generation

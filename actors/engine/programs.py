@@ -1,7 +1,7 @@
 """Weights and KV pages of one replica on its mesh, and the compiled programs over them.
 
 Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once
-per shape of the scheduler's ladders, counted and timed. Knows arrays only; who they belong to is
+per shape of the scheduler's size buckets, counted and timed. Knows arrays only; who they belong to is
 the engine's business.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
-from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, Setting, step_functions
+from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, EngineContext, step_functions
 from actors.engine.vocabulary import Likelihood
 from actors.model import arithmetic
 from actors.model.config import ModelConfig
@@ -30,17 +30,17 @@ DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries
 class Programs:
     """Runs the step functions on this replica's weights and cache; counts what it compiles."""
 
-    def __init__(self, setting: Setting, params: Any, pages_per_lane: int) -> None:
-        self.setting = setting
+    def __init__(self, context: EngineContext, params: Any, pages_per_data_shard: int) -> None:
+        self.context = context
         self.params = params
-        self.cache = _empty_cache(setting, pages_per_lane)
+        self.cache = _empty_cache(context, pages_per_data_shard)
         self.programs = 0
         self.compile_s = 0.0
         # another thread reads both: who compiles does not hang
         self.compiling_since_s: float | None = None
         self.compiled_at_s = 0.0
         self._functions = step_functions(
-            setting, jax.tree.map(lambda array: array.sharding.spec, params)
+            context, jax.tree.map(lambda array: array.sharding.spec, params)
         )
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
@@ -56,22 +56,22 @@ class Programs:
         return self._compiled[key](self.params, *args)
 
     def _place(self, tree: Any) -> Any:
-        return jax.device_put(tree, NamedSharding(self.setting.mesh, ROWS))
+        return jax.device_put(tree, NamedSharding(self.context.mesh, ROWS))
 
-    def extend(self, step: Step) -> Float[Array, "B T D"]:
-        """Computes the new tokens of `step` (lanes one after the other) into the pages.
+    def prefill(self, step: Step) -> Float[Array, "B T D"]:
+        """Computes the new tokens of `step` (data shards one after the other) into the pages.
 
         Returns hidden states on the devices.
         """
-        hidden, self.cache = self._run("extend", self.cache, self._place(step))
-        # Waiting costs nothing, a decode of these sequences follows at once; and extend and decode
+        hidden, self.cache = self._run("prefill", self.cache, self._place(step))
+        # Waiting costs nothing, a decode of these sequences follows at once; and prefill and decode
         # are told apart in the report.
         return hidden.block_until_ready()
 
     def score(
         self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray
     ) -> Likelihood:
-        """Returns log-prob, rank test and most likely tokens for `target` [lanes*N] at flat `position` [lanes*N] of a lane."""
+        """Returns log-prob, rank test and most likely tokens for `target` [data_shards*N] at flat `position` [data_shards*N] of a data shard."""
         return jax.device_get(self._run("score", hidden, *self._place((position, target))))
 
     def decode(self, state: DecodeInput) -> DecodeOutput:
@@ -80,18 +80,18 @@ class Programs:
         return jax.device_get(output)
 
 
-def _empty_cache(setting: Setting, pages_per_lane: int) -> Cache:
+def _empty_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
     """Makes the cache where it will lie: no device ever holds more than its part."""
     make = partial(
         init_cache,
-        setting.model,
-        pages=pages_per_lane,
-        page_size=setting.engine.page_size,
-        dtype=setting.cache_dtype,
-        model_shards=setting.shards,
+        context.model,
+        pages=pages_per_data_shard,
+        page_size=context.engine.page_size,
+        dtype=context.cache_dtype,
+        model_shards=context.model_shards,
     )
     sharded = jax.shard_map(
-        make, mesh=setting.mesh, in_specs=(), out_specs=cache_specs(setting.model), check_vma=False
+        make, mesh=context.mesh, in_specs=(), out_specs=cache_specs(context.model), check_vma=False
     )
     return jax.jit(sharded)()
 
@@ -101,19 +101,19 @@ def cache_bytes_per_token(model: ModelConfig, shards: int, itemsize: int) -> int
     return arithmetic.cache_bytes(model, itemsize) // shards + 4  # and the token itself
 
 
-def affordable_cache_tokens(setting: Setting) -> int:
-    """Returns how many tokens of KV cache one lane gets: as asked for, or what memory and slots allow.
+def affordable_cache_tokens(context: EngineContext) -> int:
+    """Returns how many tokens of KV cache one data shard gets: as asked for, or what memory and slots allow.
 
     Raises:
         ModelError: not even one sequence of `max_len` fits.
     """
-    engine = setting.engine
-    wanted = engine.cache_tokens or max(1, engine.slots // setting.lanes) * engine.max_len
+    engine = context.engine
+    wanted = engine.cache_tokens or max(1, engine.slots // context.data_shards) * engine.max_len
     if engine.cache_tokens is None:
         per_token = cache_bytes_per_token(
-            setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize
+            context.model, context.model_shards, jnp.dtype(context.dtype).itemsize
         )
-        wanted = min(wanted, _free_bytes(setting.mesh) // per_token)
+        wanted = min(wanted, _free_bytes(context.mesh) // per_token)
     if wanted < engine.max_len:
         raise ModelError(
             f"KV cache: room for {wanted} tokens on a device, one sequence of max_len "

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 MASKED = -1e30  # finite: a row whose every token is masked must stay defined
 
 
-class Draw(NamedTuple):
+class SamplingArrays(NamedTuple):
     """How each row is drawn."""
 
     temperature: Float[Array, " B"]  # 0: greedy
@@ -88,11 +88,14 @@ def tempered(
 
 
 def mask_eos(
-    logits_BU: Float[Array, "B U"], draw: Draw, eos_token: int, first_id: Int[Array, ""] | int
+    logits_BU: Float[Array, "B U"],
+    sampling: SamplingArrays,
+    eos_token: int,
+    first_id: Int[Array, ""] | int,
 ) -> Float[Array, "B U"]:
     """Hides EOS from rows that may not end yet; `first_id` is the vocabulary id of column 0."""
     ids_U = first_id + jnp.arange(logits_BU.shape[-1], dtype=jnp.int32)
-    hidden_B = draw.position < draw.eos_from
+    hidden_B = sampling.position < sampling.eos_from
     return jnp.where(hidden_B[:, None] & (ids_U == eos_token)[None, :], MASKED, logits_BU)
 
 
@@ -103,20 +106,28 @@ def _noise(
     return jax.random.gumbel(key, (vocabulary,), dtype=jnp.float32)
 
 
-def draw_tokens(logits_BV: Float[Array, "B V"], draw: Draw) -> Int[Array, " B"]:
+def sample_tokens(logits_BV: Float[Array, "B V"], sampling: SamplingArrays) -> Int[Array, " B"]:
     """Returns a token per row: arg max of filtered, tempered logits plus seeded Gumbel noise (none for greedy rows).
 
     Gumbel noise makes the choice robust: rounding of the logits changes it only where two tokens
     are as good as tied.
     """
-    filtering: Bool[Array, ""] = jnp.any((draw.top_p < 1.0) | (draw.top_k > 0))
-    scaled_BV = tempered(logits_BV, draw.temperature)
+    filtering: Bool[Array, ""] = jnp.any((sampling.top_p < 1.0) | (sampling.top_k > 0))
+    scaled_BV = tempered(logits_BV, sampling.temperature)
     scaled_BV = jax.lax.cond(
-        jnp.any(draw.min_p > 0.0), lambda x: mask_unlikely(x, draw.min_p), lambda x: x, scaled_BV
+        jnp.any(sampling.min_p > 0.0),
+        lambda x: mask_unlikely(x, sampling.min_p),
+        lambda x: x,
+        scaled_BV,
     )
     scaled_BV = jax.lax.cond(
-        filtering, lambda x: filter_logits(x, draw.top_k, draw.top_p), lambda x: x, scaled_BV
+        filtering,
+        lambda x: filter_logits(x, sampling.top_k, sampling.top_p),
+        lambda x: x,
+        scaled_BV,
     )
-    noise_BV = jax.vmap(_noise, in_axes=(0, 0, None))(draw.seed, draw.position, logits_BV.shape[-1])
-    noisy_BV = jnp.where((draw.temperature > 0.0)[:, None], scaled_BV + noise_BV, logits_BV)
+    noise_BV = jax.vmap(_noise, in_axes=(0, 0, None))(
+        sampling.seed, sampling.position, logits_BV.shape[-1]
+    )
+    noisy_BV = jnp.where((sampling.temperature > 0.0)[:, None], scaled_BV + noise_BV, logits_BV)
     return jnp.argmax(noisy_BV, axis=-1).astype(jnp.int32)

@@ -1,7 +1,7 @@
 """One sequence on its way through the engine: its tokens, how far they are computed, and what has been read off so far.
 
 A log-prob of a prompt token depends on the tokens up to it and on nothing else, as the keys in a
-page do. So a sequence that shares pages borrows the log-probs of the tokens in them, too, from the
+page do. So a sequence that shares pages copies the log-probs of the tokens in them, too, from the
 targets of the sequence that computes those pages.
 """
 
@@ -64,15 +64,15 @@ class Targets:
         found[self.positions[index] + 1] = index
         return found
 
-    def borrow(self, loan: "Loan") -> None:
-        """Takes over what the lender has computed by now."""
-        lender, at = loan.lender, loan.lent
+    def copy_shared(self, scores: "SharedPrefixScores") -> None:
+        """Takes over what the source has computed by now."""
+        source, at = scores.source, scores.source_index
         self.fill(
-            loan.index,
-            lender.logprobs[at],
-            lender.is_greedy[at],
-            lender.top_ids[at],
-            lender.top_logprobs[at],
+            scores.index,
+            source.logprobs[at],
+            source.is_greedy[at],
+            source.top_ids[at],
+            source.top_logprobs[at],
         )
 
 
@@ -86,12 +86,12 @@ class PageTargets:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Loan:
-    """Targets `index` of a sequence get what the targets `lent` of another one hold."""
+class SharedPrefixScores:
+    """Targets `index` of a sequence get what the targets `source_index` of another one hold."""
 
     index: np.ndarray
-    lender: Targets
-    lent: np.ndarray
+    source: Targets
+    source_index: np.ndarray
 
 
 def no_targets() -> Targets:
@@ -100,7 +100,7 @@ def no_targets() -> Targets:
 
 
 @dataclass(slots=True, eq=False)
-class Drawn:
+class GenerationState:
     """The completion of a sequence so far."""
 
     # grok-1: one list of all tokens is shared by all slots, right for one slot only; here every
@@ -117,25 +117,25 @@ class Drawn:
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Tokens to compute (`goal` of them by extend), then, when it generates, tokens to draw.
+    """Tokens to compute (`goal` of them by prefill), then, when it generates, tokens to draw.
 
-    The last prompt token of a generating sequence is not extended: it is the first input of decode,
-    so that drawing happens in one place only and a prompt that is wholly cached costs no extend at
+    The last prompt token of a generating sequence is not prefilled: it is the first input of decode,
+    so that drawing happens in one place only and a prompt that is wholly cached costs no prefill at
     all.
     """
 
     request: Request
     tokens: np.ndarray  # int32; the prompt, and for scoring what follows it
-    goal: int  # tokens that extend computes
+    goal: int  # tokens that prefill computes
     targets: Targets
-    drawn: Drawn | None = None  # None: nothing to generate
-    lane: int = -1  # position along the mesh's data axis; owns its pages
+    generation: GenerationState | None = None  # None: nothing to generate
+    data_shard: int = -1  # position along the mesh's data axis; owns its pages
     pages: list[int] = field(default_factory=list)
     shared: int = 0  # leading pages that somebody else computes or computed
     # log-probs of tokens in shared pages, and of the one that follows them
-    loans: list[Loan] = field(default_factory=list)
-    # pages beyond the shared ones that loans are taken from
-    lending: list[int] = field(default_factory=list)
+    shared_scores: list[SharedPrefixScores] = field(default_factory=list)
+    # pages beyond the shared ones that shared scores are read from
+    score_pages: list[int] = field(default_factory=list)
     computed: int = 0  # tokens whose keys and values lie in the pages
 
     @property
@@ -144,11 +144,11 @@ class Sequence:
 
         The last drawn token is never put there.
         """
-        if self.drawn is None or self.request.sampling is None:
+        if self.generation is None or self.request.sampling is None:
             return len(self.tokens)
         return len(self.tokens) + self.request.sampling.max_tokens - 1
 
     @property
-    def extended(self) -> bool:
-        """Whether extend has nothing left to do."""
+    def prefilled(self) -> bool:
+        """Whether prefill has nothing left to do."""
         return self.computed >= self.goal

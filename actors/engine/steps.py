@@ -1,7 +1,7 @@
 """The three functions that an engine runs on its mesh, ready to be compiled for any shape of their arguments.
 
-`extend` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
-at chosen positions of an extend's output, `decode` draws several tokens for every sequence of a
+`prefill` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
+at chosen positions of a prefill's output, `decode` draws several tokens for every sequence of a
 call on the device. Pure functions of arrays: the weights and the cache themselves lie in
 programs.py, and whose they are is the engine's business.
 """
@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from actors.engine import penalty
 from actors.engine.config import EngineConfig
-from actors.engine.sampling import Draw, draw_tokens, mask_eos
+from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
 from actors.kernels.choice import for_platform
 from actors.kernels.interface import Kernels
@@ -43,18 +43,18 @@ class DecodeInput(NamedTuple):
     left: Int[Array, " B"]  # tokens that may still be drawn
     stops_at_eos: Bool[Array, " B"]
     pages: Int[Array, "B J"]
-    draw: Draw
+    sampling: SamplingArrays
 
 
 class DecodeOutput(NamedTuple):
-    """What a decode call drew; row b is valid for its first `drawn[b]` steps."""
+    """What a decode call drew; row b is valid for its first `token_count[b]` steps."""
 
     tokens: Int[Array, "B S"]
     logprobs: Float[Array, "B S"]
     top_ids: Int[Array, "B S K"]
     top_logprobs: Float[Array, "B S K"]
-    drawn: Int[Array, " B"]
-    steps: Int[Array, " lanes"]  # run on the device, the same for every lane
+    token_count: Int[Array, " B"]
+    steps: Int[Array, " data_shards"]  # run on the device, the same for every data shard
 
 
 # from step to step of a decode; last: tokens seen
@@ -62,7 +62,7 @@ Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
+class EngineContext:
     """What every program is compiled against.
 
     Raises:
@@ -76,15 +76,15 @@ class Setting:
 
     def __post_init__(self) -> None:
         if self.engine.shard_activations:
-            check_activation_split(self.model, self.shards)
+            check_activation_split(self.model, self.model_shards)
 
     @property
-    def lanes(self) -> int:
+    def data_shards(self) -> int:
         """Positions along the data axis."""
         return int(self.mesh.shape["data"])
 
     @property
-    def shards(self) -> int:
+    def model_shards(self) -> int:
         """Positions along the model axis."""
         return int(self.mesh.shape["model"])
 
@@ -99,34 +99,36 @@ class Setting:
         return for_platform(self.mesh.devices.flat[0].platform)
 
 
-def _extend(
-    setting: Setting, params: Any, cache: Cache, step: Step
+def _prefill(
+    context: EngineContext, params: Any, cache: Cache, step: Step
 ) -> tuple[Float[Array, "B T W"], Cache]:
     return forward(
         params,
         step,
         cache,
-        config=setting.model,
-        dtype=setting.dtype,
-        model_shards=setting.shards,
-        kernels=setting.kernels,
-        shard_activations=setting.engine.shard_activations,
+        config=context.model,
+        dtype=context.dtype,
+        model_shards=context.model_shards,
+        kernels=context.kernels,
+        shard_activations=context.engine.shard_activations,
     )
 
 
-def _project(setting: Setting, params: Any, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:
+def _project(
+    context: EngineContext, params: Any, hidden_NW: Float[Array, "N W"]
+) -> Float[Array, "N U"]:
     return project(
         params,
         hidden_NW,
-        config=setting.model,
-        dtype=setting.dtype,
-        model_shards=setting.shards,
-        shard_activations=setting.engine.shard_activations,
+        config=context.model,
+        dtype=context.dtype,
+        model_shards=context.model_shards,
+        shard_activations=context.engine.shard_activations,
     )
 
 
 def _score(
-    setting: Setting,
+    context: EngineContext,
     k: int,
     params: Any,
     hidden_BTW: Float[Array, "B T W"],
@@ -134,58 +136,61 @@ def _score(
     target_N: Int[Array, " N"],
 ) -> Likelihood:
     flat_MW = hidden_BTW.reshape(-1, hidden_BTW.shape[-1])
-    logits_NU = _project(setting, params, flat_MW[position_N])
+    logits_NU = _project(context, params, flat_MW[position_N])
     return likelihood(logits_NU, target_N, k)
 
 
-def _seen(setting: Setting, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
+def _seen(context: EngineContext, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
     """Returns which tokens lie in the cache of each row, this device's part.
 
     None where no row of the run has a penalty.
     """
-    if state.draw.repetition_penalty is None:
+    if state.sampling.repetition_penalty is None:
         return None
-    shape = (state.tokens.shape[0], setting.model.vocab_size // setting.shards)
+    shape = (state.tokens.shape[0], context.model.vocab_size // context.model_shards)
     return jax.lax.cond(
-        penalty.asked_for(state.draw.repetition_penalty),
+        penalty.asked_for(state.sampling.repetition_penalty),
         lambda: penalty.seen_in_cache(cache.tokens, state.pages, state.start, shape[1]),
         lambda: jnp.zeros(shape, jnp.bool_),
     )
 
 
-def _draw(
-    setting: Setting, logits_BU: Float[Array, "B U"], draw: Draw, seen_BU: Bool[Array, "B U"] | None
+def _choose_tokens(
+    context: EngineContext,
+    logits_BU: Float[Array, "B U"],
+    sampling: SamplingArrays,
+    seen_BU: Bool[Array, "B U"] | None,
 ) -> Int[Array, " B"]:
     """Chooses the next token: the most likely one, or a drawn one where a row's temperature is above 0."""
-    if seen_BU is not None and draw.repetition_penalty is not None:
-        logits_BU = penalty.penalised(logits_BU, seen_BU, draw.repetition_penalty)
-    allowed_BU = mask_eos(logits_BU, draw, setting.model.eos_token, first_id(logits_BU))
+    if seen_BU is not None and sampling.repetition_penalty is not None:
+        logits_BU = penalty.penalised(logits_BU, seen_BU, sampling.repetition_penalty)
+    allowed_BU = mask_eos(logits_BU, sampling, context.model.eos_token, first_id(logits_BU))
     # The predicate is the same on all devices of the model axis, so all of them take the branch
     # with the collective.
     return jax.lax.cond(
-        jnp.any(draw.temperature > 0.0),
-        lambda x: draw_tokens(whole(x), draw),
+        jnp.any(sampling.temperature > 0.0),
+        lambda x: sample_tokens(whole(x), sampling),
         most_likely,
         allowed_BU,
     )
 
 
 def _decode(
-    setting: Setting, k: int, params: Any, cache: Cache, state: DecodeInput
+    context: EngineContext, k: int, params: Any, cache: Cache, state: DecodeInput
 ) -> tuple[DecodeOutput, Cache]:
-    rows, steps = state.tokens.shape[0], setting.engine.decode_steps
+    rows, steps = state.tokens.shape[0], context.engine.decode_steps
     output = DecodeOutput(
         tokens=jnp.zeros((rows, steps), jnp.int32),
         logprobs=jnp.zeros((rows, steps), jnp.float32),
         top_ids=jnp.zeros((rows, steps, k), jnp.int32),
         top_logprobs=jnp.zeros((rows, steps, k), jnp.float32),
-        drawn=jnp.zeros((rows,), jnp.int32),
+        token_count=jnp.zeros((rows,), jnp.int32),
         steps=jnp.zeros((1,), jnp.int32),
     )
 
     def alive(carry: Carry) -> Bool[Array, ""]:
         _, now, out, _ = carry
-        # All lanes take the same number of steps: the collectives of a step must meet.
+        # All data shards take the same number of steps: the collectives of a step must meet.
         busy = jax.lax.pmax(jnp.any(now.left > 0).astype(jnp.int32), "data") > 0
         return busy & (out.steps[0] < steps)
 
@@ -193,11 +198,11 @@ def _decode(
         cache, now, out, seen_BU = carry
         alive_B = (now.left > 0).astype(jnp.int32)
         step = Step(tokens=now.tokens[:, None], start=now.start, count=alive_B, pages=now.pages)
-        hidden_BTW, cache = _extend(setting, params, cache, step)
-        logits_BU = _project(setting, params, hidden_BTW[:, 0])
+        hidden_BTW, cache = _prefill(context, params, cache, step)
+        logits_BU = _project(context, params, hidden_BTW[:, 0])
         if seen_BU is not None:
             seen_BU = penalty.also_seen(seen_BU, now.tokens)
-        token_B = _draw(setting, logits_BU, now.draw, seen_BU)
+        token_B = _choose_tokens(context, logits_BU, now.sampling, seen_BU)
         # grok-1: reports probabilities after temperature and nucleus; here of the model's own
         # distribution, always
         kept = likelihood(logits_BU, token_B, k)
@@ -207,28 +212,30 @@ def _decode(
             logprobs=out.logprobs.at[:, at].set(kept.logprob),
             top_ids=out.top_ids.at[:, at].set(kept.top_ids),
             top_logprobs=out.top_logprobs.at[:, at].set(kept.top_logprobs),
-            drawn=out.drawn + alive_B,
+            token_count=out.token_count + alive_B,
             steps=out.steps + 1,
         )
         # grok-1: never stops on EOS, only at the length asked for
-        ended_B = now.stops_at_eos & (token_B == setting.model.eos_token)
+        ended_B = now.stops_at_eos & (token_B == context.model.eos_token)
         now = now._replace(
             tokens=token_B,
             start=now.start + alive_B,
             left=jnp.where(ended_B, 0, now.left - alive_B),
-            draw=now.draw._replace(position=now.draw.position + alive_B),
+            sampling=now.sampling._replace(position=now.sampling.position + alive_B),
         )
         return cache, now, out, seen_BU
 
     cache, _, output, _ = jax.lax.while_loop(
-        alive, one, (cache, state, output, _seen(setting, cache, state))
+        alive, one, (cache, state, output, _seen(context, cache, state))
     )
     return output, cache
 
 
 def _rows_like(kind: Any) -> Any:
     """Returns the tree of specs that splits every field of a (nested) named tuple type over the data axis."""
-    return kind(*[_rows_like(Draw) if name == "draw" else ROWS for name in kind._fields])
+    return kind(
+        *[_rows_like(SamplingArrays) if name == "sampling" else ROWS for name in kind._fields]
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,21 +245,21 @@ class StepFunctions:
     The cache, where there is one, is the second argument and donated.
     """
 
-    extend: Any  # (params, cache, Step) -> (hidden, cache)
+    prefill: Any  # (params, cache, Step) -> (hidden, cache)
     decode: Any  # (params, cache, DecodeInput) -> (DecodeOutput, cache)
     score: Any  # (params, hidden, position, target) -> Likelihood
 
 
-def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
+def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
     """Returns the functions for one engine.
 
     `param_specs` is the tree of PartitionSpecs of its parameters.
 
-    Rows of every argument but parameters and cache are split over the mesh's data axis, lanes one
+    Rows of every argument but parameters and cache are split over the mesh's data axis, data shards one
     after the other.
     """
-    cache = cache_specs(setting.model)
-    hidden = PartitionSpec("data", None, "model") if setting.engine.shard_activations else ROWS
+    cache = cache_specs(context.model)
+    hidden = PartitionSpec("data", None, "model") if context.engine.shard_activations else ROWS
 
     def sharded(
         body: Callable[..., Any],
@@ -263,18 +270,18 @@ def step_functions(setting: Setting, param_specs: Any) -> StepFunctions:
     ) -> Any:
         mapped = jax.shard_map(
             body,
-            mesh=setting.mesh,
+            mesh=context.mesh,
             in_specs=(param_specs, *in_specs),
             out_specs=out_specs,
             check_vma=False,
         )
         return jax.jit(mapped, donate_argnums=donate)
 
-    decode = partial(_decode, setting, setting.engine.logprobs or 0)
-    score = partial(_score, setting, setting.engine.prompt_logprobs or 0)
+    decode = partial(_decode, context, context.engine.logprobs or 0)
+    score = partial(_score, context, context.engine.prompt_logprobs or 0)
     return StepFunctions(
-        extend=sharded(
-            partial(_extend, setting), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)
+        prefill=sharded(
+            partial(_prefill, context), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)
         ),
         decode=sharded(
             decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)

@@ -164,13 +164,13 @@ class ReplicaStats:
     requests: int = 0
     prompt_tokens: int = 0  # as asked for, reused ones included
     cached_tokens: int = 0  # of these, not recomputed
-    extend_tokens: int = 0  # tokens computed by prefill and scoring
-    extend_positions: int = 0  # the same with padding
-    extend_calls: int = 0
+    prefill_tokens: int = 0  # tokens computed by prefill and scoring
+    prefill_positions: int = 0  # the same with padding
+    prefill_calls: int = 0
     generated_tokens: int = 0  # tokens drawn and kept
     decode_positions: int = 0  # slots x steps run, idle ones included
     decode_calls: int = 0
-    extend_s: float = 0.0
+    prefill_s: float = 0.0
     decode_s: float = 0.0
     compile_s: float = 0.0
     programs: int = 0  # compiled so far

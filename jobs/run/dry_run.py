@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
 from actors.protocol.messages import Batch, Completion, Request
-from actors.protocol.size_buckets import padded
+from actors.protocol.size_buckets import padded_length
 from jobs.run.plan import Plan
 from pipeline.dispatch.buckets import fill_batches
 from pipeline.input.reader import read_rows
@@ -114,7 +114,7 @@ def _sample(plan: Plan) -> Sample:
         new_tokens=sum(
             request.sampling.max_tokens for request in requests if request.sampling is not None
         ),
-        padded_tokens=sum(map(padded, lengths)),
+        padded_tokens=sum(map(padded_length, lengths)),
         batches=sum(
             1 for batch in fill_batches(requests, plan.bucket_config()) if isinstance(batch, Batch)
         ),

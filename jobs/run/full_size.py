@@ -137,9 +137,9 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
         *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None),
     ):
         yield _row(name, values)
-    ladder = answer["ladder"]
-    parts = ", ".join(f"{name} {count}" for name, count in ladder.items())
-    yield _row("programs of the whole ladder", [str(sum(ladder.values()))]) + f"   ({parts})"
+    shapes = answer["shapes"]
+    parts = ", ".join(f"{name} {count}" for name, count in shapes.items())
+    yield _row("programs of all shapes", [str(sum(shapes.values()))]) + f"   ({parts})"
     yield _row("seconds for all of this", [f"{answer['seconds']:.0f}"])
 
 

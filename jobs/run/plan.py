@@ -17,7 +17,7 @@ from typing import Any
 
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
-from actors.protocol.size_buckets import length_ladder
+from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
 from actors.weights.digest import digest
 from jobs.run.config import ScoreConfig
@@ -73,7 +73,7 @@ class Plan:
 
     def bucket_config(self) -> BucketConfig:
         """Returns how batches are cut."""
-        return BucketConfig(length_ladder(self.rules.max_len), self.config.batch_tokens)
+        return BucketConfig(prompt_size_buckets(self.rules.max_len), self.config.batch_tokens)
 
     def engine_config(self) -> EngineConfig:
         """Returns how engines are sized; log-probs of completions are asked of generate only."""

@@ -1,6 +1,6 @@
 """Requests → batches that pad little, share prefixes and fill the token budget.
 
-A request waits in an open bucket with others of its length (its rung on the ladder) or of its
+A request waits in an open bucket with others of its length (its size bucket) or of its
 beginning (a family that shares a prefix, which a replica then computes once). A bucket leaves as a
 batch when the budget is full, when it grew old, or at the end of the input; a batch of one family
 says so, and dispatch sends it where the family ran before. Completions pass straight through. Knows
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from actors.protocol.messages import Batch, Completion, Request
-from actors.protocol.size_buckets import rung
+from actors.protocol.size_buckets import bucket_size
 
 PREFIX_TOKENS = 32  # leading tokens that two prompts must have in common to travel together
 REMEMBERED_PREFIXES = 4096
@@ -24,7 +24,7 @@ SMALLEST_SHARE = 64
 class BucketConfig:
     """Sizes of batches; all counts are tokens unless they say rows."""
 
-    ladder: tuple[int, ...]
+    prompt_sizes: tuple[int, ...]
     batch_tokens: int
     max_bucket_age_rows: int = 2048
 
@@ -43,12 +43,12 @@ class _Bucket:
     requests: list[Request] = field(default_factory=list)
 
 
-def request_tokens(request: Request, ladder: tuple[int, ...]) -> int:
+def request_tokens(request: Request, prompt_sizes: tuple[int, ...]) -> int:
     """Returns what a request takes of a batch's budget: its padded prompt and every token it may add."""
-    prompt = rung(len(request.prompt_ids), ladder)
+    prompt = bucket_size(len(request.prompt_ids), prompt_sizes)
     if request.sampling is not None:
         return prompt + request.sampling.max_tokens
-    return prompt + sum(rung(len(ids), ladder) for ids in request.continuations)
+    return prompt + sum(bucket_size(len(ids), prompt_sizes) for ids in request.continuations)
 
 
 def fill_batches(
@@ -85,7 +85,7 @@ class _Buckets:
 
     def add(self, request: Request) -> Iterator[Batch]:
         """Puts the request into its bucket; yields what is thereby full or too old."""
-        key, tokens = self._key(request), request_tokens(request, self._config.ladder)
+        key, tokens = self._key(request), request_tokens(request, self._config.prompt_sizes)
         bucket = self._open.get(key)
         if bucket is not None and bucket.tokens + tokens > self._config.batch_tokens:
             yield self._batch(self._open.pop(key).requests)
@@ -122,7 +122,7 @@ class _Buckets:
             self._open.pop(key).requests for key in sorted(self._open, key=self._first_length)
         ]
         left = [request for requests in buckets for request in requests]
-        tokens = [request_tokens(request, self._config.ladder) for request in left]
+        tokens = [request_tokens(request, self._config.prompt_sizes) for request in left]
         remaining, start = sum(tokens), 0
         while start < len(left):
             share = max(remaining // lanes, self._config.batch_tokens // SMALLEST_SHARE)
@@ -154,7 +154,7 @@ class _Buckets:
             self._prefixes[prefix] = None
         if len(self._prefixes) > REMEMBERED_PREFIXES:
             self._prefixes.popitem(last=False)
-        return rung(len(request.prompt_ids), self._config.ladder)
+        return bucket_size(len(request.prompt_ids), self._config.prompt_sizes)
 
     def _first_length(self, key: object) -> tuple[int, int]:
         bucket = self._open[key]

@@ -15,6 +15,7 @@ from typing import Any
 
 from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
 from pipeline.errors import ErrorBudgetError
+from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.length_bins import histogram, length_bin
 from pipeline.monitoring.replica_use import ReplicaUse
 from pipeline.monitoring.run_log import RunLog
@@ -32,8 +33,8 @@ SERIES = (
     "errors",
     "retries",
     "losses",
-    "extend_tokens",
-    "extend_positions",
+    "prefill_tokens",
+    "prefill_positions",
     "busy_s",
 )
 WINDOW_S = 60.0  # tokens/s shown and used for the ETA are of the last minute
@@ -194,8 +195,8 @@ class Progress:
             tokens_out=self._tokens_out,
             tokens_in_per_s=in_per_s,
             tokens_out_per_s=out_per_s,
-            padding=1 - stats.extend_tokens / stats.extend_positions
-            if stats.extend_positions
+            padding=1 - stats.prefill_tokens / stats.prefill_positions
+            if stats.prefill_positions
             else 0.0,
             errors=self.error_rows,
             retries=self._retries,
@@ -240,7 +241,7 @@ class Progress:
                 "completion": self._tokens_out / now.elapsed_s if now.elapsed_s else 0.0,
                 "over_time": _rates_over_time(over_time),
             },
-            "over_time": over_time,
+            "over_time": add_deprecated_keys(over_time),
             "padding": now.padding,
             "prefix_reuse": self._cached / self._tokens_in if self._tokens_in else 0.0,
             "prompt_length_histogram": histogram(self._prompt_lengths),
@@ -248,7 +249,7 @@ class Progress:
             "retries": self._retries,
             "errors_by_code": dict(self._codes.most_common()),
             "error_examples": self._examples,
-            "engine": asdict(stats),
+            "engine": add_deprecated_keys(asdict(stats)),
             "replicas": self._uses.report(now.elapsed_s),
             "replica_hours": now.replica_hours,
             "cost": now.cost,

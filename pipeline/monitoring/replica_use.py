@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 
 from actors.protocol.messages import ReplicaInfo, ReplicaStats
+from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.timeline import Timeline
 
 MOST_PROFILES = 40  # replicas whose busy time over time is reported: the least busy ones
@@ -66,7 +67,7 @@ class ReplicaUse:
             busy_s = stats.busy_s - use.stats.busy_s
             self._timeline.spread("busy_s", use.answered_s, at_s, busy_s)
             self._timeline.spread(f"busy_s of {replica}", use.answered_s, at_s, busy_s)
-            for name in ("extend_tokens", "extend_positions"):
+            for name in ("prefill_tokens", "prefill_positions"):
                 self._timeline.spread(
                     name, use.answered_s, at_s, getattr(stats, name) - getattr(use.stats, name)
                 )
@@ -123,7 +124,7 @@ class ReplicaUse:
             "last_answer_s": use.answered_s,
             "lost": use.reason,
             "retired": use.retired,
-            "stats": asdict(use.stats),
+            "stats": add_deprecated_keys(asdict(use.stats)),
             "busy_over_time": self._profile(name, use, now_s) if profile else None,
         }
 

@@ -29,7 +29,7 @@ def padding(over: Over) -> Series:
 
     NaN where nothing was computed.
     """
-    return 1 - share(over["extend_tokens"], over["extend_positions"])
+    return 1 - share(over["prefill_tokens"], over["prefill_positions"])
 
 
 def reuse(over: Over) -> Series:

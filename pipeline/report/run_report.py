@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from pipeline.monitoring.deprecated_keys import rename_deprecated_keys
 from pipeline.report.figures import compact, duration, idle_tails, percent, quantile
 from pipeline.report.page import cards, figure, page, remarks, table, text
 from pipeline.report.plots import capacity, lengths, replica_map, shares, tail, throughput, troubles
@@ -34,6 +35,7 @@ def render(report: Report) -> str:
         report: as from `Progress.report`, plus optionally `status` (a key of `STATUS`), `message` (why it ended early) and
             `run`: what was run, with `fingerprint`, `config`, `versions`, `git_commit`; URLs in it without credentials.
     """
+    report = rename_deprecated_keys(report)
     config = report.get("run", {}).get("config", {})
     title = (
         f"Run report: {text(config.get('model', 'run'))}, {text(config.get('task', ''))}".rstrip(
@@ -260,8 +262,8 @@ def _engine(report: Report) -> str:
         ),
         (
             "In prefill and scoring",
-            duration(stats["extend_s"]),
-            f"{stats['extend_tokens']:,} tokens computed, {padded} padding",
+            duration(stats["prefill_s"]),
+            f"{stats['prefill_tokens']:,} tokens computed, {padded} padding",
         ),
         (
             "In decode",

@@ -227,7 +227,7 @@ def test_a_real_compilation_is_seen_from_outside(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, seen = replica._engine.programs, []
-    real = programs._functions.extend
+    real = programs._functions.prefill
 
     class Watched:
         def lower(self, *args: object) -> object:
@@ -235,7 +235,7 @@ def test_a_real_compilation_is_seen_from_outside(
             return real.lower(*args)
 
     class Functions:
-        extend, decode, score = Watched(), programs._functions.decode, programs._functions.score
+        prefill, decode, score = Watched(), programs._functions.decode, programs._functions.score
 
     monkeypatch.setattr(programs, "_functions", Functions())
     replica.run(batch(1, generate(0, [5, 6], 1)))

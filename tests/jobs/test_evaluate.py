@@ -366,7 +366,7 @@ def test_mmlu_costs_one_prefill_of_each_subjects_shots_and_one_of_each_question(
     once = 50 * len(shared) + sum(len(question) for _, question in cut)
     # Pages are shared as a whole: of the one that the question begins in, the shots' part is
     # computed again.
-    assert engine.stats().extend_tokens < once + len(prompts) * page < 0.7 * sum(map(len, prompts))
+    assert engine.stats().prefill_tokens < once + len(prompts) * page < 0.7 * sum(map(len, prompts))
 
 
 def _shared_beginnings(tasks: list[str], ids: list[list[int]]) -> dict[str, int]:

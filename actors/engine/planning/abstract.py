@@ -1,6 +1,6 @@
 """Everything the step functions take, as shapes without numbers: weights, cache and the inputs of each program's largest call.
 
-Input: a `Setting` (its mesh may be of devices that only compile). Output: trees of
+Input: a `EngineContext` (its mesh may be of devices that only compile). Output: trees of
 `jax.ShapeDtypeStruct` that know how they are split. Allocates nothing.
 """
 
@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
-from actors.engine.sampling import Draw
-from actors.engine.steps import ROWS, DecodeInput, Setting
+from actors.engine.sampling import SamplingArrays
+from actors.engine.steps import ROWS, DecodeInput, EngineContext
 from actors.kernels.quantized import QuantizedWeight, TransposedExperts, transposed_spec
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
@@ -41,9 +41,9 @@ def _weight(tensor: TensorSpec, mesh: Mesh, spec: Any) -> Any:
     return QuantizedWeight(_array(mesh, spec.weight, tensor.shape, jnp.int8), scales)
 
 
-def gpu_parameters(setting: Setting) -> dict[str, dict[str, Any]]:
+def gpu_parameters(context: EngineContext) -> dict[str, dict[str, Any]]:
     """Returns the parameters as an engine on GPUs gets them: what `quantized.arrange` makes of int8 ones."""
-    params = abstract_parameters(setting.model, setting.mesh)
+    params = abstract_parameters(context.model, context.mesh)
 
     def one(name: str, value: Any) -> Any:
         if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
@@ -51,12 +51,12 @@ def gpu_parameters(setting: Setting) -> dict[str, dict[str, Any]]:
             spec: Any = value.weight.sharding
             return TransposedExperts(
                 _array(
-                    setting.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8
+                    context.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8
                 ),
                 value.scales,
             )
         return (
-            _array(setting.mesh, value.sharding.spec, value.shape, setting.dtype)
+            _array(context.mesh, value.sharding.spec, value.shape, context.dtype)
             if name == "embeddings"
             else value
         )
@@ -67,51 +67,56 @@ def gpu_parameters(setting: Setting) -> dict[str, dict[str, Any]]:
     }
 
 
-def abstract_cache(setting: Setting, pages_per_lane: int) -> Cache:
-    """Returns the cache of all lanes, `pages_per_lane` pages each."""
-    pages = pages_per_lane * setting.lanes
-    size = setting.engine.page_size
+def abstract_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
+    """Returns the cache of all data shards, `pages_per_data_shard` pages each."""
+    pages = pages_per_data_shard * context.data_shards
+    size = context.engine.page_size
     make = partial(
         init_cache,
-        setting.model,
+        context.model,
         pages=pages,
         page_size=size,
-        dtype=setting.cache_dtype,
+        dtype=context.cache_dtype,
         model_shards=1,
     )
     return jax.tree.map(
-        lambda a, spec: _array(setting.mesh, spec, a.shape, a.dtype),
+        lambda a, spec: _array(context.mesh, spec, a.shape, a.dtype),
         jax.eval_shape(make),
-        cache_specs(setting.model),
+        cache_specs(context.model),
     )
 
 
-def extend_input(setting: Setting, rows: int, width: int) -> Step:
-    """Returns the input of an extend of `rows` rows on each lane, with page tables of `width` entries."""
-    ints = partial(_rows, setting, rows, dtype=jnp.int32)
-    return Step(tokens=ints(setting.engine.block), start=ints(), count=ints(), pages=ints(width))
+def prefill_input(context: EngineContext, rows: int, width: int) -> Step:
+    """Returns the input of a prefill of `rows` rows on each data shard, with page tables of `width` entries."""
+    ints = partial(_rows, context, rows, dtype=jnp.int32)
+    return Step(tokens=ints(context.engine.chunk), start=ints(), count=ints(), pages=ints(width))
 
 
-def decode_input(setting: Setting, rows: int, width: int) -> DecodeInput:
-    """Returns the input of a decode of `rows` sequences on each lane, with page tables of `width` entries."""
+def decode_input(context: EngineContext, rows: int, width: int) -> DecodeInput:
+    """Returns the input of a decode of `rows` sequences on each data shard, with page tables of `width` entries."""
     ints, floats = (
-        partial(_rows, setting, rows, dtype=jnp.int32),
-        partial(_rows, setting, rows, dtype=jnp.float32),
+        partial(_rows, context, rows, dtype=jnp.int32),
+        partial(_rows, context, rows, dtype=jnp.float32),
     )
-    draw = Draw(
-        temperature=floats(), top_p=floats(), top_k=ints(), min_p=floats(), seed=_rows(setting, rows, 2, dtype=jnp.uint32),
-        position=ints(), eos_from=ints(), repetition_penalty=floats() if setting.engine.repetition_penalty else None,
+    sampling = SamplingArrays(
+        temperature=floats(), top_p=floats(), top_k=ints(), min_p=floats(), seed=_rows(context, rows, 2, dtype=jnp.uint32),
+        position=ints(), eos_from=ints(), repetition_penalty=floats() if context.engine.repetition_penalty else None,
     )  # fmt: skip
-    stops = _rows(setting, rows, dtype=jnp.bool_)
+    stops = _rows(context, rows, dtype=jnp.bool_)
     return DecodeInput(
-        tokens=ints(), start=ints(), left=ints(), stops_at_eos=stops, pages=ints(width), draw=draw
+        tokens=ints(),
+        start=ints(),
+        left=ints(),
+        stops_at_eos=stops,
+        pages=ints(width),
+        sampling=sampling,
     )
 
 
-def score_input(setting: Setting, rows: int, targets: int) -> tuple[Any, Any, Any]:
-    """Returns hidden states of an extend of `rows` rows on each lane, and positions and ids of `targets` targets on each."""
-    hidden = _rows(setting, rows, setting.engine.block, setting.model.emb_size, dtype=setting.dtype)
-    ints = partial(_rows, setting, targets, dtype=jnp.int32)
+def score_input(context: EngineContext, rows: int, targets: int) -> tuple[Any, Any, Any]:
+    """Returns hidden states of a prefill of `rows` rows on each data shard, and positions and ids of `targets` targets on each."""
+    hidden = _rows(context, rows, context.engine.chunk, context.model.emb_size, dtype=context.dtype)
+    ints = partial(_rows, context, targets, dtype=jnp.int32)
     return hidden, ints(), ints()
 
 
@@ -125,8 +130,8 @@ def _local_bytes(leaf: Any) -> int:
     return math.prod(local) * jnp.dtype(leaf.dtype).itemsize
 
 
-def _rows(setting: Setting, rows: int, *more: int, dtype: Any) -> Any:
-    return _array(setting.mesh, ROWS, (rows * setting.lanes, *more), dtype)
+def _rows(context: EngineContext, rows: int, *more: int, dtype: Any) -> Any:
+    return _array(context.mesh, ROWS, (rows * context.data_shards, *more), dtype)
 
 
 def _array(mesh: Mesh, spec: Any, shape: tuple[int, ...], dtype: Any) -> Any:

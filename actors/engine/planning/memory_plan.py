@@ -28,15 +28,15 @@ from actors.engine.planning.abstract import (
     abstract_cache,
     bytes_per_device,
     decode_input,
-    extend_input,
     gpu_parameters,
+    prefill_input,
     score_input,
 )
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
 from actors.engine.planning.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
-from actors.engine.scheduler import row_rungs, width_rungs
-from actors.engine.steps import Setting, step_functions
+from actors.engine.scheduler import row_buckets, width_buckets
+from actors.engine.steps import EngineContext, step_functions
 from actors.kernels.choice import GPU
 from actors.kernels.quantized import QuantizedWeight, TransposedExperts
 from actors.model import sharding
@@ -48,7 +48,7 @@ from actors.protocol.errors import ModelError
 class ProgramPlan:
     """One step function at its largest shape; bytes are of one device."""
 
-    rows: int  # of one lane
+    rows: int  # of one data shard
     width: int  # page-table entries of a row; of score: targets
     argument_bytes: int  # everything the call is given, as the compiler counts it
     input_bytes: int  # … beside weights and cache
@@ -73,25 +73,25 @@ class TargetPlan:
     compiled_for: str  # kind of device
     capacity_bytes: int
     weights_bytes: Mapping[str, int]  # by kind
-    cache_tokens: int  # of all lanes, as compiled
+    cache_tokens: int  # of all data shards, as compiled
     cache_bytes: int
     programs: Mapping[str, ProgramPlan]
     total_bytes: int  # weights, cache and the program that takes most beside them
-    cache_tokens_fit: int  # of all lanes, with the same programs
+    cache_tokens_fit: int  # of all data shards, with the same programs
     sequences_fit: int  # of max_len tokens each
 
 
-def engine_ladder(
-    engine: EngineConfig, lanes: int, *, one_width: bool
+def engine_program_shapes(
+    engine: EngineConfig, data_shards: int, *, one_width: bool
 ) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Returns every (rows, width) of a lane that the scheduler can ask of each step function, the largest last."""
-    widths = width_rungs(engine, one_width=one_width)
-    extend_rows = row_rungs(max(1, engine.batch_tokens // (engine.block * lanes)))
-    decode_rows = row_rungs(max(1, engine.slots // lanes))
+    """Returns every (rows, width) of a data shard that the scheduler can ask of each step function, the largest last."""
+    widths = width_buckets(engine, one_width=one_width)
+    prefill_rows = row_buckets(max(1, engine.batch_tokens // (engine.chunk * data_shards)))
+    decode_rows = row_buckets(max(1, engine.slots // data_shards))
     return {
-        "extend": tuple((rows, width) for rows in extend_rows for width in widths),
+        "prefill": tuple((rows, width) for rows in prefill_rows for width in widths),
         "decode": tuple((rows, width) for rows in decode_rows for width in widths),
-        "score": tuple((rows, targets) for rows in extend_rows for targets in SCORE_ROWS),
+        "score": tuple((rows, targets) for rows in prefill_rows for targets in SCORE_ROWS),
     }
 
 
@@ -107,66 +107,70 @@ def weights_by_kind(params: Any) -> dict[str, int]:
     return kinds
 
 
-def plan_target(setting: Setting, title: str, capacity_bytes: int) -> TargetPlan:
-    """Compiles the largest extend, decode and score for the mesh of `setting`.
+def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> TargetPlan:
+    """Compiles the largest prefill, decode and score for the mesh of `context`.
 
     Args:
-        setting: its `engine.cache_tokens` is what a lane's cache holds; None: what all slots can fill, as far as memory allows.
+        context: its `engine.cache_tokens` is what a data shard's cache holds; None: what all slots can fill, as far as memory allows.
         title: name of the target.
         capacity_bytes: memory of one device.
 
     Raises:
         ModelError: the mesh does not divide the model.
     """
-    sharding.check_divisible(setting.model, setting.shards)
-    weights = weights_by_kind(gpu_parameters(setting))
-    tokens = _cache_tokens(setting, capacity_bytes - sum(weights.values()))
-    pages = -(-tokens // setting.engine.page_size)
-    programs = compile_programs(setting, pages)
+    sharding.check_divisible(context.model, context.model_shards)
+    weights = weights_by_kind(gpu_parameters(context))
+    tokens = _cache_tokens(context, capacity_bytes - sum(weights.values()))
+    pages = -(-tokens // context.engine.page_size)
+    programs = compile_programs(context, pages)
     fixed = sum(weights.values()) + max(each.beside_bytes for each in programs.values())
-    cache_bytes = bytes_per_device(abstract_cache(setting, pages))
-    fit = max(0, capacity_bytes - fixed) // _token_bytes(setting)
+    cache_bytes = bytes_per_device(abstract_cache(context, pages))
+    fit = max(0, capacity_bytes - fixed) // _token_bytes(context)
     return TargetPlan(
         title=title,
-        compiled_for=setting.mesh.devices.flat[0].device_kind,
+        compiled_for=context.mesh.devices.flat[0].device_kind,
         capacity_bytes=capacity_bytes,
         weights_bytes=weights,
-        cache_tokens=tokens * setting.lanes,
+        cache_tokens=tokens * context.data_shards,
         cache_bytes=cache_bytes,
         programs=programs,
         total_bytes=fixed + cache_bytes,
-        cache_tokens_fit=fit * setting.lanes,
-        sequences_fit=fit // setting.engine.max_len * setting.lanes,
+        cache_tokens_fit=fit * context.data_shards,
+        sequences_fit=fit // context.engine.max_len * context.data_shards,
     )
 
 
-def _token_bytes(setting: Setting) -> int:
-    return cache_bytes_per_token(setting.model, setting.shards, jnp.dtype(setting.dtype).itemsize)
+def _token_bytes(context: EngineContext) -> int:
+    return cache_bytes_per_token(
+        context.model, context.model_shards, jnp.dtype(context.dtype).itemsize
+    )
 
 
-def _cache_tokens(setting: Setting, free_bytes: int) -> int:
-    """Returns the tokens of one lane's cache: the rule of `affordable_cache_tokens`, for memory that is not there."""
-    engine = setting.engine
+def _cache_tokens(context: EngineContext, free_bytes: int) -> int:
+    """Returns the tokens of one data shard's cache: the rule of `affordable_cache_tokens`, for memory that is not there."""
+    engine = context.engine
     if engine.cache_tokens is not None:
         return engine.cache_tokens
-    wanted = max(1, engine.slots // setting.lanes) * engine.max_len
+    wanted = max(1, engine.slots // context.data_shards) * engine.max_len
     # never less than one sequence: a plan that does not fit shows by how much
-    return max(engine.max_len, min(wanted, int(free_bytes * DEVICE_SHARE) // _token_bytes(setting)))
+    return max(engine.max_len, min(wanted, int(free_bytes * DEVICE_SHARE) // _token_bytes(context)))
 
 
 @lru_cache  # without the wheels all targets are the same virtual devices
-def compile_programs(setting: Setting, pages_per_lane: int) -> dict[str, ProgramPlan]:
-    """Compiles each step function at the largest shape of its ladder, two at a time."""
-    params, cache = gpu_parameters(setting), abstract_cache(setting, pages_per_lane)
-    functions = step_functions(setting, jax.tree.map(lambda array: array.sharding.spec, params))
+def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[str, ProgramPlan]:
+    """Compiles each step function at the largest shape, two at a time."""
+    params, cache = gpu_parameters(context), abstract_cache(context, pages_per_data_shard)
+    functions = step_functions(context, jax.tree.map(lambda array: array.sharding.spec, params))
     largest = {
         name: shapes[-1]
-        for name, shapes in engine_ladder(setting.engine, setting.lanes, one_width=True).items()
+        for name, shapes in engine_program_shapes(
+            context.engine, context.data_shards, one_width=True
+        ).items()
     }
     calls = {
-        "extend": (cache, extend_input(setting, *largest["extend"])),
-        "decode": (cache, decode_input(setting, *largest["decode"])),
-        "score": score_input(setting, *largest["score"]),
+        "prefill": (cache, prefill_input(context, *largest["prefill"])),
+        "decode": (cache, decode_input(context, *largest["decode"])),
+        "score": score_input(context, *largest["score"]),
     }
 
     def compile_one(name: str) -> ProgramPlan:
@@ -223,17 +227,17 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
             if reason is None
             else sharding.make_mesh(data, shards)
         )
-        setting = Setting(model, engine, jnp.dtype(request["dtype"]), mesh)
+        context = EngineContext(model, engine, jnp.dtype(request["dtype"]), mesh)
         targets.append(
-            asdict(plan_target(setting, TARGETS[name].title, TARGETS[name].capacity_bytes))
+            asdict(plan_target(context, TARGETS[name].title, TARGETS[name].capacity_bytes))
         )
     shapes = parameter_shapes(model)
     return {
         "parameters": shapes.parameters,
         "tensors": len(shapes),
-        "ladder": {
+        "shapes": {
             name: len(calls)
-            for name, calls in engine_ladder(
+            for name, calls in engine_program_shapes(
                 engine, data, one_width=not GPU.reads_whole_table
             ).items()
         },

@@ -1,4 +1,4 @@
-"""Attention over pages on NVIDIA GPUs: one Pallas kernel for Triton, for decode and for extend.
+"""Attention over pages on NVIDIA GPUs: one Pallas kernel for Triton, for decode and for prefill.
 
 Input and output as `interface.Attend` says. A program of the grid takes queries of one sequence
 that share a key/value head, and one part of the sequence's page table. It reads these pages where

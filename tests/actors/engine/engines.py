@@ -9,7 +9,7 @@ import numpy as np
 
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
-from actors.engine.steps import Setting
+from actors.engine.steps import EngineContext
 from actors.kernels import quantized
 from actors.model import sharding
 from actors.model.config import ModelConfig
@@ -62,7 +62,9 @@ def make_engine(
         }
     )
     return Engine(
-        Setting(model_config(case), config, jnp.dtype(dtype), device_mesh), params, token_bytes
+        EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh),
+        params,
+        token_bytes,
     )
 
 

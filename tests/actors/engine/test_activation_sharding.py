@@ -13,7 +13,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding
 
 from actors.engine.config import EngineConfig
-from actors.engine.steps import ROWS, Setting, step_functions
+from actors.engine.steps import ROWS, EngineContext, step_functions
 from actors.kernels.quantized import QuantizedWeight
 from actors.model.config import DEMO, ModelConfig, TensorSpec, parameter_shapes
 from actors.model.language_model import Step, cache_specs, init_cache
@@ -23,7 +23,7 @@ from actors.protocol.messages import Completion
 from tests.actors.engine.engines import generate, golden, make_engine, run, score
 
 MESHES = [(1, 1), (1, 8), (2, 4)]
-ROWS_OF_A_STEP, BLOCK = 8, 16
+ROWS_OF_A_STEP, CHUNK = 8, 16
 
 
 @lru_cache
@@ -102,16 +102,16 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
     return params
 
 
-def lower_extend(
+def lower_prefill(
     config: ModelConfig, mesh_shape: tuple[int, int], *, split: bool, rows: int = ROWS_OF_A_STEP
 ) -> Any:
     """Returns the lowered prefill of `rows` rows of 16 tokens: real step functions, weights without numbers."""
     mesh = make_mesh(*mesh_shape)
-    setting = Setting(
+    context = EngineContext(
         config, EngineConfig(max_len=256, shard_activations=split), jnp.bfloat16, mesh
     )
     params = abstract_parameters(config, mesh)
-    functions = step_functions(setting, parameter_specs(config))
+    functions = step_functions(context, parameter_specs(config))
 
     def placed(tree: Any, specs: Any) -> Any:
         return jax.tree.map(
@@ -126,14 +126,14 @@ def lower_extend(
         lambda: init_cache(config, pages=256, page_size=16, dtype=jnp.bfloat16, model_shards=1)
     )
     cache = placed(pages, cache_specs(config))
-    shapes = ((rows, BLOCK), (rows,), (rows,), (rows, 16))
+    shapes = ((rows, CHUNK), (rows,), (rows,), (rows, 16))
     step = Step(
         *(
             jax.ShapeDtypeStruct(shape, jnp.int32, sharding=NamedSharding(mesh, ROWS))
             for shape in shapes
         )
     )  # type: ignore[arg-type]
-    return functions.extend.lower(params, cache, step)
+    return functions.prefill.lower(params, cache, step)
 
 
 def collectives(text: str) -> Counter[str]:
@@ -151,9 +151,9 @@ def test_collectives_of_a_layer(layers: int) -> None:
     """Two all-reduces become two reduce-scatters and two all-gathers, and two norms add up one number per token."""
     config = replace(DEMO, num_layers=layers)
     whole, columns, number = "tensor<8x16x128xbf16>", "tensor<8x16x16xbf16>", "xf32>"
-    off = collectives(lower_extend(config, (1, 8), split=False).as_text())
+    off = collectives(lower_prefill(config, (1, 8), split=False).as_text())
     assert off == {f"all_reduce {whole}": layers + 1, "all_reduce tensor<128x128xbf16>": layers}
-    on = collectives(lower_extend(config, (1, 8), split=True).as_text())
+    on = collectives(lower_prefill(config, (1, 8), split=True).as_text())
     assert on == {
         f"reduce_scatter {columns}": layers + 1,  # embedding and attention
         "reduce_scatter tensor<128x16xbf16>": layers,  # experts
@@ -165,7 +165,7 @@ def test_collectives_of_a_layer(layers: int) -> None:
 
 def test_on_one_device_of_the_model_axis_there_is_nothing_to_split() -> None:
     off, on = (
-        collectives(lower_extend(DEMO, (2, 1), split=split).as_text()) for split in (False, True)
+        collectives(lower_prefill(DEMO, (2, 1), split=split).as_text()) for split in (False, True)
     )
     assert on == off
     assert on.total() == 2 * DEMO.num_layers + 1
@@ -176,8 +176,10 @@ def test_a_mesh_that_does_not_divide_the_width_is_refused_before_anything_is_com
     with pytest.raises(
         ModelError, match="mesh axis model = 8 does not divide the model's emb_size 60"
     ):
-        Setting(
+        EngineContext(
             narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(1, 8)
         )
-    Setting(narrow, EngineConfig(max_len=8), jnp.float32, make_mesh(1, 8))
-    Setting(narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(2, 4))
+    EngineContext(narrow, EngineConfig(max_len=8), jnp.float32, make_mesh(1, 8))
+    EngineContext(
+        narrow, EngineConfig(max_len=8, shard_activations=True), jnp.float32, make_mesh(2, 4)
+    )

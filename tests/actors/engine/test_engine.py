@@ -182,7 +182,7 @@ def test_prefixes_are_computed_once_and_the_count_is_true() -> None:
     engine = make_engine()
     done = run(engine, requests)
     assert [c.cached_tokens for c in done] == [0, 32, 32, 32]
-    assert engine.stats().extend_tokens == 33 + 3, (
+    assert engine.stats().prefill_tokens == 33 + 3, (
         "the prefix and the first tail, then one token each; the last is decode's"
     )
     assert engine.stats().cached_tokens == 96
@@ -211,7 +211,7 @@ def test_prompt_logprobs_of_a_shared_prefix_are_computed_once(mesh: tuple[int, i
         same(one, other)
         np.testing.assert_allclose(one.prompt_logprobs, other.prompt_logprobs, atol=1e-4)
         assert one.prompt_top_token_ids == other.prompt_top_token_ids
-    assert warm.stats().extend_tokens < cold.stats().extend_tokens / 2
+    assert warm.stats().prefill_tokens < cold.stats().prefill_tokens / 2
     assert [c.cached_tokens for c in done[1:3]] == [24, 24] or mesh != (1, 1), (
         "4 pages match; the last is computed for its end"
     )
@@ -312,7 +312,7 @@ def test_eos_ends_a_completion_unless_it_may_not() -> None:
 
 
 def test_token_0_is_never_seen_in_prefill_in_pieces_and_in_decode() -> None:
-    """A prompt with pads inside: one forward, extend in pieces, and token by token through decode give the same."""
+    """A prompt with pads inside: one forward, prefill in pieces, and token by token through decode give the same."""
     gold = golden("mha")
     tokens = gold["edge_mid_tokens"].tolist()
     assert 0 in tokens[1:]
@@ -365,19 +365,19 @@ def test_token_0_at_the_end_of_a_prompt_and_drawn_by_decode_is_never_seen_either
         np.testing.assert_allclose(
             completion.token_logprobs, logprobs[np.arange(len(continued)), continued], atol=1e-3
         )
-        (scored,) = run(make_engine(), [score(0, prompt, continued)])  # all of it through extend
+        (scored,) = run(make_engine(), [score(0, prompt, continued)])  # all of it through prefill
         assert scored.scores[0].loglikelihood == pytest.approx(
             sum(completion.token_logprobs or ()), abs=1e-3
         )
 
 
-def test_prompt_of_one_token_costs_no_extend() -> None:
+def test_prompt_of_one_token_costs_no_prefill() -> None:
     """It is the first input of decode; pad, EOS and an ordinary token alike."""
     for token in (0, 2, prompts()[0][0]):
         engine = make_engine(prompt_logprobs=2)
         (completion,) = run(engine, [generate(0, [token], 5, ignore_eos=True)])
         assert (
-            engine.stats().extend_tokens,
+            engine.stats().prefill_tokens,
             completion.prompt_tokens,
             completion.cached_tokens,
         ) == (0, 1, 0)
@@ -459,7 +459,7 @@ def test_what_cannot_run_is_refused_with_the_reason(
     assert engine.idle
 
 
-def test_shapes_stay_on_the_ladder_and_are_compiled_once() -> None:
+def test_call_shapes_are_few_and_compiled_once() -> None:
     engine = make_engine()
     run(engine, workload())
     programs = engine.stats().programs

@@ -13,7 +13,7 @@ import pytest
 
 from actors.engine.config import EngineConfig
 from actors.engine.planning.abstract import decode_input
-from actors.engine.steps import Setting
+from actors.engine.steps import EngineContext
 from actors.model.sharding import make_mesh
 from actors.protocol.errors import InvalidParameterError
 from actors.protocol.messages import Completion, Request, RowRef
@@ -106,8 +106,8 @@ def test_a_row_does_not_depend_on_neighbours_order_calls_mesh_or_pressure() -> N
     alone = [run(one_slot, [request])[0] for request in requests]
     tight = {"page_size": 4, "decode_steps": 7, "cache_tokens": 144, "reuse_prefixes": False}
     backwards = run(make_engine(**tight, **PENALTIES), requests[::-1])[::-1]
-    lanes = run(make_engine(mesh=(2, 4), **PENALTIES), requests)
-    for others in (alone, backwards, lanes):
+    data_shards = run(make_engine(mesh=(2, 4), **PENALTIES), requests)
+    for others in (alone, backwards, data_shards):
         for one, other in zip(together, others, strict=True):
             same(one, other)
 
@@ -126,8 +126,8 @@ def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() 
     inputs = {}
     for may in (False, True):
         config = EngineConfig(max_len=64, repetition_penalty=may)
-        setting = Setting(model_config("mha"), config, jnp.dtype("float32"), make_mesh(1, 1))
-        inputs[may] = len(jax.tree.leaves(decode_input(setting, 8, 4)))
+        context = EngineContext(model_config("mha"), config, jnp.dtype("float32"), make_mesh(1, 1))
+        inputs[may] = len(jax.tree.leaves(decode_input(context, 8, 4)))
     assert inputs == {False: 12, True: 13}
 
 
@@ -173,7 +173,7 @@ def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_o
     done = run(engine, requests)
     stats = engine.stats()
     assert [completion.cached_tokens for completion in done] == [0, 32, 32, 32]
-    assert (stats.extend_tokens, stats.cached_tokens) == (length - 1 + 3 * tail, 3 * 32)
+    assert (stats.prefill_tokens, stats.cached_tokens) == (length - 1 + 3 * tail, 3 * 32)
     assert stats.prompt_tokens == 4 * length
     assert (
         len({completion.seed for completion in done})

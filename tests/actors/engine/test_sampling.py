@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from actors.engine.sampling import (
     MASKED,
-    Draw,
-    draw_tokens,
+    SamplingArrays,
     filter_logits,
     mask_eos,
     mask_unlikely,
+    sample_tokens,
     tempered,
 )
 from tests import reference
 from tests.actors.engine.engines import CONFORMANCE
 
 
-def draw(rows: int, **fields: object) -> Draw:
+def draw(rows: int, **fields: object) -> SamplingArrays:
     defaults = {
         "temperature": jnp.ones(rows),
         "top_p": jnp.ones(rows),
@@ -32,7 +32,7 @@ def draw(rows: int, **fields: object) -> Draw:
         "min_p": jnp.zeros(rows),
         "eos_from": jnp.zeros(rows, jnp.int32),
     }
-    return Draw(**{**defaults, **fields})  # type: ignore[arg-type]
+    return SamplingArrays(**{**defaults, **fields})  # type: ignore[arg-type]
 
 
 def test_reference_sampler_goldens() -> None:
@@ -62,7 +62,7 @@ def test_top_k_keeps_the_k_largest_and_ties_then_top_p_works_on_what_is_left() -
 
 def test_greedy_rows_take_the_lowest_of_equal_logits_and_ignore_filters() -> None:
     logits = jnp.array([[1.0, 3.0, 3.0, 0.0]] * 2)
-    tokens = draw_tokens(
+    tokens = sample_tokens(
         logits, draw(2, temperature=jnp.array([0.0, 1e-4]), top_k=jnp.array([1, 1], jnp.int32))
     )
     assert int(tokens[0]) == 1
@@ -76,24 +76,24 @@ def test_draws_follow_the_distribution_and_nothing_else() -> None:
     """
     rows, probs = 4096, np.array([0.5, 0.25, 0.15, 0.1], np.float32)
     logits = jnp.tile(jnp.log(jnp.asarray(probs)), (rows, 1))
-    tokens = np.asarray(draw_tokens(logits, draw(rows)))
+    tokens = np.asarray(sample_tokens(logits, draw(rows)))
     counts = np.bincount(tokens, minlength=4) / rows
     assert np.all(np.abs(counts - probs) < 4 * np.sqrt(probs * (1 - probs) / rows))
     alone = draw(rows)
     for row in (0, 17, 4095):
         one = jax.tree.map(lambda x, row=row: x[row : row + 1], alone)
-        assert int(draw_tokens(logits[:1], one)[0]) == tokens[row]
+        assert int(sample_tokens(logits[:1], one)[0]) == tokens[row]
 
 
 def test_the_position_changes_the_draw_and_the_temperature_sharpens_it() -> None:
     rows = 512
     logits = jnp.tile(jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]])), (rows, 1))
     first, second = (
-        np.asarray(draw_tokens(logits, draw(rows, position=jnp.full(rows, p, jnp.int32))))
+        np.asarray(sample_tokens(logits, draw(rows, position=jnp.full(rows, p, jnp.int32))))
         for p in (0, 1)
     )
     assert 0.1 < np.mean(first != second) < 0.95
-    cold = np.asarray(draw_tokens(logits, draw(rows, temperature=jnp.full(rows, 0.25))))
+    cold = np.asarray(sample_tokens(logits, draw(rows, temperature=jnp.full(rows, 0.25))))
     assert np.mean(cold == 0) > np.mean(first == 0) + 0.15
 
 
@@ -136,7 +136,7 @@ def test_the_temperature_comes_before_min_p() -> None:
     logits = jnp.tile(jnp.log(jnp.array([[0.6, 0.3, 0.1]])), (rows, 1))
     for temperature, expected in ((1.0, {0, 1}), (4.0, {0, 1, 2}), (0.5, {0})):
         state = draw(rows, min_p=jnp.full(rows, 0.4), temperature=jnp.full(rows, temperature))
-        assert set(np.asarray(draw_tokens(logits, state)).tolist()) == expected
+        assert set(np.asarray(sample_tokens(logits, state)).tolist()) == expected
 
 
 @settings(deadline=None)
@@ -181,7 +181,7 @@ def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
     logits = jnp.asarray(np.random.default_rng(0).normal(0, 2, (rows, 24)).astype(np.float32))
     own = {"min_p": jnp.zeros(rows), "top_p": jnp.ones(rows), "top_k": jnp.zeros(rows, jnp.int32)}
     own |= {name: jnp.full(rows, value, own[name].dtype) for name, value in filters.items()}
-    alone = np.asarray(draw_tokens(logits, draw(rows, **own)))
+    alone = np.asarray(sample_tokens(logits, draw(rows, **own)))
     odd = jnp.arange(rows) % 2 == 1
     strict = {
         "min_p": jnp.full(rows, 0.9),
@@ -189,6 +189,6 @@ def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
         "top_k": jnp.full(rows, 2, jnp.int32),
     }
     mixed = {name: jnp.where(odd, strict[name], own[name]) for name in own}
-    together = np.asarray(draw_tokens(logits, draw(rows, **mixed)))
+    together = np.asarray(sample_tokens(logits, draw(rows, **mixed)))
     np.testing.assert_array_equal(together[::2], alone[::2])
     assert (together[1::2] != alone[1::2]).any()

@@ -75,10 +75,10 @@ def cases() -> Iterator[tuple[str, Any]]:
     yield "experts, 2048 tokens, float32", experts(2048, 6144, 4096, dtype="float32")
     yield "decode, 64 sequences, one of eight shards of Grok-1", attention(64, 1, 6, 1, 128, 512)
     yield "decode, 2 sequences, Grok-1 whole", attention(2, 1, 48, 8, 128, 512)
-    yield "extend, 256 rows of 8, one of eight shards of Grok-1", attention(256, 8, 6, 1, 128, 512)
-    yield "extend, 16 rows of 64", attention(16, 64, 6, 1, 128, 64)
+    yield "prefill, 256 rows of 8, one of eight shards of Grok-1", attention(256, 8, 6, 1, 128, 512)
+    yield "prefill, 16 rows of 64", attention(16, 64, 6, 1, 128, 64)
     yield (
-        "extend, 32 rows of 8, float32, pages of 64",
+        "prefill, 32 rows of 8, float32, pages of 64",
         attention(32, 8, 8, 8, 64, 16, page=64, dtype="float32"),
     )
 

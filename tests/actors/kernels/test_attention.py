@@ -27,7 +27,7 @@ CASES: dict[str, dict[str, Any]] = {
         "page_size": 16,
         "table": 9,
     },
-    "extend": {
+    "prefill": {
         "start": [128, 0, 3],
         "count": [16, 5, 16],
         "new": 16,
@@ -78,13 +78,13 @@ def test_only_visible_keys_are_attended_to(name: str, gpu: bool) -> None:
     expected, got = attention(case, MULTIPLIER), computed(case, gpu=gpu)
     np.testing.assert_allclose(got, expected, rtol=0, atol=1e-5)
     blind = ~np.asarray(case.placement.visible_BTS).any(-1)
-    assert blind.any() == (name in {"decode", "extend"})
+    assert blind.any() == (name in {"decode", "prefill"})
     assert (got[blind] == 0).all()
 
 
 @pytest.mark.slow
 def test_both_platforms_round_alike_in_bfloat16() -> None:
-    case = paged(width=16, **CASES["extend"])
+    case = paged(width=16, **CASES["prefill"])
     gpu, xla = (computed(case, gpu=gpu, dtype="bfloat16") for gpu in (True, False))
     np.testing.assert_allclose(gpu, xla, rtol=0.02, atol=0.02)
 

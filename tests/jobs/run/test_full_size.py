@@ -106,7 +106,7 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
     assert {
         "weights, int8",
         "KV pages",
-        "extend",
+        "prefill",
         "decode",
         "score",
         "temporaries",
@@ -114,7 +114,7 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
         "compile seconds",
         "int8 weights copied or widened",
     } <= set(table)
-    assert table["programs of the whole ladder"][0] == str(sum(answer["ladder"].values()))
+    assert table["programs of all shapes"][0] == str(sum(answer["shapes"].values()))
 
 
 @pytest.mark.slow
@@ -219,11 +219,11 @@ def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(whole: dict[s
         taken = kept + program["input_bytes"] + program["temporary_bytes"] + program["output_bytes"]
         assert taken <= 80 * 10**9, name
     assert target["cache_tokens_fit"] >= 250_000
-    extend = target["programs"]["extend"]
-    assert extend["rows"] * EngineConfig(max_len=1).block == EngineConfig(max_len=1).batch_tokens
-    assert extend["width"] == 512
+    prefill = target["programs"]["prefill"]
+    assert prefill["rows"] * EngineConfig(max_len=1).block == EngineConfig(max_len=1).batch_tokens
+    assert prefill["width"] == 512
     # two for each layer, one for the embedding
-    assert extend["collectives"] == {"all-reduce": 129}
+    assert prefill["collectives"] == {"all-reduce": 129}
 
 
 @pytest.mark.slow
@@ -241,15 +241,15 @@ def test_no_int8_weight_is_copied_or_widened_at_full_size(whole: dict[str, Any])
 def test_temporaries_do_not_grow_with_layers_nor_with_prompts(
     whole: dict[str, Any], compiler: Path
 ) -> None:
-    """Two layers on H200, an extend of a whole prompt of 8,192 tokens, and log-probs of all of its tokens."""
+    """Two layers on H200, a prefill of a whole prompt of 8,192 tokens, and log-probs of all of its tokens."""
     request = asked(replace(GROK_1, num_layers=2), targets=("h200",))
     request["engine"] |= {"batch_tokens": 8192, "prompt_logprobs": 20}
     few = full_size.compile_plan(request, compiler)["targets"][0]["programs"]
     many = whole["targets"][0]["programs"]
     assert abs(few["decode"]["temporary_bytes"] - many["decode"]["temporary_bytes"]) < 5e6
     # four times the tokens, a thirty-second of the layers
-    assert few["extend"]["temporary_bytes"] < 4.2 * many["extend"]["temporary_bytes"]
-    assert few["extend"]["weight_copies"] == few["decode"]["weight_copies"] == []
+    assert few["prefill"]["temporary_bytes"] < 4.2 * many["prefill"]["temporary_bytes"]
+    assert few["prefill"]["weight_copies"] == few["decode"]["weight_copies"] == []
     # float32 logits of one chunk of targets on one device, three times (they, their exponentials
     # and their order), and what is kept of each row
     assert few["score"]["width"] == 256

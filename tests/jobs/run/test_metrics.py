@@ -142,7 +142,7 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
     progress.replica_stats(
-        "a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10)
+        "a", ReplicaStats(prefill_tokens=90, prefill_positions=100, busy_s=5, up_s=10)
     )
     progress.batches_in_flight(3)
     made = RunMetrics(progress, INFO, cost_budget=5.0)

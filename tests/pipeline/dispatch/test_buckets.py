@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling
-from actors.protocol.size_buckets import length_ladder
+from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline.dispatch.buckets import PREFIX_TOKENS, BucketConfig, fill_batches, request_tokens
 
-LADDER = length_ladder(512)
+LADDER = prompt_size_buckets(512)
 
 
 def request(

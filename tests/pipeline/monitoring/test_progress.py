@@ -30,11 +30,11 @@ def test_figures_of_a_run() -> None:
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
     progress.replica_stats(
-        "a", ReplicaStats(extend_tokens=90, extend_positions=100, busy_s=5, up_s=10)
+        "a", ReplicaStats(prefill_tokens=90, prefill_positions=100, busy_s=5, up_s=10)
     )
     # overtaken
     progress.replica_stats(
-        "a", ReplicaStats(extend_tokens=10, extend_positions=50, busy_s=1, up_s=2)
+        "a", ReplicaStats(prefill_tokens=10, prefill_positions=50, busy_s=1, up_s=2)
     )
     clock.now = 10.0
     answered = [good(0), good(1), good(2, 0, 2), good(2, 1, 2), bad(3)]
@@ -108,8 +108,8 @@ def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
         progress.replica_stats(
             "a",
             ReplicaStats(
-                extend_tokens=9 * row,
-                extend_positions=10 * row,
+                prefill_tokens=9 * row,
+                prefill_positions=10 * row,
                 busy_s=clock.now / 2,
                 up_s=clock.now,
             ),
@@ -123,7 +123,7 @@ def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
     }
     assert sums == {
         "rows": 100, "prompt": 90 * 30, "completion": 90 * 10, "cached": 90 * 6, "errors": 10, "retries": 3, "losses": 0,
-        "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
+        "prefill_tokens": 9 * 99, "prefill_positions": 10 * 99, "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
     }  # fmt: skip
     assert {len(values) for values in over.values()} == {len(over["s"])}
 

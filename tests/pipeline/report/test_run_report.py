@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef, token_ids
+from pipeline.monitoring.deprecated_keys import RENAMED
 from pipeline.monitoring.progress import Progress
 from pipeline.report.run_report import STATUS, render
 
@@ -72,7 +73,10 @@ def make_report(
         clock[0] = seconds * 0.9 * (row + 1) / rows
         name = f"replica-{row % replicas}"
         stats = ReplicaStats(
-            extend_tokens=90 * row, extend_positions=100 * row, busy_s=clock[0] * 0.8, up_s=clock[0]
+            prefill_tokens=90 * row,
+            prefill_positions=100 * row,
+            busy_s=clock[0] * 0.8,
+            up_s=clock[0],
         )
         progress.replica_stats(name, stats)
         failed = Completion.failed(RowRef(row // 10, row % 10), "empty_prompt", message)
@@ -206,3 +210,14 @@ def test_its_size_does_not_grow_with_the_run() -> None:
 def test_the_same_report_gives_the_same_page() -> None:
     report = make_report(losses=2, errors=3)
     assert render(report) == render(report)
+
+
+def test_render_accepts_reports_with_deprecated_keys_only() -> None:
+    report = make_report()
+    old = json.loads(json.dumps(report))
+    for section in (old["engine"], old["over_time"]):
+        for current in RENAMED.values():
+            section.pop(current, None)
+
+    assert "extend_tokens" in old["engine"]
+    assert render(old) == render(report)

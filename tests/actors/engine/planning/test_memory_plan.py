@@ -1,4 +1,4 @@
-"""The plan of a model that is not there: exact bytes of Grok-1, the ladder, and what a compiled program really takes."""
+"""The plan of a model that is not there: exact bytes of Grok-1, the shapes, and what a compiled program really takes."""
 
 import json
 from dataclasses import asdict, replace
@@ -18,10 +18,10 @@ from actors.engine.planning.abstract import (
     bytes_per_device,
     gpu_parameters,
 )
-from actors.engine.planning.memory_plan import engine_ladder, main, plan, weights_by_kind
+from actors.engine.planning.memory_plan import engine_program_shapes, main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
 from actors.engine.scheduler import Scheduler
-from actors.engine.steps import Setting
+from actors.engine.steps import EngineContext
 from actors.kernels.quantized import arrange
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
@@ -64,8 +64,8 @@ def test_weights_of_grok_1_on_one_of_eight_devices_are_exact() -> None:
 
 
 def test_cache_of_grok_1_on_one_of_eight_devices_is_exact() -> None:
-    setting = Setting(GROK_1, ENGINE, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
-    taken = bytes_per_device(abstract_cache(setting, pages_per_lane=100))
+    context = EngineContext(GROK_1, ENGINE, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
+    taken = bytes_per_device(abstract_cache(context, pages_per_data_shard=100))
     assert taken == 1600 * (64 * 2 * 128 * 2 + 4) == 1600 * cache_bytes_per_token(GROK_1, 8, 2)
 
 
@@ -86,7 +86,7 @@ def test_abstract_parameters_are_what_a_checkpoint_becomes(mesh: tuple[int, int]
 def test_parameters_of_a_gpu_are_what_arrange_makes_of_them() -> None:
     config, devices = model_config("mha"), sharding.make_mesh(1, 8)
     real = arrange(checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.bfloat16)
-    told = gpu_parameters(Setting(config, ENGINE, jnp.dtype("bfloat16"), devices))
+    told = gpu_parameters(EngineContext(config, ENGINE, jnp.dtype("bfloat16"), devices))
     facts = [
         jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree)
         for tree in (real, told)
@@ -99,27 +99,27 @@ def test_parameters_of_a_gpu_are_what_arrange_makes_of_them() -> None:
     max_len=st.integers(1, 2000),
     page=st.sampled_from([4, 16, 64, 128]),
     tokens=st.integers(1, 9000),
-    lanes=st.integers(1, 4),
+    data_shards=st.integers(1, 4),
     one_width=st.booleans(),
 )
-def test_the_ladder_holds_what_the_scheduler_asks_for(
-    max_len: int, page: int, tokens: int, lanes: int, one_width: bool
+def test_program_shapes_cover_the_scheduler(
+    max_len: int, page: int, tokens: int, data_shards: int, one_width: bool
 ) -> None:
     engine = EngineConfig(
         max_len=max_len, page_size=page, batch_tokens=tokens, slots=1 + tokens % 99
     )
-    scheduler = Scheduler(engine, lanes, pages_per_lane=1, one_width=one_width)
-    ladder = engine_ladder(engine, lanes, one_width=one_width)
+    scheduler = Scheduler(engine, data_shards, pages_per_data_shard=1, one_width=one_width)
+    shapes = engine_program_shapes(engine, data_shards, one_width=one_width)
     widths = {scheduler._width(length) for length in range(1, max_len + 1)}
     assert (
-        {width for _, width in ladder["extend"]}
-        == {width for _, width in ladder["decode"]}
+        {width for _, width in shapes["prefill"]}
+        == {width for _, width in shapes["decode"]}
         == widths
     )
-    assert ladder["extend"][-1] == (scheduler.extend_rows, max(widths))
-    assert ladder["decode"][-1] == (scheduler.decode_rows, max(widths))
-    assert max(rows for rows, _ in ladder["score"]) == scheduler.extend_rows
-    assert all(len(set(calls)) == len(calls) for calls in ladder.values())
+    assert shapes["prefill"][-1] == (scheduler.prefill_rows, max(widths))
+    assert shapes["decode"][-1] == (scheduler.decode_rows, max(widths))
+    assert max(rows for rows, _ in shapes["score"]) == scheduler.prefill_rows
+    assert all(len(set(calls)) == len(calls) for calls in shapes.values())
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_without_the_wheels_the_plan_says_so(fallback: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> None:
     for target in fallback["targets"]:
-        for name in ("extend", "decode"):
+        for name in ("prefill", "decode"):
             program = target["programs"][name]
             counted = (
                 sum(target["weights_bytes"].values())
@@ -154,7 +154,7 @@ def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> Non
 @pytest.mark.slow
 def test_a_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
     programs = fallback["targets"][0]["programs"]
-    assert programs["extend"]["collectives"] == {"all-reduce": 1 + 2 * 2}  # one for the embedding
+    assert programs["prefill"]["collectives"] == {"all-reduce": 1 + 2 * 2}  # one for the embedding
     # the gather only where temperature is above 0
     assert set(programs["decode"]["collectives"]) == {"all-reduce", "all-gather"}
     assert programs["score"]["collectives"] == {"all-reduce": 3}
@@ -166,8 +166,8 @@ def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(
 ) -> None:
     for target in fallback["targets"]:
         programs = target["programs"]
-        extend_rows = ENGINE.batch_tokens // ENGINE.block
-        largest = [(extend_rows, 512), (64, 512), (extend_rows, 256)]
+        prefill_rows = ENGINE.batch_tokens // ENGINE.chunk
+        largest = [(prefill_rows, 512), (64, 512), (prefill_rows, 256)]
         assert [(programs[name]["rows"], programs[name]["width"]) for name in programs] == largest
         beside = max(
             each["input_bytes"] + each["temporary_bytes"] + each["output_bytes"]
@@ -189,7 +189,7 @@ def test_activations_split_over_the_model_axis_show_in_the_collectives(
     monkeypatch.setattr(plan_module, "missing", lambda: "the test hides the wheels")
     engine = EngineConfig(max_len=64, shard_activations=True)
     programs = plan(request(DEMO, engine, targets=["h100"]))["targets"][0]["programs"]
-    assert {"reduce-scatter", "all-gather", "all-reduce"} <= set(programs["extend"]["collectives"])
+    assert {"reduce-scatter", "all-gather", "all-reduce"} <= set(programs["prefill"]["collectives"])
 
 
 def test_what_does_not_fit_together_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

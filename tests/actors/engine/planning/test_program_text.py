@@ -3,7 +3,7 @@
 from actors.engine.planning.program_text import count_collectives, weight_copies
 
 PROGRAM = """
-HloModule jit__extend, is_scheduled=true
+HloModule jit__prefill, is_scheduled=true
 
 %product (p.0: bf16[4,64], p.1: s8[64,32]) -> f32[4,32] {
   %p.0 = bf16[4,64]{1,0} parameter(0)
