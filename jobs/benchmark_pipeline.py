@@ -39,9 +39,9 @@ from actors.protocol.messages import Batch, Completion, ReplicaInfo, ReplicaStat
 from jobs.benchmarks.prefix_gain import ideal_gain, sequences
 from jobs.cli.parser import flag, parse
 from jobs.cli.weights_command import OK, exit_code
+from jobs.run.backend import RAY
 from jobs.run.config import ScoreConfig
 from jobs.run.plan import Plan, make_plan
-from jobs.score_dataset import BATCHES_IN_FLIGHT
 from pipeline.dispatch.buckets import fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
@@ -306,7 +306,9 @@ def _start(plan: Plan, stack: ExitStack) -> tuple[Any, str, ReplicaInfo | None]:
     stack.enter_context(ray_cluster(1))
     data, model = plan.config.mesh_shape()
     pool = stack.enter_context(
-        ReplicaPool(plan.replica_spec(), PoolConfig(1, 1, data * model, BATCHES_IN_FLIGHT, "cpu"))
+        ReplicaPool(
+            plan.replica_spec(), PoolConfig(1, 1, data * model, RAY.batches_in_flight, "cpu")
+        )
     )
     pool.wait_for_minimum()
     ready = next(event for event in pool.events(1.0) if isinstance(event, ReplicaReady))
@@ -331,7 +333,7 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
         tokenizer=None,
         rules=plan.rules,
         buckets=plan.bucket_config(),
-        dispatch=DispatchConfig(BATCHES_IN_FLIGHT),
+        dispatch=DispatchConfig(RAY.batches_in_flight),
         replicas=replica,
         writer=Writer(RunFolder(str(folder)), schema, "benchmark"),
         progress=progress,

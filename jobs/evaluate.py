@@ -21,12 +21,13 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
-from jobs import score_dataset
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig, Step
 from jobs.evaluation.report import make_report
+from jobs.run.backend import RAY, Backend
+from jobs.run.execute import run_job
 from jobs.run.metrics import run_label
-from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS
 from pipeline import storage
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
@@ -47,7 +48,7 @@ DESCRIPTION = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
     """Runs the steps of a command line and returns the exit code."""
     step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
     log = RunLog()
@@ -61,34 +62,34 @@ def main(arguments: Sequence[str]) -> int:
         )
         log = _log(config)
         config.require(step)
-        return _run_step(step, config)
+        return _run_step(step, config, backend)
     except GrokBatchError as error:
-        return log.failed(error, BAD_ARGUMENTS)
+        return log.failed(error, ExitCode.BAD_ARGUMENTS)
 
 
-def _run_step(step: Step, config: EvaluateConfig) -> int:
+def _run_step(step: Step, config: EvaluateConfig, backend: Backend) -> int:
     output = str(config.output)
     if step == "prompts":
         return write_prompts(config, output)
     if step == "run":
-        return run_requests(config, str(config.requests), output)
+        return run_requests(config, str(config.requests), output, backend)
     if step == "report":
         return make_report(config, str(config.requests), config.outputs, output)
-    return _all_steps(config, output)
+    return _all_steps(config, output, backend)
 
 
-def _all_steps(config: EvaluateConfig, output: str) -> int:
+def _all_steps(config: EvaluateConfig, output: str, backend: Backend) -> int:
     # what cannot be compared with is found out before hours of computing, not after
     History.load(config.history)
     requests = storage.join(output, "requests.parquet")
     write_prompts(config, requests)
-    code = run_requests(config, requests, output)
-    if code not in {OK, ROW_ERRORS}:
+    code = run_requests(config, requests, output, backend)
+    if not code.is_complete:
         return code
     try:
         return make_report(config, requests, run_outputs(requests, output), output) or code
     except GrokBatchError as error:
-        return _log(config).failed(error, FAILED)
+        return _log(config).failed(error, ExitCode.FAILED)
 
 
 def write_prompts(config: EvaluateConfig, url: str) -> int:
@@ -115,19 +116,20 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
         f"requests {redact_credentials(url)}: {len(requests):,} rows ({few})",
         rows=len(requests),
     )
-    return OK
+    return ExitCode.OK
 
 
-def run_requests(config: EvaluateConfig, requests_url: str, output: str) -> int:
+def run_requests(
+    config: EvaluateConfig, requests_url: str, output: str, backend: Backend = RAY
+) -> ExitCode:
     """Runs the request rows through the main job and returns its exit code: of both runs, the one that matters more."""
-    worst = OK
+    worst = ExitCode.OK
     for kind, table in parts(to_table(read_requests(requests_url))).items():
         part_url = storage.join(output, f"requests-{kind}.parquet")
         publish_once(part_url, to_parquet(table), "requests")
-        code = score_dataset.run_job(
-            config.score_config(kind, part_url, storage.join(output, kind))
-        )
-        if code not in {OK, ROW_ERRORS}:
+        main_job = config.score_config(kind, part_url, storage.join(output, kind))
+        code = run_job(main_job, backend)
+        if not code.is_complete:
             return code
         worst = max(worst, code)
     return worst

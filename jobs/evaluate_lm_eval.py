@@ -38,9 +38,11 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
-from jobs import score_dataset
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, parse
+from jobs.run.backend import RAY, Backend
+from jobs.run.execute import run_job
 from jobs.run.models import model_config
 from jobs.run.plan import DEMO
 from pipeline import storage
@@ -87,7 +89,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
     raises DatasetError: the harness has no place for it, and a number with holes is none.
     """
 
-    def __init__(self, config: HarnessConfig) -> None:
+    def __init__(self, config: HarnessConfig, backend: Backend = RAY) -> None:
         """Reads the tokenizer; starts nothing.
 
         Raises:
@@ -103,6 +105,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
             raise ConfigError("--tokenizer is missing: the harness hands over text")
         model = model_config(config.model)
         self._config, self._output = config, config.output
+        self._backend = backend
         self._tokenizer = Tokenizer(storage.read(source)[0])
         self._prefix = model.eos_token if config.prefix_token is None else config.prefix_token
         self._max_len = config.max_len or model.sequence_len
@@ -166,8 +169,9 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         )
         requests_url = f"{folder}.parquet"
         storage.put_if_absent(requests_url, data)
-        code = score_dataset.run_job(self._config.score_config(kind, requests_url, folder))
-        if code not in {score_dataset.OK, score_dataset.ROW_ERRORS}:
+        main_job = self._config.score_config(kind, requests_url, folder)
+        code = run_job(main_job, self._backend)
+        if not code.is_complete:
             raise DatasetError(
                 f"the run in {folder} ended with exit code {code}; its message is above"
             )
@@ -214,7 +218,7 @@ def _sampling(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
     """Evaluates the tasks of a command line and returns the exit code."""
     try:
         config = parse(
@@ -226,7 +230,7 @@ def main(arguments: Sequence[str]) -> int:
         if not config.task_names():
             raise ConfigError("--tasks is missing; see --help")
         found = simple_evaluate(
-            model=GrokBatchLM(config),
+            model=GrokBatchLM(config, backend),
             tasks=config.task_names(),
             num_fewshot=config.num_fewshot,
             limit=config.limit,
@@ -234,7 +238,7 @@ def main(arguments: Sequence[str]) -> int:
         )
     except GrokBatchError as error:
         print(f"error: {redact_credentials(str(error))}", file=sys.stderr)
-        return score_dataset.BAD_ARGUMENTS
+        return ExitCode.BAD_ARGUMENTS
     kept = {
         name: found[name]
         for name in ("results", "groups", "versions", "n-shot", "n-samples")
@@ -243,7 +247,7 @@ def main(arguments: Sequence[str]) -> int:
     url = storage.join(str(config.output), "results.json")
     storage.overwrite(url, (json.dumps(kept, indent=2, default=str) + "\n").encode())
     print(f"results  {redact_credentials(url)}")
-    return score_dataset.OK
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -23,10 +23,12 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
-from jobs import score_dataset
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
+from jobs.run.backend import RAY, Backend
+from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
+from jobs.run.execute import run_job
 from jobs.run.metrics import run_label
-from jobs.score_dataset import BAD_ARGUMENTS, FAILED, OK, ROW_ERRORS, UNWATCHED, RunWatch
 from jobs.synthesis.config import GenerateConfig, Step
 from jobs.synthesis.early_stopping import TargetWatch, check_rules
 from jobs.synthesis.prompts import plan_seeds, show_prompts, write_prompts
@@ -48,21 +50,21 @@ DESCRIPTION = (
 )
 
 
-class _Retry(RunWatch):
+class _Retry(EarlyStopping):
     """Of a run whose failed rows are to be run again, and nothing else."""
 
-    def wanted(self, todo: Sequence[Shard]) -> Sequence[Shard]:
-        return [shard for shard in todo if shard.only is not None]
+    def select_shards(self, remaining: Sequence[Shard]) -> Sequence[Shard]:
+        return [shard for shard in remaining if shard.only is not None]
 
 
-class _Finished(RunWatch):
+class _Finished(EarlyStopping):
     """Of a run whose data set is complete: whatever is there is enough."""
 
-    def satisfied(self, replica_hours: float) -> bool:
+    def should_stop(self, replica_hours: float) -> bool:
         return True
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
     """Runs the steps of a command line and returns the exit code."""
     step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
     log = RunLog()
@@ -76,55 +78,60 @@ def main(arguments: Sequence[str]) -> int:
         )
         log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
-        return _run_step(step, config, log)
+        return _run_step(step, config, log, backend)
     except GrokBatchError as error:
-        return log.failed(error, BAD_ARGUMENTS)
+        return log.failed(error, ExitCode.BAD_ARGUMENTS)
 
 
-def _run_step(step: Step, config: GenerateConfig, log: RunLog) -> int:
+def _run_step(step: Step, config: GenerateConfig, log: RunLog, backend: Backend) -> int:
     output = str(config.output)
     if step == "run":
-        return run_prompts(config, PromptsFolder(str(config.prompts)), output)
+        return run_prompts(config, PromptsFolder(str(config.prompts)), output, backend=backend)
     if step == "select":
         return select(config, str(config.prompts), str(config.completions), output, log)
     plan = plan_seeds(config)
     if config.dry_run:
         show_prompts(config, plan)
-        return OK
+        return ExitCode.OK
     if step == "prompts":
         write_prompts(config, plan, output, log)
-        return OK
+        return ExitCode.OK
     prompts = write_prompts(config, plan, storage.join(output, "prompts"), log)
-    return _run_and_select(config, prompts, output, log)
+    return _run_and_select(config, prompts, output, log, backend)
 
 
 def _run_and_select(
-    config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog
+    config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog, backend: Backend
 ) -> int:
     completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
     check_dataset(config, dataset)
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
     finished = RunFolder(dataset).finished()
-    code = run_prompts(config, prompts, completions, _Finished() if finished else None)
-    if code not in {OK, ROW_ERRORS}:
+    code = run_prompts(config, prompts, completions, _Finished() if finished else None, backend)
+    if not code.is_complete:
         return code
     try:
         return select(config, prompts.url, completions, dataset, log, flag="--dataset")
     except GrokBatchError as error:
-        return log.failed(error, FAILED)
+        return log.failed(error, ExitCode.FAILED)
 
 
 def run_prompts(
-    config: GenerateConfig, prompts: PromptsFolder, output: str, watch: RunWatch | None = None
-) -> int:
+    config: GenerateConfig,
+    prompts: PromptsFolder,
+    output: str,
+    early_stopping: EarlyStopping | None = None,
+    backend: Backend = RAY,
+) -> ExitCode:
     """Runs the prompts through the main job, until there are enough rows; returns its exit code.
 
     Args:
         config: of model, sampling, and what is accepted.
         prompts: to run.
         output: run folder.
-        watch: says when there is enough; None: as the configuration has it.
+        early_stopping: ends the run; None: the rule of the configuration.
+        backend: starts replicas.
 
     Raises:
         DatasetError: the prompts are not complete.
@@ -139,14 +146,18 @@ def run_prompts(
         and not config.dry_run
         and storage.stat(RunFolder(output).run_url) is not None
     ):
-        code = score_dataset.run_job(main_job, _Retry())
-        if code not in {OK, ROW_ERRORS}:
+        code = run_job(main_job, backend, _Retry())
+        if not code.is_complete:
             return code
-    watch = watch or (TargetWatch(config, prompts, output) if config.may_end_early else UNWATCHED)
+    if early_stopping is None:
+        early_stopping = (
+            TargetWatch(config, prompts, output) if config.may_end_early else NEVER_STOP
+        )
     try:
-        return score_dataset.run_job(dataclasses.replace(main_job, retry_failed=False), watch)
+        main_job = dataclasses.replace(main_job, retry_failed=False)
+        return run_job(main_job, backend, early_stopping)
     finally:
-        watch.close()
+        early_stopping.close()
 
 
 if __name__ == "__main__":

@@ -57,6 +57,7 @@ class FakeReplicas:
     seed: int = 0  # of the order of answers and of bad luck
     bad_luck: float = 0.0  # share of answers that are a loss of the replica instead
     poison: Callable[[Request], bool] = lambda request: False
+    answer: Callable[[Request], Completion] = answer
     most_losses: int = 10_000
     flying: dict[str, dict[int, Batch]] = field(default_factory=dict)
     submitted: list[tuple[str, Batch]] = field(default_factory=list)
@@ -107,7 +108,7 @@ class FakeReplicas:
             BatchDone(
                 name,
                 BatchResult(
-                    batch.number, tuple(map(answer, batch.requests)), ReplicaStats(up_s=1.0)
+                    batch.number, tuple(map(self.answer, batch.requests)), ReplicaStats(up_s=1.0)
                 ),
             )
         ]
@@ -172,4 +173,4 @@ class StubReplica:
         deadly = self._spec.get("deadly_row")
         if any(request.ref.row == deadly for request in batch.requests):
             os._exit(9)
-        return BatchResult(batch.number, tuple(map(answer, batch.requests)), self.stats())
+        return BatchResult(batch.number, tuple(map(self.answer, batch.requests)), self.stats())

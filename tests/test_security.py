@@ -17,7 +17,7 @@ import pytest
 
 from jobs import score_dataset
 from pipeline.storage.redaction import redact_credentials
-from tests.end_to_end.fake_run import without_ray
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -194,7 +194,6 @@ def parquet(columns: dict[str, object]) -> bytes:
 def test_secrets_in_urls_and_environment_are_written_nowhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    without_ray(monkeypatch)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "c0ffeeKEY")
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t0ken")
     with web(parquet({"prompt": ["good", None, b"\xff".decode("latin-1")]})) as host:
@@ -209,7 +208,7 @@ def test_secrets_in_urls_and_environment_are_written_nowhere(
             "--max-error-rate",
             "1",
         ]
-        assert score_dataset.main(["-i", url, *flags, "--max-len", "64"]) == 3
+        assert score_dataset.main(["-i", url, *flags, "--max-len", "64"], FakeBackend()) == 3
         # refused: what differs is shown
         assert score_dataset.main(["-i", url, *flags, "--max-len", "32"]) == 2
         assert score_dataset.main(["-i", url.replace("in.parquet", "in.jsonl"), *flags]) == 2
@@ -262,7 +261,6 @@ HOSTILE = [
 def test_no_path_is_made_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    without_ray(monkeypatch)
     folder = tmp_path / "in"
     folder.mkdir()
     names = [
@@ -280,7 +278,7 @@ def test_no_path_is_made_of_data(
     monkeypatch.chdir(tmp_path)
     out = tmp_path / "runs" / "out"
     flags = ["--model", "demo", "--max-tokens", "2", "--max-error-rate", "1", "--max-len", "64"]
-    assert score_dataset.main(["-i", str(folder), "-o", str(out), *flags]) == 3
+    assert score_dataset.main(["-i", str(folder), "-o", str(out), *flags], FakeBackend()) == 3
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "runs"]
     assert sorted(path.name for path in folder.iterdir()) == sorted(names)
     assert [path.name for path in out.parent.iterdir()] == ["out"]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from jobs.cli.exit_codes import ExitCode
 from jobs.evaluation.config import EvaluateConfig
 from jobs.run.metrics import run_label
 from pipeline import storage
@@ -20,12 +21,10 @@ from pipeline.output.publication import to_parquet
 from pipeline.storage.api import StoredObject
 from pipeline.storage.redaction import redact_credentials
 
-OK, ROW_ERRORS, REGRESSION = 0, 3, 5
-
 
 def make_report(
     config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str
-) -> int:
+) -> ExitCode:
     """Judges a run, writes what is found into `folder`, adds it to history and returns the exit code.
 
     Raises:
@@ -45,8 +44,8 @@ def make_report(
     history.add(evaluation.entries, evaluation.samples)
     _tell(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
     if evaluation.regressions:
-        return REGRESSION
-    return ROW_ERRORS if evaluation.failed else OK
+        return ExitCode.REGRESSION
+    return ExitCode.ROW_ERRORS if evaluation.failed else ExitCode.OK
 
 
 def _run_info(

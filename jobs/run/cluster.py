@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jobs.cli.signals import keep_handlers
 from pipeline.errors import ConfigError
 
 TOKEN_FILE = Path.home() / ".ray" / "auth_token"
@@ -42,7 +43,8 @@ def ray_cluster(replicas: int) -> Iterator[str]:
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
     if address != "local":
         try:
-            ray.init(address=address, **quiet)
+            with keep_handlers():
+                ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError) as error:
             if named:
                 reason = " ".join(str(error).split())[:300]
@@ -52,12 +54,13 @@ def ray_cluster(replicas: int) -> Iterator[str]:
                 ) from error
             address = "local"  # the announced cluster has ended
     if address == "local":
-        ray.init(
-            address="local",
-            num_cpus=max(replicas, os.cpu_count() or 1),
-            include_dashboard=False,
-            **quiet,
-        )
+        with keep_handlers():
+            ray.init(
+                address="local",
+                num_cpus=max(replicas, os.cpu_count() or 1),
+                include_dashboard=False,
+                **quiet,
+            )
     try:
         yield (
             "local Ray"

@@ -19,14 +19,13 @@ from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
 from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
-from actors.weights.digest import digest
 from jobs.run.config import ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.input.shards import input_keys, list_input, plan_shards
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile, Shard
 from pipeline.requests.sampling import SamplingDefaults
@@ -35,9 +34,6 @@ from pipeline.storage.redaction import redact_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
-# Sampling parameters that came after the first runs: at their defaults they are no part of the
-# fingerprint, and those runs go on.
-ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
 LIBRARIES = (
     "ray",
     "jax",
@@ -141,46 +137,6 @@ def make_plan(config: ScoreConfig) -> Plan:
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
     return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
-
-
-def fingerprint_keys(plan: Plan) -> dict[str, Any]:
-    """Returns all that the results depend on.
-
-    Replicas, mesh and batches are not among it, by design.
-    """
-    config = plan.config
-    names = (
-        "task",
-        "prompt_column",
-        "id_column",
-        "continuation_column",
-        "dtype",
-        "max_len",
-        "on_overflow",
-        "logprobs",
-        "prompt_logprobs",
-    )
-    return {
-        "model": dataclasses.asdict(plan.model),
-        "checkpoint": digest(str(config.checkpoint)),
-        "tokenizer": plan.tokenizer_digest,
-        **{name: getattr(config, name) for name in names},
-        "sampling": _sampling_keys(plan.rules.defaults),
-        "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
-        "input": input_keys(plan.files),
-    }
-
-
-def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
-    keys, standard = (
-        dataclasses.asdict(defaults) | {"stop": list(defaults.stop)},
-        SamplingDefaults(),
-    )
-    return {
-        name: value
-        for name, value in keys.items()
-        if name not in ADDED_LATER or value != getattr(standard, name)
-    }
 
 
 def run_description(plan: Plan) -> dict[str, Any]:

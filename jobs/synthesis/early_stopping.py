@@ -6,8 +6,8 @@ the selection at the end will count; which shard was finished first does not mat
 
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from jobs.run.early_stopping import EarlyStopping
 from jobs.run.replica_hours import HourLedger
-from jobs.score_dataset import RunWatch
 from jobs.synthesis.config import GenerateConfig
 from pipeline.input import formats
 from pipeline.synthesis.prompting.folder import PromptsFolder
@@ -17,7 +17,7 @@ from pipeline.synthesis.selecting.selection import Selection
 from pipeline.synthesis.selecting.selection_pass import Fold
 
 
-class TargetWatch(RunWatch):
+class TargetWatch(EarlyStopping):
     """Watches a run for --target-rows, --max-total-tokens and --max-replica-hours."""
 
     def __init__(self, config: GenerateConfig, prompts: PromptsFolder, url: str) -> None:
@@ -28,7 +28,7 @@ class TargetWatch(RunWatch):
         self._judging: Future[None] | None = None
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="select")
 
-    def satisfied(self, replica_hours: float) -> bool:
+    def should_stop(self, replica_hours: float) -> bool:
         """Looks at what is committed by now; raises what judging raised."""
         if self._fold is None:
             self._fold = self._begin()
@@ -41,7 +41,7 @@ class TargetWatch(RunWatch):
             self._judging = self._pool.submit(self._fold.advance)
         return self._fold.selection.enough is not None or self._used_up(self._fold, replica_hours)
 
-    def note(self) -> str:
+    def status(self) -> str:
         """Returns how many rows are accepted so far."""
         if self._fold is None:
             return ""

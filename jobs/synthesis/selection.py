@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.cli.exit_codes import ExitCode
 from jobs.run.plan import describe_run
 from jobs.run.replica_hours import HourLedger
-from jobs.score_dataset import OK, ROW_ERRORS
 from jobs.synthesis.config import GenerateConfig
 from jobs.synthesis.early_stopping import make_selection
 from pipeline import storage
@@ -28,7 +28,6 @@ from pipeline.synthesis.selecting.rejections import STAGES
 from pipeline.synthesis.selecting.rules import SelectionRules
 from pipeline.synthesis.selecting.selection import Selection
 
-SHORT = 6  # fewer rows were accepted than --target-rows asked for
 MOST_REASONS = 4  # printed of each stage
 ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they are by default
 
@@ -175,8 +174,8 @@ def _name(url: str | None) -> str | None:
 
 def _exit_code(config: GenerateConfig, report: Mapping[str, Any]) -> int:
     if _is_short(config, report):
-        return SHORT
-    return ROW_ERRORS if report["failed"] else OK
+        return ExitCode.TOO_FEW_ROWS
+    return ExitCode.ROW_ERRORS if report["failed"] else ExitCode.OK
 
 
 def _is_short(config: GenerateConfig, report: Mapping[str, Any]) -> bool:

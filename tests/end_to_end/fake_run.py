@@ -1,62 +1,57 @@
-"""The main job in this process, whole but for Ray and JAX: replicas are fakes that answer by arithmetic."""
+"""A backend for jobs in this process, without Ray and JAX: replicas answer by arithmetic."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
-import pytest
-
-import actors.pool.replica_pool
-from actors.protocol.messages import Request
-from jobs import score_dataset
+from actors.protocol.messages import Completion, Request
+from actors.replica import ReplicaSpec
+from jobs.run.backend import Metrics, Pool
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.run_log import RunLog
+from pipeline.monitoring.snapshot import Snapshot
+from tests import fakes
 from tests.fakes import FakeReplicas
 
 
 class FakePool(FakeReplicas):
-    """Stands where the job expects `actors.pool.replica_pool.ReplicaPool`."""
+    """Fake replicas that are up at once."""
 
-    deadly: Callable[[Request], bool] = staticmethod(lambda request: False)
-    seed_of_order: int = 7  # in which replicas answer
-
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__(count=2, seed=self.seed_of_order, poison=type(self).deadly)
-
-    def __enter__(self) -> "FakePool":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def wait_for_minimum(self, *_: object) -> None:
+    def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
         """They are up."""
 
 
-@contextlib.contextmanager
-def _no_cluster(*_: object) -> Iterator[str]:
-    yield "no cluster"
+class NoMetrics:
+    """Exports nothing."""
 
-
-class _NoSignals:
-    received = False
-
-    def listen(self) -> None:
-        """Tests send none."""
-
-
-def without_ray(patch: pytest.MonkeyPatch) -> None:
-    """Lets `score_dataset.main` run on fakes as long as `patch` holds."""
-    patch.setattr(actors.pool.replica_pool, "ReplicaPool", FakePool)
-    patch.setattr(score_dataset, "ray_cluster", _no_cluster)
-    patch.setattr(score_dataset, "StopSignals", _NoSignals)
-    patch.setattr(score_dataset, "RunMetrics", _NoMetrics)
-
-
-class _NoMetrics(contextlib.nullcontext[None]):
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__()
+    def publish(self, snapshot: Snapshot) -> None:
+        """Drops the figures."""
 
     def published_until(self, ended: Callable[[], bool]) -> Callable[[], bool]:
         return ended
 
-    def publish(self, _: Any) -> None:
-        """There is no Ray to tell."""
+
+def no_poison(request: Request) -> bool:
+    """No request kills its replica."""
+    return False
+
+
+@dataclass(frozen=True)
+class FakeBackend:
+    """Pass it to `run_job` or to the `main` of a command."""
+
+    answer: Callable[[Request], Completion] = fakes.answer
+    poison: Callable[[Request], bool] = no_poison  # requests that kill their replica
+    seed: int = 7  # of the order in which replicas answer
+    batches_in_flight: int = 16
+    before_run: Callable[[], object] = bool  # called once the job is planned
+
+    @contextlib.contextmanager
+    def open_pool(self, spec: ReplicaSpec, config: object, log: RunLog) -> Iterator[Pool]:
+        self.before_run()
+        yield FakePool(count=2, seed=self.seed, poison=self.poison, answer=self.answer)
+
+    def open_metrics(
+        self, progress: Progress, info: Mapping[str, str], cost_budget: float | None
+    ) -> contextlib.AbstractContextManager[Metrics]:
+        return contextlib.nullcontext(NoMetrics())

@@ -19,7 +19,7 @@ import pytest
 from jobs import score_dataset
 from pipeline import storage
 from pipeline.input import formats
-from tests.end_to_end.fake_run import without_ray
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import ROOT, table
 from tests.s3 import S3Faults
 
@@ -224,20 +224,14 @@ class Seen:
     lines: int = 1  # of the message
 
 
-def run_job(
-    fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str], patch: pytest.MonkeyPatch
-) -> Seen:
+def run_job(fault: Fault, folder: Path, capsys: pytest.CaptureFixture[str]) -> Seen:
     folder.mkdir(parents=True, exist_ok=True)
     source = fault.make(folder)
-    if fault.meanwhile is not None:
-        original = score_dataset.check_run
 
-        def then(*arguments: Any, **options: Any) -> Any:
-            assert fault.meanwhile is not None
+    def meanwhile() -> None:
+        if fault.meanwhile is not None:
             fault.meanwhile(folder)
-            return original(*arguments, **options)
 
-        patch.setattr(score_dataset, "check_run", then)
     given = ["--max-tokens", "3"]
     arguments = [
         "-i",
@@ -251,9 +245,8 @@ def run_job(
         *given,
         *fault.flags,
     ]
-    code = score_dataset.main(
-        [*arguments, "--max-error-rate", "1", "--shard-rows", str(SHARD_ROWS), "--logprobs", "null"]
-    )
+    arguments += ["--max-error-rate", "1", "--shard-rows", str(SHARD_ROWS), "--logprobs", "null"]
+    code = score_dataset.main(arguments, FakeBackend(before_run=meanwhile))
     said = capsys.readouterr()
     assert "Traceback" not in said.err + said.out
     columns = ["status", "error_code", "error_message"]
@@ -295,10 +288,8 @@ def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
     tmp_path: Path,
     seen: dict[str, Seen],
     capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    without_ray(monkeypatch)
-    found = seen[fault.what] = run_job(fault, tmp_path / "work", capsys, monkeypatch)
+    found = seen[fault.what] = run_job(fault, tmp_path / "work", capsys)
     assert found.rows.count("ok") == fault.good, found
     assert found.code in (
         (0,) if found.rows and set(found.rows) == {"ok"} and not found.message else (1, 2, 3)
@@ -315,13 +306,10 @@ def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
 @pytest.mark.s3
 def test_a_bucket_without_permission(
     s3_url: str, s3_faults: S3Faults, tmp_path: Path, seen: dict[str, Seen], capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    without_ray(monkeypatch)
     s3_faults.always = "403"
-    code = score_dataset.main(
-        ["-i", f"{s3_url}/in", "-o", str(tmp_path / "out"), "--model", "demo", "--max-tokens", "3"]
-    )
+    arguments = ["-i", f"{s3_url}/in", "-o", str(tmp_path / "out"), "--model", "demo"]
+    code = score_dataset.main([*arguments, "--max-tokens", "3"], FakeBackend())
     message = capsys.readouterr().err.strip().replace(s3_url, "s3://bucket")
     assert (code, "permission denied" in message, len(message.splitlines())) == (2, True, 1)
     seen["a bucket without permission"] = Seen(code, message, (), ())
@@ -372,7 +360,6 @@ def test_rows_of_a_shard_that_cannot_be_read_come_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk that fails for a while: the run goes on without the shard; the same command adds it."""
-    without_ray(monkeypatch)
     source = TWO_FILES(tmp_path)
     arguments = [
         "-i",
@@ -395,9 +382,9 @@ def test_rows_of_a_shard_that_cannot_be_read_come_later(
 
     with monkeypatch.context() as patch:
         patch.setattr(formats._ParquetCursor, "take", failing)
-        assert score_dataset.main([*arguments, "--shard-rows", "4"]) == 1
+        assert score_dataset.main([*arguments, "--shard-rows", "4"], FakeBackend()) == 1
     assert "4 rows in 1 shards could not be read" in capsys.readouterr().err
     assert not storage.stat(str(tmp_path / "out" / "_SUCCESS"))
     assert table(tmp_path / "out").num_rows == 8
-    assert score_dataset.main([*arguments, "--shard-rows", "4"]) == 0
+    assert score_dataset.main([*arguments, "--shard-rows", "4"], FakeBackend()) == 0
     assert table(tmp_path / "out")["id"].to_pylist() == [f"r{row}" for row in range(12)]

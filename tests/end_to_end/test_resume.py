@@ -8,24 +8,26 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.protocol.messages import Request
 from jobs import score_dataset
-from tests.end_to_end.fake_run import FakePool, without_ray
+from jobs.run.backend import Backend
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import table
 
 ROWS = 30
 Main = Callable[..., int]
+FAKE = FakeBackend()
 
 
 @pytest.fixture
-def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
+def main(tmp_path: Path) -> Main:
     """The job on 30 prompts in shards of four."""
-    without_ray(monkeypatch)
     ids = pa.array([[row + 1] * (row % 5 + 1) for row in range(ROWS)], pa.list_(pa.int32()))
     pq.write_table(
         pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet"
     )
 
-    def call(output: str, *flags: object) -> int:
+    def call(output: str, *flags: object, backend: Backend = FAKE) -> int:
         fixed = [
             "-i",
             tmp_path / "in.parquet",
@@ -38,24 +40,22 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
             "--shard-rows",
             4,
         ]
-        return score_dataset.main(
-            [str(each) for each in (*fixed, "--max-tokens", 3, "--n", 2, *flags)]
-        )
+        words = (*fixed, "--max-tokens", 3, "--n", 2, *flags)
+        return score_dataset.main([str(word) for word in words], backend)
 
     return call
 
 
-def is_deadly(request: object) -> bool:
-    return request.prompt_ids[0] in (7, 8, 20)  # type: ignore[attr-defined]
+def is_poison(request: Request) -> bool:
+    return request.prompt_ids[0] in (7, 8, 20)
 
 
 def test_failed_rows_are_run_again_and_the_table_is_that_of_a_run_without_failures(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("undisturbed") == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(FakePool, "deadly", staticmethod(is_deadly))
-        assert main("out", "--max-error-rate", 0.5, "--max-attempts", 2) == 3
+    poisoned = FakeBackend(poison=is_poison)
+    assert main("out", "--max-error-rate", 0.5, "--max-attempts", 2, backend=poisoned) == 3
     failed = [
         row["id"]
         for row in table(tmp_path / "out").to_pylist()

@@ -5,19 +5,24 @@
 Some replicas are lost on the way, and one row of each shard kills every replica it meets.
 """
 
+import contextlib
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import actors.pool.replica_pool
+from actors.pool.replica_pool import PoolConfig
 from actors.protocol.events import BatchDone, Event
 from actors.protocol.messages import ReplicaStats, Request
+from actors.replica import ReplicaSpec
 from jobs import score_dataset
+from jobs.run.backend import Pool, RayBackend
+from jobs.run.cluster import ray_cluster
+from pipeline.monitoring.run_log import RunLog
 from tests.end_to_end.fake_run import FakePool
 
 ANSWER_S = 0.15  # until the next answer of any replica
@@ -30,11 +35,8 @@ def deadly(request: Request) -> bool:
 class SlowPool(FakePool):
     """Takes its time, and counts what a replica would count."""
 
-    deadly = staticmethod(deadly)
-
-    def __init__(self, *_: object, **__: object) -> None:
-        super().__init__()
-        self.bad_luck = 0.05
+    def __init__(self) -> None:
+        super().__init__(count=2, seed=7, poison=deadly, bad_luck=0.05)
         self._answered: Counter[str] = Counter()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
@@ -52,6 +54,14 @@ class SlowPool(FakePool):
         return replace(event, result=replace(event.result, stats=stats, completions=completions))
 
 
+class SlowBackend(RayBackend):
+    """Slow fake replicas beside a real cluster, which exports the metrics."""
+
+    @contextlib.contextmanager
+    def open_pool(self, spec: ReplicaSpec, config: PoolConfig, log: RunLog) -> Iterator[Pool]:
+        with ray_cluster(config.maximum):
+            yield SlowPool()
+
+
 if __name__ == "__main__":
-    actors.pool.replica_pool.ReplicaPool = SlowPool  # type: ignore[assignment, misc]
-    sys.exit(score_dataset.main(sys.argv[1:]))
+    sys.exit(score_dataset.main(sys.argv[1:], SlowBackend()))

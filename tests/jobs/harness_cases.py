@@ -16,7 +16,7 @@ from jobs import evaluate_lm_eval
 from jobs.evaluate_lm_eval import GrokBatchLM, HarnessConfig
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.requests.tokenizer import Tokenizer
-from tests.end_to_end.fake_run import without_ray
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import DEMO
 
 pytestmark = pytest.mark.filterwarnings("default")  # the harness's libraries warn
@@ -39,10 +39,9 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture
-def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., GrokBatchLM]:
-    without_ray(monkeypatch)
+def model(tmp_path: Path) -> Callable[..., GrokBatchLM]:
     return lambda **flags: GrokBatchLM(
-        HarnessConfig(model="demo", output=str(tmp_path / "run"), **flags)
+        HarnessConfig(model="demo", output=str(tmp_path / "run"), **flags), FakeBackend()
     )
 
 
@@ -117,7 +116,6 @@ def test_a_row_that_fails_is_no_number(model: Callable[..., GrokBatchLM]) -> Non
 def test_the_harness_runs_its_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
 ) -> None:
-    without_ray(monkeypatch)
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
     rows = [
         {
@@ -143,7 +141,7 @@ def test_the_harness_runs_its_tasks(
         "-o",
         tmp_path / "run",
     ]
-    assert evaluate_lm_eval.main(list(map(str, flags))) == 0
+    assert evaluate_lm_eval.main(list(map(str, flags)), FakeBackend()) == 0
     results = json.loads((tmp_path / "run" / "results.json").read_text())["results"]
     assert {name: results[name]["sample_len"] for name in TASKS} == dict.fromkeys(TASKS, 6)
     chosen = [max(range(3), key=lambda n: continuation_score(row, n, tokenizer)) for row in rows]

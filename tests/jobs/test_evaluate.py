@@ -17,19 +17,21 @@ import pytest
 from jobs import evaluate
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
+from jobs.run.backend import Backend
 from pipeline import storage
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.requests import build_requests, read_requests
 from pipeline.evals.suite import PromptOptions
 from pipeline.requests.tokenizer import Tokenizer
 from tests.actors.engine.engines import make_engine, model_config, run, score
-from tests.end_to_end.fake_run import FakePool, without_ray
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import DEMO, ROOT, environment, table
 from tests.pipeline.evals import own_data
 
 ASKED = "mmlu,gsm8k_cot,humaneval"
 LETTERS = (" A", " B", " C", " D")
 Main = Callable[..., int]
+FAKE = FakeBackend()
 
 
 @pytest.fixture
@@ -38,10 +40,13 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def main(data: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    without_ray(monkeypatch)
+def main(data: Path) -> Main:
     model = ["--model", "demo", "--data", str(data)]
-    return lambda *words: evaluate.main([*map(str, words), *model])
+
+    def call(*words: object, backend: Backend = FAKE) -> int:
+        return evaluate.main([*map(str, words), *model], backend)
+
+    return call
 
 
 def metrics(folder: Path) -> dict[str, Any]:
@@ -176,17 +181,12 @@ def test_failed_rows_count_as_wrong_and_end_with_3(main: Main, tmp_path: Path) -
     assert found["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
 
 
-def test_a_run_that_stops_has_no_report_and_is_continued(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_that_stops_has_no_report_and_is_continued(main: Main, tmp_path: Path) -> None:
     words = ("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run")
-    monkeypatch.setattr(
-        FakePool, "deadly", staticmethod(lambda request: request.sampling is not None)
-    )
-    assert main(*words, "--max-error-rate", 0) == 4
+    poisoned = FakeBackend(poison=lambda request: request.sampling is not None)
+    assert main(*words, "--max-error-rate", 0, backend=poisoned) == 4
     assert not (tmp_path / "run" / "metrics.json").exists()
     assert (tmp_path / "run" / "score" / "_SUCCESS").exists()
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
     assert main(*words, "--retry-failed") == 0
     assert metrics(tmp_path / "run")["results"]["gsm8k_cot"]["sample_len"] == own_data.PROBLEMS
 
@@ -252,10 +252,7 @@ def test_what_cannot_work_is_refused(
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_data_run_and_history_on_object_storage(
-    s3_url: str, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    without_ray(monkeypatch)
+def test_data_run_and_history_on_object_storage(s3_url: str, data: Path) -> None:
     for file in data.rglob("*.*"):
         storage.put_if_absent(f"{s3_url}/data/{file.relative_to(data)}", file.read_bytes())
     words = [

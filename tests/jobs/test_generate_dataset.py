@@ -15,9 +15,11 @@ import pyarrow.dataset as ds
 import pytest
 import yaml
 
-from jobs import generate_dataset, score_dataset
+from actors.protocol.messages import Request
+from jobs import generate_dataset
 from jobs.cli.model_flags import ModelFlags, SamplingFlags
 from jobs.cli.parser import parse
+from jobs.run.backend import Backend
 from jobs.run.config import ScoreConfig
 from jobs.run.replica_hours import HourLedger
 from jobs.synthesis import early_stopping as generate_watch
@@ -26,12 +28,13 @@ from pipeline import storage
 from pipeline.monitoring.progress import Progress
 from pipeline.report import run_report
 from pipeline.requests.sampling import SamplingDefaults
-from tests import fakes
-from tests.end_to_end.fake_run import FakePool, without_ray
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
 from tests.jobs.runs import ROOT
 
 Main = Callable[..., int]
+SUMS = FakeBackend(answer=sums.answer)
+IN_ORDER = dataclasses.replace(SUMS, batches_in_flight=1)  # shards finish one after the other
 ROWS, N = 40, 3
 SAMPLES = ROWS * N
 RULES = (
@@ -45,17 +48,14 @@ FLAGS = (
 
 @pytest.fixture
 def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
-    without_ray(monkeypatch)
-    monkeypatch.setattr(fakes, "answer", sums.answer)
     # of the run: its plots take longer than the run of fakes
     monkeypatch.setattr(run_report, "render", lambda _: "")
     source = sums.seeds(tmp_path / "seeds.parquet", ROWS)
 
-    def call(*words: object) -> int:
+    def call(*words: object, backend: Backend = SUMS) -> int:
         step = [str(words[0])] if words and words[0] in (*generate_dataset.STEPS, "prompt") else []
-        return generate_dataset.main(
-            [*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])]
-        )
+        flags = [*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])]
+        return generate_dataset.main(flags, backend)
 
     return call
 
@@ -70,10 +70,9 @@ class Immediate(Executor):
 
 
 @pytest.fixture
-def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets shards be finished one after the other, and be judged at once."""
+def judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets shards be judged at once."""
     monkeypatch.setattr(generate_watch, "ThreadPoolExecutor", lambda *_, **__: Immediate())
-    monkeypatch.setattr(score_dataset, "BATCHES_IN_FLIGHT", 1)
 
 
 SMALL_BATCHES = ("--batch-tokens", 64)
@@ -160,12 +159,12 @@ def test_another_selection_of_the_same_run_is_another_data_set(
     assert len({row["id"] for row in kept}) == len(kept) < len(rows(out / "dataset"))
 
 
-@pytest.mark.usefixtures("in_order")
+@pytest.mark.usefixtures("judged_at_once")
 def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5) == 0
+    assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5, backend=IN_ORDER) == 0
     said = capsys.readouterr()
     # The first shard is enough; how many others are complete when that is noticed, the machine
     # decides.
@@ -188,12 +187,12 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
         == found["accepted"] + found["rejected"] + found["failed"]
         == found["seed_rows"] * N
     )
-    assert main("-o", out, *RULES, "--target-rows", 5) == 0
-    assert main("-o", out, *RULES, "--target-rows", 20, "--dataset", "more") == 0
+    assert main("-o", out, *RULES, "--target-rows", 5, backend=IN_ORDER) == 0
+    assert main("-o", out, *RULES, "--target-rows", 20, "--dataset", "more", backend=IN_ORDER) == 0
     more = rows(out / "more")
     assert len(more) == 20
     assert more[:5] == few
-    assert main("-o", tmp_path / "whole", *RULES, "--target-rows", 20) == 0
+    assert main("-o", tmp_path / "whole", *RULES, "--target-rows", 20, backend=IN_ORDER) == 0
     assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
 
 
@@ -219,7 +218,7 @@ def test_a_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
     assert found["reasons"]["stop"] == {"max_total_tokens": sum(found["reasons"]["stop"].values())}
 
 
-@pytest.mark.usefixtures("in_order")
+@pytest.mark.usefixtures("judged_at_once")
 def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,7 +226,7 @@ def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
         Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed)
     )
     out = tmp_path / "out"
-    assert main("-o", out, *RULES, *SMALL_BATCHES, "--max-replica-hours", 3) == 0
+    assert main("-o", out, *RULES, *SMALL_BATCHES, "--max-replica-hours", 3, backend=IN_ORDER) == 0
     found = statistics(out / "dataset")
     assert found["stopped_by"] == "max_replica_hours"
     assert 0 < found["seed_rows"] < ROWS
@@ -235,13 +234,16 @@ def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
     # more of the run may be committed by now: it does not count
-    assert main("-o", out, *RULES, "--max-replica-hours", 3) == 0
+    assert main("-o", out, *RULES, "--max-replica-hours", 3, backend=IN_ORDER) == 0
     assert {
         name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"
     } == before
-    assert main("-o", out, *RULES, "--max-replica-hours", 100, "--dataset", "all") == 0
+    assert (
+        main("-o", out, *RULES, "--max-replica-hours", 100, "--dataset", "all", backend=IN_ORDER)
+        == 0
+    )
     assert statistics(out / "all")["seed_rows"] == ROWS
-    assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 1
+    assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0, backend=IN_ORDER) == 1
     assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
 
 
@@ -283,24 +285,23 @@ def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
         lives += 1
         with monkeypatch.context() as patch:
             patch.setattr(storage, "put_if_absent", dying)
-            patch.setattr(FakePool, "seed_of_order", lives)
+            backend = dataclasses.replace(SUMS, seed=lives)
             with contextlib.suppress(KeyboardInterrupt):
-                code = main("-o", tmp_path / "out", *words)
+                code = main("-o", tmp_path / "out", *words, backend=backend)
     assert code == 0
     assert lives > 3
     assert tables(tmp_path / "out" / "dataset") == tables(tmp_path / "whole" / "dataset")
 
 
 def test_failed_rows_are_kept_apart_and_can_be_run_again(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def poison(request: Request) -> bool:
+        return request.ref.shard == 1 and request.ref.row == 2
+
+    poisoned = dataclasses.replace(SUMS, poison=poison)
     out = tmp_path / "out"
-    monkeypatch.setattr(
-        FakePool,
-        "deadly",
-        staticmethod(lambda request: request.ref.shard == 1 and request.ref.row == 2),
-    )
-    assert main("-o", out, *RULES, "--max-error-rate", 0.5) == 3
+    assert main("-o", out, *RULES, "--max-error-rate", 0.5, backend=poisoned) == 3
     found = statistics(out / "dataset")
     assert (found["failed"], found["reasons"]["generation"]) == (N, {"engine_crash": N})
     assert found["samples"] == found["accepted"] + found["rejected"] + found["failed"] == SAMPLES
@@ -309,9 +310,9 @@ def test_failed_rows_are_kept_apart_and_can_be_run_again(
         for row in rows(out / "dataset", "rejected")
         if row["stage"] == "generation"
     ] == [True] * N
-    assert main("-o", tmp_path / "strict", *RULES, "--max-error-rate", 0) == 4
+    strict = ("-o", tmp_path / "strict", *RULES, "--max-error-rate", 0)
+    assert main(*strict, backend=poisoned) == 4
     assert not (tmp_path / "strict" / "dataset").exists()
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
     capsys.readouterr()
     assert main("-o", out, *RULES, "--retry-failed") == 1
     assert "rows were run again since; choose another --dataset" in capsys.readouterr().err
@@ -321,17 +322,15 @@ def test_failed_rows_are_kept_apart_and_can_be_run_again(
 
 
 def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    main: Main, tmp_path: Path
 ) -> None:
+    def poison(request: Request) -> bool:
+        return request.ref.shard == 0 and request.ref.row == 0
+
+    poisoned = dataclasses.replace(SUMS, poison=poison)
     out, words = tmp_path / "out", (*RULES, "--target-rows", 5)
-    monkeypatch.setattr(
-        FakePool,
-        "deadly",
-        staticmethod(lambda request: request.ref.shard == 0 and request.ref.row == 0),
-    )
-    assert main("-o", out, *words, "--max-error-rate", 0.5) == 3
+    assert main("-o", out, *words, "--max-error-rate", 0.5, backend=poisoned) == 3
     parts = sorted((out / "completions" / "data").iterdir())
-    monkeypatch.setattr(FakePool, "deadly", staticmethod(lambda request: False))
     assert main("-o", out, *words, "--retry-failed", "--dataset", "mended") == 0
     assert sorted((out / "completions" / "data").iterdir()) == parts
     assert main("-o", tmp_path / "whole", *words) == 0
@@ -361,10 +360,8 @@ def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path
 
 
 def test_rows_may_have_samples_of_their_own_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    without_ray(monkeypatch)
-    monkeypatch.setattr(fakes, "answer", sums.answer)
     source = sums.seeds(tmp_path / "s.parquet", 20, n=pa.array([None, 1, 5, 9999] * 5))
     words = [
         "-i",
@@ -376,7 +373,7 @@ def test_rows_may_have_samples_of_their_own_number(
         "--max-error-rate",
         "1",
     ]
-    assert generate_dataset.main(words) == 3
+    assert generate_dataset.main(words, SUMS) == 3
     found = statistics(tmp_path / "out" / "dataset")
     assert found["samples"] == 5 * (N + 1 + 5 + 1)
     assert found["reasons"]["generation"] == {"invalid_parameter": 5}
@@ -552,9 +549,8 @@ def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_p
     storage.put_if_absent(
         f"{s3_url}/seeds/part-0.parquet", (tmp_path / "seeds.parquet").read_bytes()
     )
-    assert (
-        generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
-    )
+    stored_words = ["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]
+    assert generate_dataset.main(stored_words, SUMS) == 0
     prefix = f"{s3_url}/out/dataset/"
     stored = {
         each.url.removeprefix(prefix): storage.read(each.url)[0]
@@ -564,9 +560,7 @@ def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_p
     assert {name: stored[name] for name in local if name != "README.md"} == {
         name: data for name, data in local.items() if name != "README.md"
     }
-    assert (
-        generate_dataset.main(["-i", f"{s3_url}/seeds", "-o", f"{s3_url}/out", *FLAGS, *words]) == 0
-    )
+    assert generate_dataset.main(stored_words, SUMS) == 0
 
 
 def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:

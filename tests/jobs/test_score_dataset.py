@@ -9,8 +9,9 @@ import pytest
 
 from jobs import score_dataset
 from jobs.run.config import ScoreConfig
-from jobs.run.plan import make_plan
-from pipeline.input.shards import RunFolder, fingerprint
+from jobs.run.fingerprint import fingerprint_keys
+from jobs.run.plan import make_plan, run_description
+from pipeline.input.shards import RunFolder, check_run, fingerprint
 from tests.jobs.runs import job
 
 
@@ -104,9 +105,10 @@ def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
     config = ScoreConfig(
         input=str(prompts), output=str(tmp_path / "out"), model="demo", max_tokens=5
     )
-    keys = score_dataset.fingerprint_keys(make_plan(config))
+    plan = make_plan(config)
+    keys = fingerprint_keys(plan)
     folder = RunFolder(str(tmp_path / "out"))
-    score_dataset.check_run(folder, keys, score_dataset.run_description(make_plan(config)))
+    check_run(folder, keys, run_description(plan))
     assert main() == 2
     assert "sampling.max_tokens was 5, is 4" in capsys.readouterr().err
     stored = json.loads((tmp_path / "out" / "run.json").read_text())

@@ -25,7 +25,6 @@ import pytest
 
 from pipeline import storage
 from pipeline.report import run_report as report
-from tests.end_to_end.fake_run import without_ray
 from tests.memory_s3 import MemoryS3, serve
 
 DATA = Path(__file__).parents[1] / "data" / "regression"
@@ -70,10 +69,9 @@ def sha256(data: bytes) -> str:
 
 
 def memory(patch: pytest.MonkeyPatch) -> MemoryS3:
-    """Lets jobs run without Ray and JAX, over the store that is returned, while `patch` holds."""
+    """Puts the store that is returned in the place of S3 while `patch` holds."""
     store = MemoryS3()
     serve(store, patch)
-    without_ray(patch)
     patch.setattr(report, "render", lambda _: "")  # its plots take longer than the run
     return store
 

@@ -20,7 +20,7 @@ from pipeline.evals.requests import read_requests
 from pipeline.evals.scoring import common_digest, document_digests
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.storage.api import StoredObject
-from tests import fakes
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
 from tests.jobs.runs import CONFORMANCE, DEMO, conformance_flags
 from tests.memory_s3 import MemoryS3
@@ -95,7 +95,7 @@ def run(flags: list[object], output: str = "out") -> dict[str, Any]:
     words = [str(word) for word in flags]
     source = words.index("-i") + 1
     words[source] = f"{pins.ROOT}/{words[source]}"
-    assert score_dataset.main([*words, "-o", f"{pins.ROOT}/{output}"]) == 0
+    assert score_dataset.main([*words, "-o", f"{pins.ROOT}/{output}"], FakeBackend()) == 0
     return RunFolder(f"{pins.ROOT}/{output}").description()
 
 
@@ -156,7 +156,7 @@ def test_fingerprint_of_files_on_disk_has_their_path_and_time(tmp_path: Path) ->
     source.write_bytes((pins.DATA / QUESTIONS).read_bytes())
     os.utime(source, ns=(0, 1_700_000_000_123_456_789))
     words = ["--model", "demo", "--max-tokens", "8", "-o", str(tmp_path / "out")]
-    assert score_dataset.main(["-i", str(source.parent), *words]) == 0
+    assert score_dataset.main(["-i", str(source.parent), *words], FakeBackend()) == 0
     description = RunFolder(str(tmp_path / "out")).description()
     keys = description["fingerprint_keys"]
     assert fingerprint(keys) == description["fingerprint"]
@@ -213,11 +213,9 @@ SEEDS = [{"id": f"s{row}", "a": row, "b": row % 7} for row in range(12)]
 
 
 @pytest.mark.usefixtures("store")
-def test_fingerprints_of_a_data_set_are_those_of_earlier_versions(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_fingerprints_of_a_data_set_are_those_of_earlier_versions() -> None:
     """Of its prompts, of the run over them, and of each selection."""
-    monkeypatch.setattr(fakes, "answer", sums.answer)
+    backend = FakeBackend(answer=sums.answer)
     seeds = pins.put_lines("seeds.jsonl", SEEDS)
     shots = pins.put_lines("shots.jsonl", [{"q": "1 + 1 = 2"}, {"q": "2 + 1 = 3"}])
     out = f"{pins.ROOT}/data"
@@ -225,7 +223,7 @@ def test_fingerprints_of_a_data_set_are_those_of_earlier_versions(
     words += ["--keep", "a", "--keep", "b"]
     for name, rules in SELECTIONS.items():
         if name != "bounded":  # ends the run early, and this run is complete
-            assert generate_dataset.main([*words, *rules, "--dataset", name]) == 0
+            assert generate_dataset.main([*words, *rules, "--dataset", name], backend) == 0
     apart = [
         "select",
         "--prompts",
@@ -248,12 +246,8 @@ def test_fingerprints_of_an_evaluation_are_those_of_earlier_versions(
     out = f"{pins.ROOT}/eval"
     words = ["--tasks", "mmlu,gsm8k_cot,humaneval", "--data", f"{pins.ROOT}/sets", "-o", out]
     assert evaluate.main(["prompts", *words[:4], "-o", f"{out}/requests.parquet"]) == 0
-    assert (
-        evaluate.main(
-            ["run", "--requests", f"{out}/requests.parquet", "-o", out, "--model", "demo"]
-        )
-        == 0
-    )
+    run_words = ["run", "--requests", f"{out}/requests.parquet", "-o", out, "--model", "demo"]
+    assert evaluate.main(run_words, FakeBackend()) == 0
     for kind in ("score", "generate"):
         pins.check(FILE, f"evaluation: {kind}", told(RunFolder(f"{out}/{kind}").description()))
     asked = read_requests(f"{out}/requests.parquet")

@@ -29,6 +29,7 @@ from pipeline.output.schema import Task, output_schema
 from pipeline.output.writer import Writer
 from pipeline.records import OutputRow, Shard
 from tests import fakes
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
 from tests.jobs.runs import ROOT, environment, table
 from tests.memory_s3 import MemoryS3
@@ -246,7 +247,7 @@ def test_parts_of_a_run_keep_their_bytes(case: str, store: MemoryS3) -> None:
         4,
         *RUNS[case],
     ]
-    assert score_dataset.main([*map(str, words)]) == 0
+    assert score_dataset.main([*map(str, words)], FakeBackend()) == 0
     parts = pins.objects(store, "out/data")
     assert list(parts) == ["part-00000.parquet", "part-00001.parquet"]
     found = {name: pins.sha256(data) for name, data in parts.items()}
@@ -258,17 +259,15 @@ def test_parts_of_a_run_keep_their_bytes(case: str, store: MemoryS3) -> None:
 
 
 def test_requests_that_reach_a_replica_keep_their_content(
-    store: MemoryS3, monkeypatch: pytest.MonkeyPatch
+    store: MemoryS3,
 ) -> None:
     """Parameters of a row before those of the run, seeds, stops, and tokens of prompts."""
     asked: list[Request] = []
-    answer = fakes.answer
 
     def noted(request: Request) -> Completion:
         asked.append(request)
-        return answer(request)
+        return fakes.answer(request)
 
-    monkeypatch.setattr(fakes, "answer", noted)
     own: list[dict[str, Any]] = [
         {"n": 2, "temperature": 0.5, "seed": 3, "max_tokens": 2},
         {"top_p": 0.5, "top_k": 3, "min_p": 0.25, "stop": ["Q:", "\n"]},
@@ -299,7 +298,7 @@ def test_requests_that_reach_a_replica_keep_their_content(
         "--top-k",
         7,
     ]
-    assert score_dataset.main([*map(str, words)]) == 0
+    assert score_dataset.main([*map(str, words)], FakeBackend(answer=noted)) == 0
     found = []
     for request in sorted(asked, key=lambda each: each.ref):
         drawn = request.sampling
@@ -356,17 +355,15 @@ SELECTIONS = {
 SEEDS = [{"id": f"s{row}", "a": row, "b": None if row % 13 == 5 else row % 7} for row in range(40)]
 
 
-def test_files_of_a_data_set_keep_their_bytes(
-    store: MemoryS3, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_of_a_data_set_keep_their_bytes(store: MemoryS3) -> None:
     """Of prompts, completions, accepted rows, card, figures; of rejected rows all but the why."""
-    monkeypatch.setattr(fakes, "answer", sums.answer)
+    backend = FakeBackend(answer=sums.answer)
     shots = pins.put_lines("shots.jsonl", [{"q": f"{n} + {n} = {2 * n}"} for n in range(9)])
     examples = "{% for shot in shots %}{{ shot.q }}\n{% endfor %}{{ a }} + {{ b }} ="
     words = ["-i", pins.put_lines("seeds.jsonl", SEEDS), "-o", f"{pins.ROOT}/made", *RECIPE]
     words += ["--templates.shown", examples, "--shots", shots, "--shots-per-row", "2"]
     for name, rules in SELECTIONS.items():
-        assert generate_dataset.main([*words, *rules, "--dataset", name]) == 0
+        assert generate_dataset.main([*words, *rules, "--dataset", name], backend) == 0
         pins.check(FILES, f"data set: {name}", made_files(pins.objects(store, f"made/{name}")))
     for folder in ("prompts", "completions"):
         pins.check(FILES, f"data set: {folder}", made_files(pins.objects(store, f"made/{folder}")))
@@ -452,12 +449,8 @@ def test_parts_and_figures_of_an_evaluation_are_kept(
     store: MemoryS3, sets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.evals.report.page.render", lambda *_: "")
-    assert (
-        evaluate.main(
-            ["--tasks", TASKS, "--data", sets, "-o", f"{pins.ROOT}/eval", "--model", "demo"]
-        )
-        == 0
-    )
+    words = ["--tasks", TASKS, "--data", sets, "-o", f"{pins.ROOT}/eval", "--model", "demo"]
+    assert evaluate.main(words, FakeBackend()) == 0
     found = pins.objects(store, "eval")
     parquet = {name: pins.sha256(data) for name, data in found.items() if name.endswith(".parquet")}
     assert {
@@ -525,10 +518,11 @@ def answered(requests: str, skill: float) -> pa.Table:
 ONE_CLUSTER = """
 import contextlib, json, sys
 from jobs import score_dataset
+from jobs.run.backend import RayBackend
 from jobs.run.cluster import ray_cluster
-with ray_cluster(1) as where:
-    score_dataset.ray_cluster = lambda *_: contextlib.nullcontext(where)
-    codes = [score_dataset.main(words) for words in json.loads(sys.argv[1])]
+with ray_cluster(1) as cluster:
+    backend = RayBackend(cluster=lambda replicas: contextlib.nullcontext(cluster))
+    codes = [score_dataset.main(words, backend) for words in json.loads(sys.argv[1])]
 assert "jax" not in sys.modules, "the driver imported jax"
 print("codes", codes)
 """

@@ -1,0 +1,53 @@
+"""SIGTERM and Ctrl-C as a flag that a run polls, so that it stops at a point where nothing is lost."""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+from types import FrameType, TracebackType
+from typing import Self
+
+Handler = Callable[[int, FrameType | None], object] | int | None
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler, None)
+
+
+class StopSignals:
+    """Records SIGTERM and the first Ctrl-C within its block; a second Ctrl-C raises at once."""
+
+    def __init__(self) -> None:
+        self.received = False
+        self._previous: dict[int, Handler] = {}
+
+    def __enter__(self) -> Self:
+        for number in STOP_SIGNALS:
+            self._previous[number] = signal.signal(number, self._record)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+    def _record(self, number: int, _frame: FrameType | None) -> None:
+        if self.received and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = True
+
+
+@contextlib.contextmanager
+def keep_handlers() -> Iterator[None]:
+    """Reinstalls, after the block, the handlers that this program had set before it.
+
+    `ray.init` replaces them by its own.
+    """
+    before: dict[int, Handler] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    yield
+
+    for number, handler in before.items():
+        if handler not in _DEFAULT_HANDLERS:
+            signal.signal(number, handler)

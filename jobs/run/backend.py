@@ -1,0 +1,99 @@
+"""Where a run finds replicas and exports its metrics: a Ray cluster, or what a test passes instead."""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from actors.replica import ReplicaSpec
+from jobs.run.cluster import ray_cluster
+from jobs.run.metrics import RunMetrics
+from pipeline.dispatch.replicas import Replicas
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.run_log import RunLog
+from pipeline.monitoring.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from actors.pool.replica_pool import PoolConfig
+
+REPLICA_CLASS = "actors.replica:Replica"
+
+
+class Pool(Replicas, Protocol):
+    """Replicas that are being started."""
+
+    def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
+        """Returns when the minimum of replicas is up, or when `stopped` returns true.
+
+        Raises:
+            ModelError: no replica can be started.
+        """
+
+
+class Metrics(Protocol):
+    """The exported metrics of a run."""
+
+    def publish(self, snapshot: Snapshot) -> None:
+        """Exports the figures of a snapshot."""
+
+    def published_until(self, ended: Callable[[], bool]) -> Callable[[], bool]:
+        """Returns `ended`, extended: calls also publish the current figures every few seconds."""
+
+
+class Backend(Protocol):
+    """Starts replicas and exports metrics."""
+
+    @property
+    def batches_in_flight(self) -> int:
+        """Batches that one replica holds at most."""
+
+    def open_pool(
+        self, spec: ReplicaSpec, config: "PoolConfig", log: RunLog
+    ) -> AbstractContextManager[Pool]:
+        """Starts replicas; leaving the context stops them.
+
+        Raises:
+            ConfigError: the cluster does not answer.
+        """
+
+    def open_metrics(
+        self, progress: Progress, info: Mapping[str, str], cost_budget: float | None
+    ) -> AbstractContextManager[Metrics]:
+        """Exports the metrics of a run within the context, and how the run ended."""
+
+
+@dataclass(frozen=True)
+class RayBackend:
+    """Replicas as Ray actors, metrics through Ray's agents."""
+
+    replica_class: str = REPLICA_CLASS  # module:class
+    # Enough requests for all slots of an engine, although batches finish row by row.
+    batches_in_flight: int = 16
+    cluster: Callable[[int], AbstractContextManager[str]] = ray_cluster
+
+    @contextlib.contextmanager
+    def open_pool(self, spec: ReplicaSpec, config: "PoolConfig", log: RunLog) -> Iterator[Pool]:
+        """Connects to a cluster and starts replicas there."""
+        # Importing Ray takes a second; dry runs and refused arguments do without.
+        from actors.pool.replica_pool import ReplicaPool
+
+        with self.cluster(config.maximum) as cluster:
+            log.result(
+                "cluster",
+                f"cluster  {cluster}; waiting for {config.minimum} of {config.maximum} replicas",
+                cluster=cluster,
+            )
+            with ReplicaPool(
+                spec, config, replica_class=self.replica_class, notify=log.event
+            ) as pool:
+                yield pool
+
+    def open_metrics(
+        self, progress: Progress, info: Mapping[str, str], cost_budget: float | None
+    ) -> RunMetrics:
+        """Registers the metrics with Ray."""
+        return RunMetrics(progress, info, cost_budget=cost_budget)
+
+
+RAY = RayBackend()

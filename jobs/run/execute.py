@@ -1,0 +1,304 @@
+"""Runs a job from its configuration to its exit code: plan, check, run the shards, report.
+
+The driver never imports JAX; replicas do.
+"""
+
+import math
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from actors.protocol.errors import ClusterLostError, GrokBatchError
+from jobs.cli.exit_codes import ExitCode
+from jobs.cli.signals import StopSignals
+from jobs.run import dry_run, full_size
+from jobs.run.backend import RAY, Backend, Pool
+from jobs.run.config import ScoreConfig
+from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
+from jobs.run.fingerprint import fingerprint_keys
+from jobs.run.metrics import run_label
+from jobs.run.plan import Plan, describe, make_plan, run_description
+from jobs.run.report import reported
+from jobs.run.summary import print_results
+from pipeline.dispatch.dispatcher import DispatchConfig
+from pipeline.errors import ErrorBudgetError, InterruptedRunError
+from pipeline.input.shards import RunFolder, check_run, fingerprint, finish, remaining
+from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.progress_line import ProgressLine
+from pipeline.monitoring.run_log import RunLog
+from pipeline.output.schema import output_schema
+from pipeline.output.writer import CommittedShard, Writer
+from pipeline.records import Shard
+from pipeline.run import Corridor, run
+from pipeline.storage.retries import outages_waited_out
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that is planned and whose folder is checked."""
+
+    plan: Plan
+    folder: RunFolder
+    fingerprint: str
+    shards: Sequence[Shard]  # to run now, of this driver's partition
+    resumed: bool  # the folder existed before
+    backend: Backend
+    early_stopping: EarlyStopping
+    log: RunLog
+
+    @property
+    def error_budget(self) -> float:
+        """Rows of this partition that may fail."""
+        rows = sum(shard.rows for shard in self.plan.own_shards)
+        return self.plan.config.max_error_rate * rows
+
+    def committed_shards(self) -> list[Shard]:
+        """Returns the committed shards of this partition, by one listing."""
+        committed = self.folder.committed()
+        return [shard for shard in self.plan.own_shards if shard.number in committed]
+
+    def failed_rows(self) -> int:
+        """Returns how many rows failed in the committed shards of this partition, in any run."""
+        failed = remaining(
+            self.plan.shards,
+            self.folder,
+            self.fingerprint,
+            partition=self.plan.config.partition_pair(),
+            retry_failed=True,
+        )
+        return sum(len(shard.only) for shard in failed if shard.only is not None)
+
+
+def run_job(
+    config: ScoreConfig,
+    backend: Backend = RAY,
+    early_stopping: EarlyStopping = NEVER_STOP,
+) -> ExitCode:
+    """Runs the main job; the command line, evaluation and synthesis call this.
+
+    Errors of known kinds are logged as one line and become an exit code.
+
+    Args:
+        config: the job.
+        backend: starts replicas and exports metrics.
+        early_stopping: may stop the run early. Such a run has no _SUCCESS, all shards that are
+            written are complete, and another call continues it.
+    """
+    log = RunLog(config.log_format, run=run_label(str(config.output)))
+    code = _run_logged(config, backend, early_stopping, log)
+
+    log.event("finished", level="info" if code.is_complete else "error", exit_code=code)
+    return code
+
+
+def _run_logged(
+    config: ScoreConfig, backend: Backend, early_stopping: EarlyStopping, log: RunLog
+) -> ExitCode:
+    try:
+        plan = make_plan(config)
+        if config.dry_run:
+            _print_dry_run(plan)
+            return ExitCode.OK
+        job = _prepare(plan, backend, early_stopping, log)
+    except GrokBatchError as error:
+        return _failed(log, error, ExitCode.BAD_ARGUMENTS)
+
+    try:
+        with outages_waited_out():
+            return _execute(job)
+    except ErrorBudgetError as error:
+        return _failed(log, error, ExitCode.OVER_BUDGET)
+    except (InterruptedRunError, ClusterLostError) as error:
+        return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
+    except GrokBatchError as error:
+        return _failed(log, error, ExitCode.FAILED)
+
+
+def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "error") -> ExitCode:
+    log.failed(error, code, event)
+    return code
+
+
+def _print_dry_run(plan: Plan) -> None:
+    _print_lines(dry_run.lines(dry_run.estimate(plan)))
+    if full_size.is_full_size(plan):
+        _print_lines(full_size.lines(plan))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog) -> Job:
+    """Creates or checks the run folder and lists the shards to run.
+
+    Raises:
+        ConfigError: the folder holds a run of another configuration.
+    """
+    config = plan.config
+    folder = RunFolder(str(config.output))
+    keys = fingerprint_keys(plan)
+    resumed = check_run(folder, keys, run_description(plan), resume=config.resume)
+
+    identity = fingerprint(keys)
+    uncommitted = remaining(
+        plan.shards,
+        folder,
+        identity,
+        partition=config.partition_pair(),
+        retry_failed=config.retry_failed,
+    )
+    shards = early_stopping.select_shards(uncommitted)
+    return Job(plan, folder, identity, shards, resumed, backend, early_stopping, log)
+
+
+def _execute(job: Job) -> ExitCode:
+    url = job.folder.url
+    if not job.shards and job.folder.finished():
+        job.log.result("complete", f"nothing to do: the run in {url} is complete")
+        return ExitCode.OK
+    if job.early_stopping.should_stop(0.0):
+        job.log.result("complete", f"nothing to do: the run in {url} has enough rows")
+        return _verdict(job, job.failed_rows(), None)
+
+    _log_start(job)
+    with StopSignals() as signals:
+        progress = _run_shards(job, signals) if job.shards else None
+
+        # A resumed run also has rows that failed before, which only the parts know.
+        if progress is None or progress.ended_early or job.resumed:
+            failed = job.failed_rows()
+        else:
+            failed = progress.error_rows
+        print_results(job.folder, job.plan, job.committed_shards(), failed, job.log)
+        return _verdict(job, failed, progress)
+
+
+def _log_start(job: Job) -> None:
+    description = describe(job.plan)
+    shards = len(job.plan.own_shards)
+    committed = shards - len(job.shards)
+
+    figures: dict[str, Any] = {
+        **description,
+        "fingerprint": job.fingerprint,
+        "shards": shards,
+        "shards_committed": committed,
+    }
+    job.log.event("started", **figures)
+    for name, value in description.items():
+        job.log.result(None, f"{name:<8} {value}")
+    if job.resumed:
+        job.log.result(None, f"resume   {committed:,} of {shards:,} shards are committed already")
+
+
+def _run_shards(job: Job, signals: StopSignals) -> Progress:
+    """Starts replicas and runs the shards; writes the report however the run ends."""
+    from actors.pool.replica_pool import PoolConfig
+
+    config = job.plan.config
+    minimum, maximum = config.replica_range()
+    pool_config = PoolConfig(
+        minimum,
+        maximum,
+        devices=math.prod(config.mesh_shape()),
+        in_flight=job.backend.batches_in_flight,
+        device=config.device,
+        step_timeout_s=config.step_timeout_s,
+    )
+    with job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log) as pool:
+        progress = _progress(job, pool)
+        pipeline = _pipeline(job, pool, progress, signals)
+        metrics_context = job.backend.open_metrics(progress, _run_info(job), config.cost_budget)
+        report_context = reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards))
+        with report_context, metrics_context as metrics:
+            pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
+            progress.begin()
+            with ProgressLine(progress, sinks=[metrics.publish], log=job.log):
+                _drain(run(job.shards, pipeline), progress, job.early_stopping)
+        return progress
+
+
+def _drain(
+    committed: Generator[CommittedShard], progress: Progress, early_stopping: EarlyStopping
+) -> None:
+    """Draws all shards through the pipeline, or as many as are enough; running commits finish."""
+    with closing(committed):
+        for _ in committed:
+            if early_stopping.should_stop(progress.replica_hours):
+                progress.end_early()
+                return
+
+
+def _progress(job: Job, pool: Pool) -> Progress:
+    rows = 0
+    for shard in job.shards:
+        rows += shard.rows if shard.only is None else len(shard.only)
+
+    return Progress(
+        rows,
+        replicas=lambda: (pool.up, pool.wanted),
+        max_error_rows=job.error_budget,
+        cost_per_replica_hour=job.plan.config.cost_per_replica_hour,
+        note=job.early_stopping.status,
+        log=job.log,
+    )
+
+
+def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) -> Corridor:
+    plan = job.plan
+    config = plan.config
+    schema = output_schema(
+        plan.schema,
+        task=config.task,
+        logprobs=config.logprobs,
+        prompt_logprobs=config.prompt_logprobs,
+        choices=plan.schema.has_choices,
+    )
+    return Corridor(
+        schema=plan.schema,
+        tokenizer=plan.tokenizer,
+        rules=plan.rules,
+        buckets=plan.bucket_config(),
+        dispatch=DispatchConfig(job.backend.batches_in_flight, config.max_attempts),
+        replicas=pool,
+        writer=Writer(job.folder, schema, job.fingerprint),
+        progress=progress,
+        interrupted=lambda: signals.received,
+    )
+
+
+def _run_info(job: Job) -> dict[str, str]:
+    """Returns the labels of the metric `run_info`."""
+    config = job.plan.config
+    return {
+        "output": str(config.output),
+        "model": config.model,
+        "task": config.task,
+        "fingerprint": job.fingerprint,
+    }
+
+
+def _verdict(job: Job, failed: int, progress: Progress | None) -> ExitCode:
+    """Marks the run as complete if it is, and returns the exit code.
+
+    Raises:
+        ErrorBudgetError: more rows failed than --max-error-rate allows.
+    """
+    if failed > job.error_budget:
+        if progress is not None and progress.over_budget:
+            raise ErrorBudgetError(progress.budget_message())
+        raise ErrorBudgetError(f"{failed} rows failed, more than allowed")
+
+    committed = len(job.committed_shards())
+    shards = len(job.plan.own_shards)
+    if committed < shards:
+        job.log.result(
+            "ended_early",
+            f"ended early, with enough rows: {committed:,} of {shards:,} shards are committed",
+        )
+    elif not finish(job.folder, job.plan.shards):
+        job.log.result("partitions", "other partitions of this run are not complete yet")
+    return ExitCode.ROW_ERRORS if failed else ExitCode.OK

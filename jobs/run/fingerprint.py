@@ -1,0 +1,58 @@
+"""The fingerprint of a run: every setting that its results depend on."""
+
+import dataclasses
+from typing import Any
+
+from actors.weights.digest import digest
+from jobs.run.plan import Plan
+from pipeline.input.shards import input_keys
+from pipeline.requests.sampling import SamplingDefaults
+
+# Flags whose value enters the fingerprint unchanged.
+CONFIG_KEYS = (
+    "task",
+    "prompt_column",
+    "id_column",
+    "continuation_column",
+    "dtype",
+    "max_len",
+    "on_overflow",
+    "logprobs",
+    "prompt_logprobs",
+)
+# Sampling parameters that were added after the first release. At their defaults they are left out
+# of the fingerprint, so that runs of earlier releases resume.
+ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
+
+
+def fingerprint_keys(plan: Plan) -> dict[str, Any]:
+    """Returns the values that the fingerprint covers, in the form that run.json stores.
+
+    Replicas, mesh and batch sizes are not part of it: results do not depend on them.
+
+    Raises:
+        ModelError: the checkpoint cannot be read.
+    """
+    config = plan.config
+    config_keys = {name: getattr(config, name) for name in CONFIG_KEYS}
+
+    return {
+        "model": dataclasses.asdict(plan.model),
+        "checkpoint": digest(str(config.checkpoint)),
+        "tokenizer": plan.tokenizer_digest,
+        **config_keys,
+        "sampling": _sampling_keys(plan.rules.defaults),
+        "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
+        "input": input_keys(plan.files),
+    }
+
+
+def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
+    unset = dataclasses.asdict(SamplingDefaults())
+    keys = dataclasses.asdict(defaults)
+    keys["stop"] = list(defaults.stop)
+
+    for name in ADDED_LATER:
+        if keys[name] == unset[name]:
+            del keys[name]
+    return keys
