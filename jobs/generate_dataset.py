@@ -37,7 +37,7 @@ from pipeline import storage
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
-from pipeline.synthesis.prompting.folder import PromptsFolder
+from pipeline.synthesis.prompts.folder import PromptsFolder
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "select")
 DESCRIPTION = (

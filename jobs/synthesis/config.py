@@ -12,8 +12,8 @@ from jobs.run.config import ScoreConfig
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.synthesis.dataset.folder import Layout
-from pipeline.synthesis.prompting.templates import TemplateSpec
-from pipeline.synthesis.selecting.rules import SelectionRules
+from pipeline.synthesis.prompts.templates import TemplateSpec
+from pipeline.synthesis.selection.rules import SelectionRules
 
 Step = Literal["prompts", "run", "select", "all"]
 REQUIRED: dict[Step, tuple[str, ...]] = {

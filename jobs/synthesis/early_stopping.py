@@ -10,11 +10,11 @@ from jobs.run.early_stopping import EarlyStopping
 from jobs.run.replica_hours import HourLedger
 from jobs.synthesis.config import GenerateConfig
 from pipeline.input import formats
-from pipeline.synthesis.prompting.folder import PromptsFolder
-from pipeline.synthesis.prompting.seeds import kept_columns
-from pipeline.synthesis.selecting.completions import Completions
-from pipeline.synthesis.selecting.selection import Selection
-from pipeline.synthesis.selecting.selection_pass import Fold
+from pipeline.synthesis.prompts.folder import PromptsFolder
+from pipeline.synthesis.prompts.seed_rows import kept_columns
+from pipeline.synthesis.selection.completions import Completions
+from pipeline.synthesis.selection.selection import Selection
+from pipeline.synthesis.selection.selection_pass import Fold
 
 
 class TargetWatch(EarlyStopping):

@@ -24,12 +24,12 @@ from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import check_run, fingerprint, input_keys
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.prompting.folder import PromptsFolder
-from pipeline.synthesis.prompting.prompts import PromptBuilder
-from pipeline.synthesis.prompting.seeds import SeedSchema, inspect_seeds, read_seeds
-from pipeline.synthesis.prompting.shots import Shots, read_shots
-from pipeline.synthesis.prompting.templates import PromptTemplate
-from pipeline.synthesis.selecting.selection import Selection
+from pipeline.synthesis.prompts.builder import PromptBuilder
+from pipeline.synthesis.prompts.folder import PromptsFolder
+from pipeline.synthesis.prompts.seed_rows import SeedSchema, inspect_seeds, read_seeds
+from pipeline.synthesis.prompts.shots import Shots, read_shots
+from pipeline.synthesis.prompts.templates import PromptTemplate
+from pipeline.synthesis.selection.selection import Selection
 
 SHOWN_PROMPTS, SAMPLED_ROWS, SAMPLED_SHARDS = 3, 256, 8
 TELL_EVERY_S = 10.0

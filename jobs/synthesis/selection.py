@@ -21,12 +21,12 @@ from pipeline.report.figures import percent, size_in_bytes
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset.card import STAGE_WORDS, CardTexts
 from pipeline.synthesis.dataset.folder import DatasetFolder
-from pipeline.synthesis.prompting.folder import PromptsFolder
-from pipeline.synthesis.prompting.templates import TemplateSpec
-from pipeline.synthesis.selecting.completions import Completions
-from pipeline.synthesis.selecting.rejections import STAGES
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.selection import Selection
+from pipeline.synthesis.prompts.folder import PromptsFolder
+from pipeline.synthesis.prompts.templates import TemplateSpec
+from pipeline.synthesis.selection.completions import Completions
+from pipeline.synthesis.selection.rejections import STAGES
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.selection import Selection
 
 MOST_REASONS = 4  # printed of each stage
 ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they are by default

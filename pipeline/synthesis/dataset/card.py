@@ -15,8 +15,8 @@ import pyarrow as pa
 from pipeline.report.figures import bin_label, percent, quantile, size_in_bytes
 from pipeline.synthesis.dataset.files import WrittenFile
 from pipeline.synthesis.dataset.markdown import bar, block, code, inline, table
-from pipeline.synthesis.prompting.templates import TemplateSpec
-from pipeline.synthesis.selecting.rejections import STAGES
+from pipeline.synthesis.prompts.templates import TemplateSpec
+from pipeline.synthesis.selection.rejections import STAGES
 
 SIZES = (
     (1e3, "n<1K"),

@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.publication import publish_once
-from pipeline.synthesis.selecting.rejections import Rejection
-from pipeline.synthesis.selecting.samples import Judged
+from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.selection.samples import Judged
 
 GROUP_ROWS, GROUP_BYTES = 10_000, 64 * 2**20
 MOST_PARTITIONS = 4096

@@ -24,9 +24,9 @@ from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset import card
 from pipeline.synthesis.dataset.card import CardTexts
 from pipeline.synthesis.dataset.files import DataFiles
-from pipeline.synthesis.selecting.completions import Completions
-from pipeline.synthesis.selecting.selection import Outcome, Selection
-from pipeline.synthesis.selecting.selection_pass import Fold
+from pipeline.synthesis.selection.completions import Completions
+from pipeline.synthesis.selection.selection import Outcome, Selection
+from pipeline.synthesis.selection.selection_pass import Fold
 
 REJECTED_BYTES = 128 * 2**20
 

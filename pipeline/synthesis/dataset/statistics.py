@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.monitoring.length_bins import histogram, length_bin
-from pipeline.synthesis.selecting.rejections import STAGES
-from pipeline.synthesis.selecting.samples import SAMPLES
+from pipeline.synthesis.selection.rejections import STAGES
+from pipeline.synthesis.selection.samples import SAMPLES
 
 LOGPROB_STEP, LOWEST_LOGPROB = 0.25, -10.0
 MOST_REASONS = 200  # of a stage, e.g. error codes; further ones are counted together

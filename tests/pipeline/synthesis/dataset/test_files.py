@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.synthesis.dataset import files
 from pipeline.synthesis.dataset.files import DataFiles, Partitions, check_partitions
-from tests.pipeline.synthesis.own_samples import KEPT, samples
+from tests.pipeline.synthesis.sample_tables import KEPT, samples
 
 SCHEMA = pa.schema(
     [pa.field("id", pa.int64()), pa.field("topic", pa.string()), pa.field("text", pa.string())]

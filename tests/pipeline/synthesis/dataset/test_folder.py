@@ -15,13 +15,13 @@ from pipeline.synthesis.dataset import files
 from pipeline.synthesis.dataset.card import CardTexts, render
 from pipeline.synthesis.dataset.folder import DatasetFolder, Layout
 from pipeline.synthesis.dataset.markdown import bar, block, code, inline, table
-from pipeline.synthesis.prompting.templates import TemplateSpec
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.selection import Selection
+from pipeline.synthesis.prompts.templates import TemplateSpec
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.selection import Selection
 from tests.memory_s3 import MemoryS3, serve
-from tests.pipeline.synthesis.own_run import OwnRun, write_prompts
-from tests.pipeline.synthesis.own_samples import KEPT
-from tests.pipeline.synthesis.selecting.test_completions_and_selection_pass import own_run, seeds
+from tests.pipeline.synthesis.sample_tables import KEPT
+from tests.pipeline.synthesis.selection.test_completions_and_selection_pass import own_run, seeds
+from tests.pipeline.synthesis.written_run import OwnRun, write_prompts
 
 TEXTS = CardTexts(
     "Ours", "cc0-1.0", (("model", "demo"),), (("n", 2),), (TemplateSpec("t", "{{ a }}"),), (), ()

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.rejections import STAGES
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.selection import Selection
-from tests.pipeline.synthesis.own_samples import KEPT, PLAIN, samples
+from pipeline.synthesis.selection.rejections import STAGES
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.selection import Selection
+from tests.pipeline.synthesis.sample_tables import KEPT, PLAIN, samples
 
 
 def selection(**rules: Any) -> Selection:

@@ -23,7 +23,7 @@ from pipeline.output.run_folder import PART_NAME, RunFolder
 from pipeline.output.schema import FINGERPRINT_KEY
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.prompting.prompts import Prompts
+from pipeline.synthesis.prompts.builder import Prompts
 
 READ_AT_ONCE = 16
 WHAT = "prompts"

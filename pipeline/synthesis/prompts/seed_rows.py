@@ -19,7 +19,7 @@ from pipeline.input import formats
 from pipeline.input.columns import PARAMETERS, check_type, common_schema, input_root, row_name
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.selecting.samples import ERROR_COLUMNS
+from pipeline.synthesis.selection.samples import ERROR_COLUMNS
 
 OWN_COLUMNS = frozenset(  # of the data set, of rejected rows, and of samples on their way
     {

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.synthesis.selecting.rejections import Rejection
+from pipeline.synthesis.selection.rejections import Rejection
 
 # a last-digit difference between two computations of the same sample must not show, let alone
 # decide

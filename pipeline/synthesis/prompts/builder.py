@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.synthesis.prompting.draws import row_random, weighted_index
-from pipeline.synthesis.prompting.seeds import ROW, SeedBlock, SeedSchema
-from pipeline.synthesis.prompting.shots import Shots
-from pipeline.synthesis.prompting.templates import PromptTemplate
-from pipeline.synthesis.selecting.rejections import Rejection
+from pipeline.synthesis.prompts.random_choice import row_random, weighted_index
+from pipeline.synthesis.prompts.seed_rows import ROW, SeedBlock, SeedSchema
+from pipeline.synthesis.prompts.shots import Shots
+from pipeline.synthesis.prompts.templates import PromptTemplate
+from pipeline.synthesis.selection.rejections import Rejection
 
 _TEMPLATE = pa.field("template", pa.string())
 _PROMPT = pa.field("prompt", pa.string())

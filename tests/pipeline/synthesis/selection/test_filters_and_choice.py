@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.choice import Majority, best
-from pipeline.synthesis.selecting.filters import Filters, generation
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.samples import Judged
-from tests.pipeline.synthesis.own_samples import samples, texts
+from pipeline.synthesis.selection.choice import Majority, best
+from pipeline.synthesis.selection.filters import Filters, generation
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.samples import Judged
+from tests.pipeline.synthesis.sample_tables import samples, texts
 
 
 def reasons(judged: Judged) -> list[str | None]:

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.expressions import ERRORS, Expression
+from pipeline.synthesis.selection.expressions import ERRORS, Expression
 
 COLUMNS = ("a", "b", "text", "items", "deep", "nothing")
 VALUES = {

@@ -17,15 +17,15 @@ import pyarrow as pa
 from pipeline.errors import ConfigError
 from pipeline.synthesis.dataset.files import Partitions, check_partitions
 from pipeline.synthesis.dataset.statistics import Statistics
-from pipeline.synthesis.selecting.choice import VOTE_FIELDS, Majority, best
-from pipeline.synthesis.selecting.duplicates import Duplicates
-from pipeline.synthesis.selecting.expressions import ERRORS, Expression
-from pipeline.synthesis.selecting.fields import FieldParser, read_fields
-from pipeline.synthesis.selecting.filters import Filters, generation
-from pipeline.synthesis.selecting.patterns import FieldPattern
-from pipeline.synthesis.selecting.rejections import Rejection, shortened
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.samples import (
+from pipeline.synthesis.selection.choice import VOTE_FIELDS, Majority, best
+from pipeline.synthesis.selection.duplicates import Duplicates
+from pipeline.synthesis.selection.expressions import ERRORS, Expression
+from pipeline.synthesis.selection.fields import FieldParser, read_fields
+from pipeline.synthesis.selection.filters import Filters, generation
+from pipeline.synthesis.selection.patterns import FieldPattern
+from pipeline.synthesis.selection.rejections import Rejection, shortened
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.samples import (
     COMPLETED,
     SAMPLES,
     Judged,

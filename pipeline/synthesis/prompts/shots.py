@@ -16,7 +16,7 @@ from pipeline.input import formats
 from pipeline.input.columns import common_schema
 from pipeline.input.shards import list_input
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.prompting.draws import distinct_indices, row_random
+from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random
 
 MAX_SHOTS = 100_000  # examples to draw from
 Shot = Mapping[str, object]

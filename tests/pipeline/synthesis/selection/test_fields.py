@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.fields import FieldParser, first_object, read_fields
-from pipeline.synthesis.selecting.patterns import FieldPattern, Pattern
-from pipeline.synthesis.selecting.rejections import Rejection
+from pipeline.synthesis.selection.fields import FieldParser, first_object, read_fields
+from pipeline.synthesis.selection.patterns import FieldPattern, Pattern
+from pipeline.synthesis.selection.rejections import Rejection
 
 
 def by_regex(pattern: str, fields: dict[str, object], *texts: str | None) -> list[Any]:

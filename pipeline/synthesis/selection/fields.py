@@ -15,8 +15,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.patterns import FieldPattern
-from pipeline.synthesis.selecting.rejections import Rejection, shortened
+from pipeline.synthesis.selection.patterns import FieldPattern
+from pipeline.synthesis.selection.rejections import Rejection, shortened
 
 MAX_STARTS = 64  # opening braces that are tried: a text of nothing but braces must not take time
 INT64 = 2**63

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.synthesis.selecting.patterns import Pattern
-from pipeline.synthesis.selecting.rejections import Rejection, shortened
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.samples import ERROR_COLUMNS, Judged
+from pipeline.synthesis.selection.patterns import Pattern
+from pipeline.synthesis.selection.rejections import Rejection, shortened
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.samples import ERROR_COLUMNS, Judged
 
 Mask = npt.NDArray[np.bool_]
 Column = Callable[[pa.Table], Any]

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.synthesis.selecting import duplicates
-from pipeline.synthesis.selecting.duplicates import (
+from pipeline.synthesis.selection import duplicates
+from pipeline.synthesis.selection.duplicates import (
     Bands,
     Duplicates,
     bytes_per_sample,
@@ -15,9 +15,9 @@ from pipeline.synthesis.selecting.duplicates import (
     signature,
     similarity,
 )
-from pipeline.synthesis.selecting.recent_rows import RecentRows
-from pipeline.synthesis.selecting.rules import SelectionRules
-from tests.pipeline.synthesis.own_samples import samples, texts
+from pipeline.synthesis.selection.recent_rows import RecentRows
+from pipeline.synthesis.selection.rules import SelectionRules
+from tests.pipeline.synthesis.sample_tables import samples, texts
 
 WORDS = [
     f"{a}{b}"

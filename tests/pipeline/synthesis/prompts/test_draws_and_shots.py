@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.synthesis.prompting import shots
-from pipeline.synthesis.prompting.draws import distinct_indices, row_random, weighted_index
-from pipeline.synthesis.prompting.shots import Shots, read_shots
+from pipeline.synthesis.prompts import shots
+from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random, weighted_index
+from pipeline.synthesis.prompts.shots import Shots, read_shots
 
 
 @settings(deadline=None)

@@ -11,12 +11,12 @@ from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder
-from pipeline.synthesis.selecting.completions import Completions
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.selection import Outcome, Selection
-from pipeline.synthesis.selecting.selection_pass import Fold
+from pipeline.synthesis.selection.completions import Completions
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.selection import Outcome, Selection
+from pipeline.synthesis.selection.selection_pass import Fold
 from tests.memory_s3 import MemoryS3, serve
-from tests.pipeline.synthesis.own_run import OwnRun, failure, write_prompts
+from tests.pipeline.synthesis.written_run import OwnRun, failure, write_prompts
 
 ROWS = 20
 
@@ -199,7 +199,7 @@ def test_runs_and_prompts_that_do_not_belong_together_are_refused(
 
 
 def test_log_probs_may_be_missing_and_are_rounded() -> None:
-    from pipeline.synthesis.selecting.completions import _mean_logprobs
+    from pipeline.synthesis.selection.completions import _mean_logprobs
 
     table = pa.table(
         {

@@ -24,7 +24,7 @@ from jinja2 import meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selecting.rejections import Rejection, shortened
+from pipeline.synthesis.selection.rejections import Rejection, shortened
 
 ROW, SHOTS = "row", "shots"
 # far beyond any context; an expression that repeats a row's text must not fill the memory

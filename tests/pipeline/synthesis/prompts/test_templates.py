@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.prompting.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
-from pipeline.synthesis.selecting.rejections import Rejection
+from pipeline.synthesis.prompts.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
+from pipeline.synthesis.selection.rejections import Rejection
 
 ROW = {
     "a": 3,

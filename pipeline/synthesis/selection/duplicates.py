@@ -21,10 +21,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import rensa
 
-from pipeline.synthesis.selecting.recent_rows import BYTES_PER_KEY, RecentRows
-from pipeline.synthesis.selecting.rejections import Rejection
-from pipeline.synthesis.selecting.rules import SelectionRules
-from pipeline.synthesis.selecting.samples import Judged
+from pipeline.synthesis.selection.recent_rows import BYTES_PER_KEY, RecentRows
+from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.selection.rules import SelectionRules
+from pipeline.synthesis.selection.samples import Judged
 
 PERMUTATIONS, SIGNATURE_SEED, SHINGLE_CHARS = 128, 42, 5
 # share of pairs exactly at the threshold that the bands find; pairs above are found almost surely

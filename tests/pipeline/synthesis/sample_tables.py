@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.synthesis.selecting.samples import COMPLETED, ERROR_COLUMNS, SAMPLES
+from pipeline.synthesis.selection.samples import COMPLETED, ERROR_COLUMNS, SAMPLES
 
 KEPT = pa.schema(
     [pa.field("id", pa.string()), pa.field("a", pa.int64()), pa.field("topic", pa.string())]

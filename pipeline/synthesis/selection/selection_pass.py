@@ -9,8 +9,8 @@ files but through `Completions`.
 
 from collections.abc import Callable
 
-from pipeline.synthesis.selecting.completions import Block, Completions
-from pipeline.synthesis.selecting.selection import Outcome, Selection
+from pipeline.synthesis.selection.completions import Block, Completions
+from pipeline.synthesis.selection.selection import Outcome, Selection
 
 
 class Fold:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.synthesis.selecting.rejections import Rejection
-from pipeline.synthesis.selecting.samples import Judged, numbers, row_groups
+from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.selection.samples import Judged, numbers, row_groups
 
 VOTE_FIELDS = (pa.field("votes", pa.int32()), pa.field("voters", pa.int32()))
 

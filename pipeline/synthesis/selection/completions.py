@@ -23,9 +23,9 @@ from pipeline.output.run_folder import RunFolder, input_keys
 from pipeline.records import Shard
 from pipeline.requests.sampling import MAX_SAMPLES
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.prompting.folder import PromptPart, PromptsFolder
-from pipeline.synthesis.prompting.seeds import ROW, kept_columns
-from pipeline.synthesis.selecting.samples import COMPLETED, ERROR_COLUMNS, LOGPROB_PLACES, SAMPLES
+from pipeline.synthesis.prompts.folder import PromptPart, PromptsFolder
+from pipeline.synthesis.prompts.seed_rows import ROW, kept_columns
+from pipeline.synthesis.selection.samples import COMPLETED, ERROR_COLUMNS, LOGPROB_PLACES, SAMPLES
 
 ERRORS = tuple(name.removeprefix("_") for name in ERROR_COLUMNS)
 OUTPUTS = (

@@ -9,11 +9,11 @@ import pytest
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.records import Shard
-from pipeline.synthesis.prompting.folder import PromptsFolder
-from pipeline.synthesis.prompting.prompts import PromptBuilder, Prompts
-from pipeline.synthesis.prompting.seeds import SeedSchema, inspect_seeds, read_seeds
-from pipeline.synthesis.prompting.shots import Shots
-from pipeline.synthesis.prompting.templates import PromptTemplate, TemplateSpec
+from pipeline.synthesis.prompts.builder import PromptBuilder, Prompts
+from pipeline.synthesis.prompts.folder import PromptsFolder
+from pipeline.synthesis.prompts.seed_rows import SeedSchema, inspect_seeds, read_seeds
+from pipeline.synthesis.prompts.shots import Shots
+from pipeline.synthesis.prompts.templates import PromptTemplate, TemplateSpec
 
 SUM, STORY = (
     TemplateSpec("sum", "{{ a }} + {{ b }} ="),

@@ -11,12 +11,12 @@ from pipeline import storage
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_run, input_keys
-from pipeline.synthesis.prompting.folder import PromptsFolder
-from pipeline.synthesis.prompting.prompts import PromptBuilder
-from pipeline.synthesis.prompting.seeds import inspect_seeds, read_seeds
-from pipeline.synthesis.prompting.shots import Shots
-from pipeline.synthesis.prompting.templates import PromptTemplate, TemplateSpec
-from pipeline.synthesis.selecting.completions import Completions
+from pipeline.synthesis.prompts.builder import PromptBuilder
+from pipeline.synthesis.prompts.folder import PromptsFolder
+from pipeline.synthesis.prompts.seed_rows import inspect_seeds, read_seeds
+from pipeline.synthesis.prompts.shots import Shots
+from pipeline.synthesis.prompts.templates import PromptTemplate, TemplateSpec
+from pipeline.synthesis.selection.completions import Completions
 
 TEMPLATES = (
     TemplateSpec("sum", "{{ a }} + {{ b }} ="),
