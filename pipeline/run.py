@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig, fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.dispatch.replicas import Replicas
@@ -23,7 +24,6 @@ from pipeline.monitoring.progress import Progress
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
 from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
-from pipeline.storage.retries import outages_waited_out
 
 NAMED_REASONS = 3
 # between two collections of garbage; Python's own 700 are for programs that hold less
@@ -43,6 +43,7 @@ class Corridor:
     writer: Writer
     progress: Progress
     interrupted: Callable[[], bool] = lambda: False
+    client: storage.Client = storage.RUN_CLIENT  # reads the input
 
 
 def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard]:
@@ -53,17 +54,17 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard
         ErrorBudgetError: too many rows failed; what was complete is committed.
         ModelError: no replica can work.
         DatasetError: shards of the input could not be read (all others are committed), or a part could not be written.
-        OutageError: object storage did not answer for longer than `patience.OUTAGE_S`; what was complete is committed.
+        OutageError: object storage did not answer within the retry window; what was complete is committed.
         CommitError: exactly once was broken.
     """
     c = corridor
     unreadable = Unreadable()
-    rows = read_rows(shards, c.schema, c.writer.open, unreadable.add)
+    rows = read_rows(shards, c.schema, c.writer.open, unreadable.add, c.client)
     requests = to_requests(rows, c.tokenizer, c.rules)
     batches = fill_batches(requests, c.buckets, lanes=lambda: c.replicas.up * c.dispatch.in_flight)
     completions = run_batches(batches, c.replicas, c.dispatch, c.progress, c.interrupted)
     samples = to_output_rows(c.progress.count(completions, c.writer.row_id), c.tokenizer)
-    with outages_waited_out(), rare_collections():
+    with rare_collections():
         for committed in c.writer.write(samples):
             c.progress.shard_committed(
                 committed.shard, committed.rows, sum(committed.errors.values())

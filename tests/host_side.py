@@ -67,6 +67,7 @@ def corridor(
         writer=Writer(folder, written, mark),
         progress=progress,
         interrupted=interrupted,
+        client=folder.client,
     )
 
 
@@ -79,13 +80,14 @@ def drive(
     retry_failed: bool = False,
     max_error_rows: float = 1e9,
     interrupted: Callable[[], bool] = lambda: False,
+    client: storage.Client = storage.RUN_CLIENT,
 ) -> Iterator[CommittedShard]:
     """Runs what is left of the data set as a driver does, from `check_run` to `_SUCCESS`."""
     files = list_input(str(source))
     schema = inspect_columns(files, InputColumns("generate"))
     shards, folder, keys = (
         plan_shards(files, SHARD_ROWS),
-        RunFolder(output),
+        RunFolder(output, client),
         {"input": input_keys(files)},
     )
     check_run(folder, keys, {})

@@ -1,4 +1,4 @@
-"""S3 in memory behind `pipeline.storage.api`: conditional puts, ETags, faults at chosen calls.
+"""S3 in memory behind `pipeline.storage.s3`: conditional puts, ETags, faults at chosen calls.
 
 No HTTP: for properties.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.storage import api
+from pipeline.storage import s3
 
 
 class _Opened(BytesIO):
@@ -97,14 +97,9 @@ def _etag(data: bytes) -> str:
 
 def serve(store: MemoryS3, patch: pytest.MonkeyPatch) -> str:
     """Returns a URL that leads to `store` as long as `patch` holds."""
-    original = api._filesystem
 
-    def filesystem(url: str) -> tuple[Any, str]:
-        return (
-            (store, url.removeprefix("s3://").rstrip("/"))
-            if url.startswith("s3://")
-            else original(url)
-        )
+    def filesystem(url: str, config: s3.S3Config) -> tuple[Any, str]:
+        return store, url.removeprefix("s3://").rstrip("/")
 
-    patch.setattr(api, "_filesystem", filesystem)
+    patch.setattr(s3, "filesystem", filesystem)
     return "s3://bucket/run"

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from moto.server import ThreadedMotoServer
 
-from pipeline.storage import api
+from pipeline.storage import s3
 
 CREDENTIALS = {
     "AWS_ACCESS_KEY_ID": os.environ.get("TEST_S3_ACCESS_KEY", "test"),
@@ -196,5 +196,5 @@ def s3_faults(s3_url: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def make_bucket(url: str) -> None:
     """Creates the bucket that `url` names."""
-    fs, path = api._filesystem(url)
+    fs, path = s3.filesystem(url, s3.S3Config())
     fs.call_s3("create_bucket", Bucket=path)

@@ -13,14 +13,14 @@ from typing import Any
 import fsspec
 
 from actors.protocol.errors import ModelError
-from actors.weights.outages import patiently
+from actors.retries import RetryPolicy
 from actors.weights.safetensors_layout import parse_manifest
-from actors.weights.weight_files import MANIFEST
+from actors.weights.weight_files import MANIFEST, WEIGHT_RETRIES
 
 SAMPLE_BYTES = 4096
 
 
-def digest(url: str | PathLike[str]) -> str:
+def digest(url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> str:
     """Returns "sha256:…" over all files below a folder, or of one file: by the manifest if there is one, else by samples.
 
     Independent of where the folder lies and of the order in which it lists. Samples are read
@@ -32,21 +32,19 @@ def digest(url: str | PathLike[str]) -> str:
     try:
         files, root = fsspec.core.url_to_fs(fspath(url))
         files.invalidate_cache()
-        sizes = {
-            path: int(entry["size"])
-            for path, entry in patiently(lambda: files.find(root, detail=True)).items()
-        }
+        entries = retries.with_retries(lambda: files.find(root, detail=True))
+        sizes = {path: int(entry["size"]) for path, entry in entries.items()}
         if not sizes:
             raise ModelError(
                 f"checkpoint {url}: no files there; give the folder that holds the weights"
             )
         manifest = f"{root.rstrip('/')}/{MANIFEST}"
         if manifest in sizes:
-            text = patiently(lambda: files.cat_file(manifest))
+            text = retries.with_retries(lambda: files.cat_file(manifest))
             return _manifest_digest(
                 str(url), text, {_relative(p, root): size for p, size in sizes.items()}
             )
-        return _sampled(files, root, sizes)
+        return _sampled(files, root, sizes, retries)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"checkpoint {url}: cannot be read ({error})") from error
 
@@ -63,10 +61,10 @@ def _manifest_digest(url: str, text: bytes, sizes: dict[str, int]) -> str:
     return manifest.digest()
 
 
-def _sampled(files: Any, root: str, sizes: dict[str, int]) -> str:
+def _sampled(files: Any, root: str, sizes: dict[str, int], retries: RetryPolicy) -> str:
     wanted = [(path, start, end) for path in sorted(sizes) for start, end in _samples(sizes[path])]
     paths, starts, ends = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
-    pieces = patiently(lambda: files.cat_ranges(paths, starts, ends, on_error="raise"))
+    pieces = retries.with_retries(lambda: files.cat_ranges(paths, starts, ends, on_error="raise"))
     total = hashlib.sha256()
     for path in sorted(sizes):
         total.update(f"{_relative(path, root)}\0{sizes[path]}\0".encode())

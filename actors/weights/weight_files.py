@@ -14,8 +14,9 @@ import numpy as np
 from fsspec.implementations.local import LocalFileSystem
 
 from actors.protocol.errors import ModelError
-from actors.weights.outages import patiently
+from actors.retries import RetryPolicy
 
+WEIGHT_RETRIES = RetryPolicy(retry_window_s=120.0, longest_pause_s=10.0, shortest_pause_share=1.0)
 MANIFEST = "manifest.json"  # of the converted layout
 ALIGNMENT = 64  # bytes; JAX uses host arrays that start so as they are where the devices are CPUs
 _PART_BYTES = 64 * 1024 * 1024  # a range is fetched in parts of this size, several at a time
@@ -30,7 +31,8 @@ class WeightFolder:
         ModelError: no file system for such a URL is installed.
     """
 
-    def __init__(self, url: str | PathLike[str]) -> None:
+    def __init__(self, url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> None:
+        self._retries = retries
         self.url = str(fspath(url)).rstrip("/") or "/"
         try:
             self._files, root = fsspec.core.url_to_fs(fspath(url))
@@ -62,7 +64,7 @@ class WeightFolder:
         """
         try:
             self._files.invalidate_cache()  # another process, or this one, may have written since
-            entries = patiently(lambda: self._files.ls(self._root, detail=True))
+            entries = self._retries.with_retries(lambda: self._files.ls(self._root, detail=True))
         except FileNotFoundError:
             raise ModelError(
                 f"checkpoint {self.url}: no such folder; give the folder that holds "
@@ -112,7 +114,9 @@ class WeightFolder:
         if self._local:
             got = _read_local(path, target, start)
         else:
-            piece = patiently(lambda: self._files.cat_file(path, start=start, end=end))
+            piece = self._retries.with_retries(
+                lambda: self._files.cat_file(path, start=start, end=end)
+            )
             got = len(piece)
             if got == end - start:
                 target[:] = piece

@@ -18,7 +18,7 @@ from pipeline.evals.requests import asked_names, read_requests
 from pipeline.evals.suite import EvalRequest
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
-from pipeline.storage.api import StoredObject
+from pipeline.storage import StoredObject
 from pipeline.storage.redaction import redact_credentials
 
 

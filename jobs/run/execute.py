@@ -21,6 +21,7 @@ from jobs.run.metrics import run_label
 from jobs.run.plan import Plan, describe, make_plan, run_description
 from jobs.run.report import reported
 from jobs.run.summary import print_results
+from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
 from pipeline.input.shards import RunFolder, check_run, fingerprint, finish, remaining
@@ -31,7 +32,6 @@ from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
 from pipeline.run import Corridor, run
-from pipeline.storage.retries import outages_waited_out
 
 
 @dataclass(frozen=True)
@@ -105,8 +105,7 @@ def _run_logged(
         return _failed(log, error, ExitCode.BAD_ARGUMENTS)
 
     try:
-        with outages_waited_out():
-            return _execute(job)
+        return _execute(job)
     except ErrorBudgetError as error:
         return _failed(log, error, ExitCode.OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
@@ -151,7 +150,8 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
         retry_failed=config.retry_failed,
     )
     shards = early_stopping.select_shards(uncommitted)
-    return Job(plan, folder, identity, shards, resumed, backend, early_stopping, log)
+    run_folder = RunFolder(folder.url, storage.RUN_CLIENT)
+    return Job(plan, run_folder, identity, shards, resumed, backend, early_stopping, log)
 
 
 def _execute(job: Job) -> ExitCode:
@@ -267,6 +267,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         writer=Writer(job.folder, schema, job.fingerprint),
         progress=progress,
         interrupted=lambda: signals.received,
+        client=job.folder.client,
     )
 
 

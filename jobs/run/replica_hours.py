@@ -20,37 +20,41 @@ from pipeline import storage
 class HourLedger:
     """The hours of a run at `url`; this call's are added to those of calls before."""
 
-    def __init__(self, url: str, budget_hours: float) -> None:
+    def __init__(
+        self, url: str, budget_hours: float, client: storage.Client = storage.DEFAULT_CLIENT
+    ) -> None:
         """Reads what calls before this one have spent."""
         self._url, self._budget_hours = url, budget_hours
+        self._client = client
         self._own_url = storage.join(url, "replica-hours", f"{uuid.uuid4().hex}.json")
         spent = [
-            _read(stored.url)["replica_hours"]
-            for stored in storage.list_objects(storage.join(url, "replica-hours"))
+            self._read(stored.url)["replica_hours"]
+            for stored in client.list_objects(storage.join(url, "replica-hours"))
         ]
         self._before = float(sum(spent))
 
     def used_up(self, replica_hours: float) -> bool:
         """Notes the hours of this call; returns whether the budget is used up."""
         if replica_hours:
-            storage.overwrite(self._own_url, json.dumps({"replica_hours": replica_hours}).encode())
+            self._client.overwrite(
+                self._own_url, json.dumps({"replica_hours": replica_hours}).encode()
+            )
         return self._before + replica_hours >= self._budget_hours
 
     def stop_at(self, blocks: int) -> None:
         """Writes down where the budget ended the run, unless that is written already."""
-        storage.put_if_absent(self._stop_url, (json.dumps({"blocks": blocks}) + "\n").encode())
+        self._client.put_if_absent(self._stop_url, (json.dumps({"blocks": blocks}) + "\n").encode())
 
     def stopped_at(self) -> int | None:
         """Returns how many blocks count, once the budget has ended the run."""
-        return (
-            None if storage.stat(self._stop_url) is None else int(_read(self._stop_url)["blocks"])
-        )
+        if self._client.stat(self._stop_url) is None:
+            return None
+        return int(self._read(self._stop_url)["blocks"])
 
     @property
     def _stop_url(self) -> str:
         return storage.join(self._url, f"stop-at-{self._budget_hours:g}-replica-hours.json")
 
-
-def _read(url: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(storage.read(url)[0])
-    return found
+    def _read(self, url: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._client.read(url)[0])
+        return content

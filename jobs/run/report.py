@@ -49,13 +49,13 @@ def reported(
 
 def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
     """Writes the numbers first: a picture that cannot be drawn must not cost them."""
-    storage.overwrite(
+    folder.client.overwrite(
         report_url(folder, plan, "json"), (json.dumps(report, indent=2) + "\n").encode()
     )
     # only now: the plotting library takes a second to import
     from pipeline.report.run_report import render
 
-    storage.overwrite(report_url(folder, plan, "html"), render(report).encode())
+    folder.client.overwrite(report_url(folder, plan, "html"), render(report).encode())
 
 
 def ending(progress: Progress, error: BaseException | None) -> dict[str, str | None]:

@@ -11,7 +11,6 @@ from rich.text import Text
 
 from jobs.run.plan import Plan
 from jobs.run.report import report_url
-from pipeline import storage
 from pipeline.input import formats
 from pipeline.input.shards import RunFolder
 from pipeline.monitoring.run_log import RunLog
@@ -55,7 +54,7 @@ def print_results(
     if not shards:
         return
     first = folder.part_url(shards[0].number)
-    shown = list(_first_rows(first))
+    shown = list(_first_rows(folder, first))
     names = [name for name in shown[0] if any(row[name] is not None for row in shown)]
     table = Table(title=f"first rows of {first.rsplit('/', 1)[-1]}", title_justify="left")
     for name in names:
@@ -65,8 +64,8 @@ def print_results(
     Console().print(table)
 
 
-def _first_rows(url: str) -> Iterator[dict[str, Any]]:
-    with storage.open_object(url) as opened:
+def _first_rows(folder: RunFolder, url: str) -> Iterator[dict[str, Any]]:
+    with folder.client.open_object(url) as opened:
         parquet = pq.ParquetFile(opened)
         names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
         first = pa.Table.from_batches([next(parquet.iter_batches(SHOWN_ROWS, columns=names))])

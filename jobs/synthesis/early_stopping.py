@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from jobs.run.early_stopping import EarlyStopping
 from jobs.run.replica_hours import HourLedger
 from jobs.synthesis.config import GenerateConfig
+from pipeline import storage
 from pipeline.input import formats
 from pipeline.synthesis.prompts.folder import PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import kept_columns
@@ -54,9 +55,11 @@ class TargetWatch(EarlyStopping):
         self._pool.shutdown()
 
     def _begin(self) -> Fold:
-        completions = Completions(self._prompts, self._url)
+        client = storage.RUN_CLIENT
+        prompts = PromptsFolder(self._prompts.url, client)
+        completions = Completions(prompts, self._url, client)
         if self._config.max_replica_hours is not None:
-            self._ledger = HourLedger(self._url, self._config.max_replica_hours)
+            self._ledger = HourLedger(self._url, self._config.max_replica_hours, client)
         return Fold(completions, make_selection(self._config, completions))
 
     def _stopped(self) -> bool:

@@ -13,7 +13,7 @@ from pipeline.errors import DatasetError
 from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.text_match import cut_at_stops
 from pipeline.input import formats
-from pipeline.storage.api import StoredObject
+from pipeline.storage import StoredObject
 from pipeline.storage.redaction import redact_credentials
 
 COLUMNS = (

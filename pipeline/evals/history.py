@@ -22,7 +22,7 @@ from pipeline.evals import scoring
 from pipeline.evals.scoring import Sample
 from pipeline.input import formats
 from pipeline.output.publication import to_parquet
-from pipeline.storage.api import StoredObject
+from pipeline.storage import StoredObject
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("run", pa.string()),

@@ -58,13 +58,15 @@ def is_jsonl(url: str) -> bool:
 
 
 @contextmanager
-def open_parquet(url: str, version: str = "") -> Iterator[pq.ParquetFile]:
+def open_parquet(
+    url: str, version: str = "", client: storage.Client = storage.DEFAULT_CLIENT
+) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file by its footer; `version` as in `storage.open_object`.
 
     Raises:
         DatasetError: missing, not readable, or damaged; also for damage that shows only while rows are read.
     """
-    with storage.open_object(url, version=version) as opened:
+    with client.open_object(url, version=version) as opened:
         try:
             parquet = pq.ParquetFile(
                 cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False
@@ -80,25 +82,27 @@ def open_parquet(url: str, version: str = "") -> Iterator[pq.ParquetFile]:
             ) from error
 
 
-def count_rows(url: str, limit: int | None = None) -> int:
+def count_rows(
+    url: str, limit: int | None = None, client: storage.Client = storage.DEFAULT_CLIENT
+) -> int:
     """Returns the rows of a file: from the footer for Parquet, by counting lines (up to `limit`) for JSON lines.
 
     Raises:
         DatasetError: missing, not readable, or damaged.
     """
     if not is_jsonl(url):
-        with open_parquet(url) as parquet:
+        with open_parquet(url, client=client) as parquet:
             return int(parquet.metadata.num_rows)
-    with storage.open_object(url, sequential=True) as opened:
+    with client.open_object(url, sequential=True) as opened:
         return sum(1 for _ in islice(_lines(opened), limit))
 
 
-def parquet_schema(url: str) -> pa.Schema:
+def parquet_schema(url: str, client: storage.Client = storage.DEFAULT_CLIENT) -> pa.Schema:
     """Returns the columns of a Parquet file from its footer.
 
     Raises DatasetError like `open_parquet`.
     """
-    with open_parquet(url) as parquet:
+    with open_parquet(url, client=client) as parquet:
         return parquet.schema_arrow.remove_metadata()
 
 
@@ -118,7 +122,11 @@ def jsonl_columns(url: str, rows: int) -> JsonColumns:
 
 @contextmanager
 def open_cursor(
-    url: str, inputs: Sequence[str], passthrough: pa.Schema, version: str = ""
+    url: str,
+    inputs: Sequence[str],
+    passthrough: pa.Schema,
+    version: str = "",
+    client: storage.Client = storage.DEFAULT_CLIENT,
 ) -> Iterator[Cursor]:
     """Opens a file for reading ranges: columns `inputs` as Python values, those of `passthrough` (file's names) as Arrow.
 
@@ -129,10 +137,10 @@ def open_cursor(
     """
     with ExitStack() as stack:
         if is_jsonl(url):
-            opened = stack.enter_context(storage.open_object(url, sequential=True, version=version))
+            opened = stack.enter_context(client.open_object(url, sequential=True, version=version))
             yield _JsonCursor(url, opened, tuple(inputs), passthrough)
         else:
-            parquet = stack.enter_context(open_parquet(url, version))
+            parquet = stack.enter_context(open_parquet(url, version, client))
             yield _ParquetCursor(url, parquet, tuple(inputs), passthrough)
 
 

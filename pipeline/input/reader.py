@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from actors.protocol.errors import InvalidPromptError
 from actors.protocol.messages import Completion, RowRef
+from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
 from pipeline.input.columns import PROMPT_IDS, InputColumns, InputSchema, inspect_columns
@@ -36,6 +37,7 @@ def read_rows(
     schema: InputSchema,
     on_open: OnOpen,
     on_unreadable: OnUnreadable | None = None,
+    client: storage.Client = storage.DEFAULT_CLIENT,
 ) -> Iterator[PromptRow | Completion]:
     """Reads the rows of `shards`, in their order.
 
@@ -58,7 +60,7 @@ def read_rows(
         queue = _Queue(deque(sorted(in_file, key=lambda shard: shard.first_row)))
         while queue.left:
             try:
-                yield from _file_rows(queue, schema, on_open)
+                yield from _file_rows(queue, schema, on_open, client)
             except DatasetError as error:
                 if on_unreadable is None or not queue.reading or isinstance(error, OutageError):
                     raise
@@ -74,11 +76,13 @@ class _Queue:
 
 
 def _file_rows(
-    queue: _Queue, schema: InputSchema, on_open: OnOpen
+    queue: _Queue, schema: InputSchema, on_open: OnOpen, client: storage.Client
 ) -> Iterator[PromptRow | Completion]:
     """Reads shards of one file, and takes each from the queue when all of it is decoded."""
     queue.reading, first = True, queue.left[0]
-    with formats.open_cursor(first.url, schema.inputs, schema.source, first.version) as cursor:
+    with formats.open_cursor(
+        first.url, schema.inputs, schema.source, first.version, client
+    ) as cursor:
         while queue.left:
             queue.reading, shard = True, queue.left[0]
             rows = cursor.take(shard.first_row, shard.rows)

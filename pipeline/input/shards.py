@@ -122,8 +122,8 @@ def remaining(
         ConfigError: the folder holds parts of another run.
     """
     # of a finished run, too: its driver may have been killed right after _SUCCESS
-    storage.remove_abandoned(folder.url)
-    storage.remove_abandoned(folder.data_url)
+    folder.client.remove_abandoned(folder.url)
+    folder.client.remove_abandoned(folder.data_url)
     if folder.finished() and not retry_failed:
         return ()
     committed = folder.committed()
@@ -155,7 +155,7 @@ def finish(folder: RunFolder, shards: Iterable[Shard]) -> bool:
     """
     if not {shard.number for shard in shards} <= folder.committed():
         return False
-    storage.put_if_absent(folder.success_url, b"")  # False: another driver was as fast
+    folder.client.put_if_absent(folder.success_url, b"")  # False: another driver was as fast
     return True
 
 
@@ -194,7 +194,7 @@ def _failed_rows(folder: RunFolder, shard: Shard, fingerprint: str) -> tuple[int
     Reads two narrow columns.
     """
     check_part(folder, shard.number, fingerprint)
-    with formats.open_parquet(folder.part_url(shard.number)) as parquet:
+    with formats.open_parquet(folder.part_url(shard.number), client=folder.client) as parquet:
         table = parquet.read(columns=["sample_index", "status"])
     # rows are in order, each with its samples from 0 on
     row = np.cumsum(table["sample_index"].to_numpy() == 0) - 1

@@ -26,9 +26,10 @@ SHOWN = 200  # characters of a value in a message
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """Names of the objects of the run at `url`."""
+    """Names of the objects of the run at `url`, and the client that reads and writes them."""
 
     url: str
+    client: storage.Client = storage.DEFAULT_CLIENT
 
     @property
     def data_url(self) -> str:
@@ -51,12 +52,14 @@ class RunFolder:
 
     def committed(self) -> frozenset[int]:
         """Returns the numbers of the committed shards, by one listing."""
-        names = (stored.url.rsplit("/", 1)[-1] for stored in storage.list_objects(self.data_url))
+        names = (
+            stored.url.rsplit("/", 1)[-1] for stored in self.client.list_objects(self.data_url)
+        )
         return frozenset(int(match[1]) for match in map(PART_NAME.fullmatch, names) if match)
 
     def finished(self) -> bool:
         """Whether the run is complete."""
-        return storage.stat(self.success_url) is not None
+        return self.client.stat(self.success_url) is not None
 
     def description(self) -> dict[str, Any]:
         """Returns what `run.json` tells.
@@ -64,7 +67,7 @@ class RunFolder:
         Raises DatasetError when there is none, or something else of this name.
         """
         try:
-            found: dict[str, Any] = json.loads(storage.read(self.run_url)[0])
+            found: dict[str, Any] = json.loads(self.client.read(self.run_url)[0])
             if not isinstance(found["fingerprint_keys"], dict):
                 raise TypeError("fingerprint_keys")
         except (ValueError, KeyError, TypeError) as error:
@@ -112,14 +115,16 @@ def check_run(
     Raises:
         ConfigError: the folder holds another run (names every differing key with both values), or `resume` forbids.
     """
-    found = storage.stat(folder.run_url) is not None
+    found = folder.client.stat(folder.run_url) is not None
     if not found and resume == "require":
         raise ConfigError(
             f"{folder.url} holds no run to resume, but --resume require was given; check {flag}"
         )
     if not found:
         content = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
-        if storage.put_if_absent(folder.run_url, (json.dumps(content, indent=2) + "\n").encode()):
+        if folder.client.put_if_absent(
+            folder.run_url, (json.dumps(content, indent=2) + "\n").encode()
+        ):
             return False
     if resume == "never":
         raise ConfigError(
@@ -139,7 +144,7 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
         DatasetError: it is damaged.
     """
     url = folder.part_url(shard)
-    with formats.open_parquet(url) as parquet:
+    with formats.open_parquet(url, client=folder.client) as parquet:
         found = (parquet.metadata.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
     if found != expected:
         raise ConfigError(

@@ -21,7 +21,6 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.protocol.messages import RowRef
-from pipeline import storage
 from pipeline.errors import CommitError, DatasetError
 from pipeline.output.columns import error_counts, output_table
 from pipeline.output.publication import to_parquet
@@ -91,7 +90,7 @@ class Writer:
             )
         version = None
         if shard.only is not None:
-            stored = storage.stat(self._folder.part_url(shard.number))
+            stored = self._folder.client.stat(self._folder.part_url(shard.number))
             if stored is None:
                 raise DatasetError(
                     f"{self._folder.part_url(shard.number)} has vanished; run again without "
@@ -175,7 +174,7 @@ class Writer:
             passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
         table = output_table(rows, passthrough, self._schema)
         if shard.shard.only is None:
-            published = storage.put_if_absent(
+            published = self._folder.client.put_if_absent(
                 self._folder.part_url(shard.shard.number), to_parquet(table)
             )
         else:
@@ -187,7 +186,7 @@ class Writer:
     def _merge(self, shard: _OpenShard, table: pa.Table, rows: list[int]) -> bool:
         """Replaces the rerun rows of the committed part, unless another driver has replaced the part meanwhile."""
         url = self._folder.part_url(shard.shard.number)
-        data, version = storage.read(url)
+        data, version = self._folder.client.read(url)
         if version != shard.version:
             return False
         check_part(self._folder, shard.shard.number, self._fingerprint)
@@ -201,7 +200,7 @@ class Writer:
         merged = both.unify_dictionaries().take(order)
         if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
-        return storage.replace(url, to_parquet(merged), version)
+        return self._folder.client.replace_if(url, to_parquet(merged), version)
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:

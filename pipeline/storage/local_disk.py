@@ -1,12 +1,10 @@
-"""Bytes -> files that appear whole or not at all, and listings, on a local or POSIX-like disk.
+"""A local or POSIX-like disk as a backend: files that appear as a whole or not at all, and listings.
 
-It knows no URLs.
-
-Write aside in the same folder, fsync, then link (creates, never overwrites) or rename (replaces),
-then fsync the folder. What a killed driver leaves behind is a hidden file
-`.<name>.<kernel>.<random>.aside`, which readers of data sets pass over; the next driver removes it.
-A file aside is locked as long as its writer lives, so that a living driver's is never taken for a
-dead one's.
+A write goes to a temporary file in the same folder and is synced; then it is linked (which creates
+and never overwrites) or renamed (which replaces), and the folder is synced. A killed writer leaves
+a hidden file `.<name>.<kernel>.<random>.aside`, which readers of data sets ignore and the next
+driver removes. A temporary file is locked while its writer lives, so that it is never taken for one
+that a killed writer left.
 """
 
 import contextlib
@@ -21,105 +19,124 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-ASIDE = ".{name}.{kernel}.{random}.aside"
-# another machine's file aside: a lock may not be seen from here, so it must be old as well
+from pipeline.storage.backend import OpenedObject, StoredObject
+
+TEMPORARY_NAME = ".{name}.{kernel}.{random}.aside"
+TEMPORARY_PATTERN = ".*.aside"
+# Locks of another machine may not be visible here, so its temporary file must be old as well.
 ABANDONED_S = 900.0
 
 
-def list_files(path: str) -> list[tuple[str, int, int]]:
-    """Returns path, size and modification time (ns) of a file, of the files of a folder at any depth, or of a glob; sorted.
+class LocalDisk:
+    """Backend over the disk. The version of a file is its modification time in ns."""
 
-    Files that vanish meanwhile (another driver's, written aside) are left out; so is a path that
-    does not exist. Raises OSError.
-    """
-    if os.path.isdir(path):
-        found = list(_walk(path))
-    elif os.path.exists(path):
-        found = [path]
-    else:
-        found = glob.glob(path, recursive=True)
-    return sorted(listed for name in found if (listed := _listed(name)) is not None)
+    def canonical(self, path: str) -> str:
+        """Returns the absolute path."""
+        return path.rstrip("/")
+
+    def list_objects(self, path: str) -> list[StoredObject]:
+        """Lists a file, the files of a folder at any depth, or a glob; sorted by path.
+
+        Leaves out files that vanish meanwhile, such as temporary files of other drivers.
+        """
+        if os.path.isdir(path):
+            names = list(_files_below(path))
+        elif os.path.exists(path):
+            names = [path]
+        else:
+            names = glob.glob(path, recursive=True)
+        listed = []
+        for name in sorted(names):
+            stored = _stat_file(name)
+            if stored is not None:
+                listed.append(stored)
+        return listed
+
+    def stat(self, path: str) -> StoredObject | None:
+        """Returns the regular file at `path`."""
+        return _stat_file(path)
+
+    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+        """Opens the file; a later rename over it does not change what is read."""
+        stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
+        version = os.fstat(stream.fileno()).st_mtime_ns
+        return OpenedObject(stream, str(version))
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Creates the file, and its folders, unless there is one."""
+        target = Path(path)
+        if target.exists():
+            return False
+        with _temporary_file(target, data) as temporary:
+            try:
+                os.link(temporary, target)  # unlike rename, link fails when the name is taken
+            except FileExistsError:
+                return False
+            _sync_folder(target.parent)
+        return True
+
+    def replace_if(self, path: str, data: bytes, version: str) -> bool:
+        """Replaces the file under a lock of its folder, if it still has `version`."""
+        target = Path(path)
+        with _temporary_file(target, data) as temporary, _locked_folder(target.parent):
+            try:
+                modified_ns = target.stat().st_mtime_ns
+            except FileNotFoundError:
+                return False
+            if str(modified_ns) != version:
+                return False
+            # two writes within one tick of the clock must not share a version
+            if temporary.stat().st_mtime_ns <= modified_ns:
+                os.utime(temporary, ns=(modified_ns + 1, modified_ns + 1))
+            os.replace(temporary, target)
+            _sync_folder(target.parent)
+        return True
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Writes the file, and its folders, whether or not there is one."""
+        target = Path(path)
+        with _temporary_file(target, data) as temporary:
+            os.replace(temporary, target)
+
+    def remove_abandoned(self, path: str) -> int:
+        """Removes the temporary files directly in the folder whose writers are dead."""
+        removed = 0
+        for temporary in sorted(Path(path).glob(TEMPORARY_PATTERN)):
+            # gone: its writer has finished, or another driver was faster
+            with contextlib.suppress(FileNotFoundError):
+                if _is_abandoned(temporary):
+                    temporary.unlink()
+                    removed += 1
+        return removed
 
 
-def _walk(folder: str) -> Iterator[str]:
+def _files_below(folder: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir():
-                yield from _walk(entry.path)
+                yield from _files_below(entry.path)
             else:
                 yield entry.path
 
 
-def _listed(name: str) -> tuple[str, int, int] | None:
+def _stat_file(path: str) -> StoredObject | None:
+    """Returns a regular file; None for everything else, and for what does not exist."""
     try:
-        found = os.stat(name)
-    except FileNotFoundError:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    return (name, found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return StoredObject(path, status.st_size, str(status.st_mtime_ns))
 
 
-def overwrite(path: Path, data: bytes) -> None:
-    """Writes the file whatever is there. Raises OSError."""
-    with _written_aside(path, data) as aside:
-        os.replace(aside, path)
-
-
-def put_if_absent(path: Path, data: bytes) -> bool:
-    """Creates the file; False when there is one. Folders are made. Raises OSError."""
-    if path.exists():
+def _is_abandoned(temporary: Path) -> bool:
+    """Whether no process holds the lock; of another kernel (machine, boot), also whether it is old."""
+    is_of_this_kernel = f".{_kernel()}." in temporary.name
+    age_s = time.time() - temporary.stat().st_mtime
+    if not is_of_this_kernel and age_s < ABANDONED_S:
         return False
-    with _written_aside(path, data) as aside:
-        try:
-            os.link(aside, path)  # unlike rename, link fails when the name is taken
-        except FileExistsError:
-            return False
-        _fsync_folder(path.parent)
-    return True
-
-
-def replace(path: Path, data: bytes, version: str) -> bool:
-    """Replaces the file if it still has `version` (modification time, ns).
-
-    False when not. Raises OSError.
-    """
-    with _written_aside(path, data) as aside, _locked_folder(path.parent):
-        try:
-            found = path.stat().st_mtime_ns
-        except FileNotFoundError:
-            return False
-        if str(found) != version:
-            return False
-        # two writes within one tick of the clock must not share a version
-        if aside.stat().st_mtime_ns <= found:
-            os.utime(aside, ns=(found + 1, found + 1))
-        os.replace(aside, path)
-        _fsync_folder(path.parent)
-    return True
-
-
-def remove_abandoned(folder: Path) -> int:
-    """Removes the files aside in `folder` whose writers are dead.
-
-    Returns how many. Raises OSError.
-    """
-    removed = 0
-    for path in sorted(folder.glob(".*.aside")):
-        # its writer was done, or another driver was as fast
-        with contextlib.suppress(FileNotFoundError):
-            if _is_abandoned(path):
-                path.unlink()
-                removed += 1
-    return removed
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether nobody holds the lock.
-
-    Of a writer under another kernel (machine, boot) also: whether it is long ago.
-    """
-    if f".{_kernel()}." not in path.name and time.time() - path.stat().st_mtime < ABANDONED_S:
-        return False
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(temporary, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:  # locked, or a disk without locks: then it stays
@@ -131,46 +148,43 @@ def _is_abandoned(path: Path) -> bool:
 
 @functools.cache
 def _kernel() -> str:
-    """Returns a name of the running kernel: locks are seen by all who have the same."""
+    """Returns an identifier of the running kernel: processes that share it see each other's locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     except OSError:
-        return uuid.uuid4().hex  # unknown: nobody has the same
+        return uuid.uuid4().hex  # unknown: no other process has the same
 
 
 @contextmanager
-def _written_aside(path: Path, data: bytes) -> Iterator[Path]:
-    """Yields a hidden file next to `path` that holds `data`, safely on disk.
+def _temporary_file(target: Path, data: bytes) -> Iterator[Path]:
+    """Yields a hidden file beside `target` that holds `data`, synced to disk.
 
-    Removed at the end unless renamed away.
+    Removed at the end of the block, unless it was renamed.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside, descriptor = _create_locked(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary, descriptor = _create_locked(target)
     try:
-        with open(descriptor, "wb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-            yield aside
+        with open(descriptor, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fsync(stream.fileno())
+            yield temporary
     finally:
-        aside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
-def _create_locked(path: Path) -> tuple[Path, int]:
-    """Creates a file aside and locks it.
-
-    Again, should another driver have removed it before it was locked.
-    """
+def _create_locked(target: Path) -> tuple[Path, int]:
+    """Creates a temporary file and locks it; again if another driver removed it before the lock."""
     while True:
-        aside = path.parent / ASIDE.format(
-            name=path.name, kernel=_kernel(), random=uuid.uuid4().hex
-        )
-        descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        # a disk without locks: its files are never removed by others either
+        random = uuid.uuid4().hex
+        name = TEMPORARY_NAME.format(name=target.name, kernel=_kernel(), random=random)
+        temporary = target.parent / name
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        # on a disk without locks, others never remove its temporary files either
         with contextlib.suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink:
-            return aside, descriptor
+            return temporary, descriptor
         os.close(descriptor)
 
 
@@ -185,7 +199,7 @@ def _locked_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _fsync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,4 @@
-"""Text → the same text without passwords, keys and signatures in the URLs that it quotes.
-
-Standard library only.
-"""
+"""Removal of passwords, keys and signatures from the URLs in a text. Standard library only."""
 
 import re
 
@@ -12,5 +9,6 @@ _QUERY = re.compile(
 
 
 def redact_credentials(text: str) -> str:
-    """Returns `text` without the user, password or signature in any URL that it quotes."""
-    return _QUERY.sub(r"\1=…", _USER.sub("//", text))
+    """Returns `text` without the user, password or signature of any URL in it."""
+    without_users = _USER.sub("//", text)
+    return _QUERY.sub(r"\1=…", without_users)

@@ -19,7 +19,7 @@ from pipeline.evals.history import run_identity
 from pipeline.evals.requests import read_requests
 from pipeline.evals.scoring import common_digest, document_digests
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
-from pipeline.storage.api import StoredObject
+from pipeline.storage import StoredObject
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
 from tests.jobs.runs import CONFORMANCE, DEMO, conformance_flags

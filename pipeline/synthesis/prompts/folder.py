@@ -43,11 +43,12 @@ class PromptsFolder:
     """Names and contents of the folder at `url`."""
 
     url: str
+    client: storage.Client = storage.DEFAULT_CLIENT
 
     @property
     def folder(self) -> RunFolder:
         """The same as a run folder."""
-        return RunFolder(self.url)
+        return RunFolder(self.url, self.client)
 
     def rejected_url(self, number: int) -> str:
         """Where the rejected rows of a part are, if it has any."""
@@ -95,15 +96,17 @@ class PromptsFolder:
             )
         found = [
             (number, stored)
-            for stored in storage.list_objects(self.folder.data_url)
+            for stored in self.client.list_objects(self.folder.data_url)
             if (number := _number(stored.url)) is not None
         ]
         rejected = {
             _number(stored.url)
-            for stored in storage.list_objects(storage.join(self.url, "rejected"))
+            for stored in self.client.list_objects(storage.join(self.url, "rejected"))
         }
         with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-            rows = list(pool.map(lambda each: formats.count_rows(each[1].url), found))
+            rows = list(
+                pool.map(lambda each: formats.count_rows(each[1].url, client=self.client), found)
+            )
             lost = list(
                 pool.map(
                     lambda each: self._rejected_count(each[0]) if each[0] in rejected else 0, found
@@ -116,12 +119,12 @@ class PromptsFolder:
 
     def rejected(self, part: PromptPart) -> pa.Table:
         """Returns the rows of a part's shard of which no prompt could be made; it has some."""
-        with formats.open_parquet(self.rejected_url(part.number)) as parquet:
+        with formats.open_parquet(self.rejected_url(part.number), client=self.client) as parquet:
             table: pa.Table = parquet.read()
         return table.replace_schema_metadata(None)
 
     def _rejected_count(self, number: int) -> int:
-        return formats.count_rows(self.rejected_url(number))
+        return formats.count_rows(self.rejected_url(number), client=self.client)
 
 
 def _marked(table: pa.Table, mark: str) -> bytes:

@@ -44,13 +44,19 @@ class Block:
 class Completions:
     """The samples of a run over prompts."""
 
-    def __init__(self, prompts: PromptsFolder, url: str) -> None:
+    def __init__(
+        self,
+        prompts: PromptsFolder,
+        url: str,
+        client: storage.Client = storage.DEFAULT_CLIENT,
+    ) -> None:
         """Reads what the run was, and the footers of its prompts.
 
         Raises:
             DatasetError: prompts or run are not there, or do not belong together.
         """
-        self.prompts, self.folder = prompts, RunFolder(url)
+        self.prompts = prompts
+        self.folder = RunFolder(url, client)
         self.run: dict[str, Any] = self.folder.description()
         self.parts = prompts.parts()
         files = [part.file for part in self.parts]
@@ -88,7 +94,7 @@ class Completions:
         """Whether a block can be read."""
         return (
             block.shard is None
-            or storage.stat(self.folder.part_url(block.shard.number)) is not None
+            or self.folder.client.stat(self.folder.part_url(block.shard.number)) is not None
         )
 
     def rejected_prompts(self, block: Block) -> pa.Table:
@@ -104,7 +110,7 @@ class Completions:
         """
         assert block.shard is not None
         url = self.folder.part_url(block.shard.number)
-        with formats.open_parquet(url) as parquet:
+        with formats.open_parquet(url, client=self.folder.client) as parquet:
             outputs = parquet.read([name for name in OUTPUTS if name in parquet.schema_arrow.names])
         prompts = self._prompts(block.part, block.shard)
         row = np.cumsum(outputs["sample_index"].to_numpy() == 0) - 1
@@ -130,11 +136,15 @@ class Completions:
 
     @cached_property
     def _request_schema(self) -> pa.Schema:
-        return formats.parquet_schema(self.parts[0].file.url)
+        return formats.parquet_schema(self.parts[0].file.url, self.folder.client)
 
     def _prompts(self, part: PromptPart, shard: Shard) -> pa.Table:
         with formats.open_cursor(
-            part.file.url, (), self._request_schema, part.file.version
+            part.file.url,
+            (),
+            self._request_schema,
+            part.file.version,
+            self.folder.client,
         ) as cursor:
             return cursor.take(shard.first_row, shard.rows).passthrough
 

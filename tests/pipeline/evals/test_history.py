@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import DatasetError
 from pipeline.evals.history import History, run_identity
-from pipeline.storage.api import StoredObject
+from pipeline.storage import StoredObject
 from tests.pipeline.evals.own_runs import night, requests
 
 HEADLINES = {

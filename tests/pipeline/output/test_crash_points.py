@@ -20,11 +20,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline import storage
 from pipeline.errors import ErrorBudgetError, InterruptedRunError, OutageError
 from pipeline.input import reader
 from pipeline.requests import tokenizer
 from pipeline.storage import local_disk
-from pipeline.storage import retries as patience
 from tests.fakes import FakeReplicas
 from tests.host_side import BAD_EVERY, ROWS, SHARD_ROWS, drive, rows_of, write_input
 from tests.memory_s3 import MemoryS3, serve
@@ -76,7 +76,12 @@ def every_stage(patch: pytest.MonkeyPatch, life: Life) -> None:
 
 
 def attempt(
-    source: Path, output: str, replicas: FakeReplicas, operations: int, prepare: Callable[..., None]
+    source: Path,
+    output: str,
+    replicas: FakeReplicas,
+    operations: int,
+    prepare: Callable[..., None],
+    client: storage.Client = storage.RUN_CLIENT,
 ) -> bool:
     """Runs a driver that dies after so many operations.
 
@@ -85,7 +90,7 @@ def attempt(
     with pytest.MonkeyPatch.context() as patch:
         prepare(patch, Life(operations))
         try:
-            for _ in drive(source, output, replicas):
+            for _ in drive(source, output, replicas, client=client):
                 continue
         except CrashedError:
             return False
@@ -181,7 +186,6 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
             def prepare(patch: pytest.MonkeyPatch, life: Life, at: Any = at) -> None:
                 serve(store, patch)
                 patch.setattr(store, "at", at)
-                patch.setattr(patience, "FIRST_PAUSE_S", 0.0)
                 counted(patch, life, FakeReplicas, "events")
 
             done = attempt(
@@ -190,6 +194,7 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
                 FakeReplicas(2, seed + number, bad_luck=0.03),
                 operations,
                 prepare,
+                storage.Client(storage.RetryPolicy(300.0, first_pause_s=0.0)),
             )
             seen["crashes"] += not done
             seen["kept"] += any("part-" in name for name in store.objects) and not done
@@ -219,12 +224,11 @@ def test_an_outage_that_does_not_pass_keeps_what_is_committed(
 
     url = serve(store, monkeypatch)
     monkeypatch.setattr(store, "at", at)
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setattr(patience, "OUTAGE_S", 0.1)
+    client = storage.Client(storage.RetryPolicy(0.1, first_pause_s=0.01))
     with pytest.raises(
         OutageError, match=r"cannot create s3://bucket/run/data/part-.*: the endpoint is overloaded"
     ) as told:
-        list(drive(source, url, FakeReplicas(2)))
+        list(drive(source, url, FakeReplicas(2), client=client))
     assert len(str(told.value).splitlines()) == 1
     assert len([name for name in store.objects if "part-" in name]) == 3
     monkeypatch.setattr(store, "at", lambda operation, when: None)

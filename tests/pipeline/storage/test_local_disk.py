@@ -9,12 +9,13 @@ from pathlib import Path
 
 from pipeline.storage import local_disk
 
+DISK = local_disk.LocalDisk()
 ROOT = Path(__file__).parents[3]
 WRITER = """
 import sys, time
 from pathlib import Path
 from pipeline.storage import local_disk
-with local_disk._written_aside(Path(sys.argv[1]), b"data"):
+with local_disk._temporary_file(Path(sys.argv[1]), b"data"):
     print("aside", flush=True)
     time.sleep(60)
 """
@@ -35,26 +36,26 @@ def test_files_aside_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_pa
         [aside] = tmp_path.glob(".*.aside")
         old = time.time() - 10 * local_disk.ABANDONED_S
         os.utime(aside, (old, old))  # slow, but alive
-        assert local_disk.remove_abandoned(tmp_path) == 0
+        assert DISK.remove_abandoned(str(tmp_path)) == 0
         assert aside.exists()
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert aside.exists()
-        assert local_disk.remove_abandoned(tmp_path) == 1
+        assert DISK.remove_abandoned(str(tmp_path)) == 1
         assert list(tmp_path.iterdir()) == []
 
 
 def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: Path) -> None:
-    aside = tmp_path / local_disk.ASIDE.format(
+    aside = tmp_path / local_disk.TEMPORARY_NAME.format(
         name="part-00000.parquet", kernel="another", random="1234"
     )
     aside.write_bytes(b"data")
     (tmp_path / "part-00001.parquet").write_bytes(b"committed")
     (tmp_path / ".somebody-elses").write_bytes(b"")
-    assert local_disk.remove_abandoned(tmp_path) == 0
+    assert DISK.remove_abandoned(str(tmp_path)) == 0
     old = time.time() - 2 * local_disk.ABANDONED_S
     os.utime(aside, (old, old))
-    assert local_disk.remove_abandoned(tmp_path) == 1
+    assert DISK.remove_abandoned(str(tmp_path)) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         ".somebody-elses",
         "part-00001.parquet",
@@ -74,7 +75,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
 
     local_disk.os.open = removing  # type: ignore[attr-defined]
     try:
-        assert local_disk.put_if_absent(tmp_path / "part", b"data")
+        assert DISK.put_if_absent(str(tmp_path / "part"), b"data")
     finally:
         local_disk.os.open = original  # type: ignore[attr-defined]
     assert len(removed) == 1
@@ -83,4 +84,4 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
 
 
 def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
-    assert local_disk.remove_abandoned(tmp_path / "nothing") == 0
+    assert DISK.remove_abandoned(str(tmp_path / "nothing")) == 0

@@ -1,4 +1,4 @@
-"""pipeline/storage/api.py on a real disk and against a real S3 server over HTTP."""
+"""The storage client on a real disk and against a real S3 server over HTTP."""
 
 import os
 import socket
@@ -12,8 +12,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
-from pipeline.storage import api
-from pipeline.storage import retries as patience
+from pipeline.storage import s3
 from tests.s3 import S3Faults
 
 
@@ -48,8 +47,8 @@ def test_replace_only_against_the_version_that_was_read(root: str) -> None:
     storage.put_if_absent(url, b"old")
     data, version = storage.read(url)
     assert data == b"old"
-    assert storage.replace(url, b"new", version)
-    assert not storage.replace(url, b"late", version)
+    assert storage.replace_if(url, b"new", version)
+    assert not storage.replace_if(url, b"late", version)
     data, newer = storage.read(url)
     assert data == b"new"
     assert newer != version
@@ -62,7 +61,7 @@ def test_of_many_replacers_exactly_one_wins(root: str) -> None:
     version = storage.read(url)[1]
     with ThreadPoolExecutor(4) as pool:
         won = list(
-            pool.map(lambda number: storage.replace(url, b"new %d" % number, version), range(4))
+            pool.map(lambda number: storage.replace_if(url, b"new %d" % number, version), range(4))
         )
     assert sum(won) == 1
     assert storage.read(url)[0] == b"new %d" % won.index(True)
@@ -70,7 +69,7 @@ def test_of_many_replacers_exactly_one_wins(root: str) -> None:
 
 def test_replace_does_not_create(root: str) -> None:
     url = storage.join(root, "never-there")
-    assert not storage.replace(url, b"x", "123")
+    assert not storage.replace_if(url, b"x", "123")
     assert storage.stat(url) is None
 
 
@@ -174,7 +173,7 @@ def test_missing_bucket(s3_url: str) -> None:
 @pytest.mark.s3
 def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """S3-compatible servers ignore the condition on multipart uploads: a large part must not become one."""
-    fs, _ = api._filesystem(s3_url)
+    fs, _ = s3.filesystem(s3_url, s3.S3Config())
     calls = []
     original = type(fs)._call_s3
 
@@ -194,7 +193,7 @@ def test_lost_race_is_told_by_the_object_whatever_the_error(
     """radosgw answers with EINVAL where others say FileExistsError."""
     url = storage.join(s3_url, "part")
     storage.put_if_absent(url, b"winner")
-    fs, _ = api._filesystem(s3_url)
+    fs, _ = s3.filesystem(s3_url, s3.S3Config())
 
     def refuse(*args: object, **kwargs: object) -> None:
         raise OSError(22, "Invalid argument")
@@ -243,13 +242,12 @@ def test_a_write_whose_answer_is_lost_is_there_once(s3_url: str, s3_faults: S3Fa
     assert storage.read(url)[0] == b"mine"
 
 
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same patience in a fraction of the time."""
-    monkeypatch.setattr(patience, "FIRST_PAUSE_S", 0.01)
-    monkeypatch.setitem(patience._patience, "outage_s", 20.0)
-    monkeypatch.setattr(api, "READ_TIMEOUT_S", 0.5)
-    monkeypatch.setattr(api, "ENDPOINT_ATTEMPTS", 1)
+def quick_client(retry_window_s: float = 20.0) -> storage.Client:
+    """Returns a client that retries as in a run, in a fraction of the time."""
+    return storage.Client(
+        storage.RetryPolicy(retry_window_s, first_pause_s=0.01),
+        s3.S3Config(read_timeout_s=0.5, attempts_per_request=1),
+    )
 
 
 TRANSIENT = ["503", "500", "drop", "reset", "slow"]
@@ -259,16 +257,17 @@ TRANSIENT = ["503", "500", "drop", "reset", "slow"]
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", TRANSIENT)
 def test_what_may_pass_is_waited_out_on_every_operation(
-    s3_url: str, s3_faults: S3Faults, quick: None, fault: str
+    s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
+    client = quick_client()
     url = storage.join(s3_url, "data", "part")
     calls: dict[str, Callable[[], object]] = {
-        "create": lambda: storage.put_if_absent(url, b"0123456789" * 100),
-        "list": lambda: [stored.size for stored in storage.list_objects(s3_url)],
-        "look at": lambda: storage.stat(url),
-        "read": lambda: storage.read(url)[0],
-        "replace": lambda: storage.replace(url, b"newer", storage.read(url)[1]),
-        "write": lambda: storage.overwrite(url, b"newest"),
+        "create": lambda: client.put_if_absent(url, b"0123456789" * 100),
+        "list": lambda: [stored.size for stored in client.list_objects(s3_url)],
+        "look at": lambda: client.stat(url),
+        "read": lambda: client.read(url)[0],
+        "replace": lambda: client.replace_if(url, b"newer", client.read(url)[1]),
+        "write": lambda: client.overwrite(url, b"newest"),
     }
     for name, call in calls.items():
         s3_faults.next = [fault] * 3
@@ -282,19 +281,20 @@ def test_what_may_pass_is_waited_out_on_every_operation(
             assert result == [1000]
         elif name == "read":
             assert result == b"0123456789" * 100
-    assert storage.read(url)[0] == b"newest"
+    assert client.read(url)[0] == b"newest"
 
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults, quick: None) -> None:
+def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults) -> None:
+    client = quick_client()
     data = bytes(range(256)) * 4000
     url = storage.join(s3_url, "large.jsonl")
-    storage.put_if_absent(url, data)
+    client.put_if_absent(url, data)
     for sequential in (False, True):
         s3_faults.only = lambda method, path: method == "GET"
         s3_faults.next = ["truncate", "503", "truncate", "reset"]
-        with storage.open_object(url, sequential=sequential) as opened:
+        with client.open_object(url, sequential=sequential) as opened:
             assert opened.read(1000) == data[:1000]
             assert opened.read() == data[1000:]
         assert s3_faults.next == []
@@ -304,43 +304,44 @@ def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults, quick
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["lose the answer", "slow"])
 def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
-    s3_url: str, s3_faults: S3Faults, quick: None, fault: str
+    s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
+    client = quick_client()
     url = storage.join(s3_url, "part")
     s3_faults.only = lambda method, path: method == "PUT"
     s3_faults.next = ["503", fault, fault]
-    assert not storage.put_if_absent(url, b"mine")
-    assert storage.read(url)[0] == b"mine"
+    assert not client.put_if_absent(url, b"mine")
+    assert client.read(url)[0] == b"mine"
     s3_faults.next = ["503", fault, fault]
-    told = storage.replace(url, b"newer", storage.read(url)[1])
+    told = client.replace_if(url, b"newer", client.read(url)[1])
     # radosgw takes two puts, and so another number of faults
     assert not told or "TEST_S3_ENDPOINT_URL" in os.environ
-    assert storage.read(url)[0] == b"newer"
+    assert client.read(url)[0] == b"newer"
 
 
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["503", "reset", "slow"])
 def test_what_does_not_pass_ends_in_time_with_one_sentence(
-    s3_url: str, s3_faults: S3Faults, quick: None, monkeypatch: pytest.MonkeyPatch, fault: str
+    s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
     url = storage.join(s3_url, "part")
     storage.put_if_absent(url, b"x")
     s3_faults.always = fault
-    with patience.outages_waited_out(1.0):
-        for call in (
-            storage.list_objects,
-            storage.read,
-            lambda url: storage.put_if_absent(url + "2", b"y"),
-        ):
-            began = time.monotonic()
-            with pytest.raises(
-                OutageError,
-                match=r"cannot (list|read|create) s3://.*/part.*: the endpoint .*; ?.*run it again",
-            ) as told:
-                call(url)
-            assert time.monotonic() - began < 8.0
-            assert len(str(told.value).splitlines()) == 1
+    client = quick_client(1.0)
+    for call in (
+        client.list_objects,
+        client.read,
+        lambda url: client.put_if_absent(url + "2", b"y"),
+    ):
+        began = time.monotonic()
+        with pytest.raises(
+            OutageError,
+            match=r"cannot (list|read|create) s3://.*/part.*: the endpoint .*; ?.*run it again",
+        ) as told:
+            call(url)
+        assert time.monotonic() - began < 8.0
+        assert len(str(told.value).splitlines()) == 1
     s3_faults.always = None
     assert storage.read(url)[0] == b"x"
     # a slow server may have created it after we had given up
@@ -350,11 +351,9 @@ def test_what_does_not_pass_ends_in_time_with_one_sentence(
 @pytest.mark.s3
 def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults: S3Faults) -> None:
     s3_faults.always = "403"
-    with (
-        patience.outages_waited_out(),
-        pytest.raises(DatasetError, match="permission denied") as told,
-    ):
-        storage.put_if_absent(storage.join(s3_url, "part"), b"x")
+    client = storage.RUN_CLIENT
+    with pytest.raises(DatasetError, match="permission denied") as told:
+        client.put_if_absent(storage.join(s3_url, "part"), b"x")
     assert not isinstance(told.value, OutageError)
     assert len(s3_faults.requests) <= 3
 
@@ -368,7 +367,7 @@ def test_unreachable_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> N
         began = time.monotonic()
         with pytest.raises(OutageError, match="the endpoint does not answer"):
             storage.list_objects(s3_url)
-        assert time.monotonic() - began < patience.BRIEF_OUTAGE_S + 10
+        assert time.monotonic() - began < storage.BEFORE_RUN.retry_window_s + 10
 
 
 def test_an_object_that_changed_since_it_was_listed_is_refused(root: str) -> None:

@@ -1,0 +1,89 @@
+"""Retries of calls to object storage: which errors are transient, and how long a call is retried.
+
+Weights (`actors/weights`) and data (`pipeline/storage`) are read through different clients, which
+share s3fs and therefore its errors.
+"""
+
+import errno
+import random
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from http.client import HTTPException
+from typing import TypeVar
+
+import aiohttp
+import botocore.exceptions as aws
+from fsspec.exceptions import FSTimeoutError
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_before_delay,
+    wait_exponential,
+)
+
+# s3fs raises OSError with EBUSY for status 503 (and 409), and with EREMOTEIO for status 500
+SERVER_ERRNOS = (errno.EBUSY, errno.EREMOTEIO)
+# the endpoint is unreachable, or a response is late, broken or cut short
+NO_RESPONSE = (
+    ConnectionError,
+    TimeoutError,
+    socket.gaierror,
+    FSTimeoutError,
+    HTTPException,
+    aiohttp.ClientError,
+    aws.ConnectionError,
+    aws.HTTPClientError,
+    aws.IncompleteReadError,
+)
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How long a call is retried, and the pauses between attempts.
+
+    Pauses double from `first_pause_s` up to `longest_pause_s`. Each is drawn uniformly between
+    `shortest_pause_share` of it and all of it, so that clients do not come back together.
+
+    No attempt starts later than `retry_window_s` after the first; the last one may take as long as
+    its own timeouts allow.
+    """
+
+    retry_window_s: float
+    first_pause_s: float = 0.5
+    longest_pause_s: float = 20.0
+    shortest_pause_share: float = 0.5
+
+    def with_retries(self, call: Callable[[], Result]) -> Result:
+        """Returns the result of `call`, which is repeated after transient errors.
+
+        Raises what `call` raises: an error that is not transient at once, a transient one when the
+        retry window ends.
+        """
+        retrying = Retrying(
+            retry=retry_if_exception(is_transient),
+            wait=self._pause_s,
+            stop=stop_before_delay(self.retry_window_s),
+            reraise=True,
+        )
+        return retrying(call)
+
+    def _pause_s(self, state: RetryCallState) -> float:
+        backoff = wait_exponential(multiplier=self.first_pause_s, max=self.longest_pause_s)
+        return backoff(state) * random.uniform(self.shortest_pause_share, 1.0)
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may succeed later.
+
+    True for an overloaded server, a broken or refused connection, a truncated body and a timeout;
+    False for a missing object, missing permission and a condition that does not hold.
+    """
+    if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
+        return True
+    if isinstance(error, PermissionError | FileNotFoundError):
+        return False
+    return isinstance(error, NO_RESPONSE)

@@ -1,0 +1,64 @@
+"""What every storage backend offers: the interface, and the values that it returns."""
+
+from dataclasses import dataclass
+from typing import BinaryIO, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object as listed.
+
+    `version` changes whenever the object does: the ETag on object storage, the modification time
+    in ns on disk.
+    """
+
+    url: str
+    size: int
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedObject:
+    """An object that is open for reading, and the version that its bytes are of."""
+
+    stream: BinaryIO  # seekable; closed by its user
+    version: str
+
+
+class Backend(Protocol):
+    """Operations on the objects of one kind of storage. Paths are those of its file system.
+
+    Methods raise the errors of the file system or client; `Client` explains them.
+    """
+
+    def canonical(self, path: str) -> str:
+        """Returns the URL under which a listing names the object at `path`."""
+        ...
+
+    def list_objects(self, path: str) -> list[StoredObject]:
+        """Returns the objects of a folder (at any depth), a glob or a single file; none if nothing matches."""
+        ...
+
+    def stat(self, path: str) -> StoredObject | None:
+        """Returns the object at `path`, or None if there is none."""
+        ...
+
+    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+        """Opens the object at `path`; `sequential` reads ahead where each read is a request."""
+        ...
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Creates the object if there is none, as one step. Returns whether this call created it."""
+        ...
+
+    def replace_if(self, path: str, data: bytes, version: str) -> bool:
+        """Replaces the object if it still has `version`, as one step. Returns whether it did."""
+        ...
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Writes the object whether or not there is one. Readers never see a part of it."""
+        ...
+
+    def remove_abandoned(self, path: str) -> int:
+        """Removes temporary files of killed writers from a folder. Returns how many it removed."""
+        ...

@@ -1,0 +1,68 @@
+"""Errors of file systems and S3 clients as one sentence each, without credentials."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.client import HTTPException
+from typing import Any
+
+import aiohttp
+import botocore.exceptions as aws
+
+from actors.retries import NO_RESPONSE, SERVER_ERRNOS, is_transient
+from pipeline.errors import DatasetError, OutageError
+from pipeline.storage.redaction import redact_credentials
+
+# what file systems and S3 clients raise
+CLIENT_ERRORS = (OSError, aws.BotoCoreError, aiohttp.ClientError, HTTPException)
+NO_CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError)
+
+
+@contextmanager
+def explained(url: str, action: str) -> Iterator[None]:
+    """Raises errors of the block as DatasetError, or OutageError if the error is transient.
+
+    Args:
+        url: of the object; credentials in it are not shown.
+        action: a verb for the message: "read", "create" …
+    """
+    shown_url = redact_credentials(url)
+    try:
+        yield
+    except FileNotFoundError as error:
+        reason = "the bucket does not exist" if _bucket_is_missing(error) else "it does not exist"
+        raise DatasetError(f"cannot {action} {shown_url}: {reason}; check the path") from error
+    except PermissionError as error:
+        reason = redact_credentials(str(error))
+        raise DatasetError(
+            f"cannot {action} {shown_url}: permission denied ({reason}); check credentials and "
+            "access rights"
+        ) from error
+    except CLIENT_ERRORS as error:
+        error_class = OutageError if is_transient(error) else DatasetError
+        reason = redact_credentials(_reason(error))
+        raise error_class(f"cannot {action} {shown_url}: {reason}") from error
+
+
+def _bucket_is_missing(error: FileNotFoundError) -> bool:
+    response: dict[str, Any] = getattr(error.__cause__, "response", None) or {}
+    code = response.get("Error", {}).get("Code")
+    if code == "NoSuchBucket" or "bucket does not exist" in str(error):
+        return True
+    return "HeadBucket" in str(error.__cause__)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, NO_CREDENTIALS):
+        return (
+            "no S3 credentials were found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or a "
+            "role"
+        )
+    name = type(error).__name__
+    if isinstance(error, NO_RESPONSE):
+        return (
+            f"the endpoint does not answer ({name}: {error}); check AWS_ENDPOINT_URL and the "
+            "network, then run it again"
+        )
+    if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
+        return f"the endpoint is overloaded or broken ({error}); run it again later"
+    return f"{name}: {error}"

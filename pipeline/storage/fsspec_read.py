@@ -1,0 +1,109 @@
+"""Any fsspec file system as a backend that can only be read."""
+
+from typing import Any, BinaryIO, NoReturn, cast
+
+import fsspec
+
+from pipeline.errors import DatasetError
+from pipeline.storage.backend import OpenedObject, StoredObject
+from pipeline.storage.redaction import redact_credentials
+
+GLOB_CHARACTERS = "*?["
+READ_AHEAD_BYTES = 8 * 2**20
+
+
+def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
+    """Returns the fsspec file system of `url` and the path of `url` in it.
+
+    fsspec keeps one file system per protocol and options.
+
+    Raises:
+        DatasetError: no file system for the protocol of `url` is installed.
+    """
+    try:
+        fs, path = fsspec.core.url_to_fs(url, **options)
+    except (ImportError, ValueError) as error:
+        raise DatasetError(
+            f"cannot use {redact_credentials(url)}: no file system for this kind of URL is "
+            f"installed ({error})"
+        ) from error
+    return fs, path
+
+
+class FsspecReader:
+    """Backend over an fsspec file system; every write raises DatasetError."""
+
+    def __init__(self, fs: Any) -> None:
+        self._fs = fs
+
+    def canonical(self, path: str) -> str:
+        """Returns the URL with its protocol."""
+        return str(self._fs.unstrip_protocol(path)).rstrip("/")
+
+    def list_objects(self, path: str) -> list[StoredObject]:
+        """Lists a folder, a glob or a single file; sorted by URL."""
+        listed = [self._stored(info) for info in self._infos(path) if _is_object(info)]
+        return sorted(listed, key=lambda stored: stored.url)
+
+    def stat(self, path: str) -> StoredObject | None:
+        """Returns the object at `path`; None for a folder."""
+        try:
+            info = self._fs.info(path)
+        except FileNotFoundError:
+            return None
+        if info["type"] != "file":
+            return None
+        return self._stored(info)
+
+    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+        """Opens an object; each read is one range request. `RetryingBackend` does the reading ahead."""
+        stream = self._fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)
+        details = getattr(stream, "details", None) or {}
+        return OpenedObject(cast(BinaryIO, stream), version_of(details))
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Raises DatasetError."""
+        self._refuse_to_write(path)
+
+    def replace_if(self, path: str, data: bytes, version: str) -> bool:
+        """Raises DatasetError."""
+        self._refuse_to_write(path)
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Raises DatasetError."""
+        self._refuse_to_write(path)
+
+    def remove_abandoned(self, path: str) -> int:
+        """Returns 0: object storage has no temporary files."""
+        return 0
+
+    def _refuse_to_write(self, path: str) -> NoReturn:
+        raise DatasetError(
+            f"cannot write {redact_credentials(self.canonical(path))}: only plain paths, file:// "
+            "and s3:// can be created without overwriting; write there and copy the finished run"
+        )
+
+    def _infos(self, path: str) -> list[dict[str, Any]]:
+        is_glob = any(character in path for character in GLOB_CHARACTERS)
+        if is_glob and not self._fs.exists(path):
+            return list(self._fs.glob(path, detail=True).values())
+        try:
+            info = self._fs.info(path)
+        except FileNotFoundError:
+            return []
+        if info["type"] == "file":
+            return [info]
+        return list(self._fs.find(path, detail=True).values())
+
+    def _stored(self, info: dict[str, Any]) -> StoredObject:
+        return StoredObject(self.canonical(info["name"]), int(info["size"]), version_of(info))
+
+
+def _is_object(info: dict[str, Any]) -> bool:
+    return info["type"] == "file" and not info["name"].endswith("/")
+
+
+def version_of(info: dict[str, Any]) -> str:
+    """Returns the version in what a file system reports of an object; empty if it reports none."""
+    version = info.get("ETag") or info.get("etag") or info.get("LastModified") or ""
+    return str(version).strip('"')

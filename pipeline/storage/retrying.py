@@ -1,0 +1,112 @@
+"""A remote backend whose calls are retried after transient errors."""
+
+import io
+from typing import Any, BinaryIO, cast
+
+from actors.retries import RetryPolicy
+from pipeline.storage.backend import Backend, OpenedObject, StoredObject
+from pipeline.storage.fsspec_read import READ_AHEAD_BYTES
+
+
+class RetryingBackend:
+    """Retries every operation of another backend, and every read of an opened object."""
+
+    def __init__(self, backend: Backend, retries: RetryPolicy) -> None:
+        self._backend = backend
+        self._retries = retries
+
+    def canonical(self, path: str) -> str:
+        """See `Backend`; makes no request."""
+        return self._backend.canonical(path)
+
+    def list_objects(self, path: str) -> list[StoredObject]:
+        """See `Backend`."""
+        return self._retries.with_retries(lambda: self._backend.list_objects(path))
+
+    def stat(self, path: str) -> StoredObject | None:
+        """See `Backend`."""
+        return self._retries.with_retries(lambda: self._backend.stat(path))
+
+    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+        """Opens an object. Each read is one range request; `sequential` reads ahead."""
+        opened = self._retries.with_retries(lambda: self._backend.open(path, sequential=sequential))
+        stream: Any = RetriedRanges(opened.stream, self._retries)
+        if sequential:
+            stream = io.BufferedReader(stream, READ_AHEAD_BYTES)
+        return OpenedObject(cast(BinaryIO, stream), opened.version)
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """See `Backend`. False if an earlier attempt, whose answer was lost, created the object."""
+        return self._retries.with_retries(lambda: self._backend.put_if_absent(path, data))
+
+    def replace_if(self, path: str, data: bytes, version: str) -> bool:
+        """See `Backend`. False if an earlier attempt, whose answer was lost, replaced the object."""
+        return self._retries.with_retries(lambda: self._backend.replace_if(path, data, version))
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """See `Backend`."""
+        self._retries.with_retries(lambda: self._backend.overwrite(path, data))
+
+    def remove_abandoned(self, path: str) -> int:
+        """See `Backend`."""
+        return self._retries.with_retries(lambda: self._backend.remove_abandoned(path))
+
+
+class RetriedRanges(io.RawIOBase):
+    """An object on object storage, read range by range, each with retries."""
+
+    def __init__(self, source: Any, retries: RetryPolicy) -> None:
+        """`source`: seekable, with `size` in bytes; closed with this stream."""
+        self._source = source
+        self._retries = retries
+        self._size = int(source.size)
+        self._position = 0
+
+    def readable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def seekable(self) -> bool:
+        """Returns True."""
+        return True
+
+    def tell(self) -> int:
+        """Returns the position."""
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves the position without reading."""
+        bases = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size}
+        self._position = max(0, bases[whence] + offset)
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Fills the buffer, or the part of it that the object has bytes for, by one request."""
+        unread = max(0, self._size - self._position)
+        count = min(len(buffer), unread)
+        if count == 0:
+            return 0
+        data = self._retries.with_retries(lambda: self._range(count))
+        buffer[:count] = data
+        self._position += count
+        return count
+
+    def readall(self) -> bytes:
+        """Returns all bytes after the position, by one request."""
+        unread = max(0, self._size - self._position)
+        return self.read(unread) or b""
+
+    def close(self) -> None:
+        """Closes the source, too."""
+        if not self.closed:
+            self._source.close()
+        super().close()
+
+    def _range(self, count: int) -> bytes:
+        self._source.seek(self._position)
+        data: bytes = self._source.read(count)
+        if len(data) != count:
+            raise ConnectionError(
+                f"received {len(data)} of {count} bytes from position {self._position}"
+            )
+        return data

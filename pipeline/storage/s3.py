@@ -1,0 +1,105 @@
+"""S3 and servers that speak its protocol, as a backend with conditional writes.
+
+An endpoint other than AWS is named by the usual environment variables (AWS_ENDPOINT_URL or
+AWS_ENDPOINT_URL_S3, AWS_ACCESS_KEY_ID …).
+
+An object is created by one PutObject with `If-None-Match: *` and replaced by one with `If-Match`.
+It is never copied into place: on object storage a rename copies and deletes, and is seen half-way.
+"""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from actors.retries import is_transient
+from pipeline.storage.backend import StoredObject
+from pipeline.storage.errors import CLIENT_ERRORS
+from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
+
+# Above every allowed size: s3fs then sends one PutObject. Not every server honours the condition
+# on multipart uploads.
+SINGLE_PUT_BYTES = 5 * 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class S3Config:
+    """Settings of the S3 client."""
+
+    connect_timeout_s: float = 5
+    read_timeout_s: float = 30
+    attempts_per_request: int = 2  # within the client; all further retries are `RetryPolicy`'s
+    connections: int = 32
+
+
+def filesystem(url: str, config: S3Config) -> tuple[Any, str]:
+    """Returns s3fs for `url`, and bucket and key.
+
+    Raises:
+        DatasetError: s3fs is not installed.
+    """
+    endpoint_url = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    client_config = {
+        "connect_timeout": config.connect_timeout_s,
+        "read_timeout": config.read_timeout_s,
+        "retries": {"mode": "standard", "max_attempts": config.attempts_per_request},
+        "max_pool_connections": config.connections,
+    }
+    fs, path = filesystem_of(
+        url,
+        endpoint_url=endpoint_url,
+        use_listings_cache=False,  # other drivers write too
+        config_kwargs=client_config,
+    )
+    fs.retries = 1  # of s3fs itself, without a limit in time
+    return fs, path
+
+
+class S3Backend(FsspecReader):
+    """Backend over s3fs. Reads of an opened object are against the ETag it was opened with."""
+
+    def put_if_absent(self, path: str, data: bytes) -> bool:
+        """Creates an object by one conditional PutObject."""
+        try:
+            self._fs.pipe_file(path, data, mode="create", chunksize=SINGLE_PUT_BYTES)
+        except CLIENT_ERRORS:
+            # Servers report a condition that does not hold by different errors (FileExistsError,
+            # OSError 22 …). If the object is there, the race is lost.
+            if self.stat(path) is None:
+                raise
+            return False
+        return True
+
+    def replace_if(self, path: str, data: bytes, version: str) -> bool:
+        """Replaces an object by one conditional PutObject.
+
+        The ETag is quoted, as HTTP specifies; a server that takes the quoted ETag for another one
+        gets it without quotes.
+        """
+        for condition in (f'"{version}"', version):
+            try:
+                self._fs.pipe_file(path, data, chunksize=SINGLE_PUT_BYTES, IfMatch=condition)
+            except CLIENT_ERRORS as error:
+                stored = self.stat(path)
+                if stored is None or stored.version != version:
+                    return False
+                if is_transient(error) or condition == version:
+                    raise
+            else:
+                return True
+        return False
+
+    def overwrite(self, path: str, data: bytes) -> None:
+        """Writes an object by one PutObject."""
+        self._fs.pipe_file(path, data, chunksize=SINGLE_PUT_BYTES)
+
+    def list_objects(self, path: str) -> list[StoredObject]:
+        """Lists a folder, a glob or a single object; sorted by URL.
+
+        Raises FileNotFoundError if the bucket does not exist.
+        """
+        listed = super().list_objects(path)
+        if not listed:
+            # an empty listing does not show whether the bucket exists
+            bucket = self._fs.split_path(path)[0]
+            self._fs.call_s3("head_bucket", Bucket=bucket)
+        return listed
