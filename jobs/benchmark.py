@@ -34,7 +34,8 @@ from actors.engine.config import EngineConfig
 from actors.model import arithmetic
 from actors.model.config import ModelConfig
 from actors.protocol.errors import GrokBatchError
-from actors.protocol.messages import ReplicaStats, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import ReplicaStats, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from jobs.benchmarks.models import MODELS, random_params
 from jobs.cli.parser import flag, parse
 

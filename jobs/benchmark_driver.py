@@ -45,6 +45,7 @@ from actors.protocol.messages import (
     logprobs,
     token_ids,
 )
+from actors.protocol.sampling import SamplingParams
 from actors.protocol.size_buckets import prompt_size_buckets
 from jobs.cli.parser import flag, parse
 from jobs.cli.weights_command import OK, exit_code
@@ -57,7 +58,6 @@ from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.progress import Progress
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
-from pipeline.requests.sampling import SamplingDefaults
 from pipeline.requests.tokenizer import RequestRules
 from pipeline.run import Corridor, run
 
@@ -317,7 +317,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
         schema=schema,
         tokenizer=None,
         rules=RequestRules(
-            "generate", VOCABULARY, max_len, defaults=SamplingDefaults(max_tokens=config.max_tokens)
+            "generate", VOCABULARY, max_len, defaults=SamplingParams(max_tokens=config.max_tokens)
         ),
         buckets=BucketConfig(prompt_size_buckets(max_len), config.batch_tokens),
         dispatch=DispatchConfig(config.in_flight, max_attempts=10, clock=clock.now),

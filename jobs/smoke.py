@@ -162,7 +162,8 @@ def answer() -> Iterator[str]:
     """
     import jax
 
-    from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
+    from actors.protocol.messages import Batch, Request, RowRef, token_ids
+    from actors.protocol.sampling import Sampling
     from actors.replica import Replica
     from jobs.run.config import ScoreConfig
     from jobs.run.plan import make_plan

@@ -3,7 +3,8 @@
 The types that cross to the replicas are in actors/protocol/messages.py.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from actors.protocol.messages import Completion, RowRef
 
@@ -35,31 +36,6 @@ class Shard:
 
 
 @dataclass(frozen=True, slots=True)
-class RowParameters:
-    """Sampling parameters that a row's own columns set.
-
-    None where the run's defaults hold. Values as found, not validated.
-    """
-
-    max_tokens: object = None
-    temperature: object = None
-    top_p: object = None
-    top_k: object = None
-    min_p: object = None
-    repetition_penalty: object = None
-    seed: object = None
-    stop: object = None  # a string or a list of strings
-    n: object = None
-    min_tokens: object = None
-    ignore_eos: object = None
-    repetition_max_pattern: object = None
-    repetition_min_count: object = None
-
-
-NO_PARAMETERS = RowParameters()  # of a row without columns of its own
-
-
-@dataclass(frozen=True, slots=True)
 class PromptRow:
     """One input row.
 
@@ -75,7 +51,8 @@ class PromptRow:
     continuation_token_ids: object = None
     choices: object = None  # list of strings
     choices_token_ids: object = None  # list of lists of ids
-    parameters: RowParameters = NO_PARAMETERS
+    # sampling parameters that the row's own columns set, by name; not validated
+    parameters: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

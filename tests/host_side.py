@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.protocol.sampling import SamplingParams
 from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
@@ -22,7 +23,6 @@ from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
-from pipeline.requests.sampling import SamplingDefaults
 from pipeline.requests.tokenizer import RequestRules
 from pipeline.run import Corridor, run
 from tests.fakes import FakeReplicas
@@ -58,9 +58,7 @@ def corridor(
     return Corridor(
         schema=schema,
         tokenizer=None,
-        rules=RequestRules(
-            "generate", 100, 64, defaults=SamplingDefaults(max_tokens=3, n=2, seed=5)
-        ),
+        rules=RequestRules("generate", 100, 64, defaults=SamplingParams(max_tokens=3, n=2, seed=5)),
         buckets=BucketConfig(prompt_size_buckets(64), 256, max_bucket_age_rows=16),
         dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
         replicas=replicas,

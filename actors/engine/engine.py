@@ -36,15 +36,8 @@ from actors.protocol.errors import (
     ModelError,
     PromptTooLongError,
 )
-from actors.protocol.messages import (
-    Completion,
-    ReplicaStats,
-    Request,
-    RowRef,
-    Sampling,
-    logprobs,
-    token_ids,
-)
+from actors.protocol.messages import Completion, ReplicaStats, Request, RowRef, logprobs, token_ids
+from actors.protocol.sampling import Sampling
 
 T = TypeVar("T")
 

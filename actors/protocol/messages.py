@@ -11,6 +11,8 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.protocol.sampling import Sampling
+
 type_code_ids = "i"  # int32
 type_code_logprobs = "f"  # float32
 
@@ -39,36 +41,6 @@ class RowRef:
     row: int  # within the shard
     sample: int = 0
     samples: int = 1  # how many samples this row has in all: the writer counts to it
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How one completion is drawn; already resolved from run defaults and per-row columns."""
-
-    max_tokens: int
-    temperature: float = 0.0  # 0: greedy
-    top_p: float = 1.0
-    top_k: int = 0  # 0: off
-    min_p: float = 0.0  # 0: off
-    repetition_penalty: float = 1.0  # 1: off
-    seed: int = 0  # effective seed of this sample, 0 <= seed < 2**63
-    stop: tuple[str, ...] = ()
-    min_tokens: int = 0
-    ignore_eos: bool = False
-    repetition_max_pattern: int = 0  # longest pattern looked for at the end, tokens; 0: off
-    # times that it must stand there, one after the other, to end the completion
-    repetition_min_count: int = 8
-
-    def seeded(self, seed: int) -> "Sampling":
-        """Returns the same with another seed.
-
-        Every request asks for it, so not through `dataclasses.replace`: that is slow.
-        """
-        twin = object.__new__(Sampling)
-        for name in Sampling.__slots__:
-            object.__setattr__(twin, name, getattr(self, name))
-        object.__setattr__(twin, "seed", seed)
-        return twin
 
 
 @dataclass(frozen=True, slots=True)

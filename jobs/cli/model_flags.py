@@ -1,4 +1,4 @@
-"""Flags of the main job that jobs made of it offer as their own: which model and machines, and how completions are drawn."""
+"""Flags of the main job that jobs made of it offer as their own: which model and machines."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -62,29 +62,6 @@ class ModelFlags:
             **_values(self, ModelFlags),
             **sampling,
         )
-
-
-@dataclass(frozen=True)
-class SamplingFlags:
-    """Flags of the main job that say how completions are drawn."""
-
-    max_tokens: int | None = _same("max_tokens")
-    temperature: float = _same("temperature")
-    top_p: float = _same("top_p")
-    top_k: int = _same("top_k")
-    min_p: float = _same("min_p")
-    repetition_penalty: float = _same("repetition_penalty")
-    repetition_max_pattern: int = _same("repetition_max_pattern")
-    repetition_min_count: int = _same("repetition_min_count")
-    seed: int = _same("seed")
-    stop: tuple[str, ...] = _same("stop")
-    n: int = _same("n")
-    min_tokens: int = _same("min_tokens")
-    ignore_eos: bool = _same("ignore_eos")
-
-    def sampling_flags(self) -> dict[str, Any]:
-        """Returns these flags by name."""
-        return _values(self, SamplingFlags)
 
 
 def _values(flags: object, kind: type[Any]) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):
         names = [f"--{field.name.replace('_', '-')}"]
-        if field.metadata["short"]:
+        if field.metadata.get("short"):
             names.insert(0, field.metadata["short"])
         text = field.metadata["help"]
         if hints[field.name] == tuple[str, ...]:

@@ -1,23 +1,24 @@
 """The configuration of the main job: every flag with its default, checked as far as that needs nothing but the flags."""
 
-import dataclasses
 import math
 import re
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.protocol.parameters import ParameterError
+from actors.protocol.sampling import (
+    PARAMETERS,
+    SamplingParams,
+    check_combination,
+    read_parameters,
+)
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
-from pipeline.requests.sampling import MAX_PATTERN, MAX_SAMPLES, PENALTIES, SamplingDefaults
 
 
 @dataclass(frozen=True)
-class ScoreConfig:
-    """One run of jobs/score_dataset.py.
-
-    Raises:
-        ConfigError: flags are missing, out of range, or contradict each other.
-    """
+class InputFlags:
+    """Flags of the main job that choose its input, output, model and task."""
 
     input: str | None = flag(
         None, "Parquet or .jsonl file, folder or glob; any fsspec URL; required", short="-i"
@@ -42,40 +43,16 @@ class ScoreConfig:
     id_column: str = flag(
         "id", "name of the input's id column; ids are <file>#<row> where there is none"
     )
-    max_tokens: int | None = flag(
-        None, "most tokens of a completion; required for generate unless a column max_tokens has it"
-    )
-    temperature: float = flag(0.0, "0 = greedy")
-    top_p: float = flag(1.0, "nucleus: share of probability kept; 1 = off")
-    top_k: int = flag(0, "most likely tokens kept; 0 = off")
-    min_p: float = flag(
-        0.0,
-        "tokens kept that are at least so likely as this share of the most likely one, before "
-        "top-k and top-p; 0 = off",
-    )
-    repetition_penalty: float = flag(
-        1.0,
-        "logits of tokens that the prompt or the completion has are divided by it, negative ones "
-        "multiplied; 1 = off",
-    )
-    seed: int = flag(
-        0,
-        "seed of the run; the seed of a sample follows from it, the row's id and the sample's "
-        "index",
-    )
-    stop: tuple[str, ...] = flag((), "string that ends a completion; may be given several times")
-    n: int = flag(1, "samples per row")
-    min_tokens: int = flag(0, "no end before so many tokens")
-    ignore_eos: bool = flag(False, "go on after the end-of-text token")
-    repetition_max_pattern: int = flag(
-        0,
-        "a completion ends (finish_reason repetition) once its last tokens are one pattern of at "
-        "most so many tokens, over "
-        "and over; 0 = off",
-    )
-    repetition_min_count: int = flag(
-        8, "times that the pattern must stand there, one after the other"
-    )
+
+
+@dataclass(frozen=True)
+class ScoreConfig(SamplingParams, InputFlags):
+    """One run of jobs/score_dataset.py.
+
+    Raises:
+        ConfigError: flags are missing, out of range, or contradict each other.
+    """
+
     logprobs: int | None = flag(
         0, "log-prob of each generated token and of the K most likely ones; null = not written"
     )
@@ -135,6 +112,7 @@ class ScoreConfig:
     def __post_init__(self) -> None:
         self._check_required()
         self._check_ranges()
+        self.sampling_params()
         for form in (self.replica_range, self.mesh_shape, self.partition_pair):
             form()
 
@@ -155,35 +133,19 @@ class ScoreConfig:
             raise ConfigError(
                 "--cost-budget needs --cost-per-replica-hour: without a price nothing has a cost"
             )
-        if any(not each for each in self.stop):
-            raise ConfigError(
-                "--stop: expected a text, got an empty one, which would end every completion at "
-                "once"
-            )
 
     def _check_ranges(self) -> None:
         ranges: tuple[tuple[str, float | None, float], ...] = (
-            ("max_tokens", 1, math.inf), ("temperature", 0, 1e6), ("top_k", 0, 2**31 - 1), ("min_p", 0, 1), ("n", 1, MAX_SAMPLES),
-            ("repetition_penalty", *PENALTIES), ("repetition_max_pattern", 0, MAX_PATTERN),
-            ("repetition_min_count", 2, math.inf), ("min_tokens", 0, math.inf),
             ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
             ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
             ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),
             ("cost_budget", 0, math.inf),
-            ("seed", -(2**63), 2**63 - 1),
         )  # fmt: skip
         for name, low, high in ranges:
             value = getattr(self, name)
             if value is not None and not (low or 0) <= value <= high:
                 expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
                 raise ConfigError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"--top-p: expected above 0 and up to 1, got {self.top_p}")
-        if self.max_tokens is not None and self.min_tokens > self.max_tokens:
-            raise ConfigError(
-                f"--min-tokens: expected at most --max-tokens {self.max_tokens}, got "
-                f"{self.min_tokens}"
-            )
 
     def replica_range(self) -> tuple[int, int]:
         """Returns MIN and MAX of --replicas."""
@@ -215,14 +177,19 @@ class ScoreConfig:
             raise ConfigError(f"--partition: expected 0 <= I < N, got {self.partition}")
         return index, count
 
-    def sampling_defaults(self) -> SamplingDefaults:
-        """Returns what holds for rows without sampling columns of their own."""
-        return SamplingDefaults(
-            **{
-                field.name: getattr(self, field.name)
-                for field in dataclasses.fields(SamplingDefaults)
-            }
-        )
+    def sampling_params(self) -> SamplingParams:
+        """Returns the sampling parameters of rows without columns of their own.
+
+        Raises:
+            ConfigError: one is out of range, or they contradict each other.
+        """
+        values = {name: getattr(self, name) for name in PARAMETERS}
+        try:
+            params = SamplingParams(**read_parameters(values))
+            check_combination(params)
+        except ParameterError as error:
+            raise ConfigError(error.flag_message) from error
+        return params
 
 
 def _numbers(name: str, text: str, pattern: str, expected: str) -> tuple[int, int | None]:

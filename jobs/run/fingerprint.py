@@ -3,10 +3,10 @@
 import dataclasses
 from typing import Any
 
+from actors.protocol.sampling import fingerprint_values
 from actors.weights.digest import digest
 from jobs.run.plan import Plan
 from pipeline.input.shards import input_keys
-from pipeline.requests.sampling import SamplingDefaults
 
 # Flags whose value enters the fingerprint unchanged.
 CONFIG_KEYS = (
@@ -20,9 +20,6 @@ CONFIG_KEYS = (
     "logprobs",
     "prompt_logprobs",
 )
-# Sampling parameters that were added after the first release. At their defaults they are left out
-# of the fingerprint, so that runs of earlier releases resume.
-ADDED_LATER = ("min_p", "repetition_penalty", "repetition_max_pattern", "repetition_min_count")
 
 
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
@@ -41,18 +38,7 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
         "checkpoint": digest(str(config.checkpoint)),
         "tokenizer": plan.tokenizer_digest,
         **config_keys,
-        "sampling": _sampling_keys(plan.rules.defaults),
+        "sampling": fingerprint_values(plan.rules.defaults),
         "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
         "input": input_keys(plan.files),
     }
-
-
-def _sampling_keys(defaults: SamplingDefaults) -> dict[str, Any]:
-    unset = dataclasses.asdict(SamplingDefaults())
-    keys = dataclasses.asdict(defaults)
-    keys["stop"] = list(defaults.stop)
-
-    for name in ADDED_LATER:
-        if keys[name] == unset[name]:
-            del keys[name]
-    return keys

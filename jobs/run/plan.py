@@ -17,6 +17,7 @@ from typing import Any
 
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
+from actors.protocol.sampling import PARAMETERS
 from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
 from jobs.run.config import ScoreConfig
@@ -28,7 +29,6 @@ from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile, Shard
-from pipeline.requests.sampling import SamplingDefaults
 from pipeline.requests.tokenizer import RequestRules, Tokenizer
 from pipeline.storage.redaction import redact_credentials
 
@@ -132,7 +132,7 @@ def make_plan(config: ScoreConfig) -> Plan:
         model.vocab_size,
         config.max_len or 0,
         config.on_overflow,
-        config.sampling_defaults(),
+        config.sampling_params(),
     )
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
@@ -246,7 +246,7 @@ def _check_tokenizer(
 def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
     """A count alone looks for nothing: whoever gives it believes that loops are cut off."""
     searched = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
-    if config.repetition_min_count != SamplingDefaults().repetition_min_count and not searched:
+    if config.repetition_min_count != PARAMETERS["repetition_min_count"].default and not searched:
         raise ConfigError(
             f"--repetition-min-count: {config.repetition_min_count} has no effect without "
             "--repetition-max-pattern; give the "

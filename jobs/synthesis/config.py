@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from jobs.cli.model_flags import ModelFlags, SamplingFlags
+from actors.protocol.sampling import PARAMETERS, SamplingParams
+from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, flag_metadata
 from jobs.run.config import ScoreConfig
 from pipeline import storage
@@ -26,7 +27,7 @@ TEMPLATE_KEYS = ("text", "file", "weight")
 
 
 @dataclass(frozen=True)
-class GenerateConfig(ModelFlags, SamplingFlags):
+class GenerateConfig(ModelFlags, SamplingParams):
     """One call of jobs/generate_dataset.py.
 
     A step looks at the flags that concern it, so that one file serves all steps.
@@ -223,7 +224,8 @@ class GenerateConfig(ModelFlags, SamplingFlags):
         Raises:
             ConfigError: its flags do not fit.
         """
-        return self.score_config("generate", prompts_url, output_url, **self.sampling_flags())
+        sampling = {name: getattr(self, name) for name in PARAMETERS}
+        return self.score_config("generate", prompts_url, output_url, **sampling)
 
 
 def _template_spec(name: str, given: object) -> TemplateSpec:

@@ -4,12 +4,11 @@ Reads footers only (Parquet).
 
 prompt | prompt_token_ids                          exactly one
 continuation | choices | their ..._token_ids       exactly one, task score only; otherwise ordinary columns
-max_tokens temperature top_p … (RowParameters)     per-row parameters, read by every task, not passed through
+max_tokens temperature top_p … (sampling)          per-row parameters, read by every task, not passed through
 id                                                 passes through as `id`; `<file>#<row>` where the input has none
 every other column                                 passes through unchanged
 """
 
-import dataclasses
 import posixpath
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,17 +19,18 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import types
 
+from actors.protocol.parameters import ColumnType
+from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.json_types import JSON_TEXT, JsonColumns
 from pipeline.output.schema import Task, task_columns
-from pipeline.records import InputFile, RowParameters
+from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
 FOOTERS_AT_ONCE = 16
 PROMPT_IDS = "prompt_token_ids"
 CONTINUATIONS = ("continuation", "continuation_token_ids", "choices", "choices_token_ids")
-PARAMETERS = tuple(field.name for field in dataclasses.fields(RowParameters))
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,6 +274,17 @@ def _is_row_id(kind: Any) -> bool:
     return bool(types.is_integer(kind)) or _is_text(kind)
 
 
+def _is_texts(kind: Any) -> bool:
+    return _is_text(kind) or _is_list_of(kind, _is_text)
+
+
+_PARAMETER_TYPES: dict[ColumnType, tuple[str, Callable[[Any], bool]]] = {
+    "integer": ("an integer", types.is_integer),
+    "number": ("a number", _is_number),
+    "boolean": ("a boolean", types.is_boolean),
+    "texts": ("a string or a list of strings", _is_texts),
+}
+
 _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "id": ("a string or an integer", _is_row_id),
     "prompt": ("a string", _is_text),
@@ -282,25 +293,7 @@ _EXPECTED: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "continuation_token_ids": ("a list of integers", _is_ids),
     "choices": ("a list of strings", lambda kind: _is_list_of(kind, _is_text)),
     "choices_token_ids": ("a list of lists of integers", lambda kind: _is_list_of(kind, _is_ids)),
-    "stop": (
-        "a string or a list of strings",
-        lambda kind: _is_text(kind) or _is_list_of(kind, _is_text),
-    ),
-    "temperature": ("a number", _is_number),
-    **dict.fromkeys(("top_p", "min_p", "repetition_penalty"), ("a number", _is_number)),
-    "ignore_eos": ("a boolean", types.is_boolean),
-    **dict.fromkeys(
-        (
-            "max_tokens",
-            "top_k",
-            "seed",
-            "n",
-            "min_tokens",
-            "repetition_max_pattern",
-            "repetition_min_count",
-        ),
-        ("an integer", types.is_integer),
-    ),
+    **{name: _PARAMETER_TYPES[item.kind.column] for name, item in PARAMETERS.items()},
 }
 
 

@@ -23,7 +23,7 @@ from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
 from pipeline.input.columns import PROMPT_IDS, InputColumns, InputSchema, inspect_columns
 from pipeline.input.unique_ids import check_unique_ids
-from pipeline.records import PromptRow, RowParameters, Shard
+from pipeline.records import PromptRow, Shard
 from pipeline.storage.redaction import redact_credentials
 
 __all__ = ["InputColumns", "InputSchema", "check_unique_ids", "inspect_columns", "read_rows"]
@@ -120,10 +120,18 @@ def _prompt_rows(
         if schema.continuation is not None and schema.continuation_kind is not None:
             values[schema.continuation_kind] = rows.values[schema.continuation][row]
         if schema.parameters:
-            values["parameters"] = RowParameters(
-                **{name: rows.values[name][row] for name in schema.parameters}
-            )
+            values["parameters"] = _parameters(rows, schema, row)
         yield PromptRow(ref=ref, id=_row_id(shard, rows, schema, row), **values)
+
+
+def _parameters(rows: formats.Rows, schema: InputSchema, row: int) -> dict[str, object]:
+    """Returns the sampling parameters that the row sets: those that are not null."""
+    parameters: dict[str, object] = {}
+    for name in schema.parameters:
+        value = rows.values[name][row]
+        if value is not None:
+            parameters[name] = value
+    return parameters
 
 
 def _row_id(shard: Shard, rows: formats.Rows, schema: InputSchema, row: int) -> str | int:

@@ -12,7 +12,6 @@ import codecs
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import islice
 from typing import Literal
 
@@ -32,14 +31,14 @@ from actors.protocol.messages import (
     Completion,
     Request,
     RowRef,
-    Sampling,
     Score,
     token_ids,
     type_code_ids,
 )
+from actors.protocol.sampling import SamplingParams
 from pipeline.errors import ConfigError
-from pipeline.records import NO_PARAMETERS, OutputRow, PromptRow
-from pipeline.requests.sampling import SamplingDefaults, effective_seed, resolve_sampling
+from pipeline.records import OutputRow, PromptRow
+from pipeline.requests.sampling import effective_seed, resolve_sampling
 
 ROWS_PER_CALL = 256  # rows encoded by one call of the library, which spreads them over threads
 # a text longer than this many characters per allowed token is measured on its head first
@@ -124,7 +123,7 @@ class RequestRules:
     vocab_size: int  # of the model: ids at or above it are refused
     max_len: int  # longest prompt + completion, tokens
     overflow: Literal["error", "truncate-left"] = "error"
-    defaults: SamplingDefaults = field(default_factory=SamplingDefaults)
+    defaults: SamplingParams = field(default_factory=SamplingParams)
 
 
 def to_requests(
@@ -274,10 +273,7 @@ def _requests(
 def _generate(
     row: PromptRow, prompt: "array[int]", rules: RequestRules
 ) -> list[Request | Completion]:
-    own = row.parameters is not NO_PARAMETERS
-    sampling, samples = (
-        resolve_sampling(row.parameters, rules.defaults) if own else _of_the_run(rules.defaults)
-    )
+    sampling = resolve_sampling(row.parameters, rules.defaults)
     if sampling.max_tokens >= rules.max_len:
         raise InvalidParameterError(
             f"max_tokens: expected less than --max-len = {rules.max_len}, got "
@@ -288,18 +284,12 @@ def _generate(
     )
     return [
         Request(
-            RowRef(row.ref.shard, row.ref.row, sample, samples),
+            RowRef(row.ref.shard, row.ref.row, sample, sampling.n),
             prompt,
             sampling=sampling.seeded(effective_seed(sampling.seed, row.id, sample)),
         )
-        for sample in range(samples)
+        for sample in range(sampling.n)
     ]
-
-
-@lru_cache(maxsize=1)
-def _of_the_run(defaults: SamplingDefaults) -> tuple[Sampling, int]:
-    """Returns what rows without columns of their own get: worked out once, not for each of them."""
-    return resolve_sampling(NO_PARAMETERS, defaults)
 
 
 def _perplexity(row: PromptRow, ids: "array[int]") -> Request | Completion:

@@ -16,7 +16,8 @@ import pytest
 from actors.engine.config import EngineConfig
 from actors.protocol.errors import ModelError, ReplicaError
 from actors.protocol.events import Pulse
-from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Batch, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
 from actors.weights import checkpoint
 from actors.weights.node_cache import VARIABLE

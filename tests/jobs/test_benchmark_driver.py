@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from actors.protocol.events import BatchDone, ReplicaLost, ReplicaReady
-from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Batch, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from jobs import benchmark_driver
 from jobs.benchmark_driver import BenchmarkConfig, SimulatedClock, SimulatedReplicas
 

@@ -16,7 +16,8 @@ import pytest
 from actors.engine.config import EngineConfig
 from actors.model.config import DEMO
 from actors.model.sharding import make_mesh
-from actors.protocol.messages import Batch, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Batch, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
 from actors.weights import checkpoint
 from actors.weights.pickle_writer import pickle_tensor

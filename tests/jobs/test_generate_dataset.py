@@ -16,8 +16,9 @@ import pytest
 import yaml
 
 from actors.protocol.messages import Request
+from actors.protocol.sampling import SamplingParams
 from jobs import generate_dataset
-from jobs.cli.model_flags import ModelFlags, SamplingFlags
+from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import parse
 from jobs.run.backend import Backend
 from jobs.run.config import ScoreConfig
@@ -27,7 +28,6 @@ from jobs.synthesis.config import GenerateConfig
 from pipeline import storage
 from pipeline.monitoring.progress import Progress
 from pipeline.report import run_report
-from pipeline.requests.sampling import SamplingDefaults
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
 from tests.jobs.runs import ROOT
@@ -472,7 +472,10 @@ def test_no_prompt_at_all_is_an_error_with_an_example(
             "expected a column of strings, integers or booleans",
         ),
         (("-o", "{0}", "--file-mb", "0"), "--file-mb: expected from 1 to 4096, got 0"),
-        (("-o", "{0}", "--max-tokens", "0"), "--max-tokens: expected at least 1, got 0"),
+        (
+            ("-o", "{0}", "--max-tokens", "0"),
+            "--max-tokens: expected an integer of at least 1, got 0",
+        ),
         (("-o", "{0}", "--keep", "z"), "--keep: the seeds have no column 'z'"),
         (("prompt", "-o", "{0}"), "prompt"),
         (("-o", "{0}", "--resume", "require"), "holds no run to resume"),
@@ -563,17 +566,12 @@ def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_p
     assert generate_dataset.main(stored_words, SUMS) == 0
 
 
-def test_every_flag_of_model_and_sampling_is_the_main_jobs() -> None:
+def test_model_flags_are_those_of_the_main_job() -> None:
     main_job = {field.name: field for field in dataclasses.fields(ScoreConfig)}
-    for kind in (ModelFlags, SamplingFlags):
-        for field in dataclasses.fields(kind):
-            assert (field.default, field.type) == (
-                main_job[field.name].default,
-                main_job[field.name].type,
-            )
-    assert {field.name for field in dataclasses.fields(SamplingFlags)} == {
-        field.name for field in dataclasses.fields(SamplingDefaults)
-    }
+    for field in dataclasses.fields(ModelFlags):
+        assert field.default == main_job[field.name].default
+        assert field.type == main_job[field.name].type
+    assert issubclass(GenerateConfig, SamplingParams)
 
 
 def test_every_flag_that_the_documentation_names_is_one() -> None:

@@ -14,9 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
-from pipeline.input.columns import PARAMETERS, check_type, common_schema, input_root, row_name
+from pipeline.input.columns import check_type, common_schema, input_root, row_name
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.selection.samples import ERROR_COLUMNS

@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.protocol.sampling import MAX_SAMPLES
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.shards import plan_shards
 from pipeline.output.run_folder import RunFolder, input_keys
 from pipeline.records import Shard
-from pipeline.requests.sampling import MAX_SAMPLES
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.folder import PromptPart, PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import ROW, kept_columns

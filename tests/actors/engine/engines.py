@@ -13,7 +13,8 @@ from actors.engine.steps import EngineContext
 from actors.kernels import quantized
 from actors.model import sharding
 from actors.model.config import ModelConfig
-from actors.protocol.messages import Completion, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Completion, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from actors.weights import checkpoint
 
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"

@@ -10,7 +10,8 @@ from actors.protocol.errors import (
     InvalidTokenError,
     PromptTooLongError,
 )
-from actors.protocol.messages import Completion, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Completion, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from tests import reference
 from tests.actors.engine.engines import (
     CONFORMANCE,

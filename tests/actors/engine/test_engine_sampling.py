@@ -17,8 +17,8 @@ from actors.engine.steps import EngineContext
 from actors.model.sharding import make_mesh
 from actors.protocol.errors import InvalidParameterError
 from actors.protocol.messages import Completion, Request, RowRef
-from pipeline.records import PromptRow, RowParameters
-from pipeline.requests.sampling import SamplingDefaults
+from actors.protocol.sampling import SamplingParams
+from pipeline.records import PromptRow
 from pipeline.requests.tokenizer import RequestRules, to_requests
 from tests import reference
 from tests.actors.engine.engines import (
@@ -165,9 +165,9 @@ def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_o
         "generate",
         512,
         96,
-        defaults=SamplingDefaults(max_tokens=8, temperature=1.0, n=4, ignore_eos=True),
+        defaults=SamplingParams(max_tokens=8, temperature=1.0, n=4, ignore_eos=True),
     )
-    row = PromptRow(RowRef(0, 0), "a", prompt_token_ids=ids, parameters=RowParameters(min_p=0.01))
+    row = PromptRow(RowRef(0, 0), "a", prompt_token_ids=ids, parameters={"min_p": 0.01})
     requests = [each for each in to_requests([row], None, rules) if isinstance(each, Request)]
     engine = make_engine()
     done = run(engine, requests)

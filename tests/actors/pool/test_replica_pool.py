@@ -11,7 +11,8 @@ from actors.pool.remote import WATCH, Place, RemoteReplica
 from actors.pool.replica_pool import PoolConfig, ReplicaPool
 from actors.protocol.errors import ModelError
 from actors.protocol.events import BatchDone, Event, ReplicaLost, ReplicaReady
-from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling
+from actors.protocol.messages import Batch, Completion, Request, RowRef
+from actors.protocol.sampling import Sampling
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.monitoring.progress import Progress
 from tests.fakes import answer

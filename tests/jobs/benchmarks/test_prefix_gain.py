@@ -2,7 +2,8 @@
 
 import pytest
 
-from actors.protocol.messages import Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from jobs.benchmarks.prefix_gain import ideal_gain, sequences
 
 

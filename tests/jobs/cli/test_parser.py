@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.protocol.sampling import SamplingParams
 from jobs import evaluate, generate_dataset, score_dataset
 from jobs.cli.parser import parse
 from jobs.run.config import ScoreConfig
 from pipeline.errors import ConfigError
-from pipeline.requests.sampling import SamplingDefaults
 
 
 def read(*arguments: str) -> ScoreConfig:
@@ -35,7 +35,7 @@ def test_defaults_are_those_of_the_interface() -> None:
         (0, 1),
     )
     assert read("-i", "a", "-o", "b", "--checkpoint", "c").mesh_shape() == (1, 8)
-    assert config.sampling_defaults() == SamplingDefaults(), (
+    assert config.sampling_params() == SamplingParams(), (
         "flags and rows without columns have the same defaults"
     )
 
@@ -77,23 +77,29 @@ def test_replicas_read_the_same_on_the_command_line_and_in_the_file(
     [
         (("--zork", "1"), "unrecognized arguments: --zork 1"),
         (("--max-tokens", "x"), "--max-tokens: expected int, got x"),
-        (("--max-tokens", "0"), "--max-tokens: expected at least 1, got 0"),
+        (("--max-tokens", "0"), "--max-tokens: expected an integer of at least 1, got 0"),
         (("--dry-run", "maybe"), "--dry-run: Expected a bool. Got value: maybe"),
         (("--task", "chat"), "--task: .*'generate', 'score', 'perplexity'.*chat"),
         (("--replicas", "3:2"), "--replicas: expected 1 <= MIN <= MAX, got 3:2"),
         (("--replicas", "many"), "--replicas: expected MIN or MIN:MAX"),
         (("--mesh", "8"), "--mesh: expected DATAxMODEL, e.g. 1x8, got '8'"),
         (("--partition", "4/4"), "--partition: expected 0 <= I < N, got 4/4"),
-        (("--top-p", "0"), "--top-p: expected above 0"),
+        (("--top-p", "0"), "--top-p: expected a number above 0 and up to 1, got 0"),
         (("--temperature", "nan"), "--temperature: .*nan"),
-        (("--min-p", "1.5"), "--min-p: expected from 0 to 1, got 1.5"),
+        (("--min-p", "1.5"), "--min-p: expected a number from 0 to 1, got 1.5"),
         (("--min-p", "nan"), "--min-p: .*nan"),
-        (("--repetition-penalty", "0"), "--repetition-penalty: expected from 0.01 to 100, got 0"),
+        (
+            ("--repetition-penalty", "0"),
+            "--repetition-penalty: expected a number from 0.01 to 100, got 0",
+        ),
         (
             ("--repetition-max-pattern", "5000"),
-            "--repetition-max-pattern: expected from 0 to 1024, got 5000",
+            "--repetition-max-pattern: expected an integer from 0 to 1024, got 5000",
         ),
-        (("--repetition-min-count", "1"), "--repetition-min-count: expected at least 2, got 1"),
+        (
+            ("--repetition-min-count", "1"),
+            "--repetition-min-count: expected an integer of at least 2, got 1",
+        ),
         (("--max-error-rate", "2"), "--max-error-rate: expected from 0 to 1, got 2"),
         (("--task", "score", "--n", "2"), "--n: expected 1 for task score"),
         (("--model", "grok-1"), "--checkpoint is missing"),

@@ -7,7 +7,8 @@ import pytest
 
 from actors.engine.config import EngineConfig
 from actors.model.config import DEMO
-from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling, token_ids
+from actors.protocol.messages import Batch, Completion, Request, RowRef, token_ids
+from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
 from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.protocol.messages import Batch, Completion, Request, RowRef, Sampling
+from actors.protocol.messages import Batch, Completion, Request, RowRef
+from actors.protocol.sampling import Sampling
 from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline.dispatch.buckets import PREFIX_TOKENS, BucketConfig, fill_batches, request_tokens
 

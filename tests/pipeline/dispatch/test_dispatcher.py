@@ -8,15 +8,8 @@ from hypothesis import strategies as st
 
 from actors.protocol.errors import ModelError
 from actors.protocol.events import BatchDone, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
-from actors.protocol.messages import (
-    Batch,
-    BatchResult,
-    Completion,
-    ReplicaStats,
-    Request,
-    RowRef,
-    Sampling,
-)
+from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef
+from actors.protocol.sampling import Sampling
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.errors import InterruptedRunError
 from pipeline.monitoring.progress import Progress

@@ -20,7 +20,7 @@ from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.reader import read_rows
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
-from pipeline.records import PromptRow, RowParameters, Shard
+from pipeline.records import PromptRow, Shard
 
 GENERATE = InputColumns(task="generate")
 
@@ -265,22 +265,22 @@ def test_row_parameters(tmp_path: Path) -> None:
     }
     rows, passthrough, schema = read_all(write(tmp_path / "a.parquet", columns))
     assert [row.parameters for row in rows if isinstance(row, PromptRow)] == [
-        RowParameters(
-            max_tokens=5,
-            stop=["x", "y"],
-            ignore_eos=True,
-            seed=7,
-            min_p=0.5,
-            repetition_max_pattern=32,
-            repetition_min_count=4,
-        ),
-        RowParameters(
-            ignore_eos=False,
-            seed=8,
-            repetition_penalty=2,
-            repetition_max_pattern=0,
-            repetition_min_count=4,
-        ),
+        {
+            "max_tokens": 5,
+            "stop": ["x", "y"],
+            "ignore_eos": True,
+            "seed": 7,
+            "min_p": 0.5,
+            "repetition_max_pattern": 32,
+            "repetition_min_count": 4,
+        },
+        {
+            "ignore_eos": False,
+            "seed": 8,
+            "repetition_penalty": 2,
+            "repetition_max_pattern": 0,
+            "repetition_min_count": 4,
+        },
     ]
     assert passthrough.column_names == ["id"]
     more = ("repetition_max_pattern", "repetition_min_count")
@@ -353,7 +353,7 @@ def test_jsonl_with_bad_lines(tmp_path: Path) -> None:
     )
     rows, passthrough, _ = read_all(url)
     good = [row for row in rows if isinstance(row, PromptRow)]
-    assert [(row.id, row.prompt, row.parameters.n) for row in good] == [
+    assert [(row.id, row.prompt, row.parameters.get("n")) for row in good] == [
         ("1", "one", 2),
         ("7", None, None),
         ("8", None, None),
