@@ -63,6 +63,8 @@ class Integer(ParameterKind):
     @property
     def expected(self) -> str:
         """The range in words."""
+        if self.low < -INT32_MAX:
+            return "a 64-bit integer"
         if self.high >= INT32_MAX:
             return f"an integer of at least {self.low}"
         return f"an integer from {self.low} to {self.high}"

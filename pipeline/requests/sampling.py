@@ -27,7 +27,8 @@ def resolve_sampling(row: Mapping[str, object], defaults: SamplingParams) -> Sam
         InvalidParameterError: a value has the wrong type or is out of range, or two contradict each other.
     """
     if not row:
-        return _default_sampling(defaults)
+        sampling: Sampling = _default_sampling(defaults)
+        return sampling
     try:
         params = dataclasses.replace(defaults, **read_parameters(row))
         return _complete(params)

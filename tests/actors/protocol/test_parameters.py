@@ -62,6 +62,7 @@ def test_kind_refuses_other_values(kind: ParameterKind, value: object) -> None:
     [
         (Integer(1), "an integer of at least 1"),
         (Integer(0, 4), "an integer from 0 to 4"),
+        (Integer(-(2**63), 2**63 - 1), "a 64-bit integer"),
         (Number(0.01, 100), "a number from 0.01 to 100"),
         (Number(0, 1, low_excluded=True), "a number above 0 and up to 1"),
     ],

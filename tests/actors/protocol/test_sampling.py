@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from actors.protocol.sampling import (
     read_parameters,
 )
 
+ROOT = Path(__file__).parents[3]
 # Parameters of the first version; their place in the fingerprint can never change.
 FIRST_VERSION = {
     "max_tokens": None,
@@ -83,6 +86,20 @@ def test_read_parameters_skips_what_is_not_set() -> None:
     assert read_parameters({"top_k": None, "top_p": 1}) == {"top_p": 1.0}
     with pytest.raises(ParameterError, match="top_k: expected an integer of at least 0, got 'x'"):
         read_parameters({"top_k": "x"})
+
+
+def documented(name: str) -> str:
+    parameter = PARAMETERS[name]
+    default = json.dumps(parameter.default)
+    return f"| `{parameter.flag}` | `{default}` | {parameter.kind.expected} | {parameter.help} |"
+
+
+def test_documentation_lists_the_declared_parameters() -> None:
+    """In the order of the declarations; the table of docs/engine.md is copied from here."""
+    expected = [documented(name) for name in PARAMETERS]
+    text = (ROOT / "docs" / "engine.md").read_text()
+    table = text.split("| flag and column | default | values | meaning |\n|---|---|---|---|\n")[1]
+    assert table.split("\n\n")[0].splitlines() == expected
 
 
 def test_error_names_flag_or_column() -> None:
