@@ -32,8 +32,9 @@ import numpy as np
 
 from actors.model.config import SMALL, ModelConfig, parameter_shapes
 from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
+from jobs.cli.command import run_command
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
-from jobs.cli.weights_command import OK, exit_code
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -170,7 +171,7 @@ def sequential_rate(folder: Path) -> float:
 
 def _run(config: BenchmarkConfig) -> int:
     from actors.weights import checkpoint
-    from jobs.convert_checkpoint import convert
+    from jobs.weights.convert import convert
 
     folder, model = (
         Path(str(config.folder)) / "benchmark-checkpoint",
@@ -192,7 +193,7 @@ def _run(config: BenchmarkConfig) -> int:
             _report(_s3_rows(config, source, target, model))
     finally:
         shutil.rmtree(folder)
-    return OK
+    return ExitCode.OK
 
 
 # layout, mesh, what a load took, the disk's rate in the same round
@@ -266,7 +267,7 @@ def _report(rows: Iterator[Row]) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
     description = str(__doc__)
-    return exit_code(
+    return run_command(
         lambda: _run(
             parse(
                 BenchmarkConfig,

@@ -47,8 +47,9 @@ from actors.protocol.messages import (
 )
 from actors.protocol.sampling import SamplingParams
 from actors.protocol.size_buckets import prompt_size_buckets
+from jobs.cli.command import run_command
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
-from jobs.cli.weights_command import OK, exit_code
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
@@ -357,7 +358,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the benchmark of a command line; returns the exit code."""
-    return exit_code(lambda: _run(arguments))
+    return run_command(lambda: _run(arguments))
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -372,7 +373,7 @@ def _run(arguments: Sequence[str]) -> int:
             print(line, flush=True)
     finally:
         shutil.rmtree(str(config.folder), ignore_errors=True)
-    return OK
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -37,8 +37,9 @@ from actors.model.config import PRESETS
 from actors.protocol.events import BatchDone, Event, ReplicaReady
 from actors.protocol.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
 from jobs.benchmarks.prefix_gain import ideal_gain, sequences
+from jobs.cli.command import run_command
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
-from jobs.cli.weights_command import OK, exit_code
 from jobs.run.backend import RAY
 from jobs.run.config import ScoreConfig
 from jobs.run.plan import Plan, make_plan
@@ -151,7 +152,7 @@ class OnlyReplica:
 
 def main(arguments: Sequence[str]) -> int:
     """Runs the command line and returns its exit code."""
-    return exit_code(
+    return run_command(
         lambda: _run(
             parse(
                 BenchmarkConfig,
@@ -190,7 +191,7 @@ def _run(config: BenchmarkConfig) -> int:
     show(figures)
     if config.json:
         Path(config.json).write_text(json.dumps(figures, indent=2) + "\n")
-    return OK
+    return ExitCode.OK
 
 
 # -- prompts ---------------------------------------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from actors.weights.pickle_reader import BFLOAT16  # noqa: E402
 from actors.kernels.quantized import QuantizedWeight  # noqa: E402
 from actors.model.sharding import make_mesh, parameter_specs, parse_mesh  # noqa: E402
 from jobs.benchmark_checkpoint import forget, synthetic_config, synthetic_parameters  # noqa: E402
-from jobs.convert_checkpoint import convert  # noqa: E402
+from jobs.weights.convert import convert  # noqa: E402
 
 model, root = synthetic_config(int(layers)), Path(folder).absolute()
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
 
+from pipeline.errors import InterruptedRunError
+
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -51,3 +53,17 @@ def keep_handlers() -> Iterator[None]:
     for number, handler in before.items():
         if handler not in _DEFAULT_HANDLERS:
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raise_on_sigterm() -> Iterator[None]:
+    """Lets SIGTERM raise InterruptedRunError within the block."""
+    previous: Handler = signal.signal(signal.SIGTERM, _raise_interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+
+
+def _raise_interrupted(_number: int, _frame: FrameType | None) -> None:
+    raise InterruptedRunError("SIGTERM")

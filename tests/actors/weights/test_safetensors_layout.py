@@ -24,7 +24,7 @@ from actors.weights.pickle_reader import Int8Tensor
 from actors.weights.safetensors_header import parse_header
 from actors.weights.weight_files import ALIGNMENT, WeightFolder
 from actors.weights.weight_slices import SPLIT_AXES, cut, split_axis
-from jobs.convert_checkpoint import convert
+from jobs.weights.convert import convert
 from tests.actors.model.models import CASES, CONFORMANCE, config_of
 
 CONFIG = config_of("gqa")

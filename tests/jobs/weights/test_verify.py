@@ -22,12 +22,12 @@ from actors.weights.pickle_writer import pickle_tensor
 from actors.weights.weight_files import WeightFolder
 from actors.weights.xai_layout import inspect
 from jobs import verify_checkpoint
-from jobs.convert_checkpoint import convert
-from jobs.verify_checkpoint import Problem, verify
+from jobs.weights.convert import convert
+from jobs.weights.verify import Problem, read_digests, verify
 from pipeline.errors import ConfigError
 from tests.actors.model.models import CASES, CONFORMANCE, config_of
 
-SOURCE = Path(__file__).parents[2] / "jobs" / "demo" / "ckpt-0"
+SOURCE = Path(__file__).parents[3] / "jobs" / "demo" / "ckpt-0"
 EMBEDDING, NORM, LINEAR_1 = "tensor00000_000", "tensor00001_000", "tensor00003_000"
 
 
@@ -181,18 +181,15 @@ def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 inspect(weights, name, (tmp_path / name).stat().st_size, tensor)
 
 
-def test_deep_reads_the_embedding_and_finds_holes(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deep_reads_the_embedding_and_finds_holes(folder: Path) -> None:
     embedding = np.ones((DEMO.vocab_size, DEMO.emb_size), np.float32)
     embedding[300, 5] = np.nan
     (folder / EMBEDDING).write_bytes(file_of(embedding))
     with (folder / LINEAR_1).open("r+b") as file:
         file.seek(8192)
         file.write(bytes(8192))
-    monkeypatch.setattr(verify_checkpoint, "_HOLE_BYTES", 4096)
     assert verify(str(folder), DEMO)[0] == []
-    first, second = verify(str(folder), DEMO, deep=True)[0]
+    first, second = verify(str(folder), DEMO, deep=True, hole_bytes=4096)[0]
     assert (first.file, second.file) == (EMBEDDING, LINEAR_1)
     assert "holds NaN or infinity" in first.what
     assert "blocks of 4,096 bytes are zero; an unfinished download" in second.what
@@ -215,7 +212,7 @@ def test_a_file_of_digests(
     assert run("--checkpoint", folder) == 0
     assert run("--checkpoint", folder, "--deep", "true", "--digests", tmp_path / "sums") == 1
     assert capsys.readouterr().out.count("sha256") == 2
-    kept = verify_checkpoint.read_digests("\n".join(lines[:4] + lines[9:]), "sums")
+    kept = read_digests("\n".join(lines[:4] + lines[9:]), "sums")
     problems, _ = verify(str(folder), DEMO, deep=True, digests=kept)
     unnamed = Problem(
         "tensor00004_000",
@@ -227,7 +224,7 @@ def test_a_file_of_digests(
     with pytest.raises(
         ConfigError, match=r"sums, line 1: expected 'sha256  file name', got 'nonsense'"
     ):
-        verify_checkpoint.read_digests("nonsense", "sums")
+        read_digests("nonsense", "sums")
 
 
 def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:

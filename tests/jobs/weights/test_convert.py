@@ -16,16 +16,19 @@ import pytest
 from actors.engine.config import EngineConfig
 from actors.model.config import DEMO
 from actors.model.sharding import make_mesh
+from actors.protocol.errors import ModelError
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
 from actors.weights import checkpoint
 from actors.weights.pickle_writer import pickle_tensor
 from jobs import convert_checkpoint
-from jobs.verify_checkpoint import verify
+from jobs.cli.command import run_command
+from jobs.weights.convert import convert
+from jobs.weights.verify import verify
 from pipeline import storage
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "jobs" / "demo" / "ckpt-0"
 NORM = "language_model.rms_norm.scale.safetensors"
 
@@ -112,27 +115,27 @@ def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
     same(SOURCE, out)
 
 
-def test_sigterm_is_75_and_continues(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_conversion_continues_after_sigterm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    publish = storage.put_if_absent
+    out = tmp_path / "out"
 
-    def interrupted(url: str, data: bytes) -> bool:
-        created = publish(url, data)
+    def put_and_signal(url: str, data: bytes) -> bool:
+        created = storage.put_if_absent(url, data)
         os.kill(os.getpid(), signal.SIGTERM)
         return created
 
+    def work() -> int:
+        convert(str(SOURCE), str(out), DEMO, workers=1, put_if_absent=put_and_signal)
+        return 0
+
     before = signal.getsignal(signal.SIGTERM)
-    try:
-        with monkeypatch.context() as patch:
-            patch.setattr(storage, "put_if_absent", interrupted)
-            assert run("-i", SOURCE, "-o", tmp_path / "out", "--workers", 1) == 75
-        assert "interrupted; the same command continues" in capsys.readouterr().err
-        assert not (tmp_path / "out" / "manifest.json").exists()
-        assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    same(SOURCE, tmp_path / "out")
+    assert run_command(work) == 75
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert "interrupted; the same command continues" in capsys.readouterr().err
+    assert not (out / "manifest.json").exists()
+    assert run("-i", SOURCE, "-o", out) == 0
+    same(SOURCE, out)
 
 
 def test_a_file_of_another_source_is_not_taken_over(
@@ -150,15 +153,13 @@ def test_a_file_of_another_source_is_not_taken_over(
     assert not (out / "manifest.json").exists()
 
 
-def test_a_damaged_target_is_found_while_converting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    publish = storage.put_if_absent
-    monkeypatch.setattr(
-        storage, "put_if_absent", lambda url, data: publish(url, data[:-1] + bytes([data[-1] ^ 1]))
-    )
-    assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
-    assert "damaged or of another source, delete it and convert again" in capsys.readouterr().err
+def test_damaged_target_is_found_while_converting(tmp_path: Path) -> None:
+    def put_damaged(url: str, data: bytes) -> bool:
+        last_byte = data[-1] ^ 1
+        return storage.put_if_absent(url, data[:-1] + bytes([last_byte]))
+
+    with pytest.raises(ModelError, match="damaged or of another source, delete it and convert"):
+        convert(str(SOURCE), str(tmp_path / "out"), DEMO, put_if_absent=put_damaged)
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
@@ -167,8 +168,7 @@ def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "out" / "strange.safetensors").write_bytes(b"")
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
     assert (
-        "strange.safetensors: not of this model; take a --target of its own"
-        in capsys.readouterr().err
+        "strange.safetensors: not of this model; choose another --target" in capsys.readouterr().err
     )
     assert not (tmp_path / "out" / "manifest.json").exists()
 
