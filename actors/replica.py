@@ -187,9 +187,7 @@ class Replica:
             try:
                 self._engine.add(request)
             except RequestError as error:
-                ticket.deliver(
-                    Completion.failed(request.ref, error.code, str(error), request.attempts)
-                )
+                ticket.deliver(Completion.failed(request.ref, error.code, str(error)))
             else:
                 self._tickets[request.ref] = ticket
         return not closed

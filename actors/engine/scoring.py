@@ -1,8 +1,8 @@
-"""Turns score requests into sequences with targets, and filled targets into scores. No JAX.
+"""Score requests → sequences with targets, and filled targets → scores. No JAX.
 
-A prompt is computed once for all its continuations: what differs between them are only the tokens
-after the prompt. The log-prob of a continuation's first token is read at the prompt's last token,
-so continuations of one token (the letters of a multiple-choice question) need no sequence of their
+A prompt is computed once for all its continuations: they differ only in the tokens after the
+prompt. The log-prob of a continuation's first token is read at the prompt's last token, so
+continuations of one token (the letters of a multiple-choice question) need no sequence of their
 own: one sequence carries a target for each of them.
 """
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.engine.sequence import Sequence, Targets
+from actors.engine.scheduling.sequence import Sequence, Targets
 from actors.protocol.messages import Completion, Request, Score, logprobs, token_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Where the tokens of one continuation are found: the targets `index` of `sequence`."""
+    """Where the log-probs of one continuation are: the targets `index` of `sequence`."""
 
     sequence: Sequence
     index: np.ndarray
@@ -38,51 +38,65 @@ def prompt_targets(request: Request) -> tuple[np.ndarray, np.ndarray]:
 
 
 def score_sequences(request: Request, *, with_prompt: bool) -> tuple[list[Sequence], list[Reading]]:
-    """Returns one sequence for each different body (continuation without its last token), and a reading per continuation.
+    """Returns the sequences of a score request, and a reading for each continuation.
+
+    Continuations that differ in their last token only share a sequence.
 
     Args:
         request: a score request.
-        with_prompt: also ask for the log-probs of the prompt's tokens, on the first sequence, ahead of all other targets.
+        with_prompt: also request the log-probs of the prompt's tokens, on the first sequence, ahead
+            of all other targets.
     """
-    bodies: dict[bytes, list[int]] = {}
+    numbers_by_body: dict[bytes, list[int]] = {}
     for number, ids in enumerate(request.continuations):
-        bodies.setdefault(ids[:-1].tobytes(), []).append(number)
+        body = ids[:-1].tobytes()
+        numbers_by_body.setdefault(body, []).append(number)
+
     sequences: list[Sequence] = []
     readings: dict[int, Reading] = {}
-    for group in bodies.values():
-        lead = prompt_targets(request) if with_prompt and not sequences else _NONE
-        sequence, found = _sequence(request, group, lead)
+    for numbers in numbers_by_body.values():
+        first_targets = (np.zeros(0, np.int32), np.zeros(0, np.int32))
+        if with_prompt and not sequences:
+            first_targets = prompt_targets(request)
+        sequence, indices = _sequence(request, numbers, first_targets)
         sequences.append(sequence)
-        readings.update(found)
+        for number, index in zip(numbers, indices, strict=True):
+            readings[number] = Reading(sequence, index)
     return sequences, [readings[number] for number in range(len(request.continuations))]
 
 
-_NONE = (np.zeros(0, np.int32), np.zeros(0, np.int32))
-
-
 def _sequence(
-    request: Request, group: list[int], lead: tuple[np.ndarray, np.ndarray]
-) -> tuple[Sequence, dict[int, Reading]]:
-    """Builds the sequence that serves the continuations `group`, which differ in their last token only."""
+    request: Request, numbers: list[int], first_targets: tuple[np.ndarray, np.ndarray]
+) -> tuple[Sequence, list[np.ndarray]]:
+    """Builds the sequence for continuations that differ in their last token only.
+
+    Returns it with the indices of the targets of each continuation.
+    """
     prompt = np.asarray(request.prompt_ids, np.int32)
-    scored = [np.asarray(request.continuations[number], np.int32) for number in group]
-    length = len(scored[0])
-    positions = np.concatenate(
-        [lead[0], *([np.arange(length, dtype=np.int32) + len(prompt) - 1] * len(group))]
-    )
-    tokens = np.concatenate([lead[1], *scored])
+    continuations = [np.asarray(request.continuations[number], np.int32) for number in numbers]
+    length = len(continuations[0])
+    first_position = len(prompt) - 1
+    continuation_positions = np.arange(length, dtype=np.int32) + first_position
+
+    prompt_positions, prompt_tokens = first_targets
+    positions = np.concatenate([prompt_positions, *([continuation_positions] * len(continuations))])
+    tokens = np.concatenate([prompt_tokens, *continuations])
     order = np.argsort(positions, kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    whole = np.concatenate([prompt, scored[0][:-1]])
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+
+    computed = np.concatenate([prompt, continuations[0][:-1]])
     sequence = Sequence(
-        request, whole, goal=len(whole), targets=Targets(positions[order], tokens[order])
+        request,
+        computed,
+        prefill_length=len(computed),
+        targets=Targets(positions[order], tokens[order]),
     )
-    begins = len(lead[0]) + length * np.arange(len(group))
-    found = {
-        n: Reading(sequence, place[at : at + length]) for n, at in zip(group, begins, strict=True)
-    }
-    return sequence, found
+    indices: list[np.ndarray] = []
+    for number in range(len(continuations)):
+        first = len(prompt_positions) + number * length
+        indices.append(rank[first : first + length])
+    return sequence, indices
 
 
 def score_completion(
@@ -91,7 +105,6 @@ def score_completion(
     """Returns the completion of a score request whose sequences have all been computed."""
     completion = Completion(
         ref=request.ref,
-        attempts=request.attempts,
         prompt_tokens=len(request.prompt_ids),
         cached_tokens=cached_tokens,
         scores=tuple(reading.score() for reading in readings),
@@ -100,18 +113,19 @@ def score_completion(
 
 
 def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | None) -> Completion:
-    """Returns the completion with the prompt's log-probs, unless they were not asked for (`top_k` is None)."""
+    """Returns the completion with the prompt's log-probs; unchanged where `top_k` is None."""
     if top_k is None:
         return completion
     # The other targets lie at the last prompt position or later, so the prompt's come first.
     count = (completion.prompt_tokens or 1) - 1
+    top_ids = None
+    top_logprobs = None
+    if top_k:
+        top_ids = token_ids(targets.top_ids[:count, :top_k].ravel().tolist())
+        top_logprobs = logprobs(targets.top_logprobs[:count, :top_k].ravel().tolist())
     return replace(
         completion,
         prompt_logprobs=logprobs(targets.logprobs[:count].tolist()),
-        prompt_top_token_ids=token_ids(targets.top_ids[:count, :top_k].ravel().tolist())
-        if top_k
-        else None,
-        prompt_top_logprobs=logprobs(targets.top_logprobs[:count, :top_k].ravel().tolist())
-        if top_k
-        else None,
+        prompt_top_token_ids=top_ids,
+        prompt_top_logprobs=top_logprobs,
     )

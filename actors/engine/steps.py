@@ -1,9 +1,8 @@
-"""The three functions that an engine runs on its mesh, ready to be compiled for any shape of their arguments.
+"""The three functions that an engine runs on its mesh, to be compiled for any shape of their arguments.
 
 `prefill` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
-at chosen positions of a prefill's output, `decode` draws several tokens for every sequence of a
-call on the device. Pure functions of arrays: the weights and the cache themselves lie in
-programs.py, and whose they are is the engine's business.
+at chosen positions of a prefill's output, `decode` samples several tokens for every sequence of a
+call on the device. Pure functions of arrays: programs.py holds the weights and the cache.
 """
 
 from collections.abc import Callable
@@ -40,24 +39,24 @@ class DecodeInput(NamedTuple):
 
     tokens: Int[Array, " B"]  # last known token: the first input
     start: Int[Array, " B"]  # tokens in the cache
-    left: Int[Array, " B"]  # tokens that may still be drawn
+    left: Int[Array, " B"]  # tokens that may still be generated
     stops_at_eos: Bool[Array, " B"]
     pages: Int[Array, "B J"]
     sampling: SamplingArrays
 
 
 class DecodeOutput(NamedTuple):
-    """What a decode call drew; row b is valid for its first `token_count[b]` steps."""
+    """Tokens of a decode call; row b is valid for its first `token_count[b]` steps."""
 
     tokens: Int[Array, "B S"]
     logprobs: Float[Array, "B S"]
     top_ids: Int[Array, "B S K"]
     top_logprobs: Float[Array, "B S K"]
     token_count: Int[Array, " B"]
-    steps: Int[Array, " data_shards"]  # run on the device, the same for every data shard
+    steps: Int[Array, " data_shards"]  # run on the device, the same on every data shard
 
 
-# from step to step of a decode; last: tokens seen
+# from step to step of a decode; the last one marks the tokens that a sequence holds
 Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]
 
 
@@ -66,7 +65,7 @@ class EngineContext:
     """What every program is compiled against.
 
     Raises:
-        ModelError: activations are to be split over a model axis that does not divide the model's width.
+        ModelError: activations are split over a model axis that does not divide the model's width.
     """
 
     model: ModelConfig
@@ -99,7 +98,7 @@ class EngineContext:
         return for_platform(self.mesh.devices.flat[0].platform)
 
 
-def _prefill(
+def _forward(
     context: EngineContext, params: Any, cache: Cache, step: Step
 ) -> tuple[Float[Array, "B T W"], Cache]:
     return forward(
@@ -141,27 +140,28 @@ def _score(
 
 
 def _seen(context: EngineContext, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
-    """Returns which tokens lie in the cache of each row, this device's part.
+    """Returns which tokens each row has in the cache: this device's part of the vocabulary.
 
     None where no row of the run has a penalty.
     """
     if state.sampling.repetition_penalty is None:
         return None
-    shape = (state.tokens.shape[0], context.model.vocab_size // context.model_shards)
+    rows = state.tokens.shape[0]
+    local_vocabulary = context.model.vocab_size // context.model_shards
     return jax.lax.cond(
         penalty.asked_for(state.sampling.repetition_penalty),
-        lambda: penalty.seen_in_cache(cache.tokens, state.pages, state.start, shape[1]),
-        lambda: jnp.zeros(shape, jnp.bool_),
+        lambda: penalty.seen_in_cache(cache.tokens, state.pages, state.start, local_vocabulary),
+        lambda: jnp.zeros((rows, local_vocabulary), jnp.bool_),
     )
 
 
-def _choose_tokens(
+def _sample(
     context: EngineContext,
     logits_BU: Float[Array, "B U"],
     sampling: SamplingArrays,
     seen_BU: Bool[Array, "B U"] | None,
 ) -> Int[Array, " B"]:
-    """Chooses the next token: the most likely one, or a drawn one where a row's temperature is above 0."""
+    """Returns the next token: the most likely one, or a sampled one where temperature is above 0."""
     if seen_BU is not None and sampling.repetition_penalty is not None:
         logits_BU = penalty.penalised(logits_BU, seen_BU, sampling.repetition_penalty)
     allowed_BU = mask_eos(logits_BU, sampling, context.model.eos_token, first_id(logits_BU))
@@ -169,7 +169,7 @@ def _choose_tokens(
     # with the collective.
     return jax.lax.cond(
         jnp.any(sampling.temperature > 0.0),
-        lambda x: sample_tokens(whole(x), sampling),
+        lambda logits: sample_tokens(whole(logits), sampling),
         most_likely,
         allowed_BU,
     )
@@ -178,64 +178,69 @@ def _choose_tokens(
 def _decode(
     context: EngineContext, k: int, params: Any, cache: Cache, state: DecodeInput
 ) -> tuple[DecodeOutput, Cache]:
-    rows, steps = state.tokens.shape[0], context.engine.decode_steps
+    rows = state.tokens.shape[0]
+    max_steps = context.engine.decode_steps
     output = DecodeOutput(
-        tokens=jnp.zeros((rows, steps), jnp.int32),
-        logprobs=jnp.zeros((rows, steps), jnp.float32),
-        top_ids=jnp.zeros((rows, steps, k), jnp.int32),
-        top_logprobs=jnp.zeros((rows, steps, k), jnp.float32),
+        tokens=jnp.zeros((rows, max_steps), jnp.int32),
+        logprobs=jnp.zeros((rows, max_steps), jnp.float32),
+        top_ids=jnp.zeros((rows, max_steps, k), jnp.int32),
+        top_logprobs=jnp.zeros((rows, max_steps, k), jnp.float32),
         token_count=jnp.zeros((rows,), jnp.int32),
         steps=jnp.zeros((1,), jnp.int32),
     )
 
-    def alive(carry: Carry) -> Bool[Array, ""]:
-        _, now, out, _ = carry
+    def unfinished(carry: Carry) -> Bool[Array, ""]:
+        _, state, output, _ = carry
         # All data shards take the same number of steps: the collectives of a step must meet.
-        busy = jax.lax.pmax(jnp.any(now.left > 0).astype(jnp.int32), "data") > 0
-        return busy & (out.steps[0] < steps)
+        any_here = jnp.any(state.left > 0).astype(jnp.int32)
+        any_anywhere = jax.lax.pmax(any_here, "data") > 0
+        return any_anywhere & (output.steps[0] < max_steps)
 
-    def one(carry: Carry) -> Carry:
-        cache, now, out, seen_BU = carry
-        alive_B = (now.left > 0).astype(jnp.int32)
-        step = Step(tokens=now.tokens[:, None], start=now.start, count=alive_B, pages=now.pages)
-        hidden_BTW, cache = _prefill(context, params, cache, step)
+    def run_step(carry: Carry) -> Carry:
+        cache, state, output, seen_BU = carry
+        alive_B = (state.left > 0).astype(jnp.int32)
+        model_step = Step(
+            tokens=state.tokens[:, None], start=state.start, count=alive_B, pages=state.pages
+        )
+        hidden_BTW, cache = _forward(context, params, cache, model_step)
         logits_BU = _project(context, params, hidden_BTW[:, 0])
         if seen_BU is not None:
-            seen_BU = penalty.also_seen(seen_BU, now.tokens)
-        token_B = _choose_tokens(context, logits_BU, now.sampling, seen_BU)
+            seen_BU = penalty.also_seen(seen_BU, state.tokens)
+        token_B = _sample(context, logits_BU, state.sampling, seen_BU)
         # grok-1: reports probabilities after temperature and nucleus; here of the model's own
         # distribution, always
-        kept = likelihood(logits_BU, token_B, k)
-        at = out.steps[0]
-        out = DecodeOutput(
-            tokens=out.tokens.at[:, at].set(token_B),
-            logprobs=out.logprobs.at[:, at].set(kept.logprob),
-            top_ids=out.top_ids.at[:, at].set(kept.top_ids),
-            top_logprobs=out.top_logprobs.at[:, at].set(kept.top_logprobs),
-            token_count=out.token_count + alive_B,
-            steps=out.steps + 1,
+        result = likelihood(logits_BU, token_B, k)
+        step = output.steps[0]
+        output = DecodeOutput(
+            tokens=output.tokens.at[:, step].set(token_B),
+            logprobs=output.logprobs.at[:, step].set(result.logprob),
+            top_ids=output.top_ids.at[:, step].set(result.top_ids),
+            top_logprobs=output.top_logprobs.at[:, step].set(result.top_logprobs),
+            token_count=output.token_count + alive_B,
+            steps=output.steps + 1,
         )
-        # grok-1: never stops on EOS, only at the length asked for
-        ended_B = now.stops_at_eos & (token_B == context.model.eos_token)
-        now = now._replace(
+        # grok-1: never stops on EOS, only at the requested length
+        ended_B = state.stops_at_eos & (token_B == context.model.eos_token)
+        sampling = state.sampling._replace(position=state.sampling.position + alive_B)
+        state = state._replace(
             tokens=token_B,
-            start=now.start + alive_B,
-            left=jnp.where(ended_B, 0, now.left - alive_B),
-            sampling=now.sampling._replace(position=now.sampling.position + alive_B),
+            start=state.start + alive_B,
+            left=jnp.where(ended_B, 0, state.left - alive_B),
+            sampling=sampling,
         )
-        return cache, now, out, seen_BU
+        return cache, state, output, seen_BU
 
-    cache, _, output, _ = jax.lax.while_loop(
-        alive, one, (cache, state, output, _seen(context, cache, state))
-    )
+    carry = (cache, state, output, _seen(context, cache, state))
+    cache, _, output, _ = jax.lax.while_loop(unfinished, run_step, carry)
     return output, cache
 
 
-def _rows_like(kind: Any) -> Any:
-    """Returns the tree of specs that splits every field of a (nested) named tuple type over the data axis."""
-    return kind(
-        *[_rows_like(SamplingArrays) if name == "sampling" else ROWS for name in kind._fields]
-    )
+def _specs_of_rows(tuple_type: Any) -> Any:
+    """Returns the specs that split every field of a (nested) named tuple type over the data axis."""
+    specs: dict[str, Any] = dict.fromkeys(tuple_type._fields, ROWS)
+    if "sampling" in specs:
+        specs["sampling"] = _specs_of_rows(SamplingArrays)
+    return tuple_type(**specs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,11 +260,13 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
 
     `param_specs` is the tree of PartitionSpecs of its parameters.
 
-    Rows of every argument but parameters and cache are split over the mesh's data axis, data shards one
-    after the other.
+    Rows of every argument but parameters and cache are split over the mesh's data axis, data shards
+    one after the other.
     """
     cache = cache_specs(context.model)
-    hidden = PartitionSpec("data", None, "model") if context.engine.shard_activations else ROWS
+    hidden = ROWS
+    if context.engine.shard_activations:
+        hidden = PartitionSpec("data", None, "model")
 
     def sharded(
         body: Callable[..., Any],
@@ -277,14 +284,16 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
         )
         return jax.jit(mapped, donate_argnums=donate)
 
+    prefill = partial(_forward, context)
     decode = partial(_decode, context, context.engine.logprobs or 0)
     score = partial(_score, context, context.engine.prompt_logprobs or 0)
     return StepFunctions(
-        prefill=sharded(
-            partial(_prefill, context), (cache, _rows_like(Step)), (hidden, cache), donate=(1,)
-        ),
+        prefill=sharded(prefill, (cache, _specs_of_rows(Step)), (hidden, cache), donate=(1,)),
         decode=sharded(
-            decode, (cache, _rows_like(DecodeInput)), (_rows_like(DecodeOutput), cache), donate=(1,)
+            decode,
+            (cache, _specs_of_rows(DecodeInput)),
+            (_specs_of_rows(DecodeOutput), cache),
+            donate=(1,),
         ),
-        score=sharded(score, (hidden, ROWS, ROWS), _rows_like(Likelihood), donate=()),
+        score=sharded(score, (hidden, ROWS, ROWS), _specs_of_rows(Likelihood), donate=()),
     )

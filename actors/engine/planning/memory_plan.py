@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from actors.engine.config import EngineConfig
-from actors.engine.engine import SCORE_ROWS
+from actors.engine.engine import SCORE_SIZES
 from actors.engine.planning.abstract import (
     abstract_cache,
     bytes_per_device,
@@ -35,7 +35,7 @@ from actors.engine.planning.abstract import (
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
 from actors.engine.planning.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
-from actors.engine.scheduler import row_buckets, width_buckets
+from actors.engine.scheduling.scheduler import row_buckets, width_buckets
 from actors.engine.steps import EngineContext, step_functions
 from actors.kernels.choice import GPU
 from actors.kernels.quantized import QuantizedWeight, TransposedExperts
@@ -91,7 +91,7 @@ def engine_program_shapes(
     return {
         "prefill": tuple((rows, width) for rows in prefill_rows for width in widths),
         "decode": tuple((rows, width) for rows in decode_rows for width in widths),
-        "score": tuple((rows, targets) for rows in prefill_rows for targets in SCORE_ROWS),
+        "score": tuple((rows, targets) for rows in prefill_rows for targets in SCORE_SIZES),
     }
 
 

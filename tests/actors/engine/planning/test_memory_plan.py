@@ -20,7 +20,7 @@ from actors.engine.planning.abstract import (
 )
 from actors.engine.planning.memory_plan import engine_program_shapes, main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
-from actors.engine.scheduler import Scheduler
+from actors.engine.scheduling.scheduler import Scheduler
 from actors.engine.steps import EngineContext
 from actors.kernels.quantized import arrange
 from actors.model import sharding

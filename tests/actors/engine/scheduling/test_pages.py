@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.pages import PagePool, page_keys
+from actors.engine.scheduling.pages import PagePool, page_keys
 
 
 def test_keys_cover_everything_before_a_page_end() -> None:

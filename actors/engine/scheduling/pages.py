@@ -1,9 +1,9 @@
-"""Pages of KV cache: which are free, who shares them, and which prompt prefix lies in them.
+"""Allocation of KV-cache pages: free pages, reference counts, and the prompt prefix in each page.
 
 A page holds the keys and values of `page_size` consecutive tokens. A full page is
 content-addressed: its key is a hash of all token ids up to its end, so equal keys mean equal
-contents, whatever request computed them. Pages nobody uses keep their content until the room is
-needed, least recently used first. Knows numbers only: arrays live in steps.py.
+contents, whatever request computed them. Unreferenced pages keep their content until the room is
+needed, least recently used first. The arrays themselves belong to programs.py.
 """
 
 from array import array
@@ -11,9 +11,10 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from actors.engine.sequence import PageTargets
+from actors.engine.scheduling.sequence import PageTargets
 
 PageKey = bytes
+KEY_BYTES = 16
 
 
 def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
@@ -25,7 +26,8 @@ def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
     keys: list[PageKey] = []
     parent = b""
     for end in range(page_size, len(ids) + 1, page_size):
-        parent = blake2b(parent + ids[end - page_size : end].tobytes(), digest_size=16).digest()
+        content = parent + ids[end - page_size : end].tobytes()
+        parent = blake2b(content, digest_size=KEY_BYTES).digest()
         keys.append(parent)
     return keys
 
@@ -33,51 +35,54 @@ def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
 class PagePool:
     """Allocator of `pages` pages with reference counts, content keys and least-recently-used eviction.
 
-    A page registered under a key may be shared before it is computed ("promised"): `ready` tells,
-    and who shares it waits.
+    A page registered under a key may be shared before it is computed ("promised"): a sequence that
+    shares it waits until `ready` returns True.
     """
 
     def __init__(self, pages: int) -> None:
         self.pages = pages
-        # no content worth keeping; the lowest number is used first
+        # pages without reusable content; the lowest number is used first
         self._free = list(range(pages - 1, -1, -1))
-        # unreferenced, content kept, oldest first
+        # unreferenced pages with reusable content, least recently used first
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._references = [0] * pages
         self._key_of: dict[int, PageKey] = {}
         self._page_of: dict[PageKey, int] = {}
-        # of pages under a key; of others nobody can know
+        # only pages with a key can have targets that another sequence may read
         self._targets: dict[int, PageTargets] = {}
         self._ready = bytearray(pages)
 
     @property
     def available(self) -> int:
-        """Pages that could be allocated now, idle content given up."""
+        """Pages that can be allocated now, idle ones included."""
         return len(self._free) + len(self._idle)
 
     def match(self, keys: Sequence[PageKey]) -> list[int]:
-        """Returns the pages that hold the longest known prefix of `keys`, without taking them."""
-        found: list[int] = []
+        """Returns the pages of the longest registered prefix of `keys`, without a reference on them."""
+        matched: list[int] = []
         for key in keys:
             page = self._page_of.get(key)
             if page is None:
                 break
-            found.append(page)
-        return found
+            matched.append(page)
+        return matched
 
     def allocate(self, shared: Sequence[int], fresh: int) -> list[int] | None:
-        """Takes a reference on each of `shared` and `fresh` new pages.
+        """Takes a reference on each of `shared` and on `fresh` new pages.
 
-        Returns them all, or None when the room is lacking.
+        Returns all of them, or None where too few pages are available.
         """
-        idle_shared = sum(1 for page in shared if self._references[page] == 0)
-        if fresh > self.available - idle_shared:
+        idle_shared = [page for page in shared if self._references[page] == 0]
+        if fresh > self.available - len(idle_shared):
             return None
+
+        for page in idle_shared:
+            del self._idle[page]
         for page in shared:
-            if self._references[page] == 0:
-                del self._idle[page]
             self._references[page] += 1
-        return [*shared, *(self._take() for _ in range(fresh))]
+
+        new_pages = [self._take() for _ in range(fresh)]
+        return [*shared, *new_pages]
 
     def _take(self) -> int:
         if self._free:
@@ -90,20 +95,20 @@ class PagePool:
         return page
 
     def promise(self, page: int, key: PageKey, targets: PageTargets | None = None) -> None:
-        """Registers `page` as the place where the content of `key` will lie.
+        """Registers `page` as the place where the content of `key` will be computed.
 
-        The first page promised for a key keeps it.
-
-        `targets` says who will have read the log-probs of the page's tokens once it is ready, if anyone.
+        The first page promised for a key keeps it. `targets` are the targets that will hold the
+        log-probs of the page's tokens once it is ready, if there are any.
         """
-        if key not in self._page_of:
-            self._page_of[key] = page
-            self._key_of[page] = key
-            if targets is not None:
-                self._targets[page] = targets
+        if key in self._page_of:
+            return
+        self._page_of[key] = page
+        self._key_of[page] = key
+        if targets is not None:
+            self._targets[page] = targets
 
     def targets(self, page: int) -> PageTargets | None:
-        """Returns who reads the log-probs of the tokens of `page`, if anyone does."""
+        """Returns the targets that hold the log-probs of the tokens of `page`, if there are any."""
         return self._targets.get(page)
 
     def _forget(self, page: int) -> None:
@@ -113,11 +118,11 @@ class PagePool:
             del self._page_of[key]
 
     def mark_ready(self, page: int, *, ready: bool = True) -> None:
-        """Says that the step about to run (or one before it) fills `page`, or that it does not after all."""
+        """Records whether the call about to run, or one before it, fills `page`."""
         self._ready[page] = ready
 
     def ready(self, page: int) -> bool:
-        """Tells whether the content of `page` exists for every step from the next one on."""
+        """Returns whether the content of `page` exists for every call from the next one on."""
         return bool(self._ready[page])
 
     def release(self, pages: Sequence[int]) -> None:

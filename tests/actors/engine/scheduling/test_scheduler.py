@@ -6,8 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
-from actors.engine.scheduler import PrefillPlan, Scheduler, call_rows, geometric_sizes, row_buckets
-from actors.engine.sequence import GenerationState, Sequence, Targets, no_targets
+from actors.engine.scheduling.scheduler import (
+    PrefillPlan,
+    Scheduler,
+    call_rows,
+    geometric_sizes,
+    row_buckets,
+)
+from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
 
 
@@ -27,14 +33,21 @@ def generating(row: int, prompt: list[int], max_tokens: int = 4) -> Sequence:
     request = generate(row, prompt, max_tokens)
     tokens = np.asarray(prompt, np.int32)
     return Sequence(
-        request, tokens, goal=len(prompt) - 1, targets=no_targets(), generation=GenerationState()
+        request,
+        tokens,
+        prefill_length=len(prompt) - 1,
+        targets=no_targets(),
+        max_new_tokens=max_tokens,
     )
 
 
 def scoring(row: int, prompt: list[int], first_target: int) -> Sequence:
     targets = Targets(np.array([first_target], np.int32), np.array([1], np.int32))
     return Sequence(
-        score(row, prompt, [1]), np.asarray(prompt, np.int32), goal=len(prompt), targets=targets
+        score(row, prompt, [1]),
+        np.asarray(prompt, np.int32),
+        prefill_length=len(prompt),
+        targets=targets,
     )
 
 
@@ -42,7 +55,7 @@ def reading(row: int, prompt: list[int]) -> Sequence:
     """Asks for the log-prob of every token but the first, and of one that follows."""
     tokens = np.asarray(prompt, np.int32)
     targets = Targets(np.arange(len(prompt), dtype=np.int32), np.append(tokens[1:], np.int32(99)))
-    return Sequence(score(row, prompt, [1]), tokens, goal=len(prompt), targets=targets)
+    return Sequence(score(row, prompt, [1]), tokens, prefill_length=len(prompt), targets=targets)
 
 
 def drain(scheduler: Scheduler) -> list[PrefillPlan]:
@@ -193,7 +206,7 @@ def test_no_reuse_beyond_the_first_target() -> None:
     for row, target in ((0, 20), (1, 20), (2, 6), (3, 0)):
         scheduler.submit(scoring(row, prompt, target))
     seen = {
-        s.request.ref.row: s.shared
+        s.request.ref.row: s.shared_pages
         for plan in drain(scheduler)
         for data_shard in plan.data_shards
         for s in (p.sequence for p in data_shard)
@@ -245,10 +258,10 @@ def test_log_probs_of_shared_pages_are_shared() -> None:
     for sequence in (first, second, third):
         scheduler.submit(sequence)
     scheduler.admit()
-    assert (second.shared, second.score_pages) == (2, [first.pages[2]]), (
+    assert (second.shared_pages, second.score_pages) == (2, [first.pages[2]]), (
         "page 3 is another one; page 2 tells the log-prob of token 9"
     )
-    assert (third.shared, third.score_pages) == (1, [first.pages[1]])
+    assert (third.shared_pages, third.score_pages) == (1, [first.pages[1]])
     assert [scores.index.tolist() for scores in second.shared_scores] == [
         [0, 1, 2],
         [3, 4, 5, 6],

@@ -1,0 +1,110 @@
+"""Plans of the scheduler → the host arrays of one call.
+
+Rows of a call: those of the first data shard, then those of the next one, `plan.rows` of each.
+"""
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from typing import TypeVar
+
+import numpy as np
+
+from actors.engine.generation import GenerationState
+from actors.engine.sampling import SamplingArrays
+from actors.engine.scheduling.scheduler import DecodePlan, PrefillPlan
+from actors.engine.scheduling.sequence import Sequence
+from actors.engine.steps import DecodeInput, EngineContext
+from actors.model.language_model import Step
+
+Item = TypeVar("Item")
+
+
+def call_rows_of(data_shards: list[list[Item]], rows: int) -> Iterator[tuple[int, Item]]:
+    """Yields (row of the call, item) for the items of all data shards, `rows` rows each."""
+    for number, items in enumerate(data_shards):
+        first = number * rows
+        yield from enumerate(items, start=first)
+
+
+def prefill_input(plan: PrefillPlan, chunk_tokens: int) -> Step:
+    """Returns the input of a prefill call; rows that are not in use have `count` 0."""
+    rows = len(plan.data_shards) * plan.rows
+    tokens = np.zeros((rows, chunk_tokens), np.int32)
+    start = np.zeros(rows, np.int32)
+    count = np.zeros(rows, np.int32)
+    pages = np.zeros((rows, plan.width), np.int32)
+    for row, chunk in call_rows_of(plan.data_shards, plan.rows):
+        start[row] = chunk.start
+        count[row] = chunk.count
+        tokens[row, : chunk.count] = chunk.sequence.tokens[chunk.start : chunk.end]
+        _fill_page_table(pages[row], chunk.sequence)
+    return Step(tokens=tokens, start=start, count=count, pages=pages)  # type: ignore[arg-type]
+
+
+def decode_input(
+    plan: DecodePlan, states: Items[GenerationState], context: EngineContext
+) -> DecodeInput:
+    """Returns the input of a decode call; rows that are not in use have `left` 0.
+
+    Args:
+        plan: the sequences of the call.
+        states: what each sequence of the plan has generated, in the order of the plan.
+        context: the engine's model and sizes.
+    """
+    rows = len(plan.data_shards) * plan.rows
+    tokens = np.zeros(rows, np.int32)
+    start = np.zeros(rows, np.int32)
+    left = np.zeros(rows, np.int32)
+    stops_at_eos = np.zeros(rows, np.bool_)
+    pages = np.zeros((rows, plan.width), np.int32)
+    state_of_row: dict[int, GenerationState] = {}
+    sequences = call_rows_of(plan.data_shards, plan.rows)
+    for (row, sequence), state in zip(sequences, states, strict=True):
+        tokens[row] = state.tokens[-1] if state.tokens else sequence.tokens[-1]
+        start[row] = sequence.computed
+        left[row] = state.sampling.max_tokens - len(state.tokens)
+        stops_at_eos[row] = not state.sampling.ignore_eos
+        _fill_page_table(pages[row], sequence)
+        state_of_row[row] = state
+
+    sampling = sampling_arrays(state_of_row, rows, context)
+    return DecodeInput(tokens, start, left, stops_at_eos, pages, sampling)  # type: ignore[arg-type]
+
+
+def sampling_arrays(
+    state_of_row: dict[int, GenerationState], rows: int, context: EngineContext
+) -> SamplingArrays:
+    """Returns the sampling parameters of the rows of a decode call; other rows are greedy."""
+    temperature = np.zeros(rows, np.float32)
+    top_p = np.ones(rows, np.float32)
+    top_k = np.zeros(rows, np.int32)
+    min_p = np.zeros(rows, np.float32)
+    seed = np.zeros((rows, 2), np.uint32)
+    position = np.zeros(rows, np.int32)
+    eos_from = np.zeros(rows, np.int32)
+    repetition_penalty = np.ones(rows, np.float32)
+    for row, state in state_of_row.items():
+        sampling = state.sampling
+        temperature[row] = sampling.temperature
+        top_p[row] = sampling.top_p
+        top_k[row] = min(sampling.top_k, context.model.vocab_size)
+        min_p[row] = sampling.min_p
+        seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
+        position[row] = len(state.tokens)
+        eos_from[row] = 0 if sampling.ignore_eos else sampling.min_tokens
+        repetition_penalty[row] = sampling.repetition_penalty
+    return SamplingArrays(
+        temperature=temperature,  # type: ignore[arg-type]
+        top_p=top_p,  # type: ignore[arg-type]
+        top_k=top_k,  # type: ignore[arg-type]
+        min_p=min_p,  # type: ignore[arg-type]
+        seed=seed,  # type: ignore[arg-type]
+        position=position,  # type: ignore[arg-type]
+        eos_from=eos_from,  # type: ignore[arg-type]
+        repetition_penalty=repetition_penalty if context.engine.repetition_penalty else None,  # type: ignore[arg-type]
+    )
+
+
+def _fill_page_table(table_row: np.ndarray, sequence: Sequence) -> None:
+    pages = sequence.pages[: len(table_row)]
+    table_row[: len(pages)] = pages

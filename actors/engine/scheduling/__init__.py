@@ -1,0 +1,1 @@
+"""Which sequences run in which call, and on which pages: numbers and lists only, no JAX."""
