@@ -1,10 +1,8 @@
 """One replica: a device mesh with the sharded model, and the thread that runs its engine.
 
-A plain class; Ray wraps it.
-
 Batches in, results out. `run` may be called from several threads at once: their requests share the
 engine, so that the tail of one batch overlaps with the next. JAX is imported inside `__init__`
-only, after Ray has chosen the visible devices.
+only, after Ray has chosen the visible devices. The class does not depend on Ray, which wraps it.
 """
 
 import socket
@@ -45,7 +43,7 @@ class ReplicaSpec:
     mesh: tuple[int, int]  # data x model
     dtype: Literal["bfloat16", "float32"]
     engine: EngineConfig
-    # what each token id decodes to; None: no stop strings
+    # bytes that each token id decodes to; None: no stop strings
     token_bytes: tuple[bytes, ...] | None = None
     # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
     weights: Literal["auto", "int8", "dense"] = "auto"
@@ -53,7 +51,7 @@ class ReplicaSpec:
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """A batch in the engine: what has come out so far."""
+    """A batch in the engine, and its completions so far."""
 
     missing: int
     completions: list[Completion] = field(default_factory=list)
@@ -76,7 +74,8 @@ class Replica:
 
     def __init__(self, spec: ReplicaSpec, name: str = "replica") -> None:
         began = time.perf_counter()
-        self._spec, self._name = spec, name
+        self._spec = spec
+        self._name = name
         self._engine = _load_engine(spec)
         self._load_s = time.perf_counter() - began
         self._inbox: deque[tuple[Request, _Ticket]] = deque()
@@ -91,8 +90,9 @@ class Replica:
         self._thread.start()
 
     def info(self) -> ReplicaInfo:
-        """Returns what this replica is made of."""
-        programs, context = self._engine.programs, self._engine.context
+        """Returns devices, sizes and loading time of this replica."""
+        programs = self._engine.programs
+        context = self._engine.context
         return ReplicaInfo(
             name=self._name,
             node=socket.gethostname(),
@@ -114,7 +114,8 @@ class Replica:
 
         Takes no lock: a hung engine may hold any.
         """
-        beat_s, programs = self._beat_s, self._engine.programs
+        beat_s = self._beat_s
+        programs = self._engine.programs
         if beat_s is None:
             return Pulse("idle")
         compiling_since_s = programs.compiling_since_s
@@ -126,7 +127,8 @@ class Replica:
         """Runs a batch to its end; every request of it comes back as a completion, errors included.
 
         Raises:
-            ReplicaError: the engine broke; this replica is of no more use and its work must be queued again elsewhere.
+            ReplicaError: the engine broke; this replica cannot be used again and its work must be
+                queued again elsewhere.
         """
         ticket = _Ticket(missing=len(batch.requests))
         with self._changed:
@@ -144,7 +146,7 @@ class Replica:
         )
 
     def close(self) -> None:
-        """Ends the engine's thread; batches still running fail with ReplicaError."""
+        """Ends the engine's thread; batches that still run fail with ReplicaError."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -181,8 +183,9 @@ class Replica:
                 self._beat_s = None
                 self._changed.wait()
             self._beat_s = time.perf_counter()
-            arrived, closed = list(self._inbox), self._closed
+            arrived = list(self._inbox)
             self._inbox.clear()
+            closed = self._closed
         for request, ticket in arrived:
             try:
                 self._engine.add(request)
@@ -194,7 +197,8 @@ class Replica:
 
     def _fail(self, failure: BaseException) -> None:
         with self._changed:
-            self._failure, self._beat_s = failure, None
+            self._failure = failure
+            self._beat_s = None
             unanswered = list(self._open)
         for ticket in unanswered:
             ticket.failure = failure

@@ -52,7 +52,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _ScoredChunk:
-    """Targets `index` of one row of a prefill call, read at `positions` of the call's data shard."""
+    """Targets `index` of one row of a prefill call, at `positions` of the data shard's output."""
 
     targets: Targets
     index: np.ndarray

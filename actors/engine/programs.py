@@ -1,8 +1,7 @@
 """Weights and KV pages of one replica on its mesh, and the compiled programs over them.
 
 Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once
-per shape of the scheduler's size buckets, counted and timed. Knows arrays only; who they belong to is
-the engine's business.
+per shape of the scheduler's size buckets, counted and timed.
 """
 
 import time
@@ -36,7 +35,7 @@ class Programs:
         self.cache = _empty_cache(context, pages_per_data_shard)
         self.programs = 0
         self.compile_s = 0.0
-        # another thread reads both: who compiles does not hang
+        # another thread reads both: a step that compiles is not a hung one
         self.compiling_since_s: float | None = None
         self.compiled_at_s = 0.0
         self._functions = step_functions(
@@ -48,12 +47,20 @@ class Programs:
         """Runs a step function, compiled ahead of time for the shapes of `args`."""
         key = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
         if key not in self._compiled:
-            began = self.compiling_since_s = time.perf_counter()
-            self._compiled[key] = getattr(self._functions, name).lower(self.params, *args).compile()
-            self.compiled_at_s, self.compiling_since_s = time.perf_counter(), None
-            self.compile_s += self.compiled_at_s - began
-            self.programs += 1
+            self._compiled[key] = self._compile(name, args)
         return self._compiled[key](self.params, *args)
+
+    def _compile(self, name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
+        function = getattr(self._functions, name)
+        began = time.perf_counter()
+        self.compiling_since_s = began
+        compiled: Callable[..., Any] = function.lower(self.params, *args).compile()
+        ended = time.perf_counter()
+        self.compiled_at_s = ended
+        self.compiling_since_s = None
+        self.compile_s += ended - began
+        self.programs += 1
+        return compiled
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.context.mesh, ROWS))
@@ -64,24 +71,30 @@ class Programs:
         Returns hidden states on the devices.
         """
         hidden, self.cache = self._run("prefill", self.cache, self._place(step))
-        # Waiting costs nothing, a decode of these sequences follows at once; and prefill and decode
-        # are told apart in the report.
+        # Waiting costs nothing, because a decode follows at once; and it separates the seconds of
+        # prefill and decode in the report.
         return hidden.block_until_ready()
 
     def score(
         self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray
     ) -> Likelihood:
-        """Returns log-prob, rank test and most likely tokens for `target` [data_shards*N] at flat `position` [data_shards*N] of a data shard."""
+        """Returns log-prob, rank test and most likely tokens of targets, under the model itself.
+
+        Args:
+            hidden: output of a prefill.
+            position: int32 [data_shards * N], flat positions in the hidden states of a data shard.
+            target: int32 [data_shards * N], token ids.
+        """
         return jax.device_get(self._run("score", hidden, *self._place((position, target))))
 
     def decode(self, state: DecodeInput) -> DecodeOutput:
-        """Draws up to `decode_steps` tokens for every row of `state`."""
+        """Generates up to `decode_steps` tokens for every row of `state`."""
         output, self.cache = self._run("decode", self.cache, self._place(state))
         return jax.device_get(output)
 
 
 def _empty_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
-    """Makes the cache where it will lie: no device ever holds more than its part."""
+    """Allocates the cache on its devices: no device ever holds more than its part."""
     make = partial(
         init_cache,
         context.model,
@@ -102,25 +115,24 @@ def cache_bytes_per_token(model: ModelConfig, shards: int, itemsize: int) -> int
 
 
 def affordable_cache_tokens(context: EngineContext) -> int:
-    """Returns how many tokens of KV cache one data shard gets: as asked for, or what memory and slots allow.
+    """Returns the tokens of one data shard's KV cache: as configured, or as memory and slots allow.
 
     Raises:
         ModelError: not even one sequence of `max_len` fits.
     """
     engine = context.engine
-    wanted = engine.cache_tokens or max(1, engine.slots // context.data_shards) * engine.max_len
-    if engine.cache_tokens is None:
-        per_token = cache_bytes_per_token(
-            context.model, context.model_shards, jnp.dtype(context.dtype).itemsize
-        )
-        wanted = min(wanted, _free_bytes(context.mesh) // per_token)
-    if wanted < engine.max_len:
+    tokens = engine.cache_tokens
+    if tokens is None:
+        slots = max(1, engine.slots // context.data_shards)
+        itemsize = jnp.dtype(context.dtype).itemsize
+        per_token = cache_bytes_per_token(context.model, context.model_shards, itemsize)
+        tokens = min(slots * engine.max_len, _free_bytes(context.mesh) // per_token)
+    if tokens < engine.max_len:
         raise ModelError(
-            f"KV cache: room for {wanted} tokens on a device, one sequence of max_len "
-            f"{engine.max_len} does not fit; "
-            "lower --max-len or use a mesh with more devices"
+            f"KV cache: room for {tokens} tokens on a device, one sequence of max_len "
+            f"{engine.max_len} does not fit; lower --max-len or use a mesh with more devices"
         )
-    return wanted
+    return tokens
 
 
 def _free_bytes(mesh: Mesh) -> int:

@@ -1,4 +1,4 @@
-"""The three functions that an engine runs on its mesh, to be compiled for any shape of their arguments.
+"""The three functions that an engine runs on its mesh; they compile for any shape of arguments.
 
 `prefill` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
 at chosen positions of a prefill's output, `decode` samples several tokens for every sequence of a
@@ -161,7 +161,7 @@ def _sample(
     sampling: SamplingArrays,
     seen_BU: Bool[Array, "B U"] | None,
 ) -> Int[Array, " B"]:
-    """Returns the next token: the most likely one, or a sampled one where temperature is above 0."""
+    """Returns the next token: most likely, or sampled where temperature is above 0."""
     if seen_BU is not None and sampling.repetition_penalty is not None:
         logits_BU = penalty.penalised(logits_BU, seen_BU, sampling.repetition_penalty)
     allowed_BU = mask_eos(logits_BU, sampling, context.model.eos_token, first_id(logits_BU))
@@ -236,7 +236,7 @@ def _decode(
 
 
 def _specs_of_rows(tuple_type: Any) -> Any:
-    """Returns the specs that split every field of a (nested) named tuple type over the data axis."""
+    """Returns the specs that split the fields of a (nested) named tuple type over the data axis."""
     specs: dict[str, Any] = dict.fromkeys(tuple_type._fields, ROWS)
     if "sampling" in specs:
         specs["sampling"] = _specs_of_rows(SamplingArrays)

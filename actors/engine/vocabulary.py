@@ -56,7 +56,7 @@ def _target_logit(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"]) ->
 
 
 def _top(logits_NU: Float[Array, "N U"], k: int) -> tuple[Float[Array, "N K"], Int[Array, "N K"]]:
-    """Each device's best K, gathered in order of ids, then the best K of those: equals keep the order of their ids."""
+    """Returns the K largest logits and their ids; equals keep the order of their ids."""
     values_NK, index_NK = jax.lax.top_k(logits_NU, min(k, logits_NU.shape[-1]))
     ids_NK = index_NK.astype(jnp.int32) + first_id(logits_NU)
     all_values = jax.lax.all_gather(values_NK, "model", axis=1, tiled=True)
@@ -66,7 +66,7 @@ def _top(logits_NU: Float[Array, "N U"], k: int) -> tuple[Float[Array, "N K"], I
 
 
 def likelihood(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"], k: int) -> Likelihood:
-    """Returns log-prob and rank test of `target_N` and the `k` most likely tokens of each row, under the model itself."""
+    """Returns log-prob, rank and the `k` most likely tokens of each row, under the model itself."""
     normaliser_N = log_normaliser(logits_NU)
     if k > 0:
         top_values_NK, top_ids_NK = _top(logits_NU, k)

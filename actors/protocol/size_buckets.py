@@ -1,8 +1,8 @@
-"""Lengths of prompts: the chunk in which the engine computes them, and the sizes by which the driver groups them.
+"""Lengths of prompts: the engine's chunk of them, and the sizes by which the driver groups them.
 
 The engine pads a prompt to whole chunks and compiles for numbers of chunks, not for lengths
-(actors/engine/scheduling/scheduler.py). Prompts in one size bucket end at about the same time. Standard library
-only: driver and replicas both use it.
+(actors/engine/scheduling/scheduler.py). Prompts in one size bucket end at about the same time.
+Standard library only: driver and replicas both use it.
 """
 
 from bisect import bisect_left

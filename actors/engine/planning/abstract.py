@@ -1,7 +1,7 @@
-"""Everything the step functions take, as shapes without numbers: weights, cache and the inputs of each program's largest call.
+"""Inputs of the step functions as shapes without numbers: weights, cache, and each call's arrays.
 
-Input: a `EngineContext` (its mesh may be of devices that only compile). Output: trees of
-`jax.ShapeDtypeStruct` that know how they are split. Allocates nothing.
+Input: an `EngineContext` (its mesh may be of devices that only compile). Output: trees of
+`jax.ShapeDtypeStruct` with shardings. Allocates nothing.
 """
 
 import math
@@ -21,13 +21,15 @@ from actors.model.sharding import parameter_specs, sharded_groups
 
 
 def abstract_parameters(config: ModelConfig, mesh: Mesh) -> dict[str, dict[str, Any]]:
-    """Returns the parameters as `checkpoint.load` places them: int8 with scales repeated as far as the mesh asks for it."""
+    """Returns the parameters as `checkpoint.load` places them.
+
+    Weights are int8; their scales are repeated as often as the mesh needs it.
+    """
     specs = parameter_specs(config)
     params: dict[str, dict[str, Any]] = {}
     for tensor in parameter_shapes(config):
-        params.setdefault(tensor.module, {})[tensor.name] = _weight(
-            tensor, mesh, specs[tensor.module][tensor.name]
-        )
+        spec = specs[tensor.module][tensor.name]
+        params.setdefault(tensor.module, {})[tensor.name] = _weight(tensor, mesh, spec)
     return params
 
 
@@ -35,87 +37,94 @@ def _weight(tensor: TensorSpec, mesh: Mesh, spec: Any) -> Any:
     if tensor.scales_shape is None:
         return _array(mesh, spec, tensor.shape, jnp.float32)
     *stack, groups, columns = tensor.scales_shape
-    if spec.scales[-2] is not None:
-        groups = sharded_groups(groups, mesh.shape[spec.scales[-2]])
+    group_axis = spec.scales[-2]
+    if group_axis is not None:
+        groups = sharded_groups(groups, mesh.shape[group_axis])
     scales = _array(mesh, spec.scales, (*stack, groups, columns), jnp.bfloat16)
     return QuantizedWeight(_array(mesh, spec.weight, tensor.shape, jnp.int8), scales)
 
 
 def gpu_parameters(context: EngineContext) -> dict[str, dict[str, Any]]:
-    """Returns the parameters as an engine on GPUs gets them: what `quantized.arrange` makes of int8 ones."""
+    """Returns the parameters in the layout of an engine on GPUs."""
     params = abstract_parameters(context.model, context.mesh)
+    gpu_params: dict[str, dict[str, Any]] = {}
+    for module, tensors in params.items():
+        gpu_params[module] = {
+            name: _gpu_tensor(context, name, tensor) for name, tensor in tensors.items()
+        }
+    return gpu_params
 
-    def one(name: str, value: Any) -> Any:
-        if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
-            experts, rows, columns = value.weight.shape
-            spec: Any = value.weight.sharding
-            return TransposedExperts(
-                _array(
-                    context.mesh, transposed_spec(spec.spec), (experts, columns, rows), jnp.int8
-                ),
-                value.scales,
-            )
-        return (
-            _array(context.mesh, value.sharding.spec, value.shape, context.dtype)
-            if name == "embeddings"
-            else value
-        )
 
-    return {
-        module: {name: one(name, value) for name, value in entries.items()}
-        for module, entries in params.items()
-    }
+def _gpu_tensor(context: EngineContext, name: str, tensor: Any) -> Any:
+    if isinstance(tensor, QuantizedWeight) and tensor.weight.ndim == 3:
+        experts, rows, columns = tensor.weight.shape
+        sharding: Any = tensor.weight.sharding
+        spec = transposed_spec(sharding.spec)
+        weight = _array(context.mesh, spec, (experts, columns, rows), jnp.int8)
+        return TransposedExperts(weight, tensor.scales)
+    if name == "embeddings":
+        return _array(context.mesh, tensor.sharding.spec, tensor.shape, context.dtype)
+    return tensor
 
 
 def abstract_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
     """Returns the cache of all data shards, `pages_per_data_shard` pages each."""
-    pages = pages_per_data_shard * context.data_shards
-    size = context.engine.page_size
     make = partial(
         init_cache,
         context.model,
-        pages=pages,
-        page_size=size,
+        pages=pages_per_data_shard * context.data_shards,
+        page_size=context.engine.page_size,
         dtype=context.cache_dtype,
         model_shards=1,
     )
     return jax.tree.map(
-        lambda a, spec: _array(context.mesh, spec, a.shape, a.dtype),
+        lambda array, spec: _array(context.mesh, spec, array.shape, array.dtype),
         jax.eval_shape(make),
         cache_specs(context.model),
     )
 
 
 def prefill_input(context: EngineContext, rows: int, width: int) -> Step:
-    """Returns the input of a prefill of `rows` rows on each data shard, with page tables of `width` entries."""
+    """Returns the input of a prefill of `rows` rows per data shard, with page tables of `width`."""
     ints = partial(_rows, context, rows, dtype=jnp.int32)
     return Step(tokens=ints(context.engine.chunk), start=ints(), count=ints(), pages=ints(width))
 
 
 def decode_input(context: EngineContext, rows: int, width: int) -> DecodeInput:
-    """Returns the input of a decode of `rows` sequences on each data shard, with page tables of `width` entries."""
-    ints, floats = (
-        partial(_rows, context, rows, dtype=jnp.int32),
-        partial(_rows, context, rows, dtype=jnp.float32),
-    )
-    sampling = SamplingArrays(
-        temperature=floats(), top_p=floats(), top_k=ints(), min_p=floats(), seed=_rows(context, rows, 2, dtype=jnp.uint32),
-        position=ints(), eos_from=ints(), repetition_penalty=floats() if context.engine.repetition_penalty else None,
-    )  # fmt: skip
-    stops = _rows(context, rows, dtype=jnp.bool_)
+    """Returns the input of a decode of `rows` rows per data shard, with page tables of `width`."""
+    ints = partial(_rows, context, rows, dtype=jnp.int32)
     return DecodeInput(
         tokens=ints(),
         start=ints(),
         left=ints(),
-        stops_at_eos=stops,
+        stops_at_eos=_rows(context, rows, dtype=jnp.bool_),
         pages=ints(width),
-        sampling=sampling,
+        sampling=_sampling_arrays(context, rows),
+    )
+
+
+def _sampling_arrays(context: EngineContext, rows: int) -> SamplingArrays:
+    ints = partial(_rows, context, rows, dtype=jnp.int32)
+    floats = partial(_rows, context, rows, dtype=jnp.float32)
+    return SamplingArrays(
+        temperature=floats(),
+        top_p=floats(),
+        top_k=ints(),
+        min_p=floats(),
+        seed=_rows(context, rows, 2, dtype=jnp.uint32),
+        position=ints(),
+        eos_from=ints(),
+        repetition_penalty=floats() if context.engine.repetition_penalty else None,
     )
 
 
 def score_input(context: EngineContext, rows: int, targets: int) -> tuple[Any, Any, Any]:
-    """Returns hidden states of a prefill of `rows` rows on each data shard, and positions and ids of `targets` targets on each."""
-    hidden = _rows(context, rows, context.engine.chunk, context.model.emb_size, dtype=context.dtype)
+    """Returns hidden states of a prefill of `rows` rows, and positions and ids of the targets.
+
+    Both numbers are per data shard.
+    """
+    engine = context.engine
+    hidden = _rows(context, rows, engine.chunk, context.model.emb_size, dtype=context.dtype)
     ints = partial(_rows, context, targets, dtype=jnp.int32)
     return hidden, ints(), ints()
 

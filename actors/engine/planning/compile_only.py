@@ -1,7 +1,7 @@
-"""GPUs that are not there: a name → a mesh of devices that XLA compiles for and nothing can run on.
+"""GPUs that only compile: a name → a mesh of devices that XLA compiles for and nothing can run on.
 
-Needs three wheels beside JAX and no driver: `make aot` installs them. `missing` says why they
-cannot be used, `make_mesh` uses them. Knows nothing of models or engines.
+Needs three wheels beside JAX and no driver: `make aot` installs them. `missing` returns why they
+cannot be used, `make_mesh` uses them.
 """
 
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ WHEELS = ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A kind of GPU, as far as compiling for it depends on it."""
+    """A GPU model: the properties that a compilation for it depends on."""
 
     title: str
-    kind: str  # as the driver names it
-    capacity_bytes: int  # what it is sold with: the limit a plan is held to
-    memory_bytes: int  # what the driver reports
+    device_kind: str  # as the driver names it
+    capacity_bytes: int  # nominal memory: the limit of a plan
+    memory_bytes: int  # memory that the driver reports
     bytes_per_s: int
     l2_cache_bytes: int
 
@@ -71,23 +71,22 @@ device_description_str: "{kind}"
 
 
 def missing() -> str | None:
-    """Returns why nothing can be compiled for a GPU here, in words.
-
-    None where everything is installed.
-    """
+    """Returns why nothing can be compiled for a GPU here, None where everything is installed."""
     versions: dict[str, str] = {}
     for name in WHEELS:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             return f"{name} is not installed"
+
     jax_version = metadata.version("jax")
-    wrong = [
-        f"{name} {version}"
-        for name, version in versions.items()
-        if name.startswith("jax") and version != jax_version
-    ]
-    return f"{' and '.join(wrong)} beside jax {jax_version}" if wrong else None
+    mismatches: list[str] = []
+    for name, version in versions.items():
+        if name.startswith("jax") and version != jax_version:
+            mismatches.append(f"{name} {version}")
+    if mismatches:
+        return f"{' and '.join(mismatches)} beside jax {jax_version}"
+    return None
 
 
 def make_mesh(target: Target, data: int, model: int) -> Mesh:
@@ -105,13 +104,13 @@ def make_mesh(target: Target, data: int, model: int) -> Mesh:
         memory_bytes=target.memory_bytes,
         bytes_per_s=target.bytes_per_s,
         l2_cache_bytes=target.l2_cache_bytes,
-        kind=target.kind,
+        kind=target.device_kind,
     )
-    described = topologies.get_topology_desc(
+    topology = topologies.get_topology_desc(
         topology_name=target.title,
         platform="cuda",
         target_config=description,
         topology=f"1x1x{data * model}",
     )
-    devices = np.asarray(described.devices, dtype=object).reshape(data, model)
+    devices = np.asarray(topology.devices, dtype=object).reshape(data, model)
     return Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto))

@@ -1,15 +1,16 @@
-"""A model, sizes and a mesh → what its step functions take on GPUs that are not there: bytes by kind, collectives, seconds.
+"""A model, sizes and a mesh → memory, collectives and compile time of its step functions on GPUs.
 
     python -m actors.engine.planning.memory_plan --json '{"model": {…}, "engine": {…}, "dtype":
     "bfloat16", "mesh": [1, 8], "targets": ["h100"]}'
 
 Compiles the real functions of steps.py at their largest shapes, with weights that are shapes only.
 Prints one line of JSON, or one line on standard error and exit code 2. Where the wheels of
-compile_only.py are missing it compiles for virtual CPU devices, and says so: arguments and
+compile_only.py are missing it compiles for virtual CPU devices and reports that: arguments and
 collectives are those of a GPU then, temporaries are not. Runs nothing.
 """
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -50,10 +51,10 @@ class ProgramPlan:
 
     rows: int  # of one data shard
     width: int  # page-table entries of a row; of score: targets
-    argument_bytes: int  # everything the call is given, as the compiler counts it
-    input_bytes: int  # … beside weights and cache
+    argument_bytes: int  # all arguments of the call, as the compiler counts them
+    input_bytes: int  # arguments beside weights and cache
     temporary_bytes: int
-    output_bytes: int  # beside the cache, which is given back in place
+    output_bytes: int  # beside the cache, which is updated in place
     collectives: Mapping[str, int]  # of one call; of decode: of one token of every slot
     # instructions that copy, slice or widen an int8 weight ahead of its product
     weight_copies: list[str]
@@ -61,13 +62,13 @@ class ProgramPlan:
 
     @property
     def beside_bytes(self) -> int:
-        """What a call takes beside weights and cache."""
+        """Memory of a call beside weights and cache."""
         return self.input_bytes + self.temporary_bytes + self.output_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
-    """What an engine takes on one device of a kind, and what is left."""
+    """Memory of an engine on one device of a GPU model, and what is left."""
 
     title: str
     compiled_for: str  # kind of device
@@ -84,34 +85,39 @@ class TargetPlan:
 def engine_program_shapes(
     engine: EngineConfig, data_shards: int, *, one_width: bool
 ) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Returns every (rows, width) of a data shard that the scheduler can ask of each step function, the largest last."""
+    """Returns every (rows, width) of a data shard that each step function can be called with.
+
+    The largest one is the last.
+    """
     widths = width_buckets(engine, one_width=one_width)
     prefill_rows = row_buckets(max(1, engine.batch_tokens // (engine.chunk * data_shards)))
     decode_rows = row_buckets(max(1, engine.slots // data_shards))
     return {
-        "prefill": tuple((rows, width) for rows in prefill_rows for width in widths),
-        "decode": tuple((rows, width) for rows in decode_rows for width in widths),
-        "score": tuple((rows, targets) for rows in prefill_rows for targets in SCORE_SIZES),
+        "prefill": tuple(itertools.product(prefill_rows, widths)),
+        "decode": tuple(itertools.product(decode_rows, widths)),
+        "score": tuple(itertools.product(prefill_rows, SCORE_SIZES)),
     }
 
 
-def weights_by_kind(params: Any) -> dict[str, int]:
-    """Returns the bytes of the parameters on one device: int8 weights, their bfloat16 scales, and the rest."""
-    kinds = {"weights, int8": 0, "scales, bfloat16": 0, "embedding, norms, router": 0}
-    for value in (each for entries in params.values() for each in entries.values()):
-        if isinstance(value, QuantizedWeight | TransposedExperts):
-            kinds["weights, int8"] += bytes_per_device(value.weight)
-            kinds["scales, bfloat16"] += bytes_per_device(value.scales)
-        else:
-            kinds["embedding, norms, router"] += bytes_per_device(value)
-    return kinds
+def weights_by_kind(params: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Returns the bytes of the parameters on one device: int8 weights, scales, and the rest."""
+    sizes = {"weights, int8": 0, "scales, bfloat16": 0, "embedding, norms, router": 0}
+    for tensors in params.values():
+        for tensor in tensors.values():
+            if isinstance(tensor, QuantizedWeight | TransposedExperts):
+                sizes["weights, int8"] += bytes_per_device(tensor.weight)
+                sizes["scales, bfloat16"] += bytes_per_device(tensor.scales)
+            else:
+                sizes["embedding, norms, router"] += bytes_per_device(tensor)
+    return sizes
 
 
 def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> TargetPlan:
     """Compiles the largest prefill, decode and score for the mesh of `context`.
 
     Args:
-        context: its `engine.cache_tokens` is what a data shard's cache holds; None: what all slots can fill, as far as memory allows.
+        context: its `engine.cache_tokens` is the size of a data shard's cache; None: as much as all
+            slots can fill and memory allows.
         title: name of the target.
         capacity_bytes: memory of one device.
 
@@ -120,12 +126,15 @@ def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> Targ
     """
     sharding.check_divisible(context.model, context.model_shards)
     weights = weights_by_kind(gpu_parameters(context))
-    tokens = _cache_tokens(context, capacity_bytes - sum(weights.values()))
+    weight_bytes = sum(weights.values())
+    tokens = _cache_tokens(context, capacity_bytes - weight_bytes)
     pages = -(-tokens // context.engine.page_size)
-    programs = compile_programs(context, pages)
-    fixed = sum(weights.values()) + max(each.beside_bytes for each in programs.values())
     cache_bytes = bytes_per_device(abstract_cache(context, pages))
-    fit = max(0, capacity_bytes - fixed) // _token_bytes(context)
+
+    programs = compile_programs(context, pages)
+    largest_call_bytes = max(program.beside_bytes for program in programs.values())
+    fixed_bytes = weight_bytes + largest_call_bytes
+    tokens_fit = max(0, capacity_bytes - fixed_bytes) // _token_bytes(context)
     return TargetPlan(
         title=title,
         compiled_for=context.mesh.devices.flat[0].device_kind,
@@ -134,9 +143,9 @@ def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> Targ
         cache_tokens=tokens * context.data_shards,
         cache_bytes=cache_bytes,
         programs=programs,
-        total_bytes=fixed + cache_bytes,
-        cache_tokens_fit=fit * context.data_shards,
-        sequences_fit=fit // context.engine.max_len * context.data_shards,
+        total_bytes=fixed_bytes + cache_bytes,
+        cache_tokens_fit=tokens_fit * context.data_shards,
+        sequences_fit=tokens_fit // context.engine.max_len * context.data_shards,
     )
 
 
@@ -147,43 +156,45 @@ def _token_bytes(context: EngineContext) -> int:
 
 
 def _cache_tokens(context: EngineContext, free_bytes: int) -> int:
-    """Returns the tokens of one data shard's cache: the rule of `affordable_cache_tokens`, for memory that is not there."""
+    """Returns the tokens of one data shard's cache on a device with `free_bytes` beside weights.
+
+    The rule is that of `affordable_cache_tokens`.
+    """
     engine = context.engine
     if engine.cache_tokens is not None:
         return engine.cache_tokens
-    wanted = max(1, engine.slots // context.data_shards) * engine.max_len
+    slots = max(1, engine.slots // context.data_shards)
+    affordable = int(free_bytes * DEVICE_SHARE) // _token_bytes(context)
     # never less than one sequence: a plan that does not fit shows by how much
-    return max(engine.max_len, min(wanted, int(free_bytes * DEVICE_SHARE) // _token_bytes(context)))
+    return max(engine.max_len, min(slots * engine.max_len, affordable))
 
 
 @lru_cache  # without the wheels all targets are the same virtual devices
 def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[str, ProgramPlan]:
-    """Compiles each step function at the largest shape, two at a time."""
-    params, cache = gpu_parameters(context), abstract_cache(context, pages_per_data_shard)
+    """Compiles each step function at its largest shape, two at a time."""
+    params = gpu_parameters(context)
+    cache = abstract_cache(context, pages_per_data_shard)
     functions = step_functions(context, jax.tree.map(lambda array: array.sharding.spec, params))
-    largest = {
-        name: shapes[-1]
-        for name, shapes in engine_program_shapes(
-            context.engine, context.data_shards, one_width=True
-        ).items()
-    }
-    calls = {
+    shapes = engine_program_shapes(context.engine, context.data_shards, one_width=True)
+    largest = {name: function_shapes[-1] for name, function_shapes in shapes.items()}
+    arguments = {
         "prefill": (cache, prefill_input(context, *largest["prefill"])),
         "decode": (cache, decode_input(context, *largest["decode"])),
         "score": score_input(context, *largest["score"]),
     }
 
     def compile_one(name: str) -> ProgramPlan:
-        inputs = [argument for argument in calls[name] if argument is not cache]
+        inputs = [argument for argument in arguments[name] if argument is not cache]
         return _compile(
             getattr(functions, name),
-            (params, *calls[name]),
+            (params, *arguments[name]),
             bytes_per_device(inputs),
             largest[name],
         )
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(calls, pool.map(compile_one, calls), strict=True))
+        programs = pool.map(compile_one, arguments)
+        return dict(zip(arguments, programs, strict=True))
 
 
 def _compile(
@@ -192,7 +203,8 @@ def _compile(
     began = time.perf_counter()
     compiled = function.lower(*arguments).compile()
     seconds = time.perf_counter() - began
-    memory, text = compiled.memory_analysis(), compiled.as_text()
+    memory = compiled.memory_analysis()
+    text = compiled.as_text()
     return ProgramPlan(
         rows=shape[0],
         width=shape[1],
@@ -212,36 +224,34 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ModelError: mesh, sizes or targets do not fit together.
     """
-    model, engine = ModelConfig(**request["model"]), EngineConfig(**request["engine"])
+    began = time.perf_counter()
+    model = ModelConfig(**request["model"])
+    engine = EngineConfig(**request["engine"])
+    data_shards, model_shards = request["mesh"]
     unknown = [name for name in request["targets"] if name not in TARGETS]
     if unknown:
         raise ModelError(
             f"plan: unknown target {', '.join(unknown)}; expected some of {', '.join(TARGETS)}"
         )
-    reason, began = missing(), time.perf_counter()
-    data, shards = request["mesh"]
-    targets = []
+
+    missing_wheels = missing()
+    targets: list[dict[str, Any]] = []
     for name in request["targets"]:
-        mesh = (
-            make_mesh(TARGETS[name], data, shards)
-            if reason is None
-            else sharding.make_mesh(data, shards)
-        )
+        target = TARGETS[name]
+        if missing_wheels is None:
+            mesh = make_mesh(target, data_shards, model_shards)
+        else:
+            mesh = sharding.make_mesh(data_shards, model_shards)
         context = EngineContext(model, engine, jnp.dtype(request["dtype"]), mesh)
-        targets.append(
-            asdict(plan_target(context, TARGETS[name].title, TARGETS[name].capacity_bytes))
-        )
-    shapes = parameter_shapes(model)
+        targets.append(asdict(plan_target(context, target.title, target.capacity_bytes)))
+
+    tensors = parameter_shapes(model)
+    shapes = engine_program_shapes(engine, data_shards, one_width=not GPU.reads_whole_table)
     return {
-        "parameters": shapes.parameters,
-        "tensors": len(shapes),
-        "shapes": {
-            name: len(calls)
-            for name, calls in engine_program_shapes(
-                engine, data, one_width=not GPU.reads_whole_table
-            ).items()
-        },
-        "fallback": reason,  # why nothing was compiled for GPUs; null when it was
+        "parameters": tensors.parameters,
+        "tensors": len(tensors),
+        "shapes": {name: len(function_shapes) for name, function_shapes in shapes.items()},
+        "fallback": missing_wheels,  # why nothing was compiled for GPUs; null when it was
         "targets": targets,
         "seconds": time.perf_counter() - began,
     }

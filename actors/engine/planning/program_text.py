@@ -1,7 +1,6 @@
-"""The text of a compiled program → what it asks of the interconnect, and what it does with the int8 weights.
+"""The text of a compiled program → its collectives, and its copies of int8 weights.
 
-Reads XLA's optimised HLO. Knows nothing of models: a weight is what comes in as int8 with at least
-two dimensions.
+Reads XLA's optimised HLO. A weight is an int8 input of at least two dimensions.
 """
 
 import re
@@ -26,43 +25,44 @@ _PRODUCTS = {"dot", "custom-call"}  # a kernel of ours, or one of a library
 
 
 def count_collectives(program: str) -> dict[str, int]:
-    """Returns how many collectives of each kind stand in a compiled program.
+    """Returns the number of collectives of each kind in a compiled program.
 
-    None of ours stands in a loop over layers.
+    None of ours stands in a loop over layers, so this is the number that a call runs.
     """
-    return dict(Counter(found[1] for found in _CALL.finditer(program)))
+    return dict(Counter(match[1] for match in _CALL.finditer(program)))
 
 
 def weight_copies(program: str) -> list[str]:
-    """Returns the instructions that take an int8 weight and are no matrix product: those that copy, slice or widen it.
+    """Returns the instructions that copy, slice or widen an int8 weight outside a matrix product.
 
-    A fusion is a product when its computation has one: what it takes as int8 is widened in
-    registers, on the way to the product.
+    A fusion is a product when its computation has one: its int8 operands are widened in registers,
+    on the way to the product.
     """
     computations = dict(_computations(program))
     weights = _weight_types(program)
-    fused = {
-        name
-        for lines in computations.values()
-        for line in lines
-        for name in re.findall(r"calls=%([\w.-]+)", line)
-    }
-    return [
-        f"{name}: {operation} to {kind}"
-        for computation, lines in computations.items()
-        if computation not in fused
-        for name, operation, kind in _consumers(lines, weights)
-        if operation not in _PRODUCTS
-        and not (operation == "fusion" and _is_product(name, lines, computations))
-    ]
+    fused = set(re.findall(r"calls=%([\w.-]+)", program))
+    copies: list[str] = []
+    for computation, lines in computations.items():
+        if computation in fused:
+            continue
+        for name, operation, result_type in _consumers(lines, weights):
+            if operation in _PRODUCTS:
+                continue
+            if operation == "fusion" and _is_product(name, lines, computations):
+                continue
+            copies.append(f"{name}: {operation} to {result_type}")
+    return copies
 
 
 def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
+    """Yields the name and the instructions of each computation of a program."""
     name = ""
     lines: list[str] = []
     for line in program.splitlines():
-        if begun := _COMPUTATION.match(line):
-            name, lines = begun[2], []
+        header = _COMPUTATION.match(line)
+        if header:
+            name = header[2]
+            lines = []
         elif line == "}":
             yield name, lines
         else:
@@ -70,31 +70,46 @@ def _computations(program: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _weight_types(program: str) -> set[str]:
-    """Returns the types, like "s8[8,64,32]", of the program's int8 inputs with two or more dimensions."""
+    """Returns the types, like "s8[8,64,32]", of the int8 inputs of two or more dimensions."""
     entry = next(line for line in program.splitlines() if line.startswith("ENTRY "))
-    return set(re.findall(r"s8\[\d+(?:,\d+)+\]", entry.split(" -> ")[0]))
+    inputs = entry.split(" -> ")[0]
+    return set(re.findall(r"s8\[\d+(?:,\d+)+\]", inputs))
 
 
 def _consumers(lines: list[str], weights: set[str]) -> Iterator[tuple[str, str, str]]:
-    """Yields name, operation and result type of the instructions that take a weight and do not just pass it on."""
-    parsed = [found for line in lines if (found := _INSTRUCTION.match(line))]
-    holders = {found[1] for found in parsed if found[2].split("{")[0] in weights}
-    for found in parsed:
-        if found[3] not in _PASSED_ON and holders & set(re.findall(r"%([\w.-]+)", found[4])):
-            yield found[1], found[3], found[2].split("{")[0]
+    """Yields name, operation and result type of the instructions that use a weight.
+
+    Instructions that only pass it on are left out.
+    """
+    instructions = [match for match in map(_INSTRUCTION.match, lines) if match]
+    holders: set[str] = set()
+    for instruction in instructions:
+        if _result_type(instruction) in weights:
+            holders.add(instruction[1])
+    for instruction in instructions:
+        operands = set(re.findall(r"%([\w.-]+)", instruction[4]))
+        if instruction[3] not in _PASSED_ON and holders & operands:
+            yield instruction[1], instruction[3], _result_type(instruction)
+
+
+def _result_type(instruction: re.Match[str]) -> str:
+    """Returns the result type of an instruction without its layout."""
+    return instruction[2].split("{")[0]
 
 
 def _is_product(name: str, lines: list[str], computations: dict[str, list[str]]) -> bool:
-    line = next(line for line in lines if re.match(rf" +(?:ROOT )?%{re.escape(name)} = ", line))
+    """Returns whether the computation that fusion `name` calls has a matrix product."""
+    definition = re.compile(rf" +(?:ROOT )?%{re.escape(name)} = ")
+    line = next(line for line in lines if definition.match(line))
     called = re.search(r"calls=%([\w.-]+)", line)
-    return called is not None and any(
-        " dot(" in inner for inner in _reached(called[1], computations)
-    )
+    if called is None:
+        return False
+    return any(" dot(" in instruction for instruction in _fused_lines(called[1], computations))
 
 
-def _reached(computation: str, computations: dict[str, list[str]]) -> Iterator[str]:
+def _fused_lines(computation: str, computations: dict[str, list[str]]) -> Iterator[str]:
     """Yields the lines of a computation and of the fusions inside it."""
     for line in computations[computation]:
         yield line
-        for inner in re.findall(r"calls=%([\w.-]+)", line):
-            yield from _reached(inner, computations)
+        for called in re.findall(r"calls=%([\w.-]+)", line):
+            yield from _fused_lines(called, computations)

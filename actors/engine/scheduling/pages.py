@@ -33,7 +33,7 @@ def page_keys(tokens: Sequence[int], page_size: int) -> list[PageKey]:
 
 
 class PagePool:
-    """Allocator of `pages` pages with reference counts, content keys and least-recently-used eviction.
+    """Allocator of pages with reference counts, content keys and least-recently-used eviction.
 
     A page registered under a key may be shared before it is computed ("promised"): a sequence that
     shares it waits until `ready` returns True.
@@ -58,7 +58,7 @@ class PagePool:
         return len(self._free) + len(self._idle)
 
     def match(self, keys: Sequence[PageKey]) -> list[int]:
-        """Returns the pages of the longest registered prefix of `keys`, without a reference on them."""
+        """Returns the pages of the longest registered prefix of `keys`; takes no reference."""
         matched: list[int] = []
         for key in keys:
             page = self._page_of.get(key)

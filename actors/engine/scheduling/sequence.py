@@ -14,7 +14,7 @@ from actors.protocol.messages import Request
 
 @dataclass(slots=True, eq=False)
 class Targets:
-    """Requested log-probs: how likely is `tokens[i]` after position `positions[i]`? Positions ascend."""
+    """Requested log-probs: of `tokens[i]` after position `positions[i]`. Positions ascend."""
 
     positions: np.ndarray  # int32 [n]
     tokens: np.ndarray  # int32 [n]

@@ -1,4 +1,4 @@
-"""What a new sequence reuses of existing pages: keys and values, and log-probs of the tokens in them.
+"""What a new sequence reuses of existing pages: keys and values, and log-probs of their tokens.
 
     pages that match     [ p0 ][ p1 ][ p2 ]      own tokens    a b c d | e f g h | i j k l | m n
     requested log-probs   b … l, m               pages         p0, p1: keys, and log-probs of b … h
@@ -37,7 +37,7 @@ NO_SHARED_PREFIX = SharedPrefix([], [], [])
 def find_shared_prefix(
     sequence: Sequence, pool: PagePool, matched: list[int], page_size: int
 ) -> SharedPrefix:
-    """Returns as many leading pages of `matched` as possible without losing a requested log-prob."""
+    """Returns the leading pages of `matched` that cost no requested log-prob."""
     targets = sequence.targets
     if not len(targets.positions):
         return SharedPrefix(matched, [], [])
