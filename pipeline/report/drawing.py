@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from io import StringIO
 from typing import Any
 
+from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -57,12 +58,12 @@ class Plot:
     name: str  # unique on the page
     title: str
     explanation: str
-    svg: str
+    svg: Markup
     header: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
 
 
-def svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> str:
+def svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> Markup:
     """Returns what `draw` draws as an SVG element: no size of its own, colours by name, ids that no other plot has."""
     with rc_context({**SETTINGS, "svg.hashsalt": name}):
         figure = Figure(figsize=(width, height), layout="constrained")
@@ -80,7 +81,9 @@ def svg(name: str, draw: Callable[[Figure], None], height: float, width: float =
     element = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", element)
     for color, style_name in STYLE_NAMES.items():
         element = element.replace(color, f"var(--{style_name})")
-    return element
+    label = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-words"'
+    element = element.replace("<svg", f"<svg {label}", 1)
+    return Markup(element)  # matplotlib has escaped the texts in it
 
 
 def count_axis(axes: Axes, *, whole: bool = False) -> None:

@@ -283,7 +283,7 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
     )
 
 
-def troubles(over: Over) -> Plot | None:
+def failures(over: Over) -> Plot | None:
     """Failed rows, requests that ran again and lost replicas over time.
 
     None when there were none.
@@ -310,11 +310,11 @@ def troubles(over: Over) -> Plot | None:
     few = joined(over)
     rows = zip(*([f"{value:,.0f}" for value in few[name]] for name in names), strict=True)
     return Plot(
-        "troubles",
+        "failures",
         "Failures, retries and losses over time",
         f"How many in each {duration(over['s'][0])}. A lost replica's requests run again; a burst "
         "points at a node or a file.",
-        svg("troubles", draw, 0.7 + 1.1 * len(names)),
+        svg("failures", draw, 0.7 + 1.1 * len(names)),
         ("until", *(titles[name].lower() for name in names)),
         _timed(few, rows),
     )

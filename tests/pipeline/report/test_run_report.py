@@ -171,8 +171,8 @@ def test_the_figures_of_the_run_are_on_the_page() -> None:
 
 def test_each_way_to_end_has_its_words() -> None:
     report = REPORTS["nothing answered"]()
-    for status, (words, _) in STATUS.items():
-        assert words in Page(render(with_run(report, "why", status))).text
+    for name, status in STATUS.items():
+        assert status.words in Page(render(with_run(report, "why", name))).text
 
 
 def test_nothing_from_data_becomes_part_of_the_page() -> None:
