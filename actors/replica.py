@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
 from actors.protocol.errors import ReplicaError, RequestError
-from actors.protocol.events import Pulse
+from actors.protocol.events import Heartbeat
 from actors.protocol.messages import (
     Batch,
     BatchResult,
@@ -85,7 +85,7 @@ class Replica:
         self._failure: BaseException | None = None
         self._closed = False
         # when the engine began its present step; None: it has nothing to do
-        self._beat_s: float | None = None
+        self._step_began_s: float | None = None
         self._thread = threading.Thread(target=self._work, name=f"{name}-engine", daemon=True)
         self._thread.start()
 
@@ -109,19 +109,19 @@ class Replica:
         """Returns the counters since the start."""
         return self._engine.stats()
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Returns what the engine is doing and for how long.
 
         Takes no lock: a hung engine may hold any.
         """
-        beat_s = self._beat_s
+        step_began_s = self._step_began_s
         programs = self._engine.programs
-        if beat_s is None:
-            return Pulse("idle")
+        if step_began_s is None:
+            return Heartbeat("idle")
         compiling_since_s = programs.compiling_since_s
         if compiling_since_s is not None:
-            return Pulse("compilation", time.perf_counter() - compiling_since_s)
-        return Pulse("step", time.perf_counter() - max(beat_s, programs.compiled_at_s))
+            return Heartbeat("compilation", time.perf_counter() - compiling_since_s)
+        return Heartbeat("step", time.perf_counter() - max(step_began_s, programs.compiled_at_s))
 
     def run(self, batch: Batch) -> BatchResult:
         """Runs a batch to its end; every request of it comes back as a completion, errors included.
@@ -180,9 +180,9 @@ class Replica:
         """
         with self._changed:
             while not self._inbox and self._engine.idle and not self._closed:
-                self._beat_s = None
+                self._step_began_s = None
                 self._changed.wait()
-            self._beat_s = time.perf_counter()
+            self._step_began_s = time.perf_counter()
             arrived = list(self._inbox)
             self._inbox.clear()
             closed = self._closed
@@ -198,7 +198,7 @@ class Replica:
     def _fail(self, failure: BaseException) -> None:
         with self._changed:
             self._failure = failure
-            self._beat_s = None
+            self._step_began_s = None
             unanswered = list(self._open)
         for ticket in unanswered:
             ticket.failure = failure

@@ -60,7 +60,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
 from pipeline.requests.tokenizer import RequestRules
-from pipeline.run import Corridor, run
+from pipeline.run import Pipeline, run
 
 VOCABULARY = 1000
 FILE_ROWS = 500_000
@@ -314,7 +314,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     clock = SimulatedClock()
     replicas = SimulatedReplicas(config, clock)
     max_len = 8 * config.prompt_tokens + config.max_tokens
-    corridor = Corridor(
+    pipeline = Pipeline(
         schema=schema,
         tokenizer=None,
         rules=RequestRules(
@@ -332,7 +332,7 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     )
     yield f"memory before the first row: {resident_mib():,.0f} MiB (of it {base_mib:,.0f} libraries and input generator)"
     done, next_mark = 0, 1
-    for committed in run(remaining(shards, folder, "benchmark"), corridor):
+    for committed in run(remaining(shards, folder, "benchmark"), pipeline):
         done += committed.rows
         if done >= next_mark * config.rows / 4:
             yield f"memory at {done:>12,} rows: {resident_mib():,.0f} MiB, {done / clock.driver_s:,.0f} rows/s"

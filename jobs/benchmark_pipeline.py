@@ -6,7 +6,7 @@
 Takes the prompts of an input of the main job, with a model of random weights: lengths and common
 beginnings are the input's, the token ids are others in every pass, so that each pass begins with a
 cache that knows none of its prefixes. One replica on a local Ray runs them in turn through the
-whole corridor, Parquet to Parquet, and as one batch handed to it directly: the engine alone. The
+whole pipeline, Parquet to Parquet, and as one batch handed to it directly: the engine alone. The
 first pass of either kind compiles and is not counted. Left out is text: ids are read, and none are
 turned into text.
 """
@@ -53,7 +53,7 @@ from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
 from pipeline.records import Shard
 from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_requests
-from pipeline.run import Corridor, run
+from pipeline.run import Pipeline, run
 
 FIRST_ID = 3  # below lie pad, EOS and the like
 SPENT = ("prefill", "decode", "between calls", "without work")
@@ -122,7 +122,7 @@ class Pass:
 
 @dataclass(frozen=True)
 class OnlyReplica:
-    """One replica that is up already, for a corridor that ends before the replica does."""
+    """One replica that is up already, for a pipeline that ends before the replica does."""
 
     pool: Any
     name: str
@@ -183,7 +183,7 @@ def _run(config: BenchmarkConfig) -> int:
                 took[kind].append(
                     _engine_alone(plan, replica)
                     if number % 2
-                    else _corridor(plan, folder / f"run-{number}", replica)
+                    else _pipeline_pass(plan, folder / f"run-{number}", replica)
                 )
         figures = _figures(config, plans[-1], {kind: each[1:] for kind, each in took.items()})
     finally:
@@ -316,7 +316,7 @@ def _start(plan: Plan, stack: ExitStack) -> tuple[Any, str, ReplicaInfo | None]:
     return pool, ready.replica, ready.info
 
 
-def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
+def _pipeline_pass(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
     """Runs a pass from Parquet to Parquet, as the main job does."""
     before = _stats(replica)
     rows = sum(shard.rows for shard in plan.shards)
@@ -329,7 +329,7 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
         prompt_logprobs=None,
         choices=plan.schema.has_choices,
     )
-    corridor = Corridor(
+    pipeline = Pipeline(
         schema=plan.schema,
         tokenizer=None,
         rules=plan.rules,
@@ -341,7 +341,7 @@ def _corridor(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
     )
     began = time.perf_counter()
     progress.begin()
-    for _ in run(plan.shards, corridor):
+    for _ in run(plan.shards, pipeline):
         continue
     seconds = time.perf_counter() - began
     if progress.error_rows:

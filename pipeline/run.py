@@ -1,4 +1,4 @@
-"""The corridor, joined: Parquet row ranges in, committed shards out.
+"""The pipeline, joined: Parquet row ranges in, committed shards out.
 
 The only file that knows more than one stage.
 
@@ -31,7 +31,7 @@ NEW_OBJECTS = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class Corridor:
+class Pipeline:
     """What the stages need, chosen in jobs."""
 
     schema: InputSchema
@@ -46,7 +46,7 @@ class Corridor:
     client: storage.Client = storage.RUN_CLIENT  # reads the input
 
 
-def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard]:
+def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard]:
     """Runs the rows of `shards` and yields each shard when it is committed.
 
     Raises:
@@ -57,7 +57,7 @@ def run(shards: Sequence[Shard], corridor: Corridor) -> Generator[CommittedShard
         OutageError: object storage did not answer within the retry window; what was complete is committed.
         CommitError: exactly once was broken.
     """
-    c = corridor
+    c = pipeline
     unreadable = Unreadable()
     rows = read_rows(shards, c.schema, c.writer.open, unreadable.add, c.client)
     requests = to_requests(rows, c.tokenizer, c.rules)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.protocol.errors import ModelError
-from actors.protocol.events import BatchDone, Event, Pulse, ReplicaLost, ReplicaReady
+from actors.protocol.events import BatchDone, Event, Heartbeat, ReplicaLost, ReplicaReady
 from actors.protocol.messages import (
     Batch,
     BatchResult,
@@ -59,11 +59,11 @@ class FakeReplicas:
     poison: Callable[[Request], bool] = lambda request: False
     answer: Callable[[Request], Completion] = answer
     most_losses: int = 10_000
-    flying: dict[str, dict[int, Batch]] = field(default_factory=dict)
+    in_flight: dict[str, dict[int, Batch]] = field(default_factory=dict)
     submitted: list[tuple[str, Batch]] = field(default_factory=list)
     losses: int = 0
     retired: list[str] = field(default_factory=list)
-    most_flying: int = 0  # on one replica at one moment
+    most_in_flight: int = 0  # on one replica at one moment
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -74,7 +74,7 @@ class FakeReplicas:
 
     @property
     def up(self) -> int:
-        return len(self.flying)
+        return len(self.in_flight)
 
     @property
     def wanted(self) -> int:
@@ -84,26 +84,26 @@ class FakeReplicas:
         self.count = min(self.count, count)
 
     def retire(self, replica: str) -> None:
-        assert not self.flying[replica], "a replica that holds a batch was let go"
-        del self.flying[replica]
+        assert not self.in_flight[replica], "a replica that holds a batch was let go"
+        del self.in_flight[replica]
         self.retired.append(replica)
 
     def submit(self, replica: str, batch: Batch) -> None:
-        if replica in self.flying:  # else its loss is under way, as in the pool
-            self.flying[replica][batch.number] = batch
-            self.most_flying = max(self.most_flying, len(self.flying[replica]))
+        if replica in self.in_flight:  # else its loss is under way, as in the pool
+            self.in_flight[replica][batch.number] = batch
+            self.most_in_flight = max(self.most_in_flight, len(self.in_flight[replica]))
         self.submitted.append((replica, batch))
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         pending, self._pending = self._pending, []
-        busy = [name for name, batches in self.flying.items() if batches]
+        busy = [name for name, batches in self.in_flight.items() if batches]
         if pending or not busy or (timeout_s == 0 and self._random.random() < 0.5):
             return pending
         name = self._random.choice(busy)
-        batch = self._random.choice(list(self.flying[name].values()))
+        batch = self._random.choice(list(self.in_flight[name].values()))
         if any(map(self.poison, batch.requests)) or self._random.random() < self.bad_luck:
             return [self._lose(name)]
-        del self.flying[name][batch.number]
+        del self.in_flight[name][batch.number]
         return [
             BatchDone(
                 name,
@@ -117,14 +117,14 @@ class FakeReplicas:
         self.losses += 1
         if self.losses > self.most_losses:
             raise ModelError(f"{self.losses} replicas were lost")
-        del self.flying[name]
+        del self.in_flight[name]
         self._start()
         return ReplicaLost(name, "killed by the test")
 
     def _start(self) -> None:
         name = f"fake-{self._names}"
         self._names += 1
-        self.flying[name] = {}
+        self.in_flight[name] = {}
         self._pending.append(ReplicaReady(name))
 
 
@@ -164,8 +164,8 @@ class StubReplica:
     def stats(self) -> ReplicaStats:
         return ReplicaStats(up_s=1.0)
 
-    def pulse(self) -> Pulse:
-        return Pulse("idle")
+    def heartbeat(self) -> Heartbeat:
+        return Heartbeat("idle")
 
     def run(self, batch: Batch) -> BatchResult:
         import os

@@ -24,7 +24,7 @@ from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.requests.tokenizer import RequestRules
-from pipeline.run import Corridor, run
+from pipeline.run import Pipeline, run
 from tests.fakes import FakeReplicas
 
 ROWS, SHARD_ROWS, BAD_EVERY = 40, 6, 13
@@ -43,19 +43,19 @@ def write_input(path: Path, rows: int = ROWS) -> Path:
     return path
 
 
-def corridor(
+def make_pipeline(
     schema: InputSchema,
     folder: RunFolder,
     mark: str,
     replicas: FakeReplicas,
     progress: Progress,
     interrupted: Callable[[], bool],
-) -> Corridor:
+) -> Pipeline:
     """Returns the stages as all runs of these tests have them."""
     written = output_schema(
         schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False
     )
-    return Corridor(
+    return Pipeline(
         schema=schema,
         tokenizer=None,
         rules=RequestRules("generate", 100, 64, defaults=SamplingParams(max_tokens=3, n=2, seed=5)),
@@ -91,7 +91,7 @@ def drive(
     check_run(folder, keys, {})
     mark = fingerprint(keys)
     progress = Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows)
-    joined = corridor(schema, folder, mark, replicas, progress, interrupted)
+    joined = make_pipeline(schema, folder, mark, replicas, progress, interrupted)
     yield from run(
         remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), joined
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from actors.protocol.errors import ClusterLostError
 
 
-class HeadWatch:
+class GcsMonitor:
     """Asks now and then. Close it before the connection that `ask` uses."""
 
     def __init__(
@@ -37,7 +37,7 @@ class HeadWatch:
         self._asked_s = clock()  # when the last question that was answered was asked
         self.draining = ask()
         self._at_once, self._closed = threading.Event(), False
-        self._thread = threading.Thread(target=self._run, name="head watch", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="GCS monitor", daemon=True)
         self._thread.start()
 
     def check(self) -> None:

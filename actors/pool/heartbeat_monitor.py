@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from actors.protocol.events import Pulse
+from actors.protocol.events import Heartbeat
 
 COMPILATION_SHARE = 6  # a compilation may take this many times as long as a step
 MOST_INTERVAL_S = 30.0
@@ -24,7 +24,7 @@ class _Watched:
     asked_s: float | None = None  # None: no question is open
 
 
-class PulseWatch:
+class HeartbeatMonitor:
     """Whom to ask when, and what the answers mean."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -60,20 +60,18 @@ class PulseWatch:
                 silent.append((name, reason))
         return ask, silent
 
-    def answered(self, replica: str, pulse: Pulse) -> str | None:
+    def answered(self, replica: str, heartbeat: Heartbeat) -> str | None:
         """Takes an answer in; returns why the replica hangs, or None."""
         watched = self._watched.get(replica)
         if watched is None:
             return None
         watched.asked_s, watched.due_s = None, self._clock() + self._interval_s
         limit_s = {"step": self._timeout_s, "compilation": self._timeout_s * COMPILATION_SHARE}.get(
-            pulse.doing
+            heartbeat.doing
         )
-        if limit_s is None or pulse.for_s <= limit_s:
+        if limit_s is None or heartbeat.for_s <= limit_s:
             return None
-        return (
-            f"its engine has been at one {pulse.doing} for {pulse.for_s:.0f} s, {self._allowed()}"
-        )
+        return f"its engine has been at one {heartbeat.doing} for {heartbeat.for_s:.0f} s, {self._allowed()}"
 
     def _allowed(self) -> str:
         return f"--step-timeout-s is {self._timeout_s:g}"

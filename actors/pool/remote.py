@@ -18,7 +18,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from actors.protocol.events import Blame, Pulse
+from actors.protocol.events import Blame, Heartbeat
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
 
 LONGEST_REASON = 500  # characters
@@ -70,12 +70,12 @@ class RemoteReplica:
         return stats
 
     @ray.method(concurrency_group=WATCH)
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         """Returns what the engine is doing and for how long; answered while batches run."""
         if self._replica is None:
-            return Pulse("loading")
-        pulse: Pulse = self._replica.pulse()
-        return pulse
+            return Heartbeat("loading")
+        heartbeat: Heartbeat = self._replica.heartbeat()
+        return heartbeat
 
 
 def cluster_total(kind: str) -> float:

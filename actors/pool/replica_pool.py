@@ -24,8 +24,8 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayTaskError
 
-from actors.pool.gcs_monitor import HeadWatch
-from actors.pool.heartbeat_monitor import PulseWatch
+from actors.pool.gcs_monitor import GcsMonitor
+from actors.pool.heartbeat_monitor import HeartbeatMonitor
 from actors.pool.remote import (
     WATCH,
     Place,
@@ -87,7 +87,7 @@ class _News:
     """Something a Ray callback noticed, in the order of arrival."""
 
     replica: str
-    kind: Literal["place", "load", "batch", "pulse"]
+    kind: Literal["place", "load", "batch", "heartbeat"]
     future: "Future[Any]" = field(compare=False)
 
 
@@ -119,11 +119,11 @@ class ReplicaPool:
         # whether `minimum` replicas were up at once: then they can be, and the run goes on with
         # fewer
         self._started = False
-        self._pulses = PulseWatch(config.step_timeout_s)
+        self._heartbeats = HeartbeatMonitor(config.step_timeout_s)
         self._reminded_s = time.monotonic()
         self._backlog: list[Event] = []
         self._gpus = self._use_gpus()
-        self._head = HeadWatch(draining_nodes, config.drain_poll_s, config.head_silence_s)
+        self._gcs = GcsMonitor(draining_nodes, config.drain_poll_s, config.head_silence_s)
         for _ in range(config.maximum):
             self._spawn()
 
@@ -199,7 +199,7 @@ class ReplicaPool:
         """Ends all actors; batches they hold are lost."""
         for name in list(self._members):
             self._end(name)
-        self._head.close()
+        self._gcs.close()
 
     # -- actors -----------------------------------------------------------------------------------------------------------------
 
@@ -227,7 +227,7 @@ class ReplicaPool:
         """Ends an actor, whatever it does; nothing it still says is heard."""
         member = self._members.pop(name, None)
         if member is not None:
-            self._pulses.forget(name)
+            self._heartbeats.forget(name)
             ray.kill(member.actor)
 
     def _staying(self) -> int:
@@ -253,7 +253,7 @@ class ReplicaPool:
         )
 
     def _watch(
-        self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "pulse"]
+        self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "heartbeat"]
     ) -> None:
         """Queues the answer when it comes: no polling, whatever the number of replicas."""
         reference.future().add_done_callback(
@@ -263,7 +263,7 @@ class ReplicaPool:
     # -- events -----------------------------------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
-        self._head.check()
+        self._gcs.check()
         self._respawn_due()
         self._remind()
         events = [*self._hung(), *self._drained()]
@@ -300,14 +300,14 @@ class ReplicaPool:
             ]
         if news.kind == "batch":
             return [BatchDone(news.replica, news.future.result())]
-        if news.kind == "pulse":
-            reason = self._pulses.answered(news.replica, news.future.result())
+        if news.kind == "heartbeat":
+            reason = self._heartbeats.answered(news.replica, news.future.result())
             return (
                 [] if reason is None else [self._lose(news.replica, f"hung: {reason}", "replica")]
             )
         if news.kind == "place":
             member.place = news.future.result()
-            self._pulses.begin(news.replica)
+            self._heartbeats.begin(news.replica)
             # Only now: of a replica that is up it is known where it runs.
             self._watch(
                 member.actor.load.remote(self._class, self._spec, news.replica),
@@ -362,10 +362,10 @@ class ReplicaPool:
         return ReplicaLost(name, reason, to_blame)
 
     def _hung(self) -> list[Event]:
-        """Asks replicas for their pulse, without waiting for it, and gives up those that have not answered for too long."""
-        ask, silent = self._pulses.turn()
+        """Asks replicas for their heartbeat, without waiting for it, and gives up those that have not answered for too long."""
+        ask, silent = self._heartbeats.turn()
         for name in ask:
-            self._watch(self._members[name].actor.pulse.remote(), name, "pulse")
+            self._watch(self._members[name].actor.heartbeat.remote(), name, "heartbeat")
         return [self._lose(name, f"hung: {reason}", "replica") for name, reason in silent]
 
     def _drained(self) -> list[Event]:
@@ -373,7 +373,7 @@ class ReplicaPool:
 
         Asks for replicas elsewhere before they are gone.
         """
-        nodes, events = self._head.draining, list[Event]()
+        nodes, events = self._gcs.draining, list[Event]()
         if not nodes:
             return events
         staying = [(name, member) for name, member in self._members.items() if not member.leaving]
@@ -399,7 +399,7 @@ class ReplicaPool:
         while (
             self._respawns
             and self._respawns[0] <= time.monotonic()
-            and self._head.answered_since(self._respawns[0])
+            and self._gcs.answered_since(self._respawns[0])
         ):
             heapq.heappop(self._respawns)
             self._spawn()
@@ -407,7 +407,7 @@ class ReplicaPool:
     def _remind(self) -> None:
         """Says now and then what is missing, while fewer than `minimum` replicas are up."""
         due_s = self._reminded_s + self._config.remind_s
-        if due_s > time.monotonic() or not self._head.answered_since(due_s):
+        if due_s > time.monotonic() or not self._gcs.answered_since(due_s):
             return
         self._reminded_s = time.monotonic()
         if self.up < self._config.minimum:

@@ -12,7 +12,7 @@ Blame = Literal["replica", "node", "nobody"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class Heartbeat:
     """What a replica's engine is doing and for how many seconds.
 
     A step or a compilation that ends starts the count again.

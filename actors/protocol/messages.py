@@ -75,7 +75,7 @@ class Batch:
     number: int
     requests: tuple[Request, ...]
     # the beginning that all its prompts have in common, if they have one
-    family: bytes | None = None
+    prefix_key: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)

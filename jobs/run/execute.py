@@ -31,7 +31,7 @@ from pipeline.monitoring.run_log import RunLog
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
-from pipeline.run import Corridor, run
+from pipeline.run import Pipeline, run
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,7 @@ def _progress(job: Job, pool: Pool) -> Progress:
     )
 
 
-def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) -> Corridor:
+def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) -> Pipeline:
     plan = job.plan
     config = plan.config
     schema = output_schema(
@@ -257,7 +257,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         prompt_logprobs=config.prompt_logprobs,
         choices=plan.schema.has_choices,
     )
-    return Corridor(
+    return Pipeline(
         schema=plan.schema,
         tokenizer=plan.tokenizer,
         rules=plan.rules,

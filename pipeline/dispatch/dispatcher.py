@@ -74,23 +74,23 @@ def run_batches(
         RuntimeError: a replica answered other rows than it was asked for.
     """
     source, drawing, deadline = iter(batches), True, None
-    floor = _Floor(replicas, config, watcher)
-    while drawing or floor.waiting or floor.busy:
+    state = _DispatchState(replicas, config, watcher)
+    while drawing or state.waiting or state.busy:
         if deadline is None and interrupted():
             drawing, deadline = False, config.clock() + config.grace_s
         if deadline is not None:
-            floor.forget_waiting()
-            if config.clock() > deadline or not floor.busy:
+            state.forget_waiting()
+            if config.clock() > deadline or not state.busy:
                 break
-        can_place = floor.place_retries() and (drawing or floor.waiting > 0)
-        yield from floor.take_events(0.0 if can_place else config.poll_s)
-        watcher.batches_in_flight(floor.flying)
-        if not drawing and not floor.waiting and deadline is None:
-            floor.trim()
+        can_place = state.place_retries() and (drawing or state.waiting > 0)
+        yield from state.take_events(0.0 if can_place else config.poll_s)
+        watcher.batches_in_flight(state.in_flight)
+        if not drawing and not state.waiting and deadline is None:
+            state.trim()
         while (
             can_place
-            and floor.has_room()
-            and not floor.place_waiting(steal=not drawing)
+            and state.has_room()
+            and not state.place_waiting(steal=not drawing)
             and drawing
         ):
             item = next(source, None)
@@ -99,7 +99,7 @@ def run_batches(
             elif isinstance(item, Completion):
                 yield item
             else:
-                floor.add(item)
+                state.add(item)
     if deadline is not None:
         raise InterruptedRunError(
             "the run was interrupted; committed shards are kept, the same command continues it"
@@ -107,7 +107,7 @@ def run_batches(
 
 
 @dataclass(slots=True, eq=False)
-class _Flight:
+class _InFlightBatch:
     """A batch on its way, with one replica or, when that one is late, with two."""
 
     requests: tuple[Request, ...]
@@ -116,31 +116,31 @@ class _Flight:
 
 
 @dataclass(slots=True)
-class _Lane:
+class _ReplicaState:
     """One replica as dispatch sees it."""
 
-    flying: dict[int, _Flight] = field(default_factory=dict)  # by batch number
+    in_flight: dict[int, _InFlightBatch] = field(default_factory=dict)  # by batch number
     # takes no more ordinary work: a suspect runs on it alone, or will once it is idle
     reserved: bool = False
     leaving: str | None = None  # takes no more work at all, for this reason
     proven: bool = False  # has answered a batch
 
 
-class _Floor:
+class _DispatchState:
     """Replicas, the batches they hold, and the batches that have to run again."""
 
     def __init__(
         self, replicas: Replicas, config: DispatchConfig, watcher: DispatchWatcher
     ) -> None:
         self._replicas, self._config, self._watcher = replicas, config, watcher
-        self._lanes: dict[str, _Lane] = {}
+        self._replica_states: dict[str, _ReplicaState] = {}
         # heap; entries whose load is no longer true are skipped
         self._by_load: list[tuple[int, int, str]] = []
         self._numbers, self._ticks = itertools.count(1), itertools.count()
         self._again: deque[tuple[Request, ...]] = deque()
         self._suspects: deque[tuple[Request, ...]] = deque()
         self._waiting = Waiting()  # drawn, and not tried yet
-        self.flying = 0  # batches; copies are not counted
+        self.in_flight = 0  # batches; copies are not counted
         self._losses = 0  # in a row
         self._durations: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
         self._trim_s = 0.0
@@ -148,7 +148,7 @@ class _Floor:
     @property
     def busy(self) -> bool:
         """Whether requests are with replicas or wait to go there again."""
-        return bool(self.flying or self._again or self._suspects)
+        return bool(self.in_flight or self._again or self._suspects)
 
     @property
     def waiting(self) -> int:
@@ -175,7 +175,7 @@ class _Floor:
         Without `steal`, a batch whose prefix another replica holds waits for that one, unless many wait already.
         """
         name = self._least_loaded()
-        limit = min(MOST_WAITING, WAITING_PER_REPLICA * len(self._lanes))
+        limit = min(MOST_WAITING, WAITING_PER_REPLICA * len(self._replica_states))
         batch = self._waiting.take(name, limit, steal=steal) if name is not None else None
         if name is None or batch is None:
             return False
@@ -188,12 +188,14 @@ class _Floor:
         Returns whether there is room for fresh work after that.
         """
         while self._suspects and (name := self._least_loaded()) is not None:
-            lane = self._lanes[name]
-            waiting = sum(1 for other in self._lanes.values() if other.reserved and other.flying)
-            if lane.flying and waiting >= len(self._suspects):
+            replica_state = self._replica_states[name]
+            waiting = sum(
+                1 for other in self._replica_states.values() if other.reserved and other.in_flight
+            )
+            if replica_state.in_flight and waiting >= len(self._suspects):
                 break  # enough replicas are running dry for the suspects
-            lane.reserved = True
-            if not lane.flying:
+            replica_state.reserved = True
+            if not replica_state.in_flight:
                 self._submit(name, self._suspects.popleft())
         while self._again and (name := self._least_loaded()) is not None:
             self._submit(name, self._again.popleft())
@@ -203,7 +205,7 @@ class _Floor:
         """Yields the completions that came, and the errors of rows that are given up."""
         for event in self._replicas.events(timeout_s):
             if isinstance(event, ReplicaReady):
-                self._lanes[event.replica] = _Lane()
+                self._replica_states[event.replica] = _ReplicaState()
                 self._rank(event.replica)
                 self._watcher.replica_ready(event.replica, event.info)
             elif isinstance(event, ReplicaLost):
@@ -216,15 +218,17 @@ class _Floor:
     def trim(self) -> None:
         """At the tail: gives late batches a second replica and lets replicas go that will not be needed any more."""
         now_s = self._config.clock()
-        if now_s < self._trim_s or self._again or self._suspects or not self.flying:
+        if now_s < self._trim_s or self._again or self._suspects or not self.in_flight:
             return
         self._trim_s = now_s + self._config.poll_s
         idle = [
-            name for name, lane in self._lanes.items() if not lane.flying and lane.leaving is None
+            name
+            for name, replica_state in self._replica_states.items()
+            if not replica_state.in_flight and replica_state.leaving is None
         ]
         if idle:
             idle = self._second(idle, now_s)
-        busy = sum(1 for lane in self._lanes.values() if lane.flying)
+        busy = sum(1 for replica_state in self._replica_states.values() if replica_state.in_flight)
         spare = -(-busy // BUSY_PER_SPARE)
         self._replicas.want(busy + spare)
         for name in idle[spare:]:
@@ -237,70 +241,72 @@ class _Floor:
         late_s = max(
             self._config.late_s, self._config.late_factor * statistics.median(self._durations)
         )
-        flights = (
-            flight
-            for lane in self._lanes.values()
-            if not lane.reserved
-            for flight in lane.flying.values()
+        batches = (
+            batch
+            for replica_state in self._replica_states.values()
+            if not replica_state.reserved
+            for batch in replica_state.in_flight.values()
         )
         # A batch that was lost before may be what kills replicas: it gets no second one.
         late = [
             each
-            for each in flights
+            for each in batches
             if len(each.holders) == 1 and now_s - each.began_s > late_s and not _tried(each)
         ]
-        late.sort(key=lambda flight: flight.began_s)
-        for name, flight in zip(idle, late, strict=False):
-            self._send(name, flight)
+        late.sort(key=lambda batch: batch.began_s)
+        for name, batch in zip(idle, late, strict=False):
+            self._send(name, batch)
         return idle[len(late) :]
 
     def _submit(self, name: str, requests: tuple[Request, ...]) -> None:
-        self.flying += 1
-        self._send(name, _Flight(requests, self._config.clock()))
+        self.in_flight += 1
+        self._send(name, _InFlightBatch(requests, self._config.clock()))
 
-    def _send(self, name: str, flight: _Flight) -> None:
+    def _send(self, name: str, batch: _InFlightBatch) -> None:
         number = next(self._numbers)
-        self._lanes[name].flying[number] = flight
-        flight.holders[name] = number
+        self._replica_states[name].in_flight[number] = batch
+        batch.holders[name] = number
         self._rank(name)
-        self._replicas.submit(name, Batch(number, flight.requests))
+        self._replicas.submit(name, Batch(number, batch.requests))
 
     def _retire(self, name: str, reason: str) -> None:
-        del self._lanes[name]
+        del self._replica_states[name]
         self._waiting.forget(name)
         self._replicas.retire(name)
         self._watcher.replica_retired(name, reason)
 
     def _leave(self, event: ReplicaLeaving) -> None:
-        lane = self._lanes.get(event.replica)
-        if lane is not None:
-            lane.leaving = event.reason
+        replica_state = self._replica_states.get(event.replica)
+        if replica_state is not None:
+            replica_state.leaving = event.reason
             self._freed(event.replica)
 
     def _freed(self, name: str) -> None:
         """A replica may take more now, or the next suspect, or it goes as it should."""
-        lane = self._lanes[name]
-        if lane.flying:
+        replica_state = self._replica_states[name]
+        if replica_state.in_flight:
             self._rank(name)
-        elif lane.leaving is not None:
-            self._retire(name, lane.leaving)
-        elif lane.reserved and self._suspects:
+        elif replica_state.leaving is not None:
+            self._retire(name, replica_state.leaving)
+        elif replica_state.reserved and self._suspects:
             self._submit(name, self._suspects.popleft())
         else:
-            lane.reserved = False
+            replica_state.reserved = False
             self._rank(name)
 
     def _rank(self, name: str) -> None:
-        heapq.heappush(self._by_load, (len(self._lanes[name].flying), next(self._ticks), name))
+        heapq.heappush(
+            self._by_load, (len(self._replica_states[name].in_flight), next(self._ticks), name)
+        )
 
     def _least_loaded(self) -> str | None:
         while self._by_load:
             load, _, name = self._by_load[0]
-            lane = self._lanes.get(name)
+            replica_state = self._replica_states.get(name)
             if (
-                lane is not None
-                and _open(lane)
-                and len(lane.flying) == load
+                replica_state is not None
+                and _open(replica_state)
+                and len(replica_state.in_flight) == load
                 and load < self._config.in_flight
             ):
                 return name
@@ -308,20 +314,20 @@ class _Floor:
         return None
 
     def _done(self, event: BatchDone) -> Iterator[Completion]:
-        lane = self._lanes.get(event.replica)
-        if lane is None:
+        replica_state = self._replica_states.get(event.replica)
+        if replica_state is None:
             return  # a replica that was given up answers late: its batch runs, or ran, elsewhere
         self._watcher.replica_stats(event.replica, event.result.stats)
-        flight = lane.flying.get(event.result.batch)
-        if flight is None:
+        batch = replica_state.in_flight.get(event.result.batch)
+        if batch is None:
             return  # the other replica that held this batch was faster
-        _check_refs(event, flight.requests)
-        lane.proven = True
-        self.flying -= 1
+        _check_refs(event, batch.requests)
+        replica_state.proven = True
+        self.in_flight -= 1
         self._losses = 0
-        self._durations.append(self._config.clock() - flight.began_s)
-        for name, number in flight.holders.items():
-            del self._lanes[name].flying[number]
+        self._durations.append(self._config.clock() - batch.began_s)
+        for name, number in batch.holders.items():
+            del self._replica_states[name].in_flight[number]
             self._freed(name)
         for completion in event.result.completions:
             # An answered row looks the same however often its replica was lost before: the table of
@@ -330,20 +336,20 @@ class _Floor:
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
         self._watcher.replica_lost(event.replica, event.reason)
-        lane = self._lanes.pop(event.replica, None)
+        replica_state = self._replica_states.pop(event.replica, None)
         self._waiting.forget(event.replica)
-        if lane is None:
+        if replica_state is None:
             return  # it never came up
-        for flight in lane.flying.values():
-            del flight.holders[event.replica]
-        if event.blame == "replica" and lane.flying and not lane.proven:
+        for batch in replica_state.in_flight.values():
+            del batch.holders[event.replica]
+        if event.blame == "replica" and replica_state.in_flight and not replica_state.proven:
             self._count_loss(event.reason)
-        alone = lane.reserved and len(lane.flying) == 1
-        for flight in lane.flying.values():
-            if flight.holders:
+        alone = replica_state.reserved and len(replica_state.in_flight) == 1
+        for batch in replica_state.in_flight.values():
+            if batch.holders:
                 continue  # another replica runs it, too
-            self.flying -= 1
-            requests = flight.requests
+            self.in_flight -= 1
+            requests = batch.requests
             if event.blame == "nobody":
                 self._watcher.batch_retried(len(requests))
                 (self._suspects if alone else self._again).append(requests)
@@ -378,12 +384,12 @@ class _Floor:
             self._suspects.extend((tried[:half], tried[half:]))
 
 
-def _open(lane: _Lane) -> bool:
-    return not lane.reserved and lane.leaving is None
+def _open(replica_state: _ReplicaState) -> bool:
+    return not replica_state.reserved and replica_state.leaving is None
 
 
-def _tried(flight: _Flight) -> bool:
-    return any(request.attempts > 1 for request in flight.requests)
+def _tried(batch: _InFlightBatch) -> bool:
+    return any(request.attempts > 1 for request in batch.requests)
 
 
 def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:

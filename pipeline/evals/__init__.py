@@ -2,7 +2,7 @@
 
 Output rows → metrics, history, comparison, report.
 
-data sets ─ tasks/*.py ─▶ EvalRequest ─ requests.py ─▶ requests.parquet ─ the corridor ─▶ output rows
+data sets ─ tasks/*.py ─▶ EvalRequest ─ requests.py ─▶ requests.parquet ─ the pipeline ─▶ output rows
                              │                                                                │
                              └────────────── answers.py (join by id) ◀────────────────────────┘
                                                  │ scoring.py ─▶ Sample ─ metrics.py ─▶ metrics.json

@@ -85,7 +85,7 @@ class Progress:
         self._timeline = Timeline()
         self._uses = ReplicaUse(self._timeline)
         self._committed = 0
-        self._flying = 0
+        self._in_flight = 0
 
     def begin(self) -> None:
         """Starts the clock again: the replicas that were waited for are up, the first row comes."""
@@ -151,7 +151,7 @@ class Progress:
 
     def batches_in_flight(self, count: int) -> None:
         """So many batches are with replicas now."""
-        self._flying = count
+        self._in_flight = count
 
     # -- what people ask ------------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,7 @@ class Progress:
             cached=self._cached,
             codes=dict(self._codes),
             shards_committed=self._committed,
-            in_flight=self._flying,
+            in_flight=self._in_flight,
             came_up=came_up,
             lost=lost,
             progressed_at=self._progressed_at(),

@@ -1,8 +1,8 @@
 """Synthetic data: seed rows and templates → request rows.
 
-Output rows of the corridor → accepted and rejected rows, a data card.
+Output rows of the pipeline → accepted and rejected rows, a data card.
 
-seeds ─ seeds.py ─▶ rows ─ prompts.py (templates.py, shots.py) ─▶ prompts/data ─ the corridor ─▶ completions/data
+seeds ─ seeds.py ─▶ rows ─ prompts.py (templates.py, shots.py) ─▶ prompts/data ─ the pipeline ─▶ completions/data
                                       │ template rejected                                              │
                                       ▼                                                                │ completions.py (join)
                               prompts/rejected ──────▶ selection.py, shard by shard, in input order ◀──┘

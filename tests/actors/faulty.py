@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 
-from actors.protocol.events import Pulse
+from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
 from tests.fakes import answer
 
@@ -33,9 +33,11 @@ class FaultyReplica:
     def stats(self) -> ReplicaStats:
         return ReplicaStats(up_s=time.monotonic() - self._began_s)
 
-    def pulse(self) -> Pulse:
+    def heartbeat(self) -> Heartbeat:
         since_s = self._steps_since_s
-        return Pulse("idle") if since_s is None else Pulse("step", time.monotonic() - since_s)
+        return (
+            Heartbeat("idle") if since_s is None else Heartbeat("step", time.monotonic() - since_s)
+        )
 
     def run(self, batch: Batch) -> BatchResult:
         self._steps_since_s = time.monotonic()

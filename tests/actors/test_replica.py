@@ -15,7 +15,7 @@ import pytest
 
 from actors.engine.config import EngineConfig
 from actors.protocol.errors import ModelError, ReplicaError
-from actors.protocol.events import Pulse
+from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
@@ -193,8 +193,8 @@ def test_the_spec_is_picklable() -> None:
     assert pickle.loads(pickle.dumps(spec())) == spec()
 
 
-def test_its_pulse_tells_a_step_from_a_compilation_from_nothing_to_do(replica: Replica) -> None:
-    assert replica.pulse() == Pulse("idle")
+def test_heartbeat_distinguishes_step_compilation_and_idle(replica: Replica) -> None:
+    assert replica.heartbeat() == Heartbeat("idle")
     real, go, entered = replica._engine.step, threading.Event(), threading.Event()
 
     def held() -> list[object]:
@@ -207,19 +207,19 @@ def test_its_pulse_tells_a_step_from_a_compilation_from_nothing_to_do(replica: R
         answered = threads.submit(replica.run, batch(1, generate(0, [5], 1)))
         assert entered.wait(30)
         time.sleep(0.05)
-        pulse = replica.pulse()
-        assert (pulse.doing, pulse.for_s >= 0.05) == ("step", True)
+        heartbeat = replica.heartbeat()
+        assert (heartbeat.doing, heartbeat.for_s >= 0.05) == ("step", True)
         replica._engine.programs.compiling_since_s = time.perf_counter()
-        assert replica.pulse().doing == "compilation"
+        assert replica.heartbeat().doing == "compilation"
         replica._engine.programs.compiling_since_s = None
         replica._engine.programs.compiled_at_s = time.perf_counter()
-        assert replica.pulse().for_s < pulse.for_s + 0.05, (
+        assert replica.heartbeat().for_s < heartbeat.for_s + 0.05, (
             "a compilation that ended starts the count again"
         )
         go.set()
         assert answered.result(60).completions[0].error_code is None
     ends = time.monotonic() + 10
-    while replica.pulse().doing != "idle":
+    while replica.heartbeat().doing != "idle":
         assert time.monotonic() < ends
         time.sleep(0.01)
 
@@ -232,7 +232,7 @@ def test_a_real_compilation_is_seen_from_outside(
 
     class Watched:
         def lower(self, *args: object) -> object:
-            seen.append(replica.pulse().doing)
+            seen.append(replica.heartbeat().doing)
             return real.lower(*args)
 
     class Functions:
@@ -251,4 +251,4 @@ def test_a_broken_engine_is_not_a_hung_one(replica: Replica) -> None:
     replica._engine.step = broken  # type: ignore[method-assign, assignment]
     with pytest.raises(ReplicaError):
         replica.run(batch(1, generate(0, [5], 2)))
-    assert replica.pulse() == Pulse("idle")
+    assert replica.heartbeat() == Heartbeat("idle")

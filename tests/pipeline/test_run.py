@@ -13,7 +13,7 @@ from pipeline.input.shards import RunFolder, list_input, plan_shards, remaining
 from pipeline.monitoring.progress import Progress
 from pipeline.run import run
 from tests.fakes import FakeReplicas
-from tests.host_side import corridor
+from tests.host_side import make_pipeline
 
 ROWS = 60
 
@@ -46,7 +46,7 @@ def drive(
 
     for _ in run(
         remaining(shards, folder, "print"),
-        corridor(schema, folder, "print", replicas, Progress(ROWS), stopping),
+        make_pipeline(schema, folder, "print", replicas, Progress(ROWS), stopping),
     ):
         commits += 1
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from actors.pool.gcs_monitor import HeadWatch
+from actors.pool.gcs_monitor import GcsMonitor
 from actors.protocol.errors import ClusterLostError
 
 
@@ -31,8 +31,8 @@ def head() -> Head:
 
 
 @pytest.fixture
-def watch(head: Head) -> Iterator[HeadWatch]:
-    made = HeadWatch(head.ask, 1000.0, 20.0, head.clock)
+def watch(head: Head) -> Iterator[GcsMonitor]:
+    made = GcsMonitor(head.ask, 1000.0, 20.0, head.clock)
     yield made
     head.there.set()
     made.close()
@@ -46,7 +46,7 @@ def soon(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: HeadWatch) -> None:
+def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: GcsMonitor) -> None:
     assert watch.draining == set()
     head.s, head.draining = 5.0, {"node"}
     assert watch.answered_since(0.0)
@@ -56,7 +56,7 @@ def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: HeadWa
 
 
 def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(
-    head: Head, watch: HeadWatch
+    head: Head, watch: GcsMonitor
 ) -> None:
     head.there.clear()
     head.s = 1019.0
@@ -73,7 +73,7 @@ def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(
 
 
 def test_it_is_asked_now_and_then_by_itself(head: Head) -> None:
-    made = HeadWatch(head.ask, 0.01, 20.0, head.clock)
+    made = GcsMonitor(head.ask, 0.01, 20.0, head.clock)
     head.draining = {"node"}
     soon(lambda: made.draining == {"node"})
     made.close()

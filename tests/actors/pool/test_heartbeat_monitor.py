@@ -1,7 +1,7 @@
 import pytest
 
-from actors.pool.heartbeat_monitor import COMPILATION_SHARE, PulseWatch
-from actors.protocol.events import Pulse
+from actors.pool.heartbeat_monitor import COMPILATION_SHARE, HeartbeatMonitor
+from actors.protocol.events import Heartbeat
 
 
 class Clock:
@@ -18,25 +18,25 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def watch(clock: Clock) -> PulseWatch:
-    made = PulseWatch(40.0, clock)
+def watch(clock: Clock) -> HeartbeatMonitor:
+    made = HeartbeatMonitor(40.0, clock)
     made.begin("a")
     return made
 
 
-def test_one_question_at_a_time(watch: PulseWatch, clock: Clock) -> None:
+def test_one_question_at_a_time(watch: HeartbeatMonitor, clock: Clock) -> None:
     assert watch.turn() == ([], [])
     asked = []
     for _ in range(200):
         clock.s += 0.1
         asked += watch.turn()[0]
     assert asked == ["a"], "asked once in 20 s, as the first question is open"
-    assert watch.answered("a", Pulse("idle")) is None
+    assert watch.answered("a", Heartbeat("idle")) is None
     clock.s += 10.1
     assert watch.turn() == (["a"], [])
 
 
-def test_who_does_not_answer_hangs(watch: PulseWatch, clock: Clock) -> None:
+def test_who_does_not_answer_hangs(watch: HeartbeatMonitor, clock: Clock) -> None:
     clock.s = 10.1
     assert watch.turn() == (["a"], [])
     clock.s = 50.0
@@ -51,22 +51,22 @@ def test_who_does_not_answer_hangs(watch: PulseWatch, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pulse", "hangs"),
+    ("heartbeat", "hangs"),
     [
-        (Pulse("idle", 9e9), False),
-        (Pulse("loading", 9e9), False),
-        (Pulse("step", 40), False),
-        (Pulse("step", 40.1), True),
-        (Pulse("compilation", 41), False),
-        (Pulse("compilation", 40 * COMPILATION_SHARE + 1), True),
+        (Heartbeat("idle", 9e9), False),
+        (Heartbeat("loading", 9e9), False),
+        (Heartbeat("step", 40), False),
+        (Heartbeat("step", 40.1), True),
+        (Heartbeat("compilation", 41), False),
+        (Heartbeat("compilation", 40 * COMPILATION_SHARE + 1), True),
     ],
 )
-def test_what_an_answer_means(watch: PulseWatch, pulse: Pulse, hangs: bool) -> None:
-    reason = watch.answered("a", pulse)
+def test_what_an_answer_means(watch: HeartbeatMonitor, heartbeat: Heartbeat, hangs: bool) -> None:
+    reason = watch.answered("a", heartbeat)
     assert (reason is not None) == hangs
-    assert reason is None or f"at one {pulse.doing} for" in reason
+    assert reason is None or f"at one {heartbeat.doing} for" in reason
 
 
-def test_an_answer_of_a_forgotten_replica_means_nothing(watch: PulseWatch) -> None:
+def test_an_answer_of_a_forgotten_replica_means_nothing(watch: HeartbeatMonitor) -> None:
     watch.forget("a")
-    assert watch.answered("a", Pulse("step", 9e9)) is None
+    assert watch.answered("a", Heartbeat("step", 9e9)) is None

@@ -253,7 +253,7 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(
         assert isinstance(until(pool, ReplicaLost), ReplicaLost)
         assert partitioned
         seen: list[Event] = []
-        while ray.get(partitioned[0].pulse.remote()).doing != "idle":  # type: ignore[attr-defined]
+        while ray.get(partitioned[0].heartbeat.remote()).doing != "idle":  # type: ignore[attr-defined]
             seen += pool.events(0.2)
         seen += [event for _ in range(5) for event in pool.events(0.1)]  # its answer has come
         assert not [event for event in seen if isinstance(event, BatchDone)]

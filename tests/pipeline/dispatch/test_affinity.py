@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.protocol.messages import Batch
-from pipeline.dispatch.affinity import FAMILIES_HELD, PATIENCE, Waiting
+from pipeline.dispatch.affinity import PREFIXES_HELD, PATIENCE, Waiting
 
 
 def batch(number: int, family: str | None) -> Batch:
@@ -61,7 +61,7 @@ def test_families_of_a_lost_replica_are_anyones() -> None:
 
 def test_a_replica_holds_its_latest_families_only() -> None:
     queue = Waiting()
-    for number in range(FAMILIES_HELD + 1):
+    for number in range(PREFIXES_HELD + 1):
         queue.add(batch(number, f"family {number}"))
         assert take(queue, "one") == number
     for number in (0, 1):

@@ -53,7 +53,7 @@ def test_any_order_and_any_loss_give_the_same_completions_once(
     config = DispatchConfig(in_flight, max_attempts=50, poll_s=0.0)
     found = by_row(run_batches(batches(rows, size), replicas, config, Progress(rows)))
     assert found == {row: answer(request(row)) for row in range(rows)}
-    assert replicas.most_flying <= in_flight
+    assert replicas.most_in_flight <= in_flight
 
 
 @settings(max_examples=40, deadline=None)
@@ -209,12 +209,12 @@ def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -
         )
     ]
     assert sorted(answered) == list(range(rows))
-    everyone = set(replicas.flying) | set(replicas.retired)
+    everyone = set(replicas.in_flight) | set(replicas.retired)
     assert len(everyone) == 1000
     assert {name for name, _ in replicas.submitted[:1000]} == everyone, (
         "the first batches go to different replicas"
     )
-    assert replicas.most_flying == 4
+    assert replicas.most_in_flight == 4
 
 
 def test_replicas_that_all_break_stop_the_run_instead_of_failing_every_row() -> None:
