@@ -51,7 +51,7 @@ from pipeline.input.shards import RunFolder
 from pipeline.monitoring.progress import Progress
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
-from pipeline.records import Shard
+from pipeline.records import UnreadableShard
 from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_requests
 from pipeline.run import Pipeline, run
 
@@ -277,22 +277,17 @@ def _requests(config: BenchmarkConfig) -> list[Request]:
 def _all_requests(
     plan: Plan, tokenizer: Tokenizer | None, rules: RequestRules
 ) -> Iterator[Request]:
-    rows = read_rows(plan.shards, plan.schema, _nothing_kept, _unreadable)
+    rows = read_rows(plan.shards, plan.schema)
     for item in to_requests(rows, tokenizer, rules):
+        if isinstance(item, UnreadableShard):
+            raise item.error
         if isinstance(item, Completion):
             raise ConfigError(
                 f"--input: row {item.ref.row} of shard {item.ref.shard} cannot run: "
                 f"{item.error_message}"
             )
-        yield item
-
-
-def _nothing_kept(_shard: Shard, _columns: pa.Table) -> None:
-    return
-
-
-def _unreadable(_shard: object, error: Exception) -> None:
-    raise error
+        if isinstance(item, Request):
+            yield item
 
 
 # -- passes ----------------------------------------------------------------------------------------------------------------------
@@ -352,9 +347,7 @@ def _pipeline_pass(plan: Plan, folder: Path, replica: OnlyReplica) -> Pass:
 def _engine_alone(plan: Plan, replica: OnlyReplica) -> Pass:
     """Runs a pass as one batch: all that the engine can do, with nothing to wait for."""
     batches = fill_batches(_all_requests(plan, None, plan.rules), plan.bucket_config())
-    requests = tuple(
-        request for batch in batches if isinstance(batch, Batch) for request in batch.requests
-    )
+    requests = tuple(request for batch in batches for request in batch.requests)
     before = _stats(replica)
     began = time.perf_counter()
     after = _answer(replica, Batch(0, requests))

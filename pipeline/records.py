@@ -5,8 +5,15 @@ The types that cross to the replicas are in actors/protocol/messages.py.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
+
+import pyarrow as pa
 
 from actors.protocol.messages import Completion, RowRef
+from pipeline.errors import DatasetError
+
+# Items of the stream that a stage does not work on: they pass through it in their order.
+Passing = TypeVar("Passing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,28 @@ class PromptRow:
     choices_token_ids: object = None  # list of lists of ids
     # sampling parameters that the row's own columns set, by name; not validated
     parameters: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardOpened:
+    """Travels in the stream before the first row of its shard, from the reader to the writer.
+
+    `passthrough` has one row per row of the shard that is run, in input order.
+    """
+
+    shard: Shard
+    passthrough: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableShard:
+    """Travels in the stream in place of the rows of a shard that cannot be read."""
+
+    shard: Shard
+    error: DatasetError
+
+
+ShardNotice = ShardOpened | UnreadableShard
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ import gc
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias, TypeVar
 
+from actors.protocol.messages import Batch, Completion, Request
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig, fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
@@ -22,8 +24,11 @@ from pipeline.input.columns import InputSchema
 from pipeline.input.reader import read_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.output.writer import CommittedShard, Writer
-from pipeline.records import Shard
+from pipeline.records import OutputRow, Shard, ShardNotice, UnreadableShard
 from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
+
+Item = TypeVar("Item")
+Items: TypeAlias = Iterator[Item | ShardNotice]  # what travels from one stage to the next
 
 NAMED_REASONS = 3
 # between two collections of garbage; Python's own 700 are for programs that hold less
@@ -58,18 +63,25 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         CommitError: exactly once was broken.
     """
     c = pipeline
-    unreadable = Unreadable()
-    rows = read_rows(shards, c.schema, c.writer.open, unreadable.add, c.client)
-    requests = to_requests(rows, c.tokenizer, c.rules)
-    batches = fill_batches(requests, c.buckets, lanes=lambda: c.replicas.up * c.dispatch.in_flight)
-    completions = run_batches(batches, c.replicas, c.dispatch, c.progress, c.interrupted)
-    samples = to_output_rows(c.progress.count(completions, c.writer.row_id), c.tokenizer)
+    unreadable = UnreadableShards()
+    rows = read_rows(shards, c.schema, c.client)
+    requests: Items[Request | Completion] = to_requests(rows, c.tokenizer, c.rules)
+    batches: Items[Batch | Completion] = fill_batches(
+        requests, c.buckets, lanes=lambda: c.replicas.up * c.dispatch.in_flight
+    )
+    completions: Items[Completion] = run_batches(
+        batches, c.replicas, c.dispatch, c.progress, c.interrupted
+    )
+    counted: Items[Completion] = c.progress.count(completions)
+    output_rows: Items[OutputRow] = to_output_rows(counted, c.tokenizer)
+
     with rare_collections():
-        for committed in c.writer.write(samples):
-            c.progress.shard_committed(
-                committed.shard, committed.rows, sum(committed.errors.values())
-            )
-            yield committed
+        for item in c.writer.write(output_rows):
+            if isinstance(item, UnreadableShard):
+                unreadable.add(item)
+                continue
+            c.progress.shard_committed(item.shard, item.rows, sum(item.errors.values()))
+            yield item
     unreadable.check()
 
 
@@ -90,18 +102,20 @@ def rare_collections() -> Iterator[None]:
 
 
 @dataclass(slots=True)
-class Unreadable:
-    """Shards that could not be read. The run goes on without them and says so at its end."""
+class UnreadableShards:
+    """Shards that could not be read. The run continues without them and fails at its end."""
 
     shards: int = 0
     rows: int = 0
-    reasons: list[str] = field(default_factory=list)  # different ones, a few of them
+    reasons: list[str] = field(default_factory=list)  # distinct, at most NAMED_REASONS
 
-    def add(self, shard: Shard, error: DatasetError) -> None:
-        """Remembers a shard."""
-        self.shards, self.rows = self.shards + 1, self.rows + shard.rows
-        if str(error) not in self.reasons and len(self.reasons) < NAMED_REASONS:
-            self.reasons.append(str(error))
+    def add(self, unreadable: UnreadableShard) -> None:
+        """Counts a shard."""
+        self.shards += 1
+        self.rows += unreadable.shard.rows
+        reason = str(unreadable.error)
+        if reason not in self.reasons and len(self.reasons) < NAMED_REASONS:
+            self.reasons.append(reason)
 
     def check(self) -> None:
         """Raises DatasetError if there are any."""

@@ -56,6 +56,7 @@ class Request:
     sampling: Sampling | None = None
     continuations: "tuple[array[int], ...]" = ()
     attempts: int = 1  # which try this is; dispatch counts
+    row_id: str | int | None = None  # of the input row
 
     @property
     def longest(self) -> int:
@@ -113,12 +114,23 @@ class Completion:
     prompt_top_logprobs: "array[float] | None" = None
     scores: tuple[Score, ...] = ()  # one per continuation
     seed: int | None = None
+    # Of the input row, where the row failed and its id can be read; set on the driver.
+    row_id: str | int | None = None
 
     @classmethod
-    def failed(cls, ref: RowRef, code: str, message: str, attempts: int = 1) -> "Completion":
+    def failed(
+        cls,
+        ref: RowRef,
+        code: str,
+        message: str,
+        attempts: int = 1,
+        *,
+        row_id: str | int | None = None,
+    ) -> "Completion":
         """Returns the completion of a request that cannot be run."""
         return cls(
             ref=ref,
+            row_id=row_id,
             attempts=attempts,
             error_code=code,
             error_message=message,

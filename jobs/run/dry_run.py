@@ -13,12 +13,12 @@ from dataclasses import dataclass
 
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
-from actors.protocol.messages import Batch, Completion, Request
+from actors.protocol.messages import Completion, Request
 from actors.protocol.size_buckets import padded_length
 from jobs.run.plan import Plan
 from pipeline.dispatch.buckets import fill_batches
 from pipeline.input.reader import read_rows
-from pipeline.records import Shard
+from pipeline.records import Shard, UnreadableShard
 from pipeline.requests.tokenizer import to_requests
 
 SAMPLED_SHARDS, SAMPLED_ROWS = 8, 128  # of each of so many shards, its first rows
@@ -98,9 +98,10 @@ def _sample(plan: Plan) -> Sample:
         Shard(shard.number, shard.url, shard.first_row, min(shard.rows, SAMPLED_ROWS))
         for shard in shards
     ]
-    items = list(
-        to_requests(read_rows(parts, plan.schema, lambda *_: None), plan.tokenizer, plan.rules)
-    )
+    items = list(to_requests(read_rows(parts, plan.schema), plan.tokenizer, plan.rules))
+    for item in items:
+        if isinstance(item, UnreadableShard):
+            raise item.error
     requests = [item for item in items if isinstance(item, Request)]
     lengths = [
         len(ids) for request in requests for ids in (request.prompt_ids, *request.continuations)
@@ -115,9 +116,7 @@ def _sample(plan: Plan) -> Sample:
             request.sampling.max_tokens for request in requests if request.sampling is not None
         ),
         padded_tokens=sum(map(padded_length, lengths)),
-        batches=sum(
-            1 for batch in fill_batches(requests, plan.bucket_config()) if isinstance(batch, Batch)
-        ),
+        batches=sum(1 for _ in fill_batches(requests, plan.bucket_config())),
     )
 
 

@@ -3,7 +3,7 @@
 A request waits in an open bucket with others of its length (its size bucket) or of its
 beginning (a family that shares a prefix, which a replica then computes once). A bucket leaves as a
 batch when the budget is full, when it grew old, or at the end of the input; a batch of one family
-says so, and dispatch sends it where the family ran before. Completions pass straight through. Knows
+says so, and dispatch sends it where the family ran before. All else passes straight through. Knows
 lengths only: no text, no replicas beyond how many lanes there are.
 """
 
@@ -11,8 +11,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from actors.protocol.messages import Batch, Completion, Request
+from actors.protocol.messages import Batch, Request
 from actors.protocol.size_buckets import bucket_size
+from pipeline.records import Passing
 
 PREFIX_TOKENS = 32  # leading tokens that two prompts must have in common to travel together
 REMEMBERED_PREFIXES = 4096
@@ -52,11 +53,11 @@ def request_tokens(request: Request, prompt_sizes: tuple[int, ...]) -> int:
 
 
 def fill_batches(
-    requests: Iterable[Request | Completion],
+    requests: Iterable[Request | Passing],
     config: BucketConfig,
     lanes: Callable[[], int] = lambda: 1,
-) -> Iterator[Batch | Completion]:
-    """Yields every request in exactly one batch, and every completion of `requests` as it comes.
+) -> Iterator[Batch | Passing]:
+    """Yields every request in exactly one batch; all other items of `requests` pass through.
 
     No request waits for more than `max_bucket_age_rows` later ones. `lanes` says how many batches
     the replicas work on at the same time: what is left at the end of the input is cut fine enough
@@ -64,10 +65,10 @@ def fill_batches(
     """
     buckets = _Buckets(config)
     for item in requests:
-        if isinstance(item, Completion):
-            yield item
-        else:
+        if isinstance(item, Request):
             yield from buckets.add(item)
+        else:
+            yield item
     yield from buckets.rest(max(1, lanes()))
 
 

@@ -23,6 +23,7 @@ from actors.protocol.messages import Batch, Completion, Request
 from pipeline.dispatch.affinity import Waiting
 from pipeline.dispatch.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 from pipeline.errors import InterruptedRunError
+from pipeline.records import Passing
 
 # a lost replica takes innocent batches with it; lost twice, a batch is suspect
 LOSSES_BEFORE_ISOLATION = 2
@@ -58,15 +59,15 @@ class DispatchConfig:
 
 
 def run_batches(
-    batches: Iterable[Batch | Completion],
+    batches: Iterable[Batch | Passing],
     replicas: Replicas,
     config: DispatchConfig,
     watcher: DispatchWatcher,
     interrupted: Callable[[], bool] = lambda: False,
-) -> Iterator[Completion]:
+) -> Iterator[Completion | Passing]:
     """Yields exactly one completion per request, in the order in which they are answered.
 
-    Completions of `batches` pass through.
+    All other items of `batches` pass through.
 
     Raises:
         InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was yielded before.
@@ -96,10 +97,10 @@ def run_batches(
             item = next(source, None)
             if item is None:
                 drawing = False
-            elif isinstance(item, Completion):
-                yield item
-            else:
+            elif isinstance(item, Batch):
                 state.add(item)
+            else:
+                yield item
     if deadline is not None:
         raise InterruptedRunError(
             "the run was interrupted; committed shards are kept, the same command continues it"
@@ -329,7 +330,10 @@ class _DispatchState:
         for name, number in batch.holders.items():
             del self._replica_states[name].in_flight[number]
             self._freed(name)
+        row_ids = {request.ref: request.row_id for request in batch.requests}
         for completion in event.result.completions:
+            if completion.error_code is not None:
+                completion = replace(completion, row_id=row_ids[completion.ref])
             # An answered row looks the same however often its replica was lost before: the table of
             # a disturbed run is the same.
             yield completion if completion.attempts == 1 else replace(completion, attempts=1)
@@ -407,4 +411,6 @@ def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:
 
 def _crashed(request: Request, reason: str) -> Completion:
     message = f"the request, run alone, took its replica down and was tried {request.attempts} times; the last time: {reason}"
-    return Completion.failed(request.ref, EngineCrashError.code, message, request.attempts)
+    return Completion.failed(
+        request.ref, EngineCrashError.code, message, request.attempts, row_id=request.row_id
+    )

@@ -8,7 +8,7 @@ Nulls are handed on: the tokenizer judges them.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -23,48 +23,41 @@ from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
 from pipeline.input.columns import PROMPT_IDS, InputColumns, InputSchema, inspect_columns
 from pipeline.input.unique_ids import check_unique_ids
-from pipeline.records import PromptRow, Shard
+from pipeline.records import PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 from pipeline.storage.redaction import redact_credentials
 
 __all__ = ["InputColumns", "InputSchema", "check_unique_ids", "inspect_columns", "read_rows"]
-
-OnOpen = Callable[[Shard, pa.Table], None]
-OnUnreadable = Callable[[Shard, DatasetError], None]
 
 
 def read_rows(
     shards: Iterable[Shard],
     schema: InputSchema,
-    on_open: OnOpen,
-    on_unreadable: OnUnreadable | None = None,
     client: storage.Client = storage.DEFAULT_CLIENT,
-) -> Iterator[PromptRow | Completion]:
+) -> Iterator[PromptRow | Completion | ShardNotice]:
     """Reads the rows of `shards`, in their order.
 
     Each file is opened once, and rows between its shards are skipped.
 
-    Before the first row of a shard, `on_open(shard, table)` is called: `table` has the columns
-    `schema.passthrough` and one row per row of the shard, in input order; for a shard with `only`,
-    one per row named there, ascending. `RowRef.row` counts within the shard, whether `only` is set
-    or not.
+    A `ShardOpened` precedes the rows of each shard: its table has the columns `schema.passthrough`
+    and one row per row of the shard, in input order; for a shard with `only`, one per row named
+    there, ascending. `RowRef.row` counts within the shard, whether `only` is set or not.
 
-    A shard that cannot be read (its file has vanished, is damaged or has changed) is handed to
-    `on_unreadable` and passed over: the others are not to suffer. An outage of the storage is not
-    the fault of a file, and always raises.
+    In place of a shard that cannot be read (its file has vanished, is damaged or has changed) comes
+    an `UnreadableShard`; the other shards are read. An outage of the storage is not the fault of a
+    file, and raises.
 
     Raises:
         OutageError: storage does not answer.
-        DatasetError: a shard cannot be read, and `on_unreadable` is None.
     """
     for _, in_file in groupby(shards, key=lambda shard: shard.url):
         queue = _Queue(deque(sorted(in_file, key=lambda shard: shard.first_row)))
         while queue.left:
             try:
-                yield from _file_rows(queue, schema, on_open, client)
+                yield from _file_rows(queue, schema, client)
             except DatasetError as error:
-                if on_unreadable is None or not queue.reading or isinstance(error, OutageError):
+                if not queue.reading or isinstance(error, OutageError):
                     raise
-                on_unreadable(queue.left.popleft(), error)
+                yield UnreadableShard(queue.left.popleft(), error)
 
 
 @dataclass(slots=True)
@@ -76,8 +69,8 @@ class _Queue:
 
 
 def _file_rows(
-    queue: _Queue, schema: InputSchema, on_open: OnOpen, client: storage.Client
-) -> Iterator[PromptRow | Completion]:
+    queue: _Queue, schema: InputSchema, client: storage.Client
+) -> Iterator[ShardOpened | PromptRow | Completion]:
     """Reads shards of one file, and takes each from the queue when all of it is decoded."""
     queue.reading, first = True, queue.left[0]
     with formats.open_cursor(
@@ -89,7 +82,7 @@ def _file_rows(
             queue.left.popleft()
             queue.reading = False
             numbers = range(shard.rows) if shard.only is None else sorted(shard.only)
-            on_open(shard, _passthrough(shard, rows, schema, numbers))
+            yield ShardOpened(shard, _passthrough(shard, rows, schema, numbers))
             yield from _prompt_rows(shard, rows, schema, numbers)
 
 
@@ -114,7 +107,8 @@ def _prompt_rows(
         fault = rows.faults.get(row) or _text_fault(rows, schema.texts, row)
         if fault is not None:
             message = redact_credentials(f"row {shard.first_row + row} of {shard.url}: {fault}")
-            yield Completion.failed(ref, InvalidPromptError.code, message)
+            row_id = _readable_id(shard, rows, schema, row)
+            yield Completion.failed(ref, InvalidPromptError.code, message, row_id=row_id)
             continue
         values: dict[str, Any] = {prompt_field: prompts[row]}
         if schema.continuation is not None and schema.continuation_kind is not None:
@@ -139,6 +133,16 @@ def _row_id(shard: Shard, rows: formats.Rows, schema: InputSchema, row: int) -> 
         return schema.row_name(shard.url, shard.first_row + row)
     value: str | int = rows.values[schema.id_column][row]
     return value
+
+
+def _readable_id(
+    shard: Shard, rows: formats.Rows, schema: InputSchema, row: int
+) -> str | int | None:
+    """Returns the id of a row that cannot be used; None where the id itself is no id."""
+    row_id: object = _row_id(shard, rows, schema, row)
+    if isinstance(row_id, str):
+        return row_id if _writable(row_id) else None
+    return row_id if isinstance(row_id, int) else None
 
 
 def _text_fault(rows: formats.Rows, names: tuple[str, ...], row: int) -> str | None:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
+from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.length_bins import histogram, length_bin
@@ -21,6 +21,7 @@ from pipeline.monitoring.replica_use import ReplicaUse
 from pipeline.monitoring.run_log import RunLog
 from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
+from pipeline.records import Passing
 from pipeline.storage.redaction import redact_credentials
 
 # error rows of each code in the report, and characters of their messages
@@ -95,20 +96,19 @@ class Progress:
 
     # -- what stages report ---------------------------------------------------------------------------------------------------
 
-    def count(
-        self, completions: Iterable[Completion], row_id: Callable[[RowRef], object] = lambda _: None
-    ) -> Iterator[Completion]:
-        """Yields the completions as they come, counted.
-
-        `row_id` is asked for the ids of the failed rows that the report shows.
+    def count(self, completions: Iterable[Completion | Passing]) -> Iterator[Completion | Passing]:
+        """Yields the completions as they come, counted; all other items pass through.
 
         Raises:
             ErrorBudgetError: so many rows failed that the run cannot end within its error budget any more.
         """
         for completion in completions:
+            if not isinstance(completion, Completion):
+                yield completion
+                continue
             self._count(completion)
             if completion.error_code is not None:
-                self._count_error(completion, row_id)
+                self._count_error(completion)
             yield completion
             if self._rows >= ROWS_BEFORE_EARLY_STOP and self.over_budget:
                 raise ErrorBudgetError(self.budget_message())
@@ -279,7 +279,7 @@ class Progress:
         self._prompt_lengths[length_bin(prompt)] += 1
         self._completion_lengths[length_bin(drawn or scored)] += 1
 
-    def _count_error(self, completion: Completion, row_id: Callable[[RowRef], object]) -> None:
+    def _count_error(self, completion: Completion) -> None:
         code, ref = str(completion.error_code), completion.ref
         self._error_rows += 1 / ref.samples
         self._codes[code] += 1
@@ -287,7 +287,7 @@ class Progress:
         examples = self._examples.setdefault(code, [])
         if len(examples) < EXAMPLES:
             message = redact_credentials(completion.error_message or "")
-            name = row_id(ref)
+            name = completion.row_id
             name = redact_credentials(name)[:EXAMPLE_CHARS] if isinstance(name, str) else name
             examples.append(
                 {

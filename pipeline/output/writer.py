@@ -2,7 +2,7 @@
 
 It knows no prompts and no retries.
 
-A shard is open from `open` (how many rows it has is known at the door) until its last sample is in;
+A shard is open from its `ShardOpened` (how many rows it has is known) until its last sample is in;
 then it is sorted, built, compressed in memory and published, create-only, while the next samples
 are taken. Memory is bounded by the open shards.
 
@@ -26,7 +26,7 @@ from pipeline.output.columns import error_counts, output_table
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_part
 from pipeline.output.schema import FINGERPRINT_KEY
-from pipeline.records import OutputRow, Shard
+from pipeline.records import OutputRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
 COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
@@ -73,10 +73,8 @@ class Writer:
         )
         self._open: dict[int, _OpenShard] = {}
 
-    def open(self, shard: Shard, passthrough: pa.Table) -> None:
-        """Announces a shard: the reader's `on_open`.
-
-        `passthrough` has one row per row that is awaited.
+    def _open_shard(self, shard: Shard, passthrough: pa.Table) -> None:
+        """Opens a shard; `passthrough` has one row per row that is awaited.
 
         Raises:
             CommitError: the shard is open already, or has no rows.
@@ -102,35 +100,32 @@ class Writer:
             shard, passthrough, position, version, missing=len(rows)
         )
 
-    def row_id(self, ref: RowRef) -> object:
-        """Returns the id of a row of an open shard.
-
-        None where no such row is awaited, or the id's bytes are no text.
-        """
-        shard = self._open.get(ref.shard)
-        index = shard.position.get(ref.row) if shard is not None else None
-        if shard is None or index is None:
-            return None
-        try:
-            return shard.passthrough["id"][index].as_py()
-        except UnicodeDecodeError:
-            return None
-
-    def write(self, rows: Iterable[OutputRow]) -> Iterator[CommittedShard]:
+    def write(
+        self, items: Iterable[OutputRow | ShardNotice]
+    ) -> Iterator[CommittedShard | UnreadableShard]:
         """Takes samples in any order and yields each shard once it is committed.
 
-        When `rows` raises, shards that were complete by then are committed and yielded first.
+        A shard's `ShardOpened` precedes its samples; an `UnreadableShard` passes through. When
+        `items` raises, shards that were complete by then are committed and yielded first.
 
         Raises:
-            CommitError: a sample came twice, belongs to no open shard, or is missing at the end.
-            DatasetError: a part could not be written.
+            CommitError: a shard was opened twice or with other rows than it has; a sample came
+                twice, belongs to no open shard, or is missing at the end.
+            DatasetError: a part could not be written, or rows of a committed part are to be run
+                again and the part is not there.
             ConfigError: another run has written the part.
         """
         commits: deque[Future[CommittedShard]] = deque()
         with ThreadPoolExecutor(COMMITS_AT_ONCE, thread_name_prefix="commit") as pool:
             try:
-                for number, row in enumerate(rows):
-                    complete = self._take(row)
+                for number, item in enumerate(items):
+                    if isinstance(item, ShardOpened):
+                        self._open_shard(item.shard, item.passthrough)
+                        continue
+                    if isinstance(item, UnreadableShard):
+                        yield item
+                        continue
+                    complete = self._take(item)
                     if complete is not None:
                         commits.append(pool.submit(self._commit, complete))
                     elif number % ROWS_BETWEEN_LOOKS:

@@ -37,7 +37,7 @@ from actors.protocol.messages import (
 )
 from actors.protocol.sampling import SamplingParams
 from pipeline.errors import ConfigError
-from pipeline.records import OutputRow, PromptRow
+from pipeline.records import OutputRow, Passing, PromptRow
 from pipeline.requests.sampling import effective_seed, resolve_sampling
 
 ROWS_PER_CALL = 256  # rows encoded by one call of the library, which spreads them over threads
@@ -127,37 +127,39 @@ class RequestRules:
 
 
 def to_requests(
-    rows: Iterable[PromptRow | Completion], tokenizer: Tokenizer | None, rules: RequestRules
-) -> Iterator[Request | Completion]:
+    rows: Iterable[PromptRow | Passing], tokenizer: Tokenizer | None, rules: RequestRules
+) -> Iterator[Request | Completion | Passing]:
     """Yields the requests of each row, one per sample, in input order.
 
     One error completion for a row that cannot run.
 
-    `tokenizer` may be None when every row has token ids. Completions in `rows` (rows the reader
-    could not read) pass through.
+    `tokenizer` may be None when every row has token ids. All other items of `rows` pass through.
     """
     source = iter(rows)
     while chunk := list(islice(source, ROWS_PER_CALL)):
         plans = [
-            row if isinstance(row, Completion) else _plan(row, tokenizer, rules) for row in chunk
+            _plan(row, tokenizer, rules) if isinstance(row, PromptRow) else row for row in chunk
         ]
-        texts = [text for plan in plans if not isinstance(plan, Completion) for text in plan.texts]
+        texts = [text for plan in plans if isinstance(plan, _Plan) for text in plan.texts]
         encoded = iter(tokenizer.encode(texts)) if tokenizer else iter(())
         for plan in plans:
-            if isinstance(plan, Completion):
-                yield plan
-            else:
+            if isinstance(plan, _Plan):
                 yield from _requests(plan, list(islice(encoded, len(plan.texts))), rules)
+            else:
+                yield plan
 
 
 def to_output_rows(
-    completions: Iterable[Completion], tokenizer: Tokenizer | None
-) -> Iterator[OutputRow]:
-    """Yields each completion with its text.
+    completions: Iterable[Completion | Passing], tokenizer: Tokenizer | None
+) -> Iterator[OutputRow | Passing]:
+    """Yields each completion with its text; all other items pass through.
 
     The text is None for errors, for scores, and without a tokenizer.
     """
     for completion in completions:
+        if not isinstance(completion, Completion):
+            yield completion
+            continue
         generated = completion.error_code is None and not completion.scores
         text = (
             tokenizer.text(completion.token_ids, completion.text_bytes)
@@ -264,7 +266,7 @@ def _requests(
         if rules.task == "score":
             room = rules.max_len - max(len(continuation) for continuation in continuations)
             prompt = _fitted(prompt, room, "the longest continuation", rules)
-            return [Request(row.ref, prompt, continuations=continuations)]
+            return [Request(row.ref, prompt, continuations=continuations, row_id=row.id)]
         return [_perplexity(row, _fitted(prompt, rules.max_len, "nothing else", rules))]
     except RequestError as error:
         return [_failed(row, error)]
@@ -287,6 +289,7 @@ def _generate(
             RowRef(row.ref.shard, row.ref.row, sample, sampling.n),
             prompt,
             sampling=sampling.seeded(effective_seed(sampling.seed, row.id, sample)),
+            row_id=row.id,
         )
         for sample in range(sampling.n)
     ]
@@ -298,8 +301,14 @@ def _perplexity(row: PromptRow, ids: "array[int]") -> Request | Completion:
     Of a single token nothing is left to score, and no replica is asked.
     """
     if len(ids) == 1:
-        return Completion(row.ref, prompt_tokens=1, cached_tokens=0, scores=(Score(0.0, True, 0),))
-    return Request(row.ref, ids[:1], continuations=(ids[1:],))
+        return Completion(
+            row.ref,
+            prompt_tokens=1,
+            cached_tokens=0,
+            scores=(Score(0.0, True, 0),),
+            row_id=row.id,
+        )
+    return Request(row.ref, ids[:1], continuations=(ids[1:],), row_id=row.id)
 
 
 def _fitted(prompt: "array[int]", room: int, beside: str, rules: RequestRules) -> "array[int]":
@@ -402,4 +411,5 @@ def _present(name: str, value: object) -> object:
 
 
 def _failed(row: PromptRow, error: RequestError) -> Completion:
-    return Completion.failed(RowRef(row.ref.shard, row.ref.row), error.code, str(error))
+    ref = RowRef(row.ref.shard, row.ref.row)
+    return Completion.failed(ref, error.code, str(error), row_id=row.id)

@@ -26,8 +26,8 @@ from pipeline.input.columns import InputColumns, InputSchema
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.schema import Task, output_schema
-from pipeline.output.writer import Writer
-from pipeline.records import OutputRow, Shard
+from pipeline.output.writer import CommittedShard, Writer
+from pipeline.records import OutputRow, Shard, ShardOpened
 from tests import fakes
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
@@ -173,8 +173,9 @@ def test_part_that_the_writer_makes_of_fixed_rows_keeps_its_bytes(case: str) -> 
     writer = Writer(
         folder, output_schema(inputs(task), task=task, **options), "0123456789abcdef" * 2
     )
-    writer.open(Shard(7, "f", 0, PASSED_ON.num_rows), PASSED_ON)
-    (commit,) = writer.write(iter(rows))
+    opened = ShardOpened(Shard(7, "f", 0, PASSED_ON.num_rows), PASSED_ON)
+    (commit,) = writer.write([opened, *rows])
+    assert isinstance(commit, CommittedShard)
     assert (commit.samples, commit.errors) == (len(rows), {"engine_crash": 1})
     data = storage.read(folder.part_url(7))[0]
     pins.check(
@@ -192,8 +193,9 @@ def test_part_whose_failed_row_ran_again_keeps_its_bytes() -> None:
     for only, some in ((None, rows), ((2,), [OutputRow(completed(RowRef(7, 2)), "again")])):
         writer = Writer(folder, schema, "0123456789abcdef" * 2)
         passed_on = PASSED_ON if only is None else PASSED_ON.take(pa.array(only))
-        writer.open(Shard(7, "f", 0, PASSED_ON.num_rows, only), passed_on)
-        (commit,) = writer.write(iter(some))
+        opened = ShardOpened(Shard(7, "f", 0, PASSED_ON.num_rows, only), passed_on)
+        (commit,) = writer.write([opened, *some])
+        assert isinstance(commit, CommittedShard)
         assert commit.published
     pins.check(
         FILES, "writer: merged", {"sha256": pins.sha256(storage.read(folder.part_url(7))[0])}

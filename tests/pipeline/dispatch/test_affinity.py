@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.protocol.messages import Batch
-from pipeline.dispatch.affinity import PREFIXES_HELD, PATIENCE, Waiting
+from pipeline.dispatch.affinity import PATIENCE, PREFIXES_HELD, Waiting
 
 
 def batch(number: int, family: str | None) -> Batch:

@@ -20,7 +20,7 @@ from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.reader import read_rows
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
-from pipeline.records import PromptRow, Shard
+from pipeline.records import PromptRow, Shard, ShardOpened, UnreadableShard
 
 GENERATE = InputColumns(task="generate")
 
@@ -46,14 +46,22 @@ def read_all(
     schema = inspect_columns(files, columns)
     tables: dict[int, pa.Table] = {}
     rows = []
-    for row in read_rows(
-        plan_shards(files, shard_rows, limit),
-        schema,
-        lambda shard, table: tables.update({shard.number: table}),
-    ):
-        assert row.ref.shard == max(tables)
-        rows.append(row)
+    for item in read_rows(plan_shards(files, shard_rows, limit), schema):
+        if isinstance(item, ShardOpened):
+            tables[item.shard.number] = item.passthrough
+            continue
+        assert not isinstance(item, UnreadableShard)
+        assert item.ref.shard == max(tables)
+        rows.append(item)
     return rows, pa.concat_tables(tables.values()), schema
+
+
+def read_error(shard: Shard, schema: InputSchema) -> str:
+    """Returns why the shard cannot be read."""
+    (item,) = read_rows([shard], schema)
+    assert isinstance(item, UnreadableShard)
+    assert item.shard == shard
+    return str(item.error)
 
 
 def test_rows_come_in_order_with_their_address(tmp_path: Path) -> None:
@@ -104,10 +112,10 @@ def test_any_row_groups_shards_and_partitions(
         tables: dict[int, pa.Table] = {}
         own = [shard for shard in shards if shard.number % parts == part]
 
-        def opened(shard: Shard, table: pa.Table, tables: dict[int, pa.Table] = tables) -> None:
-            tables[shard.number] = table
-
-        for row in read_rows(own, schema, opened):
+        for row in read_rows(own, schema):
+            if isinstance(row, ShardOpened):
+                tables[row.shard.number] = row.passthrough
+                continue
             assert isinstance(row, PromptRow)
             assert row.prompt is not None
             number = shards[row.ref.shard].first_row + row.ref.row
@@ -137,7 +145,7 @@ def test_rows_between_shards_are_not_decoded(
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", spy)
     shards = [Shard(0, url, 3, 2), Shard(1, url, 6, 8), Shard(9, url, 95, 5)]
     schema = inspect_columns(list_input(url), GENERATE)
-    rows = list(read_rows(shards, schema, lambda shard, table: None))
+    rows = list(read_rows(shards, schema))
     assert [row.prompt for row in rows if isinstance(row, PromptRow)] == [
         str(row) for row in [3, 4, *range(6, 14), *range(95, 100)]
     ]
@@ -150,14 +158,10 @@ def test_only_rows_that_failed(tmp_path: Path) -> None:
         {"id": list(range(8)), "prompt": list("abcdefgh"), "x": list("ABCDEFGH")},
     )
     schema = inspect_columns(list_input(url), GENERATE)
-    tables = []
-    rows = list(
-        read_rows(
-            [Shard(1, url, 2, 5, only=(3, 1))], schema, lambda shard, table: tables.append(table)
-        )
-    )
+    opened, *rows = read_rows([Shard(1, url, 2, 5, only=(3, 1))], schema)
     assert rows == [PromptRow(RowRef(1, 1), 3, "d"), PromptRow(RowRef(1, 3), 5, "f")]
-    assert tables[0].to_pydict() == {"id": [3, 5], "x": ["D", "F"]}
+    assert isinstance(opened, ShardOpened)
+    assert opened.passthrough.to_pydict() == {"id": [3, 5], "x": ["D", "F"]}
 
 
 UNUSUAL = {
@@ -505,11 +509,10 @@ def test_file_that_vanished_or_shrank(tmp_path: Path) -> None:
     url = write(tmp_path / "a.parquet", {"prompt": list("abcd")})
     schema = inspect_columns(list_input(url), GENERATE)
     write(tmp_path / "a.parquet", {"prompt": list("ab")})
-    with pytest.raises(DatasetError, match=r"a\.parquet has 2 rows, and had 4"):
-        list(read_rows([Shard(0, url, 0, 4)], schema, lambda shard, table: None))
+    shard = Shard(0, url, 0, 4)
+    assert "a.parquet has 2 rows, and had 4" in read_error(shard, schema)
     (tmp_path / "a.parquet").unlink()
-    with pytest.raises(DatasetError, match=r"cannot read .*a\.parquet: it does not exist"):
-        list(read_rows([Shard(0, url, 0, 4)], schema, lambda shard, table: None))
+    assert re.search(r"cannot read .*a\.parquet: it does not exist", read_error(shard, schema))
 
 
 def test_file_damaged_in_the_middle(tmp_path: Path) -> None:
@@ -522,8 +525,38 @@ def test_file_damaged_in_the_middle(tmp_path: Path) -> None:
     data[100:4000] = bytes(3900)
     Path(url).write_bytes(data)
     schema = inspect_columns(list_input(url), GENERATE)
-    with pytest.raises(DatasetError, match=r"a\.parquet is not a readable Parquet file"):
-        list(read_rows([Shard(0, url, 0, 5000)], schema, lambda shard, table: None))
+    message = read_error(Shard(0, url, 0, 5000), schema)
+    assert "a.parquet is not a readable Parquet file" in message
+
+
+def test_unreadable_file_leaves_other_files_readable(tmp_path: Path) -> None:
+    good = write(tmp_path / "a.parquet", {"prompt": ["x"]})
+    schema = inspect_columns(list_input(good), GENERATE)
+    shards = [Shard(0, f"{tmp_path}/gone.parquet", 0, 4), Shard(1, good, 0, 1)]
+    unreadable, opened, row = read_rows(shards, schema)
+    assert isinstance(unreadable, UnreadableShard)
+    assert unreadable.shard == shards[0]
+    assert isinstance(opened, ShardOpened)
+    assert opened.shard == shards[1]
+    assert isinstance(row, PromptRow)
+
+
+@pytest.mark.parametrize(
+    ("line", "row_id"),
+    [
+        (b'{"id": "a", "prompt": 5}', "a"),
+        (b'{"id": "b", "prompt": "\\ud800"}', "b"),
+        (b"not JSON", None),
+    ],
+)
+def test_row_that_cannot_be_read_carries_its_id(
+    tmp_path: Path, line: bytes, row_id: str | None
+) -> None:
+    url = write_jsonl(tmp_path / "a.jsonl", {"id": "first", "prompt": "x"}, line)
+    rows, _, _ = read_all(url)
+    assert isinstance(rows[1], Completion)
+    assert rows[1].error_code == "invalid_prompt"
+    assert rows[1].row_id == row_id
 
 
 # -- ids ----------------------------------------------------------------------------------------------------------------------

@@ -144,11 +144,11 @@ def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -
         + "x" * 1000
     )
     failed = [
-        Completion.failed(RowRef(3, row), code, message)
+        Completion.failed(RowRef(3, row), code, message, row_id=f"id-{row}")
         for row in range(50)
         for code in ("empty_prompt", "engine_crash")
     ]
-    list(progress.count(failed, lambda ref: f"id-{ref.row}"))
+    list(progress.count(failed))
     examples = progress.report()["error_examples"]
     assert isinstance(examples, dict)
     assert {code: len(found) for code, found in examples.items()} == {

@@ -26,7 +26,7 @@ from pipeline.output.columns import output_table
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
-from pipeline.records import OutputRow, Shard
+from pipeline.records import OutputRow, PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,18 @@ def run(
     rows: Iterable[OutputRow],
     mark: str = "fp",
 ) -> list[CommittedShard]:
-    writer: Writer | None = None
-    for shard, table in shards:
-        writer = writer or Writer(folder, schema_of(table), mark)
-        writer.open(shard, table)
-    assert writer is not None
-    return list(writer.write(rows))
+    opened = [ShardOpened(shard, table) for shard, table in shards]
+    writer = Writer(folder, schema_of(opened[0].passthrough), mark)
+    return committed(writer.write([*opened, *rows]))
+
+
+def committed(items: Iterable[CommittedShard | UnreadableShard]) -> list[CommittedShard]:
+    """Returns the items, which are all commits."""
+    commits = []
+    for item in items:
+        assert isinstance(item, CommittedShard)
+        commits.append(item)
+    return commits
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
@@ -308,17 +314,17 @@ def test_a_shard_is_published_when_its_last_row_is_in(tmp_path: Path) -> None:
     writer = Writer(folder, schema_of(ids(1)), "fp")
     seen: list[frozenset[int]] = []
 
-    def stream() -> Iterable[OutputRow]:
-        writer.open(Shard(0, "f", 0, 2), ids(2))
+    def stream() -> Iterable[OutputRow | ShardNotice]:
+        yield ShardOpened(Shard(0, "f", 0, 2), ids(2))
         yield row(RowRef(0, 1))
         seen.append(folder.committed())
         yield row(RowRef(0, 0))
-        writer.open(Shard(1, "f", 2, 1), ids(1))
+        yield ShardOpened(Shard(1, "f", 2, 1), ids(1))
         while 0 not in folder.committed():  # it is written beside the stream
             time.sleep(0.001)
         yield row(RowRef(1, 0))
 
-    assert [commit.shard for commit in writer.write(stream())] == [0, 1]
+    assert [commit.shard for commit in committed(writer.write(stream()))] == [0, 1]
     assert seen == [frozenset()]
 
 
@@ -370,10 +376,17 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
             output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False),
             "fp",
         )
-        finished = [row(one.ref) for one in read_rows(todo, inputs, writer.open)]
+        opened: list[OutputRow | ShardNotice] = []
+        finished = []
+        for item in read_rows(todo, inputs):
+            if isinstance(item, ShardOpened):
+                opened.append(item)
+            else:
+                assert isinstance(item, PromptRow)
+                finished.append(row(item.ref))
         order.shuffle(finished)
         try:
-            list(writer.write(finished[:stop]))
+            list(writer.write([*opened, *finished[:stop]]))
         except CommitError:
             assert stop is not None  # an incomplete shard: what a killed driver leaves
 
@@ -410,26 +423,27 @@ def test_exactly_once_is_checked(tmp_path: Path, rows: list[OutputRow], message:
 
 
 def test_shards_open_once_and_with_their_rows(tmp_path: Path) -> None:
-    writer = Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp")
-    writer.open(Shard(0, "f", 0, 2), ids(2))
+    first = (Shard(0, "f", 0, 2), ids(2))
     with pytest.raises(CommitError, match="already open"):
-        writer.open(Shard(0, "f", 0, 2), ids(2))
+        run(RunFolder(str(tmp_path)), [first, first], [])
     with pytest.raises(CommitError, match="another number"):
-        writer.open(Shard(1, "f", 2, 2), ids(3))
+        run(RunFolder(str(tmp_path)), [first, (Shard(1, "f", 2, 2), ids(3))], [])
 
 
 def test_an_error_in_the_stream_keeps_what_is_complete(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     writer = Writer(folder, schema_of(ids(1)), "fp")
 
-    def stream() -> Iterable[OutputRow]:
-        writer.open(Shard(0, "f", 0, 1), ids(1))
-        writer.open(Shard(1, "f", 1, 1), ids(1))
+    def stream() -> Iterable[OutputRow | ShardNotice]:
+        yield ShardOpened(Shard(0, "f", 0, 1), ids(1))
+        yield ShardOpened(Shard(1, "f", 1, 1), ids(1))
         yield row(RowRef(0, 0))
         raise InterruptedRunError("stop")
 
     commits = writer.write(stream())
-    assert next(commits).shard == 0, "it is told, too"
+    first = next(commits)
+    assert isinstance(first, CommittedShard)
+    assert first.shard == 0, "it is told, too"
     with pytest.raises(InterruptedRunError):
         next(commits)
     assert folder.committed() == {0}
@@ -505,19 +519,28 @@ def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) ->
     shard = first_run(folder)
     (todo,) = remaining([shard], folder, "fp", retry_failed=True)
     late = Writer(folder, schema_of(ids(1)), "fp")
-    late.open(todo, ids(4).take([1, 2]))
-    assert again(folder, todo)[0].published
-    before = storage.read(folder.part_url(0))
-    worse = [failed(RowRef(0, 2)), failed(RowRef(0, 1))]
-    assert [commit.published for commit in late.write(worse)] == [False]
-    assert storage.read(folder.part_url(0)) == before
+    before = None
+
+    def stream() -> Iterable[OutputRow | ShardNotice]:
+        nonlocal before
+        yield ShardOpened(todo, ids(4).take([1, 2]))
+        assert again(folder, todo)[0].published
+        before = storage.read(folder.part_url(0))
+        yield from [failed(RowRef(0, 2)), failed(RowRef(0, 1))]
+
+    assert [commit.published for commit in committed(late.write(stream()))] == [False]
+    assert storage.read(folder.part_url(0)) == before is not None
 
 
 def test_a_committed_part_that_vanished(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"part-00000\.parquet has vanished"):
-        Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp").open(
-            Shard(0, "f", 0, 4, only=(1,)), ids(1)
-        )
+        run(RunFolder(str(tmp_path)), [(Shard(0, "f", 0, 4, only=(1,)), ids(1))], [])
+
+
+def test_unreadable_shard_passes_through(tmp_path: Path) -> None:
+    writer = Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp")
+    unreadable = UnreadableShard(Shard(3, "f", 0, 4), DatasetError("it has vanished"))
+    assert list(writer.write([unreadable])) == [unreadable]
 
 
 def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,14 +79,16 @@ def make_report(
             up_s=clock[0],
         )
         progress.replica_stats(name, stats)
-        failed = Completion.failed(RowRef(row // 10, row % 10), "empty_prompt", message)
+        ref = RowRef(row // 10, row % 10)
+        row_id = f"{message} {ref.row}"
+        failed = Completion.failed(ref, "empty_prompt", message, row_id=row_id)
         good = Completion(
-            RowRef(row // 10, row % 10),
+            ref,
             token_ids=token_ids([1] * (row % 9)),
             prompt_tokens=3 * row,
             cached_tokens=row,
         )
-        list(progress.count([failed if row < errors else good], lambda ref: f"{message} {ref.row}"))
+        list(progress.count([failed if row < errors else good]))
     for number in range(losses):
         progress.replica_ready(f"lost-{number}", info(message))
         clock[0] += seconds * 0.05 / losses
