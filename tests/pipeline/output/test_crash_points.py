@@ -171,6 +171,7 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
 
     @settings(max_examples=40, deadline=None)
     @given(LIVES, st.lists(st.booleans(), min_size=30, max_size=30), st.integers(0, 999))
+    @example([80], [True] * 30, 0)  # after some parts are committed
     def check(lives: list[int], weather: list[bool], seed: int) -> None:
         store, storms = MemoryS3(), iter(())
         for number, operations in enumerate(lives):
