@@ -332,11 +332,10 @@ class _DispatchState:
             self._freed(name)
         row_ids = {request.ref: request.row_id for request in batch.requests}
         for completion in event.result.completions:
-            if completion.error_code is not None:
-                completion = replace(completion, row_id=row_ids[completion.ref])
-            # An answered row looks the same however often its replica was lost before: the table of
-            # a disturbed run is the same.
-            yield completion if completion.attempts == 1 else replace(completion, attempts=1)
+            if completion.error_code is None:
+                yield completion
+            else:
+                yield replace(completion, row_id=row_ids[completion.ref])
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
         self._watcher.replica_lost(event.replica, event.reason)
