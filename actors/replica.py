@@ -215,16 +215,20 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
 
     from actors.engine.engine import Engine
     from actors.engine.steps import EngineContext
-    from actors.kernels.choice import is_dense, prepare
+    from actors.kernels.choice import select_platform
     from actors.model import sharding
     from actors.weights import checkpoint
     from actors.weights.node_cache import node_copy
 
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)
-    params = checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh)
-    platform = mesh.devices.flat[0].platform
-    params = prepare(params, platform, dtype, dense=is_dense(spec.weights, platform))
+    platform = select_platform(mesh.devices.flat[0].platform)
+    # without a name of their own, so that the int8 weights are freed before the cache is sized
+    params = platform.prepare(
+        checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh),
+        dtype,
+        dense=platform.is_dense(spec.weights),
+    )
     return Engine(EngineContext(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
 
 

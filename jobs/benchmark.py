@@ -177,13 +177,12 @@ def _engine_maker(
 
     from actors.engine.engine import Engine
     from actors.engine.steps import EngineContext
-    from actors.kernels.choice import is_dense
+    from actors.kernels.choice import select_platform
     from actors.model import sharding
 
     mesh, dtype = sharding.make_mesh(*mesh_shape), jnp.dtype(config.dtype)
-    params = random_params(
-        model, mesh, dtype, dense=is_dense(config.weights, jax.devices()[0].platform)
-    )
+    device_platform = select_platform(jax.devices()[0].platform)
+    params = random_params(model, mesh, dtype, dense=device_platform.is_dense(config.weights))
 
     def make(slots: int, max_len: int, *, reuse: bool = True) -> Any:
         sizes = EngineConfig(
@@ -255,7 +254,7 @@ def _decode(
     machine: dict[str, Any],
     slots: int,
 ) -> dict[str, Any]:
-    from actors.kernels.choice import is_dense
+    from actors.kernels.choice import select_platform
 
     # Prompts of whole pages and a token: from the second run on they lie in the cache, and all
     # slots decode from the first step.
@@ -265,7 +264,7 @@ def _decode(
     cold = _run(engine, requests)
     seconds = _median([_run(engine, requests) for _ in range(REPEATS)], "decode_s")
     itemsize = 2 if config.dtype == "bfloat16" else 4
-    dense = is_dense(config.weights, machine["platform"])
+    dense = select_platform(machine["platform"]).is_dense(config.weights)
     length = context + 1 + config.new_tokens / 2
     weights = arithmetic.step_weight_bytes(
         model,

@@ -27,9 +27,10 @@ if __name__ == "__main__":
 import jax
 import jax.numpy as jnp
 
-from actors.kernels.choice import GPU, INTERPRETED, XLA
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.gpu.platform import GPU, INTERPRETED
 from actors.kernels.interface import Experts, Kernels, Placement
-from actors.kernels.quantized import TransposedExperts
+from actors.kernels.xla.platform import XLA
 
 REPEATS = 20
 EXPERTS, CHOSEN, PAGE_SIZE = 8, 2, 16
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 2
     print(f"{device.device_kind}, jax {jax.__version__}")
-    kernels, sizes = (INTERPRETED, TINY) if interpret else (GPU, SHARD)
+    kernels, sizes = (INTERPRETED.kernels, TINY) if interpret else (GPU.kernels, SHARD)
     right = [_report(case, kernels, timed=not interpret) for case in cases(sizes)]
     return 0 if all(right) else 1
 
@@ -113,7 +114,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
 def _report(case: Case, kernels: Kernels, *, timed: bool) -> bool:
     """Compares and times one case; returns whether both paths agree."""
     ours, plain = (
-        partial(jax.jit(case.function(each)), *case.arguments) for each in (kernels, XLA)
+        partial(jax.jit(case.function(each)), *case.arguments) for each in (kernels, XLA.kernels)
     )
     difference = float(jnp.max(jnp.abs(ours().astype(jnp.float32) - plain().astype(jnp.float32))))
     right = difference <= ALLOWED[case.dtype]

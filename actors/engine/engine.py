@@ -89,7 +89,7 @@ class Engine:
             config,
             context.data_shards,
             pages,
-            one_width=not context.kernels.reads_whole_table,
+            one_width=not context.platform.reads_whole_table,
         )
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}

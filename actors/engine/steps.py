@@ -19,8 +19,8 @@ from actors.engine import penalty
 from actors.engine.config import EngineConfig
 from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
-from actors.kernels.choice import for_platform
-from actors.kernels.interface import Kernels
+from actors.kernels.choice import select_platform
+from actors.kernels.interface import Kernels, Platform
 from actors.model.config import ModelConfig
 from actors.model.language_model import (
     Cache,
@@ -90,12 +90,17 @@ class EngineContext:
     @property
     def cache_dtype(self) -> Any:
         """The type in which pages are stored."""
-        return self.kernels.cache_dtype(self.dtype)
+        return self.platform.cache_dtype(self.dtype)
 
     @property
     def kernels(self) -> Kernels:
         """What the layers run on the mesh's devices."""
-        return for_platform(self.mesh.devices.flat[0].platform)
+        return self.platform.kernels
+
+    @property
+    def platform(self) -> Platform:
+        """Kernels and layouts of the mesh's devices."""
+        return select_platform(self.mesh.devices.flat[0].platform)
 
 
 def _forward(

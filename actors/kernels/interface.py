@@ -1,16 +1,17 @@
-"""What a layer asks of its platform: the experts' products, and attention over pages.
+"""What a layer needs of its platform: kernels of experts and attention, and the layouts they read."""
 
-Types only. `choice.py` holds the implementations by platform: plain XLA for CPUs, Pallas kernels
-for NVIDIA GPUs.
-"""
-
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt16
 
-from actors.kernels.quantized import Params, Weight
+from actors.kernels.cpu.layout import PackedExperts
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.quantized import LoadedParams, QuantizedWeight
+from actors.kernels.xla.layout import DenseExperts, dequantize_params
 
 
 class Placement(NamedTuple):
@@ -33,6 +34,8 @@ class Placement(NamedTuple):
 # alone.
 Pages = Float[Array, "P Z K C"] | UInt16[Array, "P Z K C"]
 
+Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts | PackedExperts
+Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
 Experts = tuple[Weight, Weight, Weight]  # gate, value and output projection, each (E, K, N)
 
 # (x [N, D], chosen [N, X], experts) -> rows [A, D] of every (token, choice) in some order, and each
@@ -49,18 +52,49 @@ Attend = Callable[
     [Float[Array, "B T H C"], Pages, Pages, Placement, float | int], Float[Array, "B T H C"]
 ]
 
-
-# (int8 parameters, type of activations) -> the same, stored as both read them; takes the parameters
-# over.
-Arrange = Callable[[Params, DTypeLike], dict[str, dict[str, Weight]]]
+# (int8 parameters, type of activations) -> the same, in the layout that the kernels read; takes the
+# parameters over.
+PackForDevice = Callable[[LoadedParams, DTypeLike], Params]
 
 
 class Kernels(NamedTuple):
-    """One platform's implementation of both, and how they want int8 parameters and the cache stored."""
+    """One platform's implementation of experts and of attention over pages."""
 
     grouped_ffn: GroupedFfn
     attend: Attend
-    arrange: Arrange
+
+    @classmethod
+    def jitted(cls, grouped_ffn: GroupedFfn, attend: Attend) -> "Kernels":
+        """Returns kernels that are traced and lowered once for all layers of a program.
+
+        Their shapes are the same in all layers, and XLA inlines the calls. The multiplier of
+        `attend` is static, as it is a number of the model.
+        """
+        return cls(jax.jit(grouped_ffn), jax.jit(attend, static_argnums=4))
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A kind of device: its kernels, and the layouts of weights and cache that they read."""
+
+    name: str
+    kernels: Kernels
+    pack_for_device: PackForDevice
     cache_dtype: Callable[[DTypeLike], DTypeLike]  # type of activations -> type of pages
     # a call takes as long as its page table is wide, not as its sequences are long
     reads_whole_table: bool
+    # weights "auto" are dense, as there is no kernel that reads int8
+    dense_by_default: bool = False
+
+    def is_dense(self, weights: str) -> bool:
+        """Returns whether `weights` ("auto", "int8" or "dense") stands for dense arrays here."""
+        return weights == "dense" or (weights == "auto" and self.dense_by_default)
+
+    def prepare(self, params: LoadedParams, dtype: DTypeLike, *, dense: bool) -> Params:
+        """Returns int8 parameters as they are computed with: dense in `dtype`, or packed int8.
+
+        Takes the parameters over, as `pack_for_device` does.
+        """
+        if dense:
+            return dequantize_params(params, dtype)
+        return self.pack_for_device(params, dtype)

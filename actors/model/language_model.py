@@ -20,9 +20,8 @@ from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int32
 
-from actors.kernels.choice import XLA
-from actors.kernels.interface import Kernels, Pages, Placement
-from actors.kernels.quantized import Params
+from actors.kernels.interface import Kernels, Pages, Params, Placement
+from actors.kernels.xla.platform import XLA
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
 from actors.model.layers import InOutEmbed, RMSNorm, all_columns
@@ -91,13 +90,13 @@ def forward(
     config: ModelConfig,
     dtype: DTypeLike,
     model_shards: int,
-    kernels: Kernels = XLA,
+    kernels: Kernels = XLA.kernels,
     shard_activations: bool = False,
 ) -> tuple[Float[Array, "B T W"], Cache]:
     """Runs the new tokens through all layers; call it inside `shard_map`.
 
     Args:
-        params: the model's parameters, this device's shards, int8 (`QuantizedWeight`) or dense (`densify`).
+        params: the model's parameters, this device's shards, int8 (`QuantizedWeight`) or dense (`dequantize_params`).
         step: the new tokens; sequences of one step own different pages, shared pages are only read.
         cache: pages to read and write. Donate it: the result has the same shapes.
         config: the model.
@@ -142,7 +141,9 @@ def project(
     split = model_shards if shard_activations else 1
 
     def run(hidden_NW: Array) -> Array:
-        logits: Array = _build(config, model_shards, XLA, split).project(hidden_NW.astype(dtype))
+        logits: Array = _build(config, model_shards, XLA.kernels, split).project(
+            hidden_NW.astype(dtype)
+        )
         return logits
 
     logits: Array = hk.transform(run).apply(params, None, hidden_NW)

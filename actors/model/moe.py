@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from actors.kernels.interface import Kernels
-from actors.kernels.quantized import Weight, dot
+from actors.kernels.interface import Kernels, Weight
+from actors.kernels.quantized import dot
 from actors.model.config import ModelConfig
 from actors.model.layers import add_up
 

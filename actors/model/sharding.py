@@ -14,7 +14,8 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from actors.kernels.quantized import DenseExperts, QuantizedWeight
+from actors.kernels.quantized import QuantizedWeight
+from actors.kernels.xla.layout import DenseExperts
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.protocol.errors import ModelError
 
@@ -102,7 +103,7 @@ def parameter_specs(config: ModelConfig, *, dense: bool = False) -> ParameterSpe
 
     Args:
         config: the model.
-        dense: for parameters that went through `densify`; otherwise for int8 parameters.
+        dense: for parameters that went through `dequantize_params`; otherwise for int8 parameters.
     """
     specs: ParameterSpecs = {}
     for tensor in parameter_shapes(config):

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from actors.kernels.quantized import QuantizedWeight, Weight
+from actors.kernels.quantized import LoadedWeight, QuantizedWeight
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.model.sharding import RULES, check_divisible, parameter_specs, sharded_groups
 from actors.protocol.errors import ModelError
@@ -38,7 +38,9 @@ _READ_AHEAD = 2
 Layout = XaiLayout | ConvertedLayout
 
 
-def load(url: str | PathLike[str], config: ModelConfig, mesh: Mesh) -> dict[str, dict[str, Weight]]:
+def load(
+    url: str | PathLike[str], config: ModelConfig, mesh: Mesh
+) -> dict[str, dict[str, LoadedWeight]]:
     """Reads either layout onto the mesh, split as `parameter_specs` says: {Haiku module: {name: array or QuantizedWeight}}.
 
     Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model
@@ -49,7 +51,7 @@ def load(url: str | PathLike[str], config: ModelConfig, mesh: Mesh) -> dict[str,
     """
     check_divisible(config, mesh.shape["model"])
     specs = parameter_specs(config)
-    params: dict[str, dict[str, Weight]] = {}
+    params: dict[str, dict[str, LoadedWeight]] = {}
     for tensor, slices in _fetched(url, config, mesh.shape["model"]):
         placed = _place(tensor, slices, mesh, specs[tensor.module][tensor.name])
         jax.block_until_ready(placed)  # the host's copy can go
@@ -152,7 +154,7 @@ def write(
                 file.write(piece)
 
 
-def _place(tensor: TensorSpec, slices: HostSlices, mesh: Mesh, spec: Any) -> Weight:
+def _place(tensor: TensorSpec, slices: HostSlices, mesh: Mesh, spec: Any) -> LoadedWeight:
     axis = split_axis(tensor)
     if slices.scales is None:
         return _put(slices.values, tensor.shape, axis, mesh, spec)

@@ -25,12 +25,18 @@ MODELS: dict[str, ModelConfig] = {"small": SMALL, "demo": DEMO, "grok-1-shard": 
 
 
 def random_params(
-    model: ModelConfig, mesh: Any, dtype: Any, *, dense: bool
+    model: ModelConfig, mesh: Any, dtype: Any, *, dense: bool, platform: Any = None
 ) -> dict[str, dict[str, Any]]:
-    """Returns random parameters on the mesh: dense in `dtype`, or int8 as the platform's kernels read them."""
-    from actors.kernels.choice import prepare
+    """Returns random parameters on the mesh: dense in `dtype`, or int8 as the kernels read them.
 
-    return prepare(_stored(model, mesh), mesh.devices.flat[0].platform, dtype, dense=dense)
+    `platform`: whose kernels; None: the platform of the mesh's devices.
+    """
+    from actors.kernels.choice import select_platform
+
+    if platform is None:
+        platform = select_platform(mesh.devices.flat[0].platform)
+    params: dict[str, dict[str, Any]] = platform.prepare(_stored(model, mesh), dtype, dense=dense)
+    return params
 
 
 def _stored(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:

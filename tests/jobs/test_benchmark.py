@@ -7,7 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import pytest
 
-from actors.kernels.quantized import TransposedExperts
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.gpu.platform import INTERPRETED
 from actors.model.config import DEMO, GROK_1, parameter_shapes
 from actors.model.sharding import make_mesh
 from jobs import benchmark
@@ -57,14 +58,9 @@ def test_a_shard_is_measured_with_int8_weights(
 
 
 @pytest.mark.slow
-def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    from actors.kernels import choice
-
-    for name in ("XLA", "CPU"):  # what a mesh of CPU devices gets
-        monkeypatch.setattr(choice, name, choice.INTERPRETED)
-    params = random_params(TINY_SHARD, make_mesh(1, 1), jnp.bfloat16, dense=False)
+def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them() -> None:
+    mesh = make_mesh(1, 1)
+    params = random_params(TINY_SHARD, mesh, jnp.bfloat16, dense=False, platform=INTERPRETED)
     experts = params["transformer/decoder_layer_0/moe/linear_1"]["w"]
     assert isinstance(experts, TransposedExperts)
     assert experts.weight.shape == (8, TINY_SHARD.emb_size, TINY_SHARD.ffn_size)

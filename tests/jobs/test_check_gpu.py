@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import pytest
 
-from actors.kernels.choice import XLA
+from actors.kernels.xla.platform import XLA
 from jobs import check_gpu
 
 
@@ -15,7 +15,9 @@ def test_the_check_passes_and_catches_a_wrong_kernel(
     said = capsys.readouterr().out
     assert said.count("differs by") == 8
     assert "WRONG" not in said
-    wrong = XLA._replace(attend=lambda q, *rest: XLA.attend(q, *rest) + jnp.asarray(0.1, q.dtype))
+    wrong = XLA.kernels._replace(
+        attend=lambda q, *rest: XLA.kernels.attend(q, *rest) + jnp.asarray(0.1, q.dtype)
+    )
     monkeypatch.setattr(check_gpu, "INTERPRETED", wrong)
     assert check_gpu.main(["--interpret"]) == 1
     assert capsys.readouterr().out.count("WRONG") == 4

@@ -14,7 +14,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from actors.engine.sampling import SamplingArrays
 from actors.engine.steps import ROWS, DecodeInput, EngineContext
-from actors.kernels.quantized import QuantizedWeight, TransposedExperts, transposed_spec
+from actors.kernels.gpu.layout import TransposedExperts, transposed_spec
+from actors.kernels.quantized import QuantizedWeight
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
 from actors.model.sharding import parameter_specs, sharded_groups

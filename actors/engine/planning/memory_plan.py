@@ -38,8 +38,9 @@ from actors.engine.planning.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
 from actors.engine.scheduling.scheduler import row_buckets, width_buckets
 from actors.engine.steps import EngineContext, step_functions
-from actors.kernels.choice import GPU
-from actors.kernels.quantized import QuantizedWeight, TransposedExperts
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.gpu.platform import GPU
+from actors.kernels.quantized import QuantizedWeight
 from actors.model import sharding
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.errors import ModelError

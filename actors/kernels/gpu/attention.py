@@ -1,16 +1,16 @@
-"""Attention over pages on NVIDIA GPUs: one Pallas kernel for Triton, for decode and for prefill.
+"""Attention over pages on NVIDIA GPUs: one Pallas (Triton) kernel for prefill and decode.
 
-Input and output as `interface.Attend` says. A program of the grid takes queries of one sequence
-that share a key/value head, and one part of the sequence's page table. It reads these pages where
-they lie, no further than the sequence is long, with a running softmax; the parts are put together
+Input and output as `interface.Attend` describes. A program of the grid takes queries of one
+sequence that share a key/value head, and one part of the sequence's page table. It reads these
+pages where they lie, up to the end of the sequence, with a running softmax; the parts are merged
 afterwards:
 
     table of a sequence    [ p p p p │ p p p p │ p p · · │ · · · · ]     · : beyond its length, not read
     parts                    part 0    part 1    part 2    part 3: ends at once
-                                └────────┴─────────┴───▶ max, sum and weighted values of each ─▶ result
+                                └────────┴─────────┴───▶ max, sum, weighted values of each ─▶ result
 
 Rows: the queries of one key/value head in a sequence's T new tokens, T x H/K of them, padded to
-what the tensor cores take. Knows no modules, no mesh and nothing of who owns a page.
+what the tensor cores take.
 """
 
 from functools import partial
@@ -23,18 +23,19 @@ from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
 from actors.kernels.interface import Placement
+from actors.kernels.quantized import product_precision
 from actors.kernels.xla.attention import LOGIT_CAP, MASKED
 from actors.protocol.errors import ModelError
 
-KEYS = 64  # cache positions of one step of the running softmax
-# wanted in the grid, about four for each multiprocessor: sequences are read in parts when there are
-# fewer
+STEP_KEYS = 64  # cache positions of one step of the running softmax
+# Wanted in the grid, about four for each multiprocessor: sequences are read in parts when there are
+# fewer.
 PROGRAMS = 512
-LONGEST_ROWS = 128
+MAX_ROWS = 128
 
 
 class Shape(NamedTuple):
-    """How the work is cut."""
+    """How the work is divided."""
 
     rows: int  # queries of one program
     row_blocks: int  # programs for the queries of one sequence and head
@@ -43,25 +44,33 @@ class Shape(NamedTuple):
     parts: int
 
 
-def cut(queries: int, sequences: int, heads: int, table: int, page_size: int) -> Shape:
-    """Returns how to cut `queries` queries of each of `sequences` x `heads` over page tables of `table` entries.
+def divide(queries: int, sequences: int, heads: int, table: int, page_size: int) -> Shape:
+    """Returns how to divide the work.
+
+    Args:
+        queries: queries of each sequence and key/value head.
+        sequences: sequences of the call.
+        heads: key/value heads.
+        table: entries of a page table.
+        page_size: cache positions of a page.
 
     Raises:
         ModelError: the kernel cannot read pages of this size.
     """
-    if page_size & (page_size - 1) or page_size > KEYS:
+    if page_size & (page_size - 1) or page_size > STEP_KEYS:
         raise ModelError(
-            f"attention on a GPU: page_size must be a power of two of at most {KEYS}, got "
+            f"attention on a GPU: page_size must be a power of two of at most {STEP_KEYS}, got "
             f"{page_size}"
         )
-    rows = min(LONGEST_ROWS, max(16, pl.next_power_of_2(queries)))
+    rows = min(MAX_ROWS, max(16, pl.next_power_of_2(queries)))
     row_blocks = pl.cdiv(queries, rows)
-    pages = KEYS // page_size
-    steps = pl.cdiv(table, pages)
-    wanted = max(1, PROGRAMS // (sequences * heads * row_blocks))
+    step_pages = STEP_KEYS // page_size
+    table_steps = pl.cdiv(table, step_pages)
+    wanted_parts = max(1, PROGRAMS // (sequences * heads * row_blocks))
     # a part of one step would cost more than it saves
-    part_steps = pl.cdiv(steps, min(wanted, pl.cdiv(steps, 2)))
-    return Shape(rows, row_blocks, pages, part_steps, pl.cdiv(steps, part_steps))
+    parts = min(wanted_parts, pl.cdiv(table_steps, 2))
+    part_steps = pl.cdiv(table_steps, parts)
+    return Shape(rows, row_blocks, step_pages, part_steps, pl.cdiv(table_steps, part_steps))
 
 
 def attend(
@@ -85,18 +94,21 @@ def attend(
             f"attention on a GPU: key_size must be a power of two of at least 16, got {c}"
         )
     group = h // kv_heads
-    shape = cut(t * group, b, kv_heads, placement.pages_BJ.shape[1], page_size)
-    padding = shape.rows * shape.row_blocks - t * group
-    q_BKRC = (
-        q_BTHC.reshape(b, t, kv_heads, group, c).swapaxes(1, 2).reshape(b, kv_heads, t * group, c)
-    )
+    queries = t * group
+    shape = divide(queries, b, kv_heads, placement.pages_BJ.shape[1], page_size)
+    padding = shape.rows * shape.row_blocks - queries
+
+    q_BKTGC = q_BTHC.reshape(b, t, kv_heads, group, c).swapaxes(1, 2)
+    q_BKRC = q_BKTGC.reshape(b, kv_heads, queries, c)
     q_BKRC = jnp.pad(q_BKRC, ((0, 0), (0, 0), (0, padding), (0, 0)))
-    parts = _parts(q_BKRC, keys, values, placement, shape, group, multiplier, interpret=interpret)
-    merged_BKRC = _merge(*parts).astype(q_BTHC.dtype)[:, :, : t * group]
-    return merged_BKRC.reshape(b, kv_heads, t, group, c).swapaxes(1, 2).reshape(b, t, h, c)
+    parts = _attend_parts(
+        q_BKRC, keys, values, placement, shape, group, multiplier, interpret=interpret
+    )
+    out_BKRC = _merge(*parts).astype(q_BTHC.dtype)[:, :, :queries]
+    return out_BKRC.reshape(b, kv_heads, t, group, c).swapaxes(1, 2).reshape(b, t, h, c)
 
 
-def _parts(
+def _attend_parts(
     q_BKRC: Array,
     keys: Array,
     values: Array,
@@ -107,90 +119,112 @@ def _parts(
     *,
     interpret: bool,
 ) -> tuple[Array, Array, Array]:
-    """Returns weighted values [parts, B, K, R, C], largest logit and sum of weights [parts, B, K, R] of each part, float32."""
+    """Returns the running softmax of each part, float32.
+
+    Weighted values [parts, B, K, R, C], largest logit and sum of weights [parts, B, K, R].
+    """
     b, kv_heads, rows, c = q_BKRC.shape
     page_size = keys.shape[1]
     entries = shape.parts * shape.steps * shape.pages
     missing = entries - placement.pages_BJ.shape[1]
     table_BJ = jnp.pad(placement.pages_BJ, ((0, 0), (0, missing)))
     live_BS = jnp.pad(placement.live_BS.astype(jnp.int8), ((0, 0), (0, missing * page_size)))
-    anywhere = pl.BlockSpec(memory_space=pl.ANY)
-    pages = pl.BlockSpec((keys.shape[0], page_size, None, c), lambda _, k, __: (0, 0, k, 0))
-    per_row = pl.BlockSpec(
-        (None, None, None, shape.rows),
-        lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks),
-    )
-    block = pl.BlockSpec(
-        (None, None, shape.rows, c),
-        lambda i, k, _: (i // shape.row_blocks, k, i % shape.row_blocks, 0),
-    )
-    out = pl.BlockSpec(
-        (None, None, None, shape.rows, c),
-        lambda i, k, p: (p, i // shape.row_blocks, k, i % shape.row_blocks, 0),
-    )
-    sums = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows), jnp.float32)
+
+    def sequence_and_block(index: Any) -> tuple[Any, Any]:
+        return index // shape.row_blocks, index % shape.row_blocks
+
+    def queries_index(index: Any, head: Any, _: Any) -> tuple[Any, ...]:
+        sequence, row_block = sequence_and_block(index)
+        return sequence, head, row_block, 0
+
+    def row_index(index: Any, head: Any, part: Any) -> tuple[Any, ...]:
+        sequence, row_block = sequence_and_block(index)
+        return part, sequence, head, row_block
+
+    def out_index(index: Any, head: Any, part: Any) -> tuple[Any, ...]:
+        return (*row_index(index, head, part), 0)
+
+    in_memory = pl.BlockSpec(memory_space=pl.ANY)
+    pages = pl.BlockSpec((keys.shape[0], page_size, None, c), lambda _, head, __: (0, 0, head, 0))
+    queries = pl.BlockSpec((None, None, shape.rows, c), queries_index)
+    per_row = pl.BlockSpec((None, None, None, shape.rows), row_index)
+    out = pl.BlockSpec((None, None, None, shape.rows, c), out_index)
+    out_shape = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows, c), jnp.float32)
+    row_shape = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows), jnp.float32)
+    warps = 4 if shape.rows < MAX_ROWS else 8
+
     return pl.pallas_call(
         partial(_kernel, shape=shape, group=group, multiplier=multiplier),
-        out_shape=(
-            jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows, c), jnp.float32),
-            sums,
-            sums,
-        ),
+        out_shape=(out_shape, row_shape, row_shape),
         grid=(b * shape.row_blocks, kv_heads, shape.parts),
-        in_specs=[anywhere, anywhere, anywhere, anywhere, block, pages, pages],
+        in_specs=[in_memory, in_memory, in_memory, in_memory, queries, pages, pages],
         out_specs=(out, per_row, per_row),
-        compiler_params=plgpu.CompilerParams(
-            num_warps=4 if shape.rows < LONGEST_ROWS else 8, num_stages=3
-        ),
+        compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=3),
         interpret=interpret,
         name=f"paged_attention_{shape.rows}_rows_{shape.parts}_parts",
     )(table_BJ, placement.length_B, placement.positions_BT[:, 0], live_BS, q_BKRC, keys, values)
 
 
 def _kernel(
-    table_ref: Any, length_ref: Any, start_ref: Any, live_ref: Any, q_ref: Any, k_ref: Any, v_ref: Any,
-    out_ref: Any, peak_ref: Any, sum_ref: Any, *, shape: Shape, group: int, multiplier: float | int,
-) -> None:  # fmt: skip
-    sequence, row_block = pl.program_id(0) // shape.row_blocks, pl.program_id(0) % shape.row_blocks
-    width = shape.pages * k_ref.shape[1]
+    table_ref: Any,
+    length_ref: Any,
+    start_ref: Any,
+    live_ref: Any,
+    q_ref: Any,
+    k_ref: Any,
+    v_ref: Any,
+    out_ref: Any,
+    peak_ref: Any,
+    sum_ref: Any,
+    *,
+    shape: Shape,
+    group: int,
+    multiplier: float | int,
+) -> None:
+    """Attends with the queries of one block, one head and one part of a page table."""
+    sequence = pl.program_id(0) // shape.row_blocks
+    row_block = pl.program_id(0) % shape.row_blocks
+    step_width = shape.pages * k_ref.shape[1]
     q = q_ref[...]
-    position_R = start_ref[sequence] + (row_block * shape.rows + jnp.arange(shape.rows)) // group
+    row_R = row_block * shape.rows + jnp.arange(shape.rows)
+    position_R = start_ref[sequence] + row_R // group
     first = pl.program_id(2) * shape.steps
 
     def body(step: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         out, peak, total = carry
         page = table_ref[sequence, pl.ds(step * shape.pages, shape.pages)]
-        live = live_ref[sequence, pl.ds(step * width, width)] != 0
-        key = k_ref[page].reshape(width, q.shape[1])
-        # a weight of zero does not silence a NaN, so rows nobody may see are cleared
-        value = jnp.where(live[:, None], v_ref[page].reshape(width, q.shape[1]), 0)
-        capped = LOGIT_CAP * jnp.tanh(_dot(q, key.T) * (multiplier / LOGIT_CAP))
-        visible = live[None, :] & (
-            (step * width + jnp.arange(width))[None, :] <= position_R[:, None]
-        )
-        logits = jnp.where(visible, capped, MASKED)
-        higher = jnp.maximum(peak, jnp.max(logits, axis=1))
-        kept = jnp.exp(peak - higher)
-        weights = jnp.where(visible, jnp.exp(logits - higher[:, None]), 0)
-        out = out * kept[:, None] + _dot(weights.astype(value.dtype), value)
-        return out, higher, total * kept + jnp.sum(weights, axis=1)
+        live = live_ref[sequence, pl.ds(step * step_width, step_width)] != 0
+        key = k_ref[page].reshape(step_width, q.shape[1])
+        # a weight of zero does not silence a NaN, so rows that no query may see are cleared
+        value = jnp.where(live[:, None], v_ref[page].reshape(step_width, q.shape[1]), 0)
 
-    nothing = jnp.zeros((shape.rows, q.shape[1]), jnp.float32)
-    begun = (
-        nothing,
+        capped = LOGIT_CAP * jnp.tanh(_dot(q, key.T) * (multiplier / LOGIT_CAP))
+        position_S = step * step_width + jnp.arange(step_width)
+        visible = live[None, :] & (position_S[None, :] <= position_R[:, None])
+        logits = jnp.where(visible, capped, MASKED)
+
+        new_peak = jnp.maximum(peak, jnp.max(logits, axis=1))
+        rescale = jnp.exp(peak - new_peak)
+        weights = jnp.where(visible, jnp.exp(logits - new_peak[:, None]), 0)
+        out = out * rescale[:, None] + _dot(weights.astype(value.dtype), value)
+        return out, new_peak, total * rescale + jnp.sum(weights, axis=1)
+
+    start = (
+        jnp.zeros((shape.rows, q.shape[1]), jnp.float32),
         jnp.full((shape.rows,), MASKED, jnp.float32),
         jnp.zeros((shape.rows,), jnp.float32),
     )
-    last = jnp.minimum(first + shape.steps, pl.cdiv(length_ref[sequence], width))
-    out_ref[...], peak_ref[...], sum_ref[...] = jax.lax.fori_loop(first, last, body, begun)
+    last = jnp.minimum(first + shape.steps, pl.cdiv(length_ref[sequence], step_width))
+    out_ref[...], peak_ref[...], sum_ref[...] = jax.lax.fori_loop(first, last, body, start)
 
 
 def _merge(out: Array, peak: Array, total: Array) -> Array:
     """Returns the softmax of all parts from each part's; zero where no key was visible in any."""
     share = jnp.exp(peak - jnp.max(peak, axis=0, keepdims=True))
     total = jnp.sum(total * share, axis=0)
-    return jnp.sum(out * share[..., None], axis=0) / jnp.where(total > 0, total, 1)[..., None]
+    nonzero_total = jnp.where(total > 0, total, 1)
+    return jnp.sum(out * share[..., None], axis=0) / nonzero_total[..., None]
 
 
 def _dot(x: Array, y: Array) -> Array:
-    return plgpu.dot(x, y, precision=jax.lax.Precision.HIGHEST if x.dtype == jnp.float32 else None)
+    return plgpu.dot(x, y, precision=product_precision(x))

@@ -10,7 +10,7 @@ import numpy as np
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
 from actors.engine.steps import EngineContext
-from actors.kernels import quantized
+from actors.kernels.xla.layout import dequantize_params
 from actors.model import sharding
 from actors.model.config import ModelConfig
 from actors.protocol.messages import Completion, Request, RowRef, token_ids
@@ -29,7 +29,7 @@ def model_config(case: str) -> ModelConfig:
 def _params(case: str, mesh_shape: tuple[int, int], dtype: str, dense: bool) -> Any:
     mesh = sharding.make_mesh(*mesh_shape)
     params = checkpoint.load(str(CONFORMANCE / case / "ckpt-0"), model_config(case), mesh)
-    return mesh, quantized.densify(params, jnp.dtype(dtype)) if dense else params
+    return mesh, dequantize_params(params, jnp.dtype(dtype)) if dense else params
 
 
 @lru_cache

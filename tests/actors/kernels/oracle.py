@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from actors.kernels.gpu.layout import pack_for_device
 from actors.kernels.interface import Experts, Placement
-from actors.kernels.quantized import QuantizedWeight, arrange
+from actors.kernels.quantized import QuantizedWeight
 
 
 def quantized_experts(
@@ -23,13 +24,13 @@ def quantized_experts(
     return weight(width, ffn, 1), weight(width, ffn, 1), weight(ffn, width, out_groups)
 
 
-def arranged(weights: Experts) -> Experts:
+def packed_for_gpu(weights: Experts) -> Experts:
     """Returns a copy of the weights as the kernels of a GPU take them."""
     copies: Any = {
         f"{i}": {"w": QuantizedWeight(*map(jnp.array, weight))} for i, weight in enumerate(weights)
     }
-    gate, value, out = (module["w"] for module in arrange(copies, jnp.float32).values())
-    return gate, value, out
+    packed = pack_for_device(copies, jnp.float32)
+    return packed["0"]["w"], packed["1"]["w"], packed["2"]["w"]
 
 
 def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np.ndarray:

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from actors.kernels import quantized
-from actors.kernels.choice import XLA
 from actors.kernels.interface import Kernels
+from actors.kernels.xla.layout import dequantize_params
+from actors.kernels.xla.platform import XLA
 from actors.model import sharding
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
@@ -48,7 +48,7 @@ class TinyModel:
         rows: int = 4,
         pages_per_row: int = 7,
         shard_activations: bool = False,
-        kernels: Kernels = XLA,
+        kernels: Kernels = XLA.kernels,
     ) -> None:
         self.config, self.params, self.mesh, self.dtype = config, params, mesh, dtype
         self.shard_activations, self.kernels = shard_activations, kernels
@@ -71,7 +71,7 @@ class TinyModel:
             in_specs=(specs, lane, cache_specs(config)),
             out_specs=(outs, cache_specs(config)),
             # what was gathered counts as differing between devices, and a kernel says nothing of it
-            check_vma=not shard_activations and kernels is XLA,
+            check_vma=not shard_activations and kernels is XLA.kernels,
         )
         self._run = jax.jit(body)
 
@@ -172,7 +172,7 @@ def load_model(
     device_mesh = sharding.make_mesh(*mesh)
     params: Any = checkpoint.load(folder, config, device_mesh)
     if dense:
-        params = quantized.densify(params, jnp.dtype(dtype))
+        params = dequantize_params(params, jnp.dtype(dtype))
     return TinyModel(config, params, device_mesh, jnp.dtype(dtype), **sizes)
 
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax.sharding import PartitionSpec
 
-from actors.kernels.quantized import DenseExperts, QuantizedWeight
+from actors.kernels.quantized import QuantizedWeight
+from actors.kernels.xla.layout import DenseExperts
 from actors.model.config import DEMO, GROK_1, parameter_shapes
 from actors.model.sharding import (
     check_divisible,

@@ -22,7 +22,7 @@ from actors.engine.planning.memory_plan import engine_program_shapes, main, plan
 from actors.engine.programs import cache_bytes_per_token
 from actors.engine.scheduling.scheduler import Scheduler
 from actors.engine.steps import EngineContext
-from actors.kernels.quantized import arrange
+from actors.kernels.gpu.layout import pack_for_device
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
 from actors.protocol.errors import ModelError
@@ -83,9 +83,10 @@ def test_abstract_parameters_are_what_a_checkpoint_becomes(mesh: tuple[int, int]
     assert facts(told) == facts(real)
 
 
-def test_parameters_of_a_gpu_are_what_arrange_makes_of_them() -> None:
+def test_gpu_parameters_match_packed_weights() -> None:
     config, devices = model_config("mha"), sharding.make_mesh(1, 8)
-    real = arrange(checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.bfloat16)
+    loaded = checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices)
+    real = pack_for_device(loaded, jnp.bfloat16)
     told = gpu_parameters(EngineContext(config, ENGINE, jnp.dtype("bfloat16"), devices))
     facts = [
         jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree)

@@ -1,4 +1,4 @@
-"""The CPU's experts, machine code of our own, against the oracle: with every instruction set that this CPU can run."""
+"""The CPU's experts in machine code, with every instruction set of this CPU, against the oracle."""
 
 import subprocess
 import sys
@@ -7,38 +7,18 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import llvmlite.binding as llvm
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.kernels import quantized
-from actors.kernels.choice import CPU
-from actors.kernels.cpu import experts as cpu_experts
-from actors.kernels.cpu.code import (
-    BEST_FIRST,
-    experts_text,
-    instruction_sets,
-    optimized,
-    target_machine,
-)
-from actors.kernels.cpu.experts import agrees, grouped_ffn, pack
+from actors.kernels.cpu.code import instruction_sets
+from actors.kernels.cpu.experts import grouped_ffn, packed_grouped_ffn
+from actors.kernels.cpu.layout import pack_experts
 from actors.kernels.cpu.tiles import AVX2, AVX2_PAIRS, InstructionSet
 from actors.kernels.interface import Experts
 from actors.kernels.xla import experts as xla_experts
-from actors.model import sharding
-from actors.protocol.errors import ModelError
-from actors.weights import checkpoint
 from tests.actors.kernels.oracle import expert_rows, quantized_experts
-from tests.actors.model.models import (
-    CONFORMANCE,
-    TinyModel,
-    assert_close,
-    config_of,
-    golden,
-    prompts,
-)
 
 ROOT = Path(__file__).parents[4]
 MACHINES = [*instruction_sets(), *([AVX2_PAIRS] if AVX2 in instruction_sets() else [])]
@@ -66,7 +46,7 @@ def activations(tokens: int, width: int = D) -> np.ndarray:
 
 
 def packed(weights: Experts, machine: InstructionSet) -> Experts:
-    gate, value, out = (pack(weight, machine) for weight in weights)  # type: ignore[arg-type]
+    gate, value, out = (pack_experts(weight, machine) for weight in weights)  # type: ignore[arg-type]
     return gate, value, out
 
 
@@ -84,7 +64,9 @@ def rounded(x: np.ndarray) -> np.ndarray:
 
 @every_machine
 @pytest.mark.parametrize("routing", ROUTINGS)
-def test_every_token_meets_its_experts_and_no_other(routing: str, machine: InstructionSet) -> None:
+def test_experts_match_the_oracle_for_any_kind_of_routing(
+    routing: str, machine: InstructionSet
+) -> None:
     chosen, weights = ROUTINGS[routing], quantized_experts(E, D, F)
     x = activations(len(chosen))
     expected = expert_rows(rounded(x) if machine.pairs else x, chosen, weights)
@@ -105,7 +87,7 @@ def test_every_token_meets_its_experts_and_no_other(routing: str, machine: Instr
 @pytest.mark.parametrize(
     ("width", "ffn", "groups"), [(32, 72, 4), (40, 200, 4), (64, 342, 1), (34, 30, 5)]
 )
-def test_widths_that_no_panel_divides_and_groups_of_scales(
+def test_experts_with_scale_groups_and_widths_no_panel_divides(
     width: int, ffn: int, groups: int, machine: InstructionSet
 ) -> None:
     chosen, weights, x = (
@@ -124,7 +106,9 @@ def test_widths_that_no_panel_divides_and_groups_of_scales(
     routing=st.lists(st.tuples(st.integers(0, E), st.integers(0, E)), min_size=1, max_size=150),
     machine=st.sampled_from([machine for machine in MACHINES if not machine.pairs]),
 )
-def test_any_routing(routing: list[tuple[int, int]], machine: InstructionSet) -> None:
+def test_experts_match_the_oracle_for_random_routings(
+    routing: list[tuple[int, int]], machine: InstructionSet
+) -> None:
     chosen, weights = np.array(routing), quantized_experts(E, D, F)
     x = activations(len(chosen))
     np.testing.assert_allclose(
@@ -136,23 +120,20 @@ def test_any_routing(routing: list[tuple[int, int]], machine: InstructionSet) ->
 
 
 @every_machine
-def test_more_rows_than_the_scratch_memory_holds(
-    machine: InstructionSet, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_experts_of_more_rows_than_the_scratch_memory_holds(machine: InstructionSet) -> None:
     chosen, weights, x = (
         ROUTINGS["even"],
         packed(quantized_experts(E, D, F), machine),
         activations(TOKENS),
     )
     whole = computed(x, chosen, weights, "bfloat16")
-    monkeypatch.setattr(cpu_experts, "SCRATCH_BYTES", 0)
-    monkeypatch.setattr(cpu_experts, "LEAST_ROWS", 7)
-    rows, place = grouped_ffn(jnp.asarray(x, jnp.bfloat16), jnp.asarray(chosen, jnp.int32), weights)
+    x_ND, chosen_NX = jnp.asarray(x, jnp.bfloat16), jnp.asarray(chosen, jnp.int32)
+    rows, place = packed_grouped_ffn(x_ND, chosen_NX, weights, scratch_rows=7)  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.asarray(rows.astype(jnp.float32))[np.asarray(place)], whole)
 
 
 @every_machine
-def test_results_round_as_those_of_plain_xla_do(machine: InstructionSet) -> None:
+def test_experts_round_as_plain_xla_does_in_bfloat16(machine: InstructionSet) -> None:
     chosen, weights, x = ROUTINGS["even"], quantized_experts(E, D, F), activations(TOKENS)
     rows, place = on_xla(jnp.asarray(x, jnp.bfloat16), jnp.asarray(chosen, jnp.int32), weights)
     xla = np.asarray(rows.astype(jnp.float32))[np.asarray(place)]
@@ -162,7 +143,7 @@ def test_results_round_as_those_of_plain_xla_do(machine: InstructionSet) -> None
 
 
 @every_machine
-def test_a_row_is_the_same_bits_whatever_stands_beside_it(machine: InstructionSet) -> None:
+def test_row_has_the_same_bits_in_any_batch(machine: InstructionSet) -> None:
     weights, x = packed(quantized_experts(E, D, F), machine), activations(TOKENS)
     all_rows = computed(x, ROUTINGS["even"], weights, "bfloat16")
     for token in (0, 17, TOKENS - 1):
@@ -176,7 +157,7 @@ def test_a_row_is_the_same_bits_whatever_stands_beside_it(machine: InstructionSe
 
 
 @every_machine
-def test_what_padding_holds_reaches_nobody(machine: InstructionSet) -> None:
+def test_padding_does_not_reach_other_rows(machine: InstructionSet) -> None:
     weights, x, chosen = (
         packed(quantized_experts(E, D, F), machine),
         activations(TOKENS),
@@ -189,7 +170,7 @@ def test_what_padding_holds_reaches_nobody(machine: InstructionSet) -> None:
 
 
 @every_machine
-def test_calls_from_several_threads_at_once(machine: InstructionSet) -> None:
+def test_experts_called_from_several_threads_at_once(machine: InstructionSet) -> None:
     weights, x, chosen = (
         packed(quantized_experts(E, D, F), machine),
         activations(TOKENS),
@@ -201,68 +182,8 @@ def test_calls_from_several_threads_at_once(machine: InstructionSet) -> None:
             np.testing.assert_array_equal(rows, expected)
 
 
-@pytest.mark.slow  # compiles a model
-@pytest.mark.parametrize(
-    ("case", "mesh"), [("mha", (1, 8)), ("gqa", (1, 1)), ("gqa", (2, 2)), ("grokconst", (1, 8))]
-)
-def test_a_whole_model_matches_the_reference(case: str, mesh: tuple[int, int]) -> None:
-    devices, config = sharding.make_mesh(*mesh), config_of(case)
-    params = CPU.arrange(
-        checkpoint.load(CONFORMANCE / case / "ckpt-0", config, devices), jnp.float32
-    )
-    assert isinstance(
-        params["transformer/decoder_layer_0/moe/linear"]["w"], quantized.PackedExperts
-    )
-    model = TinyModel(config, params, devices, jnp.dtype("float32"), kernels=CPU)
-    rows = prompts(case)
-    whole = model.prefill(rows)
-    for b, row in enumerate(rows):
-        assert_close(whole.logits[b, : len(row)], golden(case)[f"p{b}_logits"], atol=1e-3)
-        np.testing.assert_array_equal(
-            whole.experts[b, :, : len(row)], golden(case)[f"p{b}_experts"]
-        )
-
-
-@pytest.mark.parametrize(
-    ("machine", "cpu"), list(zip(BEST_FIRST, ("znver4", "skylake-avx512", "haswell"), strict=True))
-)
-def test_code_for_other_cpus_compiles(machine: InstructionSet, cpu: str) -> None:
-    if not llvm.get_process_triple().startswith("x86_64"):
-        pytest.skip("LLVM compiles for this machine's kind of processor only")
-    code = optimized(experts_text(machine, "experts", bfloat16=True), target_machine(cpu))
-    assembly = target_machine(cpu).emit_assembly(code)
-    assert {"avx512_bf16": "vdpbf16ps", "avx512": "%zmm", "avx2": "vfmadd"}[
-        machine.name
-    ] in assembly
-
-
-def test_an_instruction_set_that_computes_something_else_is_not_used(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert all(agrees(machine) for machine in MACHINES)
-    agrees.cache_clear()
-    monkeypatch.setattr(
-        cpu_experts,
-        "pack",
-        lambda weight, machine: pack(weight._replace(weight=-weight.weight), machine),
-    )
-    assert not any(agrees(machine) for machine in MACHINES)
-    config, devices = config_of("mha"), sharding.make_mesh(1, 1)
-    params = CPU.arrange(
-        checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices), jnp.float32
-    )
-    agrees.cache_clear()
-    assert isinstance(params["transformer/decoder_layer_0/moe/linear"]["w"], quantized.DenseExperts)
-
-
-def test_packed_weights_are_not_read_as_if_they_were_plain() -> None:
-    gate, _, _ = packed(quantized_experts(E, D, F), MACHINES[0])
-    with pytest.raises(ModelError, match="packed for"):
-        quantized.expert(gate, 0)
-
-
 @pytest.mark.slow
-def test_a_program_from_the_compilation_cache_runs_in_another_process(tmp_path: Path) -> None:
+def test_program_from_the_compilation_cache_runs_in_another_process(tmp_path: Path) -> None:
     program = (
         "import sys, jax, jax.numpy as jnp, numpy as np; sys.path.insert(0, '.')\n"
         "from tests.actors.kernels.cpu.test_experts import *\n"

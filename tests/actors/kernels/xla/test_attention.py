@@ -31,7 +31,7 @@ def numbers(seed: int, *shape: int) -> jax.Array:
 
 
 @pytest.mark.slow  # compiles
-def test_rows_are_written_the_same_as_numbers_and_as_bits() -> None:
+def test_write_rows_as_numbers_and_as_bits() -> None:
     pages, rows, where = numbers(0, P, Z, K, C), numbers(1, B, T, K, C), placement()
     expected = np.array(pages)
     for b in range(1, B):
@@ -45,7 +45,7 @@ def test_rows_are_written_the_same_as_numbers_and_as_bits() -> None:
 
 
 @pytest.mark.slow  # compiles
-def test_bits_and_few_sequences_at_a_time_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_over_bits_in_batches_matches_one_batch() -> None:
     q, keys, values, where = (
         numbers(2, B, T, H, C),
         numbers(3, P, Z, K, C),
@@ -55,8 +55,10 @@ def test_bits_and_few_sequences_at_a_time_change_nothing(monkeypatch: pytest.Mon
     values = values.at[-1].set(jnp.nan)  # a page that nobody owns
     whole = xla_attention.attend(q, keys, values, where, 0.3)
     assert np.isfinite(np.asarray(whole, np.float32)).all()
-    monkeypatch.setattr(xla_attention, "GATHERED_BYTES", 2 * J * Z * K * C * 2)  # two sequences
-    parts = xla_attention.attend(q, *map(xla_attention.bits, (keys, values)), where, 0.3)
+    two_sequences = 2 * J * Z * K * C * 2
+    parts = xla_attention.attend_in_batches(
+        q, *map(xla_attention.bits, (keys, values)), where, 0.3, two_sequences
+    )
     # bfloat16
     np.testing.assert_allclose(
         np.asarray(parts, np.float32), np.asarray(whole, np.float32), rtol=0.01, atol=0.01
@@ -64,7 +66,9 @@ def test_bits_and_few_sequences_at_a_time_change_nothing(monkeypatch: pytest.Mon
 
 
 @given(rows=st.integers(1, 300), row_bytes=st.integers(1, 1 << 22))
-def test_sequences_at_a_time_divide_the_batch_and_fit(rows: int, row_bytes: int) -> None:
-    count = xla_attention._rows_at_once(rows, row_bytes)
+def test_batch_size_divides_the_sequences_and_fits(rows: int, row_bytes: int) -> None:
+    count = xla_attention.batch_size(rows, row_bytes)
     assert rows % count == 0
     assert count == 1 or count * row_bytes <= xla_attention.GATHERED_BYTES
+    larger = [n for n in range(count + 1, rows + 1) if rows % n == 0]
+    assert all(n * row_bytes > xla_attention.GATHERED_BYTES for n in larger)

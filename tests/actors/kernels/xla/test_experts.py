@@ -7,8 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.kernels.quantized import DenseExperts, expert
-from actors.kernels.xla.experts import LONGEST_BLOCK, ROW_STEP, block_rows, gated_ffn, grouped_ffn
+from actors.kernels.quantized import QuantizedWeight, dequantize
+from actors.kernels.xla.experts import (
+    LONGEST_BLOCK,
+    ROW_STEP,
+    block_rows,
+    expert_matrix,
+    gated_ffn,
+    grouped_ffn,
+)
+from actors.kernels.xla.layout import DenseExperts, TransposedWeight
+from tests.actors.kernels.test_quantized import weight
 
 E, D, F = 5, 8, 12
 RNG = np.random.default_rng(0)
@@ -26,7 +35,7 @@ def check(chosen: np.ndarray) -> None:
     for n, x_choices in enumerate(chosen):
         for slot, e in enumerate(x_choices):
             if e < E:  # E: padding, chose none
-                ws = [expert(w, int(e)) for w in (W_IN, W_VALUE, W_OUT)]
+                ws = [expert_matrix(w, int(e)) for w in (W_IN, W_VALUE, W_OUT)]
                 np.testing.assert_allclose(
                     got[n, slot], gated_ffn(jnp.asarray(x[n : n + 1]), *ws)[0], rtol=0, atol=1e-5
                 )
@@ -45,12 +54,12 @@ def check(chosen: np.ndarray) -> None:
     ],
     ids=["skewed", "even", "padded", "idle"],
 )
-def test_routing(chosen: np.ndarray) -> None:
+def test_experts_match_a_loop_over_tokens(chosen: np.ndarray) -> None:
     check(chosen.astype(np.int32))
 
 
 @pytest.mark.slow
-def test_a_step_longer_than_a_block() -> None:
+def test_experts_of_a_step_longer_than_a_block() -> None:
     check(
         np.random.default_rng(3)
         .permuted(np.tile(np.arange(E), (300, 1)), axis=1)[:, :2]
@@ -59,7 +68,7 @@ def test_a_step_longer_than_a_block() -> None:
 
 
 @given(tokens=st.integers(1, 10_000), chosen=st.integers(1, 4), experts=st.integers(4, 64))
-def test_a_block_is_bounded_and_fits_an_even_share(tokens: int, chosen: int, experts: int) -> None:
+def test_block_is_bounded_and_fits_an_even_share(tokens: int, chosen: int, experts: int) -> None:
     rows = block_rows(tokens, chosen, experts)
     assert 1 <= rows <= min(tokens, LONGEST_BLOCK)
     assert rows % ROW_STEP == 0 or rows == tokens
@@ -68,7 +77,7 @@ def test_a_block_is_bounded_and_fits_an_even_share(tokens: int, chosen: int, exp
         assert rows >= share  # one block is enough for an expert that gets its even share
 
 
-def test_blocks_of_typical_steps() -> None:
+def test_block_rows_of_typical_steps() -> None:
     assert [block_rows(tokens, chosen=2, experts=8) for tokens in (1, 8, 32, 128, 2048)] == [
         1,
         8,
@@ -76,3 +85,16 @@ def test_blocks_of_typical_steps() -> None:
         48,
         112,
     ]
+
+
+def test_expert_matrix_of_every_layout() -> None:
+    stacked = weight((3, 16, 5), 8)
+    plain = dequantize(stacked, jnp.float32)
+    one = expert_matrix(stacked, 1)
+    assert isinstance(one, QuantizedWeight)
+    dense = DenseExperts(tuple(jnp.matrix_transpose(plain)))
+    assert plain.shape == dense.shape == (3, 16, 5)
+    np.testing.assert_array_equal(expert_matrix(plain, 1), dequantize(one, jnp.float32))
+    np.testing.assert_array_equal(
+        expert_matrix(dense, 1), TransposedWeight(dequantize(one, jnp.float32).T)
+    )

@@ -1,4 +1,4 @@
-"""Attention of both platforms against one oracle; the GPU's kernel runs in the interpreter."""
+"""The GPU's attention, run in the interpreter, and that of plain XLA, against one oracle."""
 
 from functools import partial
 from typing import Any
@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.kernels.gpu import attention as gpu_attention
-from actors.kernels.gpu.attention import LONGEST_ROWS, cut
+from actors.kernels.gpu.attention import MAX_ROWS, divide
 from actors.kernels.xla import attention as xla_attention
 from actors.protocol.errors import ModelError
 from tests.actors.kernels.oracle import Paged, attention, paged
@@ -69,7 +69,7 @@ def computed(case: Paged, *, gpu: bool, dtype: str = "float32") -> np.ndarray:
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("gpu", [False, True], ids=["xla", "gpu"])
 @pytest.mark.parametrize("name", CASES)
-def test_only_visible_keys_are_attended_to(name: str, gpu: bool) -> None:
+def test_attention_sees_visible_keys_only(name: str, gpu: bool) -> None:
     """Pages hold NaN wherever no key lies.
 
     A third of the tokens is pad; queries of idle rows see nothing.
@@ -83,14 +83,14 @@ def test_only_visible_keys_are_attended_to(name: str, gpu: bool) -> None:
 
 
 @pytest.mark.slow
-def test_both_platforms_round_alike_in_bfloat16() -> None:
+def test_attention_rounds_as_plain_xla_does_in_bfloat16() -> None:
     case = paged(width=16, **CASES["prefill"])
     gpu, xla = (computed(case, gpu=gpu, dtype="bfloat16") for gpu in (True, False))
     np.testing.assert_allclose(gpu, xla, rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize(("page_size", "width"), [(24, 16), (128, 16), (16, 24), (16, 8)])
-def test_what_the_kernel_cannot_read_is_refused(page_size: int, width: int) -> None:
+def test_attention_of_unsupported_sizes_raises(page_size: int, width: int) -> None:
     case = paged([3], [1], new=1, heads=2, kv_heads=1, width=width, page_size=page_size, table=1)
     with pytest.raises(
         ModelError, match=r"attention on a GPU: (page_size|key_size) must be a power of two"
@@ -107,12 +107,12 @@ def test_what_the_kernel_cannot_read_is_refused(page_size: int, width: int) -> N
     queries=st.integers(1, 600), sequences=st.integers(1, 300), heads=st.integers(1, 8), table=st.integers(1, 600),
     page_size=st.sampled_from([1, 4, 16, 64]),
 )  # fmt: skip
-def test_the_work_is_cut_to_cover_all_queries_and_pages(
+def test_divide_covers_all_queries_and_pages(
     queries: int, sequences: int, heads: int, table: int, page_size: int
 ) -> None:
-    shape = cut(queries, sequences, heads, table, page_size)
+    shape = divide(queries, sequences, heads, table, page_size)
     assert shape.rows * shape.row_blocks >= queries > shape.rows * (shape.row_blocks - 1)
-    assert 16 <= shape.rows <= LONGEST_ROWS
+    assert 16 <= shape.rows <= MAX_ROWS
     covered = shape.parts * shape.steps * shape.pages
     assert covered >= table
     # no part without any page of the table

@@ -4,8 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.kernels.choice import CPU, GPU, INTERPRETED, XLA, for_platform
-from actors.kernels.cpu.code import instruction_sets
+from actors.kernels.gpu.platform import INTERPRETED
 from actors.model import sharding
 from actors.weights import checkpoint
 from tests.actors.model.models import (
@@ -19,13 +18,13 @@ from tests.actors.model.models import (
 
 
 @pytest.mark.slow  # compiles
-def test_prefill_pieces_and_decode_match_the_reference() -> None:
+def test_prefill_pieces_and_decode_on_gpu_kernels_match_goldens() -> None:
     case, devices = "mha", sharding.make_mesh(1, 8)
     config = config_of(case)
-    params = INTERPRETED.arrange(
+    params = INTERPRETED.pack_for_device(
         checkpoint.load(CONFORMANCE / case / "ckpt-0", config, devices), jnp.float32
     )
-    model = TinyModel(config, params, devices, jnp.dtype("float32"), kernels=INTERPRETED)
+    model = TinyModel(config, params, devices, jnp.dtype("float32"), kernels=INTERPRETED.kernels)
     rows = prompts(case)
     whole = model.prefill(rows)
     cut = [len(row) // 2 for row in rows]
@@ -42,9 +41,3 @@ def test_prefill_pieces_and_decode_match_the_reference() -> None:
         np.testing.assert_array_equal(
             whole.experts[b, :, : len(row)], golden(case)[f"p{b}_experts"]
         )
-
-
-def test_the_platform_chooses_the_kernels() -> None:
-    assert for_platform("cpu") is (CPU if instruction_sets() else XLA)
-    assert for_platform("tpu") is XLA
-    assert for_platform("gpu") is for_platform("cuda") is GPU

@@ -17,8 +17,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from actors.engine.planning.compile_only import TARGETS, make_mesh
 from actors.kernels.gpu import attention as gpu_attention
 from actors.kernels.gpu import experts as gpu_experts
+from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Placement
-from actors.kernels.quantized import TransposedExperts
 
 WHERE = NamedSharding(make_mesh(TARGETS["h100"], 1, 1), PartitionSpec())
 

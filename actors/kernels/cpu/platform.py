@@ -1,0 +1,95 @@
+"""The platform of CPUs with AVX2 or AVX-512: experts in machine code, attention in plain XLA."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+from jaxtyping import Array, Float
+
+from actors.kernels.cpu.code import instruction_sets
+from actors.kernels.cpu.experts import grouped_ffn
+from actors.kernels.cpu.layout import PackedExperts, pack_experts
+from actors.kernels.cpu.self_check import agrees_with_xla
+from actors.kernels.cpu.tiles import InstructionSet
+from actors.kernels.interface import Kernels
+from actors.kernels.quantized import LoadedParams, LoadedWeight, QuantizedWeight
+from actors.kernels.xla.layout import DenseExperts, dequantize_param
+from actors.kernels.xla.platform import XLA
+
+CpuWeight = Float[Array, "..."] | DenseExperts | PackedExperts
+
+
+def pack_for_device(
+    params: LoadedParams, dtype: DTypeLike, machines: tuple[InstructionSet, ...] | None = None
+) -> dict[str, dict[str, CpuWeight]]:
+    """Returns int8 parameters with experts as `PackedExperts` and everything else dense.
+
+    Takes the parameters over: it deletes the arrays that it replaces one by one.
+
+    Args:
+        params: the parameters as loaded.
+        dtype: type of activations.
+        machines: instruction sets to choose from, the best first; None: those of this CPU that
+            pass the self-check. Without any, experts become dense, too.
+    """
+    if machines is None:
+        machines = checked_instruction_sets()
+    machine = _select_instruction_set(params, jnp.dtype(dtype), machines)
+
+    packed: dict[str, dict[str, CpuWeight]] = {}
+    for module, entries in params.items():
+        packed[module] = {}
+        for name, value in entries.items():
+            packed[module][name] = _pack_param(name, value, jnp.dtype(dtype), machine)
+    return packed
+
+
+def checked_instruction_sets() -> tuple[InstructionSet, ...]:
+    """Returns the instruction sets of this CPU that compute what plain XLA does, the best first."""
+    return tuple(machine for machine in instruction_sets() if agrees_with_xla(machine))
+
+
+def _select_instruction_set(
+    params: LoadedParams, dtype: jnp.dtype, machines: tuple[InstructionSet, ...]
+) -> InstructionSet | None:
+    """Returns the best instruction set that fits, or None.
+
+    Products of pairs need bfloat16 activations and groups of an even number of rows.
+    """
+    pairs_fit = dtype == jnp.bfloat16
+    for entries in params.values():
+        for value in entries.values():
+            if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
+                group_rows = value.weight.shape[-2] // value.scales.shape[-2]
+                pairs_fit = pairs_fit and group_rows % 2 == 0
+
+    for machine in machines:
+        if pairs_fit or not machine.pairs:
+            return machine
+    return None
+
+
+def _pack_param(
+    name: str, value: LoadedWeight, dtype: jnp.dtype, machine: InstructionSet | None
+) -> CpuWeight:
+    if not isinstance(value, QuantizedWeight):
+        return dequantize_param(name, value, dtype)
+
+    packed: CpuWeight
+    if machine is not None and value.weight.ndim == 3:
+        packed = pack_experts(value, machine)
+    else:
+        packed = dequantize_param(name, value, dtype)
+
+    jax.block_until_ready(packed)
+    jax.tree.map(lambda array: array.delete(), value)
+    return packed
+
+
+CPU = replace(
+    XLA,
+    name="cpu",
+    kernels=Kernels(jax.jit(grouped_ffn), XLA.kernels.attend),
+    pack_for_device=pack_for_device,
+)
