@@ -1,16 +1,18 @@
-"""The experts of a layer in machine code: a function that XLA calls with activations, routing and packed weights.
+"""The experts of a layer in machine code: a function that XLA calls once per layer.
 
-Input: a module to write to, an instruction set, a type of activations. Output: in it, the handler
-of a call (see `ARGUMENTS`) and the two kinds of tasks that the call is divided into. Knows nothing
-of JAX.
+Writes the handler of a call (see `ARGUMENTS`) and the two kinds of tasks that the call is divided
+into.
 
-    chosen [N, X] ── count ──▶ assignments of each expert, in the order of tokens     order   e0 e0 e0 e1 e3 e3 e3 e3 e3
-                                                                                      begin   0        3  4  4              9
+    chosen [N, X] ── count ──▶ assignments of each expert, in the order of tokens
+
+                                     order   e0 e0 e0 e1 e3 e3 e3 e3 e3
+                                     begin   0        3  4  4              9
+
     tasks of stage 1: an expert x some panels of F        hidden[a, panel] = gelu(x · gate) × (x · value)
     ── all done ──
     tasks of stage 2: an expert x two panels of D         rows[a, panels] = hidden · out
 
-Both stages are run for as many assignments at a time as the scratch memory has rows for `hidden`. A
+Both stages run for as many assignments at a time as the scratch memory has rows for `hidden`. A
 task computes all of its expert's rows among them, a block after the other so that x stays in a
 core's cache; an expert without any costs nothing. Row a of the result belongs to assignment a =
 token·X + choice: nothing is gathered or sorted outside.
@@ -20,13 +22,22 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from actors.kernels.cpu.llvm_text import Function, Module, Value, vector
-from actors.kernels.cpu.tasks import ARGUMENTS as ARGUMENT_SIDE
-from actors.kernels.cpu.tasks import JOB, RESULTS, Buffer, Struct, begin_handler, new_job, write_run
+from actors.kernels.cpu.tasks import (
+    CALL_ARGUMENTS,
+    CALL_RESULTS,
+    JOB,
+    Buffer,
+    Struct,
+    begin_handler,
+    new_job,
+    write_run,
+)
 from actors.kernels.cpu.tiles import InstructionSet, bfloat16_bits, gelu, write_products
 
 ARGUMENTS = ("x", "chosen", "gate", "gate_scales", "value", "value_scales", "out", "out_scales")
-ROWS_AT_ONCE = 96  # of an expert: x of so many rows is read again for every panel
-# of weights, at least: taking a task costs as much as reading some hundred bytes
+# Rows of an expert in a block: x of so many rows is read again for every panel.
+BLOCK_ROWS = 96
+# Bytes of weights of a task, at least: taking a task costs as much as reading some hundred bytes.
 TASK_BYTES = 1 << 17
 
 FIELDS = (
@@ -56,61 +67,78 @@ def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat1
 
     Results are bfloat16 or float32, hidden activations are rounded to the same.
     """
-    products, run = write_products(module, machine), write_run(module)
+    products = write_products(module, machine)
+    run = write_run(module)
     hidden = _write_hidden(module, machine, products, bfloat16=bfloat16)
     rows = _write_rows(module, machine, products, bfloat16=bfloat16)
     f = begin_handler(module, name)
-    given = {
-        each: Buffer(f, f["frame"], ARGUMENT_SIDE, index) for index, each in enumerate(ARGUMENTS)
-    }
-    out, scratch = (Buffer(f, f["frame"], RESULTS, index) for index in (0, 1))
-    assignments = given["chosen"].dimension(0) * given["chosen"].dimension(1)
-    experts = given["gate"].dimension(0)
-    at_once = scratch.dimension(0)
-    begin = f.call_named("malloc", "ptr", (experts + 2) * 8 + (assignments * 2 + at_once) * 4)
-    order = f.at(begin, experts + 2, "i64")
-    tokens, numbers = f.at(order, assignments, "i32"), f.at(order, assignments * 2, "i32")
+
+    arguments = {}
+    for index, argument in enumerate(ARGUMENTS):
+        arguments[argument] = Buffer(f, f["frame"], CALL_ARGUMENTS, index)
+    chosen = arguments["chosen"]
+    gate = arguments["gate"]
+    out = Buffer(f, f["frame"], CALL_RESULTS, 0)
+    scratch = Buffer(f, f["frame"], CALL_RESULTS, 1)
+
+    assignments = chosen.dimension(0) * chosen.dimension(1)
+    experts = gate.dimension(0)
+    scratch_rows = scratch.dimension(0)
+    sizes_bytes = (experts + 2) * 8 + (assignments * 2 + scratch_rows) * 4
+    begin = f.call_external("malloc", "ptr", sizes_bytes)
+    order = f.gep(begin, experts + 2, "i64")
+    tokens = f.gep(order, assignments, "i32")
+    numbers = f.gep(order, assignments * 2, "i32")
     row_bytes = out.dimension(1) * (2 if bfloat16 else 4)
-    _sort(
-        f,
-        given["chosen"],
-        experts,
-        begin,
-        order,
-        tokens,
-        lambda a: _clear(f, f.at(out.data, a * row_bytes), row_bytes),
-    )
-    with f.loop(0, at_once) as i:
-        f.store(i.cast("trunc", "i32"), f.at(numbers, i, "i32"), 4)
-    shared = {each: given[each].data for each in ARGUMENTS if each != "chosen"} | {
-        "hidden": scratch.data, "rows": out.data, "begin": begin, "order": order, "tokens": tokens, "numbers": numbers,
-        "x_words": given["gate"].dimension(2), "hidden_words": scratch.dimension(1), "columns": out.dimension(1),
-    }  # fmt: skip
-    used = f.load(f.at(begin, experts, "i64"), "i64", 8)
-    with f.loop(0, used, at_once) as first:
-        part = {"first": first, "end": (first + at_once).at_most(used)}
-        for body, weight, at_a_time in ((hidden, "gate", 1), (rows, "out", 2)):
-            sizes = _division(given[weight], given[f"{weight}_scales"], at_a_time, machine)
-            tasks = experts * sizes["tasks_per_expert"]
-            f.call(run, f["frame"], new_job(f, _CALL, body, tasks, shared | part | sizes))
-    f.call_named("free", "void", begin)
-    f.give(f.number(0, "ptr"))
+
+    def clear_row(assignment: Value) -> None:
+        _clear(f, f.gep(out.data, assignment * row_bytes), row_bytes)
+
+    _sort(f, chosen, experts, begin, order, tokens, clear_row)
+    with f.loop(0, scratch_rows) as i:
+        f.store(i.cast("trunc", "i32"), f.gep(numbers, i, "i32"), 4)
+
+    shared = {
+        **{name: buffer.data for name, buffer in arguments.items() if name != "chosen"},
+        "hidden": scratch.data,
+        "rows": out.data,
+        "begin": begin,
+        "order": order,
+        "tokens": tokens,
+        "numbers": numbers,
+        "x_words": gate.dimension(2),
+        "hidden_words": scratch.dimension(1),
+        "columns": out.dimension(1),
+    }
+    assigned = f.load(f.gep(begin, experts, "i64"), "i64", 8)
+    with f.loop(0, assigned, scratch_rows) as first:
+        part = {"first": first, "end": (first + scratch_rows).minimum(assigned)}
+        for body, weight, panels_at_once in ((hidden, "gate", 1), (rows, "out", 2)):
+            scales = arguments[f"{weight}_scales"]
+            division = _division(arguments[weight], scales, panels_at_once, machine)
+            tasks = experts * division["tasks_per_expert"]
+            job = new_job(f, _CALL, body, tasks, shared | part | division)
+            f.call(run, f["frame"], job)
+    f.call_external("free", "void", begin)
+    f.ret(f.constant(0, "ptr"))
 
 
 def _division(
-    weight: Buffer, scales: Buffer, at_once: int, machine: InstructionSet
+    weight: Buffer, scales: Buffer, panels_at_once: int, machine: InstructionSet
 ) -> dict[str, Value]:
-    """Returns a stage's fields: sizes of the weights it reads, and how many of their panels are one task, `at_once` or more."""
-    panels, steps, groups = weight.dimension(1), weight.dimension(2), scales.dimension(2)
-    task = (
-        steps.function.number(TASK_BYTES) // (steps * (2 * machine.step_bytes)) * at_once
-    ).at_least(at_once)
+    """Returns a stage's fields: sizes of the weights it reads, and how they are one task each."""
+    panels = weight.dimension(1)
+    steps = weight.dimension(2)
+    groups = scales.dimension(2)
+    task_bytes = steps.function.constant(TASK_BYTES)
+    task_panels = task_bytes // (steps * (2 * machine.step_bytes)) * panels_at_once
+    task_panels = task_panels.maximum(panels_at_once)
     return {
         "panels": panels,
         "steps": steps // groups,
         "groups": groups,
-        "panels_per_task": task,
-        "tasks_per_expert": panels.ceil_div(task),
+        "panels_per_task": task_panels,
+        "tasks_per_expert": panels.ceil_div(task_panels),
     }
 
 
@@ -121,178 +149,170 @@ def _sort(
     begin: Value,
     order: Value,
     tokens: Value,
-    unused: Callable[[Value], None],
+    write_unassigned: Callable[[Value], None],
 ) -> None:
-    """Lists each expert's assignments: expert e has order[begin[e]] … order[begin[e + 1] - 1].
+    """Writes the sort by expert: expert e has order[begin[e]] … order[begin[e + 1] - 1].
 
-    `unused` gets those of none.
+    `write_unassigned` writes what happens to a choice that is no expert.
     """
     choices = chosen.dimension(1)
     with f.loop(0, experts + 2) as e:
-        f.store(f.number(0), f.at(begin, e, "i64"), 8)
+        f.store(f.constant(0), f.gep(begin, e, "i64"), 8)
 
-    def entry(e: Value, further: int) -> Value:
-        return f.at(begin, e + further, "i64")
+    def entry(e: Value, offset: int) -> Value:
+        return f.gep(begin, e + offset, "i64")
 
-    def raised(place: Value, by: Value) -> Value:
-        before = f.load(place, "i64", 8)
-        f.store(before + by, place, 8)
+    def fetch_add(address: Value, increment: Value) -> Value:
+        before = f.load(address, "i64", 8)
+        f.store(before + increment, address, 8)
         return before
 
     with f.loop(0, chosen.dimension(0) * choices) as a:  # counted two entries further …
-        e = f.load(f.at(chosen.data, a, "i32"), "i32", 4).cast("sext", "i64")
-        used = e.compared("ult", experts)
-        with f.when(used):
-            raised(entry(e, 2), f.number(1))
-        with f.when(used.compared("eq", 0)):
-            unused(a)
+        e = f.load(f.gep(chosen.data, a, "i32"), "i32", 4).cast("sext", "i64")
+        is_expert = e.compare("ult", experts)
+        with f.if_then(is_expert):
+            fetch_add(entry(e, 2), f.constant(1))
+        with f.if_then(is_expert.compare("eq", 0)):
+            write_unassigned(a)
     with f.loop(0, experts) as e:  # … then entry e + 1 is where expert e begins …
-        raised(entry(e, 2), f.load(entry(e, 1), "i64", 8))
+        fetch_add(entry(e, 2), f.load(entry(e, 1), "i64", 8))
     with f.loop(0, chosen.dimension(0) * choices) as a:  # … and, once all are listed, where it ends
-        e = f.load(f.at(chosen.data, a, "i32"), "i32", 4).cast("sext", "i64")
-        with f.when(e.compared("ult", experts)):
-            place = raised(entry(e, 1), f.number(1))
-            f.store(a.cast("trunc", "i32"), f.at(order, place, "i32"), 4)
-            f.store((a // choices).cast("trunc", "i32"), f.at(tokens, place, "i32"), 4)
+        e = f.load(f.gep(chosen.data, a, "i32"), "i32", 4).cast("sext", "i64")
+        with f.if_then(e.compare("ult", experts)):
+            place = fetch_add(entry(e, 1), f.constant(1))
+            f.store(a.cast("trunc", "i32"), f.gep(order, place, "i32"), 4)
+            f.store((a // choices).cast("trunc", "i32"), f.gep(tokens, place, "i32"), 4)
 
 
 def _clear(f: Function, row: Value, size: Value) -> None:
-    f.call_named("llvm.memset.p0.i64", "void", row, f.number(0, "i8"), size, f.number(0, "i1"))
+    f.call_external(
+        "llvm.memset.p0.i64", "void", row, f.constant(0, "i8"), size, f.constant(0, "i1")
+    )
 
 
 def _write_hidden(
     module: Module, machine: InstructionSet, products: Function, *, bfloat16: bool
 ) -> Function:
-    """Writes hidden(job, task): gelu(x · gate) × (x · value) of one expert's rows, for some panels of its width."""
+    """Writes hidden(job, task): gelu(x · gate) × (x · value) of one expert's rows, some panels."""
     f = module.function("hidden", "void", {"job": "ptr", "task": "i64"})
     job = f["job"]
-    sums = f.local("float", count=machine.rows * 2 * machine.panel)
+    sums = f.alloca("float", count=machine.rows * 2 * machine.panel)
+    number_bytes = 2 if machine.pairs else 4
 
     def compute(expert: Value, panel: Value, rows: _Rows) -> None:
-        weights = [
-            w for name in ("gate", "value") for w in _panel(f, machine, job, name, expert, panel)
-        ]
-        ids = f.at(_CALL.load(f, job, "tokens", "ptr"), rows.first, "i32")
-        x = [_CALL.load(f, job, "x", "ptr"), _CALL.load(f, job, "x_words")]
-        f.call(
-            products,
-            ids,
-            rows.size,
-            *x,
-            *weights,
-            _CALL.load(f, job, "groups"),
-            _CALL.load(f, job, "steps"),
-            sums,
-        )
+        gate_panel = _panel(f, machine, job, "gate", expert, panel)
+        value_panel = _panel(f, machine, job, "value", expert, panel)
+        ids = f.gep(_CALL.load(f, job, "tokens", "ptr"), rows.first, "i32")
+        x = _CALL.load(f, job, "x", "ptr")
+        x_words = _CALL.load(f, job, "x_words")
+        groups = _CALL.load(f, job, "groups")
+        steps = _CALL.load(f, job, "steps")
+        weights = (*gate_panel, *value_panel)
+        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums)
+
         with f.loop(0, rows.size) as i:
-            row = (
-                _CALL.load(f, job, "hidden_words")
-                * (rows.first + i - _CALL.load(f, job, "first"))
-                * 4
-            )
-            to = f.at(
-                f.at(_CALL.load(f, job, "hidden", "ptr"), row),
-                panel * (machine.panel * (2 if machine.pairs else 4)),
-            )
-            for register in range(0, machine.panel, machine.lanes):
-                gate, value = (
-                    f.load(
-                        f.at(
-                            sums, i * (2 * machine.panel) + side * machine.panel + register, "float"
-                        ),
-                        machine.floats,
-                        4,
-                    )
-                    for side in (0, 1)
-                )
-                _store(
-                    f,
-                    machine,
-                    gelu(f, machine, gate) * value,
-                    to,
-                    register,
-                    rounded=bfloat16,
-                    half=machine.pairs,
-                )
+            words = _CALL.load(f, job, "hidden_words")
+            offset = words * (rows.first + i - _CALL.load(f, job, "first")) * 4
+            row = f.gep(_CALL.load(f, job, "hidden", "ptr"), offset)
+            target = f.gep(row, panel * (machine.panel * number_bytes))
+            for column in range(0, machine.panel, machine.lanes):
+                gate = _load_sums(f, machine, sums, i, column)
+                value = _load_sums(f, machine, sums, i, machine.panel + column)
+                hidden = gelu(f, machine, gate) * value
+                _store(f, machine, hidden, target, column, rounded=bfloat16, half=machine.pairs)
 
     _for_each_tile(f, machine, 1, compute)
-    f.give()
+    f.ret()
     return f
 
 
 def _write_rows(
     module: Module, machine: InstructionSet, products: Function, *, bfloat16: bool
 ) -> Function:
-    """Writes rows(job, task): hidden · out of one expert's rows, for some panels of the result's columns, two at a time."""
+    """Writes rows(job, task): hidden · out of one expert's rows, for some panels of columns.
+
+    Two panels at a time.
+    """
     f = module.function("rows", "void", {"job": "ptr", "task": "i64"})
-    job, width, size = f["job"], 2 * machine.panel, 2 if bfloat16 else 4
-    sums, result = f.local("float", count=machine.rows * width), f.local("float", count=width)
+    job = f["job"]
+    width = 2 * machine.panel
+    number_bytes = 2 if bfloat16 else 4
+    sums = f.alloca("float", count=machine.rows * width)
+    result = f.alloca("float", count=width)
 
     def compute(expert: Value, panel: Value, rows: _Rows) -> None:
         last = _CALL.load(f, job, "panels") - 1  # computed twice where there is no second one
-        weights = [
-            w
-            for p in (panel, (panel + 1).at_most(last))
-            for w in _panel(f, machine, job, "out", expert, p)
-        ]
-        ids = f.at(
-            _CALL.load(f, job, "numbers", "ptr"), rows.first - _CALL.load(f, job, "first"), "i32"
+        next_panel = (panel + 1).minimum(last)
+        weights = (
+            *_panel(f, machine, job, "out", expert, panel),
+            *_panel(f, machine, job, "out", expert, next_panel),
         )
-        x = [_CALL.load(f, job, "hidden", "ptr"), _CALL.load(f, job, "hidden_words")]
-        f.call(
-            products,
-            ids,
-            rows.size,
-            *x,
-            *weights,
-            _CALL.load(f, job, "groups"),
-            _CALL.load(f, job, "steps"),
-            sums,
-        )
+        numbers = _CALL.load(f, job, "numbers", "ptr")
+        ids = f.gep(numbers, rows.first - _CALL.load(f, job, "first"), "i32")
+        x = _CALL.load(f, job, "hidden", "ptr")
+        x_words = _CALL.load(f, job, "hidden_words")
+        groups = _CALL.load(f, job, "groups")
+        steps = _CALL.load(f, job, "steps")
+        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums)
+
         columns = _CALL.load(f, job, "columns")
         begin = panel * machine.panel
-        used = (columns - begin).at_most(width) * size
+        row_bytes = (columns - begin).minimum(width) * number_bytes
         with f.loop(0, rows.size) as i:
-            for register in range(0, width, machine.lanes):
-                total = f.load(f.at(sums, i * width + register, "float"), machine.floats, 4)
-                _store(f, machine, total, result, register, rounded=bfloat16, half=bfloat16)
-            a = f.load(
-                f.at(_CALL.load(f, job, "order", "ptr"), rows.first + i, "i32"), "i32", 4
-            ).cast("sext", "i64")
-            to = f.at(_CALL.load(f, job, "rows", "ptr"), (a * columns + begin) * size)
-            f.call_named("llvm.memcpy.p0.p0.i64", "void", to, result, used, f.number(0, "i1"))
+            for column in range(0, width, machine.lanes):
+                total = _load_sums(f, machine, sums, i, column)
+                _store(f, machine, total, result, column, rounded=bfloat16, half=bfloat16)
+            order = _CALL.load(f, job, "order", "ptr")
+            assignment = f.load(f.gep(order, rows.first + i, "i32"), "i32", 4).cast("sext", "i64")
+            rows_address = _CALL.load(f, job, "rows", "ptr")
+            target = f.gep(rows_address, (assignment * columns + begin) * number_bytes)
+            f.call_external(
+                "llvm.memcpy.p0.p0.i64", "void", target, result, row_bytes, f.constant(0, "i1")
+            )
 
     _for_each_tile(f, machine, 2, compute)
-    f.give()
+    f.ret()
     return f
+
+
+def _load_sums(f: Function, machine: InstructionSet, sums: Value, row: Value, column: int) -> Value:
+    """Returns a register of the sums of a row, from a column on."""
+    address = f.gep(sums, row * (2 * machine.panel) + column, "float")
+    return f.load(address, machine.floats, 4)
 
 
 def _for_each_tile(
     f: Function,
     machine: InstructionSet,
-    at_once: int,
+    panels_at_once: int,
     compute: Callable[[Value, Value, _Rows], None],
 ) -> None:
-    """Writes the loops of a task over its expert's rows and its panels, `at_once` at a time.
+    """Writes the loops of a task over its expert's rows and over its panels.
 
     Tiles have nearly equal rows.
     """
-    job, per_expert = f["job"], _CALL.load(f, f["job"], "tasks_per_expert")
-    expert, each = f["task"] // per_expert, _CALL.load(f, job, "panels_per_task")
-    first_panel = f["task"] % per_expert * each
-    end_panel = (first_panel + each).at_most(_CALL.load(f, job, "panels"))
+    job = f["job"]
+    tasks_per_expert = _CALL.load(f, job, "tasks_per_expert")
+    expert = f["task"] // tasks_per_expert
+    task_panels = _CALL.load(f, job, "panels_per_task")
+    first_panel = f["task"] % tasks_per_expert * task_panels
+    end_panel = (first_panel + task_panels).minimum(_CALL.load(f, job, "panels"))
+
     begin = _CALL.load(f, job, "begin", "ptr")
-    first = f.load(f.at(begin, expert, "i64"), "i64", 8).at_least(_CALL.load(f, job, "first"))
-    end = f.load(f.at(begin, expert + 1, "i64"), "i64", 8).at_most(_CALL.load(f, job, "end"))
-    with f.loop(first, end, ROWS_AT_ONCE) as block:
-        block_end = (block + ROWS_AT_ONCE).at_most(end)
+    expert_begin = f.load(f.gep(begin, expert, "i64"), "i64", 8)
+    first = expert_begin.maximum(_CALL.load(f, job, "first"))
+    expert_end = f.load(f.gep(begin, expert + 1, "i64"), "i64", 8)
+    end = expert_end.minimum(_CALL.load(f, job, "end"))
+
+    with f.loop(first, end, BLOCK_ROWS) as block:
+        block_end = (block + BLOCK_ROWS).minimum(end)
         tiles = (block_end - block).ceil_div(machine.rows)
-        rows = (block_end - block).ceil_div(tiles)
+        tile_rows = (block_end - block).ceil_div(tiles)
         with (
-            f.loop(first_panel, end_panel, at_once) as panel,
-            f.loop(block, block_end, rows) as row,
+            f.loop(first_panel, end_panel, panels_at_once) as panel,
+            f.loop(block, block_end, tile_rows) as row,
         ):
-            compute(expert, panel, _Rows(row, (block_end - row).at_most(rows)))
+            compute(expert, panel, _Rows(row, (block_end - row).minimum(tile_rows)))
 
 
 def _panel(
@@ -301,13 +321,11 @@ def _panel(
     """Returns the addresses of a panel of an expert and of its scales."""
     groups = _CALL.load(f, job, "groups")
     number = expert * _CALL.load(f, job, "panels") + panel
-    weights = f.at(
-        _CALL.load(f, job, weight, "ptr"),
-        number * groups * _CALL.load(f, job, "steps") * machine.step_bytes,
-    )
-    return weights, f.at(
-        _CALL.load(f, job, f"{weight}_scales", "ptr"), number * groups * machine.panel, "float"
-    )
+    weights = _CALL.load(f, job, weight, "ptr")
+    offset = number * groups * _CALL.load(f, job, "steps") * machine.step_bytes
+    panel_address = f.gep(weights, offset)
+    scales = _CALL.load(f, job, f"{weight}_scales", "ptr")
+    return panel_address, f.gep(scales, number * groups * machine.panel, "float")
 
 
 def _store(
@@ -320,8 +338,11 @@ def _store(
     rounded: bool,
     half: bool,
 ) -> None:
-    """Writes a register of numbers to a row, rounded to bfloat16 if wanted, in 16 bits or in 32."""
+    """Writes a register of numbers to a row, in 16 bits (`half`) or in 32.
+
+    `rounded`: rounded to bfloat16.
+    """
     if rounded:
         bits = bfloat16_bits(machine, x)
         x = (bits >> 16).cast("trunc", vector("i16", machine.lanes)) if half else bits
-    f.store(x, f.at(row, column * (2 if half else 4)))
+    f.store(x, f.gep(row, column * (2 if half else 4)))

@@ -1,14 +1,13 @@
-"""LLVM's language, written from Python: arithmetic on values, loads, loops and calls become lines of text.
+"""Builds modules in LLVM's textual language: arithmetic, loads, loops and calls become instructions.
 
-Input: operations on `Value`s, in the order in which they are to run. Output: the text of a module,
-which LLVM compiles. Types are their names: "i64", "float", "ptr", "<8 x float>". Numbers in
-operations take the type of the value beside them. Variables are places on the stack
-(`Function.local`); LLVM keeps them in registers. Knows nothing of matrices or of who calls the
-code.
+Types are their names: "i64", "float", "ptr", "<8 x float>". Numbers in operations take the type of
+the value beside them. Variables are places on the stack (`Function.alloca`); LLVM keeps them in
+registers. The text is built here and not with `llvmlite.ir` because that (0.50) has no bfloat16
+type, its `fma` refuses vectors, and every `x * y + z` is nested builder calls: longer, less clear.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Union
@@ -27,111 +26,120 @@ def constant(number: int | float, type_: str) -> str:
         element = type_[:-1].split(" x ")[1]
         return f"splat ({element} {constant(number, element)})"
     if type_ == "float":  # the bits of the float64 that equals the float32 nearest to it
-        return (
-            f"0x{struct.pack('>d', struct.unpack('f', struct.pack('f', number))[0]).hex().upper()}"
-        )
+        (rounded,) = struct.unpack("f", struct.pack("f", number))
+        return f"0x{struct.pack('>d', rounded).hex().upper()}"
     return "null" if type_ == "ptr" else str(int(number))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
-    """A number, vector or pointer that the code has computed.
-
-    Operators write the instruction that takes it further.
-    """
+    """A number, vector or pointer in the code; operators write the instruction that computes on it."""
 
     function: "Function"
     type: str
     name: str
 
-    def __add__(self, other: Operand) -> "Value":
-        return self._arithmetic("add", other)
+    def __add__(self, operand: Operand) -> "Value":
+        return self._arithmetic("add", operand)
 
-    def __sub__(self, other: Operand) -> "Value":
-        return self._arithmetic("sub", other)
+    def __sub__(self, operand: Operand) -> "Value":
+        return self._arithmetic("sub", operand)
 
-    def __mul__(self, other: Operand) -> "Value":
-        return self._arithmetic("mul", other)
+    def __mul__(self, operand: Operand) -> "Value":
+        return self._arithmetic("mul", operand)
 
-    def __truediv__(self, other: Operand) -> "Value":
-        return self._arithmetic("div", other)
+    def __truediv__(self, operand: Operand) -> "Value":
+        return self._arithmetic("div", operand)
 
-    def __floordiv__(self, other: Operand) -> "Value":
-        return self._binary("udiv", other)
+    def __floordiv__(self, operand: Operand) -> "Value":
+        return self._binary("udiv", operand)
 
-    def __mod__(self, other: Operand) -> "Value":
-        return self._binary("urem", other)
+    def __mod__(self, operand: Operand) -> "Value":
+        return self._binary("urem", operand)
 
-    def __and__(self, other: Operand) -> "Value":
-        return self._binary("and", other)
+    def __and__(self, operand: Operand) -> "Value":
+        return self._binary("and", operand)
 
-    def __or__(self, other: Operand) -> "Value":
-        return self._binary("or", other)
+    def __or__(self, operand: Operand) -> "Value":
+        return self._binary("or", operand)
 
-    def __lshift__(self, other: Operand) -> "Value":
-        return self._binary("shl", other)
+    def __lshift__(self, operand: Operand) -> "Value":
+        return self._binary("shl", operand)
 
-    def __rshift__(self, other: Operand) -> "Value":
-        return self._binary("lshr", other)
+    def __rshift__(self, operand: Operand) -> "Value":
+        return self._binary("lshr", operand)
 
-    def compared(self, how: str, other: Operand) -> "Value":
-        """Returns whether self is `how` other: of integers "eq", "ne", "slt", "sgt", "ult", of floats "olt", "ogt", "uno"."""
-        kind = "fcmp" if "float" in self.type else "icmp"
-        result = (
-            "i1"
-            if not self.type.startswith("<")
-            else vector("i1", int(self.type[1:].split(" x ")[0]))
-        )
+    def compare(self, predicate: str, operand: Operand) -> "Value":
+        """Returns the comparison of self with an operand.
+
+        Predicates of integers: "eq", "ne", "slt", "sgt", "ult"; of floats: "olt", "ogt", "uno".
+        """
+        instruction = "fcmp" if self.is_float else "icmp"
+        result = "i1"
+        if self.type.startswith("<"):
+            result = vector("i1", int(self.type[1:].split(" x ")[0]))
+        operands = f"{self.type} {self.name}, {self.operand_text(operand)}"
+        return self.function.emit(result, f"{instruction} {predicate} {operands}")
+
+    def cast(self, instruction: str, type_: str) -> "Value":
+        """Returns self as another type.
+
+        Instructions: "sext", "trunc", "sitofp", "fptosi", "bitcast", "ptrtoint".
+        """
+        return self.function.emit(type_, f"{instruction} {self.type} {self.name} to {type_}")
+
+    def select(self, true_value: "Value", false_value: Operand) -> "Value":
+        """Returns `true_value` where self is true and `false_value` where it is not."""
+        type_ = true_value.type
+        false_text = true_value.operand_text(false_value)
         return self.function.emit(
-            result, f"{kind} {how} {self.type} {self.name}, {self.text_of(other)}"
+            type_,
+            f"select {self.type} {self.name}, {type_} {true_value.name}, {type_} {false_text}",
         )
 
-    def cast(self, how: str, type_: str) -> "Value":
-        """Returns self as another type: "sext", "trunc", "sitofp", "fptosi", "bitcast", "ptrtoint"."""
-        return self.function.emit(type_, f"{how} {self.type} {self.name} to {type_}")
-
-    def choose(self, yes: "Value", no: Operand) -> "Value":
-        """Returns `yes` where self is true and `no` where it is not."""
-        return self.function.emit(
-            yes.type,
-            f"select {self.type} {self.name}, {yes.type} {yes.name}, {yes.type} {yes.text_of(no)}",
-        )
-
-    def at_most(self, other: Operand) -> "Value":
+    def minimum(self, operand: Operand) -> "Value":
         """Returns the smaller of two numbers; of a NaN and a number, the number."""
-        return self.compared("olt" if "float" in self.type else "slt", other).choose(self, other)
+        predicate = "olt" if self.is_float else "slt"
+        return self.compare(predicate, operand).select(self, operand)
 
-    def at_least(self, other: Operand) -> "Value":
+    def maximum(self, operand: Operand) -> "Value":
         """Returns the larger of two numbers; of a NaN and a number, the number."""
-        return self.compared("ogt" if "float" in self.type else "sgt", other).choose(self, other)
+        predicate = "ogt" if self.is_float else "sgt"
+        return self.compare(predicate, operand).select(self, operand)
 
-    def ceil_div(self, other: Operand) -> "Value":
-        """Returns self / other, rounded up; both positive."""
-        return (self + other - 1) // other
+    def ceil_div(self, operand: Operand) -> "Value":
+        """Returns self / operand, rounded up; both positive."""
+        return (self + operand - 1) // operand
 
-    def everywhere(self, lanes: int) -> "Value":
+    def splat(self, lanes: int) -> "Value":
         """Returns a vector with self in every lane."""
-        wide = vector(self.type, lanes)
-        one = self.function.emit(
-            wide, f"insertelement {wide} poison, {self.type} {self.name}, i64 0"
+        type_ = vector(self.type, lanes)
+        first_lane = self.function.emit(
+            type_, f"insertelement {type_} poison, {self.type} {self.name}, i64 0"
         )
+        mask = f"{vector('i32', lanes)} zeroinitializer"
         return self.function.emit(
-            wide,
-            f"shufflevector {wide} {one.name}, {wide} poison, {vector('i32', lanes)} "
-            "zeroinitializer",
+            type_, f"shufflevector {type_} {first_lane.name}, {type_} poison, {mask}"
         )
 
-    def _arithmetic(self, name: str, other: Operand) -> "Value":
-        return self._binary(f"f{name}" if "float" in self.type else name, other)
+    @property
+    def is_float(self) -> bool:
+        """Whether self is a floating-point number or a vector of them."""
+        return "float" in self.type
 
-    def _binary(self, instruction: str, other: Operand) -> "Value":
+    def _arithmetic(self, name: str, operand: Operand) -> "Value":
+        return self._binary(f"f{name}" if self.is_float else name, operand)
+
+    def _binary(self, instruction: str, operand: Operand) -> "Value":
         return self.function.emit(
-            self.type, f"{instruction} {self.type} {self.name}, {self.text_of(other)}"
+            self.type, f"{instruction} {self.type} {self.name}, {self.operand_text(operand)}"
         )
 
-    def text_of(self, other: Operand) -> str:
-        """Returns another operand as text, a number as one of this type."""
-        return other.name if isinstance(other, Value) else constant(other, self.type)
+    def operand_text(self, operand: Operand) -> str:
+        """Returns an operand as text, a number as one of this type."""
+        if isinstance(operand, Value):
+            return operand.name
+        return constant(operand, self.type)
 
 
 class Function:
@@ -148,9 +156,9 @@ class Function:
     ) -> None:
         self.name = name
         self.returns = returns
-        self.parameters = {
-            name: Value(self, type_, f"%{name}") for name, type_ in parameters.items()
-        }
+        self.parameters: dict[str, Value] = {}
+        for parameter, type_ in parameters.items():
+            self.parameters[parameter] = Value(self, type_, f"%{parameter}")
         self._module = module
         self._exported = exported
         self._locals: list[str] = []
@@ -174,16 +182,13 @@ class Function:
         self._lines.append(f"  {result.name} = {instruction}")
         return result
 
-    def number(self, value: int | float, type_: str = "i64") -> Value:
+    def constant(self, value: int | float, type_: str = "i64") -> Value:
         """Returns a constant."""
         return Value(self, type_, constant(value, type_))
 
-    def at(self, pointer: Value, index: Operand, element: str = "i8") -> Value:
-        """Returns the address of element `index` of an array.
-
-        The byte at this distance when nothing is said of elements.
-        """
-        offset = index.name if isinstance(index, Value) else str(int(index))
+    def gep(self, pointer: Value, index: Operand, element: str = "i8") -> Value:
+        """Returns the address of element `index` of an array; by default elements are bytes."""
+        offset = str(int(index)) if isinstance(index, int | float) else index.name
         return self.emit("ptr", f"getelementptr {element}, ptr {pointer.name}, i64 {offset}")
 
     def load(self, pointer: Value, type_: str, align: int = 1) -> Value:
@@ -194,111 +199,112 @@ class Function:
         """Writes a value to an address."""
         self.emit("void", f"store {value.type} {value.name}, ptr {pointer.name}, align {align}")
 
-    def local(self, type_: str, start: Operand | None = None, count: int = 1) -> Value:
-        """Returns the address of a variable, or of an array of `count`.
-
-        `start` is its first value.
-        """
-        place = Value(self, "ptr", f"%v{self._next()}")
-        self._locals.append(f"  {place.name} = alloca {type_}, i64 {count}, align 64")
-        if start is not None:
-            self.store(start if isinstance(start, Value) else self.number(start, type_), place)
-        return place
+    def alloca(self, type_: str, start: Operand | None = None, count: int = 1) -> Value:
+        """Returns the address of a variable, or of an array of `count`, that begins as `start`."""
+        address = Value(self, "ptr", f"%v{self._next()}")
+        self._locals.append(f"  {address.name} = alloca {type_}, i64 {count}, align 64")
+        if isinstance(start, Value):
+            self.store(start, address)
+        elif start is not None:
+            self.store(self.constant(start, type_), address)
+        return address
 
     def call(self, callee: "Function", *arguments: Value) -> Value:
         """Calls a function of this module."""
         return self._call(callee.returns, f"@{callee.name}", arguments)
 
-    def call_address(self, address: Value, returns: str, *arguments: Value) -> Value:
-        """Calls whatever function lies at an address."""
+    def call_indirect(self, address: Value, returns: str, *arguments: Value) -> Value:
+        """Calls the function at an address."""
         return self._call(returns, address.name, arguments)
 
-    def call_named(self, name: str, returns: str, *arguments: Value) -> Value:
-        """Calls a function that is not written here: an instruction of LLVM's ("llvm.fma.v8f32") or one of the C library."""
-        self._module.declare(
-            f"declare {returns} @{name}({', '.join(each.type for each in arguments)})"
-        )
+    def call_external(self, name: str, returns: str, *arguments: Value) -> Value:
+        """Calls an intrinsic of LLVM ("llvm.fma.v8f32") or a function of the C library."""
+        types = ", ".join(argument.type for argument in arguments)
+        self._module.declare(f"declare {returns} @{name}({types})")
         return self._call(returns, f"@{name}", arguments)
 
     def fma(self, x: Value, y: Value, z: Value) -> Value:
         """Returns x·y + z, rounded once."""
         lanes = x.type[1:].split(" x ")[0]
-        return self.call_named(f"llvm.fma.v{lanes}f32", x.type, x, y, z)
+        return self.call_external(f"llvm.fma.v{lanes}f32", x.type, x, y, z)
 
-    def give(self, value: Value | None = None) -> None:
-        """Returns from the function.
-
-        What is written next belongs to no path until a block begins.
-        """
-        self.emit("void", "ret void" if value is None else f"ret {value.type} {value.name}")
+    def ret(self, value: Value | None = None) -> None:
+        """Returns from the function; the next instruction must begin a block."""
+        if value is None:
+            self.emit("void", "ret void")
+        else:
+            self.emit("void", f"ret {value.type} {value.name}")
 
     @contextmanager
     def loop(self, begin: Operand, end: Operand, step: Operand = 1) -> Iterator[Value]:
-        """Repeats what is written inside, with a counter from `begin` in steps while it is below `end`."""
-        counter = self.local("i64", begin)
-        test, inside, after = (f"b{self._next()}" for _ in range(3))
+        """Repeats what is written inside, with a counter from `begin` while it is below `end`."""
+        counter = self.alloca("i64", begin)
+        test = self._new_label()
+        inside = self._new_label()
+        after = self._new_label()
         self._jump(test)
-        self._begin(test)
-        now = self.load(counter, "i64", 8)
-        self._branch(now.compared("slt", end), inside, after)
-        self._begin(inside)
-        yield now
-        self.store(now + step, counter, 8)
+        self._begin_block(test)
+        count = self.load(counter, "i64", 8)
+        self._branch(count.compare("slt", end), inside, after)
+        self._begin_block(inside)
+        yield count
+        self.store(count + step, counter, 8)
         self._jump(test)
-        self._begin(after)
+        self._begin_block(after)
 
     @contextmanager
     def repeat(self) -> Iterator[str]:
-        """Repeats what is written inside until it jumps to the label it is given (`leave_if`)."""
-        inside, after = (f"b{self._next()}" for _ in range(2))
+        """Repeats what is written inside until `break_if` jumps to the label that this yields."""
+        inside = self._new_label()
+        after = self._new_label()
         self._jump(inside)
-        self._begin(inside)
+        self._begin_block(inside)
         yield after
         self._jump(inside)
-        self._begin(after)
+        self._begin_block(after)
 
-    def leave_if(self, condition: Value, label: str) -> None:
+    def break_if(self, condition: Value, label: str) -> None:
         """Ends a `repeat` when the condition holds."""
-        stay = f"b{self._next()}"
+        stay = self._new_label()
         self._branch(condition, label, stay)
-        self._begin(stay)
+        self._begin_block(stay)
 
     @contextmanager
-    def when(self, condition: Value, *, returns: bool = False) -> Iterator[None]:
-        """Runs what is written inside if the condition holds.
-
-        With `returns` it ends in a `give`.
-        """
-        inside, after = (f"b{self._next()}" for _ in range(2))
+    def if_then(self, condition: Value, *, returns: bool = False) -> Iterator[None]:
+        """Runs what is written inside if the condition holds; with `returns` it ends in a `ret`."""
+        inside = self._new_label()
+        after = self._new_label()
         self._branch(condition, inside, after)
-        self._begin(inside)
+        self._begin_block(inside)
         yield
         if not returns:
             self._jump(after)
-        self._begin(after)
+        self._begin_block(after)
 
     @property
     def text(self) -> str:
         """The function in LLVM's language."""
         linkage = "" if self._exported else "internal "
-        parameters = ", ".join(f"{each.type} {each.name}" for each in self.parameters.values())
+        parameters = _typed_list(self.parameters.values())
         body = "\n".join(["entry:", *self._locals, "  br label %start", "start:", *self._lines])
-        return (
-            f"define {linkage}{self.returns} @{self.name}({parameters}) nounwind {{\n{body}\n}}\n"
-        )
+        signature = f"{linkage}{self.returns} @{self.name}({parameters})"
+        return f"define {signature} nounwind {{\n{body}\n}}\n"
 
     def _call(self, returns: str, callee: str, arguments: tuple[Value, ...]) -> Value:
-        given = ", ".join(f"{each.type} {each.name}" for each in arguments)
-        return self.emit(returns, f"call {returns} {callee}({given})")
+        return self.emit(returns, f"call {returns} {callee}({_typed_list(arguments)})")
 
-    def _branch(self, condition: Value, yes: str, no: str) -> None:
-        self.emit("void", f"br i1 {condition.name}, label %{yes}, label %{no}")
+    def _branch(self, condition: Value, true_label: str, false_label: str) -> None:
+        labels = f"label %{true_label}, label %{false_label}"
+        self.emit("void", f"br i1 {condition.name}, {labels}")
 
     def _jump(self, label: str) -> None:
         self.emit("void", f"br label %{label}")
 
-    def _begin(self, label: str) -> None:
+    def _begin_block(self, label: str) -> None:
         self._lines.append(f"{label}:")
+
+    def _new_label(self) -> str:
+        return f"b{self._next()}"
 
     def _next(self) -> int:
         self._count += 1
@@ -315,15 +321,22 @@ class Module:
     def function(
         self, name: str, returns: str, parameters: Mapping[str, str], *, exported: bool = False
     ) -> Function:
-        """Begins a function; only exported ones are seen from outside."""
-        self._functions.append(Function(self, name, returns, parameters, exported=exported))
-        return self._functions[-1]
+        """Begins a function; only exported ones are visible outside of the module."""
+        function = Function(self, name, returns, parameters, exported=exported)
+        self._functions.append(function)
+        return function
 
     def declare(self, declaration: str) -> None:
-        """Names a function that is not written here."""
+        """Declares a function that another module or library defines."""
         self._declarations[declaration] = None
 
     @property
     def text(self) -> str:
         """The module in LLVM's language."""
-        return "\n".join([*self._declarations, *(function.text for function in self._functions)])
+        functions = [function.text for function in self._functions]
+        return "\n".join([*self._declarations, *functions])
+
+
+def _typed_list(values: Iterable[Value]) -> str:
+    """Returns parameters or arguments as text, each with its type."""
+    return ", ".join(f"{value.type} {value.name}" for value in values)

@@ -1,14 +1,11 @@
-"""The arithmetic of CPU kernels: products of a few rows and a panel of packed int8 weights, gelu, rounding to bfloat16.
+"""The arithmetic of CPU kernels: products of a few rows with packed int8 weights, gelu, rounding.
 
-Input: a module to write to and an instruction set. Output: functions in it. Knows nothing of
-threads, of XLA or of experts.
-
-A weight [K, N] is packed once into panels of so many columns as two registers hold, each panel row
+A weight [K, N] is packed once into panels of as many columns as two registers hold, each panel row
 after row, so that a product reads memory from front to back and whole registers at a time:
 
                N columns                                     panel 0     panel 1     …
             ┌───────┬───────┬── ─                          ┌─────────┬─────────┬── ─
-     K rows │ k=0   │ k=0   │          in memory:          │k=0 … K-1│k=0 … K-1│        one panel of one step is `panel` bytes
+     K rows │ k=0   │ k=0   │          in memory:          │k=0 … K-1│k=0 … K-1│
             │ k=1   │ k=1   │                              └─────────┴─────────┴── ─
             └───────┴───────┴── ─      the last panel is filled up with zeros
 
@@ -16,28 +13,38 @@ A tile is the product of up to `rows` rows and a panel, or two panels when there
 that half of the registers would be idle. Its sums stay in registers while k runs; each weight is
 read once, widened in a register and used for all rows of the tile:
 
-      x[0, k] ── everywhere ──┐
-      x[1, k] ── everywhere ──┤      sums[r][v] += x[r, k] · w[k, v]        r: row, v: register of columns
-      w[k, 0 … lanes-1] ── int8 → float32 ┘                                 one fma or one product of pairs
+      x[0, k] ── splat ──┐
+      x[1, k] ── splat ──┤      sums[r][v] += x[r, k] · w[k, v]        r: row, v: register of columns
+      w[k, 0 … lanes-1] ── int8 → float32 ┘                            one fma or one product of pairs
 
 A row's sums are taken in the order of k, alone in their lanes, whatever the tile has beside them: a
-row of a result is the same bits with any neighbours. Scales are applied to the float32 sums of a
+row of a result has the same bits with any neighbours. Scales are applied to the float32 sums of a
 group, so no weight is rounded.
 
 With products of pairs (AVX512-BF16) a step is two k. Its weights lie as one row of even and one of
 odd k, and are put side by side in the register: an integer up to 127 in float32 has its lower 16
 bits zero, and the upper 16 are the same number in bfloat16.
 
-      even k, as float32   e e 0 0        shifted right by 16   0 0 e e      or   o o e e     two bfloat16 in one lane
-      odd k, as float32    o o 0 0                                           ─▶   as x[r, k] and x[r, k+1] lie in memory
+      even k, as float32   e e 0 0     shifted right by 16   0 0 e e      or   o o e e     a pair per lane
+      odd k, as float32    o o 0 0                                     ─▶   as x[r, k], x[r, k+1] in memory
 """
 
+import itertools
 from typing import Literal, NamedTuple
 
 from actors.kernels.cpu.llvm_text import Function, Module, Value, vector
 
 REGISTERS = 2  # of columns in a panel
 UNROLLED = 4  # steps of k between two tests of the loop
+# Cephes' polynomial for expf, the highest power first.
+EXP_LEADING_COEFFICIENT = 1.9875691500e-4
+EXP_COEFFICIENTS = (
+    1.3981999507e-3,
+    8.3334519073e-3,
+    4.1665795894e-2,
+    1.6666665459e-1,
+    5.0000001201e-1,
+)
 
 
 class InstructionSet(NamedTuple):
@@ -68,8 +75,12 @@ class InstructionSet(NamedTuple):
         return self.panel * (2 if self.pairs else 1)
 
     def panels_of(self, rows: int) -> int:
-        """Returns how many panels a tile has: two, if their sums and weights and two values of x find room in the registers."""
-        return 2 if 2 * REGISTERS * (rows + 1) + 2 <= self.registers else 1
+        """Returns how many panels a tile has.
+
+        Two, if their sums and weights and two values of x fit into the registers.
+        """
+        registers_for_two = 2 * REGISTERS * (rows + 1) + 2
+        return 2 if registers_for_two <= self.registers else 1
 
     @property
     def floats(self) -> str:
@@ -88,7 +99,31 @@ AVX512_BF16 = InstructionSet("avx512_bf16", 16, 32, 12, "pairs", ("avx512f", "av
 AVX2_PAIRS = InstructionSet(
     "avx2_pairs", 8, 16, 6, "split pairs", AVX2.needs
 )  # everything of AVX512-BF16 but its instruction: for tests
-INSTRUCTION_SETS = {each.name: each for each in (AVX2, AVX512, AVX512_BF16, AVX2_PAIRS)}
+INSTRUCTION_SETS = {machine.name: machine for machine in (AVX2, AVX512, AVX512_BF16, AVX2_PAIRS)}
+
+
+PRODUCTS_PARAMETERS = {
+    "ids": "ptr",
+    "count": "i64",
+    "x": "ptr",
+    "row_words": "i64",
+    "panel_0": "ptr",
+    "scales_0": "ptr",
+    "panel_1": "ptr",
+    "scales_1": "ptr",
+    "groups": "i64",
+    "steps": "i64",
+    "sums": "ptr",
+}
+TILE_PARAMETERS = {
+    "rows": "ptr",
+    "panel_0": "ptr",
+    "panel_1": "ptr",
+    "scales_0": "ptr",
+    "scales_1": "ptr",
+    "steps": "i64",
+    "sums": "ptr",
+}
 
 
 def write_products(module: Module, machine: InstructionSet) -> Function:
@@ -98,52 +133,29 @@ def write_products(module: Module, machine: InstructionSet) -> Function:
     count ≤ `rows`; both panels' columns side by side. A row of x is `row_words` words of 4 bytes,
     one for each step.
     """
-    names = (
-        "ids",
-        "count",
-        "x",
-        "row_words",
-        "panel_0",
-        "scales_0",
-        "panel_1",
-        "scales_1",
-        "groups",
-        "steps",
-        "sums",
-    )
-    numbers = {"count", "row_words", "groups", "steps"}
-    f = module.function(
-        "products", "void", {name: "i64" if name in numbers else "ptr" for name in names}
-    )
-    tiles = [
-        _write_tile(module, machine, rows, machine.panels_of(rows))
-        for rows in range(1, machine.rows + 1)
-    ]
-    pointers = f.local("ptr", count=machine.rows)
+    f = module.function("products", "void", PRODUCTS_PARAMETERS)
+    row_counts = range(1, machine.rows + 1)
+    tiles = [_write_tile(module, machine, rows, machine.panels_of(rows)) for rows in row_counts]
+
+    pointers = f.alloca("ptr", count=machine.rows)
     width = 2 * machine.panel
     with f.loop(0, f["count"] * width, machine.lanes) as i:
-        f.store(f.number(0.0, machine.floats), f.at(f["sums"], i, "float"), 4)
+        f.store(f.constant(0.0, machine.floats), f.gep(f["sums"], i, "float"), 4)
+
     with f.loop(0, f["groups"]) as group:
         first = group * f["steps"]
         with f.loop(0, f["count"]) as i:
-            row = f.load(f.at(f["ids"], i, "i32"), "i32", 4).cast("sext", "i64") * f["row_words"]
-            f.store(f.at(f["x"], row + first, "float"), f.at(pointers, i, "ptr"), 8)
-        panels = [f.at(f[f"panel_{p}"], first * machine.step_bytes) for p in (0, 1)]
-        scales = [f.at(f[f"scales_{p}"], group * machine.panel, "float") for p in (0, 1)]
-        sums = [f.at(f["sums"], p * machine.panel, "float") for p in (0, 1)]
+            row = f.load(f.gep(f["ids"], i, "i32"), "i32", 4).cast("sext", "i64") * f["row_words"]
+            f.store(f.gep(f["x"], row + first, "float"), f.gep(pointers, i, "ptr"), 8)
+
+        panels = [f.gep(f[f"panel_{p}"], first * machine.step_bytes) for p in (0, 1)]
+        scales = [f.gep(f[f"scales_{p}"], group * machine.panel, "float") for p in (0, 1)]
+        sums = [f.gep(f["sums"], p * machine.panel, "float") for p in (0, 1)]
+        steps = f["steps"]
         for rows, tile in enumerate(tiles, 1):
-            with f.when(f["count"].compared("eq", rows)):
+            with f.if_then(f["count"].compare("eq", rows)):
                 if machine.panels_of(rows) == 2:
-                    f.call(
-                        tile,
-                        pointers,
-                        panels[0],
-                        panels[1],
-                        scales[0],
-                        scales[1],
-                        f["steps"],
-                        sums[0],
-                    )
+                    f.call(tile, pointers, *panels, *scales, steps, sums[0])
                 else:
                     for p in (0, 1):
                         f.call(
@@ -153,61 +165,66 @@ def write_products(module: Module, machine: InstructionSet) -> Function:
                             panels[p],
                             scales[p],
                             scales[p],
-                            f["steps"],
+                            steps,
                             sums[p],
                         )
-    f.give()
+    f.ret()
     return f
 
 
 def _write_tile(module: Module, machine: InstructionSet, rows: int, panels: int) -> Function:
-    """Writes tile(rows of x, panels, their scales, steps, sums): sums[r, v] += scales[v] · Σ over k of x[r, k] · w[k, v]."""
-    parameters = dict.fromkeys(("rows", "panel_0", "panel_1", "scales_0", "scales_1"), "ptr") | {
-        "steps": "i64",
-        "sums": "ptr",
-    }
-    f = module.function(f"tile_{rows}x{panels}", "void", parameters)
-    xs = [f.load(f.at(f["rows"], r, "ptr"), "ptr", 8) for r in range(rows)]
-    columns = [(f[f"panel_{p}"], register) for p in range(panels) for register in range(REGISTERS)]
-    sums = [[f.local(machine.floats, 0.0) for _ in columns] for _ in range(rows)]
+    """Writes tile(rows of x, panels, their scales, steps, sums).
 
-    def step(k: Value) -> None:
-        weights = [
-            _widened(f, machine, f.at(panel, k * machine.step_bytes), register)
-            for panel, register in columns
-        ]
-        for x, row in zip(xs, sums, strict=True):
-            factor = f.load(f.at(x, k, "float"), "i32" if machine.pairs else "float", 4).everywhere(
-                machine.lanes
-            )
-            for total, weight in zip(row, weights, strict=True):
+    sums[r, v] += scales[v] · Σ over k of x[r, k] · w[k, v].
+    """
+    f = module.function(f"tile_{rows}x{panels}", "void", TILE_PARAMETERS)
+    xs = [f.load(f.gep(f["rows"], r, "ptr"), "ptr", 8) for r in range(rows)]
+    columns = list(itertools.product(range(panels), range(REGISTERS)))
+    sums = [_zero_sums(f, machine, len(columns)) for _ in range(rows)]
+
+    def write_step(k: Value) -> None:
+        weights = []
+        for panel, register in columns:
+            panel_row = f.gep(f[f"panel_{panel}"], k * machine.step_bytes)
+            weights.append(_widen(f, machine, panel_row, register))
+        for x, row_sums in zip(xs, sums, strict=True):
+            number = f.load(f.gep(x, k, "float"), "i32" if machine.pairs else "float", 4)
+            factor = number.splat(machine.lanes)
+            for total, weight in zip(row_sums, weights, strict=True):
                 f.store(_dot(f, machine, factor, weight, f.load(total, machine.floats)), total)
 
-    whole = f["steps"] - f["steps"] % UNROLLED
-    with f.loop(0, whole, UNROLLED) as k:
+    unrolled_end = f["steps"] - f["steps"] % UNROLLED
+    with f.loop(0, unrolled_end, UNROLLED) as k:
         for i in range(UNROLLED):
-            step(k + i)
-    with f.loop(whole, f["steps"]) as k:
-        step(k)
-    for r, row in enumerate(sums):
-        for c, total in enumerate(row):
-            scales = f.at(f[f"scales_{c // REGISTERS}"], c % REGISTERS * machine.lanes, "float")
-            out = f.at(f["sums"], r * 2 * machine.panel + c * machine.lanes, "float")
-            groups = f.load(out, machine.floats, 4)
-            f.store(
-                f.fma(f.load(total, machine.floats), f.load(scales, machine.floats, 4), groups),
-                out,
-                4,
-            )
-    f.give()
+            write_step(k + i)
+    with f.loop(unrolled_end, f["steps"]) as k:
+        write_step(k)
+
+    for r, row_sums in enumerate(sums):
+        for c, total in enumerate(row_sums):
+            panel, register = columns[c]
+            scales = f.gep(f[f"scales_{panel}"], register * machine.lanes, "float")
+            out = f.gep(f["sums"], r * 2 * machine.panel + c * machine.lanes, "float")
+            earlier_groups = f.load(out, machine.floats, 4)
+            group_sum = f.load(total, machine.floats)
+            scaled = f.fma(group_sum, f.load(scales, machine.floats, 4), earlier_groups)
+            f.store(scaled, out, 4)
+    f.ret()
     return f
 
 
-def _widened(f: Function, machine: InstructionSet, row: Value, register: int) -> Value:
-    """Returns a register of a panel's weights in one step: float32, or pairs of bfloat16 as 32-bit integers."""
+def _zero_sums(f: Function, machine: InstructionSet, count: int) -> list[Value]:
+    return [f.alloca(machine.floats, 0.0) for _ in range(count)]
+
+
+def _widen(f: Function, machine: InstructionSet, row: Value, register: int) -> Value:
+    """Returns a register of a panel's weights in one step.
+
+    Float32, or pairs of bfloat16 as 32-bit integers.
+    """
 
     def integers(offset: int) -> Value:
-        raw = f.load(f.at(row, offset), vector("i8", machine.lanes))
+        raw = f.load(f.gep(row, offset), vector("i8", machine.lanes))
         return raw.cast("sext", machine.ints).cast("sitofp", machine.floats)
 
     first = integers(register * machine.lanes)
@@ -225,14 +242,17 @@ def _dot(f: Function, machine: InstructionSet, x: Value, weight: Value, total: V
     if machine.dot == "fma":
         return f.fma(x, weight, total)
     if machine.dot == "pairs":
-        both = [each.cast("bitcast", vector("bfloat", 2 * machine.lanes)) for each in (x, weight)]
-        return f.call_named("llvm.x86.avx512bf16.dpbf16ps.512", machine.floats, total, *both)
-    for x_half, weight_half in ((x & -65536, weight & -65536), (x << 16, weight << 16)):
-        total = f.fma(
-            x_half.cast("bitcast", machine.floats),
-            weight_half.cast("bitcast", machine.floats),
-            total,
+        pairs_type = vector("bfloat", 2 * machine.lanes)
+        x_pairs = x.cast("bitcast", pairs_type)
+        weight_pairs = weight.cast("bitcast", pairs_type)
+        return f.call_external(
+            "llvm.x86.avx512bf16.dpbf16ps.512", machine.floats, total, x_pairs, weight_pairs
         )
+    upper = (x & -65536, weight & -65536)
+    lower = (x << 16, weight << 16)
+    for x_half, weight_half in (upper, lower):
+        x_numbers = x_half.cast("bitcast", machine.floats)
+        total = f.fma(x_numbers, weight_half.cast("bitcast", machine.floats), total)
     return total
 
 
@@ -246,31 +266,28 @@ def gelu(f: Function, machine: InstructionSet, x: Value) -> Value:
 
 
 def _exp(f: Function, machine: InstructionSet, x: Value) -> Value:
-    """Returns exp(x) = 2^n · exp(r), n whole and |r| ≤ ln(2)/2, by Cephes' polynomial for expf: within 2 units in the last place.
+    """Returns exp(x) = 2^n · exp(r), n an integer and |r| ≤ ln(2)/2, within 2 units in the last place.
 
-    x is held to -87 … 88, where the result is a normal number.
+    Cephes' polynomial for expf. x is clamped to -87 … 88, where the result is a normal number.
     """
-    x = x.at_most(88.0).at_least(-87.0)
-    n = f.call_named(f"llvm.rint.v{machine.lanes}f32", machine.floats, x * 1.4426950408889634)
+    x = x.minimum(88.0).maximum(-87.0)
+    n = f.call_external(f"llvm.rint.v{machine.lanes}f32", machine.floats, x * 1.4426950408889634)
     r = x
     # ln 2 in two parts, so that n·ln 2 is subtracted exactly
     for part in (-0.693359375, 2.12194440e-4):
-        r = f.fma(n, f.number(part, machine.floats), r)
-    polynomial = f.number(1.9875691500e-4, machine.floats)
-    for coefficient in (
-        1.3981999507e-3,
-        8.3334519073e-3,
-        4.1665795894e-2,
-        1.6666665459e-1,
-        5.0000001201e-1,
-    ):
-        polynomial = f.fma(polynomial, r, f.number(coefficient, machine.floats))
+        r = f.fma(n, f.constant(part, machine.floats), r)
+    polynomial = f.constant(EXP_LEADING_COEFFICIENT, machine.floats)
+    for coefficient in EXP_COEFFICIENTS:
+        polynomial = f.fma(polynomial, r, f.constant(coefficient, machine.floats))
     power = ((n.cast("fptosi", machine.ints) + 127) << 23).cast("bitcast", machine.floats)
     return f.fma(polynomial, r * r, r + 1.0) * power
 
 
 def bfloat16_bits(machine: InstructionSet, x: Value) -> Value:
-    """Returns float32 numbers rounded to the nearest bfloat16, ties to even: its bits in the upper half of 32. NaN stays NaN."""
+    """Returns float32 numbers rounded to the nearest bfloat16, ties to even; NaN stays NaN.
+
+    The result is its bits in the upper half of 32.
+    """
     bits = x.cast("bitcast", machine.ints)
     rounded = bits + ((bits >> 16) & 1) + 0x7FFF
-    return x.compared("uno", x).choose(bits | 0x400000, rounded) & -65536
+    return x.compare("uno", x).select(bits | 0x400000, rounded) & -65536
