@@ -15,7 +15,7 @@ from jax import Array
 
 from actors.engine.call_inputs import call_rows_of, decode_input, prefill_input
 from actors.engine.generation import GenerationState, start_generation
-from actors.engine.programs import Programs, affordable_cache_tokens
+from actors.engine.programs import CompiledPrograms, Programs, affordable_cache_tokens
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler, bucket_size
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from actors.engine.scoring import (
@@ -66,13 +66,18 @@ class Engine:
         context: model, sizes, dtype and mesh.
         params: the model's parameters, placed on the mesh.
         token_bytes: bytes that each token id decodes to; needed only by requests with stop strings.
+        compiled: programs to share with other engines of an equal context; None: programs of its own.
 
     Raises:
         ModelError: more log-probs are requested than the vocabulary has, or the cache does not fit.
     """
 
     def __init__(
-        self, context: EngineContext, params: object, token_bytes: Items[bytes] | None = None
+        self,
+        context: EngineContext,
+        params: object,
+        token_bytes: Items[bytes] | None = None,
+        compiled: CompiledPrograms | None = None,
     ) -> None:
         config = context.engine
         vocab_size = context.model.vocab_size
@@ -84,7 +89,7 @@ class Engine:
         self.context = context
         self.cache_tokens = affordable_cache_tokens(context)
         pages = -(-self.cache_tokens // config.page_size)
-        self.programs = Programs(context, params, pages)
+        self.programs = Programs(context, params, pages, compiled)
         self.scheduler = Scheduler(
             config,
             context.data_shards,

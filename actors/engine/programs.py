@@ -5,7 +5,7 @@ per shape of the scheduler's size buckets, counted and timed.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,10 +26,45 @@ HOST_CACHE_BYTES = 1 << 30  # of all virtual devices of a CPU replica together
 DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries
 
 
+class CompiledPrograms:
+    """The step functions of one context, compiled once for each combination of argument shapes.
+
+    Engines of an equal context, on parameters of the same placement, may share one.
+    """
+
+    def __init__(self, context: EngineContext, params: Any) -> None:
+        self.context = context
+        self._functions = step_functions(
+            context, jax.tree.map(lambda array: array.sharding.spec, params)
+        )
+        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+
+    def find(self, name: str, args: Sequence[Any]) -> Callable[..., Any] | None:
+        """Returns the program of a step function for the shapes of `args`, or None before `compile`."""
+        return self._compiled.get(_key(name, args))
+
+    def compile(self, name: str, params: Any, args: Sequence[Any]) -> Callable[..., Any]:
+        """Compiles a step function for the shapes of `args` and keeps it."""
+        function = getattr(self._functions, name)
+        compiled: Callable[..., Any] = function.lower(params, *args).compile()
+        self._compiled[_key(name, args)] = compiled
+        return compiled
+
+
+def _key(name: str, args: Sequence[Any]) -> tuple[Any, ...]:
+    return (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
+
+
 class Programs:
     """Runs the step functions on this replica's weights and cache; counts what it compiles."""
 
-    def __init__(self, context: EngineContext, params: Any, pages_per_data_shard: int) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        params: Any,
+        pages_per_data_shard: int,
+        compiled: CompiledPrograms | None = None,
+    ) -> None:
         self.context = context
         self.params = params
         self.cache = _empty_cache(context, pages_per_data_shard)
@@ -38,29 +73,24 @@ class Programs:
         # another thread reads both: a step that compiles is not a hung one
         self.compiling_since_s: float | None = None
         self.compiled_at_s = 0.0
-        self._functions = step_functions(
-            context, jax.tree.map(lambda array: array.sharding.spec, params)
-        )
-        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
+        self._compiled = compiled or CompiledPrograms(context, params)
 
     def _run(self, name: str, *args: Any) -> Any:
         """Runs a step function, compiled ahead of time for the shapes of `args`."""
-        key = (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
-        if key not in self._compiled:
-            self._compiled[key] = self._compile(name, args)
-        return self._compiled[key](self.params, *args)
+        program = self._compiled.find(name, args)
+        if program is None:
+            program = self._compile(name, args)
+        return program(self.params, *args)
 
-    def _compile(self, name: str, args: tuple[Any, ...]) -> Callable[..., Any]:
-        function = getattr(self._functions, name)
-        began = time.perf_counter()
-        self.compiling_since_s = began
-        compiled: Callable[..., Any] = function.lower(self.params, *args).compile()
-        ended = time.perf_counter()
-        self.compiled_at_s = ended
+    def _compile(self, name: str, args: Sequence[Any]) -> Callable[..., Any]:
+        began_s = time.perf_counter()
+        self.compiling_since_s = began_s
+        program = self._compiled.compile(name, self.params, args)
+        self.compiled_at_s = time.perf_counter()
         self.compiling_since_s = None
-        self.compile_s += ended - began
+        self.compile_s += self.compiled_at_s - began_s
         self.programs += 1
-        return compiled
+        return program
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.context.mesh, ROWS))

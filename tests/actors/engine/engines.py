@@ -9,6 +9,7 @@ import numpy as np
 
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
+from actors.engine.programs import CompiledPrograms
 from actors.engine.steps import EngineContext
 from actors.kernels.xla.layout import dequantize_params
 from actors.model import sharding
@@ -44,11 +45,13 @@ def make_engine(
     dtype: str = "float32",
     token_bytes: list[bytes] | None = None,
     dense: bool = True,
+    share_programs: bool = True,
     **sizes: Any,
 ) -> Engine:
     """Returns an engine over a conformance case.
 
-    `sizes` override small defaults of EngineConfig.
+    `sizes` override small defaults of EngineConfig. Engines of equal settings share their compiled
+    programs, unless a test counts those that an engine compiles.
     """
     device_mesh, params = _params(case, mesh, dtype, dense)
     config = EngineConfig(
@@ -62,11 +65,18 @@ def make_engine(
             **sizes,
         }
     )
-    return Engine(
-        EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh),
-        params,
-        token_bytes,
-    )
+    context = EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh)
+    compiled = _compiled(case, mesh, dtype, dense, config) if share_programs else None
+    return Engine(context, params, token_bytes, compiled)
+
+
+@lru_cache
+def _compiled(
+    case: str, mesh: tuple[int, int], dtype: str, dense: bool, config: EngineConfig
+) -> CompiledPrograms:
+    device_mesh, params = _params(case, mesh, dtype, dense)
+    context = EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh)
+    return CompiledPrograms(context, params)
 
 
 def generate(row: int, prompt: list[int], max_tokens: int = 8, **sampling: Any) -> Request:

@@ -461,7 +461,7 @@ def test_what_cannot_run_is_refused_with_the_reason(
 
 
 def test_call_shapes_are_few_and_compiled_once() -> None:
-    engine = make_engine()
+    engine = make_engine(share_programs=False)
     run(engine, workload())
     programs = engine.stats().programs
     run(engine, workload())

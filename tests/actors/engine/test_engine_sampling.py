@@ -119,7 +119,8 @@ def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() 
         for request in workload()
         if request.sampling
     ]
-    plain, able = make_engine(), make_engine(**PENALTIES)
+    plain = make_engine(share_programs=False)
+    able = make_engine(share_programs=False, **PENALTIES)
     for one, other in zip(run(plain, requests), run(able, requests), strict=True):
         same(one, other)
     assert plain.stats().programs == able.stats().programs
