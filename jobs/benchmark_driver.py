@@ -54,9 +54,11 @@ from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, inspect_columns
-from pipeline.input.shards import RunFolder, finish, list_input, plan_shards, remaining
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder
+from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
 from pipeline.requests.tokenizer import RequestRules
@@ -332,13 +334,14 @@ def measure(config: BenchmarkConfig) -> Iterator[str]:
     )
     yield f"memory before the first row: {resident_mib():,.0f} MiB (of it {base_mib:,.0f} libraries and input generator)"
     done, next_mark = 0, 1
-    for committed in run(remaining(shards, folder, "benchmark"), pipeline):
+    todo = remaining(shards, read_state(folder, shards, "benchmark"))
+    for committed in run(todo, pipeline):
         done += committed.rows
         if done >= next_mark * config.rows / 4:
             yield f"memory at {done:>12,} rows: {resident_mib():,.0f} MiB, {done / clock.driver_s:,.0f} rows/s"
             next_mark = int(4 * done / config.rows) + 1
     driver_s, cpu_s, total_s = clock.driver_s, clock.driver_cpu_s, clock.now()
-    finish(folder, shards)
+    finish(folder, shards, folder.committed())
     replicas.close()
     yield f"rows/s of the driver alone: {config.rows / driver_s:,.0f} by the clock, {config.rows / cpu_s:,.0f} by processor time"
     clock_ms, cpu_ms = 1e3 * driver_s / replicas.batches, 1e3 * cpu_s / replicas.batches

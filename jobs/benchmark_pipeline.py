@@ -47,8 +47,8 @@ from pipeline.dispatch.buckets import fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ConfigError
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import RunFolder
 from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
 from pipeline.records import UnreadableShard

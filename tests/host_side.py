@@ -18,9 +18,10 @@ from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.input.shards import finish, list_input, plan_shards, remaining
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
+from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.requests.tokenizer import RequestRules
@@ -92,10 +93,11 @@ def drive(
     mark = fingerprint(keys)
     progress = Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows)
     joined = make_pipeline(schema, folder, mark, replicas, progress, interrupted)
-    yield from run(
-        remaining(shards, folder, mark, partition=partition, retry_failed=retry_failed), joined
-    )
-    finish(folder, shards)
+    folder.remove_abandoned()
+    state = read_state(folder, shards, mark, failures_in=shards if retry_failed else ())
+    todo = remaining(shards, state, partition=partition, retry_failed=retry_failed)
+    yield from run(todo, joined)
+    finish(folder, shards, folder.committed())
 
 
 def rows_of(output: str) -> list[dict[str, object]]:

@@ -24,10 +24,11 @@ from jobs.run.summary import print_results
 from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
-from pipeline.input.shards import RunFolder, check_run, fingerprint, finish, remaining
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.run_log import RunLog
+from pipeline.output.run_folder import RunFolder, check_run, fingerprint
+from pipeline.output.run_state import RunState, finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
@@ -43,6 +44,7 @@ class Job:
     fingerprint: str
     shards: Sequence[Shard]  # to run now, of this driver's partition
     resumed: bool  # the folder existed before
+    start_state: RunState
     backend: Backend
     early_stopping: EarlyStopping
     log: RunLog
@@ -53,21 +55,15 @@ class Job:
         rows = sum(shard.rows for shard in self.plan.own_shards)
         return self.plan.config.max_error_rate * rows
 
-    def committed_shards(self) -> list[Shard]:
-        """Returns the committed shards of this partition, by one listing."""
-        committed = self.folder.committed()
-        return [shard for shard in self.plan.own_shards if shard.number in committed]
-
-    def failed_rows(self) -> int:
-        """Returns how many rows failed in the committed shards of this partition, in any run."""
-        failed = remaining(
-            self.plan.shards,
+    def read_end_state(self, *, count_failures: bool) -> RunState:
+        """Reads what is committed now; with the failed rows of this partition, of any run, if they are counted."""
+        own_shards = self.plan.own_shards
+        return read_state(
             self.folder,
+            self.plan.shards,
             self.fingerprint,
-            partition=self.plan.config.partition_pair(),
-            retry_failed=True,
+            failures_in=own_shards if count_failures else (),
         )
-        return sum(len(shard.only) for shard in failed if shard.only is not None)
 
 
 def run_job(
@@ -142,38 +138,48 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     resumed = check_run(folder, keys, run_description(plan), resume=config.resume)
 
     identity = fingerprint(keys)
-    uncommitted = remaining(
-        plan.shards,
+    folder.remove_abandoned()
+    state = read_state(
         folder,
+        plan.shards,
         identity,
+        failures_in=plan.own_shards if config.retry_failed else (),
+    )
+    unfinished = remaining(
+        plan.shards,
+        state,
         partition=config.partition_pair(),
         retry_failed=config.retry_failed,
     )
-    shards = early_stopping.select_shards(uncommitted)
+    shards = early_stopping.select_shards(unfinished)
     run_folder = RunFolder(folder.url, storage.RUN_CLIENT)
-    return Job(plan, run_folder, identity, shards, resumed, backend, early_stopping, log)
+    return Job(plan, run_folder, identity, shards, resumed, state, backend, early_stopping, log)
 
 
 def _execute(job: Job) -> ExitCode:
     url = job.folder.url
-    if not job.shards and job.folder.finished():
+    if not job.shards and job.start_state.finished:
         job.log.result("complete", f"nothing to do: the run in {url} is complete")
         return ExitCode.OK
     if job.early_stopping.should_stop(0.0):
         job.log.result("complete", f"nothing to do: the run in {url} has enough rows")
-        return _verdict(job, job.failed_rows(), None)
+        state = job.read_end_state(count_failures=True)
+        return _verdict(job, state, state.failed_row_count, None)
 
     _log_start(job)
     with StopSignals() as signals:
         progress = _run_shards(job, signals) if job.shards else None
 
         # A resumed run also has rows that failed before, which only the parts know.
-        if progress is None or progress.ended_early or job.resumed:
-            failed = job.failed_rows()
-        else:
+        count_failures = progress is None or progress.ended_early or job.resumed
+        state = job.read_end_state(count_failures=count_failures)
+        failed = state.failed_row_count
+        if progress is not None and not count_failures:
             failed = progress.error_rows
-        print_results(job.folder, job.plan, job.committed_shards(), failed, job.log)
-        return _verdict(job, failed, progress)
+
+        committed = state.committed_of(job.plan.own_shards)
+        print_results(job.folder, job.plan, committed, failed, job.log)
+        return _verdict(job, state, failed, progress)
 
 
 def _log_start(job: Job) -> None:
@@ -282,7 +288,7 @@ def _run_info(job: Job) -> dict[str, str]:
     }
 
 
-def _verdict(job: Job, failed: int, progress: Progress | None) -> ExitCode:
+def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) -> ExitCode:
     """Marks the run as complete if it is, and returns the exit code.
 
     Raises:
@@ -293,13 +299,13 @@ def _verdict(job: Job, failed: int, progress: Progress | None) -> ExitCode:
             raise ErrorBudgetError(progress.budget_message())
         raise ErrorBudgetError(f"{failed} rows failed, more than allowed")
 
-    committed = len(job.committed_shards())
+    committed = len(state.committed_of(job.plan.own_shards))
     shards = len(job.plan.own_shards)
     if committed < shards:
         job.log.result(
             "ended_early",
             f"ended early, with enough rows: {committed:,} of {shards:,} shards are committed",
         )
-    elif not finish(job.folder, job.plan.shards):
+    elif not finish(job.folder, job.plan.shards, state.committed):
         job.log.result("partitions", "other partitions of this run are not complete yet")
     return ExitCode.ROW_ERRORS if failed else ExitCode.OK

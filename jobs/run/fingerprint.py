@@ -6,7 +6,7 @@ from typing import Any
 from actors.protocol.sampling import fingerprint_values
 from actors.weights.digest import digest
 from jobs.run.plan import Plan
-from pipeline.input.shards import input_keys
+from pipeline.output.run_folder import input_keys
 
 # Flags whose value enters the fingerprint unchanged.
 CONFIG_KEYS = (

@@ -12,8 +12,8 @@ from actors.protocol.errors import ClusterLostError, GrokBatchError
 from jobs.run.plan import Plan, run_description
 from pipeline import storage
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
-from pipeline.input.shards import RunFolder
 from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder
 from pipeline.storage.redaction import redact_credentials
 
 

@@ -12,8 +12,8 @@ from rich.text import Text
 from jobs.run.plan import Plan
 from jobs.run.report import report_url
 from pipeline.input import formats
-from pipeline.input.shards import RunFolder
 from pipeline.monitoring.run_log import RunLog
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
 
 SHOWN_ROWS, SHOWN_CHARS = 5, 60

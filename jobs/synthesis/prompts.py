@@ -17,11 +17,12 @@ from jobs.run import dry_run
 from jobs.run.plan import describe_run, make_plan
 from jobs.synthesis.config import GenerateConfig
 from pipeline.errors import DatasetError
-from pipeline.input.shards import list_input, plan_shards, remaining
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import check_run, fingerprint, input_keys
+from pipeline.output.run_state import read_state, remaining
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.builder import PromptBuilder
@@ -109,7 +110,8 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
         resume=config.resume,
     )
     mark = fingerprint(keys)
-    todo = remaining(plan.shards, prompts.folder, mark)
+    prompts.folder.remove_abandoned()
+    todo = remaining(plan.shards, read_state(prompts.folder, plan.shards, mark))
     ticker = _Ticker(sum(shard.rows for shard in todo), log)
     made = (plan.builder.build(block) for block in read_seeds(todo, plan.schema))
     prompts.write(todo, plan.shards, made, mark, ticker.tell)

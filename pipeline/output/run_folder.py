@@ -61,6 +61,15 @@ class RunFolder:
         """Whether the run is complete."""
         return self.client.stat(self.success_url) is not None
 
+    def remove_abandoned(self) -> None:
+        """Removes temporary files of killed drivers.
+
+        Also needed in the folder of a finished run: its driver may have been killed right after
+        `_SUCCESS`.
+        """
+        self.client.remove_abandoned(self.url)
+        self.client.remove_abandoned(self.data_url)
+
     def description(self) -> dict[str, Any]:
         """Returns what `run.json` tells.
 

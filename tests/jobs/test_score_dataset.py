@@ -11,7 +11,7 @@ from jobs import score_dataset
 from jobs.run.config import ScoreConfig
 from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.plan import make_plan, run_description
-from pipeline.input.shards import RunFolder, check_run, fingerprint
+from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from tests.jobs.runs import job
 
 

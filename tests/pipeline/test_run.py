@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InterruptedRunError
 from pipeline.input.columns import InputColumns, inspect_columns
-from pipeline.input.shards import RunFolder, list_input, plan_shards, remaining
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder
+from pipeline.output.run_state import read_state, remaining
 from pipeline.run import run
 from tests.fakes import FakeReplicas
 from tests.host_side import make_pipeline
@@ -45,7 +47,7 @@ def drive(
         return stop_after is not None and commits >= stop_after
 
     for _ in run(
-        remaining(shards, folder, "print"),
+        remaining(shards, read_state(folder, shards, "print")),
         make_pipeline(schema, folder, "print", replicas, Progress(ROWS), stopping),
     ):
         commits += 1

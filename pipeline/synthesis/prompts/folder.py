@@ -17,9 +17,9 @@ import pyarrow as pa
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input import formats
-from pipeline.input.shards import finish
 from pipeline.output.publication import publish_once, to_parquet
 from pipeline.output.run_folder import PART_NAME, RunFolder
+from pipeline.output.run_state import finish
 from pipeline.output.schema import FINGERPRINT_KEY
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
@@ -80,7 +80,7 @@ class PromptsFolder:
                 publish_once(self.rejected_url(shard.number), _marked(prompts.rejected, mark), WHAT)
             publish_once(self.folder.part_url(shard.number), _marked(prompts.requests, mark), WHAT)
             tell(shard.rows)
-        finish(self.folder, shards)
+        finish(self.folder, shards, self.folder.committed())
 
     def parts(self) -> tuple[PromptPart, ...]:
         """Returns all parts, in order; reads their footers.

@@ -10,8 +10,8 @@ from jobs.run.config import ScoreConfig
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import report_url, reported
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
-from pipeline.input.shards import RunFolder
 from pipeline.monitoring.progress import Progress
+from pipeline.output.run_folder import RunFolder
 from tests.jobs.runs import DEMO
 
 

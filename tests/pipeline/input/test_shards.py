@@ -1,23 +1,15 @@
-"""pipeline/input/shards.py and pipeline/output/run_folder.py: list, plan, subtract.
-
-The same run or another one.
-"""
-
-import json
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.input.shards import finish, list_input, plan_shards, remaining
-from pipeline.output.run_folder import RunFolder, check_part, check_run, fingerprint, input_keys
-from pipeline.output.schema import FINGERPRINT_KEY
-from pipeline.records import InputFile, Shard
+from pipeline.input.shards import list_input, plan_shards
+from pipeline.records import InputFile
 
 
 def write_parquet(url: str, rows: int) -> None:
@@ -28,23 +20,9 @@ def write_parquet(url: str, rows: int) -> None:
     storage.overwrite(url, out.getvalue().to_pybytes())
 
 
-def write_part(
-    folder: RunFolder, number: int, mark: str, status: list[str], samples: list[int] | None = None
-) -> None:
-    table = pa.table(
-        {"sample_index": pa.array(samples or [0] * len(status), pa.int32()), "status": status}
-    )
-    out = pa.BufferOutputStream()
-    pq.write_table(table.replace_schema_metadata({FINGERPRINT_KEY: mark}), out)
-    storage.overwrite(folder.part_url(number), out.getvalue().to_pybytes())
-
-
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
 def root(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return str(tmp_path) if request.param == "disk" else str(request.getfixturevalue("s3_url"))
-
-
-# -- list_input -------------------------------------------------------------------------------------------------------------
 
 
 def test_folder_with_markers_and_subfolders(root: str) -> None:
@@ -139,160 +117,3 @@ def test_plan_covers_each_row_once_in_order(
 def test_plan_refuses_nonsense() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         plan_shards([InputFile("f", 1, "v", 3)], 0)
-
-
-# -- remaining and finish -----------------------------------------------------------------------------------------------------
-
-SHARDS = tuple(Shard(number, "f", number * 10, 10) for number in range(6))
-
-
-def test_resume_subtracts_the_listing(root: str) -> None:
-    folder = RunFolder(storage.join(root, "run"))
-    assert remaining(SHARDS, folder, "fp") == SHARDS
-    for number in (0, 3, 4):
-        write_part(folder, number, "fp", ["ok"])
-    storage.put_if_absent(
-        storage.join(folder.data_url, ".part-00001.parquet.x.aside"), b"a killed driver's"
-    )
-    assert [shard.number for shard in remaining(SHARDS, folder, "fp")] == [1, 2, 5]
-    assert [shard.number for shard in remaining(SHARDS, folder, "fp", partition=(1, 2))] == [1, 5]
-    assert not finish(folder, SHARDS)
-    assert not folder.finished()
-
-
-def test_last_one_finishes(root: str) -> None:
-    folder = RunFolder(storage.join(root, "run"))
-    for number in range(6):
-        write_part(folder, number, "fp", ["ok"])
-    assert finish(folder, SHARDS)
-    assert finish(folder, SHARDS)
-    assert folder.finished()
-    assert remaining(SHARDS, folder, "fp") == ()
-
-
-@settings(max_examples=25, deadline=None)
-@given(st.integers(1, 7), st.sets(st.integers(0, 19)))
-def test_partitions_are_disjoint_and_complete(
-    tmp_path_factory: pytest.TempPathFactory, count: int, committed: set[int]
-) -> None:
-    class Listed(RunFolder):
-        def committed(self) -> frozenset[int]:
-            return frozenset(committed)
-
-    folder = Listed(str(tmp_path_factory.getbasetemp() / "partitions"))
-    for number in committed:
-        write_part(folder, number, "fp", ["ok"])
-    shards = [Shard(number, "f", number, 1) for number in range(20)]
-    parts = [remaining(shards, folder, "fp", partition=(index, count)) for index in range(count)]
-    assert sorted(shard.number for part in parts for shard in part) == sorted(
-        set(range(20)) - committed
-    )
-
-
-def test_retry_failed_names_the_rows(root: str) -> None:
-    folder = RunFolder(storage.join(root, "run"))
-    write_part(folder, 0, "fp", ["ok", "ok"])
-    # rows 0, 1, 2 with 1, 3 and 2 samples; one sample of row 1 and both of row 2 failed
-    write_part(
-        folder, 1, "fp", ["ok", "ok", "error", "ok", "error", "error"], samples=[0, 0, 1, 2, 0, 1]
-    )
-    storage.put_if_absent(folder.success_url, b"")
-    todo = remaining(SHARDS[:3], folder, "fp", retry_failed=True)
-    assert [(shard.number, shard.only) for shard in todo] == [(1, (1, 2)), (2, None)]
-    assert remaining(SHARDS[:3], folder, "fp") == ()
-
-
-def test_parts_of_another_run_are_refused(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path))
-    write_part(folder, 2, "other", ["ok"])
-    with pytest.raises(
-        ConfigError,
-        match=r"part-00002\.parquet was written by a run with fingerprint other, expected mine",
-    ):
-        remaining(SHARDS, folder, "mine")
-    check_part(folder, 2, "other")
-    with pytest.raises(
-        ConfigError, match=r"part-00002\.parquet does not belong to this run of 1 shards"
-    ):
-        remaining(SHARDS[:1], folder, "other")
-
-
-# -- check_run ----------------------------------------------------------------------------------------------------------------
-
-KEYS = {
-    "model": "demo",
-    "sampling": {"temperature": 0.0, "seed": 1},
-    "input": [["a.parquet", 10, "v1", 5]],
-}
-
-
-def test_first_run_writes_run_json_and_the_next_agrees(root: str) -> None:
-    folder = RunFolder(storage.join(root, "run"))
-    assert not check_run(folder, KEYS, {"version": "0.1.0"})
-    stored = json.loads(storage.read(folder.run_url)[0])
-    assert stored == {
-        "version": "0.1.0",
-        "fingerprint": fingerprint(KEYS),
-        "fingerprint_keys": KEYS,
-    }
-    assert check_run(folder, dict(reversed(KEYS.items())), {"version": "0.2.0"})
-    assert json.loads(storage.read(folder.run_url)[0]) == stored
-
-
-def test_another_configuration_is_refused_with_every_key_named(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path))
-    check_run(folder, KEYS, {})
-    other = {
-        **KEYS,
-        "model": "grok-1",
-        "sampling": {"temperature": 0.7, "seed": 1},
-        "task": "score",
-    }
-    with pytest.raises(ConfigError) as caught:
-        check_run(folder, other, {})
-    message = str(caught.value)
-    for part in (
-        'model was "demo", is "grok-1"',
-        "sampling.temperature was 0.0, is 0.7",
-        'task was null, is "score"',
-        str(tmp_path),
-    ):
-        assert part in message
-    assert "seed" not in message
-
-
-def test_long_listings_are_named_by_their_first_difference(tmp_path: Path) -> None:
-    files = [InputFile(f"/data/part-{number}.parquet", 10, "v1", 5) for number in range(100)]
-    folder = RunFolder(str(tmp_path))
-    check_run(folder, {"input": input_keys(files)}, {})
-    changed = [*files[:7], InputFile(files[7].url, 10, "v2", 5), *files[8:]]
-    with pytest.raises(
-        ConfigError, match=r'input\[7\] was \["/data/part-7.parquet",10,"v1",5\], is .*"v2"'
-    ):
-        check_run(folder, {"input": input_keys(changed)}, {})
-    with pytest.raises(ConfigError, match=r"input had 100 entries .*part-99.*has 99"):
-        check_run(folder, {"input": input_keys(files[:99])}, {})
-
-
-def test_resume_modes(tmp_path: Path) -> None:
-    folder = RunFolder(str(tmp_path / "run"))
-    with pytest.raises(ConfigError, match="--resume require"):
-        check_run(folder, KEYS, {}, resume="require")
-    assert not check_run(folder, KEYS, {}, resume="never")
-    with pytest.raises(ConfigError, match="--resume never"):
-        check_run(folder, KEYS, {}, resume="never")
-    assert check_run(folder, KEYS, {}, resume="require")
-
-
-def test_damaged_run_json(tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(DatasetError, match=r"run\.json is not a run description"):
-        check_run(RunFolder(str(tmp_path)), KEYS, {})
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.dictionaries(st.text(), st.integers() | st.text() | st.none(), min_size=1))
-def test_fingerprint_ignores_order_only(keys: dict[str, object]) -> None:
-    assert fingerprint(dict(reversed(keys.items()))) == fingerprint(keys)
-    name = next(iter(keys))
-    assert fingerprint({**keys, name: [keys[name]]}) != fingerprint(keys)

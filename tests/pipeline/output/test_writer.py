@@ -21,9 +21,10 @@ from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_
 from pipeline import storage
 from pipeline.errors import CommitError, ConfigError, DatasetError, InterruptedRunError
 from pipeline.input.reader import InputColumns, inspect_columns, read_rows
-from pipeline.input.shards import finish, list_input, plan_shards, remaining
+from pipeline.input.shards import list_input, plan_shards
 from pipeline.output.columns import output_table
 from pipeline.output.run_folder import RunFolder
+from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import OutputRow, PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
@@ -370,7 +371,7 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
     folder, order = RunFolder(str(base / "run")), random.Random(seed)
 
     def drive(stop: int | None) -> None:
-        todo = remaining(shards, folder, "fp")
+        todo = remaining(shards, read_state(folder, shards, "fp"))
         writer = Writer(
             folder,
             output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False),
@@ -392,7 +393,7 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
 
     for stop in [*stops, None]:
         drive(stop)
-    assert finish(folder, shards)
+    assert finish(folder, shards, folder.committed())
     parts = pa.concat_tables(read_part(folder, shard.number) for shard in shards)
     assert parts.select(["id", "y"]).equals(table.select(["id", "y"]))
     text = [f"text {index}.0" for shard in shards for index in range(shard.rows)]
@@ -500,7 +501,7 @@ def again(folder: RunFolder, shard: Shard) -> list[CommittedShard]:
 
 def test_rows_that_ran_again_are_merged(folder: RunFolder, tmp_path: Path) -> None:
     shard = first_run(folder)
-    (todo,) = remaining([shard], folder, "fp", retry_failed=True)
+    (todo,) = _to_retry(shard, folder)
     assert todo.only == (1, 2)
     assert again(folder, todo) == [CommittedShard(0, 2, 3, {}, 9, 6, 3, published=True)]
     undisturbed = RunFolder(str(tmp_path / "undisturbed"))
@@ -512,12 +513,12 @@ def test_rows_that_ran_again_are_merged(folder: RunFolder, tmp_path: Path) -> No
     )
     assert read_part(folder, 0).equals(read_part(undisturbed, 0))
     assert read_part(folder, 0).schema.metadata == read_part(undisturbed, 0).schema.metadata
-    assert remaining([shard], folder, "fp", retry_failed=True) == ()
+    assert _to_retry(shard, folder) == ()
 
 
 def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) -> None:
     shard = first_run(folder)
-    (todo,) = remaining([shard], folder, "fp", retry_failed=True)
+    (todo,) = _to_retry(shard, folder)
     late = Writer(folder, schema_of(ids(1)), "fp")
     before = None
 
@@ -561,3 +562,8 @@ def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.Mon
     )
     assert table["token_ids"].to_pylist() == [[1, 2]]
     assert table["cumulative_logprob"].to_pylist() == [-3.0]
+
+
+def _to_retry(shard: Shard, folder: RunFolder) -> tuple[Shard, ...]:
+    state = read_state(folder, [shard], "fp", failures_in=[shard])
+    return remaining([shard], state, retry_failed=True)
