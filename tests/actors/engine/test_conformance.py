@@ -7,7 +7,15 @@ in pieces computes it.
 import numpy as np
 import pytest
 
-from tests.actors.engine.engines import generate, golden, make_engine, model_config, run
+from tests import reference
+from tests.actors.engine.engines import (
+    CONFORMANCE,
+    generate,
+    golden,
+    make_engine,
+    model_config,
+    run,
+)
 
 pytestmark = pytest.mark.slow  # compiles
 
@@ -64,3 +72,37 @@ def test_bfloat16_within_the_noise_of_the_reference(
     assert distance <= 1.5 * noise[:, 1].max() + 0.03
     assert (expected.argmax(-1) == got.argmax(-1)).mean() >= noise[:, 3].min() - 0.1
     assert distance > 1e-3, "a float32 run would say nothing of bfloat16"
+
+
+@pytest.mark.parametrize("dense", [True, False], ids=["dense", "int8"])
+def test_bfloat16_is_as_exact_far_into_a_sequence_as_near_its_start(dense: bool) -> None:
+    """Positions stay exact: bfloat16 has 8 bits, and would merge those beyond 256.
+
+    Prefill in many calls, and decode of the last tokens, against the NumPy model.
+    """
+    length = 600
+    tokens = np.random.default_rng(5).integers(3, 512, length).tolist()
+    engine = make_engine(
+        "mha",
+        (1, 1),
+        "bfloat16",
+        dense=dense,
+        prompt_logprobs=0,
+        max_len=640,
+        cache_tokens=640,
+        slots=1,
+    )
+    (completion,) = run(engine, [generate(0, tokens, 24, ignore_eos=True)])
+    text = [*tokens, *completion.token_ids.tolist()]
+    config = model_config("mha")
+    params = reference.parameters(CONFORMANCE / "mha" / "ckpt-0", config)
+    expected = reference.log_probs(reference.logits(params, config, text))
+    expected_of_text = expected[np.arange(len(text) - 1), text[1:]]
+
+    found = np.array([*(completion.prompt_logprobs or ()), *(completion.token_logprobs or ())])
+    distance = np.abs(found - expected_of_text)
+    near = distance[:200].mean()
+    assert near > 1e-3, "a float32 run would show nothing about bfloat16"
+    for first in range(200, 600, 100):
+        assert distance[first : first + 100].mean() <= 1.5 * near
+    assert distance[length - 1 :].mean() <= 2 * near, "decode"

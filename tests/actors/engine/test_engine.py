@@ -294,12 +294,13 @@ def test_eos_ends_a_completion_unless_it_may_not() -> None:
     """EOS as the very first token, forbidden by min_tokens, and ignored."""
     prompt, seed = eos_prompt(make_engine())
     kind = {"temperature": 8.0, "seed": seed}
-    ended, forbidden, ignored = run(
+    ended, forbidden, ignored, ignored_early = run(
         make_engine(),
         [
             generate(0, prompt, 9, **kind),
             generate(1, prompt, 9, min_tokens=5, **kind),
             generate(2, prompt, 9, ignore_eos=True, **kind),
+            generate(3, prompt, 9, ignore_eos=True, min_tokens=5, **kind),
         ],
     )
     assert (ended.token_ids.tolist(), ended.finish_reason, ended.stop_reason) == (
@@ -310,6 +311,9 @@ def test_eos_ends_a_completion_unless_it_may_not() -> None:
     assert 2 not in forbidden.token_ids[:5]
     assert len(forbidden.token_ids) > 5
     assert (ignored.token_ids[0], len(ignored.token_ids), ignored.finish_reason) == (2, 9, "length")
+    assert ignored_early.token_ids == ignored.token_ids, (
+        "min_tokens suppresses only an EOS that ends"
+    )
 
 
 def test_token_0_is_never_seen_in_prefill_in_pieces_and_in_decode() -> None:

@@ -1,5 +1,7 @@
 """scheduler.py: admission, chunks, sharing; a fake device stands in for the compiled programs."""
 
+from typing import Literal, NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,6 +17,7 @@ from actors.engine.scheduling.scheduler import (
 )
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
+from tests.actors.engine.scheduling.page_contents import PageContents
 
 
 def config(**sizes: int) -> EngineConfig:
@@ -58,28 +61,38 @@ def reading(row: int, prompt: list[int]) -> Sequence:
     return Sequence(score(row, prompt, [1]), tokens, prefill_length=len(prompt), targets=targets)
 
 
-def drain(scheduler: Scheduler) -> list[PrefillPlan]:
-    """Plays the device: every sequence draws all its tokens.
+def drain(scheduler: Scheduler, device: PageContents | None = None) -> list[PrefillPlan]:
+    """Runs all sequences to their end on pages that remember their contents.
 
     Checks each prefill call. Returns the prefill calls.
     """
-    calls = []
+    device = device or PageContents(scheduler)
+    calls: list[PrefillPlan] = []
     for _ in range(10_000):
         if scheduler.idle:
             return calls
-        scheduler.admit()
-        prefill = scheduler.next_prefill()
-        if prefill is not None:
-            calls.append(prefill)
-            check(scheduler, prefill)
-            for sequence in scheduler.finish_prefill(prefill):
-                scheduler.release(sequence)
-        decode = scheduler.next_decode()
-        for data_shard in decode.data_shards if decode else []:
-            for sequence in data_shard:
-                scheduler.release(sequence)
-        assert prefill or decode, "nothing runs although something waits"
+        calls += run_step(scheduler, device)
     raise AssertionError("the scheduler did not come to an end")
+
+
+def run_step(
+    scheduler: Scheduler, device: PageContents, end_early: bool = False
+) -> list[PrefillPlan]:
+    """Runs one prefill and one decode call, as the engine does; returns the prefill call."""
+    scheduler.admit()
+    prefill = scheduler.next_prefill()
+    ended: list[Sequence] = []
+    if prefill is not None:
+        check(scheduler, prefill)
+        device.prefill(prefill)
+        ended += scheduler.finish_prefill(prefill)
+    decode = scheduler.next_decode()
+    if decode is not None:
+        ended += device.decode(decode, end_early)
+    assert prefill or decode, "nothing runs although something waits"
+    for sequence in ended:
+        device.finish(sequence)
+    return [prefill] if prefill is not None else []
 
 
 def check(scheduler: Scheduler, plan: PrefillPlan) -> None:
@@ -216,10 +229,11 @@ def test_no_reuse_beyond_the_first_target() -> None:
 
 def test_a_wholly_cached_prompt_needs_no_prefill() -> None:
     scheduler = Scheduler(config(), data_shards=1, pages_per_data_shard=64)
+    device = PageContents(scheduler)
     scheduler.submit(generating(0, list(range(1, 18))))
-    assert len(drain(scheduler)) == 1
+    assert len(drain(scheduler, device)) == 1
     scheduler.submit(generating(1, list(range(1, 18))))
-    assert drain(scheduler) == []
+    assert drain(scheduler, device) == []
 
 
 def test_a_wholly_shared_prompt_waits_for_its_last_page() -> None:
@@ -314,3 +328,63 @@ def test_every_sequence_comes_to_its_end(
         ends = [start + count for start, count in covered]
         assert [start for start, _ in covered[1:]] == ends[:-1], "no token twice, none left out"
         assert not ends or ends[-1] == plan_rows[1] - plan_rows[3]
+
+
+class Row(NamedTuple):
+    """A sequence of the property test: a shared prefix that is cut somewhere, and a tail."""
+
+    kind: Literal["generate", "score", "read"]
+    prefix: int
+    cut: int
+    tail: list[int]
+    max_new_tokens: int
+    steps_before: int  # calls that run before it is submitted
+
+
+ROWS = st.builds(
+    Row,
+    st.sampled_from(["generate", "score", "read"]),
+    st.integers(0, 2),
+    # page borders and their neighbours, and anything else
+    st.sampled_from([7, 8, 9, 15, 16, 17, 31, 32, 33]) | st.integers(0, 40),
+    st.lists(st.integers(1, 3), min_size=1, max_size=12),
+    st.integers(1, 9),
+    st.integers(0, 2),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    rows=st.lists(ROWS, min_size=2, max_size=16),
+    data_shards=st.sampled_from([1, 2]),
+    pages=st.sampled_from([16, 20, 60]),
+    sizes=st.sampled_from([(4, 8, 32), (4, 3, 12), (8, 4, 64)]),
+    end_early=st.booleans(),
+)
+def test_calls_read_only_pages_written_from_the_same_tokens(
+    rows: list[Row],
+    data_shards: int,
+    pages: int,
+    sizes: tuple[int, int, int],
+    end_early: bool,
+) -> None:
+    """Whatever is shared, cut, evicted or copied: keys and log-probs are those of the own prompt."""
+    page_size, chunk, batch_tokens = sizes
+    small = config(page_size=page_size, chunk=chunk, batch_tokens=batch_tokens, decode_steps=3)
+    scheduler = Scheduler(small, data_shards=data_shards, pages_per_data_shard=pages)
+    device = PageContents(scheduler)
+    prefixes = ([1] * 64, list(range(1, 65)), [*range(1, 17), *([7] * 48)])
+    for number, row in enumerate(rows):
+        for _ in range(row.steps_before):
+            if not scheduler.idle:
+                run_step(scheduler, device, end_early)
+        prompt = [*prefixes[row.prefix][: row.cut], *row.tail]
+        if row.kind == "generate":
+            scheduler.submit(generating(number, prompt, row.max_new_tokens))
+        elif row.kind == "score":
+            scheduler.submit(scoring(number, prompt, len(prompt) - 1))
+        else:
+            scheduler.submit(reading(number, prompt))
+    while not scheduler.idle:
+        run_step(scheduler, device, end_early)
+    assert all(pool.available == pool.pages for pool in scheduler.pools)
