@@ -264,7 +264,6 @@ def _answer(request: Request) -> Completion:
     drawn = [(len(request.prompt_ids) + step) % VOCABULARY for step in range(count)]
     return Completion(
         request.ref,
-        request.attempts,
         token_ids=token_ids(drawn),
         finish_reason="length",
         prompt_tokens=len(request.prompt_ids),

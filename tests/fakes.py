@@ -28,7 +28,7 @@ def answer(request: Request) -> Completion:
             for part in request.continuations
         )
         return Completion(
-            request.ref, request.attempts, prompt_tokens=len(ids), cached_tokens=0, scores=scores
+            request.ref, prompt_tokens=len(ids), cached_tokens=0, scores=scores
         )
     drawn = [
         (sum(ids) + request.sampling.seed + step) % 50
@@ -36,7 +36,6 @@ def answer(request: Request) -> Completion:
     ]
     return Completion(
         request.ref,
-        request.attempts,
         token_ids=token_ids(drawn),
         finish_reason="length",
         prompt_tokens=len(ids),

@@ -32,7 +32,6 @@ def answer(request: Request) -> Completion:
     ids = tokenizer().encode([str(one + other + wrong)])[0][: request.sampling.max_tokens]
     return Completion(
         request.ref,
-        request.attempts,
         token_ids=token_ids(ids),
         finish_reason="stop",
         stop_reason="eos",
