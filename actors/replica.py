@@ -141,9 +141,7 @@ class Replica:
         self._open.discard(ticket)
         if ticket.failure is not None:
             raise _broken(self._name, ticket.failure) from ticket.failure
-        return BatchResult(
-            batch=batch.number, completions=tuple(ticket.completions), stats=self.stats()
-        )
+        return BatchResult(completions=tuple(ticket.completions), stats=self.stats())
 
     def close(self) -> None:
         """Ends the engine's thread; batches that still run fail with ReplicaError."""

@@ -35,9 +35,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.protocol.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.protocol.events import Assignment, BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.protocol.messages import (
-    Batch,
     BatchResult,
     Completion,
     ReplicaStats,
@@ -148,7 +147,7 @@ class _Machine:
     """One simulated replica."""
 
     free_s: float  # when it is through with what it holds
-    batches: dict[int, Batch] = field(default_factory=dict)
+    assignments: dict[int, Assignment] = field(default_factory=dict)
     busy_s: float = 0.0
     up_since_s: float = 0.0
 
@@ -178,11 +177,11 @@ class SimulatedReplicas:
         """Replicas asked for."""
         return self._config.replicas
 
-    def submit(self, replica: str, batch: Batch) -> None:
+    def submit(self, assignment: Assignment) -> None:
         """Takes a batch; its answer is due when the replica is through with all before it."""
         now = self._clock.now()
         self.batches, self.last_submit_s = self.batches + 1, now
-        machine = self._machines.get(replica)
+        machine = self._machines.get(assignment.replica)
         if machine is None:
             return  # its loss is under way
         with self._clock.left_out():
@@ -191,8 +190,9 @@ class SimulatedReplicas:
                 service_s *= self._config.slow_factor
             machine.free_s = max(now, machine.free_s) + service_s
             machine.busy_s += service_s
-            machine.batches[batch.number] = batch
-            heapq.heappush(self._due, (machine.free_s, next(self._ticks), replica, batch.number))
+            machine.assignments[assignment.number] = assignment
+            due = (machine.free_s, next(self._ticks), assignment.replica, assignment.number)
+            heapq.heappush(self._due, due)
 
     def want(self, count: int) -> None:
         """Calls off successors that are still to come up beyond `count`."""
@@ -249,9 +249,10 @@ class SimulatedReplicas:
             self._start(when_s + RESPAWN_S)
             yield ReplicaLost(replica, "lost in the simulation")
         else:
-            requests = machine.batches.pop(batch).requests
+            assignment = machine.assignments.pop(batch)
+            completions = tuple(map(_answer, assignment.batch.requests))
             stats = ReplicaStats(busy_s=machine.busy_s, up_s=when_s - machine.up_since_s)
-            yield BatchDone(replica, BatchResult(batch, tuple(map(_answer, requests)), stats))
+            yield BatchDone(assignment, BatchResult(completions, stats))
 
     def _end(self, replica: str, when_s: float) -> None:
         machine = self._machines.pop(replica)

@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from actors.model.config import PRESETS
-from actors.protocol.events import BatchDone, Event, ReplicaReady
+from actors.protocol.events import Assignment, BatchDone, Event, ReplicaReady
 from actors.protocol.messages import Batch, Completion, ReplicaInfo, ReplicaStats, Request
 from jobs.benchmarks.prefix_gain import ideal_gain, sequences
 from jobs.cli.command import run_command
@@ -131,9 +131,9 @@ class OnlyReplica:
     up: int = 1
     wanted: int = 1
 
-    def submit(self, replica: str, batch: Batch) -> None:
+    def submit(self, assignment: Assignment) -> None:
         """Hands a batch over."""
-        self.pool.submit(replica, batch)
+        self.pool.submit(assignment)
 
     def want(self, count: int) -> None:
         """It stays."""
@@ -350,17 +350,17 @@ def _engine_alone(plan: Plan, replica: OnlyReplica) -> Pass:
     requests = tuple(request for batch in batches for request in batch.requests)
     before = _stats(replica)
     began = time.perf_counter()
-    after = _answer(replica, Batch(0, requests))
+    after = _answer(replica, Batch(requests))
     return _pass(time.perf_counter() - began, before, after)
 
 
 def _stats(replica: OnlyReplica) -> ReplicaStats:
     """Asks with an empty batch."""
-    return _answer(replica, Batch(0, ()))
+    return _answer(replica, Batch(()))
 
 
 def _answer(replica: OnlyReplica, batch: Batch) -> ReplicaStats:
-    replica.pool.submit(replica.name, batch)
+    replica.pool.submit(Assignment(0, batch, replica.name))
     while True:
         for event in replica.pool.events(1.0):
             if not isinstance(event, BatchDone):

@@ -185,7 +185,7 @@ def answer() -> Iterator[str]:
     replica = Replica(plan.replica_spec(), "smoke")
     ids = token_ids(plan.tokenizer.encode([PROMPT])[0])
     [completion] = replica.run(
-        Batch(1, (Request(RowRef(0, 0), ids, Sampling(max_tokens=MOST_TOKENS)),))
+        Batch((Request(RowRef(0, 0), ids, Sampling(max_tokens=MOST_TOKENS)),))
     ).completions
     if completion.error_code is not None:
         raise SmokeError(f"{completion.error_code}: {completion.error_message}")

@@ -67,7 +67,7 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
     rows = read_rows(shards, c.schema, c.client)
     requests: Items[Request | Completion] = to_requests(rows, c.tokenizer, c.rules)
     batches: Items[Batch | Completion] = fill_batches(
-        requests, c.buckets, lanes=lambda: c.replicas.up * c.dispatch.in_flight
+        requests, c.buckets, concurrency=lambda: c.replicas.up * c.dispatch.in_flight
     )
     completions: Items[Completion] = run_batches(
         batches, c.replicas, c.dispatch, c.progress, c.interrupted

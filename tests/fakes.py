@@ -5,7 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from actors.protocol.errors import ModelError
-from actors.protocol.events import BatchDone, Event, Heartbeat, ReplicaLost, ReplicaReady
+from actors.protocol.events import (
+    Assignment,
+    BatchDone,
+    Event,
+    Heartbeat,
+    ReplicaLost,
+    ReplicaReady,
+)
 from actors.protocol.messages import (
     Batch,
     BatchResult,
@@ -27,9 +34,7 @@ def answer(request: Request) -> Completion:
             Score(-float(sum(part)) / 7, sum(part) % 2 == 0, len(part))
             for part in request.continuations
         )
-        return Completion(
-            request.ref, prompt_tokens=len(ids), cached_tokens=0, scores=scores
-        )
+        return Completion(request.ref, prompt_tokens=len(ids), cached_tokens=0, scores=scores)
     drawn = [
         (sum(ids) + request.sampling.seed + step) % 50
         for step in range(request.sampling.max_tokens)
@@ -58,8 +63,8 @@ class FakeReplicas:
     poison: Callable[[Request], bool] = lambda request: False
     answer: Callable[[Request], Completion] = answer
     most_losses: int = 10_000
-    in_flight: dict[str, dict[int, Batch]] = field(default_factory=dict)
-    submitted: list[tuple[str, Batch]] = field(default_factory=list)
+    in_flight: dict[str, dict[int, Assignment]] = field(default_factory=dict)
+    submitted: list[Assignment] = field(default_factory=list)
     losses: int = 0
     retired: list[str] = field(default_factory=list)
     most_in_flight: int = 0  # on one replica at one moment
@@ -87,11 +92,12 @@ class FakeReplicas:
         del self.in_flight[replica]
         self.retired.append(replica)
 
-    def submit(self, replica: str, batch: Batch) -> None:
-        if replica in self.in_flight:  # else its loss is under way, as in the pool
-            self.in_flight[replica][batch.number] = batch
-            self.most_in_flight = max(self.most_in_flight, len(self.in_flight[replica]))
-        self.submitted.append((replica, batch))
+    def submit(self, assignment: Assignment) -> None:
+        held = self.in_flight.get(assignment.replica)
+        if held is not None:  # else its loss is under way, as in the pool
+            held[assignment.number] = assignment
+            self.most_in_flight = max(self.most_in_flight, len(held))
+        self.submitted.append(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         pending, self._pending = self._pending, []
@@ -99,18 +105,13 @@ class FakeReplicas:
         if pending or not busy or (timeout_s == 0 and self._random.random() < 0.5):
             return pending
         name = self._random.choice(busy)
-        batch = self._random.choice(list(self.in_flight[name].values()))
-        if any(map(self.poison, batch.requests)) or self._random.random() < self.bad_luck:
+        assignment = self._random.choice(list(self.in_flight[name].values()))
+        requests = assignment.batch.requests
+        if any(map(self.poison, requests)) or self._random.random() < self.bad_luck:
             return [self._lose(name)]
-        del self.in_flight[name][batch.number]
-        return [
-            BatchDone(
-                name,
-                BatchResult(
-                    batch.number, tuple(map(self.answer, batch.requests)), ReplicaStats(up_s=1.0)
-                ),
-            )
-        ]
+        del self.in_flight[name][assignment.number]
+        completions = tuple(map(self.answer, requests))
+        return [BatchDone(assignment, BatchResult(completions, ReplicaStats(up_s=1.0)))]
 
     def _lose(self, name: str) -> ReplicaLost:
         self.losses += 1
@@ -172,4 +173,4 @@ class StubReplica:
         deadly = self._spec.get("deadly_row")
         if any(request.ref.row == deadly for request in batch.requests):
             os._exit(9)
-        return BatchResult(batch.number, tuple(map(self.answer, batch.requests)), self.stats())
+        return BatchResult(tuple(map(self.answer, batch.requests)), self.stats())

@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.protocol.events import Assignment
 from actors.protocol.sampling import SamplingParams
 from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline import storage
@@ -116,9 +117,9 @@ class SlowReplicas(FakeReplicas):
 
     pause_s = 0.0
 
-    def submit(self, replica: str, batch: object) -> None:
+    def submit(self, assignment: Assignment) -> None:
         time.sleep(self.pause_s)
-        super().submit(replica, batch)  # type: ignore[arg-type]
+        super().submit(assignment)
 
 
 def main(arguments: list[str]) -> None:

@@ -40,6 +40,7 @@ from actors.pool.remote import (
 )
 from actors.protocol.errors import ClusterLostError, ModelError
 from actors.protocol.events import (
+    Assignment,
     BatchDone,
     Blame,
     Event,
@@ -47,7 +48,7 @@ from actors.protocol.events import (
     ReplicaLost,
     ReplicaReady,
 )
-from actors.protocol.messages import Batch, ReplicaInfo
+from actors.protocol.messages import ReplicaInfo
 
 SOON_S = 0.05
 REPOSITORY = str(Path(__file__).resolve().parents[2])
@@ -87,7 +88,7 @@ class _News:
     """Something a Ray callback noticed, in the order of arrival."""
 
     replica: str
-    kind: Literal["place", "load", "batch", "heartbeat"]
+    kind: Literal["place", "load", "heartbeat"] | Assignment
     future: "Future[Any]" = field(compare=False)
 
 
@@ -154,14 +155,15 @@ class ReplicaPool:
             self._backlog += self._collect(0.5)
         self._started = True
 
-    def submit(self, replica: str, batch: Batch) -> None:
-        """Hands a batch over without waiting.
+    def submit(self, assignment: Assignment) -> None:
+        """Hands a batch to its replica without waiting.
 
-        A replica that is gone by now has its `ReplicaLost` under way.
+        If the replica is gone by now, its `ReplicaLost` is under way.
         """
-        member = self._members.get(replica)
+        member = self._members.get(assignment.replica)
         if member is not None:
-            self._watch(member.actor.run.remote(batch), replica, "batch")
+            reference = member.actor.run.remote(assignment.batch)
+            self._watch(reference, assignment.replica, assignment)
 
     def want(self, count: int) -> None:
         """From now on `count` replicas are enough: what is still to come up beyond that is called off. Never grows again."""
@@ -253,7 +255,7 @@ class ReplicaPool:
         )
 
     def _watch(
-        self, reference: Any, replica: str, kind: Literal["place", "load", "batch", "heartbeat"]
+        self, reference: Any, replica: str, kind: Literal["place", "load", "heartbeat"] | Assignment
     ) -> None:
         """Queues the answer when it comes: no polling, whatever the number of replicas."""
         reference.future().add_done_callback(
@@ -298,8 +300,8 @@ class ReplicaPool:
                     news.replica, sentence(error), "nobody" if member.leaving else blame(error)
                 )
             ]
-        if news.kind == "batch":
-            return [BatchDone(news.replica, news.future.result())]
+        if isinstance(news.kind, Assignment):
+            return [BatchDone(news.kind, news.future.result())]
         if news.kind == "heartbeat":
             reason = self._heartbeats.answered(news.replica, news.future.result())
             return (

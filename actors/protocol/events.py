@@ -6,7 +6,7 @@ Standard library and messages only.
 from dataclasses import dataclass
 from typing import Literal
 
-from actors.protocol.messages import BatchResult, ReplicaInfo
+from actors.protocol.messages import Batch, BatchResult, ReplicaInfo
 
 Blame = Literal["replica", "node", "nobody"]
 
@@ -55,10 +55,19 @@ class ReplicaLeaving:
 
 
 @dataclass(frozen=True, slots=True)
-class BatchDone:
-    """A replica answered a batch."""
+class Assignment:
+    """A batch that a replica is to run; no other assignment of the run has its number."""
 
+    number: int
+    batch: Batch
     replica: str
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """A replica answered the batch of an assignment."""
+
+    assignment: Assignment
     result: BatchResult
 
 

@@ -55,7 +55,6 @@ class Request:
     prompt_ids: "array[int]"
     sampling: Sampling | None = None
     continuations: "tuple[array[int], ...]" = ()
-    attempts: int = 1  # which try this is; dispatch counts
     row_id: str | int | None = None  # of the input row
 
     @property
@@ -68,14 +67,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Requests that travel to a replica together.
+    """Requests that travel to a replica together."""
 
-    `number` names the batch in logs and in work stealing.
-    """
-
-    number: int
     requests: tuple[Request, ...]
-    # the beginning that all its prompts have in common, if they have one
+    # The leading tokens of all its prompts, if they share them.
     prefix_key: bytes | None = None
 
 
@@ -96,7 +91,7 @@ class Completion:
     """
 
     ref: RowRef
-    attempts: int = 1
+    attempts: int = 1  # set by dispatch where the request was given up
     error_code: str | None = None
     error_message: str | None = None
     token_ids: "array[int]" = field(default_factory=token_ids)  # EOS included
@@ -166,7 +161,6 @@ class ReplicaStats:
 class BatchResult:
     """What a replica returns for one batch: a completion for every request of it, and its counters at that moment."""
 
-    batch: int
     completions: tuple[Completion, ...]
     stats: ReplicaStats
 

@@ -1,31 +1,33 @@
 """Requests → batches that pad little, share prefixes and fill the token budget.
 
-A request waits in an open bucket with others of its length (its size bucket) or of its
-beginning (a family that shares a prefix, which a replica then computes once). A bucket leaves as a
-batch when the budget is full, when it grew old, or at the end of the input; a batch of one family
-says so, and dispatch sends it where the family ran before. All else passes straight through. Knows
-lengths only: no text, no replicas beyond how many lanes there are.
+A request waits in an open bucket with requests of its size bucket, or of its prefix, which a
+replica then computes once. A bucket becomes a batch when the token budget is full, when it is old,
+or at the end of the input. Depends on lengths and leading tokens only, not on text.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from actors.protocol.messages import Batch, Request
 from actors.protocol.size_buckets import bucket_size
 from pipeline.records import Passing
 
-PREFIX_TOKENS = 32  # leading tokens that two prompts must have in common to travel together
+PREFIX_TOKENS = 32  # leading tokens that two prompts must share to go into one bucket
 REMEMBERED_PREFIXES = 4096
-# batches at the end of the input hold at least this fraction of the budget: 1 / 64
-SMALLEST_SHARE = 64
+# At the end of the input, a batch holds at least the budget divided by this.
+SMALLEST_BATCH_DIVISOR = 64
 
 
 @dataclass(frozen=True, slots=True)
 class BucketConfig:
-    """Sizes of batches; all counts are tokens unless they say rows."""
+    """Sizes of batches.
 
-    prompt_sizes: tuple[int, ...]
+    Raises:
+        ValueError: a size is below 1.
+    """
+
+    prompt_sizes: tuple[int, ...]  # sizes of the size buckets, tokens, ascending
     batch_tokens: int
     max_bucket_age_rows: int = 2048
 
@@ -37,15 +39,8 @@ class BucketConfig:
             )
 
 
-@dataclass(slots=True)
-class _Bucket:
-    born: int  # requests seen when it was opened
-    tokens: int = 0
-    requests: list[Request] = field(default_factory=list)
-
-
 def request_tokens(request: Request, prompt_sizes: tuple[int, ...]) -> int:
-    """Returns what a request takes of a batch's budget: its padded prompt and every token it may add."""
+    """Returns a request's share of the token budget: its padded prompt and all it may add."""
     prompt = bucket_size(len(request.prompt_ids), prompt_sizes)
     if request.sampling is not None:
         return prompt + request.sampling.max_tokens
@@ -55,123 +50,152 @@ def request_tokens(request: Request, prompt_sizes: tuple[int, ...]) -> int:
 def fill_batches(
     requests: Iterable[Request | Passing],
     config: BucketConfig,
-    lanes: Callable[[], int] = lambda: 1,
+    concurrency: Callable[[], int] = lambda: 1,
 ) -> Iterator[Batch | Passing]:
     """Yields every request in exactly one batch; all other items of `requests` pass through.
 
-    No request waits for more than `max_bucket_age_rows` later ones. `lanes` says how many batches
-    the replicas work on at the same time: what is left at the end of the input is cut fine enough
-    to keep all of them busy.
+    No request waits for more than `max_bucket_age_rows` later ones. `concurrency` returns the
+    number of batches that replicas hold at the same time: at the end of the input, batches are made
+    small enough to keep all replicas busy.
     """
-    buckets = _Buckets(config)
+    buckets = _OpenBuckets(config)
     for item in requests:
         if isinstance(item, Request):
             yield from buckets.add(item)
         else:
             yield item
-    yield from buckets.rest(max(1, lanes()))
+
+    yield from buckets.close(max(1, concurrency()))
 
 
-class _Buckets:
-    """The open buckets, oldest first, and the prefixes seen lately."""
+@dataclass(slots=True)
+class _Bucket:
+    opened_at: int  # requests added to all buckets before
+    tokens: int = 0
+    requests: list[Request] = field(default_factory=list)
+
+    @property
+    def first_length(self) -> int:
+        return len(self.requests[0].prompt_ids)
+
+
+class _OpenBuckets:
+    """The open buckets, oldest first, and the prefixes of recent prompts."""
 
     def __init__(self, config: BucketConfig) -> None:
         self._config = config
-        self._open: OrderedDict[object, _Bucket] = OrderedDict()
-        self._prefixes: OrderedDict[bytes, None] = OrderedDict()
+        # The key is a prefix (bytes) or the size (int) of a size bucket.
+        self._buckets: OrderedDict[bytes | int, _Bucket] = OrderedDict()
+        self._recent_prefixes: OrderedDict[bytes, None] = OrderedDict()
         self._last_row: tuple[int, int] | None = None
-        self._last_key: object = None
-        self._seen = 0
-        self._batches = 0
+        self._last_key: bytes | int = 0
+        self._added = 0
 
     def add(self, request: Request) -> Iterator[Batch]:
-        """Puts the request into its bucket; yields what is thereby full or too old."""
-        key, tokens = self._key(request), request_tokens(request, self._config.prompt_sizes)
-        bucket = self._open.get(key)
+        """Puts the request into its bucket; yields the batches that are then full or too old."""
+        key = self._key(request)
+        tokens = request_tokens(request, self._config.prompt_sizes)
+
+        bucket = self._buckets.get(key)
         if bucket is not None and bucket.tokens + tokens > self._config.batch_tokens:
-            yield self._batch(self._open.pop(key).requests)
+            del self._buckets[key]
+            yield _batch(bucket.requests)
             bucket = None
         if bucket is None:
-            bucket = self._open[key] = _Bucket(born=self._seen)
+            bucket = _Bucket(opened_at=self._added)
+            self._buckets[key] = bucket
+
         bucket.requests.append(request)
         bucket.tokens += tokens
-        self._seen += 1
-        while (
-            self._open
-            and self._seen - next(iter(self._open.values())).born > self._config.max_bucket_age_rows
-        ):
-            yield self._oldest()
+        self._added += 1
+        while self._oldest_is_overdue():
+            yield self._take_oldest()
 
-    def _oldest(self) -> Batch:
-        """Returns the oldest bucket, filled up with whole buckets of similar length: many small families make one batch."""
-        _, bucket = self._open.popitem(last=False)
-        length, tokens, requests = (
-            len(bucket.requests[0].prompt_ids),
-            bucket.tokens,
-            bucket.requests,
-        )
-        for key in sorted(self._open, key=lambda key: abs(self._first_length(key)[0] - length)):
-            if tokens + self._open[key].tokens <= self._config.batch_tokens:
-                other = self._open.pop(key)
-                tokens += other.tokens
-                requests += other.requests
-        return self._batch(requests)
+    def close(self, concurrency: int) -> Iterator[Batch]:
+        """Yields the remaining requests in batches that get smaller.
 
-    def rest(self, lanes: int) -> Iterator[Batch]:
-        """Yields all that is left, in ever smaller batches, so that no replica ends long after the others."""
-        buckets = [
-            self._open.pop(key).requests for key in sorted(self._open, key=self._first_length)
-        ]
-        left = [request for requests in buckets for request in requests]
-        tokens = [request_tokens(request, self._config.prompt_sizes) for request in left]
-        remaining, start = sum(tokens), 0
-        while start < len(left):
-            share = max(remaining // lanes, self._config.batch_tokens // SMALLEST_SHARE)
-            budget, end, taken = min(share, self._config.batch_tokens), start, 0
-            while end < len(left) and (end == start or taken + tokens[end] <= budget):
-                taken += tokens[end]
+        So no replica finishes long after the others.
+        """
+        requests: list[Request] = []
+        for bucket in sorted(self._buckets.values(), key=_length_and_age):
+            requests += bucket.requests
+        self._buckets.clear()
+
+        tokens = [request_tokens(request, self._config.prompt_sizes) for request in requests]
+        remaining_tokens = sum(tokens)
+        smallest = self._config.batch_tokens // SMALLEST_BATCH_DIVISOR
+        start = 0
+        while start < len(requests):
+            fair_share = max(remaining_tokens // concurrency, smallest)
+            budget = min(fair_share, self._config.batch_tokens)
+            end = start + 1
+            batch_tokens = tokens[start]
+            while end < len(requests) and batch_tokens + tokens[end] <= budget:
+                batch_tokens += tokens[end]
                 end += 1
-            yield self._batch(left[start:end])
-            remaining -= taken
+
+            yield _batch(requests[start:end])
+            remaining_tokens -= batch_tokens
             start = end
 
-    def _key(self, request: Request) -> object:
-        """A prefix that was seen before names the bucket.
+    def _oldest_is_overdue(self) -> bool:
+        if not self._buckets:
+            return False
+        oldest = next(iter(self._buckets.values()))
+        return self._added - oldest.opened_at > self._config.max_bucket_age_rows
 
-        Any other request goes with those of its length.
+    def _take_oldest(self) -> Batch:
+        """Removes the oldest bucket and merges buckets of similar length into it.
+
+        So rows of many rare prefixes share a batch.
         """
-        row = (request.ref.shard, request.ref.row)
-        # else another sample of the same row: it goes where the last one went
-        if row != self._last_row:
-            self._last_row, self._last_key = row, self._key_of_row(request)
-        return self._last_key
+        _, oldest = self._buckets.popitem(last=False)
+        length = oldest.first_length
+        tokens = oldest.tokens
+        requests = oldest.requests
 
-    def _key_of_row(self, request: Request) -> object:
-        prefix = _beginning(request)
-        if prefix in self._prefixes:
-            self._prefixes.move_to_end(prefix)
+        def distance(key: bytes | int) -> int:
+            return abs(self._buckets[key].first_length - length)
+
+        for key in sorted(self._buckets, key=distance):
+            if tokens + self._buckets[key].tokens <= self._config.batch_tokens:
+                similar = self._buckets.pop(key)
+                tokens += similar.tokens
+                requests += similar.requests
+        return _batch(requests)
+
+    def _key(self, request: Request) -> bytes | int:
+        row = (request.ref.shard, request.ref.row)
+        if row != self._last_row:
+            self._last_row = row
+            self._last_key = self._key_of_row(request)
+        return self._last_key  # all samples of a row go into the same bucket
+
+    def _key_of_row(self, request: Request) -> bytes | int:
+        """Returns the prefix if an earlier prompt had it too, else the size of the size bucket."""
+        prefix = _prefix(request)
+        if prefix in self._recent_prefixes:
+            self._recent_prefixes.move_to_end(prefix)
             return prefix
+
         if prefix:
-            self._prefixes[prefix] = None
-        if len(self._prefixes) > REMEMBERED_PREFIXES:
-            self._prefixes.popitem(last=False)
+            self._recent_prefixes[prefix] = None
+        if len(self._recent_prefixes) > REMEMBERED_PREFIXES:
+            self._recent_prefixes.popitem(last=False)
         return bucket_size(len(request.prompt_ids), self._config.prompt_sizes)
 
-    def _first_length(self, key: object) -> tuple[int, int]:
-        bucket = self._open[key]
-        return len(bucket.requests[0].prompt_ids), bucket.born
 
-    def _batch(self, requests: list[Request]) -> Batch:
-        self._batches += 1
-        family = _beginning(requests[0])
-        alike = len(family) > 0 and all(_beginning(request) == family for request in requests)
-        return Batch(self._batches, tuple(requests), family if alike else None)
+def _length_and_age(bucket: _Bucket) -> tuple[int, int]:
+    return bucket.first_length, bucket.opened_at
 
 
-def _beginning(request: Request) -> bytes:
-    """Returns the leading tokens by which prompts are told to begin alike.
+def _batch(requests: Sequence[Request]) -> Batch:
+    prefix = _prefix(requests[0])
+    is_shared = bool(prefix) and all(_prefix(request) == prefix for request in requests)
+    return Batch(tuple(requests), prefix_key=prefix if is_shared else None)
 
-    Nothing for a short prompt.
-    """
+
+def _prefix(request: Request) -> bytes:
+    """Returns the leading tokens of the prompt as bytes; none for a short prompt."""
     ids = request.prompt_ids
     return ids[:PREFIX_TOKENS].tobytes() if len(ids) > PREFIX_TOKENS else b""

@@ -1,12 +1,12 @@
-"""Batches → completions, over whatever replicas there are.
+"""Batches → completions, over the replicas that are up.
 
-Pull: a batch is drawn only when a replica has room, and waits a while for the one that holds its
-prefix, if there is one. Retry stays inside: a lost replica's batches are queued again, a batch that
-was lost twice runs alone on its replica and is halved when it is lost again, until the row that
-kills replicas stands alone and is answered with an error. Once the input is exhausted, replicas
-without work are let go, and a batch that takes much longer than usual gets a second replica: the
-first answer counts. Knows no Ray, no shapes and no text: replicas are names behind the protocol
-`Replicas`, which `actors/pool/replica_pool.py` fulfils over Ray and the tests over a dictionary.
+Pull: a batch is drawn only when a replica has room; it waits a while for the replica that holds its
+prefix, if there is one. Retries stay inside: batches of a lost replica are queued again. A batch
+that was lost twice runs alone on its replica and is split in halves when it is lost again, until the
+row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
+replicas without work are retired, and a batch that takes much longer than usual gets a second
+replica: the first answer counts. Does not depend on Ray: replicas are names behind the protocol
+`Replicas`, which `actors/pool/replica_pool.py` implements over Ray and the tests over a dictionary.
 """
 
 import heapq
@@ -16,37 +16,50 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import Generic
 
 from actors.protocol.errors import EngineCrashError, ModelError
-from actors.protocol.events import BatchDone, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.protocol.events import (
+    Assignment,
+    BatchDone,
+    Event,
+    ReplicaLeaving,
+    ReplicaLost,
+    ReplicaReady,
+)
 from actors.protocol.messages import Batch, Completion, Request
-from pipeline.dispatch.affinity import Waiting
+from pipeline.dispatch.affinity import WaitingBatches
 from pipeline.dispatch.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 from pipeline.errors import InterruptedRunError
 from pipeline.records import Passing
 
-# a lost replica takes innocent batches with it; lost twice, a batch is suspect
+# A lost replica takes innocent batches with it; a batch that was lost twice is suspect.
 LOSSES_BEFORE_ISOLATION = 2
-# at the tail, one idle replica stays for so many busy ones: for what is lost or late
+# At the tail, one idle replica stays for this many busy ones, for batches that are lost or late.
 BUSY_PER_SPARE = 20
-BATCHES_REMEMBERED = 64  # whose durations say what is usual
-# batches that may wait for the replica that holds their prefix
-WAITING_PER_REPLICA, MOST_WAITING = 8, 1024
+DURATIONS_REMEMBERED = 64  # of batches; their median is the usual duration
+# Batches that may wait for the replica that owns their prefix.
+WAITING_PER_REPLICA = 8
+MAX_WAITING = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class DispatchConfig:
-    """How hard to work and how long to try."""
+    """Limits of dispatch.
+
+    Raises:
+        ValueError: `in_flight` or `max_attempts` is below 1.
+    """
 
     in_flight: int = 2  # batches on each replica: one runs, the next lies ready
-    max_attempts: int = 3
+    max_attempts: int = 3  # of a row whose replica is lost
     poll_s: float = 1.0
-    # replicas lost in a row, no batch answered in between: then it is not the rows' fault
+    # Replicas lost in a row, with no batch answered in between: then the rows are not to blame.
     max_losses: int = 12
-    # at the tail, a batch that takes so many times the usual gets a second replica
+    # At the tail, a batch that takes this many times the usual duration gets a second replica,
     late_factor: float = 3.0
-    late_s: float = 10.0  # but not before it has taken so long
-    # when interrupted, how long to wait for the batches that replicas already hold
+    late_s: float = 10.0  # but not before this.
+    # When interrupted, how long to wait for the batches that replicas already hold.
     grace_s: float = 20.0
     clock: Callable[[], float] = time.monotonic
 
@@ -70,96 +83,145 @@ def run_batches(
     All other items of `batches` pass through.
 
     Raises:
-        InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was yielded before.
-        ModelError: no replica can ever work, or `max_losses` of them were lost in a row while none answered a batch.
-        RuntimeError: a replica answered other rows than it was asked for.
+        InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was
+            yielded before.
+        ModelError: no replica can ever work, or `max_losses` of them were lost in a row while none
+            answered a batch.
+        RuntimeError: a replica answered other rows than its batch has.
     """
-    source, drawing, deadline = iter(batches), True, None
-    state = _DispatchState(replicas, config, watcher)
-    while drawing or state.waiting or state.busy:
-        if deadline is None and interrupted():
-            drawing, deadline = False, config.clock() + config.grace_s
-        if deadline is not None:
+    state = DispatchState(replicas, config, watcher)
+    source = _Source(batches)
+    deadline_s: float | None = None
+
+    while source.is_open or state.waiting or state.is_busy:
+        if deadline_s is None and interrupted():
+            source.close()
+            deadline_s = config.clock() + config.grace_s
+        if deadline_s is not None:
             state.forget_waiting()
-            if config.clock() > deadline or not state.busy:
+            if config.clock() > deadline_s or not state.is_busy:
                 break
-        can_place = state.place_retries() and (drawing or state.waiting > 0)
+
+        has_room = state.place_retries()
+        can_place = has_room and (source.is_open or state.waiting > 0)
         yield from state.take_events(0.0 if can_place else config.poll_s)
         watcher.batches_in_flight(state.in_flight)
-        if not drawing and not state.waiting and deadline is None:
+        if not source.is_open and not state.waiting and deadline_s is None:
             state.trim()
-        while (
-            can_place
-            and state.has_room()
-            and not state.place_waiting(steal=not drawing)
-            and drawing
-        ):
-            item = next(source, None)
-            if item is None:
-                drawing = False
-            elif isinstance(item, Batch):
-                state.add(item)
-            else:
-                yield item
-    if deadline is not None:
+        if can_place:
+            yield from _place_one(state, source)
+
+    if deadline_s is not None:
         raise InterruptedRunError(
             "the run was interrupted; committed shards are kept, the same command continues it"
         )
 
 
-@dataclass(slots=True, eq=False)
-class _InFlightBatch:
-    """A batch on its way, with one replica or, when that one is late, with two."""
+class _Source(Generic[Passing]):
+    """The stream of batches, which ends or is closed."""
 
-    requests: tuple[Request, ...]
-    began_s: float
-    holders: dict[str, int] = field(default_factory=dict)  # replica → batch number there
+    def __init__(self, batches: Iterable[Batch | Passing]) -> None:
+        self._batches = iter(batches)
+        self.is_open = True
+
+    def next(self) -> Batch | Passing | None:
+        """Returns the next item; None closes the source."""
+        item = next(self._batches, None)
+        if item is None:
+            self.close()
+        return item
+
+    def close(self) -> None:
+        """Draws nothing more."""
+        self.is_open = False
+
+
+def _place_one(state: "DispatchState", source: _Source[Passing]) -> Iterator[Passing]:
+    """Submits one waiting batch, drawing from the source until one fits a replica with room.
+
+    Yields the other items of the source on the way.
+    """
+    while state.has_room():
+        is_placed = state.place_waiting(steal=not source.is_open)
+        if is_placed or not source.is_open:
+            return
+        item = source.next()
+        if isinstance(item, Batch):
+            state.add(item)
+        elif item is not None:
+            yield item
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBatch:
+    """A batch that has to run again."""
+
+    batch: Batch
+    losses: int  # replicas that were lost while they held it, and that it may have killed
+
+
+@dataclass(slots=True, eq=False)
+class InFlightBatch:
+    """A batch that one replica holds or, when that one is late, two."""
+
+    batch: Batch
+    losses: int  # as in `RetryBatch`
+    submitted_s: float
+    holders: dict[str, int] = field(default_factory=dict)  # replica → number of the assignment
 
 
 @dataclass(slots=True)
-class _ReplicaState:
+class ReplicaState:
     """One replica as dispatch sees it."""
 
-    in_flight: dict[int, _InFlightBatch] = field(default_factory=dict)  # by batch number
-    # takes no more ordinary work: a suspect runs on it alone, or will once it is idle
-    reserved: bool = False
-    leaving: str | None = None  # takes no more work at all, for this reason
-    proven: bool = False  # has answered a batch
+    in_flight: dict[int, InFlightBatch] = field(default_factory=dict)  # by assignment number
+    # Takes no ordinary batches: a suspect runs on it alone, or will once it is idle.
+    is_reserved: bool = False
+    leaving_reason: str | None = None  # takes no batches at all
+    has_answered: bool = False
 
 
-class _DispatchState:
+class DispatchState:
     """Replicas, the batches they hold, and the batches that have to run again."""
 
     def __init__(
         self, replicas: Replicas, config: DispatchConfig, watcher: DispatchWatcher
     ) -> None:
-        self._replicas, self._config, self._watcher = replicas, config, watcher
-        self._replica_states: dict[str, _ReplicaState] = {}
-        # heap; entries whose load is no longer true are skipped
+        self._replicas = replicas
+        self._config = config
+        self._watcher = watcher
+        self._states: dict[str, ReplicaState] = {}
+        # Heap of (batches in flight, tick, replica); outdated entries are skipped.
         self._by_load: list[tuple[int, int, str]] = []
-        self._numbers, self._ticks = itertools.count(1), itertools.count()
-        self._again: deque[tuple[Request, ...]] = deque()
-        self._suspects: deque[tuple[Request, ...]] = deque()
-        self._waiting = Waiting()  # drawn, and not tried yet
-        self.in_flight = 0  # batches; copies are not counted
-        self._losses = 0  # in a row
-        self._durations: deque[float] = deque(maxlen=BATCHES_REMEMBERED)
-        self._trim_s = 0.0
+        self._ticks = itertools.count()
+        self._numbers = itertools.count(1)  # of assignments
+        self._waiting = WaitingBatches()  # never submitted yet
+        self._retries: deque[RetryBatch] = deque()
+        self._suspects: deque[RetryBatch] = deque()  # run alone on a replica
+        self._in_flight = 0
+        self._losses_in_a_row = 0
+        self._durations_s: deque[float] = deque(maxlen=DURATIONS_REMEMBERED)
+        self._next_trim_s = 0.0
 
     @property
-    def busy(self) -> bool:
-        """Whether requests are with replicas or wait to go there again."""
-        return bool(self.in_flight or self._again or self._suspects)
+    def in_flight(self) -> int:
+        """Batches that replicas hold; a batch on two replicas counts once."""
+        return self._in_flight
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether batches are with replicas or have to run again."""
+        return bool(self._in_flight or self._retries or self._suspects)
 
     @property
     def waiting(self) -> int:
-        """Batches that were drawn and that no replica has seen yet."""
+        """Batches that were drawn and never submitted."""
         return len(self._waiting)
 
     def forget_waiting(self) -> None:
-        """Drops what waits to run, or to run again: the run is being interrupted."""
-        self._waiting = Waiting()
-        self._again.clear()
+        """Drops the batches that no replica holds: the run is being interrupted."""
+        self._waiting = WaitingBatches()
+        self._retries.clear()
         self._suspects.clear()
 
     def has_room(self) -> bool:
@@ -167,170 +229,185 @@ class _DispatchState:
         return self._least_loaded() is not None
 
     def add(self, batch: Batch) -> None:
-        """Takes in a batch that was drawn."""
+        """Adds a batch that was drawn."""
         self._waiting.add(batch)
 
     def place_waiting(self, *, steal: bool) -> bool:
-        """Hands the replica with the least to do a batch that suits it; returns whether one did.
+        """Submits a waiting batch to the least loaded replica; returns whether one fits.
 
-        Without `steal`, a batch whose prefix another replica holds waits for that one, unless many wait already.
+        Without `steal`, a batch whose prefix another replica owns waits for that replica, unless
+        many batches wait already.
         """
         name = self._least_loaded()
-        limit = min(MOST_WAITING, WAITING_PER_REPLICA * len(self._replica_states))
-        batch = self._waiting.take(name, limit, steal=steal) if name is not None else None
-        if name is None or batch is None:
+        if name is None:
             return False
-        self._submit(name, batch.requests)
+
+        limit = min(MAX_WAITING, WAITING_PER_REPLICA * len(self._states))
+        batch = self._waiting.take(name, limit, steal=steal)
+        if batch is None:
+            return False
+
+        self._submit(name, RetryBatch(batch, losses=0))
         return True
 
     def place_retries(self) -> bool:
-        """Hands out what has to run again.
-
-        Returns whether there is room for fresh work after that.
-        """
+        """Submits what has to run again; returns whether there is room for new batches then."""
         while self._suspects and (name := self._least_loaded()) is not None:
-            replica_state = self._replica_states[name]
-            waiting = sum(
-                1 for other in self._replica_states.values() if other.reserved and other.in_flight
-            )
-            if replica_state.in_flight and waiting >= len(self._suspects):
-                break  # enough replicas are running dry for the suspects
-            replica_state.reserved = True
-            if not replica_state.in_flight:
+            replica = self._states[name]
+            if replica.in_flight and self._draining_for_suspects() >= len(self._suspects):
+                break
+            replica.is_reserved = True
+            if not replica.in_flight:
                 self._submit(name, self._suspects.popleft())
-        while self._again and (name := self._least_loaded()) is not None:
-            self._submit(name, self._again.popleft())
+
+        while self._retries and (name := self._least_loaded()) is not None:
+            self._submit(name, self._retries.popleft())
         return self.has_room()
 
     def take_events(self, timeout_s: float) -> Iterator[Completion]:
-        """Yields the completions that came, and the errors of rows that are given up."""
+        """Yields the completions that arrived, and the errors of rows that are given up."""
         for event in self._replicas.events(timeout_s):
-            if isinstance(event, ReplicaReady):
-                self._replica_states[event.replica] = _ReplicaState()
-                self._rank(event.replica)
-                self._watcher.replica_ready(event.replica, event.info)
-            elif isinstance(event, ReplicaLost):
-                yield from self._lost(event)
-            elif isinstance(event, ReplicaLeaving):
-                self._leave(event)
-            else:
-                yield from self._done(event)
+            yield from self._handle(event)
 
     def trim(self) -> None:
-        """At the tail: gives late batches a second replica and lets replicas go that will not be needed any more."""
+        """At the tail, gives late batches a second replica and retires replicas without work."""
         now_s = self._config.clock()
-        if now_s < self._trim_s or self._again or self._suspects or not self.in_flight:
+        if now_s < self._next_trim_s or self._retries or self._suspects or not self._in_flight:
             return
-        self._trim_s = now_s + self._config.poll_s
-        idle = [
-            name
-            for name, replica_state in self._replica_states.items()
-            if not replica_state.in_flight and replica_state.leaving is None
-        ]
+
+        self._next_trim_s = now_s + self._config.poll_s
+        idle = []
+        busy_count = 0
+        for name, replica in self._states.items():
+            if not replica.in_flight and replica.leaving_reason is None:
+                idle.append(name)
         if idle:
-            idle = self._second(idle, now_s)
-        busy = sum(1 for replica_state in self._replica_states.values() if replica_state.in_flight)
-        spare = -(-busy // BUSY_PER_SPARE)
-        self._replicas.want(busy + spare)
-        for name in idle[spare:]:
+            idle = self._duplicate_late_batches(idle, now_s)
+        for replica in self._states.values():
+            busy_count += bool(replica.in_flight)
+
+        spare_count = -(-busy_count // BUSY_PER_SPARE)
+        self._replicas.want(busy_count + spare_count)
+        for name in idle[spare_count:]:
             self._retire(name, NO_WORK_LEFT)
 
-    def _second(self, idle: list[str], now_s: float) -> list[str]:
-        """Hands late batches to idle replicas as well; returns the replicas that stay idle."""
-        if not self._durations:
+    # -- submitting --------------------------------------------------------------------------------
+
+    def _submit(self, name: str, retry: RetryBatch) -> None:
+        self._in_flight += 1
+        self._send(name, InFlightBatch(retry.batch, retry.losses, self._config.clock()))
+
+    def _send(self, name: str, in_flight: InFlightBatch) -> None:
+        number = next(self._numbers)
+        self._states[name].in_flight[number] = in_flight
+        in_flight.holders[name] = number
+        self._push_load(name)
+        self._replicas.submit(Assignment(number, in_flight.batch, name))
+
+    def _draining_for_suspects(self) -> int:
+        """Returns how many reserved replicas still hold batches."""
+        return sum(1 for state in self._states.values() if state.is_reserved and state.in_flight)
+
+    def _duplicate_late_batches(self, idle: list[str], now_s: float) -> list[str]:
+        """Submits late batches to idle replicas as well; returns the replicas that stay idle."""
+        if not self._durations_s:
             return idle
-        late_s = max(
-            self._config.late_s, self._config.late_factor * statistics.median(self._durations)
-        )
-        batches = (
-            batch
-            for replica_state in self._replica_states.values()
-            if not replica_state.reserved
-            for batch in replica_state.in_flight.values()
-        )
-        # A batch that was lost before may be what kills replicas: it gets no second one.
-        late = [
-            each
-            for each in batches
-            if len(each.holders) == 1 and now_s - each.began_s > late_s and not _tried(each)
-        ]
-        late.sort(key=lambda batch: batch.began_s)
-        for name, batch in zip(idle, late, strict=False):
-            self._send(name, batch)
+
+        usual_s = statistics.median(self._durations_s)
+        late_s = max(self._config.late_s, self._config.late_factor * usual_s)
+        late = []
+        for replica in self._states.values():
+            if replica.is_reserved:
+                continue
+            for in_flight in replica.in_flight.values():
+                is_late = now_s - in_flight.submitted_s > late_s
+                # A batch that was lost before may be what kills replicas: it gets no second one.
+                if is_late and len(in_flight.holders) == 1 and in_flight.losses == 0:
+                    late.append(in_flight)
+
+        late.sort(key=lambda in_flight: in_flight.submitted_s)
+        for name, in_flight in zip(idle, late, strict=False):
+            self._send(name, in_flight)
         return idle[len(late) :]
 
-    def _submit(self, name: str, requests: tuple[Request, ...]) -> None:
-        self.in_flight += 1
-        self._send(name, _InFlightBatch(requests, self._config.clock()))
+    def _push_load(self, name: str) -> None:
+        load = len(self._states[name].in_flight)
+        heapq.heappush(self._by_load, (load, next(self._ticks), name))
 
-    def _send(self, name: str, batch: _InFlightBatch) -> None:
-        number = next(self._numbers)
-        self._replica_states[name].in_flight[number] = batch
-        batch.holders[name] = number
-        self._rank(name)
-        self._replicas.submit(name, Batch(number, batch.requests))
+    def _least_loaded(self) -> str | None:
+        """Returns an open replica with room and the fewest batches."""
+        while self._by_load:
+            load, _, name = self._by_load[0]
+            replica = self._states.get(name)
+            is_current = replica is not None and len(replica.in_flight) == load
+            if is_current and load < self._config.in_flight and self._is_open(name):
+                return name
+            heapq.heappop(self._by_load)  # freed replicas are pushed again
+        return None
+
+    def _is_open(self, name: str) -> bool:
+        """Whether a replica takes ordinary batches."""
+        replica = self._states[name]
+        return not replica.is_reserved and replica.leaving_reason is None
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def _handle(self, event: Event) -> Iterator[Completion]:
+        if isinstance(event, ReplicaReady):
+            self._states[event.replica] = ReplicaState()
+            self._push_load(event.replica)
+            self._watcher.replica_ready(event.replica, event.info)
+        elif isinstance(event, ReplicaLost):
+            yield from self._lost(event)
+        elif isinstance(event, ReplicaLeaving):
+            self._leaving(event)
+        else:
+            yield from self._done(event)
+
+    def _leaving(self, event: ReplicaLeaving) -> None:
+        replica = self._states.get(event.replica)
+        if replica is not None:
+            replica.leaving_reason = event.reason
+            self._freed(event.replica)
+
+    def _freed(self, name: str) -> None:
+        """Gives a replica that holds fewer batches the next suspect, retires it, or opens it."""
+        replica = self._states[name]
+        if replica.in_flight:
+            self._push_load(name)
+        elif replica.leaving_reason is not None:
+            self._retire(name, replica.leaving_reason)
+        elif replica.is_reserved and self._suspects:
+            self._submit(name, self._suspects.popleft())
+        else:
+            replica.is_reserved = False
+            self._push_load(name)
 
     def _retire(self, name: str, reason: str) -> None:
-        del self._replica_states[name]
+        del self._states[name]
         self._waiting.forget(name)
         self._replicas.retire(name)
         self._watcher.replica_retired(name, reason)
 
-    def _leave(self, event: ReplicaLeaving) -> None:
-        replica_state = self._replica_states.get(event.replica)
-        if replica_state is not None:
-            replica_state.leaving = event.reason
-            self._freed(event.replica)
-
-    def _freed(self, name: str) -> None:
-        """A replica may take more now, or the next suspect, or it goes as it should."""
-        replica_state = self._replica_states[name]
-        if replica_state.in_flight:
-            self._rank(name)
-        elif replica_state.leaving is not None:
-            self._retire(name, replica_state.leaving)
-        elif replica_state.reserved and self._suspects:
-            self._submit(name, self._suspects.popleft())
-        else:
-            replica_state.reserved = False
-            self._rank(name)
-
-    def _rank(self, name: str) -> None:
-        heapq.heappush(
-            self._by_load, (len(self._replica_states[name].in_flight), next(self._ticks), name)
-        )
-
-    def _least_loaded(self) -> str | None:
-        while self._by_load:
-            load, _, name = self._by_load[0]
-            replica_state = self._replica_states.get(name)
-            if (
-                replica_state is not None
-                and _open(replica_state)
-                and len(replica_state.in_flight) == load
-                and load < self._config.in_flight
-            ):
-                return name
-            heapq.heappop(self._by_load)
-        return None
-
     def _done(self, event: BatchDone) -> Iterator[Completion]:
-        replica_state = self._replica_states.get(event.replica)
-        if replica_state is None:
-            return  # a replica that was given up answers late: its batch runs, or ran, elsewhere
-        self._watcher.replica_stats(event.replica, event.result.stats)
-        batch = replica_state.in_flight.get(event.result.batch)
-        if batch is None:
+        replica = self._states.get(event.assignment.replica)
+        if replica is None:
+            return  # a late answer of a lost replica: its batch runs elsewhere, or ran
+        self._watcher.replica_stats(event.assignment.replica, event.result.stats)
+        in_flight = replica.in_flight.get(event.assignment.number)
+        if in_flight is None:
             return  # the other replica that held this batch was faster
-        _check_refs(event, batch.requests)
-        replica_state.proven = True
-        self.in_flight -= 1
-        self._losses = 0
-        self._durations.append(self._config.clock() - batch.began_s)
-        for name, number in batch.holders.items():
-            del self._replica_states[name].in_flight[number]
+
+        _check_refs(event, in_flight.batch.requests)
+        replica.has_answered = True
+        self._in_flight -= 1
+        self._losses_in_a_row = 0
+        self._durations_s.append(self._config.clock() - in_flight.submitted_s)
+        for name, number in in_flight.holders.items():
+            del self._states[name].in_flight[number]
             self._freed(name)
-        row_ids = {request.ref: request.row_id for request in batch.requests}
+
+        row_ids = {request.ref: request.row_id for request in in_flight.batch.requests}
         for completion in event.result.completions:
             if completion.error_code is None:
                 yield completion
@@ -339,77 +416,94 @@ class _DispatchState:
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
         self._watcher.replica_lost(event.replica, event.reason)
-        replica_state = self._replica_states.pop(event.replica, None)
+        replica = self._states.pop(event.replica, None)
         self._waiting.forget(event.replica)
-        if replica_state is None:
+        if replica is None:
             return  # it never came up
-        for batch in replica_state.in_flight.values():
-            del batch.holders[event.replica]
-        if event.blame == "replica" and replica_state.in_flight and not replica_state.proven:
+
+        lost_batches = list(replica.in_flight.values())
+        if event.blame == "replica" and lost_batches and not replica.has_answered:
             self._count_loss(event.reason)
-        alone = replica_state.reserved and len(replica_state.in_flight) == 1
-        for batch in replica_state.in_flight.values():
-            if batch.holders:
-                continue  # another replica runs it, too
-            self.in_flight -= 1
-            requests = batch.requests
+
+        ran_alone = replica.is_reserved and len(lost_batches) == 1
+        for in_flight in lost_batches:
+            del in_flight.holders[event.replica]
+            if in_flight.holders:
+                continue  # another replica holds it, too
+            self._in_flight -= 1
             if event.blame == "nobody":
-                self._watcher.batch_retried(len(requests))
-                (self._suspects if alone else self._again).append(requests)
-            elif alone and len(requests) == 1 and requests[0].attempts >= self._config.max_attempts:
-                yield _crashed(requests[0], event.reason)
+                self._retry_blameless(in_flight, ran_alone=ran_alone)
+            elif ran_alone and self._is_given_up(in_flight):
+                yield _crashed(in_flight, event.reason)
             else:
-                self._queue_again(requests)
+                self._retry(in_flight)
 
     def _count_loss(self, reason: str) -> None:
-        """Counts replicas that break before they answer anything.
+        """Counts a replica that was lost before it answered anything.
 
-        Many at once that had worked are a fault of machines.
+        The loss of many that had answered is a fault of machines and does not count.
         """
-        self._losses += 1
-        if self._losses >= self._config.max_losses:
+        self._losses_in_a_row += 1
+        if self._losses_in_a_row >= self._config.max_losses:
             raise ModelError(
-                f"{self._losses} replicas in a row broke down at their first batch, so it is "
-                "hardly the rows' fault; the last: "
-                f"{reason}"
+                f"{self._losses_in_a_row} replicas in a row broke down at their first batch, so "
+                f"the rows are hardly to blame; the last: {reason}"
             )
 
-    def _queue_again(self, requests: tuple[Request, ...]) -> None:
-        tried = tuple(replace(request, attempts=request.attempts + 1) for request in requests)
-        self._watcher.batch_retried(len(tried))
-        losses = max(request.attempts for request in tried) - 1
+    def _is_given_up(self, in_flight: InFlightBatch) -> bool:
+        attempts = in_flight.losses + 1
+        return len(in_flight.batch.requests) == 1 and attempts >= self._config.max_attempts
+
+    def _retry_blameless(self, in_flight: InFlightBatch, *, ran_alone: bool) -> None:
+        """Queues a batch again without counting the loss: the cluster took the machine back."""
+        self._watcher.batch_retried(len(in_flight.batch.requests))
+        queue = self._suspects if ran_alone else self._retries
+        queue.append(RetryBatch(in_flight.batch, in_flight.losses))
+
+    def _retry(self, in_flight: InFlightBatch) -> None:
+        """Queues a batch again: as it is, to run alone, or in halves to run alone."""
+        requests = in_flight.batch.requests
+        losses = in_flight.losses + 1
+        self._watcher.batch_retried(len(requests))
+
         if losses < min(LOSSES_BEFORE_ISOLATION, self._config.max_attempts - 1):
-            self._again.append(tried)
-        elif len(tried) == 1:
-            self._suspects.append(tried)
+            self._retries.append(RetryBatch(in_flight.batch, losses))
+        elif len(requests) == 1:
+            self._suspects.append(RetryBatch(in_flight.batch, losses))
         else:
-            half = len(tried) // 2
-            self._suspects.extend((tried[:half], tried[half:]))
-
-
-def _open(replica_state: _ReplicaState) -> bool:
-    return not replica_state.reserved and replica_state.leaving is None
-
-
-def _tried(batch: _InFlightBatch) -> bool:
-    return any(request.attempts > 1 for request in batch.requests)
+            middle = len(requests) // 2
+            for half in (requests[:middle], requests[middle:]):
+                batch = Batch(half, in_flight.batch.prefix_key)
+                self._suspects.append(RetryBatch(batch, losses))
 
 
 def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:
-    asked = {request.ref for request in requests}
-    answered = {completion.ref for completion in event.result.completions}
-    if asked != answered or len(event.result.completions) != len(requests):
-        missing, extra = asked - answered, answered - asked
-        raise RuntimeError(
-            f"replica {event.replica} answered batch {event.result.batch} with other rows than it "
-            "was asked for: expected "
-            f"{len(requests)}, got {len(event.result.completions)}, missing {sorted(missing)[:3]}, "
-            f"unknown {sorted(extra)[:3]}"
-        )
+    completions = event.result.completions
+    expected = {request.ref for request in requests}
+    answered = {completion.ref for completion in completions}
+    if expected == answered and len(completions) == len(requests):
+        return
+
+    missing = sorted(expected - answered)
+    extra = sorted(answered - expected)
+    raise RuntimeError(
+        f"replica {event.assignment.replica} answered batch {event.assignment.number} with other "
+        f"rows than it was asked for: expected {len(requests)} completions, got "
+        f"{len(completions)}; missing {missing[:3]}, unknown {extra[:3]}"
+    )
 
 
-def _crashed(request: Request, reason: str) -> Completion:
-    message = f"the request, run alone, took its replica down and was tried {request.attempts} times; the last time: {reason}"
+def _crashed(in_flight: InFlightBatch, reason: str) -> Completion:
+    (request,) = in_flight.batch.requests
+    attempts = in_flight.losses + 1
+    message = (
+        f"the request, run alone, took its replica down and was tried {attempts} times; the last "
+        f"time: {reason}"
+    )
     return Completion.failed(
-        request.ref, EngineCrashError.code, message, request.attempts, row_id=request.row_id
+        request.ref,
+        EngineCrashError.code,
+        message,
+        attempts=attempts,
+        row_id=request.row_id,
     )

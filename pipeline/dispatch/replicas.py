@@ -6,8 +6,8 @@ Protocols only: pool, fakes and progress fulfil them.
 from collections.abc import Sequence
 from typing import Protocol
 
-from actors.protocol.events import Event
-from actors.protocol.messages import Batch, ReplicaInfo, ReplicaStats
+from actors.protocol.events import Assignment, Event
+from actors.protocol.messages import ReplicaInfo, ReplicaStats
 
 NO_WORK_LEFT = "no work was left for it"  # why a replica is let go at the end of a run
 
@@ -23,8 +23,8 @@ class Replicas(Protocol):
     def wanted(self) -> int:
         """Replicas the run would use if the cluster had room."""
 
-    def submit(self, replica: str, batch: Batch) -> None:
-        """Hands a batch over without waiting.
+    def submit(self, assignment: Assignment) -> None:
+        """Hands a batch to its replica without waiting.
 
         Its answer, or the replica's loss, comes as an event.
         """

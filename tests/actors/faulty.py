@@ -45,7 +45,7 @@ class FaultyReplica:
         if any(request.ref.row == self._spec.get("row") for request in batch.requests):
             self._break(str(self._spec["how"]))
         self._steps_since_s = None
-        return BatchResult(batch.number, tuple(map(answer, batch.requests)), self.stats())
+        return BatchResult(tuple(map(answer, batch.requests)), self.stats())
 
     def _break(self, how: str) -> None:
         if how == "exit":

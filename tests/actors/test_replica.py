@@ -46,8 +46,8 @@ def replica():  # type: ignore[no-untyped-def]
     made.close()
 
 
-def batch(number: int, *requests: Request) -> Batch:
-    return Batch(number, requests)
+def batch(*requests: Request) -> Batch:
+    return Batch(requests)
 
 
 def moved(request: Request, shard: int) -> Request:
@@ -99,7 +99,6 @@ def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None
     prompts = [golden("mha")[f"p{i}_tokens"].tolist() for i in range(4)]
     batches = [
         batch(
-            n,
             *(moved(generate(i, prompt, 3 + n), n) for i, prompt in enumerate(prompts)),
             moved(score(9, prompts[1], [n]), n),
         )
@@ -108,7 +107,6 @@ def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(replica.run, batches))
     for sent, result in zip(batches, results, strict=True):
-        assert result.batch == sent.number
         assert sorted(c.ref for c in result.completions) == sorted(r.ref for r in sent.requests)
         lengths = {c.ref: len(c.token_ids) for c in result.completions}
         assert all(lengths[r.ref] <= r.sampling.max_tokens for r in sent.requests if r.sampling)
@@ -119,7 +117,6 @@ def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None
 def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Replica) -> None:
     result = replica.run(
         batch(
-            1,
             generate(0, [5], 2),
             generate(1, [600], 2),
             generate(2, [5] * 64, 2),
@@ -134,7 +131,7 @@ def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Repli
         None,
     ]
     assert "600" in (by_row[1].error_message or "")
-    assert replica.run(batch(2)).completions == ()
+    assert replica.run(batch()).completions == ()
 
 
 def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
@@ -146,7 +143,7 @@ def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
     replica._engine.step = broken  # type: ignore[method-assign, assignment]
     with ThreadPoolExecutor(3) as threads:
         futures = [
-            threads.submit(replica.run, batch(n, moved(generate(0, [5], 2), n))) for n in range(3)
+            threads.submit(replica.run, batch(moved(generate(0, [5], 2), n))) for n in range(3)
         ]
         for future in futures:
             with pytest.raises(
@@ -154,19 +151,19 @@ def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
             ):
                 future.result(timeout=30)
     with pytest.raises(ReplicaError, match="out of memory"):
-        replica.run(batch(9, generate(0, [5], 2)))
+        replica.run(batch(generate(0, [5], 2)))
 
 
 def test_the_same_row_twice_at_once_is_a_failure_not_a_hang(replica: Replica) -> None:
     with pytest.raises(ReplicaError, match="already in the engine"):
-        replica.run(batch(1, generate(0, [5], 2), generate(0, [5], 2)))
+        replica.run(batch(generate(0, [5], 2), generate(0, [5], 2)))
 
 
 def test_a_closed_replica_says_so() -> None:
     replica = Replica(spec(), name="gone")
     replica.close()
     with pytest.raises(ReplicaError, match="gone: "):
-        replica.run(batch(1, generate(0, [5], 2)))
+        replica.run(batch(generate(0, [5], 2)))
 
 
 def test_int8_and_dense_weights_agree() -> None:
@@ -175,7 +172,7 @@ def test_int8_and_dense_weights_agree() -> None:
     found = []
     for weights in ("int8", "dense"):
         replica = Replica(spec(weights=weights))
-        found.append(replica.run(batch(0, request)).completions[0])
+        found.append(replica.run(batch(request)).completions[0])
         replica.close()
     assert found[0].token_ids == found[1].token_ids
     assert found[0].token_logprobs is not None
@@ -204,7 +201,7 @@ def test_heartbeat_distinguishes_step_compilation_and_idle(replica: Replica) -> 
 
     replica._engine.step = held  # type: ignore[method-assign, assignment]
     with ThreadPoolExecutor(1) as threads:
-        answered = threads.submit(replica.run, batch(1, generate(0, [5], 1)))
+        answered = threads.submit(replica.run, batch(generate(0, [5], 1)))
         assert entered.wait(30)
         time.sleep(0.05)
         heartbeat = replica.heartbeat()
@@ -241,7 +238,7 @@ def test_a_real_compilation_is_seen_from_outside(
         prefill, decode, score = Watched(), programs._functions.decode, programs._functions.score
 
     monkeypatch.setattr(programs, "_functions", Functions())
-    replica.run(batch(1, generate(0, [5, 6], 1)))
+    replica.run(batch(generate(0, [5, 6], 1)))
     assert set(seen) == {"compilation"}
     assert programs.compiling_since_s is None
 
@@ -252,5 +249,5 @@ def test_a_broken_engine_is_not_a_hung_one(replica: Replica) -> None:
 
     replica._engine.step = broken  # type: ignore[method-assign, assignment]
     with pytest.raises(ReplicaError):
-        replica.run(batch(1, generate(0, [5], 2)))
+        replica.run(batch(generate(0, [5], 2)))
     assert replica.heartbeat() == Heartbeat("idle")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.protocol.events import BatchDone, ReplicaLost, ReplicaReady
+from actors.protocol.events import Assignment, BatchDone, ReplicaLost, ReplicaReady
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from jobs import benchmark_driver
@@ -70,7 +70,7 @@ def test_simulated_time_jumps_when_the_driver_waits() -> None:
     [ready] = replicas.events(0.0)
     assert isinstance(ready, ReplicaReady)
     request = Request(RowRef(0, 0), token_ids([1, 2]), sampling=Sampling(max_tokens=3))
-    replicas.submit(ready.replica, Batch(1, (request,)))
+    replicas.submit(Assignment(1, Batch((request,)), ready.replica))
     assert replicas.events(0.0) == []
     while not (found := replicas.events(1e6)):
         assert clock.now() < 1e6

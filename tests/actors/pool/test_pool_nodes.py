@@ -16,7 +16,7 @@ from ray.cluster_utils import Cluster
 
 from actors.pool.remote import draining_nodes
 from actors.pool.replica_pool import PoolConfig, ReplicaPool
-from actors.protocol.events import Event, ReplicaLeaving, ReplicaLost
+from actors.protocol.events import Assignment, Event, ReplicaLeaving, ReplicaLost
 from actors.protocol.messages import Batch, Completion
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.monitoring.progress import Progress
@@ -85,7 +85,7 @@ def batches_until(reached: Callable[[], bool]) -> Iterator[Batch]:
     for number in itertools.count():
         if reached():
             return
-        yield batch(number, [number])
+        yield batch([number])
 
 
 def came_up(progress: Progress) -> list[Any]:
@@ -145,7 +145,7 @@ def test_a_killed_raylet_is_the_nodes_fault(cluster: Cluster) -> None:
     with start(BUSY, maximum=1) as pool:
         pool.wait_for_minimum()
         name = next(iter(places(pool)))
-        pool.submit(name, batch(1, [1]))
+        pool.submit(Assignment(1, batch([1]), name))
         os.kill(node.all_processes["raylet"][0].process.pid, signal.SIGKILL)
         lost = loss_of(name, pool)
         assert lost.blame == "node", lost
@@ -175,7 +175,7 @@ def test_a_drained_node_that_dies_before_its_batches_end_is_nobodys_fault(cluste
         name = next(iter(places(pool)))
         drain(node.node_id)
         turn_until(pool, lambda seen: any(isinstance(each, ReplicaLeaving) for each in seen))
-        pool.submit(name, batch(1, [1]))
+        pool.submit(Assignment(1, batch([1]), name))
         cluster.remove_node(node, allow_graceful=False)
         lost = loss_of(name, pool)
         assert lost.blame == "nobody", lost
@@ -187,7 +187,7 @@ def test_replicas_join_with_their_nodes_and_leave_at_the_tail(cluster: Cluster) 
     with start({"row": LAST, "how": "slow"}, maximum=4) as pool:
         pool.wait_for_minimum()
         assert (pool.up, pool.wanted) == (1, 4)
-        source = itertools.chain(batches_until(lambda: worked(progress, 2)), [batch(LAST, [LAST])])
+        source = itertools.chain(batches_until(lambda: worked(progress, 2)), [batch([LAST])])
         for completion in run_batches(source, pool, DispatchConfig(1, poll_s=0.1), progress):
             found.append(completion)
             if len(found) == 3:

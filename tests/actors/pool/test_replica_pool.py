@@ -10,7 +10,7 @@ import ray
 from actors.pool.remote import WATCH, Place, RemoteReplica
 from actors.pool.replica_pool import PoolConfig, ReplicaPool
 from actors.protocol.errors import ModelError
-from actors.protocol.events import BatchDone, Event, ReplicaLost, ReplicaReady
+from actors.protocol.events import Assignment, BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.protocol.messages import Batch, Completion, Request, RowRef
 from actors.protocol.sampling import Sampling
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
@@ -36,9 +36,8 @@ def cluster() -> Iterator[None]:
     ray.shutdown()
 
 
-def batch(number: int, rows: list[int]) -> Batch:
+def batch(rows: list[int]) -> Batch:
     return Batch(
-        number,
         tuple(
             Request(RowRef(0, row), array("i", [row + 1]), Sampling(max_tokens=2)) for row in rows
         ),
@@ -74,14 +73,14 @@ def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> No
         assert ready.info is not None
         assert ready.info.devices[0].endswith("--xla_force_host_platform_device_count=3")
         assert ready.info.devices[1] == "cpu"
-        pool.submit(ready.replica, batch(1, [1, 2]))
+        pool.submit(Assignment(1, batch([1, 2]), ready.replica))
         done = until(pool, BatchDone)
         assert isinstance(done, BatchDone)
         assert done.result.completions == tuple(
-            answer(request) for request in batch(1, [1, 2]).requests
+            answer(request) for request in batch([1, 2]).requests
         )
         os.kill(int(ready.info.node), signal.SIGKILL)
-        pool.submit(ready.replica, batch(2, [3]))
+        pool.submit(Assignment(2, batch([3]), ready.replica))
         lost = until(pool, ReplicaLost)
         assert isinstance(lost, ReplicaLost)
         assert lost.replica == ready.replica
@@ -110,7 +109,7 @@ def test_of_a_replica_that_is_up_it_is_known_where_it_runs(monkeypatch: pytest.M
 
 
 def test_a_row_that_kills_its_actor_ends_as_an_error_and_all_others_are_answered() -> None:
-    source = [batch(0, [0, 1]), batch(1, [2, 3])]
+    source = [batch([0, 1]), batch([2, 3])]
     with start({"deadly_row": 2}, minimum=2, maximum=2) as pool:
         pool.wait_for_minimum()
         found: list[Completion] = list(
@@ -153,7 +152,7 @@ def test_a_cluster_without_room_is_described() -> None:
 @pytest.mark.parametrize("how", ["exit", "kill", "hog", "raise"])
 def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: str) -> None:
     """Its process ends itself, is killed, runs out of memory, or its engine breaks."""
-    source = [batch(0, [0, 1]), batch(1, [2, 3])]
+    source = [batch([0, 1]), batch([2, 3])]
     progress = Progress(4)
     with faulty({"row": 2, "how": how}) as pool:
         pool.wait_for_minimum()
@@ -170,7 +169,7 @@ def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: st
 
 
 def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
-    source = [batch(0, [0, 1]), batch(1, [2, 3])]
+    source = [batch([0, 1]), batch([2, 3])]
     progress = Progress(4)
     with faulty({"row": 2, "how": "hang"}, step_timeout_s=PATIENT_S) as pool:
         pool.wait_for_minimum()
@@ -200,7 +199,7 @@ def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -
         assert ready.info is not None
         pid = int(ready.info.node)
         if moment == "running":
-            pool.submit(ready.replica, batch(1, [1]))
+            pool.submit(Assignment(1, batch([1]), ready.replica))
         os.kill(pid, signal.SIGSTOP)
         lost = until(pool, ReplicaLost)
         assert isinstance(lost, ReplicaLost)
@@ -208,10 +207,10 @@ def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -
         assert "hung: its process has not answered for" in lost.reason
         again = until(pool, ReplicaReady)
         assert isinstance(again, ReplicaReady)
-        pool.submit(again.replica, batch(2, [3]))
+        pool.submit(Assignment(2, batch([3]), again.replica))
         done = until(pool, BatchDone)
         assert isinstance(done, BatchDone)
-        assert done.result.batch == 2
+        assert done.assignment.number == 2
         ends = time.monotonic() + 30
         while process_lives(pid) and time.monotonic() < ends:
             time.sleep(0.1)
@@ -249,7 +248,7 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(
         assert isinstance(ready, ReplicaReady)
         partitioned: list[object] = []
         monkeypatch.setattr(ray, "kill", partitioned.append)
-        pool.submit(ready.replica, batch(1, [1]))
+        pool.submit(Assignment(1, batch([1]), ready.replica))
         assert isinstance(until(pool, ReplicaLost), ReplicaLost)
         assert partitioned
         seen: list[Event] = []

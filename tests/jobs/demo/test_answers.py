@@ -60,7 +60,7 @@ def right(completion: Completion) -> bool:
 def test_completions_and_likeliest_choices_are_right(mesh: tuple[int, int]) -> None:
     replica = Replica(ReplicaSpec(DEMO, str(CHECKPOINT), mesh, "bfloat16", SIZES))
     try:
-        found = replica.run(Batch(0, tuple(requests()))).completions
+        found = replica.run(Batch(tuple(requests()))).completions
     finally:
         replica.close()
     for kind in (COMPLETED, SCORED):

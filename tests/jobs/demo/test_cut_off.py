@@ -44,9 +44,7 @@ def ask(row: int, prompt: str, max_tokens: int = 40, **sampling: Any) -> Request
 
 
 def run(replica: Replica, *requests: Request) -> list[Completion]:
-    return sorted(
-        replica.run(Batch(0, requests)).completions, key=lambda completion: completion.ref
-    )
+    return sorted(replica.run(Batch(requests)).completions, key=lambda completion: completion.ref)
 
 
 def ends_at(tokens: list[int], max_pattern: int, min_count: int, min_tokens: int = 0) -> int:

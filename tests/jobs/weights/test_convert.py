@@ -227,7 +227,7 @@ def test_a_replica_answers_the_same_from_both_layouts(tmp_path: Path) -> None:
             )
             for row in range(3)
         )
-        result = replica.run(Batch(0, requests))
+        result = replica.run(Batch(requests))
         replica.close()
         answers.append(
             {

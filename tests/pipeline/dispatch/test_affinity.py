@@ -1,29 +1,30 @@
-"""affinity.py: batches of a family go where the family ran before, and nothing waits for ever."""
+"""affinity.py: a batch goes to the replica that owns its prefix, and none waits for ever."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.protocol.messages import Batch
-from pipeline.dispatch.affinity import PATIENCE, PREFIXES_HELD, Waiting
+from actors.protocol.messages import Batch, Request, RowRef, token_ids
+from pipeline.dispatch.affinity import OVERDUE_FACTOR, PREFIXES_PER_REPLICA, WaitingBatches
 
 
-def batch(number: int, family: str | None) -> Batch:
-    return Batch(number, (), family.encode() if family else None)
+def batch(row: int, prefix: str | None) -> Batch:
+    request = Request(RowRef(0, row), token_ids([1]))
+    return Batch((request,), prefix.encode() if prefix else None)
 
 
-def waiting(*families: str | None) -> Waiting:
-    made = Waiting()
-    for number, family in enumerate(families):
-        made.add(batch(number, family))
-    return made
+def waiting(*prefixes: str | None) -> WaitingBatches:
+    queue = WaitingBatches()
+    for row, prefix in enumerate(prefixes):
+        queue.add(batch(row, prefix))
+    return queue
 
 
-def take(queue: Waiting, replica: str, limit: int = 8, steal: bool = False) -> int | None:
+def take(queue: WaitingBatches, replica: str, limit: int = 8, steal: bool = False) -> int | None:
     taken = queue.take(replica, limit, steal=steal)
-    return None if taken is None else taken.number
+    return None if taken is None else taken.requests[0].ref.row
 
 
-def test_a_family_stays_with_its_replica_and_others_take_what_is_new() -> None:
+def test_prefix_stays_with_its_replica() -> None:
     queue = waiting("a", "a", "b", "a", None, "b")
     assert [take(queue, name) for name in ("one", "two", "one", "two", "one", "two")] == [
         0,
@@ -36,9 +37,7 @@ def test_a_family_stays_with_its_replica_and_others_take_what_is_new() -> None:
     assert len(queue) == 0
 
 
-def test_what_another_replica_holds_waits_for_it_until_too_many_wait_or_nothing_else_comes() -> (
-    None
-):
+def test_owned_batch_waits_until_limit_or_steal() -> None:
     queue = waiting("a", "a", "a")
     assert take(queue, "one") == 0
     assert take(queue, "two") is None
@@ -51,7 +50,7 @@ def test_what_another_replica_holds_waits_for_it_until_too_many_wait_or_nothing_
     assert take(queue, "three", steal=True) is None
 
 
-def test_families_of_a_lost_replica_are_anyones() -> None:
+def test_prefixes_of_lost_replica_are_unassigned() -> None:
     queue = waiting("a", "a", "b")
     assert take(queue, "one") == 0
     queue.forget("one")
@@ -59,18 +58,18 @@ def test_families_of_a_lost_replica_are_anyones() -> None:
     queue.forget("unheard of")
 
 
-def test_a_replica_holds_its_latest_families_only() -> None:
-    queue = Waiting()
-    for number in range(PREFIXES_HELD + 1):
-        queue.add(batch(number, f"family {number}"))
+def test_replica_owns_its_latest_prefixes_only() -> None:
+    queue = WaitingBatches()
+    for number in range(PREFIXES_PER_REPLICA + 1):
+        queue.add(batch(number, f"prefix {number}"))
         assert take(queue, "one") == number
     for number in (0, 1):
-        queue.add(batch(number, f"family {number}"))
-    assert take(queue, "two") == 0, "the first family was crowded out"
+        queue.add(batch(number, f"prefix {number}"))
+    assert take(queue, "two") == 0, "the first prefix was evicted"
     assert take(queue, "two") is None
 
 
-def test_nothing_is_passed_over_for_ever() -> None:
+def test_overtaken_batch_is_placed_when_overdue() -> None:
     queue = waiting("a", "rare")
     assert [take(queue, name) for name in ("one", "two")] == [0, 1]
     queue.add(batch(99, "rare"))
@@ -78,7 +77,7 @@ def test_nothing_is_passed_over_for_ever() -> None:
         queue.add(batch(number, "a"))
         taken = take(queue, "one", limit=3)
         if taken == 99:
-            assert number == PATIENCE * 3 + 1
+            assert number == OVERDUE_FACTOR * 3 + 1
             return
     raise AssertionError("the rare one never came")
 
@@ -91,10 +90,10 @@ def test_nothing_is_passed_over_for_ever() -> None:
     st.integers(1, 6),
 )
 def test_every_batch_is_taken_exactly_once(moves: list[tuple[str, int, bool]], limit: int) -> None:
-    queue, added, taken = Waiting(), 0, []
+    queue, added, taken = WaitingBatches(), 0, []
     for move, number, flag in moves:
         if move == "add":
-            queue.add(batch(added, f"family {number}" if number else None))
+            queue.add(batch(added, f"prefix {number}" if number else None))
             added += 1
         elif move == "take":
             taken.append(take(queue, f"replica {number}", limit, flag))

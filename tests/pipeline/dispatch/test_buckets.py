@@ -1,3 +1,4 @@
+import collections
 from array import array
 from collections.abc import Iterator
 
@@ -95,11 +96,11 @@ def test_samples_of_a_row_stay_together_and_fill_batches(length: int) -> None:
         for sample in range(4)
     ]
     batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 4096)))
-    homes = [
-        {batch.number for batch in batches if any(each.ref.row == row for each in batch.requests)}
-        for row in range(100)
-    ]
-    assert sum(len(home) == 1 for home in homes) > 70
+    batches_of_row = collections.defaultdict(set)
+    for number, batch in enumerate(batches):
+        for sent in batch.requests:
+            batches_of_row[sent.ref.row].add(number)
+    assert sum(len(numbers) == 1 for numbers in batches_of_row.values()) > 70
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 4
 
 

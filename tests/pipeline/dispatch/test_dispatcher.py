@@ -7,7 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.protocol.errors import ModelError
-from actors.protocol.events import BatchDone, Event, ReplicaLeaving, ReplicaLost, ReplicaReady
+from actors.protocol.events import (
+    Assignment,
+    BatchDone,
+    Event,
+    ReplicaLeaving,
+    ReplicaLost,
+    ReplicaReady,
+)
 from actors.protocol.messages import Batch, BatchResult, Completion, ReplicaStats, Request, RowRef
 from actors.protocol.sampling import Sampling
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
@@ -24,7 +31,7 @@ def request(row: int) -> Request:
 
 def batches(rows: int, size: int) -> list[Batch | Completion]:
     return [
-        Batch(start, tuple(request(row) for row in range(start, min(rows, start + size))))
+        Batch(tuple(request(row) for row in range(start, min(rows, start + size))))
         for start in range(0, rows, size)
     ]
 
@@ -81,11 +88,11 @@ def test_a_row_that_kills_replicas_is_found_and_blamed_alone(
 
 
 def test_batches_of_a_family_go_to_few_replicas() -> None:
-    families = [Batch(number, (request(number),), b"%d" % (number // 20)) for number in range(200)]
+    families = [Batch((request(number),), b"%d" % (number // 20)) for number in range(200)]
     replicas = FakeReplicas(5)
     answered = run_batches(families, replicas, DispatchConfig(2, poll_s=0.0), Progress(200))
     assert sorted(c.ref.row for c in answered) == list(range(200))
-    pairs = {(batch.requests[0].ref.row // 20, name) for name, batch in replicas.submitted}
+    pairs = {(sent.batch.requests[0].ref.row // 20, sent.replica) for sent in replicas.submitted}
     assert len(pairs) <= 35, "ten families over five replicas: 50 pairs if nobody cared"
 
 
@@ -101,7 +108,7 @@ def test_batches_are_drawn_only_when_a_replica_has_room() -> None:
     def source() -> Iterator[Batch]:
         for batch in batches(100, 1):
             assert isinstance(batch, Batch)
-            drawn.append(batch.number)
+            drawn.append(batch.requests[0].ref.row)
             yield batch
 
     answered = 0
@@ -128,8 +135,8 @@ class Scripted(FakeReplicas):
     def retire(self, replica: str) -> None:
         self.retired.append(replica)
 
-    def submit(self, replica: str, batch: Batch) -> None:
-        self.submitted.append((replica, batch))
+    def submit(self, assignment: Assignment) -> None:
+        self.submitted.append(assignment)
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         ready = self.script and len(self.submitted) >= self.script[0][0]
@@ -137,9 +144,9 @@ class Scripted(FakeReplicas):
 
 
 def done(replica: str, number: int, rows: Sequence[int]) -> BatchDone:
-    return BatchDone(
-        replica, BatchResult(number, tuple(answer(request(row)) for row in rows), ReplicaStats())
-    )
+    completions = tuple(answer(request(row)) for row in rows)
+    assignment = Assignment(number, Batch(()), replica)
+    return BatchDone(assignment, BatchResult(completions, ReplicaStats()))
 
 
 def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
@@ -155,10 +162,7 @@ def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
     )
     found = list(run_batches(batches(1, 1), replicas, FAST, Progress(1)))
     assert [completion.ref.row for completion in found] == [0]
-    assert [(name, batch.requests[0].attempts) for name, batch in replicas.submitted] == [
-        ("a", 1),
-        ("b", 2),
-    ]
+    assert [(sent.number, sent.replica) for sent in replicas.submitted] == [(1, "a"), (2, "b")]
 
 
 def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
@@ -166,8 +170,10 @@ def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
         def events(self, timeout_s: float) -> Sequence[Event]:
             told = super().events(timeout_s)
             return [
-                done(each.replica, each.result.batch, [7]) if isinstance(each, BatchDone) else each
-                for each in told
+                done(event.assignment.replica, event.assignment.number, [7])
+                if isinstance(event, BatchDone)
+                else event
+                for event in told
             ]
 
     with pytest.raises(RuntimeError, match="other rows than it was asked for"):
@@ -182,7 +188,7 @@ def test_an_interrupted_run_draws_nothing_more_and_keeps_what_comes() -> None:
     )
     with pytest.raises(InterruptedRunError, match="continues it"):
         answered.extend(completion.ref.row for completion in stream)
-    assert sorted(answered) == sorted(batch.requests[0].ref.row for _, batch in replicas.submitted)
+    assert sorted(answered) == sorted(sent.batch.requests[0].ref.row for sent in replicas.submitted)
     assert len(answered) < 20
 
 
@@ -211,7 +217,7 @@ def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -
     assert sorted(answered) == list(range(rows))
     everyone = set(replicas.in_flight) | set(replicas.retired)
     assert len(everyone) == 1000
-    assert {name for name, _ in replicas.submitted[:1000]} == everyone, (
+    assert {sent.replica for sent in replicas.submitted[:1000]} == everyone, (
         "the first batches go to different replicas"
     )
     assert replicas.most_in_flight == 4
@@ -260,7 +266,6 @@ def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
         )
     )
     assert found == {0: answer(request(0))}
-    assert all(batch.requests[0].attempts == 1 for _, batch in replicas.submitted)
 
 
 def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
@@ -276,7 +281,7 @@ def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
     progress = Progress(4)
     found = by_row(run_batches(batches(4, 1), replicas, DispatchConfig(1, poll_s=0.0), progress))
     assert sorted(found) == [0, 1, 2, 3]
-    assert [name for name, _ in replicas.submitted] == ["old", "new", "new", "new"]
+    assert [sent.replica for sent in replicas.submitted] == ["old", "new", "new", "new"]
     assert replicas.retired[0] == "old"
     assert progress.report()["replicas"][0]["retired"] == "its node is drained"  # type: ignore[index]
 
@@ -291,7 +296,7 @@ def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
     def source() -> Iterator[Batch]:
         for batch in batches(1000, 1):
             assert isinstance(batch, Batch)
-            drawn.append(batch.number)
+            drawn.append(batch.requests[0].ref.row)
             assert len(drawn) < 10, "the whole input would be drawn into memory"
             yield batch
 
@@ -363,7 +368,7 @@ def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: 
     config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
     found = by_row(run_batches(batches(2, 1), replicas, config, Progress(2)))
     assert found == {0: answer(request(0)), 1: answer(request(1))}
-    assert [name for name, _ in replicas.submitted] == ["slow", "other", "other"]
+    assert [sent.replica for sent in replicas.submitted] == ["slow", "other", "other"]
     assert clock.s > 5
 
 
