@@ -78,7 +78,7 @@ def drive(
     *,
     partition: tuple[int, int] = (0, 1),
     retry_failed: bool = False,
-    max_error_rows: float = 1e9,
+    max_error_rows: int | None = None,
     interrupted: Callable[[], bool] = lambda: False,
     client: storage.Client = storage.RUN_CLIENT,
 ) -> Iterator[CommittedShard]:

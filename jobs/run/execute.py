@@ -26,6 +26,7 @@ from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
+from pipeline.monitoring.row_counts import error_budget
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.output.run_state import RunState, finish, read_state, remaining
@@ -50,10 +51,10 @@ class Job:
     log: RunLog
 
     @property
-    def error_budget(self) -> float:
+    def error_budget(self) -> int:
         """Rows of this partition that may fail."""
         rows = sum(shard.rows for shard in self.plan.own_shards)
-        return self.plan.config.max_error_rate * rows
+        return error_budget(rows, self.plan.config.max_error_rate)
 
     def read_end_state(self, *, count_failures: bool) -> RunState:
         """Reads what is committed now; with the failed rows of this partition, of any run, if they are counted."""

@@ -66,7 +66,7 @@ def test_a_report_is_left_however_the_run_ends(
 
 def test_error_rows_show_in_the_status(tmp_path: Path) -> None:
     plan, folder = plan_of(tmp_path), RunFolder(str(tmp_path))
-    for budget, status in ((1.0, "row_errors"), (0.0, "over_budget")):
+    for budget, status in ((1, "row_errors"), (0, "over_budget")):
         progress = Progress(300, max_error_rows=budget)
         with reported(progress, plan, folder, "x", 1):
             list(progress.count([Completion.failed(RowRef(0, 0), "empty_prompt", "is empty")]))

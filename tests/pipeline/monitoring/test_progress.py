@@ -3,6 +3,7 @@ import pytest
 from actors.protocol.messages import Completion, ReplicaStats, RowRef, token_ids
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.progress import EXAMPLE_CHARS, EXAMPLES, ROWS_BEFORE_EARLY_STOP, Progress
+from pipeline.monitoring.row_counts import error_budget
 
 
 class Clock:
@@ -170,3 +171,39 @@ def test_waiting_for_replicas_is_no_part_of_the_run() -> None:
     progress.begin()
     clock.now += 4.0
     assert progress.snapshot().elapsed_s == 4.0
+
+
+def test_budget_of_29_of_100_rows_is_kept_by_29_failed_rows() -> None:
+    progress = Progress(100, max_error_rows=error_budget(100, 0.29))
+    list(progress.count(map(bad, range(29))))
+    assert not progress.over_budget
+    list(progress.count([bad(29)]))
+    assert progress.over_budget
+
+
+def test_early_stop_needs_more_failed_rows_than_the_budget() -> None:
+    progress = Progress(10_000, max_error_rows=ROWS_BEFORE_EARLY_STOP)
+    list(progress.count(map(bad, range(ROWS_BEFORE_EARLY_STOP))))
+    with pytest.raises(ErrorBudgetError):
+        list(progress.count([bad(ROWS_BEFORE_EARLY_STOP)]))
+
+
+def test_snapshot_only_reads() -> None:
+    clock = Clock()
+    observed = Progress(10, clock=clock)
+    unobserved = Progress(10, clock=clock)
+    for row in range(5):
+        clock.now += 30.0
+        list(observed.count([good(row)]))
+        list(unobserved.count([good(row)]))
+        assert observed.snapshot() == observed.snapshot()
+    assert observed.snapshot().tokens_out_per_s == unobserved.snapshot().tokens_out_per_s
+    assert observed.snapshot().progressed_at - unobserved.snapshot().progressed_at < 1.0
+
+
+def test_row_of_several_samples_is_one_row_in_the_report() -> None:
+    progress = Progress(10)
+    list(progress.count([good(2, 0, 2), good(2, 1, 2), good(3, 0, 2)]))
+    report = progress.report()
+    assert report["rows"]["answered"] == 1  # type: ignore[index]
+    assert sum(report["over_time"]["rows"]) == 1  # type: ignore[index]

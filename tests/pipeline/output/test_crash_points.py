@@ -243,7 +243,7 @@ def test_early_stops_keep_what_is_committed(
     """Over the error budget, and interrupted."""
     monkeypatch.setattr("pipeline.monitoring.progress.ROWS_BEFORE_EARLY_STOP", 20)
     with pytest.raises(ErrorBudgetError, match="--max-error-rate allows"):
-        list(drive(source, str(tmp_path), FakeReplicas(1), max_error_rows=1.5))
+        list(drive(source, str(tmp_path), FakeReplicas(1), max_error_rows=1))
     kept = len(list((tmp_path / "data").glob("part-*")))
     assert 1 <= kept < SHARDS
     assert not (tmp_path / "_SUCCESS").exists()

@@ -1,0 +1,60 @@
+"""Samples → rows: how many are answered, how many failed, and whether that is within the budget."""
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from actors.protocol.messages import RowRef
+
+
+def error_budget(rows: int, max_error_rate: float) -> int:
+    """Returns how many of `rows` may fail: the largest whole number within the rate.
+
+    The rate is taken as the decimal fraction that the user writes, so 0.29 allows 29 of 100 rows.
+    """
+    return int(Fraction(repr(max_error_rate)) * rows)
+
+
+@dataclass(slots=True)
+class _OpenRow:
+    """A row some of whose samples are in."""
+
+    missing: int
+    has_failed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RowsDone:
+    """Rows that are complete since one more sample is in: none or one."""
+
+    answered: int
+    failed: int
+
+
+NO_ROW = RowsDone(0, 0)
+GOOD_ROW = RowsDone(1, 0)
+FAILED_ROW = RowsDone(1, 1)
+
+
+class RowCounts:
+    """Counts a row when all its samples are in; it failed when one of them did."""
+
+    def __init__(self) -> None:
+        self.answered = 0  # failed ones included
+        self.failed = 0
+        self._open: dict[tuple[int, int], _OpenRow] = {}
+
+    def add(self, ref: RowRef, *, is_error: bool) -> RowsDone:
+        """Counts a sample; returns what it adds to the counts of rows."""
+        if ref.samples > 1:
+            row = self._open.setdefault((ref.shard, ref.row), _OpenRow(ref.samples, False))
+            row.missing -= 1
+            row.has_failed |= is_error
+            if row.missing:
+                return NO_ROW
+            del self._open[ref.shard, ref.row]
+            is_error = row.has_failed
+
+        done = FAILED_ROW if is_error else GOOD_ROW
+        self.answered += done.answered
+        self.failed += done.failed
+        return done
