@@ -5,11 +5,12 @@ Rows of a call: those of the first data shard, then those of the next one, `plan
 
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from actors.engine.generation import GenerationState
+from actors.engine.logits.processor import GeneratingRow
 from actors.engine.sampling import SamplingArrays
 from actors.engine.scheduling.scheduler import DecodePlan, PrefillPlan
 from actors.engine.scheduling.sequence import Sequence
@@ -67,8 +68,25 @@ def decode_input(
         _fill_page_table(pages[row], sequence)
         state_of_row[row] = state
 
-    sampling = sampling_arrays(state_of_row, rows, context)
-    return DecodeInput(tokens, start, left, stops_at_eos, pages, sampling)  # type: ignore[arg-type]
+    return DecodeInput(
+        tokens=tokens,  # type: ignore[arg-type]
+        start=start,  # type: ignore[arg-type]
+        left=left,  # type: ignore[arg-type]
+        stops_at_eos=stops_at_eos,  # type: ignore[arg-type]
+        pages=pages,  # type: ignore[arg-type]
+        sampling=sampling_arrays(state_of_row, rows, context),
+        processors=processor_arrays(state_of_row, rows, context),
+    )
+
+
+def processor_arrays(
+    state_of_row: dict[int, GenerationState], rows: int, context: EngineContext
+) -> tuple[Any, ...]:
+    """Returns the arrays of the logits processors for the rows of a decode call."""
+    generating_rows: list[GeneratingRow | None] = [None] * rows
+    for row, state in state_of_row.items():
+        generating_rows[row] = GeneratingRow(state.sampling, state.tokens)
+    return context.logits_chain.host_arrays(generating_rows)
 
 
 def sampling_arrays(
@@ -82,7 +100,6 @@ def sampling_arrays(
     seed = np.zeros((rows, 2), np.uint32)
     position = np.zeros(rows, np.int32)
     eos_from = np.zeros(rows, np.int32)
-    repetition_penalty = np.ones(rows, np.float32)
     for row, state in state_of_row.items():
         sampling = state.sampling
         temperature[row] = sampling.temperature
@@ -92,7 +109,6 @@ def sampling_arrays(
         seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
         position[row] = len(state.tokens)
         eos_from[row] = 0 if sampling.ignore_eos else sampling.min_tokens
-        repetition_penalty[row] = sampling.repetition_penalty
     return SamplingArrays(
         temperature=temperature,  # type: ignore[arg-type]
         top_p=top_p,  # type: ignore[arg-type]
@@ -101,7 +117,6 @@ def sampling_arrays(
         seed=seed,  # type: ignore[arg-type]
         position=position,  # type: ignore[arg-type]
         eos_from=eos_from,  # type: ignore[arg-type]
-        repetition_penalty=repetition_penalty if context.engine.repetition_penalty else None,  # type: ignore[arg-type]
     )
 
 

@@ -27,8 +27,9 @@ class EngineConfig:
     reuse_prefixes: bool = True
     # the residual stream is split over the mesh's model axis between blocks
     shard_activations: bool = False
-    # requests may have one; decode keeps track of the tokens of every sequence then
-    repetition_penalty: bool = False
+    # sampling parameters that requests may set to other than their defaults: decode is compiled with
+    # the logits processors of these alone
+    sampling_parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_len", "batch_tokens", "chunk", "slots", "page_size", "decode_steps"):

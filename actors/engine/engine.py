@@ -15,6 +15,7 @@ from jax import Array
 
 from actors.engine.call_inputs import call_rows_of, decode_input, prefill_input
 from actors.engine.generation import GenerationState, start_generation
+from actors.engine.logits.chain import missing_parameter
 from actors.engine.programs import CompiledPrograms, Programs, affordable_cache_tokens
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler, bucket_size
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
@@ -34,7 +35,7 @@ from actors.protocol.errors import (
     PromptTooLongError,
 )
 from actors.protocol.messages import Completion, ReplicaStats, Request, RowRef
-from actors.protocol.sampling import Sampling
+from actors.protocol.sampling import PARAMETERS, Sampling
 
 SCORE_SIZES = (16, 64, 256)  # targets of one score call on one data shard; more are several calls
 
@@ -169,10 +170,12 @@ class Engine:
     def _check_sampling(self, sampling: Sampling) -> None:
         if sampling.max_tokens < 1:
             raise InvalidParameterError(f"max_tokens must be at least 1, got {sampling.max_tokens}")
-        if sampling.repetition_penalty != 1 and not self.context.engine.repetition_penalty:
+        missing = missing_parameter(self.context.logits_chain, sampling)
+        if missing is not None:
             raise InvalidParameterError(
-                f"repetition_penalty: expected 1, got {sampling.repetition_penalty}: this engine "
-                "was made without EngineConfig.repetition_penalty"
+                f"{missing}: expected {PARAMETERS[missing].default}, got "
+                f"{getattr(sampling, missing)}: decode is compiled without it; name it in "
+                "EngineConfig.sampling_parameters"
             )
         if sampling.stop and self._token_bytes is None:
             raise InvalidParameterError("stop strings need a tokenizer; give --tokenizer")

@@ -32,7 +32,6 @@ class SamplingArrays(NamedTuple):
     seed: UInt32[Array, "B 2"]  # high and low word
     position: Int[Array, " B"]  # tokens drawn before
     eos_from: Int[Array, " B"]  # EOS may not be drawn before this many tokens
-    repetition_penalty: Float[Array, " B"] | None = None  # 1: off; None where the engine knows none
 
 
 def mask_unlikely(

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Bool, Float, Int
 
-from actors.engine import penalty
 from actors.engine.config import EngineConfig
+from actors.engine.logits.chain import LogitsChain, chain_for
+from actors.engine.logits.processor import DecodeView
 from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
 from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
 from actors.kernels.choice import select_platform
@@ -43,6 +44,7 @@ class DecodeInput(NamedTuple):
     stops_at_eos: Bool[Array, " B"]
     pages: Int[Array, "B J"]
     sampling: SamplingArrays
+    processors: tuple[Any, ...]  # arrays of the logits processors, one entry each
 
 
 class DecodeOutput(NamedTuple):
@@ -56,8 +58,8 @@ class DecodeOutput(NamedTuple):
     steps: Int[Array, " data_shards"]  # run on the device, the same on every data shard
 
 
-# from step to step of a decode; the last one marks the tokens that a sequence holds
-Carry = tuple[Cache, DecodeInput, DecodeOutput, Bool[Array, "B U"] | None]
+# from step to step of a decode; last: the states of the logits processors
+Carry = tuple[Cache, DecodeInput, DecodeOutput, tuple[Any, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,11 @@ class EngineContext:
     def cache_dtype(self) -> Any:
         """The type in which pages are stored."""
         return self.platform.cache_dtype(self.dtype)
+
+    @property
+    def logits_chain(self) -> LogitsChain:
+        """The logits processors that decode is compiled with."""
+        return chain_for(self.engine.sampling_parameters)
 
     @property
     def kernels(self) -> Kernels:
@@ -144,31 +151,21 @@ def _score(
     return likelihood(logits_NU, target_N, k)
 
 
-def _seen(context: EngineContext, cache: Cache, state: DecodeInput) -> Bool[Array, "B U"] | None:
-    """Returns which tokens each row has in the cache: this device's part of the vocabulary.
-
-    None where no row of the run has a penalty.
-    """
-    if state.sampling.repetition_penalty is None:
-        return None
-    rows = state.tokens.shape[0]
-    local_vocabulary = context.model.vocab_size // context.model_shards
-    return jax.lax.cond(
-        penalty.asked_for(state.sampling.repetition_penalty),
-        lambda: penalty.seen_in_cache(cache.tokens, state.pages, state.start, local_vocabulary),
-        lambda: jnp.zeros((rows, local_vocabulary), jnp.bool_),
+def _view(cache: Cache, state: DecodeInput) -> DecodeView:
+    """Returns what logits processors see of the rows before a step."""
+    return DecodeView(
+        tokens=state.tokens,
+        start=state.start,
+        position=state.sampling.position,
+        pages=state.pages,
+        cached_tokens=cache.tokens,
     )
 
 
 def _sample(
-    context: EngineContext,
-    logits_BU: Float[Array, "B U"],
-    sampling: SamplingArrays,
-    seen_BU: Bool[Array, "B U"] | None,
+    context: EngineContext, logits_BU: Float[Array, "B U"], sampling: SamplingArrays
 ) -> Int[Array, " B"]:
     """Returns the next token: most likely, or sampled where temperature is above 0."""
-    if seen_BU is not None and sampling.repetition_penalty is not None:
-        logits_BU = penalty.penalised(logits_BU, seen_BU, sampling.repetition_penalty)
     allowed_BU = mask_eos(logits_BU, sampling, context.model.eos_token, first_id(logits_BU))
     # The predicate is the same on all devices of the model axis, so all of them take the branch
     # with the collective.
@@ -185,6 +182,7 @@ def _decode(
 ) -> tuple[DecodeOutput, Cache]:
     rows = state.tokens.shape[0]
     max_steps = context.engine.decode_steps
+    chain = context.logits_chain
     output = DecodeOutput(
         tokens=jnp.zeros((rows, max_steps), jnp.int32),
         logprobs=jnp.zeros((rows, max_steps), jnp.float32),
@@ -202,16 +200,17 @@ def _decode(
         return any_anywhere & (output.steps[0] < max_steps)
 
     def run_step(carry: Carry) -> Carry:
-        cache, state, output, seen_BU = carry
+        cache, state, output, processor_states = carry
         alive_B = (state.left > 0).astype(jnp.int32)
         model_step = Step(
             tokens=state.tokens[:, None], start=state.start, count=alive_B, pages=state.pages
         )
         hidden_BTW, cache = _forward(context, params, cache, model_step)
         logits_BU = _project(context, params, hidden_BTW[:, 0])
-        if seen_BU is not None:
-            seen_BU = penalty.also_seen(seen_BU, state.tokens)
-        token_B = _sample(context, logits_BU, state.sampling, seen_BU)
+        view = _view(cache, state)
+        processor_states = chain.observe(processor_states, view)
+        processed_BU = chain.apply(logits_BU, state.processors, processor_states, view)
+        token_B = _sample(context, processed_BU, state.sampling)
         # grok-1: reports probabilities after temperature and nucleus; here of the model's own
         # distribution, always
         result = likelihood(logits_BU, token_B, k)
@@ -233,19 +232,21 @@ def _decode(
             left=jnp.where(ended_B, 0, state.left - alive_B),
             sampling=sampling,
         )
-        return cache, state, output, seen_BU
+        return cache, state, output, processor_states
 
-    carry = (cache, state, output, _seen(context, cache, state))
+    local_vocabulary = context.model.vocab_size // context.model_shards
+    processor_states = chain.start(state.processors, _view(cache, state), local_vocabulary)
+    carry = (cache, state, output, processor_states)
     cache, _, output, _ = jax.lax.while_loop(unfinished, run_step, carry)
     return output, cache
 
 
 def _specs_of_rows(tuple_type: Any) -> Any:
-    """Returns the specs that split the fields of a (nested) named tuple type over the data axis."""
-    specs: dict[str, Any] = dict.fromkeys(tuple_type._fields, ROWS)
-    if "sampling" in specs:
-        specs["sampling"] = _specs_of_rows(SamplingArrays)
-    return tuple_type(**specs)
+    """Returns the specs that split the fields of a named tuple type over the data axis.
+
+    The spec of a field that is a tuple of arrays holds for all of them.
+    """
+    return tuple_type(**dict.fromkeys(tuple_type._fields, ROWS))
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,15 +80,19 @@ class Plan:
             logprobs=self.config.logprobs if self.config.task == "generate" else None,
             prompt_logprobs=self.config.prompt_logprobs,
             shard_activations=self.config.shard_activations,
-            repetition_penalty=self._may_penalise(),
+            sampling_parameters=self._sampling_parameters(),
         )
 
-    def _may_penalise(self) -> bool:
+    def _sampling_parameters(self) -> tuple[str, ...]:
+        """Returns the sampling parameters that requests may set to other than their defaults."""
         if self.config.task != "generate":
-            return False
-        return (
-            self.config.repetition_penalty != 1.0 or "repetition_penalty" in self.schema.parameters
-        )
+            return ()
+        names: list[str] = []
+        for name, parameter in PARAMETERS.items():
+            is_set = getattr(self.rules.defaults, name) != parameter.default
+            if is_set or name in self.schema.parameters:
+                names.append(name)
+        return tuple(names)
 
     def replica_spec(self) -> ReplicaSpec:
         """Returns what replicas are started with."""

@@ -101,7 +101,14 @@ def decode_input(context: EngineContext, rows: int, width: int) -> DecodeInput:
         stops_at_eos=_rows(context, rows, dtype=jnp.bool_),
         pages=ints(width),
         sampling=_sampling_arrays(context, rows),
+        processors=_processor_arrays(context, rows),
     )
+
+
+def _processor_arrays(context: EngineContext, rows: int) -> Any:
+    unused_rows = [None] * (rows * context.data_shards)
+    arrays = context.logits_chain.host_arrays(unused_rows)
+    return jax.tree.map(lambda array: _array(context.mesh, ROWS, array.shape, array.dtype), arrays)
 
 
 def _sampling_arrays(context: EngineContext, rows: int) -> SamplingArrays:
@@ -115,7 +122,6 @@ def _sampling_arrays(context: EngineContext, rows: int) -> SamplingArrays:
         seed=_rows(context, rows, 2, dtype=jnp.uint32),
         position=ints(),
         eos_from=ints(),
-        repetition_penalty=floats() if context.engine.repetition_penalty else None,
     )
 
 

@@ -31,7 +31,7 @@ from tests.actors.engine.engines import (
 )
 
 MESHES = [(1, 1), (1, 8), (2, 4)]
-PENALTIES = {"repetition_penalty": True}
+PENALTIES = {"sampling_parameters": ("repetition_penalty",)}
 
 
 def prompt(number: int) -> list[int]:
@@ -126,7 +126,9 @@ def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() 
     assert plain.stats().programs == able.stats().programs
     inputs = {}
     for may in (False, True):
-        config = EngineConfig(max_len=64, repetition_penalty=may)
+        config = EngineConfig(
+            max_len=64, sampling_parameters=("repetition_penalty",) if may else ()
+        )
         context = EngineContext(model_config("mha"), config, jnp.dtype("float32"), make_mesh(1, 1))
         inputs[may] = len(jax.tree.leaves(decode_input(context, 8, 4)))
     assert inputs == {False: 12, True: 13}
@@ -134,7 +136,7 @@ def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() 
 
 def test_a_penalty_is_refused_by_an_engine_that_keeps_no_track_of_tokens() -> None:
     engine = make_engine()
-    with pytest.raises(InvalidParameterError, match=r"repetition_penalty: expected 1, got 1\.2"):
+    with pytest.raises(InvalidParameterError, match=r"repetition_penalty: expected 1.0, got 1\.2"):
         engine.add(generate(0, [5], 4, repetition_penalty=1.2))
     with pytest.raises(InvalidParameterError, match="comes at least twice"):
         engine.add(generate(0, [5], 4, repetition_max_pattern=4, repetition_min_count=1))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.repetition import RepetitionSearch
+from actors.engine.stopping.repetition import RepetitionSearch
 from actors.protocol.errors import InvalidParameterError
 
 

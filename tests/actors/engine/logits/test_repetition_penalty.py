@@ -1,4 +1,4 @@
-"""penalty.py on one device and on eight: which tokens a sequence has, and what becomes of their logits, against plain loops."""
+"""RepetitionPenalty on one device and on eight, against plain loops."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from actors.engine.penalty import also_seen, penalised, seen_in_cache
+from actors.engine.logits.processor import DecodeView
+from actors.engine.logits.repetition_penalty import RepetitionPenalty
 from actors.model.sharding import make_mesh
 from tests import reference
 
+PROCESSOR = RepetitionPenalty()
 ROWS, WIDTH, PAGES, PAGE_SIZE, VOCABULARY = 5, 3, 20, 4, 64
 
 
@@ -26,8 +28,9 @@ def on_mesh(shards: int) -> Callable[..., Any]:
     def body(
         logits_BU: Any, tokens_PZ: Any, pages_BJ: Any, length_B: Any, token_B: Any, penalty_B: Any
     ) -> Any:
-        seen_BU = seen_in_cache(tokens_PZ, pages_BJ, length_B, VOCABULARY // shards)
-        return penalised(logits_BU, also_seen(seen_BU, token_B), penalty_B)
+        view = DecodeView(token_B, length_B, length_B, pages_BJ, tokens_PZ)
+        state = PROCESSOR.start(penalty_B, view, VOCABULARY // shards)
+        return PROCESSOR.apply(logits_BU, penalty_B, PROCESSOR.observe(state, view), view)
 
     split, whole = PartitionSpec(None, "model"), PartitionSpec()
     mapped = jax.shard_map(

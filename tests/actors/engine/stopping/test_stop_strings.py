@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.engine.stops import StopMatch, StopSearch
+from actors.engine.stopping.stop_strings import StopMatch, StopSearch
 from actors.protocol.errors import InvalidParameterError
 
 BYTES = [b"", b" Q", b":", b"Q:", b" a", "é".encode()[:1], "é".encode()[1:], b"\n\n", b"aa"]

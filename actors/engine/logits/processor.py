@@ -1,0 +1,62 @@
+"""The interface of a logits processor: one optional change to the logits of decode steps.
+
+A processor has no state. What it needs of the requests are host arrays, one entry per row of a
+call; what it keeps from step to step of a call is a device state. The state is made again for every
+call from the cache and the host arrays, so that sequences join and leave between calls.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from jaxtyping import Array, Float, Int
+
+from actors.protocol.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class GeneratingRow:
+    """What the host knows of one row of a decode call."""
+
+    sampling: Sampling
+    generated: Sequence[int]  # tokens of the completion so far
+
+
+class DecodeView(NamedTuple):
+    """What the device knows of the rows of a decode call, before a step."""
+
+    tokens: Int[Array, " B"]  # input of the step: the last token of each sequence
+    start: Int[Array, " B"]  # tokens in the cache
+    position: Int[Array, " B"]  # tokens generated
+    pages: Int[Array, "B J"]
+    cached_tokens: Int[Array, "P Z"]  # ids of the tokens in the cache
+
+
+class LogitsProcessor(ABC):
+    """One change to logits. Rows that do not use it keep every bit of theirs.
+
+    The methods that take device arrays run inside `jax.shard_map`: a device has the columns of the
+    vocabulary that it owns, U of V.
+    """
+
+    # sampling parameters it implements; decode is compiled with it if a request may set one
+    parameters: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> Any:
+        """Returns a tree of NumPy arrays [B, ...] for the rows of a call; None is an unused row."""
+
+    @abstractmethod
+    def start(self, arrays: Any, view: DecodeView, columns: int) -> Any:
+        """Returns the state before the first step of a call, for `columns` (U) of the vocabulary."""
+
+    def observe(self, state: Any, view: DecodeView) -> Any:
+        """Returns the state with the input tokens of the step."""
+        return state
+
+    @abstractmethod
+    def apply(
+        self, logits: Float[Array, "B U"], arrays: Any, state: Any, view: DecodeView
+    ) -> Float[Array, "B U"]:
+        """Returns the logits of the step, changed."""

@@ -1,0 +1,131 @@
+"""Ends a completion: every check that its sampling parameters set, in order of precedence.
+
+A decode call may draw more tokens than a completion keeps; the checks see them one by one.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from actors.engine.stopping.repetition import RepetitionSearch
+from actors.engine.stopping.stop_strings import StopSearch
+from actors.protocol.sampling import Sampling
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Why a completion has ended."""
+
+    reason: Literal["stop", "length", "repetition"]
+    stop_reason: str | None = None
+    text_bytes: int | None = None  # bytes of the text that are kept; None: all
+
+
+class FinishCheck(ABC):
+    """One way in which a completion ends."""
+
+    @abstractmethod
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Takes the next token, the `count`-th of the completion.
+
+        Returns the finish if it is the last one.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class EosCheck(FinishCheck):
+    """Ends at the end-of-text token, which decode suppresses before min_tokens."""
+
+    eos_token: int
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Returns the finish at the end-of-text token."""
+        if token == self.eos_token:
+            return Finish("stop", "eos")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class LengthCheck(FinishCheck):
+    """Ends at max_tokens."""
+
+    max_tokens: int
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Returns the finish at the last token that is allowed."""
+        if count >= self.max_tokens:
+            return Finish("length")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class StopStringCheck(FinishCheck):
+    """Ends where a stop string is completed, after min_tokens."""
+
+    search: StopSearch
+    min_tokens: int
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Returns the finish at the token that completes a stop string."""
+        match = self.search.feed(token, armed=count > self.min_tokens)
+        if match is None:
+            return None
+        return Finish("stop", match.stop, match.text_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class RepetitionCheck(FinishCheck):
+    """Ends where a pattern has been repeated often enough, from min_tokens on."""
+
+    search: RepetitionSearch
+    min_tokens: int
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Returns the finish at the token that completes the last repetition."""
+        if self.search.feed(token, armed=count >= self.min_tokens):
+            return Finish("repetition")
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class FinishChecks:
+    """All checks of one completion; of several that end it at one token, the first counts."""
+
+    checks: tuple[FinishCheck, ...]
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Takes the next token, the `count`-th of the completion; returns the finish if any."""
+        finish: Finish | None = None
+        for check in self.checks:
+            # every check sees every token
+            own_finish = check.feed(token, count)
+            if finish is None:
+                finish = own_finish
+        return finish
+
+
+def finish_checks(sampling: Sampling, eos_token: int, token_bytes: Sequence[bytes]) -> FinishChecks:
+    """Returns the checks for a completion.
+
+    Args:
+        sampling: its parameters.
+        eos_token: the model's end-of-text token.
+        token_bytes: bytes that each token decodes to; empty without a tokenizer.
+
+    Raises:
+        InvalidParameterError: a search cannot be made of the parameters.
+    """
+    checks: list[FinishCheck] = []
+    if sampling.stop:
+        search = StopSearch(sampling.stop, token_bytes)
+        checks.append(StopStringCheck(search, sampling.min_tokens))
+    if not sampling.ignore_eos:
+        checks.append(EosCheck(eos_token))
+    if sampling.repetition_max_pattern:
+        repetition = RepetitionSearch(
+            sampling.repetition_max_pattern, sampling.repetition_min_count
+        )
+        checks.append(RepetitionCheck(repetition, sampling.min_tokens))
+    checks.append(LengthCheck(sampling.max_tokens))
+    return FinishChecks(tuple(checks))
