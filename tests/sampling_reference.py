@@ -1,0 +1,25 @@
+"""What sampling parameters do to the logits of one position, in plain loops: the oracle of tests.
+
+Shares nothing with the engine but the names of the parameters. In vLLM's order.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from actors.protocol.sampling import Sampling
+
+HIDDEN = -1e30
+
+
+def processed(
+    logits: np.ndarray, sampling: Sampling, prompt: Sequence[int], generated: Sequence[int]
+) -> np.ndarray:
+    """Returns the logits [V] from which a token is drawn, before the temperature."""
+    changed = logits.astype(np.float64)
+    for token in {*prompt, *generated}:
+        if changed[token] > 0:
+            changed[token] /= sampling.repetition_penalty
+        else:
+            changed[token] *= sampling.repetition_penalty
+    return changed
