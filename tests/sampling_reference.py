@@ -22,4 +22,6 @@ def processed(
             changed[token] /= sampling.repetition_penalty
         else:
             changed[token] *= sampling.repetition_penalty
+    for token in set(generated):
+        changed[token] -= sampling.presence_penalty
     return changed

@@ -70,6 +70,11 @@ class SamplingParams:
         "divide positive logits of tokens that the prompt or the completion has by this number, "
         "multiply negative ones; 1 = off",
     )
+    presence_penalty: float = _parameter(
+        0.0,
+        Number(-2, 2),
+        "subtract this number from the logits of tokens that the completion has; 0 = off",
+    )
     seed: int = _parameter(
         0,
         Integer(-INT64_MAX - 1, INT64_MAX),

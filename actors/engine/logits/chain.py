@@ -6,11 +6,15 @@ from typing import Any
 
 from jaxtyping import Array, Float
 
+from actors.engine.logits.occurrence_penalties import OccurrencePenalties
 from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
 from actors.engine.logits.repetition_penalty import RepetitionPenalty
 from actors.protocol.sampling import PARAMETERS, Sampling
 
-PROCESSORS: tuple[LogitsProcessor, ...] = (RepetitionPenalty(),)
+PROCESSORS: tuple[LogitsProcessor, ...] = (
+    RepetitionPenalty(),
+    OccurrencePenalties(),
+)
 
 
 @dataclass(frozen=True, slots=True)
