@@ -22,6 +22,8 @@ def processed(
             changed[token] /= sampling.repetition_penalty
         else:
             changed[token] *= sampling.repetition_penalty
+    for token in generated:
+        changed[token] -= sampling.frequency_penalty
     for token in set(generated):
         changed[token] -= sampling.presence_penalty
     return changed

@@ -75,6 +75,12 @@ class SamplingParams:
         Number(-2, 2),
         "subtract this number from the logits of tokens that the completion has; 0 = off",
     )
+    frequency_penalty: float = _parameter(
+        0.0,
+        Number(-2, 2),
+        "subtract this number from the logits of a token each time that the completion has it; "
+        "0 = off",
+    )
     seed: int = _parameter(
         0,
         Integer(-INT64_MAX - 1, INT64_MAX),

@@ -1,10 +1,10 @@
-"""Presence penalty: makes tokens that a completion has less likely, or more likely if negative.
+"""Presence and frequency penalty: make tokens that a completion has less likely, or more if negative.
 
 The prompt does not count. Generated tokens are counted in the cache, where the ids of all tokens
-lie beside their keys, so that nothing but the penalty is sent to the device.
+lie beside their keys, so that nothing but the penalties is sent to the device.
 """
-# Source: the OpenAI API, as vLLM implements it: logits minus presence_penalty where the count is
-# above 0.
+# Source: the OpenAI API, as vLLM implements it: logits minus frequency_penalty x count, minus
+# presence_penalty where the count is above 0.
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,20 +22,23 @@ class OccurrenceArrays(NamedTuple):
     """Penalties of the rows; 0 is off."""
 
     presence: Float[Array, " B"]
+    frequency: Float[Array, " B"]
 
 
 class OccurrencePenalties(LogitsProcessor):
     """State: how often each token was generated, int32 [B, U]."""
 
-    parameters = ("presence_penalty",)
+    parameters = ("presence_penalty", "frequency_penalty")
 
     def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> OccurrenceArrays:
         """Returns the penalties of each row, 0 where there is none."""
         presence = np.zeros(len(rows), np.float32)
+        frequency = np.zeros(len(rows), np.float32)
         for number, row in enumerate(rows):
             if row is not None:
                 presence[number] = row.sampling.presence_penalty
-        return OccurrenceArrays(presence)  # type: ignore[arg-type]
+                frequency[number] = row.sampling.frequency_penalty
+        return OccurrenceArrays(presence, frequency)  # type: ignore[arg-type]
 
     def start(self, arrays: OccurrenceArrays, view: DecodeView, columns: int) -> Int[Array, "B U"]:
         """Returns the counts of generated tokens in the cache.
@@ -66,8 +69,9 @@ class OccurrencePenalties(LogitsProcessor):
         """Subtracts the penalties from the logits of generated tokens."""
 
         def penalize(logits_BU: Float[Array, "B U"]) -> Float[Array, "B U"]:
+            frequency_BU = arrays.frequency[:, None] * state.astype(jnp.float32)
             presence_BU = jnp.where(state > 0, arrays.presence[:, None], 0.0)
-            return logits_BU - presence_BU
+            return logits_BU - frequency_BU - presence_BU
 
         return jax.lax.cond(_is_used(arrays), penalize, lambda x: x, logits)
 
@@ -79,4 +83,4 @@ def _add(counts_BU: Int[Array, "B U"], ids_BN: Int[Array, "B N"]) -> Int[Array, 
 
 def _is_used(arrays: OccurrenceArrays) -> Bool[Array, ""]:
     """Returns whether a row has a penalty: the same on all devices of the model axis."""
-    return jnp.any(arrays.presence != 0.0)
+    return jnp.any(arrays.presence != 0.0) | jnp.any(arrays.frequency != 0.0)

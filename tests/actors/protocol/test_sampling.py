@@ -36,6 +36,7 @@ NOT_DEFAULT = {
     "min_p": 0.5,
     "repetition_penalty": 1.5,
     "presence_penalty": 0.5,
+    "frequency_penalty": 0.5,
     "seed": 5,
     "stop": ("a", "b"),
     "n": 5,

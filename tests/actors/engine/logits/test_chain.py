@@ -14,6 +14,7 @@ from tests.sampling_reference import HIDDEN, processed
 CASES: dict[str, list[Any]] = {
     "repetition_penalty": [1.3, 1.0, 0.7, 5.0],
     "presence_penalty": [0.7, 0.0, -2.0, 1.5],
+    "frequency_penalty": [0.4, 0.0, -1.0, 2.0],
 }
 PROMPTS = [[3, 5, 5, 60, 0], [7], [9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8]]
 GENERATED = [[5, 8, 8, 63], [7, 7, 0, 7, 30], [11, 12, 13], [40, 41, 8, 8, 8, 8]]
