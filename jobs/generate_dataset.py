@@ -1,16 +1,17 @@
 """Synthetic data: seed rows and templates → prompts → completions → a clean data set with its card.
 
-    python jobs/generate_dataset.py -C recipe.yaml [--flag value …]                        all three
-    steps python jobs/generate_dataset.py prompts -i seeds.parquet --templates.NAME TEXT -o PROMPTS
-    python jobs/generate_dataset.py run --prompts PROMPTS -o RUN [flags of model and sampling]
-    python jobs/generate_dataset.py select --prompts PROMPTS --completions RUN -o DATASET [flags of
-    the selection]
+    # all three steps
+    python jobs/generate_dataset.py -C recipe.yaml [--flag value …]
+    # one step
+    python jobs/generate_dataset.py prompts -i seeds.parquet --templates.NAME TEXT -o PROMPTS
+    python jobs/generate_dataset.py run --prompts PROMPTS -o RUN [model and sampling flags]
+    python jobs/generate_dataset.py select --prompts PROMPTS --completions RUN -o DATASET [rules]
 
 Exit codes are those of jobs/score_dataset.py, and 6: the data set is complete, but has fewer rows
 than --target-rows.
 
-Rows run through the main job. The same command again continues, and gives the data set that an
-undisturbed run gives.
+Rows run through the main job. The same command again continues an interrupted run, with the same
+data set as an undisturbed one.
 """
 
 import dataclasses
@@ -30,7 +31,7 @@ from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.execute import run_job
 from jobs.run.metrics import run_label
 from jobs.synthesis.config import GenerateConfig, Step
-from jobs.synthesis.early_stopping import TargetWatch, check_rules
+from jobs.synthesis.early_stopping import SelectionStopping, check_rules
 from jobs.synthesis.prompts import plan_seeds, show_prompts, write_prompts
 from jobs.synthesis.selection import check_dataset, select
 from pipeline import storage
@@ -42,23 +43,21 @@ from pipeline.synthesis.prompts.folder import PromptsFolder
 STEPS: tuple[Step, ...] = ("prompts", "run", "select")
 DESCRIPTION = (
     "Synthetic data: seed rows and Jinja templates, prompts, completions, and a data set of those "
-    "that are accepted. Steps: "
-    "prompts (seeds to request rows), run (request rows to output rows, as the main job does), "
-    "select (output rows to a data set "
-    "with a data card); without a step all three. Exit code 6: fewer rows than --target-rows. More "
-    "in docs/synthesis.md."
+    "that are accepted. Steps: prompts (seeds to request rows), run (request rows to output rows, "
+    "as the main job does), select (output rows to a data set with a data card); without a step "
+    "all three. Exit code 6: fewer rows than --target-rows. More in docs/synthesis.md."
 )
 
 
-class _Retry(EarlyStopping):
-    """Of a run whose failed rows are to be run again, and nothing else."""
+class _RetryFailed(EarlyStopping):
+    """Runs the failed rows of committed shards again, and no other shard."""
 
     def select_shards(self, remaining: Sequence[Shard]) -> Sequence[Shard]:
         return [shard for shard in remaining if shard.only is not None]
 
 
-class _Finished(EarlyStopping):
-    """Of a run whose data set is complete: whatever is there is enough."""
+class _StopAtOnce(EarlyStopping):
+    """Ends a run whose data set is complete."""
 
     def should_stop(self, replica_hours: float) -> bool:
         return True
@@ -66,16 +65,16 @@ class _Finished(EarlyStopping):
 
 def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
     """Runs the steps of a command line and returns the exit code."""
-    step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
+    step: Step = "all"
+    flags = arguments
+    for name in STEPS:
+        if name in arguments[:1]:
+            step = name
+            flags = arguments[1:]
     log = RunLog()
     try:
-        flags = arguments if step == "all" else arguments[1:]
-        config = parse(
-            GenerateConfig,
-            flags,
-            program=f"generate_dataset.py [{'|'.join(STEPS)}]",
-            description=DESCRIPTION,
-        )
+        program = f"generate_dataset.py [{'|'.join(STEPS)}]"
+        config = parse(GenerateConfig, flags, program=program, description=DESCRIPTION)
         log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
         return _run_step(step, config, log, backend)
@@ -103,16 +102,18 @@ def _run_step(step: Step, config: GenerateConfig, log: RunLog, backend: Backend)
 def _run_and_select(
     config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog, backend: Backend
 ) -> int:
-    completions, dataset = storage.join(output, "completions"), storage.join(output, config.dataset)
-    check_dataset(config, dataset)
+    completions_url = storage.join(output, "completions")
+    dataset_url = storage.join(output, config.dataset)
+    check_dataset(config, dataset_url)
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
-    finished = RunFolder(dataset).finished()
-    code = run_prompts(config, prompts, completions, _Finished() if finished else None, backend)
+
+    early_stopping = _StopAtOnce() if RunFolder(dataset_url).finished() else None
+    code = run_prompts(config, prompts, completions_url, early_stopping, backend)
     if not code.is_complete:
         return code
     try:
-        return select(config, prompts.url, completions, dataset, log, flag="--dataset")
+        return select(config, prompts.url, completions_url, dataset_url, log, flag="--dataset")
     except GrokBatchError as error:
         return log.failed(error, ExitCode.FAILED)
 
@@ -127,8 +128,8 @@ def run_prompts(
     """Runs the prompts through the main job, until there are enough rows; returns its exit code.
 
     Args:
-        config: of model, sampling, and what is accepted.
-        prompts: to run.
+        config: configuration of model, sampling and selection.
+        prompts: folder of the prompts.
         output: run folder.
         early_stopping: ends the run; None: the rule of the configuration.
         backend: starts replicas.
@@ -138,21 +139,18 @@ def run_prompts(
         ConfigError: the rules of the selection do not fit the prompts.
     """
     check_rules(config, prompts)
-    main_job = dataclasses.replace(
-        config.main_job(prompts.folder.data_url, output), dry_run=config.dry_run
-    )
-    if (
-        config.retry_failed
-        and not config.dry_run
-        and storage.stat(RunFolder(output).run_url) is not None
-    ):
-        code = run_job(main_job, backend, _Retry())
+    main_job = config.main_job(prompts.folder.data_url, output)
+    main_job = dataclasses.replace(main_job, dry_run=config.dry_run)
+    has_run = storage.stat(RunFolder(output).run_url) is not None
+    if config.retry_failed and has_run and not config.dry_run:
+        code = run_job(main_job, backend, _RetryFailed())
         if not code.is_complete:
             return code
+
     if early_stopping is None:
-        early_stopping = (
-            TargetWatch(config, prompts, output) if config.may_end_early else NEVER_STOP
-        )
+        early_stopping = NEVER_STOP
+        if config.may_end_early:
+            early_stopping = SelectionStopping(config, prompts, output)
     try:
         main_job = dataclasses.replace(main_job, retry_failed=False)
         return run_job(main_job, backend, early_stopping)

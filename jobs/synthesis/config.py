@@ -1,4 +1,4 @@
-"""The configuration of synthetic data: flags of its own, and those of the main job that choose model, machines and sampling."""
+"""Configuration of synthetic data: its own flags, and those of the main job for the run."""
 
 import dataclasses
 import math
@@ -28,9 +28,9 @@ TEMPLATE_KEYS = ("text", "file", "weight")
 
 @dataclass(frozen=True)
 class GenerateConfig(ModelFlags, SamplingParams):
-    """One call of jobs/generate_dataset.py.
+    """Flags of jobs/generate_dataset.py.
 
-    A step looks at the flags that concern it, so that one file serves all steps.
+    A step ignores the flags of the other steps, so that one file serves all of them.
 
     Raises:
         ConfigError: flags are out of range or contradict each other.
@@ -55,7 +55,8 @@ class GenerateConfig(ModelFlags, SamplingParams):
     templates: dict[str, Any] = field(
         default_factory=dict,
         metadata=flag_metadata(
-            "name: TEXT, or name: {text: … or file: URL, weight: 1}; Jinja over seed columns; --templates.NAME TEXT adds one"
+            "name: TEXT, or name: {text: … or file: URL, weight: 1}; Jinja over seed columns; "
+            "--templates.NAME TEXT adds one"
         ),
     )
     shots: str | None = flag(
@@ -96,7 +97,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
         ),
     )
     where: tuple[str, ...] = flag(
-        (), "condition over columns in Python's syntax, e.g. 'answer == a + b', repeatable"
+        (), "condition over columns, a Jinja expression, e.g. 'answer == a + b', repeatable"
     )
     choose: Literal["all", "best", "majority"] = flag(
         "all",
@@ -141,32 +142,28 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
 
     def __post_init__(self) -> None:
-        ranges = (
-            ("limit", 1, math.inf), ("shots_per_row", 0, 1000), ("max_replica_hours", 0, math.inf), ("file_mb", 1, 4096),
-            ("examples", 0, 100),
-        )  # fmt: skip
-        for name, low, high in ranges:
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
-                raise ConfigError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
+        _check_range("limit", self.limit, 1)
+        _check_range("shots-per-row", self.shots_per_row, 0, 1000)
+        _check_range("max-replica-hours", self.max_replica_hours, 0)
+        _check_range("file-mb", self.file_mb, 1, 4096)
+        _check_range("examples", self.examples, 0, 100)
         if (self.shots is None) != (self.shots_per_row == 0):
             raise ConfigError(
                 "--shots and --shots-per-row belong together: the file of examples, and how many "
                 "each row gets"
             )
-        if (
-            not self.dataset
-            or "/" in self.dataset
-            or self.dataset.startswith(".")
-            or self.dataset in {"prompts", "completions"}
-        ):
+        self._check_dataset()
+        self._check_samples()
+        self.rules()
+
+    def _check_dataset(self) -> None:
+        is_name = bool(self.dataset) and "/" not in self.dataset
+        is_free = self.dataset not in {"prompts", "completions"}
+        if not is_name or not is_free or self.dataset.startswith("."):
             raise ConfigError(
                 "--dataset: expected the name of a folder other than prompts and completions, got "
                 f"{self.dataset!r}"
             )
-        self._check_samples()
-        self.rules()
 
     def _check_samples(self) -> None:
         if self.n > 1 and self.temperature == 0:
@@ -180,7 +177,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
             )
 
     def require(self, step: Step) -> None:
-        """Checks that the flags that a step cannot do without are given.
+        """Checks that the required flags of a step are given.
 
         Raises:
             ConfigError: one is missing.
@@ -192,71 +189,83 @@ class GenerateConfig(ModelFlags, SamplingParams):
             self.main_job("prompts", "completions")
 
     def template_specs(self) -> tuple[TemplateSpec, ...]:
-        """Returns the templates; reads the files that are named.
+        """Returns the templates; reads their files.
 
         Raises:
-            ConfigError: an entry is none.
+            ConfigError: an entry is not valid.
             DatasetError: a file cannot be read.
         """
-        return tuple(_template_spec(str(name), given) for name, given in self.templates.items())
+        return tuple(_template_spec(str(name), entry) for name, entry in self.templates.items())
 
     def rules(self) -> SelectionRules:
-        """Returns what is accepted."""
-        return SelectionRules(
-            **{each.name: getattr(self, each.name) for each in dataclasses.fields(SelectionRules)}
-        )
+        """Returns the rules of the selection."""
+        names = [field.name for field in dataclasses.fields(SelectionRules)]
+        return SelectionRules(**{name: getattr(self, name) for name in names})
 
     @property
     def may_end_early(self) -> bool:
-        """Whether the run is to end before all prompts were run, if there is enough."""
-        return any(
-            each is not None
-            for each in (self.target_rows, self.max_total_tokens, self.max_replica_hours)
-        )
+        """Whether the run can end before all prompts are run."""
+        limits = (self.target_rows, self.max_total_tokens, self.max_replica_hours)
+        return any(limit is not None for limit in limits)
 
     def layout(self) -> Layout:
-        """Returns how the data set is cut into files."""
+        """Returns the division of the data set into files."""
         return Layout(self.file_mb * 10**6, self.partition_by)
 
     def main_job(self, prompts_url: str, output_url: str) -> ScoreConfig:
         """Returns the configuration of the main job over the prompts.
 
         Raises:
-            ConfigError: its flags do not fit.
+            ConfigError: its flags are not valid.
         """
         sampling = {name: getattr(self, name) for name in PARAMETERS}
         return self.score_config("generate", prompts_url, output_url, **sampling)
 
 
-def _template_spec(name: str, given: object) -> TemplateSpec:
-    if isinstance(given, str):
-        return TemplateSpec(name, given)
-    if not isinstance(given, Mapping):
+def _check_range(flag: str, value: float | None, low: float, high: float = math.inf) -> None:
+    if value is None or low <= value <= high:
+        return
+    expected = f"at least {low:g}"
+    if high < math.inf:
+        expected = f"from {low:g} to {high:g}"
+    raise ConfigError(f"--{flag}: expected {expected}, got {value}")
+
+
+def _template_spec(name: str, entry: object) -> TemplateSpec:
+    """Returns an entry of --templates: a text, or a mapping of text or file and weight."""
+    if isinstance(entry, str):
+        return TemplateSpec(name, entry)
+    if not isinstance(entry, Mapping):
         raise ConfigError(
-            f"--templates: {name}: expected a text, or text or file with a weight, got {given!r}"
+            f"--templates: {name}: expected a text, or text or file with a weight, got {entry!r}"
         )
-    unknown = [key for key in given if key not in TEMPLATE_KEYS]
-    if unknown:
-        raise ConfigError(
-            f"--templates: {name}: unknown key {unknown[0]!r}, expected {', '.join(TEMPLATE_KEYS)}"
-        )
-    text, file, weight = (given.get(key) for key in TEMPLATE_KEYS)
-    if (text is None) == (file is None) or not isinstance(text if file is None else file, str):
-        raise ConfigError(
-            f"--templates: {name}: expected either text or file, a string, got {dict(given)!r}"
-        )
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, int | float)):
+    for key in entry:
+        if key not in TEMPLATE_KEYS:
+            raise ConfigError(
+                f"--templates: {name}: unknown key {key!r}, expected {', '.join(TEMPLATE_KEYS)}"
+            )
+
+    weight = entry.get("weight")
+    if weight is None:
+        weight = 1.0
+    if isinstance(weight, bool) or not isinstance(weight, int | float):
         raise ConfigError(f"--templates: {name}: weight: expected a number, got {weight!r}")
-    return TemplateSpec(
-        name,
-        _read_text(name, file) if isinstance(file, str) else str(text),
-        1.0 if weight is None else weight,
+
+    text = entry.get("text")
+    file = entry.get("file")
+    if isinstance(text, str) and file is None:
+        return TemplateSpec(name, text, weight)
+    if isinstance(file, str) and text is None:
+        return TemplateSpec(name, _read_text(name, file), weight)
+    raise ConfigError(
+        f"--templates: {name}: expected either text or file, a string, got {dict(entry)!r}"
     )
 
 
 def _read_text(name: str, url: str) -> str:
+    data, _version = storage.read(url)
     try:
-        return storage.read(url)[0].decode()
+        return data.decode()
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"--templates: {name}: {url} is not UTF-8 ({error.reason} at byte {error.start})"

@@ -1,7 +1,8 @@
-"""Counts accepted rows while the run goes on, in input order over what is committed, and ends it when there are enough.
+"""Ends a run as soon as the selection has enough rows, or a budget is used up.
 
-Judging takes place in a thread of its own: replicas are not to wait for it. What it counts is what
-the selection at the end will count; which shard was finished first does not matter.
+A selection reads the committed shards in input order while the run goes on, in a thread of its own,
+so that replicas do not wait for it. It counts what the selection at the end will count, whichever
+shard is committed first.
 """
 
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,72 +16,80 @@ from pipeline.synthesis.prompts.folder import PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import kept_columns
 from pipeline.synthesis.selection.completions import Completions
 from pipeline.synthesis.selection.selection import Selection
-from pipeline.synthesis.selection.selection_pass import Fold
+from pipeline.synthesis.selection.selection_pass import SelectionPass
 
 
-class TargetWatch(EarlyStopping):
-    """Watches a run for --target-rows, --max-total-tokens and --max-replica-hours."""
+class SelectionStopping(EarlyStopping):
+    """Stops for --target-rows, --max-total-tokens and --max-replica-hours."""
 
     def __init__(self, config: GenerateConfig, prompts: PromptsFolder, url: str) -> None:
-        """Reads nothing before the run is known to be the right one: the first question comes after that."""
-        self._config, self._prompts, self._url = config, prompts, url
-        self._fold: Fold | None = None
+        """Reads nothing: the run is checked before the first call of `should_stop`."""
+        self._config = config
+        self._prompts = prompts
+        self._url = url
+        self._selection_pass: SelectionPass | None = None
         self._ledger: HourLedger | None = None
-        self._judging: Future[None] | None = None
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="select")
+        self._advancing: Future[None] | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="select")
 
     def should_stop(self, replica_hours: float) -> bool:
-        """Looks at what is committed by now; raises what judging raised."""
-        if self._fold is None:
-            self._fold = self._begin()
-            if self._stopped():
+        """Returns whether the shards committed so far are enough; raises errors of the thread."""
+        selection_pass = self._selection_pass
+        if selection_pass is None:
+            selection_pass = self._start()
+            if self._ledger is not None and self._ledger.stopped_at() is not None:
                 return True
-            self._fold.advance()
-        elif self._judging is None or self._judging.done():
-            if self._judging is not None:
-                self._judging.result()
-            self._judging = self._pool.submit(self._fold.advance)
-        return self._fold.selection.enough is not None or self._used_up(self._fold, replica_hours)
+            selection_pass.advance()
+        elif self._advancing is None:
+            self._advancing = self._executor.submit(selection_pass.advance)
+        elif self._advancing.done():
+            self._advancing.result()
+            self._advancing = self._executor.submit(selection_pass.advance)
+
+        if selection_pass.selection.stopped_by is not None:
+            return True
+        return self._used_up(selection_pass, replica_hours)
 
     def status(self) -> str:
-        """Returns how many rows are accepted so far."""
-        if self._fold is None:
+        """Returns the number of rows accepted so far, for the progress line."""
+        if self._selection_pass is None:
             return ""
-        target = self._config.target_rows
-        wanted = f"/{target:,}" if target is not None else ""
-        return f"accepted {self._fold.selection.statistics.accepted:,}{wanted}"
+        accepted = f"accepted {self._selection_pass.selection.statistics.accepted:,}"
+        if self._config.target_rows is None:
+            return accepted
+        return f"{accepted}/{self._config.target_rows:,}"
 
     def close(self) -> None:
-        """Ends the thread; judging that is under way is waited for."""
-        self._pool.shutdown()
+        """Ends the thread after the shards that it is reading."""
+        self._executor.shutdown()
 
-    def _begin(self) -> Fold:
+    def _start(self) -> SelectionPass:
         client = storage.RUN_CLIENT
         prompts = PromptsFolder(self._prompts.url, client)
         completions = Completions(prompts, self._url, client)
         if self._config.max_replica_hours is not None:
             self._ledger = HourLedger(self._url, self._config.max_replica_hours, client)
-        return Fold(completions, make_selection(self._config, completions))
+        self._selection_pass = SelectionPass(completions, make_selection(self._config, completions))
+        return self._selection_pass
 
-    def _stopped(self) -> bool:
-        return self._ledger is not None and self._ledger.stopped_at() is not None
-
-    def _used_up(self, fold: Fold, replica_hours: float) -> bool:
+    def _used_up(self, selection_pass: SelectionPass, replica_hours: float) -> bool:
+        """Returns whether the budget of hours is used up, and stores the block at which it was."""
         if self._ledger is None or not self._ledger.used_up(replica_hours):
             return False
-        if self._judging is not None:
-            self._judging.result()
-        fold.advance()
-        if fold.shards_read:
-            self._ledger.stop_at(fold.position)
+        if self._advancing is not None:
+            self._advancing.result()
+        selection_pass.advance()
+        if selection_pass.shards_read:
+            self._ledger.stop_at(selection_pass.position)
         return True
 
 
 def check_rules(config: GenerateConfig, prompts: PromptsFolder) -> None:
-    """Checks the selection's rules against prompts, before hours of computing.
+    """Checks the rules of the selection against prompts, before hours of computing.
 
     Raises:
-        ConfigError: a rule names a column that is not there, or is no pattern or expression.
+        ConfigError: a rule names a column that is not there, or is not a valid pattern or
+            expression.
         DatasetError: the prompts are not complete.
     """
     requests = formats.parquet_schema(prompts.parts()[0].file.url)
@@ -90,10 +99,10 @@ def check_rules(config: GenerateConfig, prompts: PromptsFolder) -> None:
 
 
 def make_selection(config: GenerateConfig, completions: Completions) -> Selection:
-    """Returns a fresh selection over a run.
+    """Returns a selection over a run, without earlier samples.
 
     Raises:
-        ConfigError: its rules do not fit the run.
+        ConfigError: the rules do not fit the run.
     """
     return Selection(
         config.rules(),

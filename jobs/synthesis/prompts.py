@@ -1,7 +1,4 @@
-"""Seeds and templates → a folder of request rows.
-
-Or, for a dry run, the first prompts and what a run over all would take.
-"""
+"""Step `prompts`: writes request rows from seeds and templates, or estimates a run in a dry run."""
 
 import dataclasses
 import tempfile
@@ -25,20 +22,34 @@ from pipeline.output.run_folder import check_run, fingerprint, input_keys
 from pipeline.output.run_state import read_state, remaining
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.prompts.builder import PromptBuilder
+from pipeline.synthesis.prompts.builder import PromptBuilder, Prompts
 from pipeline.synthesis.prompts.folder import PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import SeedSchema, inspect_seeds, read_seeds
 from pipeline.synthesis.prompts.shots import Shots, read_shots
 from pipeline.synthesis.prompts.templates import PromptTemplate
 from pipeline.synthesis.selection.selection import Selection
 
-SHOWN_PROMPTS, SAMPLED_ROWS, SAMPLED_SHARDS = 3, 256, 8
-TELL_EVERY_S = 10.0
+PRINTED_ROWS = 3
+SAMPLED_ROWS = 256
+SAMPLED_SHARDS = 8
+PROGRESS_INTERVAL_S = 10.0
+# figures of the main job's estimate that grow with the number of rows
+EXTENSIVE_FIGURES = (
+    "rows",
+    "shards",
+    "rows_failing",
+    "prompt_tokens",
+    "new_tokens_at_most",
+    "batches",
+    "hours",
+    "replica_hours",
+    "cost",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
-    """Everything that prompts depend on, checked."""
+    """Everything on which prompts depend, checked."""
 
     files: tuple[InputFile, ...]
     schema: SeedSchema
@@ -49,15 +60,20 @@ class SeedPlan:
 
     @property
     def builder(self) -> PromptBuilder:
-        """What makes prompts of rows."""
+        """The builder of prompts."""
         return PromptBuilder(self.templates, self.shots, self.seed, self.schema)
 
+    def build(self, shards: Sequence[Shard]) -> Iterator[Prompts]:
+        """Yields the prompts of each shard."""
+        builder = self.builder
+        for block in read_seeds(shards, self.schema):
+            yield builder.build(block)
+
     def keys(self, config: GenerateConfig) -> dict[str, Any]:
-        """Returns all that the prompts depend on."""
+        """Returns everything on which the prompts depend, for the fingerprint."""
+        specs = [template.spec for template in self.templates]
         return {
-            "templates": [
-                [each.spec.name, each.spec.weight, each.spec.text] for each in self.templates
-            ],
+            "templates": [[spec.name, spec.weight, spec.text] for spec in specs],
             "shots": {"digest": self.shots.digest, "per_row": self.shots.per_row},
             "seed": self.seed,
             "columns": {"id": config.id_column, "keep": list(config.keep)},
@@ -67,59 +83,52 @@ class SeedPlan:
 
 
 def plan_seeds(config: GenerateConfig) -> SeedPlan:
-    """Reads listings, footers, ids, templates and examples, and checks that they fit, the rules of the selection included.
+    """Reads listings, footers, ids, templates and examples, and checks them.
+
+    The rules of the selection are checked against them, too.
 
     Raises:
-        ConfigError, DatasetError: something does not; nothing was started.
+        ConfigError: a flag does not fit the seeds; nothing was started.
+        DatasetError: the seeds cannot be used; nothing was started.
     """
     templates = tuple(PromptTemplate(spec) for spec in config.template_specs())
-    shots = (
-        Shots()
-        if config.shots is None
-        else read_shots(config.shots, config.shots_per_row, config.id_column)
-    )
+    shots = Shots()
+    if config.shots is not None:
+        shots = read_shots(config.shots, config.shots_per_row, config.id_column)
+
     files = list_input(str(config.input), config.limit)
     schema = inspect_seeds(files, config.id_column, config.keep)
     for template in templates:
         template.check(schema.columns, shots=config.shots is not None)
     check_unique_ids(files, schema.id_column, config.limit)
-    plan = SeedPlan(
-        files,
-        schema,
-        plan_shards(files, config.shard_rows, config.limit),
-        templates,
-        shots,
-        config.seed,
-    )
+    shards = plan_shards(files, config.shard_rows, config.limit)
     Selection(config.rules(), schema.passed_on, logprobs=True, partition_by=config.partition_by)
-    return plan
+    return SeedPlan(files, schema, shards, templates, shots, config.seed)
 
 
 def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog) -> PromptsFolder:
-    """Writes the prompts of all seeds into the folder `url`, or those that are not there yet.
+    """Writes the prompts of all seeds into the folder `url`, as far as they are not there.
 
     Raises:
         ConfigError: the folder holds other prompts.
-        DatasetError: a file cannot be read or written, or no row gave a prompt.
+        DatasetError: a file cannot be read or written, or no row has a prompt.
     """
-    prompts, keys = PromptsFolder(url), plan.keys(config)
-    check_run(
-        prompts.folder,
-        keys,
-        describe_run(config, plan.files, len(plan.shards)),
-        resume=config.resume,
-    )
-    mark = fingerprint(keys)
+    prompts = PromptsFolder(url)
+    keys = plan.keys(config)
+    description = describe_run(config, plan.files, len(plan.shards))
+    check_run(prompts.folder, keys, description, resume=config.resume)
+
+    prompts_fingerprint = fingerprint(keys)
     prompts.folder.remove_abandoned()
-    todo = remaining(plan.shards, read_state(prompts.folder, plan.shards, mark))
-    ticker = _Ticker(sum(shard.rows for shard in todo), log)
-    made = (plan.builder.build(block) for block in read_seeds(todo, plan.schema))
-    prompts.write(todo, plan.shards, made, mark, ticker.tell)
+    state = read_state(prompts.folder, plan.shards, prompts_fingerprint)
+    todo = remaining(plan.shards, state)
+    progress = _Progress(sum(shard.rows for shard in todo), log)
+    for shard in prompts.write(todo, plan.shards, plan.build(todo), prompts_fingerprint):
+        progress.add(shard.rows)
+
     parts = prompts.parts()
-    rows, rejected = (
-        sum(part.file.rows for part in parts),
-        sum(part.rejected_rows for part in parts),
-    )
+    rows = sum(part.file.rows for part in parts)
+    rejected = sum(part.rejected_rows for part in parts)
     log.result(
         "prompts",
         f"prompts  {url}: {rows:,} rows, {rejected:,} seed rows without a prompt",
@@ -127,45 +136,46 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
         rejected=rejected,
     )
     if not rows:
-        first = prompts.rejected(parts[0]).slice(0, 1).to_pylist()[0]
+        (first,) = prompts.rejected(parts[0]).slice(0, 1).to_pylist()
         raise DatasetError(
             f"none of {rejected:,} seed rows gave a prompt; the first: {first['reason']} "
-            f"({first['detail']}); all are in "
-            f"{redact_credentials(url)}/rejected. Correct the templates or the seeds, and choose "
-            "another --output"
+            f"({first['detail']}); all are in {redact_credentials(url)}/rejected. Correct the "
+            "templates or the seeds, and choose another --output"
         )
     return prompts
 
 
 def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
-    """Prints the first prompts, and what a sample of the seeds says about all of them.
+    """Prints the first prompts, and an estimate for all seeds from a sample of them.
 
     Leaves nothing behind.
 
     Raises:
         ConfigError, DatasetError, ModelError: the run could not begin.
     """
-    rows = sum(shard.rows for shard in plan.shards)
     step = max(1, len(plan.shards) // SAMPLED_SHARDS)
-    sampled = [
-        dataclasses.replace(each, rows=min(each.rows, SAMPLED_ROWS))
-        for each in plan.shards[::step][:SAMPLED_SHARDS]
-    ]
-    made = [plan.builder.build(block) for block in read_seeds(sampled, plan.schema)]
-    requests = pa.concat_tables(each.requests for each in made)
-    rejected = pa.concat_tables(each.rejected for each in made)
-    _print_lines(_shown(requests, rejected))
-    scale = rows / (requests.num_rows + rejected.num_rows)
-    print(f"seed rows                {rows:,}")
-    print(
-        f"without a prompt         {round(rejected.num_rows * scale):,} (of "
-        f"{requests.num_rows + rejected.num_rows:,} tried)"
-    )
-    print(
-        f"samples                  {round(requests.num_rows * scale * config.n):,} (--n {config.n})"
-    )
+    sampled = plan.shards[::step][:SAMPLED_SHARDS]
+    shortened = [_first_rows(shard) for shard in sampled]
+    built = list(plan.build(shortened))
+    requests = pa.concat_tables(prompts.requests for prompts in built)
+    rejected = pa.concat_tables(prompts.rejected for prompts in built)
+    _print_rows(requests, rejected)
+
+    seed_rows = sum(shard.rows for shard in plan.shards)
+    sampled_rows = requests.num_rows + rejected.num_rows
+    scale = seed_rows / sampled_rows
+    without_prompt = round(rejected.num_rows * scale)
+    samples = round(requests.num_rows * scale * config.n)
+    print(f"seed rows                {seed_rows:,}")
+    print(f"without a prompt         {without_prompt:,} (of {sampled_rows:,} tried)")
+    print(f"samples                  {samples:,} (--n {config.n})")
     if requests.num_rows:
-        _print_lines(dry_run.lines(_estimate(config, requests, scale)))
+        for line in dry_run.lines(_estimate(config, requests, scale)):
+            print(line, flush=True)
+
+
+def _first_rows(shard: Shard) -> Shard:
+    return dataclasses.replace(shard, rows=min(shard.rows, SAMPLED_ROWS))
 
 
 def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[str, object]:
@@ -175,49 +185,40 @@ def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[
         file.write_bytes(to_parquet(requests))
         main_job = dataclasses.replace(config.main_job(str(file), folder), dry_run=True)
         figures = dry_run.estimate(make_plan(main_job))
-    grows = (
-        "rows",
-        "shards",
-        "rows_failing",
-        "prompt_tokens",
-        "new_tokens_at_most",
-        "batches",
-        "hours",
-        "replica_hours",
-        "cost",
-    )
-    return {
-        name: type(value)(value * scale)
-        if name in grows and isinstance(value, int | float)
-        else value
-        for name, value in figures.items()
-    }
+
+    estimate: dict[str, object] = {}
+    for name, value in figures.items():
+        if name in EXTENSIVE_FIGURES and isinstance(value, int | float):
+            estimate[name] = type(value)(value * scale)
+        else:
+            estimate[name] = value
+    return estimate
 
 
-def _shown(requests: pa.Table, rejected: pa.Table) -> Iterator[str]:
-    for row in requests.slice(0, SHOWN_PROMPTS).to_pylist():
-        yield f"--- {row['id']} ({row['template']}), {len(row['prompt']):,} characters"
-        yield row["prompt"]
-        yield "---"
-    for row in rejected.slice(0, SHOWN_PROMPTS).to_pylist():
-        yield f"rejected {row['id']}: {row['reason']}: {row['detail']}"
+def _print_rows(requests: pa.Table, rejected: pa.Table) -> None:
+    for row in requests.slice(0, PRINTED_ROWS).to_pylist():
+        print(f"--- {row['id']} ({row['template']}), {len(row['prompt']):,} characters")
+        print(row["prompt"])
+        print("---")
+    for row in rejected.slice(0, PRINTED_ROWS).to_pylist():
+        print(f"rejected {row['id']}: {row['reason']}: {row['detail']}")
 
 
-def _print_lines(lines: Sequence[str] | Iterator[str]) -> None:
-    for line in lines:
-        print(line, flush=True)
-
-
-class _Ticker:
-    """Says now and then how far the prompts are."""
+class _Progress:
+    """Logs the number of seed rows at intervals."""
 
     def __init__(self, total: int, log: RunLog) -> None:
-        self._total, self._log, self._done, self._said_s = total, log, 0, time.monotonic()
+        self._total = total
+        self._log = log
+        self._done = 0
+        self._logged_s = time.monotonic()
 
-    def tell(self, rows: int) -> None:
+    def add(self, rows: int) -> None:
         """Counts further rows."""
         self._done += rows
-        if time.monotonic() - self._said_s >= TELL_EVERY_S:
-            self._said_s = time.monotonic()
-            message = f"prompts  {self._done:,} of {self._total:,} seed rows"
-            self._log.event("prompts_progress", message, rows=self._done, rows_total=self._total)
+        now_s = time.monotonic()
+        if now_s - self._logged_s < PROGRESS_INTERVAL_S:
+            return
+        self._logged_s = now_s
+        message = f"prompts  {self._done:,} of {self._total:,} seed rows"
+        self._log.event("prompts_progress", message, rows=self._done, rows_total=self._total)

@@ -1,4 +1,4 @@
-"""Prompts and a run over them → the data set's folder with its card, the table that is printed, and the exit code."""
+"""Step `select`: writes the data set with its card, prints a summary, and sets the exit code."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,17 +19,29 @@ from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run
 from pipeline.report.figures import percent, size_in_bytes
 from pipeline.storage.redaction import redact_credentials
-from pipeline.synthesis.dataset.card import STAGE_WORDS, CardTexts
+from pipeline.synthesis.dataset.card import STAGE_DESCRIPTIONS, CardTexts
 from pipeline.synthesis.dataset.folder import DatasetFolder
 from pipeline.synthesis.prompts.folder import PromptsFolder
 from pipeline.synthesis.prompts.templates import TemplateSpec
+from pipeline.synthesis.rejections import STAGES
 from pipeline.synthesis.selection.completions import Completions
-from pipeline.synthesis.selection.rejections import STAGES
+from pipeline.synthesis.selection.duplicates import hashing_keys
 from pipeline.synthesis.selection.rules import SelectionRules
 from pipeline.synthesis.selection.selection import Selection
 
-MOST_REASONS = 4  # printed of each stage
-ALWAYS_TOLD = ("choose", "dedup")  # in the card, also where they are as they are by default
+MAX_REASONS = 4  # printed of each stage
+ALWAYS_IN_CARD = ("choose", "dedup")  # rules that the card shows with their default, too
+_RUN_KEYS = frozenset({"prompts", "completions", "blocks"})
+EVENT_FIGURES = (
+    "samples",
+    "accepted",
+    "rejected",
+    "failed",
+    "seed_rows",
+    "seed_rows_not_needed",
+    "stopped_by",
+    "reasons",
+)
 
 
 def select(
@@ -41,17 +53,15 @@ def select(
     *,
     flag: str = "--output",
 ) -> int:
-    """Writes the data set, or finds it complete.
-
-    Tells what became of the samples and returns the exit code.
+    """Writes the data set if it is not complete, prints a summary and returns the exit code.
 
     Args:
-        config: with the rules of the selection.
+        config: configuration with the rules of the selection.
         prompts_url: folder of prompts.
-        completions_url: run over them.
+        completions_url: folder of the run over them.
         dataset_url: folder of the data set.
-        log: that it is told to.
-        flag: that names this folder, for messages.
+        log: log of the job.
+        flag: the flag that names the folder of the data set, for messages.
 
     Raises:
         ConfigError: the folder holds another data set, or the rules do not fit the run.
@@ -59,24 +69,63 @@ def select(
     """
     completions = Completions(PromptsFolder(prompts_url), completions_url)
     dataset = DatasetFolder(dataset_url)
-    until = _until(config, completions_url)
+    until = _blocks_in_budget(config, completions_url)
     selection = make_selection(config, completions)
-    keys = _keys(config, completions, until)
+    keys = _run_keys(completions, until) | selection_keys(config)
     files = [part.file for part in completions.parts]
-    check_run(dataset.folder, keys, describe_run(config, files, len(completions.blocks)), flag=flag)
+    description = describe_run(config, files, len(completions.blocks))
+    check_run(dataset.folder, keys, description, flag=flag)
+
     if dataset.folder.finished():
         dataset.check_sources(completions)
         log.result("complete", f"nothing to do: the data set in {dataset_url} is complete")
         report = dataset.statistics()
     else:
-        report = dataset.write(
-            completions, selection, config.layout(), _texts(config, completions, selection), until
-        )
-    _tell(config, report, dataset, log)
+        texts = _card_texts(config, completions, selection)
+        report = dataset.write(completions, selection, config.layout(), texts, until)
+    _print_summary(config, report, dataset, log)
     return _exit_code(config, report)
 
 
-def _until(config: GenerateConfig, completions_url: str) -> int | None:
+def check_dataset(config: GenerateConfig, url: str) -> None:
+    """Checks that an existing data set was begun with these rules, before hours of computing.
+
+    Raises:
+        ConfigError: it was begun with other rules.
+    """
+    folder = RunFolder(url)
+    if storage.stat(folder.run_url) is None:
+        return
+    stored = folder.description()["fingerprint_keys"]
+    run_keys = {name: stored[name] for name in stored.keys() & _RUN_KEYS}
+    check_run(folder, run_keys | selection_keys(config), {}, flag="--dataset")
+
+
+def _run_keys(completions: Completions, until: int | None) -> dict[str, Any]:
+    """Returns the run on which the data set depends, for the fingerprint."""
+    return {
+        "prompts": completions.prompts.folder.description()["fingerprint"],
+        "completions": completions.run["fingerprint"],
+        "blocks": until,
+    }
+
+
+def selection_keys(config: GenerateConfig) -> dict[str, Any]:
+    """Returns everything on which the data set depends beside the run, for the fingerprint."""
+    rules = config.rules()
+    values = {}
+    for name, value in dataclasses.asdict(rules).items():
+        values[name] = list(value) if isinstance(value, tuple) else value
+    return {
+        "rules": values,
+        "files": {"file_mb": config.file_mb, "partition_by": list(config.partition_by)},
+        "card": {"title": config.title, "license": config.license, "examples": config.examples},
+        **hashing_keys(rules),
+    }
+
+
+def _blocks_in_budget(config: GenerateConfig, completions_url: str) -> int | None:
+    """Returns the number of blocks that count when a budget of hours ended the run; None: all."""
     if config.max_replica_hours is None:
         return None
     ledger = HourLedger(completions_url, config.max_replica_hours)
@@ -84,181 +133,154 @@ def _until(config: GenerateConfig, completions_url: str) -> int | None:
     if blocks is None and ledger.used_up(0.0):
         raise DatasetError(
             f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
-            "in "
-            f"{redact_credentials(completions_url)} was complete; raise it and repeat the "
+            f"in {redact_credentials(completions_url)} was complete; raise it and repeat the "
             "command, which goes on from there"
         )
     return blocks
 
 
-def check_dataset(config: GenerateConfig, url: str) -> None:
-    """Checks that a data set that is there was begun with these rules: before hours of computing, not after.
-
-    Raises:
-        ConfigError: it was begun with others.
-    """
-    folder = RunFolder(url)
-    if storage.stat(folder.run_url) is not None:
-        check_run(
-            folder,
-            {**folder.description()["fingerprint_keys"], **_own_keys(config)},
-            {},
-            flag="--dataset",
-        )
-
-
-def _keys(config: GenerateConfig, completions: Completions, until: int | None) -> dict[str, Any]:
-    """Returns all that the data set depends on."""
-    return {
-        "prompts": completions.prompts.folder.description()["fingerprint"],
-        "completions": completions.run["fingerprint"],
-        "blocks": until,
-        **_own_keys(config),
-    }
-
-
-def _own_keys(config: GenerateConfig) -> dict[str, Any]:
-    """Returns what the data set depends on beside the run."""
-    rules = dataclasses.asdict(config.rules())
-    return {
-        "rules": {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in rules.items()
-        },
-        "files": {"file_mb": config.file_mb, "partition_by": list(config.partition_by)},
-        "card": {"title": config.title, "license": config.license, "examples": config.examples},
-    }
-
-
-def _texts(config: GenerateConfig, completions: Completions, selection: Selection) -> CardTexts:
-    run, asked = completions.run, completions.prompts.folder.description()
-    told, keys = run["config"], run["fingerprint_keys"]
-    made_of = asked["fingerprint_keys"]
-    provenance = (
-        ("model", _name(told["model"])), ("checkpoint", _name(told["checkpoint"])), ("checkpoint digest", keys["checkpoint"]),
-        ("tokenizer digest", keys["tokenizer"]), ("activations", told["dtype"]), ("seeds", _name(asked["config"].get("input"))),
-        ("seed rows", f"{completions.seed_rows:,}"),
-        ("git commit", run["git_commit"]), ("versions", ", ".join(f"{name} {of}" for name, of in run["versions"].items() if of)),
-    )  # fmt: skip
-    sampling = {**keys["sampling"], "max_len": told["max_len"], "on_overflow": told["on_overflow"]}
-    shots = {
-        "shots": _name(asked["config"].get("shots")),
-        **{f"shots_{name}": value for name, value in made_of["shots"].items()},
-    }
-    rules = dataclasses.asdict(config.rules())
-    plain = dataclasses.asdict(SelectionRules())
-    settings = [
-        *sampling.items(),
-        *(shots.items() if shots["shots"] else ()),
-        *(
-            (name, value)
-            for name, value in rules.items()
-            if value != plain[name] or name in ALWAYS_TOLD
-        ),
-    ]
+def _card_texts(
+    config: GenerateConfig, completions: Completions, selection: Selection
+) -> CardTexts:
+    run_config = completions.run["config"]
+    prompt_keys = completions.prompts.folder.description()["fingerprint_keys"]
+    templates = []
+    for name, weight, text in prompt_keys["templates"]:
+        templates.append(TemplateSpec(name, text, weight))
     return CardTexts(
-        title=config.title or f"Synthetic data by {_name(told['model'])}",
+        title=config.title or f"Synthetic data by {_base_name(run_config['model'])}",
         license=config.license,
-        provenance=provenance,
-        settings=settings,
-        templates=[TemplateSpec(name, text, weight) for name, weight, text in made_of["templates"]],
-        fields=selection.field_names,
+        provenance=_provenance(completions),
+        settings=_settings(config, completions),
+        templates=templates,
+        fields=[field.name for field in selection.fields],
         partition_by=config.partition_by,
     )
 
 
-def _name(url: str | None) -> str | None:
-    """Returns the last part of a path or URL: a card is published, and where things lay is in run.json."""
-    return None if url is None else url.rstrip("/").rsplit("/", 1)[-1]
+def _provenance(completions: Completions) -> list[tuple[str, object]]:
+    run = completions.run
+    run_config = run["config"]
+    run_keys = run["fingerprint_keys"]
+    prompts_config = completions.prompts.folder.description()["config"]
+    versions = [f"{name} {version}" for name, version in run["versions"].items() if version]
+    return [
+        ("model", _base_name(run_config["model"])),
+        ("checkpoint", _base_name(run_config["checkpoint"])),
+        ("checkpoint digest", run_keys["checkpoint"]),
+        ("tokenizer digest", run_keys["tokenizer"]),
+        ("activations", run_config["dtype"]),
+        ("seeds", _base_name(prompts_config.get("input"))),
+        ("seed rows", f"{completions.seed_rows:,}"),
+        ("git commit", run["git_commit"]),
+        ("versions", ", ".join(versions)),
+    ]
 
 
-def _exit_code(config: GenerateConfig, report: Mapping[str, Any]) -> int:
+def _settings(config: GenerateConfig, completions: Completions) -> list[tuple[str, object]]:
+    """Returns the flags of sampling, examples and selection that the card shows."""
+    run_config = completions.run["config"]
+    settings: dict[str, object] = dict(completions.run["fingerprint_keys"]["sampling"])
+    settings["max_len"] = run_config["max_len"]
+    settings["on_overflow"] = run_config["on_overflow"]
+
+    prompts = completions.prompts.folder.description()
+    shots = _base_name(prompts["config"].get("shots"))
+    if shots:
+        settings["shots"] = shots
+        for name, value in prompts["fingerprint_keys"]["shots"].items():
+            settings[f"shots_{name}"] = value
+
+    defaults = dataclasses.asdict(SelectionRules())
+    rules = dataclasses.asdict(config.rules())
+    shown = [name for name in rules if rules[name] != defaults[name] or name in ALWAYS_IN_CARD]
+    settings |= {name: rules[name] for name in shown}
+    return list(settings.items())
+
+
+def _base_name(url: str | None) -> str | None:
+    """Returns the last part of a path or URL: a card is published, places are in run.json."""
+    if url is None:
+        return None
+    return url.rstrip("/").rsplit("/", 1)[-1]
+
+
+def _exit_code(config: GenerateConfig, report: Mapping[str, Any]) -> ExitCode:
     if _is_short(config, report):
         return ExitCode.TOO_FEW_ROWS
-    return ExitCode.ROW_ERRORS if report["failed"] else ExitCode.OK
+    if report["failed"]:
+        return ExitCode.ROW_ERRORS
+    return ExitCode.OK
 
 
 def _is_short(config: GenerateConfig, report: Mapping[str, Any]) -> bool:
     return config.target_rows is not None and report["accepted"] < config.target_rows
 
 
-def _tell(
+def _print_summary(
     config: GenerateConfig, report: Mapping[str, Any], dataset: DatasetFolder, log: RunLog
 ) -> None:
-    """Tells what became of the samples: a table for people, one event for machines."""
-    size = sum(each["size"] for each in report["files"] if each["path"].startswith("data/"))
+    """Prints the table of stages, or logs one event in JSON logs; then the places of the files."""
+    data_files = [file for file in report["files"] if file["path"].startswith("data/")]
+    size = sum(file["size"] for file in data_files)
     if log.is_json:
-        names = (
-            "samples",
-            "accepted",
-            "rejected",
-            "failed",
-            "seed_rows",
-            "seed_rows_not_needed",
-            "stopped_by",
-            "reasons",
-        )
-        figures = {name: report[name] for name in names}
+        figures = {name: report[name] for name in EVENT_FIGURES}
         log.event(
             "dataset", data=dataset.data_url, card=dataset.card_url, data_bytes=size, **figures
         )
     else:
         print()
-        Console().print(_table(report))
-    if report["seed_rows_not_needed"]:
-        log.result(
-            None,
-            f"{report['seed_rows_not_needed']:,} further seed rows were not needed "
-            f"({report['stopped_by']})",
-        )
-    log.result(
-        None, f"data     {dataset.data_url} ({report['accepted']:,} rows, {size_in_bytes(size)})"
-    )
+        Console().print(_stage_table(report))
+
+    not_needed = report["seed_rows_not_needed"]
+    if not_needed:
+        message = f"{not_needed:,} further seed rows were not needed ({report['stopped_by']})"
+        log.result(None, message)
+    rows = f"{report['accepted']:,} rows, {size_in_bytes(size)}"
+    log.result(None, f"data     {dataset.data_url} ({rows})")
     log.result(None, f"card     {dataset.card_url}")
     if _is_short(config, report):
-        ended = (
-            f"it ended by {report['stopped_by']}"
-            if report["stopped_by"]
-            else "all seed rows were used"
-        )
-        message = (
-            f"{report['accepted']:,} rows were accepted, fewer than --target-rows "
-            f"{config.target_rows:,}: {ended}; accept more "
-            "(with another --dataset), or give more seeds or a higher --n (with another --output)"
-        )
-        log.event(
-            "short",
-            message,
-            level="warning",
-            accepted=report["accepted"],
-            target_rows=config.target_rows,
-        )
+        _log_short(config, report, log)
 
 
-def _table(report: Mapping[str, Any]) -> Table:
-    """Returns how many samples each stage left out, with the most frequent reasons."""
-    shown = Table(
-        title=f"{report['samples']:,} samples of {report['seed_rows']:,} seed rows",
-        title_justify="left",
+def _log_short(config: GenerateConfig, report: Mapping[str, Any], log: RunLog) -> None:
+    cause = "all seed rows were used"
+    if report["stopped_by"]:
+        cause = f"it ended by {report['stopped_by']}"
+    message = (
+        f"{report['accepted']:,} rows were accepted, fewer than --target-rows "
+        f"{config.target_rows:,}: {cause}; accept more (with another --dataset), or give more "
+        "seeds or a higher --n (with another --output)"
     )
-    for name, justify in (
-        ("stage", "left"),
-        ("left out because", "left"),
-        ("samples", "right"),
-        ("share", "right"),
-    ):
-        # rich's own names
-        shown.add_column(name, justify=justify, overflow="fold")  # type: ignore[arg-type]
-    whole = max(1, report["samples"])
+    log.event(
+        "short",
+        message,
+        level="warning",
+        accepted=report["accepted"],
+        target_rows=config.target_rows,
+    )
+
+
+def _stage_table(report: Mapping[str, Any]) -> Table:
+    """Returns the number of samples that each stage rejected, with the most frequent reasons."""
+    title = f"{report['samples']:,} samples of {report['seed_rows']:,} seed rows"
+    table = Table(title=title, title_justify="left")
+    table.add_column("stage", overflow="fold")
+    table.add_column("left out because", overflow="fold")
+    table.add_column("samples", justify="right", overflow="fold")
+    table.add_column("share", justify="right", overflow="fold")
+
+    total = max(1, report["samples"])
     for stage in STAGES:
         reasons = list(report["reasons"].get(stage, {}).items())
         if reasons:
-            lost = sum(count for _, count in reasons)
-            shown.add_row(stage, STAGE_WORDS[stage], f"{lost:,}", percent(lost / whole))
-        for reason, count in reasons[:MOST_REASONS]:
-            shown.add_row("", Text(f"  {redact_credentials(reason)}"), f"{count:,}", "")
-        if len(reasons) > MOST_REASONS:
-            shown.add_row("", f"  and {len(reasons) - MOST_REASONS} other reasons", "", "")
-    shown.add_section()
-    shown.add_row("accepted", "", f"{report['accepted']:,}", percent(report["accepted"] / whole))
-    return shown
+            rejected = sum(count for _, count in reasons)
+            share = percent(rejected / total)
+            table.add_row(stage, STAGE_DESCRIPTIONS[stage], f"{rejected:,}", share)
+        for reason, count in reasons[:MAX_REASONS]:
+            table.add_row("", Text(f"  {redact_credentials(reason)}"), f"{count:,}", "")
+        if len(reasons) > MAX_REASONS:
+            table.add_row("", f"  and {len(reasons) - MAX_REASONS} other reasons", "", "")
+    table.add_section()
+    table.add_row("accepted", "", f"{report['accepted']:,}", percent(report["accepted"] / total))
+    return table

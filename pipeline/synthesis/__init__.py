@@ -1,15 +1,16 @@
-"""Synthetic data: seed rows and templates → request rows.
+"""Synthetic data: seed rows and templates to prompts, completions to a data set with a data card.
 
-Output rows of the pipeline → accepted and rejected rows, a data card.
+    seeds ── prompts/seed_rows ──▶ rows ── prompts/builder (templates, shots) ──▶ request rows
+                                             │ rows without a prompt               │
+                                             ▼                                     ▼
+                                     prompts/rejected                          the main job
+                                             │                                     │
+                                             ▼                                     ▼
+    selection/selection_pass ◀── blocks in input order ── selection/completions ◀── output rows
+             │ selection/selection: filters, fields, expressions, choice, partitions, duplicates
+             ▼
+    accepted and rejected rows ── dataset/folder (files, card) ──▶ data/, rejected/, README.md
 
-seeds ─ seeds.py ─▶ rows ─ prompts.py (templates.py, shots.py) ─▶ prompts/data ─ the pipeline ─▶ completions/data
-                                      │ template rejected                                              │
-                                      ▼                                                                │ completions.py (join)
-                              prompts/rejected ──────▶ selection.py, shard by shard, in input order ◀──┘
-                                                         filters.py  fields.py  expressions.py  choice.py  duplicates.py
-                                                                  │                        │
-                                            dataset/data, rejected (files.py)     statistics.py ─ card.py ─▶ dataset/README.md
-
-Every sample ends in exactly one place: accepted, or rejected with stage and reason. A row's fate
-depends on rows before it and never on rows after it, nor on which shard was finished first.
+Every sample ends in one place: accepted, or rejected with stage and reason. The result for a row
+depends on rows before it, never on rows after it or on the order in which shards are committed.
 """

@@ -1,4 +1,4 @@
-"""The example of the README on a real local Ray, with the demo model: killed twice, the same bytes as undisturbed."""
+"""README example on a local Ray with the demo model: killed twice, same bytes as undisturbed."""
 
 import contextlib
 import dataclasses

@@ -38,12 +38,31 @@ IN_ORDER = dataclasses.replace(SUMS, batches_in_flight=1)  # shards finish one a
 ROWS, N = 40, 3
 SAMPLES = ROWS * N
 RULES = (
-    "--parse-regex", r"(?P<answer>\d+)", "--fields.answer", "int64", "--where", "answer == a + b", "--dedup", "none",
-)  # fmt: skip
+    "--parse-regex",
+    r"(?P<answer>\d+)",
+    "--fields.answer",
+    "int64",
+    "--where",
+    "answer == a + b",
+    "--dedup",
+    "none",
+)
 FLAGS = (
-    "--model", "demo", "--templates.sum", sums.TEMPLATE, "--templates.words", "What is {{ a }} + {{ b }}?", "--max-tokens", "4",
-    "--n", str(N), "--temperature", "1", "--shard-rows", "6",
-)  # fmt: skip
+    "--model",
+    "demo",
+    "--templates.sum",
+    sums.TEMPLATE,
+    "--templates.words",
+    "What is {{ a }} + {{ b }}?",
+    "--max-tokens",
+    "4",
+    "--n",
+    str(N),
+    "--temperature",
+    "1",
+    "--shard-rows",
+    "6",
+)
 
 
 @pytest.fixture
@@ -61,7 +80,7 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
 
 
 class Immediate(Executor):
-    """Judges at once, where the job has a thread: a run of fakes is over before a thread has begun."""
+    """Runs calls at once: a run of fakes is over before a thread has started."""
 
     def submit(self, call: Callable[..., Any], /, *arguments: Any, **words: Any) -> "Future[Any]":
         done: Future[Any] = Future()
@@ -149,8 +168,8 @@ def test_another_selection_of_the_same_run_is_another_data_set(
     assert main("-o", out, *RULES) == 0
     assert main("-o", out, *RULES, "--choose", "best") == 2, "before anything is run"
     assert (
-        'rules.choose was "all", is "best"; repeat the command it was started with, or choose another --dataset'
-        in (capsys.readouterr().err)
+        'rules.choose was "all", is "best"; repeat the command it was started with, or choose '
+        "another --dataset" in (capsys.readouterr().err)
     )
     parts = {path: path.stat().st_mtime_ns for path in (out / "completions").rglob("*")}
     assert main("-o", out, *RULES, "--choose", "best", "--dataset", "best") == 0
@@ -340,7 +359,10 @@ def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
 def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path: Path) -> None:
     shots = tmp_path / "shots.jsonl"
     shots.write_text("".join(json.dumps({"q": f"{n} + {n} = {2 * n}"}) + "\n" for n in range(9)))
-    long = "{% for shot in shots %}{{ shot.q }}\n{% endfor %}{% if a == 7 %}{{ 'word ' * 500 }}{% endif %}{{ a }} + {{ b }} ="
+    long = (
+        "{% for shot in shots %}{{ shot.q }}\n{% endfor %}"
+        "{% if a == 7 %}{{ 'word ' * 500 }}{% endif %}{{ a }} + {{ b }} ="
+    )
     words = (
         "--templates",
         json.dumps({"t": long}),

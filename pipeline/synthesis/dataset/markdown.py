@@ -1,60 +1,69 @@
-"""Values from outside → Markdown that shows them and nothing else: no heading, link, image or HTML of theirs takes effect."""
+"""Markdown that shows outside values literally: no markup or HTML in them takes effect."""
 
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
 
 from pipeline.storage.redaction import redact_credentials
 
-_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$@])")
-_LINKED = re.compile(r"(?i)(?<=/)(?=/)|(?<=www)(?=\.)")  # where a bare address would become a link
-_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
 BAR_CHARS = 24
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~&$@])")
+_BARE_LINK = re.compile(r"(?i)(?<=/)(?=/)|(?<=www)(?=\.)")  # where an address would become a link
+_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")
+_BACKTICKS = re.compile("`+")
+# control characters, and those that reorder or hide text
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def inline(value: object) -> str:
     """Returns a value as text within a line or a cell of a table."""
-    shown = _visible(redact_credentials(str(value)), keep="")
-    return _LINKED.sub(r"\\", _SPECIAL.sub(r"\\\1", shown))
+    text = _visible(redact_credentials(str(value)))
+    return _BARE_LINK.sub(r"\\", _SPECIAL.sub(r"\\\1", text))
 
 
 def code(value: object) -> str:
     """Returns a value as code within a line or a cell of a table."""
-    shown = _visible(redact_credentials(str(value)), keep="")
-    if not shown:
+    text = _visible(redact_credentials(str(value)))
+    if not text:
         return "(empty)"
-    # it would end a cell, and a backslash before it is not always one that escapes
-    if "|" in shown:
-        return f"<code>{_PUNCTUATION.sub(lambda each: f'&#{ord(each[0])};', shown)}</code>"
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    room = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
-    return f"{fence}{room}{shown}{room}{fence}"
+    # it would end a cell, and a backslash before it does not always escape it
+    if "|" in text:
+        return f"<code>{_PUNCTUATION.sub(_entity, text)}</code>"
+    fence = "`" * (1 + _longest_run(text))
+    padding = ""
+    if text.startswith("`") or text.endswith("`") or not text.strip():
+        padding = " "
+    return f"{fence}{padding}{text}{padding}{fence}"
 
 
 def block(text: str, language: str = "") -> str:
     """Returns a text as a block of code, whatever it holds."""
-    shown = _visible(text, keep="\n\t")
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", shown)), default=0))
-    return f"{fence}{language}\n{shown}\n{fence}"
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Returns a table; cells are Markdown."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    visible = _visible(text, keep="\n\t")
+    fence = "`" * max(3, 1 + _longest_run(visible))
+    return f"{fence}{language}\n{visible}\n{fence}"
 
 
 def bar(share: float) -> str:
     """Returns a bar as long as a share of one."""
     eighths = round(8 * BAR_CHARS * share)
-    return "█" * (eighths // 8) + ("▏▎▍▌▋▊▉"[eighths % 8 - 1] if eighths % 8 else "")
+    full, part = divmod(eighths, 8)
+    return "█" * full + " ▏▎▍▌▋▊▉"[part].strip()
 
 
-def _visible(text: str, *, keep: str) -> str:
-    """Returns the text with control characters, and those that reorder what is shown, spelled out."""
-    return "".join(
-        each
-        if each in keep or unicodedata.category(each) not in {"Cc", "Cf", "Cs", "Zl", "Zp"}
-        else f"\\u{ord(each):04x}"
-        for each in text
-    )
+def _longest_run(text: str) -> int:
+    """Returns the length of the longest run of backticks."""
+    return max((len(run) for run in _BACKTICKS.findall(text)), default=0)
+
+
+def _entity(match: re.Match[str]) -> str:
+    return f"&#{ord(match[0])};"
+
+
+def _visible(text: str, keep: str = "") -> str:
+    """Returns the text with invisible characters as escapes, but for those in `keep`."""
+    characters = []
+    for character in text:
+        if character not in keep and unicodedata.category(character) in _INVISIBLE:
+            characters.append(f"\\u{ord(character):04x}")
+        else:
+            characters.append(character)
+    return "".join(characters)

@@ -1,9 +1,7 @@
-"""Blocks of seed rows → request rows, and the rows of which no prompt could be made.
+"""Turns blocks of seed rows into request rows, and rows without a prompt into rejected rows.
 
-It knows no files.
-
-A request row: id | columns that set its sampling | row: all others that are kept, in one | template, its name | prompt
-A rejected row: id | columns that are kept, one by one | template | stage, reason, detail
+A request row: id | columns that set its sampling | row: the other kept columns | template | prompt
+A rejected row: id | kept columns, one by one | template | stage, reason, detail
 """
 
 from collections.abc import Sequence
@@ -17,11 +15,11 @@ from pipeline.synthesis.prompts.random_choice import row_random, weighted_index
 from pipeline.synthesis.prompts.seed_rows import ROW, SeedBlock, SeedSchema
 from pipeline.synthesis.prompts.shots import Shots
 from pipeline.synthesis.prompts.templates import PromptTemplate
-from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.rejections import Rejection
 
 _TEMPLATE = pa.field("template", pa.string())
 _PROMPT = pa.field("prompt", pa.string())
-_WHY = (
+_REJECTION = (
     pa.field("stage", pa.string()),
     pa.field("reason", pa.string()),
     pa.field("detail", pa.string()),
@@ -30,7 +28,7 @@ _WHY = (
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """What became of a block of seed rows, in their order."""
+    """Rows of a block of seeds, in their order."""
 
     requests: pa.Table
     rejected: pa.Table
@@ -38,7 +36,7 @@ class Prompts:
 
 @dataclass(frozen=True, slots=True)
 class PromptBuilder:
-    """Chooses a template and examples for each row, by its id alone, and renders."""
+    """Chooses template and examples of each row by its id alone, and renders the prompt."""
 
     templates: Sequence[PromptTemplate]
     shots: Shots
@@ -53,65 +51,75 @@ class PromptBuilder:
     @property
     def rejected_schema(self) -> pa.Schema:
         """Columns of rejected rows."""
-        return pa.schema([pa.field("id", self.schema.id_type), *self.schema.kept, _TEMPLATE, *_WHY])
+        id_field = pa.field("id", self.schema.id_type)
+        return pa.schema([id_field, *self.schema.kept, _TEMPLATE, *_REJECTION])
 
     def build(self, block: SeedBlock) -> Prompts:
         """Returns a request or a rejection for every row of the block."""
-        built = [self._row(block, position) for position in range(len(block.ids))]
-        good = [position for position, (_, outcome) in enumerate(built) if isinstance(outcome, str)]
-        bad = [(name, outcome) for name, outcome in built if isinstance(outcome, Rejection)]
-        ids = pa.array(block.ids, self.schema.id_type)
-        # Values of a row that cannot be read are left out: not even the rejected rows may hold
-        # bytes that are no text.
-        read = pa.array(
-            [None if position in block.faults else position for position in range(len(built))],
-            pa.int64(),
-        )
-        whole = (
-            block.kept.take(read)
-            .add_column(0, "id", ids)
-            .append_column(_TEMPLATE, pa.array([name for name, _ in built], pa.string()))
-        )
-        requests = self._with_row(whole.take(np.array(good, np.int64)))
-        others = whole.take(np.setdiff1d(np.arange(len(built)), good))
-        columns = (
-            [each.stage for _, each in bad],
-            [each.reason for _, each in bad],
-            [each.detail for _, each in bad],
-        )
-        why: list[Any] = [pa.array(values, pa.string()) for values in columns]
-        prompts = pa.array([built[place][1] for place in good], pa.string())
+        template_names: list[str | None] = []
+        prompts: list[str] = []
+        prompt_rows: list[int] = []
+        rejections: list[Rejection] = []
+        rejected_rows: list[int] = []
+        for position in range(len(block.ids)):
+            template_name, outcome = self._render(block, position)
+            template_names.append(template_name)
+            if isinstance(outcome, Rejection):
+                rejections.append(outcome)
+                rejected_rows.append(position)
+            else:
+                prompts.append(outcome)
+                prompt_rows.append(position)
+
+        table = self._kept_columns(block)
+        table = table.append_column(_TEMPLATE, pa.array(template_names, pa.string()))
+
+        requests = self._with_row_column(table.take(np.array(prompt_rows, np.int64)))
+        requests = requests.append_column(_PROMPT, pa.array(prompts, pa.string()))
+
+        rejected = table.take(np.array(rejected_rows, np.int64))
+        for field in _REJECTION:
+            values = [getattr(rejection, field.name) for rejection in rejections]
+            rejected = rejected.append_column(field, pa.array(values, pa.string()))
         return Prompts(
-            requests.append_column(_PROMPT, prompts).select(self.request_schema.names),
-            pa.table([*others.columns, *why], schema=self.rejected_schema),
+            requests.select(self.request_schema.names),
+            pa.table(rejected.columns, schema=self.rejected_schema),
         )
 
-    def _with_row(self, table: pa.Table) -> pa.Table:
-        """Returns the table with the column `row`.
+    def _kept_columns(self, block: SeedBlock) -> pa.Table:
+        """Returns ids and kept columns; those of unreadable rows are null.
+
+        Not even the rejected rows may hold bytes that are not text.
+        """
+        positions = np.arange(len(block.ids))
+        unreadable = np.isin(positions, list(block.faults))
+        readable: Any = pa.array(positions, mask=unreadable)
+        kept = block.kept.take(readable)
+        return kept.add_column(0, "id", pa.array(block.ids, self.schema.id_type))
+
+    def _with_row_column(self, table: pa.Table) -> pa.Table:
+        """Returns the table with the pass-through columns in the column `row`.
 
         In one column, no name can meet a name that the run reads or writes.
         """
         if ROW not in self.schema.request.names:
             return table
-        kind: Any = self.schema.request.field(ROW).type
-        fields = [kind.field(index) for index in range(kind.num_fields)]
-        columns: Any = [table[field.name].combine_chunks() for field in fields]
-        inside = {field.name for field in fields}
-        return table.drop_columns(list(inside)).append_column(
-            ROW, pa.StructArray.from_arrays(columns, fields=fields)
-        )
+        row_type: Any = self.schema.request.field(ROW).type
+        fields = [row_type.field(index) for index in range(row_type.num_fields)]
+        names = [field.name for field in fields]
+        columns: Any = [table[name].combine_chunks() for name in names]
+        row = pa.StructArray.from_arrays(columns, fields=fields)
+        return table.drop_columns(names).append_column(ROW, row)
 
-    def _row(self, block: SeedBlock, position: int) -> tuple[str | None, str | Rejection]:
-        """Returns the name of the row's template, and its prompt or why there is none."""
+    def _render(self, block: SeedBlock, position: int) -> tuple[str | None, str | Rejection]:
+        """Returns the name of the template of a row, and its prompt or rejection."""
         row_id = block.ids[position]
         if position in block.faults or row_id is None:
-            return None, Rejection(
-                "template", "unreadable_row", block.faults.get(position, "the row has no id")
-            )
+            fault = block.faults.get(position, "the row has no id")
+            return None, Rejection("template", "unreadable_row", fault)
+
         weights = [template.spec.weight for template in self.templates]
-        template = self.templates[
-            weighted_index(weights, row_random(self.seed, row_id, "template"))
-        ]
-        return template.spec.name, template.render(
-            block.rows[position], self.shots.draw(self.seed, row_id)
-        )
+        index = weighted_index(weights, row_random(self.seed, row_id, "template"))
+        template = self.templates[index]
+        shots = self.shots.draw(self.seed, row_id)
+        return template.spec.name, template.render(block.rows[position], shots)

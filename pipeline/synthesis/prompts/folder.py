@@ -1,14 +1,12 @@
-"""A folder of request rows: made from seeds shard by shard, resumed, and read again.
+"""Folder of request rows: written from seeds shard by shard, resumed, and read again.
 
-It knows no templates.
-
-run.json                    what the prompts were made of, with a fingerprint
-rejected/part-00017.parquet rows of which no prompt could be made; written before the part it
-belongs to data/part-00017.parquet     request rows of one shard of seeds, created once: the commit
-of both _SUCCESS                    every shard is there
+run.json                    what the prompts depend on, with a fingerprint
+rejected/part-00017.parquet rows without a prompt; created before the part of the same number
+data/part-00017.parquet     request rows of one shard of seeds; created once: the commit of both
+_SUCCESS                    every shard is committed
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -25,8 +23,8 @@ from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.builder import Prompts
 
-READ_AT_ONCE = 16
-WHAT = "prompts"
+PARALLEL_READS = 16
+CONTENT = "prompts"  # named in messages about a part that holds something else
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,7 @@ class PromptPart:
     """One committed part."""
 
     number: int
-    file: InputFile  # request rows, as the listing of an input has them
+    file: InputFile  # request rows, as in the listing of an input
     rejected_rows: int
 
 
@@ -47,90 +45,89 @@ class PromptsFolder:
 
     @property
     def folder(self) -> RunFolder:
-        """The same as a run folder."""
+        """The run folder of the same URL."""
         return RunFolder(self.url, self.client)
 
+    @property
+    def rejected_folder_url(self) -> str:
+        """Folder of the rejected rows."""
+        return storage.join(self.url, "rejected")
+
     def rejected_url(self, number: int) -> str:
-        """Where the rejected rows of a part are, if it has any."""
-        return storage.join(self.url, "rejected", f"part-{number:05d}.parquet")
+        """URL of the rejected rows of a part, if it has any."""
+        return storage.join(self.rejected_folder_url, f"part-{number:05d}.parquet")
 
     def write(
         self,
         todo: Sequence[Shard],
         shards: Sequence[Shard],
-        made: Iterator[Prompts],
-        mark: str,
-        tell: Callable[[int], None],
-    ) -> None:
-        """Commits what `made` yields for each shard that is to do, and marks the folder as complete.
+        built: Iterator[Prompts],
+        fingerprint: str,
+    ) -> Iterator[Shard]:
+        """Commits the prompts of each shard of `todo`, yields it, and marks the folder as complete.
 
         Args:
-            todo: shards that are not there yet.
-            shards: all of them.
-            made: request and rejected rows of each shard of `todo`, in their order.
-            mark: fingerprint of the prompts; goes into every part.
-            tell: called with the number of seed rows of each part.
+            todo: shards that are not committed yet.
+            shards: all shards.
+            built: request and rejected rows of each shard of `todo`, in their order.
+            fingerprint: fingerprint of the prompts, written into every part.
 
         Raises:
-            ConfigError: a part is there and holds something else.
+            ConfigError: a part exists and holds something else.
             DatasetError: a part cannot be written.
         """
-        for shard, prompts in zip(todo, made, strict=True):
+        for shard, prompts in zip(todo, built, strict=True):
             if prompts.rejected.num_rows:
-                publish_once(self.rejected_url(shard.number), _marked(prompts.rejected, mark), WHAT)
-            publish_once(self.folder.part_url(shard.number), _marked(prompts.requests, mark), WHAT)
-            tell(shard.rows)
+                rejected = _encoded(prompts.rejected, fingerprint)
+                publish_once(self.rejected_url(shard.number), rejected, CONTENT)
+            requests = _encoded(prompts.requests, fingerprint)
+            publish_once(self.folder.part_url(shard.number), requests, CONTENT)
+            yield shard
         finish(self.folder, shards, self.folder.committed())
 
     def parts(self) -> tuple[PromptPart, ...]:
         """Returns all parts, in order; reads their footers.
 
         Raises:
-            DatasetError: the folder holds no complete set of prompts.
+            DatasetError: the folder does not hold a complete set of prompts.
         """
         if not self.folder.finished():
             raise DatasetError(
                 f"{redact_credentials(self.url)} holds no complete prompts; make them with "
-                "generate_dataset.py prompts, or "
-                "repeat the command that was interrupted"
+                "generate_dataset.py prompts, or repeat the command that was interrupted"
             )
-        found = [
-            (number, stored)
-            for stored in self.client.list_objects(self.folder.data_url)
-            if (number := _number(stored.url)) is not None
-        ]
-        rejected = {
-            _number(stored.url)
-            for stored in self.client.list_objects(storage.join(self.url, "rejected"))
-        }
-        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-            rows = list(
-                pool.map(lambda each: formats.count_rows(each[1].url, client=self.client), found)
-            )
-            lost = list(
-                pool.map(
-                    lambda each: self._rejected_count(each[0]) if each[0] in rejected else 0, found
-                )
-            )
-        return tuple(
-            PromptPart(number, InputFile(stored.url, stored.size, stored.version, good), bad)
-            for (number, stored), good, bad in zip(found, rows, lost, strict=True)
-        )
+
+        files = self._part_files(self.folder.data_url)
+        rejected_files = self._part_files(self.rejected_folder_url)
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            rows = list(pool.map(self._count_rows, files.values()))
+            rejected_counts = list(pool.map(self._count_rows, rejected_files.values()))
+
+        rejected_rows = dict(zip(rejected_files, rejected_counts, strict=True))
+        parts = []
+        for (number, stored), count in zip(files.items(), rows, strict=True):
+            file = InputFile(stored.url, stored.size, stored.version, count)
+            parts.append(PromptPart(number, file, rejected_rows.get(number, 0)))
+        return tuple(parts)
 
     def rejected(self, part: PromptPart) -> pa.Table:
-        """Returns the rows of a part's shard of which no prompt could be made; it has some."""
+        """Returns the rows of a part's shard without a prompt; the part has some."""
         with formats.open_parquet(self.rejected_url(part.number), client=self.client) as parquet:
             table: pa.Table = parquet.read()
         return table.replace_schema_metadata(None)
 
-    def _rejected_count(self, number: int) -> int:
-        return formats.count_rows(self.rejected_url(number), client=self.client)
+    def _part_files(self, url: str) -> dict[int, storage.StoredObject]:
+        """Returns the parts in a folder by number, in the order of the listing."""
+        parts = {}
+        for stored in self.client.list_objects(url):
+            match = PART_NAME.fullmatch(stored.url.rsplit("/", 1)[-1])
+            if match:
+                parts[int(match[1])] = stored
+        return parts
+
+    def _count_rows(self, stored: storage.StoredObject) -> int:
+        return formats.count_rows(stored.url, client=self.client)
 
 
-def _marked(table: pa.Table, mark: str) -> bytes:
-    return to_parquet(table.replace_schema_metadata({FINGERPRINT_KEY: mark.encode()}))
-
-
-def _number(url: str) -> int | None:
-    match = PART_NAME.fullmatch(url.rsplit("/", 1)[-1])
-    return int(match[1]) if match else None
+def _encoded(table: pa.Table, fingerprint: str) -> bytes:
+    return to_parquet(table.replace_schema_metadata({FINGERPRINT_KEY: fingerprint.encode()}))

@@ -1,7 +1,7 @@
-"""A Parquet or JSON-lines file of worked examples → the few that each row gets, drawn by the row's id. It knows no templates.
+"""Worked examples from a Parquet or JSON-lines file, of which each row gets a few, drawn by its id.
 
 All examples are held in memory, so their number is bounded. An example with the id of the row
-itself is never among its own.
+itself is never drawn for it.
 """
 
 import hashlib
@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.columns import common_schema
 from pipeline.input.shards import list_input
+from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random
 
@@ -24,7 +25,7 @@ Shot = Mapping[str, object]
 
 @dataclass(frozen=True, slots=True)
 class Shots:
-    """Examples and how many of them a row gets."""
+    """Examples, and how many of them a row gets."""
 
     rows: tuple[Shot, ...] = ()
     per_row: int = 0
@@ -32,56 +33,75 @@ class Shots:
     positions: Mapping[object, int] = field(default_factory=dict)  # of the examples that have an id
 
     def draw(self, seed: int, row_id: str | int) -> tuple[Shot, ...]:
-        """Returns the examples of a row, in the order in which they were drawn."""
+        """Returns the examples of a row in the order in which they are drawn."""
         if not self.per_row:
             return ()
-        own = self.positions.get(row_id)
-        others = len(self.rows) - (own is not None)
-        chosen = distinct_indices(others, self.per_row, row_random(seed, row_id, "shots"))
-        return tuple(self.rows[index + (own is not None and index >= own)] for index in chosen)
+
+        excluded = self.positions.get(row_id)  # the row itself
+        size = len(self.rows)
+        if excluded is not None:
+            size -= 1
+
+        generator = row_random(seed, row_id, "shots")
+        drawn = []
+        for index in distinct_indices(size, self.per_row, generator):
+            skips_excluded = excluded is not None and index >= excluded
+            drawn.append(self.rows[index + skips_excluded])
+        return tuple(drawn)
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the examples; None where there are none."""
+        """SHA-256 of the examples; None without examples."""
         if not self.rows:
             return None
-        told = json.dumps([dict(row) for row in self.rows], sort_keys=True, default=str)
-        return hashlib.sha256(told.encode()).hexdigest()
+        rows = [dict(row) for row in self.rows]
+        text = json.dumps(rows, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
-def read_shots(url: str, per_row: int, id_column: str = "id") -> Shots:
+def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = MAX_SHOTS) -> Shots:
     """Returns the examples of a file, folder or glob.
 
     Raises:
-        DatasetError: nothing there, more than `MAX_SHOTS` rows, or a row that cannot be read.
-        ConfigError: fewer examples than each row is to get.
+        DatasetError: nothing there, more than `max_shots` rows, or an unreadable row.
+        ConfigError: fewer examples than `per_row`.
     """
-    shown = redact_credentials(url)
     files = list_input(url)
     total = sum(file.rows for file in files)
-    if total > MAX_SHOTS:
+    if total > max_shots:
         raise DatasetError(
-            f"--shots {shown}: expected at most {MAX_SHOTS:,} examples, got {total:,}; they are "
-            "held in memory"
+            f"--shots {redact_credentials(url)}: expected at most {max_shots:,} examples, got "
+            f"{total:,}; they are held in memory"
         )
+
     names = tuple(common_schema(files).names)
     rows: list[Shot] = []
     for file in files:
-        with formats.open_cursor(file.url, names, pa.schema([]), file.version) as cursor:
-            read = cursor.take(0, file.rows)
-        for row, fault in read.faults.items():
-            raise DatasetError(f"--shots: row {row} of {redact_credentials(file.url)}: {fault}")
-        rows += [
-            dict(zip(names, values, strict=True))
-            for values in zip(*(read.values[name] for name in names), strict=True)
-        ]
-    positions = {
-        row[id_column]: place for place, row in enumerate(rows) if row.get(id_column) is not None
-    }
-    if len(rows) - bool(positions) < per_row:
-        beside = " beside the row itself" if positions else ""
+        rows += _read_rows(file, names)
+
+    positions = {}
+    for position, row in enumerate(rows):
+        if row.get(id_column) is not None:
+            positions[row[id_column]] = position
+
+    available = len(rows)
+    beside = ""
+    if positions:
+        available -= 1
+        beside = " beside the row itself"
+    if available < per_row:
         raise ConfigError(
-            f"--shots-per-row: expected at most the {len(rows) - bool(positions)} of "
-            f"{shown}{beside}, got {per_row}"
+            f"--shots-per-row: expected at most the {available} of {redact_credentials(url)}"
+            f"{beside}, got {per_row}"
         )
     return Shots(tuple(rows), per_row, id_column, positions)
+
+
+def _read_rows(file: InputFile, names: tuple[str, ...]) -> list[Shot]:
+    with formats.open_cursor(file.url, names, pa.schema([]), file.version) as cursor:
+        read = cursor.take(0, file.rows)
+    for row, fault in read.faults.items():
+        raise DatasetError(f"--shots: row {row} of {redact_credentials(file.url)}: {fault}")
+
+    columns = [read.values[name] for name in names]
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -1,7 +1,7 @@
-"""The samples of a prompt → the one that is kept: the best by mean log-prob, or one with the answer that most of them give.
+"""Stage `choose`: keeps one sample of each prompt, the likeliest or one with the majority's answer.
 
 Log-probs are compared as the data set shows them, to two places; of equal ones the earliest sample
-is kept. Samples that a stage before left out neither compete nor vote.
+is kept. Samples that an earlier stage rejected neither compete nor vote.
 """
 
 import json
@@ -13,68 +13,77 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.synthesis.selection.rejections import Rejection
-from pipeline.synthesis.selection.samples import Judged, numbers, row_groups
+from pipeline.synthesis.columns import VOTES
+from pipeline.synthesis.rejections import Rejection
+from pipeline.synthesis.selection.samples import StageResult, numbers, row_groups
 
-VOTE_FIELDS = (pa.field("votes", pa.int32()), pa.field("voters", pa.int32()))
+_NOT_BEST = Rejection("choose", "not the best")
+_OUTVOTED = Rejection("choose", "outvoted")
+_NOT_BEST_OF_MAJORITY = Rejection("choose", "not the best of the majority")
 
 
-def best(table: pa.Table) -> Judged:
-    """Lets the likeliest sample of each prompt pass."""
+def best(table: pa.Table) -> StageResult:
+    """Passes the likeliest sample of each prompt."""
     scores = numbers(table, "mean_logprob", -math.inf)
-    verdicts: list[Rejection | None] = [Rejection("choose", "not the best")] * table.num_rows
+    verdicts: list[Rejection | None] = [_NOT_BEST] * table.num_rows
     for first, end in row_groups(table):
         verdicts[first + int(np.argmax(scores[first:end]))] = None
-    return Judged(table, verdicts)
+    return StageResult(table, verdicts)
 
 
 @dataclass(frozen=True, slots=True)
 class Majority:
-    """Lets the likeliest sample with the most frequent value of a column pass, if enough samples agree on it."""
+    """Passes the likeliest sample with the most frequent value of a column, if enough agree."""
 
     column: str
     min_agreement: float = 0.0  # share of the voters
 
-    def __call__(self, table: pa.Table) -> Judged:
+    def __call__(self, table: pa.Table) -> StageResult:
         """Votes within each prompt.
 
-        Adds the columns `votes`, for each sample's own value, and `voters`.
+        Adds the columns `votes` (samples with the value of this one) and `voters`.
         """
-        values = [
-            json.dumps(value, default=str, sort_keys=True)
-            for value in table[self.column].to_pylist()
-        ]
-        scores = numbers(table, "mean_logprob", -math.inf)
+        answers = [_comparable(value) for value in table[self.column].to_pylist()]
+        scores = numbers(table, "mean_logprob", -math.inf).tolist()
+
         verdicts: list[Rejection | None] = []
         votes: list[int] = []
+        voters: list[int] = []
         for first, end in row_groups(table):
-            count = Counter(values[first:end])
-            votes += [count[value] for value in values[first:end]]
-            verdicts += self._of_prompt(values[first:end], count, scores[first:end].tolist())
-        voters = [end - first for first, end in row_groups(table) for _ in range(first, end)]
-        for field, counts in zip(VOTE_FIELDS, (votes, voters), strict=True):
-            table = table.append_column(field, pa.array(counts, field.type))
-        return Judged(table, verdicts)
+            prompt_answers = answers[first:end]
+            counts = Counter(prompt_answers)
+            votes += [counts[answer] for answer in prompt_answers]
+            voters += [len(prompt_answers)] * len(prompt_answers)
+            verdicts += self._verdicts(prompt_answers, counts, scores[first:end])
 
-    def _of_prompt(
-        self, values: Sequence[str], count: Counter[str], scores: Sequence[float]
+        table = table.append_column(VOTES.field("votes"), pa.array(votes, pa.int32()))
+        table = table.append_column(VOTES.field("voters"), pa.array(voters, pa.int32()))
+        return StageResult(table, verdicts)
+
+    def _verdicts(
+        self, answers: Sequence[str], counts: Counter[str], scores: Sequence[float]
     ) -> list[Rejection | None]:
-        most = max(count.values())
-        # Of answers with equally many votes, the one that the likeliest sample gives; of equally
-        # likely ones the earliest.
-        winner = max(
-            range(len(values)),
-            key=lambda place: (count[values[place]] == most, scores[place], -place),
-        )
-        if most < self.min_agreement * len(values):
-            return [Rejection("choose", "too little agreement", f"{most} of {len(values)}")] * len(
-                values
-            )
-        outvoted, other = (
-            Rejection("choose", "outvoted"),
-            Rejection("choose", "not the best of the majority"),
-        )
-        return [
-            None if place == winner else other if value == values[winner] else outvoted
-            for place, value in enumerate(values)
-        ]
+        """Returns the verdicts on the samples of one prompt."""
+        highest = max(counts.values())
+        if highest < self.min_agreement * len(answers):
+            detail = f"{highest} of {len(answers)}"
+            return [Rejection("choose", "too little agreement", detail)] * len(answers)
+
+        # Of answers with equally many votes, the one of the likeliest sample; of equally likely
+        # ones the earliest.
+        candidates = [index for index, answer in enumerate(answers) if counts[answer] == highest]
+        winner = max(candidates, key=lambda index: (scores[index], -index))
+
+        verdicts: list[Rejection | None] = []
+        for index, answer in enumerate(answers):
+            if index == winner:
+                verdicts.append(None)
+            elif answer == answers[winner]:
+                verdicts.append(_NOT_BEST_OF_MAJORITY)
+            else:
+                verdicts.append(_OUTVOTED)
+        return verdicts
+
+
+def _comparable(value: object) -> str:
+    return json.dumps(value, default=str, sort_keys=True)

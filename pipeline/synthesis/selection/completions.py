@@ -1,8 +1,8 @@
-"""A folder of prompts and the run of the main job over them → samples with their prompts, block by block, in input order.
+"""Samples of a run over prompts, with their prompts, block by block in input order.
 
-A block is one shard of completions, or the rejected prompts of one part, which stand before its
-shards. Shards are committed in any order; whoever reads blocks in order sees the same, whichever
-was finished first. It knows no rules.
+A block is one shard of completions, or the rejected prompts of one part, which come before its
+shards. Shards are committed in any order; a reader that takes blocks in order reads the same in
+any case.
 """
 
 from collections.abc import Iterator
@@ -23,22 +23,32 @@ from pipeline.input.shards import plan_shards
 from pipeline.output.run_folder import RunFolder, input_keys
 from pipeline.records import Shard
 from pipeline.storage.redaction import redact_credentials
+from pipeline.synthesis.columns import COMPLETED, ERROR_COLUMNS, SAMPLES
 from pipeline.synthesis.prompts.folder import PromptPart, PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import ROW, kept_columns
-from pipeline.synthesis.selection.samples import COMPLETED, ERROR_COLUMNS, LOGPROB_PLACES, SAMPLES
+from pipeline.synthesis.selection.samples import LOGPROB_PLACES
 
-ERRORS = tuple(name.removeprefix("_") for name in ERROR_COLUMNS)
-OUTPUTS = (
-    "id", "sample_index", "text", "finish_reason", "prompt_tokens", "completion_tokens", "cumulative_logprob", "seed", *ERRORS,
-)  # fmt: skip
+OUTPUT_COLUMNS = (
+    "id",
+    "sample_index",
+    "text",
+    "finish_reason",
+    "prompt_tokens",
+    "completion_tokens",
+    "cumulative_logprob",
+    "seed",
+    "status",
+    "error_code",
+    "error_message",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What is judged together; `shard` is None for rejected prompts."""
+    """Samples that are selected together."""
 
     part: PromptPart
-    shard: Shard | None
+    shard: Shard | None  # None: the rejected prompts of the part
 
 
 class Completions:
@@ -50,10 +60,10 @@ class Completions:
         url: str,
         client: storage.Client = storage.DEFAULT_CLIENT,
     ) -> None:
-        """Reads what the run was, and the footers of its prompts.
+        """Reads the description of the run and the footers of its prompts.
 
         Raises:
-            DatasetError: prompts or run are not there, or do not belong together.
+            DatasetError: prompts or run do not exist, or do not belong together.
         """
         self.prompts = prompts
         self.folder = RunFolder(url, client)
@@ -64,25 +74,27 @@ class Completions:
         if keys.get("task") != "generate" or keys.get("input") != input_keys(files):
             raise DatasetError(
                 f"{redact_credentials(url)} is no run over the prompts in "
-                f"{redact_credentials(prompts.url)}: it lists other "
-                "files; give two folders that belong together"
+                f"{redact_credentials(prompts.url)}: it lists other files; give two folders that "
+                "belong together"
             )
-        shards = plan_shards(files, self.run["config"]["shard_rows"], self.run["config"]["limit"])
+
+        config = self.run["config"]
+        shards = plan_shards(files, config["shard_rows"], config["limit"])
         self.blocks = tuple(_blocks(self.parts, shards))
 
     @property
     def n(self) -> int:
-        """Samples of a row that does not say otherwise."""
+        """Samples of a row without its own number."""
         return int(self.run["config"]["n"])
 
     @property
     def logprobs(self) -> bool:
-        """Whether the run wrote log-probs of what it drew."""
+        """Whether the run wrote log-probs of the generated tokens."""
         return self.run["config"]["logprobs"] is not None
 
     @property
     def seed_rows(self) -> int:
-        """Seed rows that the prompts were made of."""
+        """Seed rows from which the prompts were made."""
         return sum(part.file.rows + part.rejected_rows for part in self.parts)
 
     @property
@@ -90,20 +102,22 @@ class Completions:
         """`id` and the columns of the seeds that pass through to the data set."""
         return kept_columns(self._request_schema)
 
-    def committed(self, block: Block) -> bool:
-        """Whether a block can be read."""
-        return (
-            block.shard is None
-            or self.folder.client.stat(self.folder.part_url(block.shard.number)) is not None
-        )
+    def is_committed(self, block: Block) -> bool:
+        """Returns whether a block can be read."""
+        if block.shard is None:
+            return True
+        return self.folder.client.stat(self.folder.part_url(block.shard.number)) is not None
 
     def rejected_prompts(self, block: Block) -> pa.Table:
-        """Returns the rows of a block of rejected prompts, with `samples`: how many each was to have."""
+        """Returns the rows of a block of rejected prompts, with their number of samples."""
         table = self.prompts.rejected(block.part)
-        return table.append_column(SAMPLES, self._expected(table))
+        expected = self._expected_samples(table)
+        return table.append_column(SAMPLES, pa.array(expected, pa.int32()))
 
     def samples(self, block: Block) -> pa.Table:
-        """Returns the samples of a block of completions: the columns of samples.py, and how many samples each row stands for.
+        """Returns the samples of a block of completions, with the columns of samples.py.
+
+        The column `samples` is the number of samples that a row stands for.
 
         Raises:
             DatasetError: the part is missing, damaged, or has other rows than the prompts.
@@ -111,84 +125,90 @@ class Completions:
         assert block.shard is not None
         url = self.folder.part_url(block.shard.number)
         with formats.open_parquet(url, client=self.folder.client) as parquet:
-            outputs = parquet.read([name for name in OUTPUTS if name in parquet.schema_arrow.names])
-        prompts = self._prompts(block.part, block.shard)
-        row = np.cumsum(outputs["sample_index"].to_numpy() == 0) - 1
-        if (
-            row.size == 0
-            or row[-1] + 1 != prompts.num_rows
-            or not outputs["id"].equals(prompts["id"].take(row))
-        ):
+            names = [name for name in OUTPUT_COLUMNS if name in parquet.schema_arrow.names]
+            outputs = parquet.read(names)
+        prompts = self._read_prompts(block.part, block.shard)
+
+        # index of the prompt of each sample: the first sample of a row has index 0
+        prompt_index = np.cumsum(outputs["sample_index"].to_numpy() == 0) - 1
+        same_rows = prompt_index.size > 0 and prompt_index[-1] + 1 == prompts.num_rows
+        if not same_rows or not outputs["id"].equals(prompts["id"].take(prompt_index)):
             raise DatasetError(
                 f"{redact_credentials(url)} has other rows than "
-                f"{redact_credentials(block.part.file.url)}, of which it was "
-                "made; restore the folders as they were"
+                f"{redact_credentials(block.part.file.url)}, of which it was made; restore the "
+                "folders as they were"
             )
-        prompts = prompts.take(row)
-        # A row that could not run has one output row, whatever number of samples it was to have.
-        alone = (np.bincount(row)[row] == 1) & pc.not_equal(
-            outputs["status"], pa.scalar("ok")
-        ).to_numpy()
-        stands_for = np.where(alone, self._expected(prompts).to_numpy(), 1)
-        return _joined(outputs, prompts, self.kept).append_column(
-            SAMPLES, pa.array(stands_for, pa.int32())
-        )
+        prompts = prompts.take(prompt_index)
+
+        # A row that could not run has one output row for all of its samples.
+        is_only_sample = np.bincount(prompt_index)[prompt_index] == 1
+        has_failed = pc.not_equal(outputs["status"], pa.scalar("ok")).to_numpy()
+        represented = np.where(is_only_sample & has_failed, self._expected_samples(prompts), 1)
+        samples = _joined(outputs, prompts, self.kept)
+        return samples.append_column(SAMPLES, pa.array(represented, pa.int32()))
 
     @cached_property
     def _request_schema(self) -> pa.Schema:
         return formats.parquet_schema(self.parts[0].file.url, self.folder.client)
 
-    def _prompts(self, part: PromptPart, shard: Shard) -> pa.Table:
-        with formats.open_cursor(
-            part.file.url,
-            (),
-            self._request_schema,
-            part.file.version,
-            self.folder.client,
-        ) as cursor:
+    def _read_prompts(self, part: PromptPart, shard: Shard) -> pa.Table:
+        file = part.file
+        client = self.folder.client
+        schema = self._request_schema
+        with formats.open_cursor(file.url, (), schema, file.version, client) as cursor:
             return cursor.take(shard.first_row, shard.rows).passthrough
 
-    def _expected(self, rows: pa.Table) -> Any:
-        """Returns how many samples each row was to have; one, where its own `n` cannot be used."""
+    def _expected_samples(self, rows: pa.Table) -> list[int]:
+        """Returns the number of samples of each row; one, if its own `n` is not valid."""
         if "n" not in rows.column_names:
-            return pa.array(np.full(rows.num_rows, self.n), pa.int32())
-        own = [self.n if n is None else n for n in rows["n"].to_pylist()]
-        return pa.array(
-            [n if isinstance(n, int) and 1 <= n <= MAX_SAMPLES else 1 for n in own], pa.int32()
-        )
+            return [self.n] * rows.num_rows
+        counts = []
+        for n in rows["n"].to_pylist():
+            if n is None:
+                counts.append(self.n)
+            elif isinstance(n, int) and 1 <= n <= MAX_SAMPLES:
+                counts.append(n)
+            else:
+                counts.append(1)
+        return counts
 
 
 def _blocks(parts: tuple[PromptPart, ...], shards: tuple[Shard, ...]) -> Iterator[Block]:
-    of_part = {url: list(some) for url, some in groupby(shards, key=lambda shard: shard.url)}
+    shards_by_url = {}
+    for url, shards_of_file in groupby(shards, key=lambda shard: shard.url):
+        shards_by_url[url] = list(shards_of_file)
     for part in parts:
         if part.rejected_rows:
             yield Block(part, None)
-        for shard in of_part.get(part.file.url, ()):
+        for shard in shards_by_url.get(part.file.url, ()):
             yield Block(part, shard)
 
 
 def _joined(outputs: pa.Table, prompts: pa.Table, kept: pa.Schema) -> pa.Table:
-    """Returns the samples with the columns of samples.py."""
-    made: dict[str, Any] = {name: outputs[name] for name in outputs.column_names}
-    made |= {name: prompts[name] for name in ("id", "template", "prompt")}
-    made |= {"completion": outputs["text"], "mean_logprob": _mean_logprobs(outputs)}
-    made |= {f"_{name}": outputs[name] for name in ERRORS}
+    """Returns the samples with the columns of samples.py, but for `samples`."""
+    columns: dict[str, Any] = {name: outputs[name] for name in outputs.column_names}
+    for name in ("id", "template", "prompt"):
+        columns[name] = prompts[name]
+    columns["completion"] = outputs["text"]
+    columns["mean_logprob"] = _mean_logprobs(outputs)
+    for name in ERROR_COLUMNS:
+        columns[name] = outputs[name.removeprefix("_")]
     if ROW in prompts.column_names:
         row: Any = prompts[ROW].combine_chunks()
-        made |= dict(zip(kept.names[1:], row.flatten(), strict=True))
-    fields = [
-        *kept,
-        *(pa.field(name, kind) for name, kind in COMPLETED),
-        *(pa.field(name, pa.string()) for name in ERROR_COLUMNS),
-    ]
-    return pa.table([made[field.name] for field in fields], schema=pa.schema(fields))
+        columns |= dict(zip(kept.names[1:], row.flatten(), strict=True))
+
+    errors = [pa.field(name, pa.string()) for name in ERROR_COLUMNS]
+    schema = pa.schema([*kept, *COMPLETED, *errors])
+    return pa.table([columns[field.name] for field in schema], schema=schema)
 
 
 def _mean_logprobs(outputs: pa.Table) -> Any:
+    """Returns the mean log-prob per generated token, rounded; null without tokens."""
     if "cumulative_logprob" not in outputs.column_names:
         return pa.nulls(outputs.num_rows, pa.float64())
     tokens = outputs["completion_tokens"]
-    some: Any = pc.if_else(pc.greater(tokens, pa.scalar(0)), tokens, pa.scalar(None, pa.int32()))
-    mean = pc.divide(outputs["cumulative_logprob"], some.cast(pa.float64()))
+    no_tokens = pa.scalar(None, pa.int32())
+    divisor: Any = pc.if_else(pc.greater(tokens, pa.scalar(0)), tokens, no_tokens)
+    mean = pc.divide(outputs["cumulative_logprob"], divisor.cast(pa.float64()))
     # the sum turns the -0.0 that rounding leaves into 0.0
     return pc.add(pc.round(mean, LOGPROB_PLACES), 0.0)

@@ -1,19 +1,20 @@
-"""Samples in input order → those that repeat none of the accepted ones before them, exactly or nearly. Memory is fixed.
+"""Stage `duplicate`: rejects samples that repeat an accepted one before them, exactly or nearly.
 
-Exact: the texts that are compared are the same. Near: the estimated Jaccard similarity of their
-sets of 5 characters (after Unicode normalisation, case folding and joining of white space: no
-language is split into words) reaches the threshold. Estimates are MinHash signatures of rensa;
-candidates come from bands of the signature, and each is verified by the whole signature.
+Exact: the compared texts are equal. Near: the estimated Jaccard similarity of their sets of 5
+characters (after Unicode normalisation, case folding and joining of white space: no language is
+split into words) reaches the threshold. Estimates are MinHash signatures of rensa; candidates come
+from bands of the signature, and each is verified by the full signature.
 
-Compared is with the last `capacity` accepted samples: that is what `memory_mb` has room for, and
-what bounds memory.
+Samples are compared with the last `capacity` accepted ones: as many as `dedup_memory_mb` holds, so
+memory is fixed.
 """
 
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,158 +22,225 @@ import numpy.typing as npt
 import pyarrow as pa
 import rensa
 
-from pipeline.synthesis.selection.recent_rows import BYTES_PER_KEY, RecentRows
-from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.rejections import Rejection
+from pipeline.synthesis.selection.recent_rows import BYTES_PER_KEY, MAX_CHAIN, RecentRows
 from pipeline.synthesis.selection.rules import SelectionRules
-from pipeline.synthesis.selection.samples import Judged
+from pipeline.synthesis.selection.samples import StageResult
 
-PERMUTATIONS, SIGNATURE_SEED, SHINGLE_CHARS = 128, 42, 5
+PERMUTATIONS = 128
+SIGNATURE_SEED = 42
+SHINGLE_CHARS = 5
 # share of pairs exactly at the threshold that the bands find; pairs above are found almost surely
 RECALL = 0.98
 NAME_BYTES = 64  # kept of the name of an accepted sample
 DIGEST_BYTES = 16
 DEFAULT_COLUMNS = ("prompt", "completion")
+# hashing of the selections whose fingerprint does not record it
+FIRST_HASHING: Mapping[str, object] = {
+    "algorithm": "rensa.RMinHash",
+    "version": "0.5.0",
+    "permutations": 128,
+    "seed": 42,
+    "shingle_chars": 5,
+    "normalization": "NFKC, case folded, white space joined",
+    "recall": 0.98,
+    "max_chain": 32,
+}
 Signature = npt.NDArray[np.uint32]
+
+
+def hashing_keys(rules: SelectionRules, version: str | None = None) -> dict[str, object]:
+    """Returns the keys that near-duplicate hashing adds to the fingerprint of a selection.
+
+    Selections of earlier releases do not record the hashing; theirs is `FIRST_HASHING`. A selection
+    with the same hashing has no key either, so that both have one fingerprint.
+
+    Args:
+        rules: rules of the selection.
+        version: version of rensa; None: the installed one.
+    """
+    if rules.dedup != "near":
+        return {}
+    hashing = {
+        "algorithm": "rensa.RMinHash",
+        "version": version or metadata.version("rensa"),
+        "permutations": PERMUTATIONS,
+        "seed": SIGNATURE_SEED,
+        "shingle_chars": SHINGLE_CHARS,
+        "normalization": "NFKC, case folded, white space joined",
+        "recall": RECALL,
+        "max_chain": MAX_CHAIN,
+    }
+    if hashing == FIRST_HASHING:
+        return {}
+    return {"near_duplicates": hashing}
 
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """How a signature is cut into keys: two samples are candidates if they agree in all values of one band."""
+    """Division of a signature into keys.
+
+    Two samples are candidates if they agree in all values of one band.
+    """
 
     count: int
     width: int
 
     @classmethod
     def of(cls, threshold: float) -> "Bands":
-        """Returns the widest bands, hence the fewest candidates, that find pairs at the threshold with `RECALL`."""
+        """Returns the widest bands that find pairs at the threshold with `RECALL`.
+
+        The widest bands give the fewest candidates.
+        """
         for width in range(PERMUTATIONS, 0, -1):
             count = PERMUTATIONS // width
-            if 1 - (1 - threshold**width) ** count >= RECALL:
+            recall = 1 - (1 - threshold**width) ** count
+            if recall >= RECALL:
                 return cls(count, width)
         return cls(PERMUTATIONS, 1)
 
     def keys(self, signature: Signature) -> list[int]:
         """Returns a key per band."""
-        cut = signature[: self.count * self.width].reshape(self.count, self.width).astype(np.uint64)
-        mixed = (cut * _ODD[: self.width]).sum(axis=1, dtype=np.uint64)
-        return [int(key) for key in mixed]
+        used = signature[: self.count * self.width]
+        bands = used.reshape(self.count, self.width).astype(np.uint64)
+        keys = (bands * _MULTIPLIERS[: self.width]).sum(axis=1, dtype=np.uint64)
+        return [int(key) for key in keys]
 
 
-_ODD = np.random.default_rng(SIGNATURE_SEED).integers(
-    0, 2**63, PERMUTATIONS, np.uint64
-) * np.uint64(2) + np.uint64(1)
+def _odd_multipliers() -> npt.NDArray[np.uint64]:
+    generator = np.random.default_rng(SIGNATURE_SEED)
+    integers = generator.integers(0, 2**63, PERMUTATIONS, np.uint64)
+    return integers * np.uint64(2) + np.uint64(1)
+
+
+_MULTIPLIERS = _odd_multipliers()
 
 
 def signature(text: str) -> Signature:
     """Returns the MinHash signature of a text's shingles."""
-    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    normalized = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    last_start = max(0, len(normalized) - SHINGLE_CHARS)
+    shingles = [normalized[start : start + SHINGLE_CHARS] for start in range(last_start + 1)]
     sketch = rensa.RMinHash(num_perm=PERMUTATIONS, seed=SIGNATURE_SEED)
-    sketch.update(
-        [
-            plain[start : start + SHINGLE_CHARS]
-            for start in range(max(1, len(plain) - SHINGLE_CHARS + 1))
-        ]
-    )
+    sketch.update(shingles)
     return np.array(sketch.digest(), np.uint32)
 
 
-def similarity(one: Signature, other: Signature) -> float:
-    """Returns the estimated Jaccard similarity."""
-    return float(np.mean(one == other))
+def similarity(first: Signature, second: Signature) -> float:
+    """Returns the estimated Jaccard similarity of two texts."""
+    return float(np.mean(first == second))
 
 
 class Duplicates:
-    """Remembers accepted samples and leaves out what repeats them.
+    """The stage; it stores accepted samples."""
 
-    A stage; the only one that remembers.
-    """
+    def __init__(self, rules: SelectionRules, capacity: int | None = None) -> None:
+        """Reserves the memory that the rules allow.
 
-    def __init__(self, rules: SelectionRules) -> None:
-        """Takes the memory that the rules allow, as it is filled."""
+        Args:
+            rules: rules of the selection.
+            capacity: accepted samples that are stored; None: as many as the memory holds.
+        """
         self.columns = rules.dedup_on or DEFAULT_COLUMNS
-        self._near, self._threshold = rules.dedup == "near", rules.dedup_threshold
+        self.capacity = capacity or memory_capacity(rules)
+        self._near = rules.dedup == "near"
+        self._threshold = rules.dedup_threshold
         self._bands = Bands.of(self._threshold)
-        self.capacity = capacity(rules)
+
         self._exact = RecentRows(self.capacity, 1)
         self._digests = np.zeros((self.capacity, DIGEST_BYTES), np.uint8)
         self._names = np.zeros(self.capacity, f"S{NAME_BYTES}")
         self._similar = RecentRows(self.capacity, self._bands.count if self._near else 0)
-        self._signatures = np.zeros((self.capacity if self._near else 0, PERMUTATIONS), np.uint32)
+        signatures = self.capacity if self._near else 0
+        self._signatures = np.zeros((signatures, PERMUTATIONS), np.uint32)
 
     @property
-    def remembered(self) -> int:
-        """Accepted samples that later ones are compared with."""
+    def nbytes(self) -> int:
+        """Memory of the stored samples, bytes."""
+        arrays = self._digests.nbytes + self._names.nbytes + self._signatures.nbytes
+        return arrays + self._exact.nbytes + self._similar.nbytes
+
+    @property
+    def stored(self) -> int:
+        """Accepted samples with which later ones are compared."""
         return min(self._exact.added, self.capacity)
 
     @property
     def forgotten(self) -> int:
-        """Accepted samples that had to make room."""
-        return self._exact.added - self.remembered
+        """Accepted samples that were replaced by later ones."""
+        return self._exact.added - self.stored
 
-    def __call__(self, table: pa.Table) -> Judged:
-        """Judges the samples in their order; what passes is remembered."""
-        texts = _texts(table, self.columns)
-        names = zip(table["id"].to_pylist(), table["sample_index"].to_pylist(), strict=True)
-        return Judged(
-            table,
-            [
-                self._judge(text, f"{row}#{sample}")
-                for text, (row, sample) in zip(texts, names, strict=True)
-            ],
-        )
+    def __call__(self, table: pa.Table) -> StageResult:
+        """Returns a verdict on every sample, in order; those that pass are stored."""
+        ids = table["id"].to_pylist()
+        indices = table["sample_index"].to_pylist()
+        verdicts = []
+        for text, row_id, index in zip(_texts(table, self.columns), ids, indices, strict=True):
+            verdicts.append(self._verdict(text, f"{row_id}#{index}"))
+        return StageResult(table, verdicts)
 
-    def _judge(self, text: str, name: str) -> Rejection | None:
-        digest = np.frombuffer(
-            hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest(), np.uint8
-        )
+    def _verdict(self, text: str, name: str) -> Rejection | None:
+        digest = _digest(text)
         key = [int(digest[:8].view(np.uint64)[0])]
         for row in self._exact.candidates(key):
-            if np.array_equal(self._digests[self._exact.place(row)], digest):
+            if np.array_equal(self._digests[self._exact.slot(row)], digest):
                 return Rejection("duplicate", "exact", duplicate_of=self._name(row))
-        found = self._find_similar(text) if self._near else None
-        if isinstance(found, Rejection):
-            return found
-        place = self._exact.place(self._exact.add(key))
-        self._digests[place] = digest
-        self._names[place] = name.encode()[:NAME_BYTES]
-        if found is not None:
-            self._similar.add(self._bands.keys(found))
-            self._signatures[place] = found
+
+        text_signature = None
+        if self._near:
+            text_signature = signature(text)
+            rejection = self._similar_rejection(text_signature)
+            if rejection is not None:
+                return rejection
+
+        slot = self._exact.slot(self._exact.add(key))
+        self._digests[slot] = digest
+        self._names[slot] = name.encode()[:NAME_BYTES]
+        if text_signature is not None:
+            self._similar.add(self._bands.keys(text_signature))
+            self._signatures[slot] = text_signature
         return None
 
-    def _find_similar(self, text: str) -> Signature | Rejection:
-        """Returns the signature of a text that resembles none."""
-        own = signature(text)
-        for row in self._similar.candidates(self._bands.keys(own)):
-            alike = similarity(own, self._signatures[self._similar.place(row)])
-            if alike >= self._threshold:
-                return Rejection(
-                    "duplicate", "near", f"similarity {alike:.2f}", duplicate_of=self._name(row)
-                )
-        return own
+    def _similar_rejection(self, text_signature: Signature) -> Rejection | None:
+        for row in self._similar.candidates(self._bands.keys(text_signature)):
+            stored = self._signatures[self._similar.slot(row)]
+            estimate = similarity(text_signature, stored)
+            if estimate >= self._threshold:
+                detail = f"similarity {estimate:.2f}"
+                return Rejection("duplicate", "near", detail, duplicate_of=self._name(row))
+        return None
 
     def _name(self, row: int) -> str:
-        return bytes(self._names[self._exact.place(row)]).decode(errors="ignore")
+        return bytes(self._names[self._exact.slot(row)]).decode(errors="ignore")
 
 
 def bytes_per_sample(rules: SelectionRules) -> int:
-    """Returns the memory that an accepted sample takes."""
-    own = BYTES_PER_KEY + DIGEST_BYTES + NAME_BYTES
-    if rules.dedup != "near":
-        return own
-    return own + Bands.of(rules.dedup_threshold).count * BYTES_PER_KEY + PERMUTATIONS * 4
+    """Returns the memory of an accepted sample, bytes."""
+    size = BYTES_PER_KEY + DIGEST_BYTES + NAME_BYTES
+    if rules.dedup == "near":
+        size += Bands.of(rules.dedup_threshold).count * BYTES_PER_KEY
+        size += PERMUTATIONS * 4
+    return size
 
 
-def capacity(rules: SelectionRules) -> int:
-    """Returns how many accepted samples `dedup_memory_mb` has room for."""
+def memory_capacity(rules: SelectionRules) -> int:
+    """Returns the number of accepted samples that `dedup_memory_mb` holds."""
     return min(rules.dedup_memory_mb * 2**20 // bytes_per_sample(rules), 2**31)
 
 
+def _digest(text: str) -> npt.NDArray[np.uint8]:
+    digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()
+    return np.frombuffer(digest, np.uint8)
+
+
 def _texts(table: pa.Table, columns: Sequence[str]) -> Iterator[str]:
-    """Yields what is compared of each sample: its columns, told apart by a character that texts do not have."""
+    """Yields the compared text of each sample: its columns, separated by a control character."""
     parts = [map(_text, table[name].to_pylist()) for name in columns]
-    return ("\x1f".join(values) for values in zip(*parts, strict=True))
+    for values in zip(*parts, strict=True):
+        yield "\x1f".join(values)
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str, sort_keys=True)
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, default=str, sort_keys=True)

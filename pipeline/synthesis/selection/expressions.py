@@ -1,244 +1,329 @@
-"""An expression of the user's, in Python's syntax, over the columns of a sample → true or false.
+"""Conditions over the columns of a sample, as Jinja expressions.
 
-Nothing is ever executed.
-
-The text is parsed, and of its syntax tree only what is listed here is understood: literals, names
-of columns, arithmetic on numbers, comparisons, `in`, `is None`, `and or not`, `a if b else c`,
-subscripts, and calls of the functions below. There are no attributes, no loops and no names but
-columns. Work is bounded by the length of the expression and of the values.
+The language is Jinja's, in the sandbox of the templates, with a strict reading: conditions are true
+or false and nothing else, arithmetic takes numbers, and a value that does not fit raises instead of
+deciding. Attributes of Python cannot be reached: `value.key` is `value["key"]`, and only the
+functions and filters below can be called. Work is bounded by the length of the expression and of
+the values.
 """
 
-import ast
+# ruff: noqa: N802 (jinja2 calls visit_<class of the node>)
+
 import difflib
-import operator
 import warnings
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any
+
+import jinja2
+from jinja2 import nodes
+from jinja2.environment import TemplateExpression
+from jinja2.parser import Parser
+from jinja2.visitor import NodeTransformer
 
 from pipeline.errors import ConfigError
+from pipeline.synthesis.sandbox import ROW_ERRORS, Sandbox
 
 Values = Mapping[str, Any]
-Step = Callable[[Values], Any]
-MAX_CHARS, MAX_PLACES = 2000, 20
-# what values of the wrong kind raise
-ERRORS = (ArithmeticError, LookupError, TypeError, ValueError)
+MAX_CHARS = 2000
+MAX_PLACES = 20
+# what values of another type than the expression expects raise
+ERRORS = ROW_ERRORS
+FILTERS = (
+    "abs",
+    "count",
+    "default",
+    "first",
+    "float",
+    "int",
+    "last",
+    "length",
+    "list",
+    "lower",
+    "max",
+    "min",
+    "sort",
+    "string",
+    "sum",
+    "trim",
+    "unique",
+    "upper",
+    "wordcount",
+)
+_ROW = "row"  # the variable that holds the values
+_TRUTH = "_truth"  # the filter around operands of and, or, not and if
 
 
-def _words(text: str) -> int:
-    return len(_string(text).split())
+def _string(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a string, got {type(value).__name__}")
+    return value
+
+
+def _count(text: str, part: str) -> int:
+    return _string(text).count(_string(part))
+
+
+def _ends_with(text: str, part: str) -> bool:
+    return _string(text).endswith(_string(part))
 
 
 def _lines(text: str) -> int:
     return len(_string(text).splitlines())
 
 
-def _string(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {type(value).__name__}")
-    return value
+def _lower(text: str) -> str:
+    return _string(text).lower()
 
 
 def _round(value: float, places: int = 0) -> float:
     if abs(places) > MAX_PLACES:
         raise ValueError(f"round takes up to {MAX_PLACES} places, got {places}")
-    return round(value, places) if places else round(value)
+    if places == 0:
+        return round(value)
+    return round(value, places)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
+def _starts_with(text: str, part: str) -> bool:
+    return _string(text).startswith(_string(part))
+
+
+def _strip(text: str) -> str:
+    return _string(text).strip()
+
+
+def _upper(text: str) -> str:
+    return _string(text).upper()
+
+
+def _words(text: str) -> int:
+    return len(_string(text).split())
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "abs": abs,
-    "count": lambda text, part: _string(text).count(_string(part)),
-    "endswith": lambda text, part: _string(text).endswith(_string(part)),
+    "count": _count,
+    "endswith": _ends_with,
     "float": float,
     "int": int,
     "len": len,
     "lines": _lines,
-    "lower": lambda text: _string(text).lower(),
+    "lower": _lower,
     "max": max,
     "min": min,
     "round": _round,
-    "startswith": lambda text, part: _string(text).startswith(_string(part)),
+    "startswith": _starts_with,
     "str": str,
-    "strip": lambda text: _string(text).strip(),
+    "strip": _strip,
     "sum": sum,
-    "upper": lambda text: _string(text).upper(),
+    "upper": _upper,
     "words": _words,
 }
-_ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv, ast.Mod: operator.mod,
-}  # fmt: skip
-_COMPARISONS: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq, ast.NotEq: operator.ne, ast.Lt: operator.lt, ast.LtE: operator.le, ast.Gt: operator.gt,
-    ast.GtE: operator.ge, ast.In: lambda item, items: item in items, ast.NotIn: lambda item, items: item not in items,
-    ast.Is: operator.is_, ast.IsNot: operator.is_not,
-}  # fmt: skip
-_SIGNS: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.Not: operator.not_,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-}
+_LANGUAGE = (
+    nodes.Const,
+    nodes.Name,
+    nodes.And,
+    nodes.Or,
+    nodes.Not,
+    nodes.CondExpr,
+    nodes.Compare,
+    nodes.Operand,
+    nodes.BinExpr,
+    nodes.UnaryExpr,
+    nodes.Concat,
+    nodes.List,
+    nodes.Tuple,
+    nodes.Getitem,
+    nodes.Getattr,
+    nodes.Slice,
+    nodes.Test,
+    nodes.Filter,
+    nodes.Call,
+)
+
+
+class _ConditionSandbox(Sandbox):
+    """Sandbox in which arithmetic takes numbers and subscripts reach values only."""
+
+    intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%", "**"})
+    intercepted_unops = frozenset({"+", "-"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.globals = dict(FUNCTIONS)
+        self.filters = {name: self.filters[name] for name in FILTERS}
+        self.filters[_TRUTH] = _truth
+        self.tests |= {"none": _is_none, "None": _is_none}
+        self.tests |= {"True": self.tests["true"], "False": self.tests["false"]}
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Applies an operator to two numbers; `+` also joins two strings."""
+        joins_strings = operator == "+" and isinstance(left, str) and isinstance(right, str)
+        if not joins_strings:
+            _check_number(left)
+            _check_number(right)
+        return super().call_binop(context, operator, left, right)
+
+    def call_unop(self, context: Any, operator: str, arg: Any) -> Any:
+        """Applies a sign to a number."""
+        _check_number(arg)
+        return super().call_unop(context, operator, arg)
+
+    def getitem(self, obj: Any, argument: Any) -> Any:
+        """Returns an item of a value; an undefined value if there is none."""
+        try:
+            return obj[argument]
+        except (TypeError, LookupError):
+            return self.undefined(obj=obj, name=argument)
+
+
+class _Translation(NodeTransformer):
+    """Checks a syntax tree, reads names as columns and makes truth values strict."""
+
+    def __init__(self, columns: Collection[str]) -> None:
+        self.names: set[str] = set()
+        self._columns = columns
+
+    def generic_visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> nodes.Node:
+        if not isinstance(node, _LANGUAGE):
+            raise _UnsupportedError(f"{_title(node)} is not supported")
+        return super().generic_visit(node, *args, **kwargs)
+
+    def visit_Name(self, node: nodes.Name) -> nodes.Node:
+        if node.name not in self._columns:
+            raise _UnsupportedError(f"no column {node.name!r}{self._hint(node.name)}")
+
+        self.names.add(node.name)
+        row = nodes.Name(_ROW, "load", lineno=node.lineno)
+        column = nodes.Const(node.name, lineno=node.lineno)
+        return nodes.Getitem(row, column, "load", lineno=node.lineno)
+
+    def visit_Getattr(self, node: nodes.Getattr) -> nodes.Node:
+        key = nodes.Const(node.attr, lineno=node.lineno)
+        return self.generic_visit(nodes.Getitem(node.node, key, "load", lineno=node.lineno))
+
+    def visit_Call(self, node: nodes.Call) -> nodes.Node:
+        is_function = isinstance(node.node, nodes.Name) and node.node.name in FUNCTIONS
+        if not is_function:
+            raise _UnsupportedError(f"only these can be called: {', '.join(FUNCTIONS)}")
+        if node.kwargs or node.dyn_args or node.dyn_kwargs:
+            raise _UnsupportedError("arguments of functions are given by position")
+
+        arguments = [self.visit(argument) for argument in node.args]
+        return nodes.Call(node.node, arguments, [], None, None, lineno=node.lineno)
+
+    def visit_And(self, node: nodes.And) -> nodes.Node:
+        return nodes.And(self._truth(node.left), self._truth(node.right), lineno=node.lineno)
+
+    def visit_Or(self, node: nodes.Or) -> nodes.Node:
+        return nodes.Or(self._truth(node.left), self._truth(node.right), lineno=node.lineno)
+
+    def visit_Not(self, node: nodes.Not) -> nodes.Node:
+        return nodes.Not(self._truth(node.node), lineno=node.lineno)
+
+    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:
+        if node.expr2 is None:
+            raise _UnsupportedError("if needs else")
+        return nodes.CondExpr(
+            self._truth(node.test),
+            self.visit(node.expr1),
+            self.visit(node.expr2),
+            lineno=node.lineno,
+        )
+
+    def _truth(self, node: nodes.Expr) -> nodes.Filter:
+        return nodes.Filter(self.visit(node), _TRUTH, [], [], None, None, lineno=node.lineno)
+
+    def _hint(self, name: str) -> str:
+        similar = difflib.get_close_matches(name, self._columns, n=1)
+        if similar:
+            return f"; did you mean {similar[0]!r}?"
+        return f"; there are {', '.join(sorted(self._columns))}"
+
+
+class _UnsupportedError(ValueError):
+    """A part of an expression is not in the language of conditions."""
 
 
 class Expression:
     """A condition on a sample."""
 
     def __init__(self, source: str, columns: Collection[str], flag: str = "--where") -> None:
-        """Parses the expression; it may name `columns`.
+        """Compiles the expression.
+
+        Args:
+            source: text of the expression.
+            columns: names that it may use.
+            flag: name of the flag in messages.
 
         Raises:
-            ConfigError: it is no expression, or uses what is not understood; tells where.
+            ConfigError: the text is not an expression, or names an unknown column.
         """
-        self.source, self._flag, self._columns = source, flag, columns
-        self.names: set[str] = set()  # columns that it looks at
         if len(source) > MAX_CHARS:
             raise ConfigError(f"{flag}: expected at most {MAX_CHARS} characters, got {len(source)}")
+
+        self.source = source
+        translation = _Translation(columns)
         try:
-            with warnings.catch_warnings():  # of escapes such as "\\d": the text says what it says
-                warnings.simplefilter("ignore")
-                tree = ast.parse(source.strip(), mode="eval")
-            self._step = self._understood(tree.body)
-        except SyntaxError as error:
-            raise ConfigError(
-                f"{flag}: {source!r}: position {error.offset}: {error.msg}"
-            ) from error
-        # nested too deeply, or a null character
-        except (RecursionError, MemoryError, ValueError) as error:
-            raise ConfigError(
-                f"{flag}: {source!r}: it cannot be parsed ({type(error).__name__})"
-            ) from error
+            self._evaluate = _compiled(source, translation)
+        except (jinja2.TemplateSyntaxError, _UnsupportedError, SyntaxError) as error:
+            raise ConfigError(f"{flag}: {source!r}: {error}") from error
+        # nested too deeply
+        except (RecursionError, MemoryError) as error:
+            raise ConfigError(f"{flag}: {source!r}: the expression is nested too deeply") from error
+        self.names = frozenset(translation.names)  # columns that the expression reads
 
     def __call__(self, values: Values) -> bool:
         """Returns whether the condition holds.
 
-        Raises one of ERRORS: values do not fit, or the result is no truth value.
+        Raises one of ERRORS: a value does not fit, or the result is not a truth value.
         """
-        result = self._step(values)
+        result = self._evaluate(row=values)
+        _check_defined(result)
         if not isinstance(result, bool):
             raise TypeError(f"expected true or false, got {result!r:.50}")
         return result
 
-    def _understood(self, node: ast.expr) -> Step:
-        """Returns what evaluates a node, if it is of a kind that is understood."""
-        read = self._KINDS.get(type(node))
-        step = read(self, node) if read is not None else None
-        if step is not None:
-            return step
-        raise ConfigError(
-            f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: {ast.unparse(node)!r} "
-            "is not understood; there are "
-            "columns, numbers, texts, comparisons, in, and, or, not, + - * / // %, a if b else c, "
-            f"and {', '.join(FUNCTIONS)}"
-        )
 
-    def _constant(self, node: ast.Constant) -> Step | None:
-        value = node.value
-        return (
-            (lambda _: value)
-            if value is None or isinstance(value, bool | int | float | str)
-            else None
-        )
+def _compiled(source: str, translation: _Translation) -> TemplateExpression:
+    """Returns an expression as `Environment.compile_expression` does, translated on the way."""
+    environment = _ConditionSandbox()
+    with warnings.catch_warnings():  # of escapes such as "\\d", which stand for themselves
+        warnings.simplefilter("ignore")
+        parser = Parser(environment, source, state="variable")
+        expression = parser.parse_expression()
+    if not parser.stream.eos:
+        raise _UnsupportedError(f"unexpected {parser.stream.current.value!r} after the expression")
 
-    def _boolean(self, node: ast.BoolOp) -> Step:
-        steps = [self._understood(part) for part in node.values]
-        decide = all if isinstance(node.op, ast.And) else any
-        return lambda values: decide(_truth(step(values)) for step in steps)
-
-    def _unary(self, node: ast.UnaryOp) -> Step | None:
-        if type(node.op) not in _SIGNS:
-            return None
-        apply, inner, checked = _SIGNS[type(node.op)], self._understood(node.operand), _number
-        if isinstance(node.op, ast.Not):
-            checked = _truth
-        return lambda values: apply(checked(inner(values)))
-
-    def _arithmetic(self, node: ast.BinOp) -> Step | None:
-        """Numbers only, but for `+`, which also joins two texts: no value can be repeated or formatted."""
-        if type(node.op) not in _ARITHMETIC:
-            return None
-        apply, left, right = (
-            _ARITHMETIC[type(node.op)],
-            self._understood(node.left),
-            self._understood(node.right),
-        )
-        joins = isinstance(node.op, ast.Add)
-
-        def step(values: Values) -> Any:
-            one, other = left(values), right(values)
-            if joins and isinstance(one, str) and isinstance(other, str):
-                return one + other
-            return apply(_number(one), _number(other))
-
-        return step
-
-    def _comparison(self, node: ast.Compare) -> Step | None:
-        if any(type(op) not in _COMPARISONS for op in node.ops):
-            return None
-        checks = [_COMPARISONS[type(op)] for op in node.ops]
-        return _chained(checks, [self._understood(each) for each in (node.left, *node.comparators)])
-
-    def _conditional(self, node: ast.IfExp) -> Step:
-        when, then, otherwise = (
-            self._understood(each) for each in (node.test, node.body, node.orelse)
-        )
-        return lambda values: then(values) if _truth(when(values)) else otherwise(values)
-
-    def _items(self, node: ast.List | ast.Tuple) -> Step:
-        steps = [self._understood(item) for item in node.elts]
-        return lambda values: [step(values) for step in steps]
-
-    def _subscript(self, node: ast.Subscript) -> Step:
-        whole, at = self._understood(node.value), self._understood(node.slice)
-        return lambda values: whole(values)[at(values)]
-
-    def _call(self, node: ast.Call) -> Step | None:
-        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            return None
-        function, steps = FUNCTIONS[node.func.id], [self._understood(each) for each in node.args]
-        return lambda values: function(*(step(values) for step in steps))
-
-    def _column(self, node: ast.Name) -> Step:
-        name = node.id
-        if name in self._columns:
-            self.names.add(name)
-            return lambda values: values[name]
-        near = difflib.get_close_matches(name, self._columns, n=1)
-        hint = (
-            f"; did you mean {near[0]!r}?"
-            if near
-            else f"; there are {', '.join(sorted(self._columns))}"
-        )
-        raise ConfigError(
-            f"{self._flag}: {self.source!r}: position {node.col_offset + 1}: no column "
-            f"{name!r}{hint}"
-        )
-
-    _KINDS: ClassVar[dict[type[ast.expr], Callable[[Any, Any], Step | None]]] = {
-        ast.Constant: _constant, ast.Name: _column, ast.BoolOp: _boolean, ast.UnaryOp: _unary, ast.BinOp: _arithmetic,
-        ast.Compare: _comparison, ast.IfExp: _conditional, ast.List: _items, ast.Tuple: _items, ast.Subscript: _subscript,
-        ast.Call: _call,
-    }  # fmt: skip
+    translated = translation.visit(expression)
+    translated.set_environment(environment)
+    result = nodes.Name("result", "store", lineno=1)
+    body: list[nodes.Node] = [nodes.Assign(result, translated, lineno=1)]
+    template = environment.from_string(nodes.Template(body, lineno=1))
+    return TemplateExpression(template, undefined_to_none=False)
 
 
-def _chained(checks: list[Callable[[Any, Any], bool]], steps: list[Step]) -> Step:
-    def step(values: Values) -> bool:
-        one = steps[0](values)
-        for check, each in zip(checks, steps[1:], strict=True):
-            other = each(values)
-            if not check(one, other):
-                return False
-            one = other
-        return True
-
-    return step
+def _title(node: nodes.Node) -> str:
+    return type(node).__name__.lower()
 
 
-def _truth(value: Any) -> Any:
-    if not isinstance(value, bool):
-        raise TypeError(f"and, or, not and if take true or false, got {value!r:.50}")
-    return value
+def _check_defined(value: Any) -> None:
+    if isinstance(value, jinja2.Undefined):
+        bool(value)  # raises with the name of the missing item
 
 
-def _number(value: Any) -> Any:
+def _check_number(value: Any) -> None:
+    _check_defined(value)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"arithmetic takes numbers, got {type(value).__name__}")
+
+
+def _is_none(value: Any) -> bool:
+    _check_defined(value)
+    return value is None
+
+
+def _truth(value: Any) -> bool:
+    _check_defined(value)
+    if not isinstance(value, bool):
+        raise TypeError(f"and, or, not and if take true or false, got {value!r:.50}")
     return value

@@ -1,4 +1,4 @@
-"""Completions → typed columns, parsed out of the text by a regular expression or as JSON, or the reason why they cannot be.
+"""Stage `parse`: typed columns from completions, by a regular expression or as JSON.
 
 Types: string, int64, float64, bool, and lists of these (`list[string]`); `json` keeps any JSON
 value as text. A `?` after the type lets the field be absent or null. Numbers are taken as they are
@@ -8,76 +8,33 @@ written: no thousands separators, no numbers in quotes.
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.errors import ConfigError
+from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.selection.patterns import FieldPattern
-from pipeline.synthesis.selection.rejections import Rejection, shortened
+from pipeline.synthesis.selection.samples import StageResult
 
 MAX_STARTS = 64  # opening braces that are tried: a text of nothing but braces must not take time
 INT64 = 2**63
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _REAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _BOOLEANS = {"true": True, "false": False}
-
-
-class _MisfitError(ValueError):
-    """A value is not of the type that the field has."""
-
-
-def _from_text(kind: str, text: str) -> object:
-    """Returns a captured text as a value of a plain type."""
-    stripped = text.strip()
-    if kind == "string":
-        return text
-    if kind == "int64" and _INTEGER.fullmatch(stripped) and -INT64 <= int(stripped) < INT64:
-        return int(stripped)
-    if kind == "float64" and _REAL.fullmatch(stripped) and math.isfinite(float(stripped)):
-        return float(stripped)
-    if kind == "bool" and stripped.lower() in _BOOLEANS:
-        return _BOOLEANS[stripped.lower()]
-    raise _MisfitError
-
-
-def _from_json(kind: str, value: object) -> object:
-    """Returns a JSON value as a value of a plain type."""
-    if kind == "json":
-        return _encodable(json.dumps(value, ensure_ascii=False, sort_keys=True))
-    if kind == "string" and isinstance(value, str):
-        return _encodable(value)
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if (
-            kind == "int64"
-            and (isinstance(value, int) or value.is_integer())
-            and -INT64 <= int(value) < INT64
-        ):
-            return int(value)
-        if kind == "float64" and abs(value) < 1e308:
-            return float(value)
-    raise _MisfitError
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:  # JSON can spell lone surrogates, UTF-8 cannot
-        raise _MisfitError from error
-    return text
-
-
-_PLAIN: dict[str, Any] = {
+_SCALARS: dict[str, Any] = {
     "string": pa.string(),
     "int64": pa.int64(),
     "float64": pa.float64(),
     "bool": pa.bool_(),
 }
-TYPES = (*_PLAIN, *(f"list[{name}]" for name in _PLAIN), "json")
+TYPES = (*_SCALARS, *(f"list[{name}]" for name in _SCALARS), "json")
+
+
+class _TypeMismatchError(ValueError):
+    """A value is not of the type of its field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,147 +42,237 @@ class Field:
     """A column that is parsed."""
 
     name: str
-    kind: str  # one of TYPES
+    type_name: str  # one of TYPES
     optional: bool = False
+
+    @property
+    def is_list(self) -> bool:
+        """Whether values are lists."""
+        return self.type_name.startswith("list[")
+
+    @property
+    def item_type_name(self) -> str:
+        """Type of a value, or of an item of a list."""
+        return self.type_name.removeprefix("list[").removesuffix("]")
 
     @property
     def arrow(self) -> "pa.Field[Any]":
         """The column, always nullable: rejected rows have it, too."""
-        inner = self.kind.removeprefix("list[").removesuffix("]")
-        kind: Any = _PLAIN.get(inner, pa.string())
-        return pa.field(self.name, pa.list_(kind) if self.kind.startswith("list[") else kind)
+        item_type: Any = _SCALARS.get(self.item_type_name, pa.string())
+        if self.is_list:
+            return pa.field(self.name, pa.list_(item_type))
+        return pa.field(self.name, item_type)
 
-    def convert(self, value: object, *, quoted: bool) -> object:
-        """Returns a value of the field's type. `quoted`: it was captured as text.
+    def from_text(self, text: str) -> object:
+        """Returns a captured text as a value of the field's type.
 
         Raises:
-            ValueError: it is none.
+            ValueError: the text does not have the type.
         """
-        if quoted:
-            return _from_text(self.kind, str(value))
-        if not self.kind.startswith("list["):
-            return _from_json(self.kind, value)
+        return _from_text(self.type_name, text)
+
+    def from_json(self, value: object) -> object:
+        """Returns a JSON value as a value of the field's type.
+
+        Raises:
+            ValueError: the value does not have the type.
+        """
+        if not self.is_list:
+            return _from_json(self.type_name, value)
         if not isinstance(value, list):
-            raise _MisfitError
-        return [_from_json(self.kind[5:-1], item) for item in value]
+            raise _TypeMismatchError
+        return [_from_json(self.item_type_name, item) for item in value]
 
 
-def read_fields(given: Mapping[str, object]) -> tuple[Field, ...]:
+def read_fields(types: Mapping[str, object]) -> tuple[Field, ...]:
     """Returns the fields of --fields: name → type.
 
     Raises:
         ConfigError: a type is unknown.
     """
     fields = []
-    for name, kind in given.items():
-        plain = kind.removesuffix("?") if isinstance(kind, str) else kind
-        if plain not in TYPES:
+    for name, type_name in types.items():
+        base = type_name
+        if isinstance(type_name, str):
+            base = type_name.removesuffix("?")
+        if base not in TYPES:
             raise ConfigError(
                 f"--fields: {name}: expected one of {', '.join(TYPES)}, with a ? if it may be "
-                f"absent; got {kind!r}"
+                f"absent; got {type_name!r}"
             )
-        fields.append(Field(name, str(plain), optional=kind != plain))
+        fields.append(Field(name, str(base), optional=type_name != base))
     return tuple(fields)
 
 
-Found = Mapping[str, object] | Rejection
+ParsedValues = Mapping[str, object] | Rejection
 
 
 class FieldParser:
     """Parses the fields out of a column of completions."""
 
     def __init__(self, fields: Sequence[Field], pattern: FieldPattern | None) -> None:
-        """With `pattern`, its groups are the fields (text where `fields` does not say otherwise).
+        """Takes the fields from the groups of `pattern`, or from JSON objects without a pattern.
 
-        Without, JSON objects are read.
+        Args:
+            fields: types of the fields; groups without an entry are strings.
+            pattern: pattern with a group per field; None: JSON.
 
         Raises:
-            ConfigError: a field is no group of the pattern, or has a type that text is not converted to; or there is none.
+            ConfigError: a field is not a group of the pattern, or has a type that text is not
+                converted to; or there is no field.
         """
         self._pattern = pattern
-        if pattern is None:
-            self.fields: tuple[Field, ...] = tuple(fields)
-        else:
-            self.fields = _of_groups(pattern, fields)
+        self.fields = tuple(fields)
+        if pattern is not None:
+            self.fields = _group_fields(pattern, fields)
         if not self.fields:
             raise ConfigError(
-                "--parse-json: name the keys that become columns with --fields, e.g. --fields '{answer: int64}'"
+                "--parse-json: name the keys that become columns with --fields, e.g. --fields "
+                "'{answer: int64}'"
             )
 
-    def parse(self, texts: Any) -> list[Found]:
-        """Returns the values of each text by field, or why there are none.
+    def __call__(self, table: pa.Table) -> StageResult:
+        """Adds the columns of the fields, null in rows without values."""
+        parsed = self.parse(table["completion"])
+        rows: list[Mapping[str, object]] = []
+        verdicts: list[Rejection | None] = []
+        for outcome in parsed:
+            if isinstance(outcome, Rejection):
+                rows.append({})
+                verdicts.append(outcome)
+            else:
+                rows.append(outcome)
+                verdicts.append(None)
 
-        `texts` is an Arrow column.
+        for field in self.fields:
+            values = [row.get(field.name) for row in rows]
+            table = table.append_column(field.arrow, pa.array(values, field.arrow.type))
+        return StageResult(table, verdicts)
+
+    def parse(self, texts: Any) -> list[ParsedValues]:
+        """Returns the values of each text by field, or the rejection.
+
+        Args:
+            texts: an Arrow column of strings.
         """
         if self._pattern is not None:
-            found: Iterator[Mapping[str, object] | None] = iter(self._pattern.fields(texts))
-        else:
-            found = (None if text is None else first_object(text) for text in texts.to_pylist())
-        missing = "no_match" if self._pattern is not None else "no_json_object"
-        return [
-            Rejection("parse", missing) if values is None else self._typed(values)
-            for values in found
-        ]
+            return [self._from_groups(groups) for groups in self._pattern.fields(texts)]
+        return [self._from_json(text) for text in texts.to_pylist()]
 
-    def _typed(self, values: Mapping[str, object]) -> Found:
-        typed: dict[str, object] = {}
-        quoted = self._pattern is not None
+    def _from_groups(self, groups: Mapping[str, str] | None) -> ParsedValues:
+        if groups is None:
+            return Rejection("parse", "no_match")
+        values: dict[str, object] = {}
         for field in self.fields:
-            value = values.get(field.name)
-            if value is None or (quoted and value == ""):
-                if not field.optional:
-                    return Rejection("parse", f"missing: {field.name}")
-                typed[field.name] = None
-                continue
+            text = groups[field.name]
+            if text == "" and not field.optional:
+                return Rejection("parse", f"missing: {field.name}")
             try:
-                typed[field.name] = field.convert(value, quoted=quoted)
+                values[field.name] = field.from_text(text) if text else None
             except ValueError:
-                return Rejection("parse", f"not {field.kind}: {field.name}", shortened(repr(value)))
-        return typed
+                return _mismatch(field, text)
+        return values
 
-    def columns(self, found: Sequence[Found]) -> list[tuple["pa.Field[Any]", "pa.Array[Any]"]]:
-        """Returns the columns of the fields; null where there are no values."""
-        kept = [values if not isinstance(values, Rejection) else {} for values in found]
-        return [
-            (field.arrow, pa.array([values.get(field.name) for values in kept], field.arrow.type))
-            for field in self.fields
-        ]
-
-
-def _of_groups(pattern: FieldPattern, fields: Sequence[Field]) -> tuple[Field, ...]:
-    declared = {field.name: field for field in fields}
-    for field in fields:
-        if field.name not in pattern.groups:
-            raise ConfigError(
-                f"--fields: {field.name}: --parse-regex has no such group, it has "
-                f"{', '.join(pattern.groups)}"
-            )
-        if field.kind not in _PLAIN:
-            raise ConfigError(
-                f"--fields: {field.name}: a group of --parse-regex is one of {', '.join(_PLAIN)}, "
-                f"got {field.kind}"
-            )
-    return tuple(declared.get(group, Field(group, "string")) for group in pattern.groups)
+    def _from_json(self, text: str | None) -> ParsedValues:
+        parsed = None
+        if text is not None:
+            parsed = first_object(text)
+        if parsed is None:
+            return Rejection("parse", "no_json_object")
+        values: dict[str, object] = {}
+        for field in self.fields:
+            value = parsed.get(field.name)
+            if value is None and not field.optional:
+                return Rejection("parse", f"missing: {field.name}")
+            try:
+                values[field.name] = None if value is None else field.from_json(value)
+            except ValueError:
+                return _mismatch(field, value)
+        return values
 
 
 def first_object(text: str) -> dict[str, Any] | None:
-    """Returns the first JSON object in a text, whatever stands around it; None if there is none."""
+    """Returns the first JSON object in a text, whatever stands around it; None without one."""
     start = -1
     for _ in range(MAX_STARTS):
         start = text.find("{", start + 1)
         if start < 0:
             return None
         try:
-            found, _end = _DECODER.raw_decode(text, start)
+            value, _end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
             continue
-        if isinstance(found, dict):
-            return found
+        if isinstance(value, dict):
+            return value
     return None
 
 
-def _no_constant(name: str) -> object:
-    raise ValueError(f"{name} is no JSON")
+def _mismatch(field: Field, value: object) -> Rejection:
+    reason = f"not {field.type_name}: {field.name}"
+    return Rejection("parse", reason, shortened(repr(value)))
 
 
-_DECODER = json.JSONDecoder(parse_constant=_no_constant)
+def _group_fields(pattern: FieldPattern, fields: Sequence[Field]) -> tuple[Field, ...]:
+    """Returns a field for each group, in the order of the groups."""
+    for field in fields:
+        if field.name not in pattern.groups:
+            raise ConfigError(
+                f"--fields: {field.name}: --parse-regex has no such group, it has "
+                f"{', '.join(pattern.groups)}"
+            )
+        if field.type_name not in _SCALARS:
+            raise ConfigError(
+                f"--fields: {field.name}: a group of --parse-regex is one of "
+                f"{', '.join(_SCALARS)}, got {field.type_name}"
+            )
+    declared = {field.name: field for field in fields}
+    return tuple(declared.get(group, Field(group, "string")) for group in pattern.groups)
+
+
+def _from_text(type_name: str, text: str) -> object:
+    stripped = text.strip()
+    if type_name == "string":
+        return text
+    if type_name == "int64" and _INTEGER.fullmatch(stripped):
+        return _int64(int(stripped))
+    if type_name == "float64" and _REAL.fullmatch(stripped) and math.isfinite(float(stripped)):
+        return float(stripped)
+    if type_name == "bool" and stripped.lower() in _BOOLEANS:
+        return _BOOLEANS[stripped.lower()]
+    raise _TypeMismatchError
+
+
+def _from_json(type_name: str, value: object) -> object:
+    if type_name == "json":
+        return _encodable(json.dumps(value, ensure_ascii=False, sort_keys=True))
+    if type_name == "string" and isinstance(value, str):
+        return _encodable(value)
+    if type_name == "bool" and isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if type_name == "int64" and (isinstance(value, int) or value.is_integer()):
+            return _int64(int(value))
+        if type_name == "float64" and abs(value) < 1e308:
+            return float(value)
+    raise _TypeMismatchError
+
+
+def _int64(value: int) -> int:
+    if not -INT64 <= value < INT64:
+        raise _TypeMismatchError
+    return value
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can spell lone surrogates, UTF-8 cannot
+        raise _TypeMismatchError from error
+    return text
+
+
+def _reject_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_reject_constant)

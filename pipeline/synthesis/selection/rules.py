@@ -1,4 +1,4 @@
-"""What a data set accepts: every setting of the selection, checked as far as that needs nothing but the settings."""
+"""Settings of the selection, checked as far as the settings alone allow."""
 
 import math
 from collections.abc import Mapping
@@ -10,11 +10,6 @@ from pipeline.errors import ConfigError
 Choose = Literal["all", "best", "majority"]
 Dedup = Literal["none", "exact", "near"]
 FINISH_REASONS = ("stop", "length", "repetition")
-RANGES = (
-    ("chars", 0, math.inf),
-    ("completion_tokens", 0, math.inf),
-    ("mean_logprob", -math.inf, 0),
-)
 # below, the index of near duplicates finds most texts similar to most others
 LOWEST_THRESHOLD = 0.3
 
@@ -33,7 +28,7 @@ class SelectionRules:
     max_completion_tokens: int | None = None
     min_mean_logprob: float | None = None
     max_mean_logprob: float | None = None
-    finish_reasons: tuple[str, ...] = ()  # none: any
+    finish_reasons: tuple[str, ...] = ()  # empty: any
     must_match: tuple[str, ...] = ()
     must_not_match: tuple[str, ...] = ()
     parse_regex: str | None = None
@@ -44,7 +39,7 @@ class SelectionRules:
     vote_on: str | None = None
     min_agreement: float = 0.0
     dedup: Dedup = "exact"
-    dedup_on: tuple[str, ...] = ()  # none: prompt and completion
+    dedup_on: tuple[str, ...] = ()  # empty: prompt and completion
     dedup_threshold: float = 0.8
     dedup_memory_mb: int = 1024
     target_rows: int | None = None
@@ -52,42 +47,33 @@ class SelectionRules:
 
     def __post_init__(self) -> None:
         self._check_ranges()
-        self._check_reasons()
+        self._check_finish_reasons()
         self._check_parsing()
         self._check_choice()
         self._check_duplicates()
 
     @property
     def needs_logprobs(self) -> str | None:
-        """The flag that cannot do without log-probs, if one is set."""
-        for name in ("min_mean_logprob", "max_mean_logprob"):
-            if getattr(self, name) is not None:
-                return f"--{name.replace('_', '-')}"
-        return None if self.choose == "all" else f"--choose {self.choose}"
+        """The flag that needs log-probs, if one is set."""
+        if self.min_mean_logprob is not None:
+            return "--min-mean-logprob"
+        if self.max_mean_logprob is not None:
+            return "--max-mean-logprob"
+        if self.choose != "all":
+            return f"--choose {self.choose}"
+        return None
 
     def _check_ranges(self) -> None:
-        for name, lowest, highest in RANGES:
-            low, high = getattr(self, f"min_{name}"), getattr(self, f"max_{name}")
-            for side, value in (("min", low), ("max", high)):
-                if value is not None and not lowest <= value <= highest:
-                    expected = (
-                        f"at least {lowest:g}" if lowest > -math.inf else f"at most {highest:g}"
-                    )
-                    raise ConfigError(
-                        f"--{side}-{name.replace('_', '-')}: expected {expected}, got {value}"
-                    )
-            if low is not None and high is not None and low > high:
-                raise ConfigError(
-                    f"--min-{name.replace('_', '-')} {low} is above --max-{name.replace('_', '-')} "
-                    f"{high}"
-                )
-        for name in ("target_rows", "max_total_tokens", "dedup_memory_mb"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ConfigError(
-                    f"--{name.replace('_', '-')}: expected at least 1, got {getattr(self, name)}"
-                )
+        _check_bounds("chars", self.min_chars, self.max_chars, lowest=0)
+        _check_bounds(
+            "completion-tokens", self.min_completion_tokens, self.max_completion_tokens, lowest=0
+        )
+        _check_bounds("mean-logprob", self.min_mean_logprob, self.max_mean_logprob, highest=0)
+        _check_positive("--target-rows", self.target_rows)
+        _check_positive("--max-total-tokens", self.max_total_tokens)
+        _check_positive("--dedup-memory-mb", self.dedup_memory_mb)
 
-    def _check_reasons(self) -> None:
+    def _check_finish_reasons(self) -> None:
         for reason in self.finish_reasons:
             if reason not in FINISH_REASONS:
                 raise ConfigError(
@@ -110,14 +96,22 @@ class SelectionRules:
                 "--choose majority: give --vote-on too: the parsed field whose most frequent value "
                 "wins"
             )
-        if self.choose != "majority" and (self.vote_on is not None or self.min_agreement):
-            name = "--vote-on" if self.vote_on is not None else "--min-agreement"
-            raise ConfigError(
-                f"{name}: it belongs to --choose majority, got --choose {self.choose}"
-            )
+        if self.choose != "majority":
+            self._check_no_vote()
         if not 0 <= self.min_agreement <= 1:
             raise ConfigError(
                 f"--min-agreement: expected a share from 0 to 1, got {self.min_agreement}"
+            )
+
+    def _check_no_vote(self) -> None:
+        flag = None
+        if self.vote_on is not None:
+            flag = "--vote-on"
+        elif self.min_agreement:
+            flag = "--min-agreement"
+        if flag is not None:
+            raise ConfigError(
+                f"{flag}: it belongs to --choose majority, got --choose {self.choose}"
             )
 
     def _check_duplicates(self) -> None:
@@ -128,11 +122,34 @@ class SelectionRules:
         if self.dedup == "near" and not self.dedup_on:
             raise ConfigError(
                 "--dedup near: name the columns whose text is compared with --dedup-on, e.g. "
-                "completion: what all prompts have "
-                "in common would make all rows similar"
+                "completion: what all prompts have in common would make all rows similar"
             )
         if not LOWEST_THRESHOLD <= self.dedup_threshold <= 1:
             raise ConfigError(
                 f"--dedup-threshold: expected from {LOWEST_THRESHOLD} to 1, got "
                 f"{self.dedup_threshold}"
             )
+
+
+def _check_bounds(
+    name: str,
+    low: float | None,
+    high: float | None,
+    *,
+    lowest: float = -math.inf,
+    highest: float = math.inf,
+) -> None:
+    """Checks a pair of --min-… and --max-…."""
+    expected = f"at least {lowest:g}"
+    if lowest == -math.inf:
+        expected = f"at most {highest:g}"
+    for flag, value in ((f"--min-{name}", low), (f"--max-{name}", high)):
+        if value is not None and not lowest <= value <= highest:
+            raise ConfigError(f"{flag}: expected {expected}, got {value}")
+    if low is not None and high is not None and low > high:
+        raise ConfigError(f"--min-{name} {low} is above --max-{name} {high}")
+
+
+def _check_positive(flag: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigError(f"{flag}: expected at least 1, got {value}")

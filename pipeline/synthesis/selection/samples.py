@@ -1,7 +1,7 @@
-"""Columns of a sample on its way through the selection, and what a stage says of a table of samples. It knows no rules.
+"""Tables of samples in the selection, and the result of a stage for such a table.
 
-id | columns of the seeds that are kept | sample_index template prompt completion finish_reason prompt_tokens completion_tokens
-mean_logprob seed | status error_code error_message, which end with the stage `generation` | fields, once they are parsed
+Columns of the table: id, kept columns of the seeds, those of `columns.COMPLETED`, the status and
+error of the row up to the stage `generation`, and the parsed fields from the stage `parse` on.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,27 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.rejections import Rejection
 
-# a last-digit difference between two computations of the same sample must not show, let alone
-# decide
+# mean log-probs are rounded: a last-digit difference between two computations decides nothing
 LOGPROB_PLACES = 2
-# how many samples a row stands for: more than one where none of them could be drawn
-SAMPLES = "samples"
-ERROR_COLUMNS = ("_status", "_error_code", "_error_message")
-COMPLETED = (
-    ("sample_index", pa.int32()), ("template", pa.string()), ("prompt", pa.string()), ("completion", pa.string()),
-    ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()),
-    ("mean_logprob", pa.float64()), ("seed", pa.int64()),
-)  # fmt: skip
 Verdicts = Sequence[Rejection | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """Samples after a stage, perhaps with further columns, and its verdict on each.
+class StageResult:
+    """Samples after a stage, perhaps with further columns, and a verdict for each.
 
-    None: it passes.
+    A sample passes with the verdict None.
     """
 
     table: pa.Table
@@ -41,13 +32,11 @@ class Judged:
 
     @property
     def passed(self) -> npt.NDArray[np.bool_]:
-        """Which samples pass."""
-        return np.fromiter(
-            (verdict is None for verdict in self.verdicts), np.bool_, len(self.verdicts)
-        )
+        """Mask of the samples that pass."""
+        return np.array([verdict is None for verdict in self.verdicts], np.bool_)
 
 
-StageFunction = Callable[[pa.Table], Judged]
+StageFunction = Callable[[pa.Table], StageResult]
 
 
 def numbers(table: pa.Table, name: str, missing: float) -> "np.ndarray[tuple[int], np.dtype[Any]]":
@@ -59,8 +48,11 @@ def numbers(table: pa.Table, name: str, missing: float) -> "np.ndarray[tuple[int
 def row_groups(table: pa.Table) -> list[tuple[int, int]]:
     """Returns (first, end) of the samples of each row.
 
-    Samples of a row follow each other, and rows have different ids.
+    Samples of a row are adjacent, and rows have different ids.
     """
     ids = table["id"].to_pylist()
-    starts = [place for place in range(len(ids)) if place == 0 or ids[place] != ids[place - 1]]
-    return list(pairwise([*starts, len(ids)]))
+    bounds = []
+    for position, row_id in enumerate(ids):
+        if position == 0 or row_id != ids[position - 1]:
+            bounds.append(position)
+    return list(pairwise([*bounds, len(ids)]))

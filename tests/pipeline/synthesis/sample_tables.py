@@ -1,27 +1,41 @@
-"""Tables of samples as completions.py yields them, written by hand, for the tests of the selection."""
+"""Tables of samples with the columns of completions.py, for the tests of the selection."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.synthesis.selection.samples import COMPLETED, ERROR_COLUMNS, SAMPLES
+from pipeline.synthesis.columns import COMPLETED, ERROR_COLUMNS, SAMPLES
 
-KEPT = pa.schema(
-    [pa.field("id", pa.string()), pa.field("a", pa.int64()), pa.field("topic", pa.string())]
-)
+_KEPT: list[tuple[str, pa.DataType]] = [
+    ("id", pa.string()),
+    ("a", pa.int64()),
+    ("topic", pa.string()),
+]
+KEPT = pa.schema(_KEPT)
 SCHEMA = pa.schema(
     [
         *KEPT,
-        *(pa.field(name, kind) for name, kind in COMPLETED),
+        *COMPLETED,
         *(pa.field(name, pa.string()) for name in ERROR_COLUMNS),
         pa.field(SAMPLES, pa.int32()),
     ]
 )
 PLAIN: dict[str, Any] = {
-    "a": 1, "topic": "t", "sample_index": 0, "template": "x", "prompt": "p", "completion": " c", "finish_reason": "stop",
-    "prompt_tokens": 3, "completion_tokens": 2, "mean_logprob": -0.5, "seed": 7, "_status": "ok", SAMPLES: 1,
-}  # fmt: skip
+    "a": 1,
+    "topic": "t",
+    "sample_index": 0,
+    "template": "x",
+    "prompt": "p",
+    "completion": " c",
+    "finish_reason": "stop",
+    "prompt_tokens": 3,
+    "completion_tokens": 2,
+    "mean_logprob": -0.5,
+    "seed": 7,
+    "_status": "ok",
+    SAMPLES: 1,
+}
 
 
 def samples(rows: Sequence[Mapping[str, Any]]) -> pa.Table:

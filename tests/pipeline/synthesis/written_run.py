@@ -1,4 +1,4 @@
-"""A folder of prompts and a run over them, written by hand: what the main job would leave, for the tests of what reads it."""
+"""Prompts and a run over them, as the main job leaves them, for tests of their readers."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,13 +22,19 @@ TEMPLATES = (
     TemplateSpec("sum", "{{ a }} + {{ b }} ="),
     TemplateSpec("story", "{{ name }} has {{ a }}.", 2),
 )
-SCHEMA = pa.schema(
-    [
-        ("sample_index", pa.int32()), ("status", pa.string()), ("error_code", pa.string()), ("error_message", pa.string()),
-        ("text", pa.string()), ("finish_reason", pa.string()), ("prompt_tokens", pa.int32()), ("completion_tokens", pa.int32()),
-        ("cumulative_logprob", pa.float64()), ("seed", pa.int64()),
-    ]
-)  # fmt: skip
+_COLUMNS: list[tuple[str, pa.DataType]] = [
+    ("sample_index", pa.int32()),
+    ("status", pa.string()),
+    ("error_code", pa.string()),
+    ("error_message", pa.string()),
+    ("text", pa.string()),
+    ("finish_reason", pa.string()),
+    ("prompt_tokens", pa.int32()),
+    ("completion_tokens", pa.int32()),
+    ("cumulative_logprob", pa.float64()),
+    ("seed", pa.int64()),
+]
+SCHEMA = pa.schema(_COLUMNS)
 Answer = Callable[[dict[str, Any], int], dict[str, Any]]  # prompt row, sample → columns that differ
 
 
@@ -44,13 +50,8 @@ def write_prompts(root: str, seeds: Path | str, shard_rows: int = 4) -> PromptsF
         "shots": {"digest": None, "per_row": 0},
     }
     check_run(folder.folder, keys, told)
-    folder.write(
-        shards,
-        shards,
-        (builder.build(block) for block in read_seeds(shards, schema)),
-        "mark",
-        lambda _: None,
-    )
+    built = (builder.build(block) for block in read_seeds(shards, schema))
+    assert tuple(folder.write(shards, shards, built, "mark")) == shards
     return folder
 
 
@@ -72,7 +73,7 @@ def failure(code: str = "prompt_too_long") -> dict[str, Any]:
     return {"status": "error", "error_code": code, "error_message": "why", **dict.fromkeys(empty)}
 
 
-class OwnRun:
+class WrittenRun:
     """A run over prompts; its parts are written when told."""
 
     def __init__(
@@ -93,13 +94,23 @@ class OwnRun:
         files = [part.file for part in prompts.parts()]
         self.shards = plan_shards(files, shard_rows)
         config = {
-            "shard_rows": shard_rows, "limit": None, "n": n, "logprobs": 0, "model": "demo", "checkpoint": "ckpt-0",
-            "dtype": "float32", "max_len": 64, "on_overflow": "error",
-        }  # fmt: skip
+            "shard_rows": shard_rows,
+            "limit": None,
+            "n": n,
+            "logprobs": 0,
+            "model": "demo",
+            "checkpoint": "ckpt-0",
+            "dtype": "float32",
+            "max_len": 64,
+            "on_overflow": "error",
+        }
         keys = {
-            "task": "generate", "input": input_keys(files), "sampling": {"n": n}, "checkpoint": "sha256:c",
+            "task": "generate",
+            "input": input_keys(files),
+            "sampling": {"n": n},
+            "checkpoint": "sha256:c",
             "tokenizer": "sha256:t",
-        }  # fmt: skip
+        }
         check_run(
             RunFolder(self.url),
             keys,
@@ -131,11 +142,40 @@ class OwnRun:
                 outcomes = outcomes[:1]  # a row that could not run has one output row
             for index, outcome in enumerate(outcomes):
                 plain = {
-                    "status": "ok", "finish_reason": "stop", "prompt_tokens": 5, "completion_tokens": 4,
-                    "cumulative_logprob": -2.0, "seed": 1,
-                }  # fmt: skip
+                    "status": "ok",
+                    "finish_reason": "stop",
+                    "prompt_tokens": 5,
+                    "completion_tokens": 4,
+                    "cumulative_logprob": -2.0,
+                    "seed": 1,
+                }
                 passed = {name: value for name, value in row.items() if name not in {"prompt", "n"}}
                 written.append(passed | {"sample_index": index} | plain | outcome)
         asked = pq.read_schema(pa.BufferReader(storage.read(self.shards[0].url)[0]))
         passed_on = [field for field in asked if field.name not in ("prompt", "n")]
         return pa.Table.from_pylist(written, schema=pa.schema([*passed_on, *SCHEMA]))
+
+
+ROWS = 20
+
+
+def seeds(path: Path | None = None, **more: Any) -> Any:
+    """Writes the seeds; returns where they are, without a path their bytes."""
+    names = ["Ana", "Ben", None, "Ivo", "Mia"]  # every fifth story has no name
+    table = {
+        "id": [f"s{n}" for n in range(ROWS)],
+        "a": list(range(ROWS)),
+        "b": [1] * ROWS,
+        "name": [names[n % 5] for n in range(ROWS)],
+    }
+    whole = pa.table({**table, "text": [f"t{n}" for n in range(ROWS)], **more})
+    if path is None:
+        return to_parquet(whole)
+    pq.write_table(whole, path)
+    return path
+
+
+def run_on_storage(root: str) -> WrittenRun:
+    """Returns a run on object storage of which nothing is committed."""
+    storage.put_if_absent(f"{root}/seeds.parquet", seeds())
+    return WrittenRun(root, write_prompts(root, f"{root}/seeds.parquet"))

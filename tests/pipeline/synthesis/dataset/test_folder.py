@@ -1,48 +1,55 @@
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.synthesis.dataset import files
-from pipeline.synthesis.dataset.card import CardTexts, render
+from pipeline.synthesis.dataset.card import CardTexts
+from pipeline.synthesis.dataset.files import GroupSize
 from pipeline.synthesis.dataset.folder import DatasetFolder, Layout
-from pipeline.synthesis.dataset.markdown import bar, block, code, inline, table
 from pipeline.synthesis.prompts.templates import TemplateSpec
 from pipeline.synthesis.selection.rules import SelectionRules
 from pipeline.synthesis.selection.selection import Selection
 from tests.memory_s3 import MemoryS3, serve
-from tests.pipeline.synthesis.sample_tables import KEPT
-from tests.pipeline.synthesis.selection.test_completions_and_selection_pass import own_run, seeds
-from tests.pipeline.synthesis.written_run import OwnRun, write_prompts
+from tests.pipeline.synthesis.written_run import WrittenRun, run_on_storage, seeds, write_prompts
 
 TEXTS = CardTexts(
     "Ours", "cc0-1.0", (("model", "demo"),), (("n", 2),), (TemplateSpec("t", "{{ a }}"),), (), ()
 )
+
+
 RULES = SelectionRules(dedup_memory_mb=1)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> OwnRun:
-    made = OwnRun(str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet")))
+def run(tmp_path: Path) -> WrittenRun:
+    made = WrittenRun(
+        str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet"))
+    )
     made.commit(range(len(made.shards)))
     return made
 
 
 def write(
-    run: OwnRun, url: Path | str, rules: SelectionRules = RULES, by: tuple[str, ...] = ()
+    run: WrittenRun,
+    url: Path | str,
+    rules: SelectionRules = RULES,
+    by: tuple[str, ...] = (),
+    group_rows: int = 10_000,
 ) -> dict[str, Any]:
     completions = run.completions()
     selection = Selection(rules, completions.kept, logprobs=True, partition_by=by)
     return DatasetFolder(str(url)).write(
-        completions, selection, Layout(10**9, by), replace(TEXTS, partition_by=by), None
+        completions,
+        selection,
+        Layout(10**9, by, GroupSize(rows=group_rows)),
+        replace(TEXTS, partition_by=by),
+        None,
     )
 
 
@@ -54,14 +61,19 @@ def contents(root: Path) -> dict[str, bytes]:
     }
 
 
-def test_a_data_set_has_all_its_parts_and_counts_that_add_up(run: OwnRun, tmp_path: Path) -> None:
+def test_dataset_has_all_files_and_consistent_counts(run: WrittenRun, tmp_path: Path) -> None:
     report = write(run, tmp_path / "out")
     assert sorted(contents(tmp_path / "out")) == [
-        "README.md", "_SUCCESS", "data/train-00000.parquet", "rejected/rejected-00000.parquet", "sources.json", "statistics.json",
-    ]  # fmt: skip
+        "README.md",
+        "_SUCCESS",
+        "data/train-00000.parquet",
+        "rejected/rejected-00000.parquet",
+        "sources.json",
+        "statistics.json",
+    ]
     accepted, rejected = (pq.read_table(tmp_path / "out" / name) for name in ("data", "rejected"))
     assert accepted.num_rows == report["accepted"]
-    assert sum(rejected["samples"].to_pylist()) == report["rejected"] + report["failed"]
+    assert pc.sum(rejected["samples"]).as_py() == report["rejected"] + report["failed"]
     assert report["samples"] == report["accepted"] + report["rejected"] + report["failed"] == 2 * 20
     assert json.loads((tmp_path / "out" / "statistics.json").read_text()) == json.loads(
         json.dumps(report, default=str)
@@ -69,15 +81,14 @@ def test_a_data_set_has_all_its_parts_and_counts_that_add_up(run: OwnRun, tmp_pa
     assert sum(each["rows"] for each in report["files"]) == accepted.num_rows + rejected.num_rows
 
 
-def test_a_selection_killed_at_any_write_is_repeated_and_gives_the_same_bytes(
+def test_dataset_has_same_bytes_after_kill_at_any_write(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(files, "GROUP_ROWS", 4)
     rules, by, store = SelectionRules(dedup_memory_mb=1, target_rows=20), ("a",), MemoryS3()
     root = serve(store, monkeypatch)
-    run = own_run(root)
+    run = run_on_storage(root)
     run.commit(range(len(run.shards)))
-    write(run, f"{root}/whole", rules, by)
+    write(run, f"{root}/whole", rules, by, group_rows=4)
     expected = below(store, "bucket/run/whole/")
     for last in range(len(expected)):
         puts = [last]
@@ -90,9 +101,9 @@ def test_a_selection_killed_at_any_write_is_repeated_and_gives_the_same_bytes(
 
         store.at = dying
         with pytest.raises(KeyboardInterrupt):
-            write(run, f"{root}/again-{last}", rules, by)
+            write(run, f"{root}/again-{last}", rules, by, group_rows=4)
         store.at = lambda operation, when: None
-        write(run, f"{root}/again-{last}", rules, by)
+        write(run, f"{root}/again-{last}", rules, by, group_rows=4)
         assert below(store, f"bucket/run/again-{last}/") == expected
 
 
@@ -105,7 +116,7 @@ def below(store: MemoryS3, folder: str) -> dict[str, bytes]:
 
 
 @pytest.mark.s3
-def test_a_data_set_on_object_storage_is_the_same(run: OwnRun, tmp_path: Path, s3_url: str) -> None:
+def test_dataset_on_s3_has_same_bytes(run: WrittenRun, tmp_path: Path, s3_url: str) -> None:
     write(run, tmp_path / "out")
     write(run, f"{s3_url}/out")
     stored = {
@@ -115,8 +126,8 @@ def test_a_data_set_on_object_storage_is_the_same(run: OwnRun, tmp_path: Path, s
     assert stored == contents(tmp_path / "out")
 
 
-def test_a_run_that_is_not_complete_is_not_selected_from(tmp_path: Path) -> None:
-    run = OwnRun(str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet")))
+def test_dataset_refuses_incomplete_run(tmp_path: Path) -> None:
+    run = WrittenRun(str(tmp_path), write_prompts(str(tmp_path), seeds(tmp_path / "seeds.parquet")))
     run.commit([0, 2])
     with pytest.raises(
         DatasetError,
@@ -129,9 +140,7 @@ def test_a_run_that_is_not_complete_is_not_selected_from(tmp_path: Path) -> None
     assert report["seed_rows_not_needed"] == 20 - report["seed_rows"] > 0
 
 
-def test_a_budget_that_ended_before_the_first_shard_leaves_nothing_to_select(
-    run: OwnRun, tmp_path: Path
-) -> None:
+def test_dataset_refuses_budget_without_any_shard(run: WrittenRun, tmp_path: Path) -> None:
     completions = run.completions()
     with pytest.raises(DatasetError, match="there is nothing to select from"):
         DatasetFolder(str(tmp_path / "out")).write(
@@ -139,7 +148,7 @@ def test_a_budget_that_ended_before_the_first_shard_leaves_nothing_to_select(
         )
 
 
-def test_completions_that_changed_since_are_noticed(run: OwnRun, tmp_path: Path) -> None:
+def test_check_sources_refuses_changed_completions(run: WrittenRun, tmp_path: Path) -> None:
     write(run, tmp_path / "out")
     DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())
     (part, *_) = sorted((tmp_path / "completions" / "data").iterdir())
@@ -150,119 +159,3 @@ def test_completions_that_changed_since_are_noticed(run: OwnRun, tmp_path: Path)
         ConfigError, match="was made of other completions: rows were run again since"
     ):
         DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())
-
-
-# -- the card -------------------------------------------------------------------------------------------------------------------
-
-
-def test_the_card_tells_everything(run: OwnRun, tmp_path: Path) -> None:
-    rules = SelectionRules(
-        dedup_memory_mb=1, where=("a > 3",), dedup_on=("prompt",), must_match=("sample",)
-    )
-    write(run, tmp_path / "out", rules, by=("a",))
-    card = (tmp_path / "out" / "README.md").read_text()
-    for expected in (
-        'pretty_name: "Ours"', 'license: "cc0-1.0"', "- n<1K", 'path: "data/**/*.parquet"', "# Ours", "`null_value`",
-        "| `a > 3` | ",
-        "an accepted sample", "```jinja\n{{ a }}\n```", TEXTS.templates[0].digest, "| 4 | ", "-0.50 to -0.25", "⟦ s4, sample 0⟧",
-        "`where`: `a > 3`", "the name of a folder, not in the files",
-    ):  # fmt: skip
-        assert expected in card
-
-
-HOSTILE = "```\n# heading\n<script>alert(1)</script> ![x](http://evil) | a | b\n---\n~~~ \x1b[31m \u202e www.evil.org `x``"
-
-
-def test_nothing_from_outside_takes_effect_in_the_card(run: OwnRun, tmp_path: Path) -> None:
-    hostile = {"s0", "s1"}
-    run = OwnRun(
-        str(tmp_path / "h"),
-        run.prompts,
-        answer=lambda row, sample: {"text": HOSTILE if row["id"] in hostile else "x"},
-    )
-    run.commit(range(len(run.shards)))
-    completions = run.completions()
-    selection = Selection(
-        SelectionRules(must_not_match=("^x|y$",), dedup="none"), completions.kept, logprobs=True
-    )
-    texts = CardTexts(
-        HOSTILE,
-        HOSTILE,
-        (("model", HOSTILE),),
-        ((HOSTILE, HOSTILE),),
-        (TemplateSpec(HOSTILE, HOSTILE),),
-        (),
-        (),
-    )
-    DatasetFolder(str(tmp_path / "out")).write(completions, selection, Layout(10**9), texts, None)
-    card = (tmp_path / "out" / "README.md").read_text()
-    # the front matter before it is YAML of JSON texts
-    outside = outside_of_code(card.split("\n---\n", 1)[1])
-    assert re.search(r"(?<!\\)<script", outside) is None
-    assert re.search(r"(?<!\\)\[x", outside) is None
-    assert not any(line.startswith("# heading") for line in outside.splitlines())
-    assert "http://evil" not in outside
-    assert "\x1b" not in card
-    assert "\u202e" not in card
-    assert [line[:8] for line in outside.splitlines() if line.startswith("# ")] == ["# \\`\\`\\`"]
-
-
-def outside_of_code(card: str) -> str:
-    """Returns the lines that are no fenced block, their code spans taken out: what a renderer reads as Markdown."""
-    lines, fence = [], ""
-    for line in card.splitlines():
-        opening = re.match(r"(`{3,})(\w*)$", line)
-        if fence:
-            fence = "" if line == fence else fence
-        elif opening:
-            fence = opening[1]
-        else:
-            lines.append(re.sub(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", line))
-    assert not fence
-    return "\n".join(lines)
-
-
-@settings(deadline=None)
-@given(st.text(min_size=1))
-def test_code_and_cells_hold_any_text(text: str) -> None:
-    for shown in (inline(text), code(text)):
-        assert "\n" not in shown
-        assert "\r" not in shown
-        assert not _unescaped_pipe(shown)
-    (line,) = table(("a", "b"), [(code(text), inline(text))]).splitlines()[2:]
-    assert line.startswith("| ")
-    assert line.endswith(" |")
-    fenced = block(text).splitlines()
-    assert fenced[0] == fenced[-1]
-    assert fenced[0] not in fenced[1:-1]
-
-
-def _unescaped_pipe(shown: str) -> bool:
-    at = 0
-    while at < len(shown):
-        if shown[at] == "|":
-            return True
-        at += 2 if shown[at] == "\\" and at + 1 < len(shown) else 1
-    return False
-
-
-def test_what_markdown_helpers_give() -> None:
-    assert inline("a_b | <x> https://h www.h") == "a\\_b \\| \\<x\\> https:/\\/h www\\.h"
-    assert code("a|b") == "<code>a&#124;b</code>"
-    assert code("`") == "`` ` ``"
-    assert code("s3://user:secret@bucket/x") == "`s3://bucket/x`"
-    assert (bar(1), bar(0), bar(0.5)) == ("█" * 24, "", "█" * 12)
-
-
-def test_figures_of_a_card_are_those_of_the_report() -> None:
-    report: dict[str, Any] = {
-        "accepted": 2_000_000, "rejected": 7, "failed": 1, "samples": 2_000_008, "seed_rows": 9,
-        "tokens": {"prompt": 1, "completion": 2},
-        "stages": [{"stage": "generation", "samples": 2_000_008, "left_out": 1}], "reasons": {"generation": {"engine_crash": 1}},
-        "templates": {}, "completion_tokens_histogram": {"accepted": [], "rejected": []}, "seed_rows_not_needed": 0,
-        "mean_logprob_histogram": {"accepted": [], "rejected": []}, "duplicates": None, "examples": [], "rejected_examples": [],
-    }  # fmt: skip
-    card = render(TEXTS, report, Selection(RULES, KEPT, logprobs=True).schema, [])
-    assert "- 1M<n<10M" in card
-    assert "2,000,008 samples = 2,000,000 accepted + 7 rejected + 1 failed." in card
-    assert "Not looked for." in card

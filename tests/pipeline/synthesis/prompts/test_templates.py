@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
 from pipeline.synthesis.prompts.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
-from pipeline.synthesis.selection.rejections import Rejection
+from pipeline.synthesis.rejections import Rejection
 
 ROW = {
     "a": 3,
@@ -52,7 +52,7 @@ def reason(text: str, row: dict[str, object] | None = None) -> str:
         ("{% set n = a * 2 %}{{ n ** 2 }}{{ range(3) | list }}", "36[0, 1, 2]"),
     ],
 )
-def test_what_a_template_makes_of_a_row(text: str, prompt: str) -> None:
+def test_template_renders_row(text: str, prompt: str) -> None:
     assert render(text) == prompt
 
 
@@ -76,23 +76,23 @@ def test_what_a_template_makes_of_a_row(text: str, prompt: str) -> None:
         ("{{ '{0.__class__}'.format(a) }}", "template_error"),
     ],
 )
-def test_a_row_that_fails_says_why_and_does_no_harm(text: str, why: str) -> None:
+def test_template_rejects_failing_row_and_leaves_it_unchanged(text: str, why: str) -> None:
     before = repr(ROW)
     assert reason(text) == why
     assert repr(ROW) == before
 
 
-def test_the_null_columns_are_named() -> None:
+def test_template_names_null_columns() -> None:
     found = render("{{ name }}{{ nothing }}")
     assert isinstance(found, Rejection)
     assert found.detail == "null, of the columns that it uses: nothing"
 
 
-def test_a_lone_surrogate_makes_no_prompt() -> None:
+def test_template_rejects_lone_surrogate() -> None:
     assert reason("{{ s }}", {"s": "\ud800"}) == "invalid_text"
 
 
-def test_a_prompt_of_the_longest_length_is_made() -> None:
+def test_template_accepts_prompt_of_maximal_length() -> None:
     assert len(str(render("{{ s }}", {"s": "x" * MAX_PROMPT_CHARS}))) == MAX_PROMPT_CHARS
     assert reason("{{ s }}", {"s": "x" * (MAX_PROMPT_CHARS + 1)}) == "prompt_too_long"
 
@@ -108,13 +108,13 @@ def test_a_prompt_of_the_longest_length_is_made() -> None:
         ("{% extends base %}", "include, import and extends are not available"),
     ],
 )
-def test_a_template_that_is_none_is_refused_with_its_line(text: str, message: str) -> None:
+def test_template_refuses_invalid_syntax_with_line(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=r"--templates: t") as raised:
         PromptTemplate(TemplateSpec("t", text))
     assert message in str(raised.value)
 
 
-def test_names_are_checked_before_anything_is_rendered() -> None:
+def test_template_check_refuses_unknown_names() -> None:
     template = PromptTemplate(TemplateSpec("t", "{{ nam }} {{ lipsum }}"))
     with pytest.raises(ConfigError, match="no column 'lipsum'; they have name"):
         template.check(["name"], shots=False)
@@ -128,7 +128,7 @@ def test_names_are_checked_before_anything_is_rendered() -> None:
 
 
 @pytest.mark.parametrize("weight", [0, -1, float("nan"), float("inf")])
-def test_a_weight_is_a_number_above_zero(weight: float) -> None:
+def test_template_spec_refuses_invalid_weight(weight: float) -> None:
     with pytest.raises(ConfigError, match="weight: expected a number above 0"):
         TemplateSpec("t", "x", weight)
 
@@ -141,7 +141,7 @@ def test_a_weight_is_a_number_above_zero(weight: float) -> None:
         min_size=1,
     )
 )
-def test_whatever_is_in_a_row_its_prompt_holds_it_as_it_is(row: dict[str, object]) -> None:
+def test_template_renders_any_value_literally(row: dict[str, object]) -> None:
     name = next(iter(row))
     found = PromptTemplate(TemplateSpec("t", f"<{{{{ {name} }}}}>")).render(row, ())
     if isinstance(found, Rejection):

@@ -1,4 +1,5 @@
 import random
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -6,16 +7,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.synthesis.selection import duplicates
 from pipeline.synthesis.selection.duplicates import (
+    FIRST_HASHING,
+    PERMUTATIONS,
+    RECALL,
+    SHINGLE_CHARS,
+    SIGNATURE_SEED,
     Bands,
     Duplicates,
     bytes_per_sample,
-    capacity,
+    hashing_keys,
+    memory_capacity,
     signature,
     similarity,
 )
-from pipeline.synthesis.selection.recent_rows import RecentRows
+from pipeline.synthesis.selection.recent_rows import MAX_CHAIN
 from pipeline.synthesis.selection.rules import SelectionRules
 from tests.pipeline.synthesis.sample_tables import samples, texts
 
@@ -39,43 +45,9 @@ def outcomes(stage: Duplicates, *completions: str) -> list[str | None]:
     ]
 
 
-# -- the window -----------------------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(
-    st.integers(1, 9), st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), max_size=60)
-)
-def test_the_window_finds_every_row_in_it_that_shares_a_key_and_none_beyond(
-    size: int, rows: list[list[int]]
-) -> None:
-    window = RecentRows(size, 2)
-    for number, keys in enumerate(rows):
-        recent = range(max(0, number - size), number)
-        alike = {
-            row
-            for row in recent
-            if any(mine == theirs for mine, theirs in zip(keys, rows[row], strict=True))
-        }
-        found = list(window.candidates(keys))
-        assert len(found) == len(set(found))
-        assert alike <= set(found) <= set(recent)
-        assert window.add(keys) == number
-
-
-def test_many_rows_with_one_key_do_not_take_time() -> None:
-    window = RecentRows(10_000, 1)
-    for _ in range(10_000):
-        window.add([7])
-    assert list(window.candidates([7])) == list(range(9999, 9999 - 32, -1))
-
-
-# -- exact ----------------------------------------------------------------------------------------------------------------------
-
-
 @settings(deadline=None)
 @given(st.lists(st.text(max_size=3), max_size=40))
-def test_exact_duplicates_are_all_but_the_first_of_equal_texts(completions: list[str]) -> None:
+def test_duplicates_reject_all_but_first_of_equal_texts(completions: list[str]) -> None:
     completions = [each.encode(errors="replace").decode() for each in completions]
     stage = Duplicates(SelectionRules(dedup="exact", dedup_on=("completion",), dedup_memory_mb=1))
     found = outcomes(stage, *completions[:10]) + outcomes(stage, *completions[10:])
@@ -84,7 +56,7 @@ def test_exact_duplicates_are_all_but_the_first_of_equal_texts(completions: list
     ]
 
 
-def test_texts_of_several_columns_are_compared_column_by_column() -> None:
+def test_duplicates_compare_columns_separately() -> None:
     rows = [
         {"prompt": "a", "completion": "bc"},
         {"prompt": "ab", "completion": "c"},
@@ -96,13 +68,10 @@ def test_texts_of_several_columns_are_compared_column_by_column() -> None:
     assert judged.verdicts[2].duplicate_of == "r0#0"
 
 
-def test_numbers_and_nulls_can_be_compared() -> None:
+def test_duplicates_compare_numbers_and_nulls() -> None:
     rules = SelectionRules(dedup_on=("a", "topic"))
     rows: list[dict[str, Any]] = [{"a": 1}, {"a": None}, {"a": 1, "topic": None}, {"a": None}]
     assert Duplicates(rules)(samples(rows)).passed.tolist() == [True, True, True, False]
-
-
-# -- near -----------------------------------------------------------------------------------------------------------------------
 
 
 def jaccard(one: str, other: str) -> float:
@@ -116,7 +85,7 @@ def variant(text: str, changed: float, draw: random.Random) -> str:
     )
 
 
-def test_similarity_is_estimated_well_at_every_length() -> None:
+def test_similarity_is_close_to_jaccard_at_every_length() -> None:
     draw, errors = random.Random(3), []
     for length in (2, 5, 20, 120):
         for _ in range(60):
@@ -127,8 +96,8 @@ def test_similarity_is_estimated_well_at_every_length() -> None:
     assert np.std(errors) < 0.05
 
 
-def test_signatures_do_not_change() -> None:
-    """Pinned: a data set is made again by another version of the library, or on another machine, only if they stay the same."""
+def test_signature_has_pinned_values() -> None:
+    """Another machine or library gives the same data set only with the same signatures."""
     assert signature("The answer is 42.")[:4].tolist() == [
         3363104127,
         662616733,
@@ -139,9 +108,7 @@ def test_signatures_do_not_change() -> None:
 
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 0.8, 0.9]))
-def test_pairs_above_the_threshold_are_found_and_pairs_below_are_not(
-    seed: int, threshold: float
-) -> None:
+def test_duplicates_find_pairs_above_threshold_only(seed: int, threshold: float) -> None:
     draw = random.Random(seed)
     for _ in range(10):
         one = " ".join(draw.choice(WORDS) for _ in range(60))
@@ -154,7 +121,7 @@ def test_pairs_above_the_threshold_are_found_and_pairs_below_are_not(
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7, 0.8, 0.9, 1.0])
-def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
+def test_bands_are_widest_that_reach_recall(threshold: float) -> None:
     bands = Bands.of(threshold)
     assert bands.count * bands.width <= 128
     assert 1 - (1 - threshold**bands.width) ** bands.count >= 0.98
@@ -164,7 +131,7 @@ def test_bands_find_pairs_at_the_threshold(threshold: float) -> None:
     )
 
 
-def test_case_width_and_white_space_do_not_count_and_no_language_is_split_into_words() -> None:
+def test_near_duplicates_ignore_case_width_and_white_space() -> None:
     stage = Duplicates(near())
     found = outcomes(
         stage,
@@ -182,7 +149,7 @@ def test_case_width_and_white_space_do_not_count_and_no_language_is_split_into_w
     assert found == [None, "near", None, "near", "near", None, "near", None, "near", None]
 
 
-def test_a_near_duplicate_says_of_what_and_how_near() -> None:
+def test_near_duplicate_names_sample_and_similarity() -> None:
     text = " ".join(WORDS[:40])
     verdict = Duplicates(near())(texts("unrelated words", text, text + " and more")).verdicts[2]
     assert verdict is not None
@@ -191,8 +158,8 @@ def test_a_near_duplicate_says_of_what_and_how_near() -> None:
     assert 0.9 < float(verdict.detail.removeprefix("similarity ")) < 1
 
 
-def test_what_is_left_out_is_not_remembered() -> None:
-    """A chain of small changes: each is compared with what is in the data set, not with what is not."""
+def test_duplicates_store_accepted_samples_only() -> None:
+    """In a chain of small changes, each text is compared with accepted texts only."""
     draw = random.Random(4)
     text = " ".join(draw.choice(WORDS) for _ in range(60))
     chain = [text]
@@ -209,44 +176,52 @@ def test_what_is_left_out_is_not_remembered() -> None:
     )
 
 
-# -- memory ---------------------------------------------------------------------------------------------------------------------
-
-
-def held_bytes(stage: Duplicates) -> int:
-    arrays = [stage._digests, stage._names, stage._signatures]
-    arrays += [
-        array
-        for window in (stage._exact, stage._similar)
-        for array in (window._heads, window._before)
-    ]
-    return sum(array.nbytes for array in arrays)
-
-
 @pytest.mark.parametrize(
     "rules", [SelectionRules(dedup_memory_mb=8), near(0.8, 8), near(0.5, 8), near(0.9, 3)]
 )
-def test_memory_is_what_was_allowed_whatever_the_number_of_rows(rules: SelectionRules) -> None:
+def test_duplicates_memory_is_fixed(rules: SelectionRules) -> None:
     stage = Duplicates(rules)
-    before = held_bytes(stage)
+    before = stage.nbytes
     assert before <= rules.dedup_memory_mb * 2**20
     assert before >= 0.5 * rules.dedup_memory_mb * 2**20
     assert (
         stage.capacity
-        == capacity(rules)
+        == memory_capacity(rules)
         == rules.dedup_memory_mb * 2**20 // bytes_per_sample(rules)
     )
     outcomes(stage, *(f"{number} {WORDS[number % 50]}" for number in range(300)))
-    assert held_bytes(stage) == before
+    assert stage.nbytes == before
 
 
 @pytest.mark.parametrize("kind", ["exact", "near"])
-def test_beyond_the_window_the_oldest_make_room(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "capacity", lambda rules: 4)
-    stage = Duplicates(near() if kind == "near" else SelectionRules(dedup_on=("completion",)))
+def test_duplicates_forget_oldest_samples_beyond_capacity(
+    kind: str,
+) -> None:
+    rules = near() if kind == "near" else SelectionRules(dedup_on=("completion",))
+    stage = Duplicates(rules, capacity=4)
     first = [" ".join(WORDS[start : start + 10]) for start in range(0, 50, 10)]
     assert outcomes(stage, *first) == [None] * 5
-    assert (stage.remembered, stage.forgotten) == (4, 1)
+    assert (stage.stored, stage.forgotten) == (4, 1)
     assert outcomes(stage, *first[1:]) == ["exact"] * 4
     assert outcomes(stage, first[0]) == [None]
     assert outcomes(stage, first[1]) == [None]  # the one before took its place
-    assert (stage.remembered, stage.forgotten) == (4, 3)
+    assert (stage.stored, stage.forgotten) == (4, 3)
+
+
+# -- fingerprint -----------------------------------------------------------------------------------
+
+
+def test_hashing_keys_are_absent_for_first_hashing_and_without_near() -> None:
+    assert hashing_keys(near()) == {}, "selections of earlier releases keep their fingerprint"
+    assert hashing_keys(SelectionRules(), version="9.9") == {}
+
+
+def test_hashing_keys_record_another_version() -> None:
+    expected = {"near_duplicates": {**FIRST_HASHING, "version": "9.9"}}
+    assert hashing_keys(near(), version="9.9") == expected
+
+
+def test_first_hashing_has_the_constants_of_the_stage() -> None:
+    assert metadata.version("rensa") == FIRST_HASHING["version"]
+    assert (PERMUTATIONS, SIGNATURE_SEED, SHINGLE_CHARS) == (128, 42, 5)
+    assert (RECALL, MAX_CHAIN) == (0.98, 32)

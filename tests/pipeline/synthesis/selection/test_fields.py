@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
+from pipeline.synthesis.rejections import Rejection
 from pipeline.synthesis.selection.fields import FieldParser, first_object, read_fields
 from pipeline.synthesis.selection.patterns import FieldPattern, Pattern
-from pipeline.synthesis.selection.rejections import Rejection
 
 
 def by_regex(pattern: str, fields: dict[str, object], *texts: str | None) -> list[Any]:
@@ -46,7 +46,7 @@ def by_json(fields: dict[str, object], *texts: str | None) -> list[Any]:
         (r"(?P<n>.+)", {"n": "string"}, "日本", {"n": "日本"}),
     ],
 )
-def test_groups_become_columns(
+def test_field_parser_reads_groups_of_a_pattern(
     pattern: str, fields: dict[str, object], text: str, expected: dict[str, object]
 ) -> None:
     assert by_regex(pattern, fields, text) == [expected]
@@ -68,7 +68,7 @@ def test_groups_become_columns(
         (r"(?P<n>.+)", {"n": "bool"}, "yes", "not bool: n"),
     ],
 )
-def test_a_text_without_the_fields_says_why(
+def test_field_parser_rejects_text_without_fields(
     pattern: str, fields: dict[str, object], text: str | None, reason: str
 ) -> None:
     (found,) = by_regex(pattern, fields, text)
@@ -86,9 +86,15 @@ OBJECT = {
     "none": None,
 }
 FIELDS: dict[str, object] = {
-    "q": "string", "n": "int64", "x": "float64", "ok": "bool", "tags": "list[string]", "deep": "json", "none": "string?",
+    "q": "string",
+    "n": "int64",
+    "x": "float64",
+    "ok": "bool",
+    "tags": "list[string]",
+    "deep": "json",
+    "none": "string?",
     "absent": "int64?",
-}  # fmt: skip
+}
 PARSED = {**OBJECT, "deep": '{"a": null, "b": [1]}', "absent": None}
 
 
@@ -101,7 +107,7 @@ PARSED = {**OBJECT, "deep": '{"a": null, "b": [1]}', "absent": None}
         f"[1, 2] {json.dumps(OBJECT)}{json.dumps({'q': 'another'})}",
     ],
 )
-def test_the_first_object_in_a_text_is_read(text: str) -> None:
+def test_field_parser_reads_first_json_object(text: str) -> None:
     assert by_json(FIELDS, text) == [PARSED]
 
 
@@ -128,24 +134,22 @@ def test_the_first_object_in_a_text_is_read(text: str) -> None:
         ('{"v": ' + "9" * 5000 + "}", "int64", "no_json_object"),
     ],
 )
-def test_an_object_that_does_not_fit_says_why(text: str, kind: str, reason: str) -> None:
+def test_field_parser_rejects_json_of_other_types(text: str, kind: str, reason: str) -> None:
     (found,) = by_json({"v": kind}, text)
     assert isinstance(found, Rejection)
     assert found.reason == reason
 
 
-def test_whole_numbers_may_be_written_as_reals() -> None:
+def test_field_parser_reads_integral_reals_as_integers() -> None:
     assert by_json({"v": "int64"}, '{"v": 3.0}', '{"v": -2e3}') == [{"v": 3}, {"v": -2000}]
     assert by_json({"v": "float64"}, '{"v": 3}') == [{"v": 3.0}]
 
 
-def test_columns_have_their_types_and_nulls_where_nothing_was_found() -> None:
+def test_field_parser_adds_typed_columns_with_nulls() -> None:
     parser = FieldParser(read_fields(FIELDS), None)
-    found = parser.parse(pa.chunked_array([pa.array([json.dumps(OBJECT), "nothing"])]))
-    table = pa.table(
-        [column for _, column in parser.columns(found)],
-        schema=pa.schema([field for field, _ in parser.columns(found)]),
-    )
+    result = parser(pa.table({"completion": [json.dumps(OBJECT), "nothing"]}))
+    assert result.passed.tolist() == [True, False]
+    table = result.table.drop_columns(["completion"])
     assert table.to_pylist() == [PARSED, dict.fromkeys(FIELDS)]
     assert table.schema.field("tags").type == pa.list_(pa.string())
     assert table.schema.field("deep").type == pa.string()
@@ -171,7 +175,7 @@ def test_columns_have_their_types_and_nulls_where_nothing_was_found() -> None:
         (r"*(?P<a>x)", {}, "no argument for repetition operator: * (position 0)"),
     ],
 )
-def test_what_cannot_be_parsed_with_is_refused(
+def test_field_parser_refuses_invalid_patterns_and_fields(
     pattern: str, fields: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ConfigError) as raised:
@@ -179,13 +183,13 @@ def test_what_cannot_be_parsed_with_is_refused(
     assert message in str(raised.value)
 
 
-def test_json_needs_names_of_its_keys() -> None:
+def test_field_parser_refuses_json_without_fields() -> None:
     with pytest.raises(ConfigError, match="--parse-json: name the keys"):
         by_json({}, "{}")
 
 
 @pytest.mark.parametrize("text", ["{" * 200_000, '{"a":' * 50_000, '{"' + "\\" * 100_000])
-def test_no_text_holds_the_run(text: str) -> None:
+def test_parsing_and_matching_take_bounded_time(text: str) -> None:
     began_s = time.monotonic()
     assert first_object(text) is None
     assert Pattern("(a+)+$", "--must-match").matches(pa.array(["a" * 100_000 + "b"])).tolist() == [
@@ -199,20 +203,16 @@ VALUES = st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.int
 
 @settings(deadline=None)
 @given(st.dictionaries(st.text(min_size=1), VALUES, max_size=4), st.text())
-def test_an_object_is_found_whatever_stands_around_it(
-    found: dict[str, object], around: str
-) -> None:
+def test_first_object_ignores_surrounding_text(found: dict[str, object], around: str) -> None:
     around = around.replace("{", "(")
     assert first_object(around + json.dumps(found) + around) == found
 
 
 @settings(deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_any_completion_is_parsed_or_left_out_and_can_be_stored(text: str) -> None:
-    texts = pa.chunked_array([pa.array([text, json.dumps({"v": text})])])
-    for kind in ("string", "json"):
-        parser = FieldParser(read_fields({"v": kind}), None)
-        ((_, column),) = parser.columns(parser.parse(texts))
-        assert column.to_pylist()[1] == (
-            text if kind == "string" else json.dumps(text, ensure_ascii=False)
-        )
+def test_field_parser_handles_any_completion(text: str) -> None:
+    completions = pa.table({"completion": [text, json.dumps({"v": text})]})
+    expected = {"string": text, "json": json.dumps(text, ensure_ascii=False)}
+    for type_name, value in expected.items():
+        parser = FieldParser(read_fields({"v": type_name}), None)
+        assert parser(completions).table["v"].to_pylist()[1] == value

@@ -1,5 +1,3 @@
-"""The whole of the selection on tables: every sample ends in one place, counts add up, and later rows change nothing."""
-
 from typing import Any
 
 import pyarrow as pa
@@ -8,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selection.rejections import STAGES
+from pipeline.synthesis.rejections import STAGES
 from pipeline.synthesis.selection.rules import SelectionRules
 from pipeline.synthesis.selection.selection import Selection
 from tests.pipeline.synthesis.sample_tables import KEPT, PLAIN, samples
@@ -19,6 +17,8 @@ def selection(**rules: Any) -> Selection:
 
 
 ANSWERS = ("1", "2", "no", '{"v": 3}')
+
+
 SAMPLE = st.fixed_dictionaries(
     {
         "completion": st.sampled_from(ANSWERS),
@@ -28,11 +28,22 @@ SAMPLE = st.fixed_dictionaries(
         "_status": st.sampled_from(["ok"] * 5 + ["error"]),
     }
 )
+
+
 ROWS = st.lists(st.lists(SAMPLE, min_size=1, max_size=4), max_size=8)
+
+
 RULES: dict[str, Any] = {
-    "max_completion_tokens": 4, "min_mean_logprob": -2.0, "must_not_match": ("^2$",), "parse_regex": r"(?P<v>\d+)",
-    "fields": {"v": "int64"}, "where": ("v < 3",), "finish_reasons": ("stop",),
-}  # fmt: skip
+    "max_completion_tokens": 4,
+    "min_mean_logprob": -2.0,
+    "must_not_match": ("^2$",),
+    "parse_regex": r"(?P<v>\d+)",
+    "fields": {"v": "int64"},
+    "where": ("v < 3",),
+    "finish_reasons": ("stop",),
+}
+
+
 SOME_RULES = st.lists(st.sampled_from(sorted(RULES)), unique=True).map(
     lambda names: {
         name: RULES[name]
@@ -40,11 +51,15 @@ SOME_RULES = st.lists(st.sampled_from(sorted(RULES)), unique=True).map(
         if "parse_regex" in names or name not in ("fields", "where")
     }
 )
+
+
 CHOICES: list[dict[str, Any]] = [
     {},
     {"choose": "best"},
     {"choose": "majority", "vote_on": "completion"},
 ]
+
+
 STOPS: list[dict[str, Any]] = [
     {},
     {"target_rows": 3},
@@ -94,7 +109,7 @@ def block(rows: list[list[dict[str, Any]]], first: int = 0) -> pa.Table:
     st.sampled_from(STOPS),
     st.integers(1, 4),
 )
-def test_every_sample_ends_in_one_place_and_counts_add_up(
+def test_selection_accepts_or_rejects_every_sample_once(
     rows: list[list[dict[str, Any]]],
     rules: dict[str, Any],
     choice: dict[str, Any],
@@ -105,10 +120,10 @@ def test_every_sample_ends_in_one_place_and_counts_add_up(
     judge = selection(**rules, **choice, **stop, dedup=dedup)
     accepted, rejected, read = [], [], []
     for start in range(0, len(rows), size):
-        if judge.enough:
+        if judge.stopped_by:
             break
         table = block(rows[start : start + size], start)
-        outcome = judge.judge(table)
+        outcome = judge.select(table)
         accepted += outcome.accepted.to_pylist()
         rejected += outcome.rejected.to_pylist()
         read += table.to_pylist()
@@ -126,7 +141,8 @@ def test_every_sample_ends_in_one_place_and_counts_add_up(
     )
     assert counted.accepted == len(accepted)
     assert counted.failed == sum(row["samples"] for row in rejected if row["stage"] == "generation")
-    assert counted.funnel()[-1][1] - counted.funnel()[-1][2] == counted.accepted
+    last = counted.stage_counts()[-1]
+    assert last.samples - last.rejected == counted.accepted
     assert sum(each["accepted"] for each in counted.templates.values()) == counted.accepted
     assert counted.seed_rows == len({row["id"] for row in read})
     assert len(accepted) <= stop.get("target_rows", len(accepted))
@@ -134,7 +150,7 @@ def test_every_sample_ends_in_one_place_and_counts_add_up(
 
 @settings(deadline=None, max_examples=80)
 @given(ROWS, ROWS, st.sampled_from(CHOICES), st.sampled_from(STOPS), st.integers(1, 3))
-def test_a_row_depends_on_rows_before_it_and_not_on_rows_after_it_or_on_how_they_are_cut(
+def test_selection_depends_on_earlier_rows_only(
     rows: list[list[dict[str, Any]]],
     later: list[list[dict[str, Any]]],
     choice: dict[str, Any],
@@ -144,8 +160,8 @@ def test_a_row_depends_on_rows_before_it_and_not_on_rows_after_it_or_on_how_they
     def run(every: list[list[dict[str, Any]]], step: int) -> list[dict[str, Any]]:
         judge, accepted = selection(**choice, **stop), []
         for start in range(0, len(every), step):
-            if not judge.enough:
-                accepted += judge.judge(
+            if not judge.stopped_by:
+                accepted += judge.select(
                     block(every[start : start + step], start)
                 ).accepted.to_pylist()
         return accepted
@@ -155,28 +171,28 @@ def test_a_row_depends_on_rows_before_it_and_not_on_rows_after_it_or_on_how_they
     assert run(rows, 1) == [row for row in whole if int(row["id"][1:]) < len(rows)]
 
 
-def test_the_target_is_met_to_the_row_and_the_rest_is_kept_apart() -> None:
+def test_selection_meets_target_to_the_row() -> None:
     judge = selection(target_rows=3, dedup="none")
-    outcome = judge.judge(samples([{} for _ in range(5)]))
+    outcome = judge.select(samples([{} for _ in range(5)]))
     assert [row["id"] for row in outcome.accepted.to_pylist()] == ["r0", "r1", "r2"]
     assert [(row["id"], row["stage"], row["reason"]) for row in outcome.rejected.to_pylist()] == [
         ("r3", "stop", "target_rows"),
         ("r4", "stop", "target_rows"),
     ]
-    assert judge.enough == "target_rows"
+    assert judge.stopped_by == "target_rows"
 
 
-def test_the_token_budget_takes_rows_whole_and_counts_prompts_once() -> None:
+def test_token_budget_takes_complete_rows_and_counts_prompts_once() -> None:
     rows = [{"id": f"r{row}", "sample_index": index} for row in range(4) for index in range(2)]
     judge = selection(max_total_tokens=8, dedup="none")
-    outcome = judge.judge(samples(rows))  # a row has 3 + 2 + 2 tokens
+    outcome = judge.select(samples(rows))  # a row has 3 + 2 + 2 tokens
     assert [row["id"] for row in outcome.accepted.to_pylist()] == ["r0", "r0", "r1", "r1"]
     assert (judge.statistics.prompt_tokens, judge.statistics.completion_tokens) == (6, 8)
     assert {row["reason"] for row in outcome.rejected.to_pylist()} == {"max_total_tokens"}
-    assert judge.enough == "max_total_tokens"
+    assert judge.stopped_by == "max_total_tokens"
 
 
-def test_prompts_that_could_not_be_made_count_for_all_their_samples() -> None:
+def test_rejected_prompts_count_for_all_their_samples() -> None:
     judge = selection()
     rows = pa.table(
         {
@@ -201,11 +217,11 @@ def test_prompts_that_could_not_be_made_count_for_all_their_samples() -> None:
     )
 
 
-def test_parsed_fields_stand_behind_the_completion_and_can_be_used() -> None:
+def test_parsed_fields_follow_completion_and_are_usable() -> None:
     judge = selection(
         parse_json=True, fields={"v": "int64", "w": "string?"}, where=("v == a",), dedup_on=("v",)
     )
-    outcome = judge.judge(samples([{"completion": f'{{"v": {n}}}', "a": 7} for n in (7, 8, 7)]))
+    outcome = judge.select(samples([{"completion": f'{{"v": {n}}}', "a": 7} for n in (7, 8, 7)]))
     assert outcome.accepted.schema.names[7:10] == ["v", "w", "finish_reason"]
     assert [(row["id"], row["v"], row["w"]) for row in outcome.accepted.to_pylist()] == [
         ("r0", 7, None)
@@ -216,8 +232,8 @@ def test_parsed_fields_stand_behind_the_completion_and_can_be_used() -> None:
     ]
 
 
-def test_a_condition_that_values_do_not_fit_is_a_rejection_with_the_cause() -> None:
-    (row,) = selection(where=("a + 1 > 0",)).judge(samples([{"a": None}])).rejected.to_pylist()
+def test_condition_error_is_a_rejection_with_its_cause() -> None:
+    (row,) = selection(where=("a + 1 > 0",)).select(samples([{"a": None}])).rejected.to_pylist()
     assert (row["stage"], row["reason"], row["detail"]) == (
         "where",
         "error in a + 1 > 0",
@@ -238,24 +254,14 @@ def test_a_condition_that_values_do_not_fit_is_a_rejection_with_the_cause() -> N
         ({"parse_regex": "(?P<reason>x)"}, "field 'reason': the data set has another column"),
     ],
 )
-def test_rules_that_do_not_fit_the_columns_are_refused(rules: dict[str, Any], message: str) -> None:
+def test_selection_refuses_rules_with_unknown_columns(rules: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
         selection(**rules)
     assert message in str(raised.value)
 
 
 @pytest.mark.parametrize("rules", [{"choose": "best"}, {"min_mean_logprob": -1.0}])
-def test_rules_that_need_log_probs_need_them(rules: dict[str, Any]) -> None:
+def test_selection_refuses_rules_without_needed_logprobs(rules: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="it needs log-probs, which the run did not write"):
         Selection(SelectionRules(**rules), KEPT, logprobs=False)
     Selection(SelectionRules(), KEPT, logprobs=False)
-
-
-def test_reasons_are_bounded_and_nothing_is_lost() -> None:
-    judge = selection(dedup="none")
-    rows = [{"_status": "error", "_error_code": f"code {number}"} for number in range(300)]
-    judge.judge(samples(rows))
-    counts = judge.statistics.reasons["generation"]
-    assert len(counts) == 201
-    assert sum(counts.values()) == 300
-    assert counts["other reasons"] == 100

@@ -1,0 +1,37 @@
+"""Reasons why a sample is not in the data set: the stage, a counted reason, and a detail."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Stage = Literal[
+    "template",
+    "generation",
+    "filter",
+    "parse",
+    "where",
+    "choose",
+    "partition",
+    "duplicate",
+    "stop",
+]
+# in the order in which they run; `stop` also runs before generation, for rows that are not needed
+STAGES: tuple[Stage, ...] = get_args(Stage)
+DETAIL_CHARS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """The rejection of one sample or one seed row."""
+
+    stage: Stage
+    reason: str  # one of few: reasons are counted
+    detail: str | None = None
+    duplicate_of: str | None = None  # the accepted sample that it repeats, <id>#<sample>
+
+
+def shortened(value: object) -> str:
+    """Returns a value as a detail of bounded length."""
+    text = str(value)
+    if len(text) <= DETAIL_CHARS:
+        return text
+    return text[: DETAIL_CHARS - 1] + "…"
