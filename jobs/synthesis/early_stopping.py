@@ -5,7 +5,7 @@ so that replicas do not wait for it. It counts what the selection at the end wil
 shard is committed first.
 """
 
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from jobs.run.early_stopping import EarlyStopping
 from jobs.run.replica_hours import HourLedger
@@ -22,15 +22,28 @@ from pipeline.synthesis.selection.selection_pass import SelectionPass
 class SelectionStopping(EarlyStopping):
     """Stops for --target-rows, --max-total-tokens and --max-replica-hours."""
 
-    def __init__(self, config: GenerateConfig, prompts: PromptsFolder, url: str) -> None:
-        """Reads nothing: the run is checked before the first call of `should_stop`."""
+    def __init__(
+        self,
+        config: GenerateConfig,
+        prompts: PromptsFolder,
+        url: str,
+        executor: Executor | None = None,
+    ) -> None:
+        """Reads nothing: the run is checked before the first call of `should_stop`.
+
+        Args:
+            config: configuration with the rules and limits.
+            prompts: folder of the prompts.
+            url: run folder.
+            executor: runs the selection; None: a thread.
+        """
         self._config = config
         self._prompts = prompts
         self._url = url
         self._selection_pass: SelectionPass | None = None
         self._ledger: HourLedger | None = None
         self._advancing: Future[None] | None = None
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="select")
+        self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="select")
 
     def should_stop(self, replica_hours: float) -> bool:
         """Returns whether the shards committed so far are enough; raises errors of the thread."""

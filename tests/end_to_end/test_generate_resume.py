@@ -89,7 +89,7 @@ def description(dataset: Path) -> dict[str, Any]:
     return told | {"fingerprint": None}
 
 
-def test_killed_in_the_run_and_in_the_selection_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+def test_job_killed_in_run_and_selection_gives_the_same_bytes(tmp_path: Path) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
     finish(command(out))
     shutil.move(out, whole)

@@ -6,31 +6,28 @@ import json
 import random
 import re
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
-import yaml
 
 from actors.protocol.messages import Request
 from actors.protocol.sampling import SamplingParams
 from jobs import generate_dataset
 from jobs.cli.model_flags import ModelFlags
-from jobs.cli.parser import parse
 from jobs.run.backend import Backend
 from jobs.run.config import ScoreConfig
 from jobs.run.replica_hours import HourLedger
-from jobs.synthesis import early_stopping as generate_watch
+from jobs.synthesis import early_stopping
 from jobs.synthesis.config import GenerateConfig
 from pipeline import storage
 from pipeline.monitoring.progress import Progress
 from pipeline.report import run_report
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
-from tests.jobs.runs import ROOT
+from tests.jobs.synthesis.immediate import Immediate
 
 Main = Callable[..., int]
 SUMS = FakeBackend(answer=sums.answer)
@@ -79,19 +76,10 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     return call
 
 
-class Immediate(Executor):
-    """Runs calls at once: a run of fakes is over before a thread has started."""
-
-    def submit(self, call: Callable[..., Any], /, *arguments: Any, **words: Any) -> "Future[Any]":
-        done: Future[Any] = Future()
-        done.set_result(call(*arguments, **words))
-        return done
-
-
 @pytest.fixture
-def judged_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lets shards be judged at once."""
-    monkeypatch.setattr(generate_watch, "ThreadPoolExecutor", lambda *_, **__: Immediate())
+def selected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Selects from each shard before the next one is committed."""
+    monkeypatch.setattr(early_stopping, "ThreadPoolExecutor", lambda *_, **__: Immediate())
 
 
 SMALL_BATCHES = ("--batch-tokens", 64)
@@ -119,7 +107,7 @@ def tables(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in names}
 
 
-def test_all_steps_at_once_and_again(
+def test_job_runs_all_steps_and_does_nothing_when_complete(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-o", tmp_path / "out", *RULES) == 0
@@ -151,7 +139,7 @@ def test_all_steps_at_once_and_again(
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
-def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) -> None:
+def test_separate_steps_give_the_same_dataset(main: Main, tmp_path: Path) -> None:
     prompts, run, apart = tmp_path / "p", tmp_path / "r", tmp_path / "d"
     assert main("-o", tmp_path / "out", *RULES) == 0
     assert main("prompts", "-o", prompts) == 0
@@ -161,7 +149,7 @@ def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) ->
     assert "_SUCCESS" in tables(apart)
 
 
-def test_another_selection_of_the_same_run_is_another_data_set(
+def test_another_selection_of_a_run_needs_another_dataset(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -178,8 +166,8 @@ def test_another_selection_of_the_same_run_is_another_data_set(
     assert len({row["id"] for row in kept}) == len(kept) < len(rows(out / "dataset"))
 
 
-@pytest.mark.usefixtures("judged_at_once")
-def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
+@pytest.mark.usefixtures("selected_at_once")
+def test_target_ends_run_early_and_higher_target_continues(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -215,7 +203,7 @@ def test_a_target_ends_the_run_early_and_a_higher_one_goes_on(
     assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
 
 
-def test_a_target_that_is_missed_is_told_by_the_exit_code(
+def test_missed_target_sets_exit_code(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--target-rows", 5000) == 6
@@ -229,7 +217,7 @@ def test_a_target_that_is_missed_is_told_by_the_exit_code(
     assert (tmp_path / "out" / "dataset" / "_SUCCESS").exists()
 
 
-def test_a_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
+def test_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--max-total-tokens", 200) == 0
     found = statistics(tmp_path / "out" / "dataset")
     assert found["stopped_by"] == "max_total_tokens"
@@ -237,8 +225,8 @@ def test_a_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
     assert found["reasons"]["stop"] == {"max_total_tokens": sum(found["reasons"]["stop"].values())}
 
 
-@pytest.mark.usefixtures("judged_at_once")
-def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
+@pytest.mark.usefixtures("selected_at_once")
+def test_replica_hours_budget_stores_where_the_run_ended(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
@@ -266,7 +254,7 @@ def test_a_budget_of_replica_hours_is_written_down_where_it_ended(
     assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
 
 
-def test_hours_of_all_calls_count(tmp_path: Path) -> None:
+def test_hour_ledger_counts_hours_of_all_calls(tmp_path: Path) -> None:
     first = HourLedger(str(tmp_path), 10)
     assert [first.used_up(hours) for hours in (0.0, 4.0, 6.0)] == [False, False, False]
     second = HourLedger(str(tmp_path), 10)
@@ -283,7 +271,7 @@ def test_hours_of_all_calls_count(tmp_path: Path) -> None:
     "rules",
     [("--target-rows", "20", "--choose", "best"), ("--dedup", "near", "--dedup-on", "completion")],
 )
-def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
+def test_run_killed_repeatedly_gives_the_same_bytes(
     rules: tuple[str, ...], main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The driver dies at random objects that it creates, from the first prompt to the data card.
@@ -312,7 +300,7 @@ def test_a_run_that_dies_again_and_again_gives_the_same_bytes(
     assert tables(tmp_path / "out" / "dataset") == tables(tmp_path / "whole" / "dataset")
 
 
-def test_failed_rows_are_kept_apart_and_can_be_run_again(
+def test_failed_rows_are_rejected_and_can_be_retried(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def poison(request: Request) -> bool:
@@ -340,9 +328,7 @@ def test_failed_rows_are_kept_apart_and_can_be_run_again(
     assert tables(out / "mended") == tables(tmp_path / "whole" / "dataset")
 
 
-def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
-    main: Main, tmp_path: Path
-) -> None:
+def test_retry_of_ended_run_runs_failed_rows_only(main: Main, tmp_path: Path) -> None:
     def poison(request: Request) -> bool:
         return request.ref.shard == 0 and request.ref.row == 0
 
@@ -356,7 +342,7 @@ def test_failed_rows_of_a_run_that_ended_early_are_run_again_and_no_others(
     assert tables(out / "mended") == tables(tmp_path / "whole" / "dataset")
 
 
-def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path: Path) -> None:
+def test_too_long_rows_fail_with_all_their_samples(main: Main, tmp_path: Path) -> None:
     shots = tmp_path / "shots.jsonl"
     shots.write_text("".join(json.dumps({"q": f"{n} + {n} = {2 * n}"}) + "\n" for n in range(9)))
     long = (
@@ -381,7 +367,7 @@ def test_rows_that_are_too_long_fail_with_all_their_samples(main: Main, tmp_path
     assert all(row["prompt"].count("\n") == 2 for row in rows(tmp_path / "out" / "dataset"))
 
 
-def test_rows_may_have_samples_of_their_own_number(
+def test_rows_set_their_own_number_of_samples(
     tmp_path: Path,
 ) -> None:
     source = sums.seeds(tmp_path / "s.parquet", 20, n=pa.array([None, 1, 5, 9999] * 5))
@@ -402,7 +388,7 @@ def test_rows_may_have_samples_of_their_own_number(
     assert "n" not in rows(tmp_path / "out" / "dataset")[0]
 
 
-def test_files_in_folders_by_a_column(main: Main, tmp_path: Path) -> None:
+def test_dataset_is_partitioned_by_columns(main: Main, tmp_path: Path) -> None:
     assert (
         main(
             "-o", tmp_path / "out", *RULES, "--partition-by", "template", "--partition-by", "answer"
@@ -414,7 +400,7 @@ def test_files_in_folders_by_a_column(main: Main, tmp_path: Path) -> None:
     assert all(row["answer"] == row["a"] + row["b"] for row in rows(tmp_path / "out" / "dataset"))
 
 
-def test_majority_vote_by_flags(main: Main, tmp_path: Path) -> None:
+def test_majority_vote_is_set_by_flags(main: Main, tmp_path: Path) -> None:
     vote = (
         "--parse-regex",
         r"(?P<answer>\d+)",
@@ -432,7 +418,7 @@ def test_majority_vote_by_flags(main: Main, tmp_path: Path) -> None:
     assert set(reasons) <= {"not the best of the majority", "outvoted", "too little agreement"}
 
 
-def test_a_dry_run_shows_prompts_and_leaves_nothing(
+def test_dry_run_prints_prompts_and_writes_nothing(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-o", tmp_path / "out", *RULES, "--dry-run") == 0
@@ -444,7 +430,7 @@ def test_a_dry_run_shows_prompts_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_no_prompt_at_all_is_an_error_with_an_example(
+def test_seeds_without_any_prompt_are_refused_with_an_example(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("-o", tmp_path / "out", "--templates", '{t: "{{ a.b.c }}"}') == 2
@@ -505,7 +491,7 @@ def test_no_prompt_at_all_is_an_error_with_an_example(
         (("select", "--prompts", "{0}", "--completions", "{0}", "-o", "{0}/x"), "run.json"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(
+def test_invalid_flags_are_refused_before_the_run(
     words: tuple[str, ...],
     message: str,
     main: Main,
@@ -518,7 +504,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert said.count("\n") == 1
 
 
-def test_other_prompts_or_sampling_are_not_put_into_the_same_folder(
+def test_folder_refuses_other_prompts_and_sampling(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -536,7 +522,7 @@ def test_other_prompts_or_sampling_are_not_put_into_the_same_folder(
     assert main("-o", out, *RULES, "--resume", "never") == 2
 
 
-def test_as_json_all_that_is_said_is_events_on_standard_error(
+def test_json_log_format_writes_events_to_stderr_only(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def events(code: int, *words: object) -> list[dict[str, Any]]:
@@ -568,7 +554,7 @@ def test_as_json_all_that_is_said_is_events_on_standard_error(
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_everything_on_object_storage_is_the_same(main: Main, s3_url: str, tmp_path: Path) -> None:
+def test_dataset_on_s3_is_the_same(main: Main, s3_url: str, tmp_path: Path) -> None:
     words = (*RULES, "--target-rows", "20", "--partition-by", "template")
     assert main("-o", tmp_path / "out", *words) == 0
     storage.put_if_absent(
@@ -594,46 +580,3 @@ def test_model_flags_are_those_of_the_main_job() -> None:
         assert field.default == main_job[field.name].default
         assert field.type == main_job[field.name].type
     assert issubclass(GenerateConfig, SamplingParams)
-
-
-def test_every_flag_that_the_documentation_names_is_one() -> None:
-    section = (ROOT / "README.md").read_text().split("### Synthetic data")[1].split("\n### ")[0]
-    named = set(
-        re.findall(
-            r"(?<![\w-])--([a-z][a-z-]*)", section + (ROOT / "docs" / "synthesis.md").read_text()
-        )
-    )
-    flags = {field.name.replace("_", "-") for field in dataclasses.fields(GenerateConfig)}
-    assert len(named) > 30
-    assert named <= flags
-
-
-def test_the_sample_configuration_is_valid_and_printed_as_it_is_read(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    file = ["-C", str(ROOT / "jobs" / "configs" / "word_problems.yaml")]
-    config = parse(GenerateConfig, file, program="x", description="")
-    config.require("all")
-    assert [spec.name for spec in config.template_specs()] == ["finds", "sum"]
-    with pytest.raises(SystemExit) as ended:
-        generate_dataset.main([*file, "--print-config"])
-    assert ended.value.code == 0
-    printed = yaml.safe_load(capsys.readouterr().out)
-    assert printed["templates"] == config.templates
-    assert printed["fields"] == {"answer": "int64"}
-
-
-def test_templates_may_lie_in_files(tmp_path: Path) -> None:
-    (tmp_path / "t.j2").write_text("{{ a }}\n")
-    flags = [
-        "--templates",
-        json.dumps({"f": {"file": str(tmp_path / "t.j2"), "weight": 3}}),
-        "-i",
-        "x",
-        "-o",
-        "y",
-        "--model",
-        "demo",
-    ]
-    (spec,) = parse(GenerateConfig, flags, program="x", description="").template_specs()
-    assert (spec.name, spec.text, spec.weight) == ("f", "{{ a }}\n", 3)
