@@ -17,6 +17,7 @@ from pipeline.synthesis.columns import VOTES
 from pipeline.synthesis.rejections import Rejection
 from pipeline.synthesis.selection.samples import StageResult, numbers, row_groups
 
+ROUNDING = 1e-9  # of a product of a share and a count
 _NOT_BEST = Rejection("choose", "not the best")
 _OUTVOTED = Rejection("choose", "outvoted")
 _NOT_BEST_OF_MAJORITY = Rejection("choose", "not the best of the majority")
@@ -65,7 +66,8 @@ class Majority:
     ) -> list[Rejection | None]:
         """Returns the verdicts on the samples of one prompt."""
         highest = max(counts.values())
-        if highest < self.min_agreement * len(answers):
+        # 11 of 20 samples are a share of 0.55, although 0.55 * 20 is more than 11 in floating point
+        if highest < self.min_agreement * len(answers) - ROUNDING:
             detail = f"{highest} of {len(answers)}"
             return [Rejection("choose", "too little agreement", detail)] * len(answers)
 

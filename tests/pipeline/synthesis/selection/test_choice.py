@@ -1,5 +1,6 @@
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -62,7 +63,7 @@ def test_majority_passes_likeliest_sample_of_the_winning_answer(
         assert [(row["votes"], row["voters"]) for row in own] == [
             (counts[answer], len(some)) for answer in answers
         ]
-        if max(counts.values()) < agreement * len(some):
+        if max(counts.values()) < agreement * len(some) - 1e-9:
             assert kept == [False] * len(some)
             continue
         assert sum(kept) == 1
@@ -82,3 +83,18 @@ def test_majority_gives_reasons_for_rejected_samples() -> None:
     ]
     lost = reasons(Majority("completion", 0.5)(prompt_samples(rows)))
     assert lost == ["not the best of the majority", None, "outvoted", *["too little agreement"] * 3]
+
+
+@pytest.mark.parametrize("voters", range(1, 65))
+def test_majority_accepts_exact_share_in_spite_of_rounding(voters: int) -> None:
+    for votes in range(voters // 2 + 1, voters + 1):
+        answers = ["a"] * votes + ["b"] * (voters - votes)
+        rows: list[Row] = [[(-1.0, answer) for answer in answers]]
+        result = Majority("completion", round(votes / voters, 15))(prompt_samples(rows))
+        assert result.passed.tolist() == [True] + [False] * (voters - 1)
+
+
+def test_majority_rejects_smaller_shares() -> None:
+    rows: list[Row] = [[(-1.0, "a")] * 11 + [(-1.0, "b")] * 9]
+    assert Majority("completion", 0.55)(prompt_samples(rows)).passed.sum() == 1
+    assert Majority("completion", 0.551)(prompt_samples(rows)).passed.sum() == 0
