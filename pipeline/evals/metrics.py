@@ -1,21 +1,21 @@
-"""Values of documents → metrics of tasks and groups with standard errors, with the keys and numbers of lm-evaluation-harness."""
+"""Metrics of tasks and groups with standard errors, with the keys and values of lm-evaluation-harness."""
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.evals.scoring import Sample
 from pipeline.evals.suite import EvalRequest, Suite
 from pipeline.evals.tasks import suite_of
 
-# the standard error of a single document, and of a group that has such a task
+# standard error of a single document, and of a group with such a task
 NOT_AVAILABLE = "N/A"
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric of a task or group; `stderr` is None where a single document gives none."""
+    """A metric of a task or group; `stderr` is None for a single document."""
 
     name: str
     metric: str
@@ -23,136 +23,155 @@ class Score:
     stderr: float | None
     documents: int
     is_group: bool
-    headline: bool  # it was asked for by this name, and by no wider one
+    headline: bool  # requested by this name, and not within another requested group
 
     @property
     def stderr_key(self) -> str:
-        """The name of its standard error in results."""
-        kind, _, chain = self.metric.partition(",")
-        return f"{kind}_stderr,{chain}"
+        """Name of the standard error in results."""
+        metric, _, filter_name = self.metric.partition(",")
+        return f"{metric}_stderr,{filter_name}"
 
 
-def scores(samples: Iterable[Sample], asked: Collection[str]) -> list[Score]:
-    """Returns tasks first, then groups, suite by suite in the order of the samples.
+def scores(samples: Iterable[Sample], requested: Collection[str]) -> list[Score]:
+    """Returns the scores of tasks, then of groups, suite by suite in the order of the samples.
 
     Args:
-        samples: of all documents.
-        asked: names of the tasks and groups that were asked for: groups are these and those within them.
+        samples: samples of all documents.
+        requested: names of the requested tasks and groups; groups are these and those within them.
     """
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for sample in samples:
         values[sample.task, sample.metric].append(sample.value)
-    by_suite: dict[str, list[Score]] = defaultdict(list)
+
     suites: dict[str, Suite] = {}
-    for (task, metric), each in values.items():
-        suite = suites.setdefault(suite_of(task).name, suite_of(task))
-        by_suite[suite.name].append(
-            _of_task(task, metric, each, headline=_headline(suite, task, asked))
+    task_scores: dict[str, list[Score]] = defaultdict(list)
+    for (task, metric), task_values in values.items():
+        suite = suite_of(task)
+        suites[suite.name] = suite
+        score = Score(
+            name=task,
+            metric=metric,
+            value=sum(task_values) / len(task_values),
+            stderr=mean_stderr(task_values),
+            documents=len(task_values),
+            is_group=False,
+            headline=_is_headline(suite, task, requested),
         )
-    return [
-        score
-        for name, of_tasks in by_suite.items()
-        for score in (*of_tasks, *_groups(suites[name], of_tasks, asked))
-    ]
+        task_scores[suite.name].append(score)
 
-
-def _of_task(task: str, metric: str, values: Sequence[float], *, headline: bool) -> Score:
-    mean = sum(values) / len(values)
-    return Score(
-        task, metric, mean, mean_stderr(values), len(values), is_group=False, headline=headline
-    )
+    all_scores: list[Score] = []
+    for name, suite in suites.items():
+        all_scores += task_scores[name]
+        all_scores += _group_scores(suite, task_scores[name], requested)
+    return all_scores
 
 
 def mean_stderr(values: Sequence[float]) -> float | None:
     """Returns the standard error of the mean; None for a single value."""
-    if len(values) == 1:
+    count = len(values)
+    if count == 1:
         return None
-    mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
-    return math.sqrt(variance) / math.sqrt(len(values))
-
-
-def _headline(suite: Suite, name: str, asked: Collection[str]) -> bool:
-    """Whether a task or group was asked for, and no group that it is a part of."""
-    members = frozenset(suite.members(name))
-    wider = (
-        frozenset(suite.members(each)) for each in asked if each in suite.names and each != name
-    )
-    return name in asked and not any(members <= each for each in wider)
-
-
-def _groups(suite: Suite, of_tasks: Sequence[Score], asked: Collection[str]) -> list[Score]:
-    """Groups weigh every document alike: their mean is that of all documents, their variance is pooled from the tasks'."""
-    found = []
-    inside = [frozenset(suite.members(name)) for name in asked if name in suite.names]
-    for group in (group for group in suite.groups if any(group.tasks <= tasks for tasks in inside)):
-        for metric in dict.fromkeys(score.metric for score in of_tasks):
-            members = [
-                score for score in of_tasks if score.metric == metric and score.name in group.tasks
-            ]
-            if members:
-                count = sum(score.documents for score in members)
-                value = sum(score.documents * score.value for score in members) / count
-                headline = _headline(suite, group.name, asked)
-                found.append(
-                    Score(
-                        group.name,
-                        metric,
-                        value,
-                        pooled_stderr(
-                            [score.stderr for score in members],
-                            [score.documents for score in members],
-                        ),
-                        count,
-                        is_group=True,
-                        headline=headline,
-                    )
-                )
-    return found
+    mean = sum(values) / count
+    variance = sum((value - mean) ** 2 for value in values) / (count - 1)
+    return math.sqrt(variance) / math.sqrt(count)
 
 
 def pooled_stderr(stderrs: Sequence[float | None], sizes: Sequence[int]) -> float | None:
     """Returns the standard error of the mean over all documents of several tasks.
 
-    None if one of theirs is.
+    The variance is pooled from those of the tasks, as in lm-evaluation-harness.
+
+    Args:
+        stderrs: standard error of each task; None makes the result None.
+        sizes: documents of each task.
     """
-    squares = [
-        (size - 1) * size * stderr**2
-        for stderr, size in zip(stderrs, sizes, strict=True)
-        if stderr is not None
-    ]
-    if len(squares) < len(stderrs):
-        return None
-    return math.sqrt(sum(squares) / (sum(sizes) - len(sizes)) / sum(sizes))
+    squares = 0.0
+    for stderr, size in zip(stderrs, sizes, strict=True):
+        if stderr is None:
+            return None
+        squares += (size - 1) * size * stderr**2
+    documents = sum(sizes)
+    pooled_variance = squares / (documents - len(sizes))
+    return math.sqrt(pooled_variance / documents)
 
 
 def results(
     all_scores: Iterable[Score], requests: Sequence[EvalRequest]
 ) -> dict[str, dict[str, object]]:
-    """Returns what metrics.json has under `results`: every task that was asked, also one without values, and every group."""
+    """Returns `results` of metrics.json: every requested task, also without values, and every group."""
     counts: dict[str, int] = defaultdict(int)
     for request in requests:
         counts[request.task] += 1
-    table: dict[str, dict[str, object]] = {
-        task: {"alias": suite_of(task).tasks[task], "sample_len": count}
-        for task, count in counts.items()
-    }
+
+    table: dict[str, dict[str, object]] = {}
+    for task, count in counts.items():
+        table[task] = {"alias": suite_of(task).tasks[task], "sample_len": count}
+    sample_counts: dict[str, dict[str, int]] = defaultdict(dict)
     for score in all_scores:
         if score.is_group:
-            alias = next(
-                group.alias for group in suite_of(score.name).groups if group.name == score.name
-            )
-            row = table.setdefault(
-                score.name, {"alias": alias, "sample_len": score.documents, "sample_count": {}}
-            )
-            row["sample_count"] = {**_counts(row), score.metric: score.documents}
-        table[score.name][score.metric] = score.value
-        table[score.name][score.stderr_key] = (
-            NOT_AVAILABLE if score.stderr is None else score.stderr
-        )
+            sample_counts[score.name][score.metric] = score.documents
+            if score.name not in table:
+                table[score.name] = {
+                    "alias": _group_alias(score.name),
+                    "sample_len": score.documents,
+                    "sample_count": sample_counts[score.name],
+                }
+        row = table[score.name]
+        row[score.metric] = score.value
+        row[score.stderr_key] = NOT_AVAILABLE if score.stderr is None else score.stderr
     return table
 
 
-def _counts(row: Mapping[str, object]) -> Mapping[str, object]:
-    counted = row["sample_count"]
-    return counted if isinstance(counted, dict) else {}
+def _is_headline(suite: Suite, name: str, requested: Collection[str]) -> bool:
+    """Returns whether a task or group was requested, and no group that contains it."""
+    if name not in requested:
+        return False
+    members = frozenset(suite.members(name))
+    for other in requested:
+        if other != name and other in suite.names and members <= frozenset(suite.members(other)):
+            return False
+    return True
+
+
+def _group_scores(
+    suite: Suite, task_scores: Sequence[Score], requested: Collection[str]
+) -> list[Score]:
+    """Returns the scores of the groups within what was requested.
+
+    Every document has the same weight: the mean of a group is that of all its documents.
+    """
+    requested_tasks = [frozenset(suite.members(name)) for name in requested if name in suite.names]
+    metrics = dict.fromkeys(score.metric for score in task_scores)
+    group_scores = []
+    for group in suite.groups:
+        if not any(group.tasks <= tasks for tasks in requested_tasks):
+            continue
+        headline = _is_headline(suite, group.name, requested)
+        group_tasks = [score for score in task_scores if score.name in group.tasks]
+        for metric in metrics:
+            members = [score for score in group_tasks if score.metric == metric]
+            if members:
+                group_scores.append(_group_score(group.name, members, headline=headline))
+    return group_scores
+
+
+def _group_score(name: str, members: Sequence[Score], *, headline: bool) -> Score:
+    documents = sum(score.documents for score in members)
+    total = sum(score.documents * score.value for score in members)
+    stderr = pooled_stderr(
+        [score.stderr for score in members], [score.documents for score in members]
+    )
+    return Score(
+        name=name,
+        metric=members[0].metric,
+        value=total / documents,
+        stderr=stderr,
+        documents=documents,
+        is_group=True,
+        headline=headline,
+    )
+
+
+def _group_alias(name: str) -> str:
+    aliases = {group.name: group.alias for group in suite_of(name).groups}
+    return aliases[name]

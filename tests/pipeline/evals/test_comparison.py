@@ -1,8 +1,12 @@
 """Differences over the same documents: their size, their interval, and what is called a regression."""
 
+import math
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from pipeline.evals.comparison import Rules, paired
 
@@ -16,7 +20,7 @@ def named(values: list[float]) -> dict[str, float]:
     return {f"t/{number}": value for number, value in enumerate(values)}
 
 
-def test_mcnemar_against_a_worked_example() -> None:
+def test_mcnemar_has_value_of_a_worked_example() -> None:
     """15 documents got worse and 5 better: 2 * P(X <= 5), X of Binomial(20, 1/2), is 43,400 / 2**20."""
     before = [1.0] * 15 + [0.0] * 5 + [1.0] * 80
     now = [0.0] * 15 + [1.0] * 5 + [1.0] * 80
@@ -35,7 +39,7 @@ def test_mcnemar_against_a_worked_example() -> None:
     )
 
 
-def test_a_loss_within_the_margin_is_no_regression_and_one_beyond_it_is() -> None:
+def test_regression_is_a_loss_beyond_the_margin() -> None:
     before, now = [1.0] * 1000, [0.0] * 60 + [1.0] * 940
     assert paired(named(before), named(now), Rules(margin=0.03)).regression
     lenient = paired(named(before), named(now), Rules(margin=0.05))
@@ -43,21 +47,21 @@ def test_a_loss_within_the_margin_is_no_regression_and_one_beyond_it_is() -> Non
     assert not paired(named(now), named(before), Rules(margin=0.0)).regression
 
 
-def test_a_few_documents_never_make_a_regression_however_sure_the_bootstrap_is() -> None:
+def test_regression_needs_mcnemar_beside_the_bootstrap() -> None:
     found = paired(named([1.0] * 5), named([0.0] * 5), RULES)
     assert (found.high, found.p_value) == (-1.0, pytest.approx(0.0625))
     assert not found.regression
     assert paired(named([1.0] * 6), named([0.0] * 6), RULES).regression
 
 
-def test_values_between_0_and_1_have_an_interval_and_no_mcnemar() -> None:
+def test_values_between_0_and_1_have_no_p_value() -> None:
     found = paired(named([0.5] * 50), named([0.25] * 50), RULES)
     assert found.p_value is None
     assert (found.low, found.high, found.regression) == (-0.25, -0.25, True)
 
 
 @given(VALUES)
-def test_swapping_the_runs_turns_the_difference_round(values: list[tuple[float, float]]) -> None:
+def test_swapped_runs_have_the_negated_difference(values: list[tuple[float, float]]) -> None:
     before, now = named([one for one, _ in values]), named([other for _, other in values])
     there, back = paired(before, now, RULES), paired(now, before, RULES)
     assert there.value == -back.value
@@ -68,6 +72,58 @@ def test_swapping_the_runs_turns_the_difference_round(values: list[tuple[float, 
     assert paired(before, now, RULES) == there
 
 
-def test_other_documents_are_a_mistake() -> None:
+def test_paired_refuses_different_documents() -> None:
     with pytest.raises(ValueError, match="the same documents"):
         paired({"a": 1.0}, {"b": 1.0}, RULES)
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_agrees_with_exact_binomial_sum(better: int, worse: int) -> None:
+    changed = better + worse
+    tail = sum(math.comb(changed, count) for count in range(min(better, worse) + 1))
+    expected = min(1.0, 2 * tail / 2**changed)
+    before = [0.0] * better + [1.0] * worse + [1.0]
+    now = [1.0] * better + [0.0] * worse + [1.0]
+    assert paired(named(before), named(now), RULES).p_value == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("confidence", [0.8, 0.95])
+def test_interval_agrees_with_bootstrap_of_scipy(confidence: float) -> None:
+    generator = np.random.default_rng(5)
+    before = generator.choice([0.0, 0.25, 1.0], 400)
+    now = generator.choice([0.0, 0.5, 1.0], 400)
+    difference = paired(named(before.tolist()), named(now.tolist()), Rules(confidence=confidence))
+    expected = stats.bootstrap(
+        (now - before,),
+        np.mean,
+        n_resamples=10_000,
+        confidence_level=confidence,
+        method="percentile",
+        rng=generator,
+    ).confidence_interval
+    assert difference.value == pytest.approx(np.mean(now) - np.mean(before), abs=1e-12)
+    assert difference.low == pytest.approx(expected.low, abs=0.005)
+    assert difference.high == pytest.approx(expected.high, abs=0.005)
+
+
+def test_interval_does_not_depend_on_the_order_of_documents() -> None:
+    before = {f"t/{number}": float(number % 3 == 0) for number in range(60)}
+    now = {f"t/{number}": float(number % 2 == 0) for number in range(60)}
+    shuffled = dict(reversed(list(now.items())))
+    assert paired(before, shuffled, RULES) == paired(before, now, RULES)
+
+
+@pytest.mark.parametrize(
+    ("rules", "regression"),
+    [
+        (Rules(margin=0.2, confidence=0.95), True),
+        (Rules(margin=0.25, confidence=0.95), False),
+        (Rules(margin=0.3, confidence=0.95), False),
+    ],
+)
+def test_regression_needs_the_entire_interval_beyond_the_margin(
+    rules: Rules, regression: bool
+) -> None:
+    difference = paired(named([0.5] * 50), named([0.25] * 50), rules)
+    assert difference.certain
+    assert difference.regression is regression
