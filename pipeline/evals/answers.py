@@ -1,6 +1,6 @@
-"""Output rows of any run, by id → the answers to requests.
+"""Answers to requests from the output rows of any run, joined by id.
 
-Reads Parquet of the columns of docs/output.md, whoever wrote it.
+Reads Parquet with the columns of docs/output.md, whatever wrote it.
 """
 
 from collections import defaultdict
@@ -17,13 +17,22 @@ from pipeline.storage import StoredObject
 from pipeline.storage.redaction import redact_credentials
 
 COLUMNS = (
-    "id", "sample_index", "status", "error_code", "error_message", "text", "loglikelihood", "prompt_tokens", "completion_tokens",
+    "id",
+    "sample_index",
+    "status",
+    "error_code",
+    "error_message",
+    "text",
+    "loglikelihood",
+    "prompt_tokens",
+    "completion_tokens",
     "finish_reason",
-)  # fmt: skip
-RESULTS = ("text", "loglikelihood")
-READ_AT_ONCE = 16
-NAMED_IDS = 3
+)
+RESULT_COLUMNS = ("text", "loglikelihood")
+PARALLEL_READS = 16
+MAX_IDS = 3  # in a message
 Answers = dict[str, tuple[Answer, ...]]
+Samples = dict[int, Answer]  # answers to a request, by index of the sample
 
 
 def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
@@ -32,58 +41,62 @@ def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
     Raises:
         DatasetError: there is none below one of them.
     """
-    found: list[StoredObject] = []
+    outputs: list[StoredObject] = []
     for url in urls:
-        files = [
-            stored
-            for stored in storage.list_objects(url)
-            if stored.url.endswith(formats.PARQUET_SUFFIXES)
-        ]
+        stored = storage.list_objects(url)
+        files = [file for file in stored if file.url.endswith(formats.PARQUET_SUFFIXES)]
         if not files:
             raise DatasetError(
                 f"no Parquet file at {redact_credentials(url)}; --outputs names the output of a run"
             )
-        found += files
-    return tuple(found)
+        outputs += files
+    return tuple(outputs)
 
 
 def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject]) -> Answers:
     """Returns the answers to every request, samples in order.
 
-    Rows of other ids are left out, and so are files without results.
+    Ignores rows of other ids, and files without results.
 
     Raises:
-        DatasetError: a request has no answer or one twice, or too few samples, or a file cannot be read.
+        DatasetError: a request has no answer, one twice, or too few samples, or a file cannot be
+            read.
     """
-    wanted = {request.id: request for request in requests}
-    found: dict[str, dict[int, Answer]] = defaultdict(dict)
-    with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-        for file, rows in zip(files, pool.map(lambda file: _rows(file.url), files), strict=True):
+    by_id = {request.id: request for request in requests}
+    samples: dict[str, Samples] = defaultdict(dict)
+    urls = [file.url for file in files]
+    with ThreadPoolExecutor(PARALLEL_READS) as pool:
+        for url, rows in zip(urls, pool.map(_read_rows, urls), strict=True):
             for row in rows:
-                request = wanted.get(str(row["id"]))
+                request = by_id.get(str(row["id"]))
                 if request is not None:
-                    _add(found[request.id], row, request, file.url)
-    _check_complete(requests, found)
-    return {
-        name: tuple(samples[index] for index in sorted(samples)) for name, samples in found.items()
-    }
+                    _add(samples[request.id], row, request, url)
+
+    _check_complete(requests, samples)
+    answers: Answers = {}
+    for request_id, by_index in samples.items():
+        answers[request_id] = tuple(by_index[index] for index in sorted(by_index))
+    return answers
 
 
-def _rows(url: str) -> list[dict[str, Any]]:
+def _read_rows(url: str) -> list[dict[str, Any]]:
     with formats.open_parquet(url) as parquet:
         names = parquet.schema_arrow.names
-        if "id" not in names or not any(name in names for name in RESULTS):
+        has_results = any(name in names for name in RESULT_COLUMNS)
+        if "id" not in names or not has_results:
             return []
-        return list(_python_rows(parquet.read([name for name in COLUMNS if name in names])))
+        table = parquet.read([name for name in COLUMNS if name in names])
+    return list(_python_rows(table))
 
 
 def _python_rows(table: Any) -> Iterator[dict[str, Any]]:
-    columns = {name: formats.python_values(table[name])[0] for name in table.column_names}
-    for values in zip(*columns.values(), strict=True):
-        yield dict(zip(columns, values, strict=True))
+    names = table.column_names
+    columns = [formats.python_values(table[name])[0] for name in names]
+    for values in zip(*columns, strict=True):
+        yield dict(zip(names, values, strict=True))
 
 
-def _add(samples: dict[int, Answer], row: dict[str, Any], request: EvalRequest, url: str) -> None:
+def _add(samples: Samples, row: dict[str, Any], request: EvalRequest, url: str) -> None:
     index = row.get("sample_index") or 0
     if index in samples:
         raise DatasetError(
@@ -96,44 +109,53 @@ def _add(samples: dict[int, Answer], row: dict[str, Any], request: EvalRequest, 
 def _answer(row: dict[str, Any], request: EvalRequest, url: str) -> Answer:
     if row.get("status", "ok") != "ok":
         return Answer(error=f"{row.get('error_code')}: {row.get('error_message')}")
-    result = row.get("loglikelihood" if request.choices else "text")
+
+    text = ""
+    loglikelihoods: tuple[float, ...] = ()
+    if request.choices:
+        result = row.get("loglikelihood")
+        expected = "log-likelihoods, one per choice"
+    else:
+        result = row.get("text")
+        expected = "a text"
     if result is None:
-        expected = "log-likelihoods, one per choice" if request.choices else "a text"
         raise DatasetError(
             f"{redact_credentials(url)}: id {request.id!r} has no result, expected {expected}"
         )
+    if not request.choices:
+        text = cut_at_stops(result, request.stop or ())
+    elif isinstance(result, list):
+        loglikelihoods = tuple(result)
+    else:
+        loglikelihoods = (result,)
     return Answer(
-        text="" if request.choices else cut_at_stops(result, request.stop or ()),
-        loglikelihoods=tuple(result if isinstance(result, list) else (result,))
-        if request.choices
-        else (),
+        text=text,
+        loglikelihoods=loglikelihoods,
         prompt_tokens=row.get("prompt_tokens"),
         completion_tokens=row.get("completion_tokens"),
         finish_reason=row.get("finish_reason"),
     )
 
 
-def _check_complete(requests: Sequence[EvalRequest], found: dict[str, dict[int, Answer]]) -> None:
-    missing = [request.id for request in requests if request.id not in found]
+def _check_complete(requests: Sequence[EvalRequest], samples: dict[str, Samples]) -> None:
+    missing = [request.id for request in requests if request.id not in samples]
     if missing:
         raise DatasetError(
             f"{len(missing)} of {len(requests)} requests have no output row (ids "
-            f"{', '.join(missing[:NAMED_IDS])} …): finish the "
+            f"{', '.join(missing[:MAX_IDS])} …): finish the "
             "run, or give all of its output with --outputs"
         )
     for request in requests:
-        samples = found[request.id]
-        if (
-            request.n is not None
-            and sorted(samples) != list(range(request.n))
-            and not any(map(_failed, samples.values()))
-        ):
-            raise DatasetError(
-                f"id {request.id!r}: expected samples 0 to {request.n - 1}, got {sorted(samples)}; "
-                "finish the run"
-            )
+        _check_samples(request, samples[request.id])
 
 
-def _failed(answer: Answer) -> bool:
-    """A row that could not run has one output row, whatever number of samples it was to have."""
-    return answer.error is not None
+def _check_samples(request: EvalRequest, samples: Samples) -> None:
+    # a row that could not run has one output row for all of its samples
+    has_failed = any(answer.error is not None for answer in samples.values())
+    if request.n is None or has_failed:
+        return
+    if sorted(samples) != list(range(request.n)):
+        raise DatasetError(
+            f"id {request.id!r}: expected samples 0 to {request.n - 1}, got {sorted(samples)}; "
+            "finish the run"
+        )

@@ -1,11 +1,10 @@
-"""Runs of evaluations, kept in a folder or bucket: a row per task and metric of each run, and each run's documents.
+"""History of evaluation runs: a row per task and metric of each run, and the documents of each run.
 
     <history>/runs/<run>.parquet       rows of `SCHEMA`
-    <history>/samples/<run>.parquet    rows of `scoring.SCHEMA`: what differences are computed from
+    <history>/samples/<run>.parquet    rows of `scoring.SCHEMA`, from which differences are computed
 
-Objects are created and never changed, samples first, so that a run is there as a whole or not at
-all. Its name is a digest of what was asked and of the output that was judged: the same report, made
-twice, is one run. Knows no tasks and no statistics.
+Objects are created and never changed, samples first, so that a run is complete or absent. Its name
+is a digest of the requests and of the scored output: the same report, made twice, is one run.
 """
 
 import hashlib
@@ -40,7 +39,7 @@ FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("documents", pa.string()),
 )
 SCHEMA = pa.schema(FIELDS)
-READ_AT_ONCE = 16
+PARALLEL_READS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Entry:
 
     run: str
     at: datetime  # when it was first reported, UTC
-    name: str  # what its user called the run
+    name: str  # given by the user
     model: str | None
     checkpoint: str | None
     git_commit: str | None
@@ -59,7 +58,7 @@ class Entry:
     stderr: float | None
     count: int  # documents
     failed: int  # of them: rows with an error, which count as wrong
-    documents: str  # digest of what was asked: entries are comparable if it is equal
+    documents: str  # digest of the requests: entries are comparable if it is equal
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,41 +77,37 @@ class History:
         """
         if url is None:
             return cls(None)
-        files = [
-            stored.url
-            for stored in storage.list_objects(storage.join(url, "runs"))
-            if stored.url.endswith(".parquet")
-        ]
-        with ThreadPoolExecutor(READ_AT_ONCE) as pool:
-            entries = [entry for rows in pool.map(_read_entries, files) for entry in rows]
-        return cls(url, tuple(sorted(entries, key=lambda entry: (entry.at, entry.run))))
+        stored = storage.list_objects(storage.join(url, "runs"))
+        urls = [file.url for file in stored if file.url.endswith(".parquet")]
+        entries: list[Entry] = []
+        with ThreadPoolExecutor(PARALLEL_READS) as pool:
+            for run_entries in pool.map(_read_entries, urls):
+                entries += run_entries
+        entries.sort(key=lambda entry: (entry.at, entry.run))
+        return cls(url, tuple(entries))
 
     def began(self, run: str) -> datetime | None:
         """Returns when a run was first reported; None for a new one."""
-        return next((entry.at for entry in self.entries if entry.run == run), None)
+        for entry in self.entries:
+            if entry.run == run:
+                return entry.at
+        return None
 
     def before(self, entry: Entry) -> list[Entry]:
-        """Returns the same metric over the same documents in the runs before, oldest first."""
-        alike = (entry.task, entry.metric, entry.documents)
-        return [
-            each
-            for each in self.entries
-            if (each.task, each.metric, each.documents) == alike
-            and each.at < entry.at
-            and each.run != entry.run
-        ]
+        """Returns the same metric over the same documents in earlier runs, oldest first."""
+        return [earlier for earlier in self.entries if _precedes(earlier, entry)]
 
     def samples(self, run: str) -> list[Sample]:
         """Returns the documents of a run.
 
         Raises:
-            DatasetError: they are not there any more.
+            DatasetError: they do not exist any more.
         """
         with formats.open_parquet(self._samples_url(run)) as parquet:
             return scoring.from_table(parquet.read())
 
     def add(self, entries: Sequence[Entry], samples: Sequence[Sample]) -> bool:
-        """Adds a run; returns whether it was new. Without a URL nothing is kept.
+        """Adds a run and returns whether it is new. Without a URL nothing is kept.
 
         Raises:
             DatasetError: it could not be written.
@@ -121,27 +116,38 @@ class History:
             return False
         run = entries[0].run
         storage.put_if_absent(self._samples_url(run), to_parquet(scoring.to_table(samples)))
-        columns = {
-            name: pa.array([getattr(entry, name) for entry in entries], kind)
-            for name, kind in FIELDS
-        }
-        return storage.put_if_absent(
-            storage.join(self.url, "runs", f"{run}.parquet"),
-            to_parquet(pa.table(columns, schema=SCHEMA)),
-        )
+        columns = []
+        for column in SCHEMA:
+            values = [getattr(entry, column.name) for entry in entries]
+            columns.append(pa.array(values, column.type))
+        run_url = storage.join(self.url, "runs", f"{run}.parquet")
+        return storage.put_if_absent(run_url, to_parquet(pa.table(columns, schema=SCHEMA)))
 
     def _samples_url(self, run: str) -> str:
         return storage.join(str(self.url), "samples", f"{run}.parquet")
 
 
 def run_identity(documents: str, outputs: Iterable[StoredObject], name: str) -> str:
-    """Returns the name of a run: what was asked, which objects were judged, and what its user calls it."""
-    told = [
-        documents,
-        name,
-        *(f"{stored.url} {stored.size} {stored.version}" for stored in outputs),
-    ]
-    return hashlib.blake2b("\n".join(told).encode(), digest_size=8).hexdigest()
+    """Returns the name of a run, a digest.
+
+    Args:
+        documents: digest of the requests.
+        outputs: objects that were scored.
+        name: name given by the user.
+    """
+    objects = [f"{stored.url} {stored.size} {stored.version}" for stored in outputs]
+    text = "\n".join([documents, name, *objects])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _precedes(earlier: Entry, entry: Entry) -> bool:
+    """Returns whether an entry is of an earlier run, and comparable."""
+    is_comparable = (
+        earlier.task == entry.task
+        and earlier.metric == entry.metric
+        and earlier.documents == entry.documents
+    )
+    return is_comparable and earlier.at < entry.at and earlier.run != entry.run
 
 
 def _read_entries(url: str) -> list[Entry]:

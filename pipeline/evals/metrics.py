@@ -1,4 +1,4 @@
-"""Metrics of tasks and groups with standard errors, with the keys and values of lm-evaluation-harness."""
+"""Metrics of tasks and groups with standard errors, as lm-evaluation-harness writes them."""
 
 import math
 from collections import defaultdict
@@ -98,7 +98,7 @@ def pooled_stderr(stderrs: Sequence[float | None], sizes: Sequence[int]) -> floa
 def results(
     all_scores: Iterable[Score], requests: Sequence[EvalRequest]
 ) -> dict[str, dict[str, object]]:
-    """Returns `results` of metrics.json: every requested task, also without values, and every group."""
+    """Returns `results` of metrics.json: every requested task and every group."""
     counts: dict[str, int] = defaultdict(int)
     for request in requests:
         counts[request.task] += 1
