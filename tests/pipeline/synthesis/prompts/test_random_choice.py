@@ -48,3 +48,16 @@ def test_row_random_depends_on_seed_id_id_type_and_purpose() -> None:
     )
     # pinned: a data set is made again after years
     assert first(0, "r1", "shots") == 0.26038576990009776
+
+
+class Fixed(random.Random):
+    """A generator that returns one number."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+def test_weighted_index_at_a_bound_is_the_later_index() -> None:
+    assert weighted_index([1, 1], Fixed()) == 1
+    assert weighted_index([1, 0.5], Fixed()) == 0
+    assert weighted_index([0.5, 1, 1.5], Fixed()) == 2

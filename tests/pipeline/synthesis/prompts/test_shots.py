@@ -1,3 +1,4 @@
+import hashlib
 import json
 from pathlib import Path
 
@@ -57,3 +58,11 @@ def test_read_shots_names_an_unreadable_example(tmp_path: Path) -> None:
     (tmp_path / "s.jsonl").write_text('{"q": 1}\nnot json\n')
     with pytest.raises(DatasetError, match=r"row 1 of .*line 2 of .* is not JSON"):
         read_shots(str(tmp_path / "s.jsonl"), 1)
+
+
+def test_digest_does_not_depend_on_the_order_of_columns() -> None:
+    shots = Shots(({"q": "1 + 1", "a": 2},))
+    assert shots.digest == Shots(({"a": 2, "q": "1 + 1"},)).digest
+    # pinned: the digest is part of the fingerprint of prompts
+    assert shots.digest == hashlib.sha256(b'[{"a": 2, "q": "1 + 1"}]').hexdigest()
+    assert Shots().digest is None
