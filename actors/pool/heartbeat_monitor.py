@@ -1,11 +1,10 @@
-"""Pulses of replicas → which of them hang.
+"""Heartbeats of replicas → which replicas hang.
 
-Knows no Ray: who asks, and what becomes of a hung replica, is the pool's business.
-
-A replica is watched from the moment its process lives. It is asked now and then, one question at a
-time, and hangs when its engine has been at one step for longer than a step may take, or when the
-question itself is not answered for as long: then its process stands still. Loading and waiting for
-work take as long as they take. A compilation may take longer than a step.
+A replica is monitored from the moment its process lives. It is polled now and then, one request at
+a time. It hangs when its engine has been at one step for longer than a step may take, or when the
+request itself is not answered for as long: then its process stands still. Loading and idling have no
+limit, and a compilation may take longer than a step. Does not depend on Ray: the pool sends the
+requests and replaces replicas that hang.
 """
 
 import time
@@ -14,64 +13,81 @@ from dataclasses import dataclass
 
 from actors.protocol.events import Heartbeat
 
-COMPILATION_SHARE = 6  # a compilation may take this many times as long as a step
-MOST_INTERVAL_S = 30.0
+COMPILATION_FACTOR = 6  # a compilation may take this many times as long as a step
+MAX_INTERVAL_S = 30.0
 
 
 @dataclass(slots=True)
-class _Watched:
+class _Schedule:
+    """When a replica is polled."""
+
     due_s: float
-    asked_s: float | None = None  # None: no question is open
+    requested_s: float | None = None  # None: no request is open
 
 
 class HeartbeatMonitor:
-    """Whom to ask when, and what the answers mean."""
+    """Decides which replicas to poll, and interprets their heartbeats."""
 
     def __init__(self, timeout_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`timeout_s`: how long an engine may go without finishing a step, and a process without answering."""
-        self._timeout_s, self._clock = timeout_s, clock
-        self._interval_s = min(MOST_INTERVAL_S, timeout_s / 4)
-        self._watched: dict[str, _Watched] = {}
-        self._next_s = clock()
+        """`timeout_s` limits a step of the engine, and the answer to a request."""
+        self._timeout_s = timeout_s
+        self._clock = clock
+        self._interval_s = min(MAX_INTERVAL_S, timeout_s / 4)
+        self._schedules: dict[str, _Schedule] = {}
+        self._next_turn_s = clock()
 
     def begin(self, replica: str) -> None:
-        """Its process lives: from now on it has to answer."""
-        self._watched[replica] = _Watched(self._clock() + self._interval_s)
+        """Monitors a replica whose process lives."""
+        self._schedules[replica] = _Schedule(self._clock() + self._interval_s)
 
     def forget(self, replica: str) -> None:
-        """It is gone."""
-        self._watched.pop(replica, None)
+        """Stops monitoring a replica."""
+        self._schedules.pop(replica, None)
 
     def turn(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """Returns (whom to ask now, who hangs and why); cheap when called often."""
-        now_s = self._clock()
-        if now_s < self._next_s:
-            return [], []
-        self._next_s = now_s + self._interval_s / 4
-        ask: list[str] = []
+        """Returns the replicas to poll now, and (replica, reason) of those that do not answer.
+
+        Cheap when called often.
+        """
+        due: list[str] = []
         silent: list[tuple[str, str]] = []
-        for name, watched in self._watched.items():
-            if watched.asked_s is None and watched.due_s <= now_s:
-                watched.asked_s = now_s
-                ask.append(name)
-            elif watched.asked_s is not None and now_s - watched.asked_s > self._timeout_s:
-                silent_s = now_s - watched.asked_s
-                reason = f"its process has not answered for {silent_s:.0f} s, {self._allowed()}"
+        now_s = self._clock()
+        if now_s < self._next_turn_s:
+            return due, silent
+
+        self._next_turn_s = now_s + self._interval_s / 4
+        for name, schedule in self._schedules.items():
+            if schedule.requested_s is None:
+                if schedule.due_s <= now_s:
+                    schedule.requested_s = now_s
+                    due.append(name)
+                continue
+            silent_s = now_s - schedule.requested_s
+            if silent_s > self._timeout_s:
+                reason = f"its process has not answered for {silent_s:.0f} s, {self._limit()}"
                 silent.append((name, reason))
-        return ask, silent
+        return due, silent
 
-    def answered(self, replica: str, heartbeat: Heartbeat) -> str | None:
-        """Takes an answer in; returns why the replica hangs, or None."""
-        watched = self._watched.get(replica)
-        if watched is None:
+    def received(self, replica: str, heartbeat: Heartbeat) -> str | None:
+        """Records the answer to a request; returns why the replica hangs, or None."""
+        schedule = self._schedules.get(replica)
+        if schedule is None:
             return None
-        watched.asked_s, watched.due_s = None, self._clock() + self._interval_s
-        limit_s = {"step": self._timeout_s, "compilation": self._timeout_s * COMPILATION_SHARE}.get(
-            heartbeat.doing
+        schedule.requested_s = None
+        schedule.due_s = self._clock() + self._interval_s
+
+        if heartbeat.doing == "step":
+            limit_s = self._timeout_s
+        elif heartbeat.doing == "compilation":
+            limit_s = self._timeout_s * COMPILATION_FACTOR
+        else:
+            return None
+        if heartbeat.for_s <= limit_s:
+            return None
+        return (
+            f"its engine has been at one {heartbeat.doing} for {heartbeat.for_s:.0f} s, "
+            f"{self._limit()}"
         )
-        if limit_s is None or heartbeat.for_s <= limit_s:
-            return None
-        return f"its engine has been at one {heartbeat.doing} for {heartbeat.for_s:.0f} s, {self._allowed()}"
 
-    def _allowed(self) -> str:
+    def _limit(self) -> str:
         return f"--step-timeout-s is {self._timeout_s:g}"

@@ -1,13 +1,13 @@
 """Starts replicas as Ray actors and keeps as many of them as the cluster has room for.
 
-Fulfils dispatch's `Replicas`.
+Implements dispatch's `Replicas`.
 
 In: what a replica needs (`ReplicaSpec`) and how many are wanted. Out: events: a replica came up,
 answered a batch, was lost, or has to leave its machine. Ray never restarts an actor here: a lost
 one is reported and replaced by a fresh one under a new name, after a back-off, so that an answer of
 the old one can never be mistaken. A replica that hangs is ended like one that died. No call here
 waits for the head of the cluster: if it is silent for too long, the run ends before Ray ends the
-process. Knows nothing of rows and batches' contents, and never imports JAX.
+process. Does not depend on the contents of batches, and never imports JAX.
 """
 
 import heapq
@@ -50,13 +50,14 @@ from actors.protocol.events import (
 )
 from actors.protocol.messages import ReplicaInfo
 
-SOON_S = 0.05
+SOON_S = 0.05  # shortest wait for an actor that is due
+MAX_DOUBLINGS = 30  # of the back-off
 REPOSITORY = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(frozen=True, slots=True)
 class PoolConfig:
-    """How many replicas of which size, and how patient to be with them."""
+    """Number and size of replicas, and time limits."""
 
     minimum: int
     maximum: int
@@ -66,29 +67,29 @@ class PoolConfig:
     max_load_losses: int = 3  # replicas lost in a row before any came up: then the job stops
     backoff_s: float = 1.0  # doubles with every loss in a row
     max_backoff_s: float = 60.0
-    remind_s: float = 30.0  # while replicas are missing, how often to say why
+    remind_s: float = 30.0  # between messages while replicas are missing
     step_timeout_s: float = 600.0  # a replica whose engine finishes no step for so long hangs
-    drain_poll_s: float = 5.0  # how often to ask which nodes the cluster takes back
-    # a head that says nothing for so long is gone
+    drain_poll_s: float = 5.0  # between requests for the nodes that are drained
+    # A head that does not answer for this long is gone.
     head_silence_s: float = field(default_factory=head_patience_s)
 
 
 @dataclass(slots=True)
 class _Member:
-    """One actor: its handle, where it runs once its process lives, and its information once it is up."""
+    """One actor of the pool."""
 
     actor: Any
-    place: Place | None = None
-    info: ReplicaInfo | None = None  # never without its place
-    leaving: bool = False  # its machine goes soon: another one is wanted in its stead already
+    place: Place | None = None  # where it runs, once its process lives
+    info: ReplicaInfo | None = None  # once it can take batches; never without `place`
+    is_leaving: bool = False  # its machine goes soon: a replacement is planned already
 
 
 @dataclass(frozen=True, slots=True)
-class _News:
-    """Something a Ray callback noticed, in the order of arrival."""
+class _CallDone:
+    """A call of an actor that has returned or failed, in the order of arrival."""
 
     replica: str
-    kind: Literal["place", "load", "heartbeat"] | Assignment
+    call: Literal["place", "load", "heartbeat"] | Assignment
     future: "Future[Any]" = field(compare=False)
 
 
@@ -103,27 +104,35 @@ class ReplicaPool:
         replica_class: str = "actors.replica:Replica",
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
-        """Asks Ray for all actors at once.
+        """Requests all actors from Ray; they start as the cluster finds room.
 
-        They come up as the cluster finds room. `ray.init` must have been called.
+        `ray.init` must have been called.
 
-        `notify(event, message, **figures)` is told in words what people want to know at once: losses, machines that go, shortage.
+        Args:
+            spec: what the replica class needs, picklable.
+            config: sizes and time limits.
+            replica_class: module:class of the replica.
+            notify: `notify(event, message, **figures)` is called at losses, drained machines and
+                missing replicas.
         """
-        self._config, self._class, self._notify = config, replica_class, notify
+        self._config = config
+        self._replica_class = replica_class
+        self._notify = notify
         self._spec = ray.put(spec)  # once: the table of token bytes is large
-        self._news: queue.SimpleQueue[_News] = queue.SimpleQueue()
+        self._calls_done: queue.SimpleQueue[_CallDone] = queue.SimpleQueue()
         self._members: dict[str, _Member] = {}
         self._wanted = config.maximum
         self._numbers = itertools.count()
         self._respawns: list[float] = []  # heap of times at which a replacement is due
-        self._losses = 0  # in a row, without a replica coming up in between
-        # whether `minimum` replicas were up at once: then they can be, and the run goes on with
-        # fewer
-        self._started = False
+        self._losses_in_a_row = 0  # without a replica that came up in between
+        # Whether `minimum` replicas were up at once: then the run continues with fewer.
+        self._has_started = False
         self._heartbeats = HeartbeatMonitor(config.step_timeout_s)
         self._reminded_s = time.monotonic()
         self._backlog: list[Event] = []
-        self._gpus = self._use_gpus()
+        self._uses_gpus = config.device == "gpu"
+        if config.device == "auto":
+            self._uses_gpus = cluster_total("GPU") > 0
         self._gcs = GcsMonitor(draining_nodes, config.drain_poll_s, config.head_silence_s)
         for _ in range(config.maximum):
             self._spawn()
@@ -153,7 +162,7 @@ class ReplicaPool:
         """
         while self.up < self._config.minimum and not interrupted():
             self._backlog += self._collect(0.5)
-        self._started = True
+        self._has_started = True
 
     def submit(self, assignment: Assignment) -> None:
         """Hands a batch to its replica without waiting.
@@ -166,36 +175,42 @@ class ReplicaPool:
             self._watch(reference, assignment.replica, assignment)
 
     def want(self, count: int) -> None:
-        """From now on `count` replicas are enough: what is still to come up beyond that is called off. Never grows again."""
+        """Reduces the replicas wanted to `count`; replicas beyond that are not started any more.
+
+        The number never grows again.
+        """
         self._wanted = min(self._wanted, count)
         while self._respawns and self._staying() > self._wanted:
             heapq.heappop(self._respawns)
-        for name in [
-            name
-            for name, member in self._members.items()
-            if member.info is None and not member.leaving
-        ]:
+
+        for name, member in list(self._members.items()):
             if self._staying() <= self._wanted:
                 break
-            self._end(name)
+            if member.info is None and not member.is_leaving:
+                self._end(name)
 
     def retire(self, replica: str) -> None:
-        """Ends a replica that holds no batch.
+        """Ends a replica that holds no batch and frees its devices.
 
-        Its devices are free again. Another one takes its place if `wanted` says so.
+        Another one takes its place if more are wanted.
         """
         self._end(replica)
-        self._fill()
+        self._plan_replacements()
 
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
 
         Raises:
-            ModelError: a replica cannot load the model, or so many were lost while loading that none ever will.
+            ModelError: a replica cannot load the model, or so many were lost while loading that
+                none ever will.
             ClusterLostError: the head of the cluster, or the driver's own node, is gone.
         """
-        backlog, self._backlog = self._backlog, []
-        return backlog or self._collect(timeout_s)
+        if not self._backlog:
+            return self._collect(timeout_s)
+
+        events = self._backlog
+        self._backlog = []
+        return events
 
     def close(self) -> None:
         """Ends all actors; batches they hold are lost."""
@@ -203,18 +218,13 @@ class ReplicaPool:
             self._end(name)
         self._gcs.close()
 
-    # -- actors -----------------------------------------------------------------------------------------------------------------
-
-    def _use_gpus(self) -> bool:
-        if self._config.device == "auto":
-            return cluster_total("GPU") > 0
-        return self._config.device == "gpu"
+    # -- actors ------------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
         name = f"replica-{next(self._numbers)}"
         options: dict[str, Any] = {
             "num_cpus": 1,
-            "num_gpus": self._config.devices if self._gpus else 0,
+            "num_gpus": self._config.devices if self._uses_gpus else 0,
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self._config.in_flight + 2,
@@ -226,177 +236,192 @@ class ReplicaPool:
         self._watch(actor.place.remote(), name, "place")
 
     def _end(self, name: str) -> None:
-        """Ends an actor, whatever it does; nothing it still says is heard."""
+        """Ends an actor, whatever it does; results that still arrive are ignored."""
         member = self._members.pop(name, None)
         if member is not None:
             self._heartbeats.forget(name)
             ray.kill(member.actor)
 
     def _staying(self) -> int:
-        """Actors that are up or on their way, and those planned; without those that leave."""
-        return sum(1 for member in self._members.values() if not member.leaving) + len(
-            self._respawns
-        )
+        """Returns the actors that are up, loading or planned, without those that leave."""
+        staying = sum(1 for member in self._members.values() if not member.is_leaving)
+        return staying + len(self._respawns)
 
-    def _fill(self, delay_s: float = 0.0) -> None:
-        """Plans as many actors as are missing."""
+    def _plan_replacements(self, delay_s: float = 0.0) -> bool:
+        """Plans as many actors as are missing; returns whether any are."""
+        is_missing = self._staying() < self._wanted
         while self._staying() < self._wanted:
             heapq.heappush(self._respawns, time.monotonic() + delay_s)
+        return is_missing
 
     def _environment(self) -> dict[str, str]:
-        """Variables that must be set before JAX starts.
+        """Returns the variables that must be set before JAX starts.
 
-        On GPUs the count of virtual CPU devices changes nothing.
+        The number of virtual CPU devices has no effect on GPUs.
         """
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={self._config.devices}"
-        path = os.pathsep.join(filter(None, [REPOSITORY, os.environ.get("PYTHONPATH", "")]))
-        return {"XLA_FLAGS": flags.strip(), "PYTHONPATH": path} | (
-            {} if self._gpus else {"JAX_PLATFORMS": "cpu"}
-        )
+        device_flag = f"--xla_force_host_platform_device_count={self._config.devices}"
+        flags = f"{os.environ.get('XLA_FLAGS', '')} {device_flag}"
+        paths = [REPOSITORY, os.environ.get("PYTHONPATH", "")]
+        variables = {
+            "XLA_FLAGS": flags.strip(),
+            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        }
+        if not self._uses_gpus:
+            variables["JAX_PLATFORMS"] = "cpu"
+        return variables
 
     def _watch(
-        self, reference: Any, replica: str, kind: Literal["place", "load", "heartbeat"] | Assignment
+        self, reference: Any, replica: str, call: Literal["place", "load", "heartbeat"] | Assignment
     ) -> None:
-        """Queues the answer when it comes: no polling, whatever the number of replicas."""
+        """Queues the result when it arrives: no polling, whatever the number of replicas."""
         reference.future().add_done_callback(
-            lambda future: self._news.put(_News(replica, kind, future))
+            lambda future: self._calls_done.put(_CallDone(replica, call, future))
         )
 
-    # -- events -----------------------------------------------------------------------------------------------------------------
+    # -- events ------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
         self._gcs.check()
-        self._respawn_due()
+        self._spawn_due()
         self._remind()
         events = [*self._hung(), *self._drained()]
+        if events:
+            timeout_s = 0.0
         if self._respawns:
             timeout_s = min(timeout_s, max(SOON_S, self._respawns[0] - time.monotonic()))
+
         try:
-            news = (
-                self._news.get(timeout=timeout_s)
-                if timeout_s > 0 and not events
-                else self._news.get_nowait()
-            )
+            done = self._calls_done.get(block=timeout_s > 0, timeout=timeout_s)
             while True:
-                events += self._event(news)
-                news = self._news.get_nowait()
+                events += self._handle(done)
+                done = self._calls_done.get_nowait()
         except queue.Empty:
             return events
 
-    def _event(self, news: _News) -> list[Event]:
-        member = self._members.get(news.replica)
+    def _handle(self, done: _CallDone) -> list[Event]:
+        member = self._members.get(done.replica)
         if member is None:
-            return []  # of a replica that was given up
-        error = news.future.exception()
+            return []  # the replica was given up
+        error = done.future.exception()
         if error is not None:
-            if driver_is_dead(error):
-                told = "the Ray node of this driver has died; committed shards are kept, the same command continues the run"
-                # now: Ray may end this process at any moment
-                self._notify("cluster_lost", told, level="error")
-                raise ClusterLostError(f"{told} ({sentence(error)})")
-            self._stop_if_hopeless(error, loading=member.info is None)
-            return [
-                self._lose(
-                    news.replica, sentence(error), "nobody" if member.leaving else blame(error)
-                )
-            ]
-        if isinstance(news.kind, Assignment):
-            return [BatchDone(news.kind, news.future.result())]
-        if news.kind == "heartbeat":
-            reason = self._heartbeats.answered(news.replica, news.future.result())
-            return (
-                [] if reason is None else [self._lose(news.replica, f"hung: {reason}", "replica")]
-            )
-        if news.kind == "place":
-            member.place = news.future.result()
-            self._heartbeats.begin(news.replica)
-            # Only now: of a replica that is up it is known where it runs.
-            self._watch(
-                member.actor.load.remote(self._class, self._spec, news.replica),
-                news.replica,
-                "load",
-            )
-            return []
-        member.info = news.future.result()
-        self._losses = 0
-        return [ReplicaReady(news.replica, member.info)]
+            return [self._failed(done.replica, member, error)]
 
-    def _stop_if_hopeless(self, error: BaseException, *, loading: bool) -> None:
+        result = done.future.result()
+        if isinstance(done.call, Assignment):
+            return [BatchDone(done.call, result)]
+        if done.call == "heartbeat":
+            reason = self._heartbeats.received(done.replica, result)
+            if reason is None:
+                return []
+            return [self._lose(done.replica, f"hung: {reason}", "replica")]
+        if done.call == "place":
+            member.place = result
+            self._heartbeats.begin(done.replica)
+            # Loading starts here, so the place of a replica that is up is always known.
+            load = member.actor.load.remote(self._replica_class, self._spec, done.replica)
+            self._watch(load, done.replica, "load")
+            return []
+
+        member.info = result
+        self._losses_in_a_row = 0
+        return [ReplicaReady(done.replica, member.info)]
+
+    def _failed(self, name: str, member: _Member, error: BaseException) -> ReplicaLost:
+        """Gives up a replica whose call failed.
+
+        Raises:
+            ClusterLostError: the driver's own node is gone.
+            ModelError: no replica will ever work.
+        """
+        if driver_is_dead(error):
+            message = (
+                "the Ray node of this driver has died; committed shards are kept, the same command "
+                "continues the run"
+            )
+            # Logged at once: Ray may end this process at any moment.
+            self._notify("cluster_lost", message, level="error")
+            raise ClusterLostError(f"{message} ({sentence(error)})")
+
+        self._stop_if_hopeless(error, is_loading=member.info is None)
+        to_blame: Blame = "nobody" if member.is_leaving else blame(error)
+        return self._lose(name, sentence(error), to_blame)
+
+    def _stop_if_hopeless(self, error: BaseException, *, is_loading: bool) -> None:
         """Ends the job when no replica will ever work.
 
         While others work, or when machines go, a loss is only a loss.
 
         Raises:
-            ModelError: the first replicas cannot load the model and say that trying again would fail again, or they were lost
-                while loading again and again.
+            ModelError: the first replicas cannot load the model and would fail again, or they were
+                lost while loading again and again.
         """
         if blame(error) != "replica":
             return
-        self._losses += 1
-        cause = error.cause if isinstance(error, RayTaskError) else error
-        if self.up and (self._started or not loading):
+        self._losses_in_a_row += 1
+        if self.up and (self._has_started or not is_loading):
             return
+
+        cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, ModelError) and not self.up:
             raise ModelError(str(cause))
-        if loading and self._losses >= self._config.max_load_losses:
+        if is_loading and self._losses_in_a_row >= self._config.max_load_losses:
             raise ModelError(
-                f"no replica could load the model: {self._losses} were lost in a row while "
-                f"loading, the last: {sentence(error)}"
+                f"no replica could load the model: {self._losses_in_a_row} were lost in a row "
+                f"while loading, the last: {sentence(error)}"
             )
 
     def _lose(self, name: str, reason: str, to_blame: Blame) -> ReplicaLost:
         """Gives the replica up, whatever it still does, and plans a replacement."""
         self._end(name)
-        delay_s = 0.0
-        if to_blame == "replica":
-            delay_s = min(
-                self._config.max_backoff_s,
-                self._config.backoff_s * 2 ** min(max(0, self._losses - 1), 30),
-            )
-        again = self._staying() < self._wanted
-        self._fill(delay_s)
-        told = f"{name} is lost ({reason})" + (
-            f"; another one is asked for in {delay_s:g} s" if again else ""
-        )
+        delay_s = self._backoff_s() if to_blame == "replica" else 0.0
+        is_replaced = self._plan_replacements(delay_s)
+
+        message = f"{name} is lost ({reason})"
+        if is_replaced:
+            message += f"; another one is asked for in {delay_s:g} s"
         self._notify(
-            "replica_lost", told, level="warning", replica=name, reason=reason, blame=to_blame
+            "replica_lost", message, level="warning", replica=name, reason=reason, blame=to_blame
         )
         return ReplicaLost(name, reason, to_blame)
 
+    def _backoff_s(self) -> float:
+        doublings = min(max(0, self._losses_in_a_row - 1), MAX_DOUBLINGS)
+        return min(self._config.max_backoff_s, self._config.backoff_s * 2.0**doublings)
+
     def _hung(self) -> list[Event]:
-        """Asks replicas for their heartbeat, without waiting for it, and gives up those that have not answered for too long."""
-        ask, silent = self._heartbeats.turn()
-        for name in ask:
+        """Requests heartbeats without waiting, and gives up replicas that do not answer."""
+        due, silent = self._heartbeats.turn()
+        for name in due:
             self._watch(self._members[name].actor.heartbeat.remote(), name, "heartbeat")
         return [self._lose(name, f"hung: {reason}", "replica") for name, reason in silent]
 
     def _drained(self) -> list[Event]:
-        """Looks which machines the cluster takes back.
-
-        Asks for replicas elsewhere before they are gone.
-        """
-        nodes, events = self._gcs.draining, list[Event]()
+        """Plans replacements of replicas on nodes that the cluster takes back soon."""
+        events: list[Event] = []
+        nodes = self._gcs.draining
         if not nodes:
             return events
-        staying = [(name, member) for name, member in self._members.items() if not member.leaving]
-        for name, member in staying:
-            if member.place is None or member.place.node not in nodes:
+
+        for name, member in list(self._members.items()):
+            if member.is_leaving or member.place is None or member.place.node not in nodes:
                 continue
             reason = f"the cluster drains its node {member.place.address}"
             if member.info is None:
                 events.append(self._lose(name, reason, "nobody"))
             else:
-                member.leaving = True
-                self._fill()
-                told = f"{name} gets no more work: {reason}; another one is asked for"
-                self._notify("replica_leaving", told, level="warning", replica=name, reason=reason)
+                member.is_leaving = True
+                self._plan_replacements()
+                message = f"{name} gets no more work: {reason}; another one is asked for"
+                self._notify(
+                    "replica_leaving", message, level="warning", replica=name, reason=reason
+                )
                 events.append(ReplicaLeaving(name, reason))
         return events
 
-    def _respawn_due(self) -> None:
-        """Starts actors that are due.
+    def _spawn_due(self) -> None:
+        """Starts the actors that are due.
 
-        That waits for the head, so the head has to have answered something since.
+        A start waits for the head, so the head must have answered since the actor became due.
         """
         while (
             self._respawns
@@ -407,27 +432,26 @@ class ReplicaPool:
             self._spawn()
 
     def _remind(self) -> None:
-        """Says now and then what is missing, while fewer than `minimum` replicas are up."""
+        """Logs now and then what is missing while fewer than `minimum` replicas are up."""
         due_s = self._reminded_s + self._config.remind_s
         if due_s > time.monotonic() or not self._gcs.answered_since(due_s):
             return
+
         self._reminded_s = time.monotonic()
-        if self.up < self._config.minimum:
-            self._notify(
-                "waiting",
-                self._shortage(),
-                level="warning",
-                up=self.up,
-                minimum=self._config.minimum,
-            )
+        minimum = self._config.minimum
+        if self.up < minimum:
+            message = self._shortage()
+            self._notify("waiting", message, level="warning", up=self.up, minimum=minimum)
 
     def _shortage(self) -> str:
-        kind, each = ("GPU", self._config.devices) if self._gpus else ("CPU", 1)
-        has, free = cluster_total(kind), cluster_free(kind)
+        resource = "GPU" if self._uses_gpus else "CPU"
+        per_replica = self._config.devices if self._uses_gpus else 1
+        total = cluster_total(resource)
+        free = cluster_free(resource)
         loading = len(self._members) - self.up
         return (
             f"waiting for replicas: {self.up} of at least {self._config.minimum} up, {loading} "
-            "loading or waiting for room; "
-            f"each takes {each} {kind}, the cluster has {has:g} {kind} of which {free:g} are free; "
-            "add nodes or lower --replicas or --mesh"
+            f"loading or waiting for room; each takes {per_replica} {resource}, the cluster has "
+            f"{total:g} {resource} of which {free:g} are free; add nodes or lower --replicas or "
+            "--mesh"
         )

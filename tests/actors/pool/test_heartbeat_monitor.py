@@ -1,6 +1,6 @@
 import pytest
 
-from actors.pool.heartbeat_monitor import COMPILATION_SHARE, HeartbeatMonitor
+from actors.pool.heartbeat_monitor import COMPILATION_FACTOR, HeartbeatMonitor
 from actors.protocol.events import Heartbeat
 
 
@@ -31,7 +31,7 @@ def test_one_question_at_a_time(watch: HeartbeatMonitor, clock: Clock) -> None:
         clock.s += 0.1
         asked += watch.turn()[0]
     assert asked == ["a"], "asked once in 20 s, as the first question is open"
-    assert watch.answered("a", Heartbeat("idle")) is None
+    assert watch.received("a", Heartbeat("idle")) is None
     clock.s += 10.1
     assert watch.turn() == (["a"], [])
 
@@ -58,15 +58,15 @@ def test_who_does_not_answer_hangs(watch: HeartbeatMonitor, clock: Clock) -> Non
         (Heartbeat("step", 40), False),
         (Heartbeat("step", 40.1), True),
         (Heartbeat("compilation", 41), False),
-        (Heartbeat("compilation", 40 * COMPILATION_SHARE + 1), True),
+        (Heartbeat("compilation", 40 * COMPILATION_FACTOR + 1), True),
     ],
 )
 def test_what_an_answer_means(watch: HeartbeatMonitor, heartbeat: Heartbeat, hangs: bool) -> None:
-    reason = watch.answered("a", heartbeat)
+    reason = watch.received("a", heartbeat)
     assert (reason is not None) == hangs
     assert reason is None or f"at one {heartbeat.doing} for" in reason
 
 
 def test_an_answer_of_a_forgotten_replica_means_nothing(watch: HeartbeatMonitor) -> None:
     watch.forget("a")
-    assert watch.answered("a", Heartbeat("step", 9e9)) is None
+    assert watch.received("a", Heartbeat("step", 9e9)) is None

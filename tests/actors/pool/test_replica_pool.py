@@ -270,7 +270,7 @@ def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
         pool.wait_for_minimum()
         pool._spec = ray.put({"die_loading": True})
         pool._wanted = 2
-        pool._fill()
+        pool._plan_replacements()
         ends = time.monotonic() + 90
         while len(said) < 3 and time.monotonic() < ends:
             pool.events(0.1)

@@ -412,3 +412,45 @@ def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
     )
     assert len(list(run_batches(batches(1, 1), replicas, FAST, progress))) == 1
     assert progress.report()["replicas"][0]["lost"] == "killed while loading"  # type: ignore[index]
+
+
+def test_an_answer_resets_losses_in_a_row() -> None:
+    """Two losses, an answer, two losses, an answer: no three in a row."""
+    script: list[tuple[int, Event]] = []
+    number = 0
+    for row in range(4):
+        for attempt in range(2):
+            script += [
+                (number, ReplicaReady(f"bad-{row}-{attempt}")),
+                (number + 1, ReplicaLost(f"bad-{row}-{attempt}", "killed")),
+            ]
+            number += 1
+        script += [
+            (number, ReplicaReady(f"good-{row}")),
+            (number + 1, ReplicaLeaving(f"good-{row}", "its node is drained")),
+            (number + 1, done(f"good-{row}", number + 1, [row])),
+        ]
+        number += 1
+    script.append((number, ReplicaReady("last")))  # the end of the input is seen with room only
+    config = DispatchConfig(1, max_attempts=9, poll_s=0.0, max_losses=3)
+    found = by_row(run_batches(batches(4, 1), Scripted(script), config, Progress(4)))
+    assert sorted(found) == [0, 1, 2, 3]
+
+
+def test_crashed_row_reports_its_attempts_and_id() -> None:
+    poisonous = Request(RowRef(0, 0), array("i", [1]), Sampling(max_tokens=1), row_id="p7")
+    replicas = FakeReplicas(1, poison=lambda request: True)
+    config = DispatchConfig(1, max_attempts=3, poll_s=0.0)
+    (crashed,) = run_batches([Batch((poisonous,))], replicas, config, Progress(1))
+    assert (crashed.error_code, crashed.attempts, crashed.row_id) == ("engine_crash", 3, "p7")
+    assert replicas.losses == 3
+
+
+def test_row_that_fails_on_its_replica_carries_its_id() -> None:
+    def refuse(request: Request) -> Completion:
+        return Completion.failed(request.ref, "prompt_too_long", "too long")
+
+    requests = [Request(RowRef(0, row), array("i", [1]), row_id=f"p{row}") for row in range(2)]
+    replicas = FakeReplicas(1, answer=refuse)
+    failed = run_batches([Batch(tuple(requests))], replicas, FAST, Progress(2))
+    assert [completion.row_id for completion in failed] == ["p0", "p1"]
