@@ -173,4 +173,4 @@ class StubReplica:
         deadly = self._spec.get("deadly_row")
         if any(request.ref.row == deadly for request in batch.requests):
             os._exit(9)
-        return BatchResult(tuple(map(self.answer, batch.requests)), self.stats())
+        return BatchResult(tuple(map(answer, batch.requests)), self.stats())
