@@ -43,4 +43,4 @@ class ErrorBudgetError(GrokBatchError):
 
 
 class CommitError(GrokBatchError):
-    """Exactly once was broken (a row came twice, never, or from nowhere): a fault of this program, the job stops."""
+    """A row came twice, never, or from nowhere: a fault of this program, the job stops."""

@@ -1,6 +1,6 @@
-"""The pipeline, joined: Parquet row ranges in, committed shards out.
+"""Joins the stages of the pipeline: Parquet row ranges in, committed shards out.
 
-The only file that knows more than one stage.
+The only module that depends on more than one stage.
 
     Shard → PromptRow → Request → Batch → (replicas) → Completion → OutputRow → CommittedShard
 
@@ -58,7 +58,8 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         InterruptedRunError: `interrupted` became true; what was complete is committed.
         ErrorBudgetError: too many rows failed; what was complete is committed.
         ModelError: no replica can work.
-        DatasetError: shards of the input could not be read (all others are committed), or a part could not be written.
+        DatasetError: shards of the input could not be read (all others are committed), or a part
+            could not be written.
         OutageError: object storage did not answer within the retry window; what was complete is committed.
         CommitError: exactly once was broken.
     """

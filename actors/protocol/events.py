@@ -1,4 +1,4 @@
-"""What happens to replicas, as the pool tells it and dispatch hears it.
+"""What passes between dispatch and the pool of replicas.
 
 Standard library and messages only.
 """
@@ -48,7 +48,10 @@ class ReplicaLost:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaLeaving:
-    """The cluster takes this replica's machine back soon: it may end what it holds, but should get nothing more."""
+    """The cluster takes this replica's machine back soon.
+
+    It may finish what it holds, but gets nothing more.
+    """
 
     replica: str
     reason: str

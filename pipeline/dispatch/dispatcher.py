@@ -2,8 +2,8 @@
 
 Pull: a batch is drawn only when a replica has room; it waits a while for the replica that holds its
 prefix, if there is one. Retries stay inside: batches of a lost replica are queued again. A batch
-that was lost twice runs alone on its replica and is split in halves when it is lost again, until the
-row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
+that was lost twice runs alone on its replica and is split in halves when it is lost again, until
+the row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
 replicas without work are retired, and a batch that takes much longer than usual gets a second
 replica: the first answer counts. Does not depend on Ray: replicas are names behind the protocol
 `Replicas`, which `actors/pool/replica_pool.py` implements over Ray and the tests over a dictionary.

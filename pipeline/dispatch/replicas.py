@@ -1,6 +1,6 @@
-"""What dispatch needs of replicas, and who hears how they fare.
+"""What dispatch needs of replicas, and to what it reports: protocols only.
 
-Protocols only: pool, fakes and progress fulfil them.
+The pool, its fakes and `Progress` implement them.
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ class Replicas(Protocol):
         """
 
     def want(self, count: int) -> None:
-        """From now on `count` replicas are enough: what is still to come up beyond that is called off."""
+        """Reduces the replicas wanted to `count`; replicas beyond that are not started any more."""
 
     def retire(self, replica: str) -> None:
         """Ends a replica that holds no batch; no event follows."""
@@ -44,7 +44,7 @@ class Replicas(Protocol):
 
 
 class DispatchWatcher(Protocol):
-    """Who wants to know how the replicas fare; `pipeline/monitoring/progress.py` does."""
+    """What dispatch reports to; `pipeline/monitoring/progress.py` implements it."""
 
     def replica_ready(self, replica: str, info: ReplicaInfo | None) -> None:
         """A replica came up."""
@@ -59,7 +59,7 @@ class DispatchWatcher(Protocol):
         """The counters of a replica, as of its last answer."""
 
     def batch_retried(self, requests: int) -> None:
-        """So many requests were queued again."""
+        """`requests` requests were queued again."""
 
     def batches_in_flight(self, count: int) -> None:
-        """So many batches are with replicas now."""
+        """`count` batches are with replicas now."""

@@ -1,7 +1,4 @@
-"""Lengths → a histogram of few bins that grow with the length, whatever the number of samples.
-
-Knows no run and no plot.
-"""
+"""Lengths → a histogram of few bins that grow with the length, whatever the number of samples."""
 
 from collections import Counter
 
@@ -11,8 +8,8 @@ def length_bin(length: int) -> int:
 
     Powers of two end bins.
     """
-    fine = max(0, (length - 1).bit_length() - 3)
-    return ((length - 1) >> fine << fine) + 1
+    shift = _shift(length)
+    return ((length - 1) >> shift << shift) + 1
 
 
 def histogram(counts: Counter[int]) -> list[dict[str, int]]:
@@ -20,5 +17,13 @@ def histogram(counts: Counter[int]) -> list[dict[str, int]]:
 
     `counts`: samples by lower end of their bin.
     """
-    ends = {low: low - 1 + (1 << max(0, (low - 1).bit_length() - 3)) for low in counts}
-    return [{"from": low, "to": ends[low], "rows": counts[low]} for low in sorted(counts)]
+    bins = []
+    for low in sorted(counts):
+        width = 1 << _shift(low)
+        bins.append({"from": low, "to": low - 1 + width, "rows": counts[low]})
+    return bins
+
+
+def _shift(length: int) -> int:
+    """Returns the binary logarithm of the width of the bin of `length`."""
+    return max(0, (length - 1).bit_length() - 3)

@@ -1,6 +1,6 @@
-"""A run's `Progress` → a live line on a terminal, elsewhere a line of text or JSON every 10 s, and whatever sinks are given.
+"""Shows a run's `Progress`: a live line on a terminal, elsewhere a line of text or JSON every 10 s.
 
-Sinks are functions of a snapshot (Ray metrics, made in jobs). Knows no Ray, no rows and no files.
+Snapshots also go to sinks, which are functions of a snapshot (Ray metrics, made in jobs).
 """
 
 import sys
@@ -20,7 +20,7 @@ from pipeline.monitoring.snapshot import Snapshot
 
 
 class ProgressLine:
-    """Shows a `Progress` while a `with` block runs: a live line on a terminal, otherwise a plain line every `every_s`."""
+    """Shows a `Progress` while a `with` block runs."""
 
     def __init__(
         self,
@@ -31,11 +31,18 @@ class ProgressLine:
         sinks: Sequence[Callable[[Snapshot], None]] = (),
         log: RunLog | None = None,
     ) -> None:
-        """Shows on `stream` (standard error by default), or through `log` if it writes JSON.
+        """Prepares the line.
 
-        `sinks` get the snapshots too.
+        Args:
+            progress: what is shown.
+            stream: where; standard error by default.
+            every_s: between plain lines.
+            sinks: also receive the snapshots.
+            log: receives the figures as events instead, if it writes JSON.
         """
-        self._progress, self._every_s, self._sinks = progress, every_s, sinks
+        self._progress = progress
+        self._every_s = every_s
+        self._sinks = sinks
         self._log = log if log is not None and log.is_json else None
         self._stream = stream or sys.stderr
         self._console = Console(file=self._stream)
@@ -48,7 +55,7 @@ class ProgressLine:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -61,19 +68,19 @@ class ProgressLine:
                 self._print()
             self._print()
             return
-        with Live(Text(self._tell()), console=self._console, auto_refresh=False) as live:
+        with Live(Text(self._line()), console=self._console, auto_refresh=False) as live:
             while not self._ended.wait(0.5):
-                live.update(Text(self._tell()), refresh=True)
-            live.update(Text(self._tell()), refresh=True)
+                live.update(Text(self._line()), refresh=True)
+            live.update(Text(self._line()), refresh=True)
 
     def _print(self) -> None:
         if self._log is None:
-            print(self._tell(), file=self._stream, flush=True)
+            print(self._line(), file=self._stream, flush=True)
         else:
             snapshot = self._snapshot()
             self._log.event("progress", snapshot.line(), **_figures(snapshot))
 
-    def _tell(self) -> str:
+    def _line(self) -> str:
         return self._snapshot().line()
 
     def _snapshot(self) -> Snapshot:
@@ -84,16 +91,12 @@ class ProgressLine:
 
 
 def _figures(snapshot: Snapshot) -> dict[str, Any]:
-    """Returns what an event tells of a snapshot.
+    """Returns the figures of an event.
 
     The engine's counters are for metrics and the report.
     """
-    figures = {
-        name: value
-        for name, value in asdict(snapshot).items()
-        if name not in {"engine", "progressed_at"}
-    }
-    return {
-        name: round(value, 3) if isinstance(value, float) else value
-        for name, value in figures.items()
-    }
+    figures: dict[str, Any] = {}
+    for name, value in asdict(snapshot).items():
+        if name not in {"engine", "progressed_at"}:
+            figures[name] = round(value, 3) if isinstance(value, float) else value
+    return figures

@@ -1,9 +1,8 @@
-"""Replicas coming, answering and going → what each did with its time, for the counters shown and for the report.
+"""How replicas spend their time, for the counters of a snapshot and for the report.
 
-Times are seconds since the run began. Knows no rows and no clock.
+Times are seconds since the run began.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from itertools import pairwise
 
@@ -11,12 +10,12 @@ from actors.protocol.messages import ReplicaInfo, ReplicaStats
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.timeline import Timeline
 
-MOST_PROFILES = 40  # replicas whose busy time over time is reported: the least busy ones
+MAX_PROFILES = 40  # replicas whose busy time over time is reported: the least busy ones
 
 
 @dataclass(slots=True)
 class _Use:
-    """What is known of one replica: when it came and went, and its counters as of its last answer."""
+    """One replica: when it came and went, and its counters as of its last answer."""
 
     since_s: float
     info: ReplicaInfo | None
@@ -28,7 +27,8 @@ class _Use:
     came_up: bool = False
 
     def up_s(self, now_s: float) -> float:
-        return (self.until_s if self.until_s is not None else now_s) - self.since_s
+        until_s = now_s if self.until_s is None else self.until_s
+        return until_s - self.since_s
 
     def utilisation(self, now_s: float) -> float:
         up_s = self.up_s(now_s)
@@ -50,13 +50,16 @@ class ReplicaUse:
     def lost(self, replica: str, reason: str, at_s: float) -> None:
         """A replica is gone, perhaps before it came up."""
         use = self._uses.setdefault(replica, _Use(at_s, None, at_s))
-        use.until_s, use.reason = at_s, reason
+        use.until_s = at_s
+        use.reason = reason
         self._timeline.add("losses", at_s)
 
     def retired(self, replica: str, reason: str, at_s: float) -> None:
         """A replica was let go."""
-        if use := self._uses.get(replica):
-            use.until_s, use.retired = at_s, reason
+        use = self._uses.get(replica)
+        if use is not None:
+            use.until_s = at_s
+            use.retired = reason
 
     def stats(self, replica: str, stats: ReplicaStats, at_s: float) -> None:
         """The counters of a replica, as of its last answer."""
@@ -76,43 +79,47 @@ class ReplicaUse:
 
     def total(self) -> ReplicaStats:
         """Returns the counters of all replicas, added up."""
-        every = [use.stats for use in list(self._uses.values())]
-        return ReplicaStats(
-            **{
-                each.name: sum(getattr(stats, each.name) for stats in every)
-                for each in fields(ReplicaStats)
-            }
-        )
+        stats = [use.stats for use in list(self._uses.values())]
+        totals = {}
+        for counter in fields(ReplicaStats):
+            totals[counter.name] = sum(getattr(counters, counter.name) for counters in stats)
+        return ReplicaStats(**totals)
 
     def counts(self) -> tuple[int, int]:
-        """Returns how many replicas came up so far, and how many were lost, those included that never came up."""
-        every = list(self._uses.values())
-        return sum(1 for use in every if use.came_up), sum(
-            1 for use in every if use.reason is not None
-        )
+        """Returns how many replicas came up and how many were lost, before they came up or after."""
+        came_up = 0
+        lost = 0
+        for use in list(self._uses.values()):
+            came_up += use.came_up
+            lost += use.reason is not None
+        return came_up, lost
 
     def hours(self, now_s: float) -> float:
         """Returns for how long replicas were up, added up."""
         return sum(use.up_s(now_s) for use in list(self._uses.values())) / 3600
 
     def up_s(self, now_s: float) -> list[float]:
-        """Returns for each span of the timeline for how many seconds replicas were up in it, added up."""
-        every = [use for use in self._uses.values() if use.up_s(now_s) > 0]
-        return _by_span(
-            self._timeline,
-            now_s,
-            lambda began, ended: sum(_overlap_s(use, began, ended) for use in every),
-        )
+        """Returns the seconds that replicas were up in each span of the timeline, added up."""
+        sums = [0.0] * len(self._timeline.ends(now_s))
+        for use in self._uses.values():
+            if use.up_s(now_s) > 0:
+                for span, overlap_s in enumerate(self._overlaps_s(use, now_s)):
+                    sums[span] += overlap_s
+        return sums
 
     def report(self, now_s: float) -> list[dict[str, object]]:
         """Returns what each replica was and did, in the order in which they came."""
-        came_up = [name for name, use in self._uses.items() if use.up_s(now_s) > 0]
-        by_use = sorted(came_up, key=lambda name: self._uses[name].utilisation(now_s))
-        shown = set(by_use[:MOST_PROFILES])
-        return [
-            self._report(name, use, now_s, profile=name in shown)
-            for name, use in self._uses.items()
-        ]
+        by_utilisation = []
+        for name, use in self._uses.items():
+            if use.up_s(now_s) > 0:
+                by_utilisation.append((use.utilisation(now_s), name))
+        by_utilisation.sort(key=lambda pair: pair[0])
+        profiled = {name for _, name in by_utilisation[:MAX_PROFILES]}
+
+        reports = []
+        for name, use in self._uses.items():
+            reports.append(self._report(name, use, now_s, profile=name in profiled))
+        return reports
 
     def _report(self, name: str, use: _Use, now_s: float, *, profile: bool) -> dict[str, object]:
         return {
@@ -130,19 +137,19 @@ class ReplicaUse:
 
     def _profile(self, name: str, use: _Use, now_s: float) -> list[float | None]:
         """Returns the busy share of each span; None where the replica was not up."""
-        up_s = _by_span(self._timeline, now_s, lambda began, ended: _overlap_s(use, began, ended))
+        shares: list[float | None] = []
         busy_s = self._timeline.sums(f"busy_s of {name}", now_s)
-        return [
-            round(min(1.0, busy / up), 3) if up > 0 else None
-            for busy, up in zip(busy_s, up_s, strict=True)
-        ]
+        for span_busy_s, span_up_s in zip(busy_s, self._overlaps_s(use, now_s), strict=True):
+            if span_up_s > 0:
+                shares.append(round(min(1.0, span_busy_s / span_up_s), 3))
+            else:
+                shares.append(None)
+        return shares
 
-
-def _overlap_s(use: _Use, began_s: float, ended_s: float) -> float:
-    until_s = ended_s if use.until_s is None else min(use.until_s, ended_s)
-    return max(0.0, until_s - max(use.since_s, began_s))
-
-
-def _by_span(timeline: Timeline, now_s: float, of: Callable[[float, float], float]) -> list[float]:
-    ends = timeline.ends(now_s)
-    return [of(began, ended) for began, ended in pairwise([0.0, *ends])]
+    def _overlaps_s(self, use: _Use, now_s: float) -> list[float]:
+        """Returns the seconds that a replica was up in each span of the timeline."""
+        overlaps_s = []
+        for began_s, ended_s in pairwise([0.0, *self._timeline.ends(now_s)]):
+            until_s = ended_s if use.until_s is None else min(use.until_s, ended_s)
+            overlaps_s.append(max(0.0, until_s - max(use.since_s, began_s)))
+        return overlaps_s

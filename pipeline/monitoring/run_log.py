@@ -1,8 +1,8 @@
-"""What happens in a run → lines on a stream: sentences for people, or one JSON object per event for machines.
+"""Events of a run → lines on a stream: sentences for people, or one JSON object per event.
 
 An event has a name, a sentence and figures. As text, only events with a sentence are shown, and
 only the sentence; as JSON, every event is a line with `time`, `level`, `event`, `run`, the sentence
-as `message`, and the figures. Knows no rows, Ray or files.
+as `message`, and the figures. Does not depend on rows, Ray or files.
 """
 
 import json
@@ -19,7 +19,7 @@ Level = Literal["info", "warning", "error"]
 
 
 class RunLog:
-    """Tells events of one run; several threads may."""
+    """Logs the events of one run; several threads may use it."""
 
     def __init__(
         self,
@@ -30,7 +30,10 @@ class RunLog:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """`run` stands in every line of JSON; `stream` is standard error by default."""
-        self.run, self._form, self._stream, self._now = run, form, stream, now
+        self.run = run
+        self._form = form
+        self._stream = stream
+        self._now = now
         self._lock = threading.Lock()
 
     @property
@@ -39,7 +42,7 @@ class RunLog:
         return self._form == "json"
 
     def result(self, name: str | None, message: str, **figures: Any) -> None:
-        """Tells a part of the answer: text goes to standard output.
+        """Logs a part of the result: text goes to standard output.
 
         In JSON it is an event like any other, if it has a name.
         """
@@ -51,34 +54,32 @@ class RunLog:
     def event(
         self, name: str, message: str | None = None, *, level: Level = "info", **figures: Any
     ) -> None:
-        """Tells that something happened.
+        """Logs an event.
 
         Credentials in URLs are left out of the sentence and of texts among the figures.
         """
-        sentence = None if message is None else redact_credentials(message)
+        if message is not None:
+            message = redact_credentials(message)
         if not self.is_json:
-            if sentence is not None:
-                self._write(sentence, self._stream or sys.stderr)
+            if message is not None:
+                self._write(message, self._stream or sys.stderr)
             return
+
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        told: dict[str, Any] = {
+        fields: dict[str, Any] = {
             "time": time,
             "level": level,
             "event": name,
             "run": self.run,
-            "message": sentence,
+            "message": message,
         }
-        told |= {
-            key: redact_credentials(value) if isinstance(value, str) else value
-            for key, value in figures.items()
-        }
-        line = json.dumps(
-            {key: value for key, value in told.items() if value is not None}, ensure_ascii=False
-        )
-        self._write(line, self._stream or sys.stderr)
+        for key, value in figures.items():
+            fields[key] = redact_credentials(value) if isinstance(value, str) else value
+        present = {key: value for key, value in fields.items() if value is not None}
+        self._write(json.dumps(present, ensure_ascii=False), self._stream or sys.stderr)
 
     def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
-        """Tells the one sentence that a known error is, as event `name`, and returns the exit code."""
+        """Logs a known error as one line, as event `name`, and returns the exit code."""
         message = str(error) if self.is_json else f"{name}: {error}"
         self.event(name, message, level="error", exit_code=exit_code, error=type(error).__name__)
         return exit_code

@@ -69,6 +69,8 @@ class Snapshot:
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "?"
-    minutes, rest = divmod(int(max(seconds, 0)), 60)
+    minutes, full_seconds = divmod(int(max(seconds, 0)), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}h{minutes:02}m{rest:02}s" if hours else f"{minutes}m{rest:02}s"
+    if hours:
+        return f"{hours}h{minutes:02}m{full_seconds:02}s"
+    return f"{minutes}m{full_seconds:02}s"

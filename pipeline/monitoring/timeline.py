@@ -1,6 +1,6 @@
 """Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on.
 
-Knows not what it adds up.
+Does not depend on what the amounts are.
 """
 
 from array import array
@@ -10,6 +10,7 @@ import numpy as np
 
 MOST_SPANS = 120
 FIRST_SPAN_S = 0.25
+ROUNDING_S = 1e-9
 
 
 class Timeline:
@@ -23,7 +24,8 @@ class Timeline:
 
         Between half and all of them are in use once time has reached them.
         """
-        self._most, self.span_s = most_spans, span_s
+        self._max_spans = most_spans
+        self.span_s = span_s
         self._series: dict[str, array[float]] = {}
 
     def add(self, name: str, at_s: float, amount: float = 1.0) -> None:
@@ -43,8 +45,10 @@ class Timeline:
             self.add(name, to_s, amount)
             return
         self._reach(to_s)
-        series, per_s = self._of(name), amount / (to_s - from_s)
-        first, last = int(from_s / self.span_s), int(to_s / self.span_s)
+        series = self._of(name)
+        per_s = amount / (to_s - from_s)
+        first = int(from_s / self.span_s)
+        last = int(to_s / self.span_s)
         if first == last:
             series[first] += amount
             return
@@ -59,8 +63,10 @@ class Timeline:
         The last one ends there. At least one, none of them empty.
         """
         self._reach(until_s)
-        whole = [self.span_s * (index + 1) for index in range(int(until_s / self.span_s))]
-        return whole if whole and until_s - whole[-1] < 1e-9 else [*whole, until_s]
+        ends = [self.span_s * (index + 1) for index in range(int(until_s / self.span_s))]
+        if not ends or until_s - ends[-1] >= ROUNDING_S:
+            ends.append(until_s)
+        return ends
 
     def sums(self, name: str, until_s: float) -> list[float]:
         """Returns the sum of each span of `ends(until_s)`.
@@ -73,12 +79,14 @@ class Timeline:
 
     def _of(self, name: str) -> "array[float]":
         if name not in self._series:
-            self._series[name] = array("d", bytes(8 * self._most))
+            self._series[name] = array("d", bytes(8 * self._max_spans))
         return self._series[name]
 
     def _reach(self, at_s: float) -> None:
-        while at_s >= self.span_s * self._most:
+        while at_s >= self.span_s * self._max_spans:
             self.span_s *= 2
             for name, series in self._series.items():
-                pairs = (series[index] + series[index + 1] for index in range(0, self._most, 2))
-                self._series[name] = array("d", [*pairs, *bytes(self._most // 2)])
+                pairs = (
+                    series[index] + series[index + 1] for index in range(0, self._max_spans, 2)
+                )
+                self._series[name] = array("d", [*pairs, *bytes(self._max_spans // 2)])

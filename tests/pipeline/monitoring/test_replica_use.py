@@ -1,7 +1,7 @@
 import pytest
 
 from actors.protocol.messages import ReplicaStats
-from pipeline.monitoring.replica_use import MOST_PROFILES, ReplicaUse
+from pipeline.monitoring.replica_use import MAX_PROFILES, ReplicaUse
 from pipeline.monitoring.timeline import Timeline
 
 
@@ -24,14 +24,14 @@ def test_busy_shares_over_time_and_the_moment_of_running_dry() -> None:
 
 def test_of_many_replicas_the_least_busy_ones_are_told_in_full() -> None:
     use = ReplicaUse(Timeline())
-    for number in range(3 * MOST_PROFILES):
+    for number in range(3 * MAX_PROFILES):
         use.ready(f"r{number}", None, 0.0)
         use.stats(f"r{number}", ReplicaStats(busy_s=number / 100, up_s=5.0), 5.0)
     told = use.report(5.0)
     assert [row["name"] for row in told if row["busy_over_time"] is not None] == [
-        f"r{number}" for number in range(MOST_PROFILES)
+        f"r{number}" for number in range(MAX_PROFILES)
     ]
-    assert len(told) == 3 * MOST_PROFILES
+    assert len(told) == 3 * MAX_PROFILES
 
 
 def test_an_overtaken_answer_changes_nothing_but_the_moment() -> None:

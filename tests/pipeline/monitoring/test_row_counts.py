@@ -56,3 +56,4 @@ def test_rows_are_counted_in_any_order(rows: list[tuple[int, int]], random: obje
         counts.add(ref, is_error=is_error)
     assert counts.answered == len(rows)
     assert counts.failed == sum(failed > 0 for _, failed in rows)
+    assert not counts._open, "rows that are complete are forgotten: memory is bounded"
