@@ -1,7 +1,4 @@
-"""Requests → how often their tokens would be computed if nothing were known twice.
-
-What an engine reaches is compared with it.
-"""
+"""The ideal gain of prefix reuse: tokens over those that must be computed with an endless cache."""
 
 from array import array
 from collections.abc import Iterable, Sequence
@@ -11,37 +8,41 @@ from actors.protocol.messages import Request, token_ids
 
 
 def sequences(requests: Iterable[Request]) -> list["array[int]"]:
-    """Returns the tokens that the engine computes for each request when it reuses nothing.
+    """Returns the tokens that the engine computes for each request without any reuse.
 
-    A prompt to complete without its last token, which decode takes in; a prompt to score with each
-    different continuation.
+    For a prompt to complete: all but its last token, which decode computes. For a prompt to score:
+    the prompt with each different continuation.
     """
-    found: list[array[int]] = []
+    computed: list[array[int]] = []
     for request in requests:
         if request.sampling is not None:
-            found.append(request.prompt_ids[:-1])
-        else:
-            found += (
-                token_ids(each.tokens.tolist())
-                for each in score_sequences(request, with_prompt=False)[0]
-            )
-    return found
+            computed.append(request.prompt_ids[:-1])
+            continue
+        scored, _ = score_sequences(request, with_prompt=False)
+        computed += [token_ids(sequence.tokens.tolist()) for sequence in scored]
+    return computed
 
 
 def ideal_gain(computed: Sequence["array[int]"], page_size: int, *, last_is_read: bool) -> float:
-    """Returns tokens over those that must be computed when every whole page that came before is there for ever.
+    """Returns tokens over computed tokens when every complete page is cached for ever.
 
-    `last_is_read`: the log-prob after the last token is asked for, so that the last token is
-    computed always.
+    Args:
+        computed: tokens of each request, in order.
+        page_size: tokens per page.
+        last_is_read: the log-prob after the last token is requested, so that the last token is
+            always computed.
     """
-    known: set[bytes] = set()
-    tokens = needed = 0
+    cached: set[bytes] = set()
+    total_tokens = 0
+    computed_tokens = 0
     for ids in computed:
-        pages = [
-            ids[:end].tobytes() for end in range(page_size, len(ids) + 1 - last_is_read, page_size)
-        ]
-        shared = next((count for count, page in enumerate(pages) if page not in known), len(pages))
-        known.update(pages)
-        tokens += len(ids)
-        needed += len(ids) - shared * page_size
-    return tokens / needed
+        last_end = len(ids) - last_is_read
+        prefixes = [ids[:end].tobytes() for end in range(page_size, last_end + 1, page_size)]
+        shared_pages = 0
+        while shared_pages < len(prefixes) and prefixes[shared_pages] in cached:
+            shared_pages += 1
+
+        cached.update(prefixes)
+        total_tokens += len(ids)
+        computed_tokens += len(ids) - shared_pages * page_size
+    return total_tokens / computed_tokens

@@ -1,14 +1,12 @@
-"""One try of a command, as a Ray job or as a process of this machine → how it ended.
+"""One attempt of a command, as a Ray job or as a process of this machine.
 
-jobs/submit.py decides whether to try again.
-
-A Ray job is known by its submission id, NAME-NUMBER. Whoever asks for the same name again joins the
-job that still runs, so that a submitter may be killed and started anew while the job goes on. Knows
-nothing of what commands do.
+A Ray job is identified by its submission id, NAME-NUMBER. A submitter that uses the same name joins
+the job that still runs, so that a submitter may be killed and started again while the job goes on.
 """
 
 import asyncio
 import logging
+import os
 import re
 import signal
 import subprocess
@@ -18,41 +16,47 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import join as shell_words
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
+from jobs.run.cluster import TOKEN_FILE
+from jobs.submission.config import SubmitConfig
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
 
+DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 POLL_S = 2.0
-# how Ray's client says that there is no answer
+MESSAGE_CHARS = 300
+# Exceptions of Ray's client when the cluster does not answer.
 UNREACHABLE = (ConnectionError, RuntimeError, OSError, aiohttp.ClientError)
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """How a try ended."""
+class AttemptResult:
+    """How an attempt ended."""
 
-    # of the command; None: nobody knows, the cluster or the process around it is gone
-    code: int | None
-    stopped: bool = False  # somebody asked it to stop: that is no reason to begin again
+    code: int | None  # None: unknown, the cluster or the process around the command is gone
+    stopped: bool = False  # on request: no reason for another attempt
 
 
-class Attempts(Protocol):
-    """Something that can try a command."""
+class Runner(Protocol):
+    """Runs a command once."""
 
-    def run(self, command: Sequence[str]) -> Ended:
-        """Runs the command to its end; what it says goes to standard output."""
+    def run(self, command: Sequence[str]) -> AttemptResult:
+        """Runs the command to its end; its output goes to standard output."""
 
 
 class ChildProcess:
-    """Tries a command as a process of this machine."""
+    """Runs a command as a process of this machine."""
 
-    def run(self, command: Sequence[str]) -> Ended:
-        """Runs the command.
+    def run(self, command: Sequence[str]) -> AttemptResult:
+        """Runs the command; a signal to this process is forwarded, and the command is waited for.
 
-        A signal to this process is handed on, and the command is waited for.
+        Raises:
+            ConfigError: the command cannot be started.
         """
         try:
             child = subprocess.Popen(command)
@@ -61,100 +65,100 @@ class ChildProcess:
                 f"cannot start {command[0]}: {error.strerror}; name a program that is on the PATH"
             ) from error
         try:
-            return _ended(child.wait())
+            return AttemptResult(_exit_code(child.wait()))
         except KeyboardInterrupt:
             child.send_signal(signal.SIGTERM)
-            return Ended(_ended(child.wait()).code, stopped=True)
+            return AttemptResult(_exit_code(child.wait()), stopped=True)
 
 
 @dataclass
 class RayJobs:
-    """Tries a command as a job on a Ray cluster."""
+    """Runs a command as a job on a Ray cluster."""
 
     address: str  # of the dashboard, http://host:8265
     name: str
-    working_dir: Path | None  # travels with the job; None: the nodes have the code
-    patience_s: float  # for how long the cluster may not answer
+    working_dir: Path | None  # is uploaded with the job; None: the nodes have the code
+    retry_window_s: float  # how long the cluster may be unreachable
     log: RunLog
     env: Mapping[str, str] = field(default_factory=dict)
-    # Ray's JobSubmissionClient, unless a test brings another one
-    client: Callable[[str], Any] | None = None
+    client: Callable[[str], Any] | None = None  # default: Ray's JobSubmissionClient
     poll_s: float = POLL_S
     detach: bool = False  # a signal ends this process only
     _number: int = 0  # of the last job of this name
-    _shown: int = 0  # characters of its log
+    _printed_chars: int = 0  # of its log
 
-    def run(self, command: Sequence[str]) -> Ended:
-        """Joins the job of this name that still runs, or submits a new one.
-
-        Returns when it has ended or is lost.
+    def run(self, command: Sequence[str]) -> AttemptResult:
+        """Joins the running job of this name, or submits a new one, and follows it to its end.
 
         Raises:
-            ConfigError: the cluster refuses the token, or runs another command under this name.
+            ConfigError: the cluster rejects the token, or runs another command under this name.
         """
         entrypoint = shell_words(command)
-        self._shown = 0
+        self._printed_chars = 0
         try:
-            running = self._patiently(self._running)
-            if running is None:
-                running = self._patiently(lambda: self._submit(entrypoint))
-                self.log.event(
-                    "submitted", f"job {running} is submitted to {self.address}", job=running
-                )
+            job = self._with_retries(self._find_running)
+            if job is None:
+                job = self._with_retries(lambda: self._submit(entrypoint))
+                self.log.event("submitted", f"job {job} is submitted to {self.address}", job=job)
             else:
-                self._check_same(running, entrypoint)
-                self.log.event(
-                    "joined", f"job {running} runs already: its output follows", job=running
-                )
-            return self._follow_or_stop(running)
-        except _LostError as error:
+                self._check_entrypoint(job, entrypoint)
+                self.log.event("joined", f"job {job} runs already: its output follows", job=job)
+            return self._follow_or_stop(job)
+        except _JobLostError as error:
             self.log.event("job_lost", str(error), level="warning")
-            return Ended(None)
+            return AttemptResult(None)
 
-    def _connected(self) -> Any:
+    def _connect(self) -> Any:
         if self.client is not None:
             return self.client(self.address)
         from ray.job_submission import JobSubmissionClient
 
-        logging.getLogger("ray").setLevel(logging.WARNING)  # it tells of every ignore file it reads
+        logging.getLogger("ray").setLevel(logging.WARNING)  # it logs every ignore file it reads
         return JobSubmissionClient(self.address)
 
-    def _running(self) -> str | None:
-        """Returns the id of the last job of this name if it has not ended, and remembers its number."""
-        found = {}
-        for job in self._connected().list_jobs():
-            known = re.fullmatch(rf"{re.escape(self.name)}-(\d+)", job.submission_id or "")
-            if known:
-                found[int(known[1])] = job
-        self._number = max([self._number, *found])
-        last = found.get(self._number)
-        return last.submission_id if last is not None and not last.status.is_terminal() else None
+    def _find_running(self) -> str | None:
+        """Returns the id of the last job of this name unless it has ended; stores its number."""
+        jobs: dict[int, Any] = {}
+        for job in self._connect().list_jobs():
+            match = re.fullmatch(rf"{re.escape(self.name)}-(\d+)", job.submission_id or "")
+            if match:
+                jobs[int(match[1])] = job
+
+        self._number = max([self._number, *jobs])
+        last = jobs.get(self._number)
+        if last is None or last.status.is_terminal():
+            return None
+        return str(last.submission_id)
 
     def _submit(self, entrypoint: str) -> str:
         runtime_env: dict[str, Any] = {"env_vars": dict(self.env)}
         if self.working_dir is not None:
             runtime_env["working_dir"] = str(self.working_dir)
-        name = f"{self.name}-{self._number + 1}"
+
+        job = f"{self.name}-{self._number + 1}"
         try:
-            self._connected().submit_job(
-                entrypoint=entrypoint, submission_id=name, runtime_env=runtime_env
+            self._connect().submit_job(
+                entrypoint=entrypoint, submission_id=job, runtime_env=runtime_env
             )
         except RuntimeError as error:
-            # an answer that was lost on the way: the job is there
+            # The answer to an earlier request was lost; the job exists.
             if "already exists" not in str(error):
                 raise
         self._number += 1
-        return name
+        return job
 
-    def _check_same(self, job: str, entrypoint: str) -> None:
-        found = self._patiently(lambda: self._connected().get_job_info(job)).entrypoint
-        if found != entrypoint:
+    def _check_entrypoint(self, job: str, entrypoint: str) -> None:
+        running = self._job_info(job).entrypoint
+        if running != entrypoint:
             raise ConfigError(
-                f"--name: job {job} runs another command ({found}); wait for it, stop it, or "
+                f"--name: job {job} runs another command ({running}); wait for it, stop it, or "
                 "choose another name"
             )
 
-    def _follow_or_stop(self, job: str) -> Ended:
+    def _job_info(self, job: str) -> Any:
+        return self._with_retries(lambda: self._connect().get_job_info(job))
+
+    def _follow_or_stop(self, job: str) -> AttemptResult:
         try:
             return self._follow(job)
         except KeyboardInterrupt:
@@ -166,77 +170,128 @@ class RayJobs:
             "wait",
             job=job,
         )
-        self._patiently(lambda: self._connected().stop_job(job))  # its driver gets SIGTERM
-        return Ended(self._follow(job).code, stopped=True)
+        self._with_retries(lambda: self._connect().stop_job(job))  # its driver gets SIGTERM
+        return AttemptResult(self._follow(job).code, stopped=True)
 
-    def _follow(self, job: str) -> Ended:
+    def _follow(self, job: str) -> AttemptResult:
         while True:
-            asyncio.run(self._show_log(job))
-            info = self._patiently(lambda: self._connected().get_job_info(job))
+            asyncio.run(self._print_log(job))
+            info = self._job_info(job)
             if info.status.is_terminal():
-                return _job_ended(info)
+                return _job_result(info)
             time.sleep(self.poll_s)
 
-    async def _show_log(self, job: str) -> None:
-        """Prints the job's log as it grows, from where it broke off the last time."""
-        seen = 0
+    async def _print_log(self, job: str) -> None:
+        """Prints the job's log as it grows, from where the last connection ended."""
+        position = 0
         try:
-            async for text in self._connected().tail_job_logs(job):
-                sys.stdout.write(text[max(0, self._shown - seen) :])
+            async for text in self._connect().tail_job_logs(job):
+                already_printed = max(0, self._printed_chars - position)
+                sys.stdout.write(text[already_printed:])
                 sys.stdout.flush()
-                seen += len(text)
-                self._shown = max(self._shown, seen)
+                position += len(text)
+                self._printed_chars = max(self._printed_chars, position)
         except UNREACHABLE:
-            return  # whether the job is still there is asked next
+            return  # the caller requests the job's status next, with retries
 
-    def _patiently(self, ask: Callable[[], Any]) -> Any:
-        """Returns what `ask` returns; asks again for as long as the cluster may be silent."""
-        ends = time.monotonic() + self.patience_s
+    def _with_retries(self, request: Callable[[], Answer]) -> Answer:
+        """Returns the answer to a request; repeats it while the cluster is unreachable.
+
+        Raises:
+            ConfigError: the cluster rejects the token.
+            _JobLostError: the retry window is over, or the cluster does not have the job.
+        """
+        deadline_s = time.monotonic() + self.retry_window_s
         while True:
             try:
-                return ask()
+                return request()
             except Exception as error:
-                said = " ".join(str(error).split())[:300]
-                if _refused(error):
+                message = " ".join(str(error).split())[:MESSAGE_CHARS]
+                if _is_rejected(error):
                     raise ConfigError(
-                        f"the cluster at {self.address} refuses the token ({said}); set "
+                        f"the cluster at {self.address} refuses the token ({message}); set "
                         "RAY_AUTH_TOKEN"
                     ) from error
                 if not isinstance(error, UNREACHABLE):
                     raise
-                if "status code 404" in said:
-                    raise _LostError(
+                if "status code 404" in message:
+                    raise _JobLostError(
                         f"the cluster at {self.address} has lost the job: it was started anew"
                     ) from error
-                if time.monotonic() > ends:
-                    silent = f"has not answered for {self.patience_s:g} s ({said})"
-                    raise _LostError(f"the cluster at {self.address} {silent}") from error
+                if time.monotonic() > deadline_s:
+                    raise _JobLostError(
+                        f"the cluster at {self.address} has not answered for "
+                        f"{self.retry_window_s:g} s ({message})"
+                    ) from error
             time.sleep(self.poll_s)
 
 
-def _refused(error: Exception) -> bool:
-    """Whether this is an answer, and it says that the token is missing or wrong."""
-    # Ray's; by name, because Ray is imported late
-    if type(error).__name__ == "AuthenticationError":
-        return True
-    return (
-        isinstance(error, UNREACHABLE)
-        and re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
+class _JobLostError(Exception):
+    """The job or the cluster is gone."""
+
+
+def open_runner(
+    config: SubmitConfig, name: str, log: RunLog, token_file: Path = TOKEN_FILE
+) -> Runner:
+    """Returns the runner that a configuration selects.
+
+    Ray reads the kind of authentication once, when it is imported: this sets RAY_AUTH_MODE before
+    that, where a token is configured.
+
+    Raises:
+        ConfigError: --working-dir is not a folder.
+    """
+    if config.here:
+        return ChildProcess()
+
+    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
+    if has_token or token_file.exists():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+    folder = Path(config.working_dir) if config.working_dir else None
+    if folder is not None and not folder.is_dir():
+        raise ConfigError(f"--working-dir: {folder} is not a folder")
+    address = config.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
+    return RayJobs(
+        address,
+        name,
+        folder,
+        config.patience_s,
+        log,
+        env=_commit_variable(folder),
+        detach=config.detach,
     )
 
 
-class _LostError(Exception):
-    """The job, or the cluster, is gone."""
+def _commit_variable(folder: Path | None) -> dict[str, str]:
+    """Returns the variable with the commit for run.json; .git is not uploaded with the job."""
+    if folder is None or not (folder / ".git").exists():
+        return {}
+    command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        return {}
+    return {"GROK_BATCH_COMMIT": done.stdout.strip()}
 
 
-def _ended(code: int) -> Ended:
-    # killed by a signal: the command itself has said nothing
-    return Ended(None if code < 0 else code)
+def _is_rejected(error: Exception) -> bool:
+    """Returns whether the cluster answered that the token is missing or wrong."""
+    # Compared by name, because Ray is imported late.
+    if type(error).__name__ == "AuthenticationError":
+        return True
+    if not isinstance(error, UNREACHABLE):
+        return False
+    return re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
 
 
-def _job_ended(info: Any) -> Ended:
+def _exit_code(returned: int) -> int | None:
+    """Returns the exit code of a process, None where a signal killed it."""
+    return None if returned < 0 else returned
+
+
+def _job_result(info: Any) -> AttemptResult:
     status = str(info.status.value)
     if status == "SUCCEEDED":
-        return Ended(0)
+        return AttemptResult(0)
     code = info.driver_exit_code
-    return Ended(None if code is None or code < 0 else int(code), stopped=status == "STOPPED")
+    return AttemptResult(None if code is None else _exit_code(int(code)), status == "STOPPED")

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -15,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from jobs import smoke
+from jobs.checks import smoke
 from tests.infra.tools import program
 from tests.jobs.runs import ROOT, environment
 
@@ -219,20 +218,18 @@ def test_too_few_gpus_are_a_failure_that_says_where_to_look() -> None:
     )
 
 
-def test_a_wrong_answer_is_a_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_smoke_fails_on_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
     def wrong() -> Iterator[str]:
         yield "first"
         raise smoke.SmokeError("'2 + 3 =' is continued with ' 6'")
 
-    for name in ("versions", "mesh"):
-        monkeypatch.setattr(smoke, name, lambda: iter(["fine"]))
-    monkeypatch.setattr(smoke, "devices", lambda _: iter(["fine"]))
-    monkeypatch.setattr(smoke, "answer", wrong)
-    monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-    assert smoke.main([]) == 1
+    def never() -> Iterator[str]:
+        raise AssertionError("a check after one that failed")
+
+    checks = {"mesh": lambda: iter(["fine"]), "answer": wrong, "through Ray": never}
+    assert not smoke.run_checks(checks)
     said = capsys.readouterr()
+    assert "mesh         ok" in said.out
     assert "answer       first" in said.out
     assert "FAILED: SmokeError: '2 + 3 =' is continued with ' 6'" in said.err
 

@@ -15,7 +15,8 @@ import yaml
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
 from jobs.run.config import ScoreConfig
-from jobs.submit import FINAL, SubmitConfig, _split
+from jobs.submission.config import SubmitConfig, split_command_line
+from jobs.submission.retry import FINAL_CODES
 from tests.infra.kustomize import Resource, build
 from tests.infra.test_observability import RULES
 from tests.infra.tools import program, python_with
@@ -343,7 +344,7 @@ def commands(built: dict[str, list[Resource]]) -> dict[str, list[str]]:
 def test_the_commands_are_understood(name: str, built: dict[str, list[Resource]]) -> None:
     script, *words = commands(built)[name]
     assert (ROOT / "jobs" / Path(script).name).is_file()
-    flags, command = _split(words)
+    flags, command = split_command_line(words)
     config = parse(SubmitConfig, flags, program="", description="")
     assert config.accepted(3) == config.accepted(0) == 0
     assert config.here == (name != "cronjob")
@@ -388,7 +389,7 @@ def test_nights_begin_when_the_schedule_says(built: dict[str, list[Resource]]) -
         spec = of_kind(built[name], kind)["spec"]
         minute, hour, *rest = spec["schedule"].split()
         assert (rest, spec["timeZone"]) == (["*", "*", "*"], "Etc/UTC")
-        flags, command = _split(commands(built)[name][1:])
+        flags, command = split_command_line(commands(built)[name][1:])
         assert (
             parse(SubmitConfig, flags, program="", description="").night_begins
             == f"{int(hour):02}:{int(minute):02}"
@@ -408,7 +409,7 @@ def test_the_cronjob_tries_again_exactly_what_submit_would(
         "rules"
     ]
     [final] = [rule["onExitCodes"]["values"] for rule in rules if rule["action"] == "FailJob"]
-    assert set(final) == set(FINAL) - {0, 3}  # those are accepted
+    assert set(final) == set(FINAL_CODES) - {0, 3}  # those are accepted
 
 
 def test_the_operators_rules_are_those_of_prometheus(built: dict[str, list[Resource]]) -> None:

@@ -17,7 +17,7 @@ from actors.model.config import GROK_1, parameter_shapes
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
 from jobs.run.dry_run import H100
-from jobs.submit import SubmitConfig, _split
+from jobs.submission.config import SubmitConfig, split_command_line
 from tests.infra.tools import program
 from tests.jobs.runs import ROOT
 
@@ -64,7 +64,7 @@ def test_the_nightly_command_is_understood_and_a_night_ends_before_the_next() ->
     )
     python, script, *words = shlex.split(service["ExecStart"])
     assert (python, script) == ("/opt/grok-batch/.venv/bin/python", "jobs/submit.py")
-    flags, command = _split(words)
+    flags, command = split_command_line(words)
     config = parse(SubmitConfig, flags, program="", description="")
     assert config.here
     assert timer["OnCalendar"] == f"*-*-* {config.night_begins}:00 UTC"

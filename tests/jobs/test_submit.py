@@ -59,7 +59,7 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(
         first.kill()
         first.wait()
     said = (tmp_path / "log").read_text()
-    assert "try 1 of 5: exit code 75; the same command again in 0 s" in said
+    assert "attempt 1 of 5: exit code 75; the same command again in 0 s" in said
     assert "-2 is submitted to http://127.0.0.1" in said
     with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:
         other = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=out, stderr=err)

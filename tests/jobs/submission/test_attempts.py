@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError
 
-from jobs import submit
-from jobs.submission.attempts import ChildProcess, Ended, RayJobs
-from jobs.submit import SubmitConfig, default_name, persist
+from jobs.submission.attempts import AttemptResult, ChildProcess, RayJobs, open_runner
+from jobs.submission.config import SubmitConfig, default_name
+from jobs.submission.retry import run_with_retries
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
 
@@ -27,10 +27,10 @@ ENTRYPOINT = "python jobs/score_dataset.py -C job.yaml"
 class Scripted:
     """Tries that end as they are told to."""
 
-    def __init__(self, *ends: Ended) -> None:
+    def __init__(self, *ends: AttemptResult) -> None:
         self.ends, self.tried = list(ends), 0
 
-    def run(self, command: Sequence[str]) -> Ended:
+    def run(self, command: Sequence[str]) -> AttemptResult:
         self.tried += 1
         return self.ends.pop(0)
 
@@ -38,30 +38,39 @@ class Scripted:
 @pytest.mark.parametrize(
     ("ends", "code", "pauses"),
     [
-        ([Ended(0)], 0, []),
-        ([Ended(75), Ended(75), Ended(0)], 0, [30, 60]),
-        ([Ended(None), Ended(1), Ended(3)], 3, [30, 60]),
-        ([Ended(2)], 2, []),
-        ([Ended(4)], 4, []),
-        ([Ended(75), Ended(5)], 5, [30]),
-        ([Ended(75, stopped=True)], 75, []),
-        ([Ended(75)] * 3 + [Ended(None)], 75, [30, 60, 120]),
-        ([Ended(1)] * 4, 1, [30, 60, 120]),
+        ([AttemptResult(0)], 0, []),
+        ([AttemptResult(75), AttemptResult(75), AttemptResult(0)], 0, [30, 60]),
+        ([AttemptResult(None), AttemptResult(1), AttemptResult(3)], 3, [30, 60]),
+        ([AttemptResult(2)], 2, []),
+        ([AttemptResult(4)], 4, []),
+        ([AttemptResult(75), AttemptResult(5)], 5, [30]),
+        ([AttemptResult(75, stopped=True)], 75, []),
+        ([AttemptResult(75)] * 3 + [AttemptResult(None)], 75, [30, 60, 120]),
+        ([AttemptResult(1)] * 4, 1, [30, 60, 120]),
     ],
 )
 def test_only_what_may_end_otherwise_is_tried_again(
-    ends: list[Ended], code: int, pauses: list[float]
+    ends: list[AttemptResult], code: int, pauses: list[float]
 ) -> None:
     slept: list[float] = []
     attempts = Scripted(*ends)
-    assert persist(attempts, COMMAND, SubmitConfig(attempts=4), RunLog(), slept.append) == code
+    assert (
+        run_with_retries(attempts, COMMAND, SubmitConfig(attempts=4), RunLog(), slept.append)
+        == code
+    )
     assert slept == pauses
     assert attempts.ends == []
 
 
 def test_pauses_are_bounded() -> None:
     slept: list[float] = []
-    persist(Scripted(*[Ended(75)] * 12), COMMAND, SubmitConfig(attempts=12), RunLog(), slept.append)
+    run_with_retries(
+        Scripted(*[AttemptResult(75)] * 12),
+        COMMAND,
+        SubmitConfig(attempts=12),
+        RunLog(),
+        slept.append,
+    )
     assert max(slept) == slept[-1] == 900
 
 
@@ -131,9 +140,9 @@ def test_here_a_command_is_a_process_that_is_tried_again(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines() == [
-        "try 1 of 5: exit code 75; the same command again in 0 s",
-        "try 2 of 5: exit code 1; the same command again in 0 s",
-        "try 3 of 5: exit code 3",
+        "attempt 1 of 5: exit code 75; the same command again in 0 s",
+        "attempt 2 of 5: exit code 1; the same command again in 0 s",
+        "attempt 3 of 5: exit code 3",
     ]
     assert [path.name for path in tmp_path.iterdir()] == [datetime.now(UTC).date().isoformat()]
 
@@ -168,13 +177,13 @@ def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
     assert process.stdout.readline() == "up\n"
     process.terminate()
     _, said = process.communicate(timeout=60)
-    assert (process.returncode, said) == (75, "try 1 of 5: exit code 75\n")
+    assert (process.returncode, said) == (75, "attempt 1 of 5: exit code 75\n")
 
 
 def test_a_command_that_is_killed_has_said_nothing() -> None:
     assert ChildProcess().run(
         [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
-    ) == Ended(None)
+    ) == AttemptResult(None)
 
 
 # -- on a cluster ---------------------------------------------------------------------------------------------------------------
@@ -234,7 +243,7 @@ class FakeCluster:
 
 
 def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
-    standard: dict[str, Any] = {"patience_s": 1.0, "poll_s": 0.01}
+    standard: dict[str, Any] = {"retry_window_s": 1.0, "poll_s": 0.01}
     return RayJobs(
         "http://head:8265", "nightly", None, log=RunLog(), client=cluster, **(standard | more)
     )
@@ -243,17 +252,17 @@ def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
 @pytest.mark.parametrize(
     ("status", "code", "ended"),
     [
-        ("SUCCEEDED", 0, Ended(0)),
-        ("SUCCEEDED", None, Ended(0)),
-        ("FAILED", 3, Ended(3)),
-        ("FAILED", None, Ended(None)),
-        ("FAILED", -9, Ended(None)),
-        ("STOPPED", 75, Ended(75, stopped=True)),
-        ("vanished", None, Ended(None)),
+        ("SUCCEEDED", 0, AttemptResult(0)),
+        ("SUCCEEDED", None, AttemptResult(0)),
+        ("FAILED", 3, AttemptResult(3)),
+        ("FAILED", None, AttemptResult(None)),
+        ("FAILED", -9, AttemptResult(None)),
+        ("STOPPED", 75, AttemptResult(75, stopped=True)),
+        ("vanished", None, AttemptResult(None)),
     ],
 )
 def test_a_job_ends_as_its_driver_did(
-    status: str, code: int | None, ended: Ended, capsys: pytest.CaptureFixture[str]
+    status: str, code: int | None, ended: AttemptResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = FakeCluster((status, code))
     assert on(cluster, env={"GROK_BATCH_COMMIT": "abc"}).run(COMMAND) == ended
@@ -265,7 +274,11 @@ def test_a_job_ends_as_its_driver_did(
 def test_each_try_has_a_number_of_its_own_also_after_the_cluster_forgot_the_others() -> None:
     cluster = FakeCluster(("FAILED", 75), ("vanished", None), ("SUCCEEDED", 0))
     jobs = on(cluster)
-    assert [jobs.run(COMMAND) for _ in range(3)] == [Ended(75), Ended(None), Ended(0)]
+    assert [jobs.run(COMMAND) for _ in range(3)] == [
+        AttemptResult(75),
+        AttemptResult(None),
+        AttemptResult(0),
+    ]
     assert cluster.submitted == ["nightly-1", "nightly-2", "nightly-3"]
 
 
@@ -276,9 +289,9 @@ def test_a_running_job_is_joined_and_an_ended_one_is_followed_by_the_next() -> N
     cluster.add("nightly-2026-99", "another", "RUNNING")
     cluster.add("other-11", "another", "RUNNING")
     jobs = on(cluster)
-    assert jobs.run(COMMAND) == Ended(0)
+    assert jobs.run(COMMAND) == AttemptResult(0)
     assert cluster.submitted == []
-    assert jobs.run(COMMAND) == Ended(0)
+    assert jobs.run(COMMAND) == AttemptResult(0)
     assert cluster.submitted == ["nightly-11"]
 
 
@@ -291,7 +304,7 @@ def test_another_command_under_the_same_name_is_refused() -> None:
 
 def test_a_broken_connection_is_taken_up_where_it_broke(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = FakeCluster(("broken", None), ("broken", None), ("SUCCEEDED", 0))
-    assert on(cluster).run(COMMAND) == Ended(0)
+    assert on(cluster).run(COMMAND) == AttemptResult(0)
     assert capsys.readouterr().out == "first line\nsecond line\n"
 
 
@@ -314,7 +327,7 @@ class Signalled(FakeCluster):
 
 def test_a_signal_stops_the_job_which_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Signalled()
-    assert persist(on(cluster), COMMAND, SubmitConfig(pause_s=0), RunLog()) == 75
+    assert run_with_retries(on(cluster), COMMAND, SubmitConfig(pause_s=0), RunLog()) == 75
     assert (cluster.stopped, cluster.submitted) == ("nightly-1", ["nightly-1"])
     said = capsys.readouterr()
     assert said.out == "working\ncommitted\n"
@@ -331,10 +344,10 @@ def test_or_it_leaves_the_job_running() -> None:
 def test_a_silent_cluster_is_waited_for_but_not_for_ever() -> None:
     cluster = FakeCluster(("SUCCEEDED", 0))
     cluster.refuse = [ConnectionError("Failed to connect to Ray at address: http://head:8265.")] * 3
-    assert on(cluster).run(COMMAND) == Ended(0)
+    assert on(cluster).run(COMMAND) == AttemptResult(0)
     cluster.refuse = [ConnectionError("Failed to connect")] * 1000
     began = time.monotonic()
-    assert on(cluster, patience_s=0.2).run(COMMAND) == Ended(None)
+    assert on(cluster, retry_window_s=0.2).run(COMMAND) == AttemptResult(None)
     assert time.monotonic() - began < 5
 
 
@@ -349,7 +362,7 @@ def test_an_answer_that_was_lost_on_the_way_starts_no_second_job() -> None:
         raise ConnectionError("Connection reset by peer")
 
     cluster.submit_job = deaf  # type: ignore[method-assign, assignment]
-    assert jobs.run(COMMAND) == Ended(0)
+    assert jobs.run(COMMAND) == AttemptResult(0)
     assert cluster.submitted == ["nightly-1"]
 
 
@@ -365,20 +378,20 @@ def test_a_refused_token_is_nothing_to_wait_for(error: Exception) -> None:
     cluster = FakeCluster()
     cluster.refuse = [error]
     with pytest.raises(ConfigError, match="refuses the token"):
-        on(cluster, patience_s=60).run(COMMAND)
+        on(cluster, retry_window_s=60).run(COMMAND)
 
 
 def test_what_nobody_expects_is_not_swallowed() -> None:
     cluster = FakeCluster()
     cluster.refuse = [KeyError("a fault of this program")]
     with pytest.raises(KeyError):
-        on(cluster, patience_s=60).run(COMMAND)
+        on(cluster, retry_window_s=60).run(COMMAND)
 
 
 def test_a_token_in_the_environment_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(submit, "TOKEN_FILE", tmp_path / "none")
+    no_token = tmp_path / "none"
     # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests
     # refuse their own process.
     monkeypatch.setenv("RAY_AUTH_MODE", "")
@@ -389,7 +402,7 @@ def test_a_token_in_the_environment_is_used(
         "RAY_API_SERVER_ADDRESS",
     ):
         monkeypatch.delenv(name, raising=False)
-    made = submit._attempts(SubmitConfig(), "x", RunLog())
+    made = open_runner(SubmitConfig(), "x", RunLog(), no_token)
     assert isinstance(made, RayJobs)
     assert (made.address, made.working_dir, "RAY_AUTH_MODE" in os.environ) == (
         "http://127.0.0.1:8265",
@@ -398,7 +411,7 @@ def test_a_token_in_the_environment_is_used(
     )
     monkeypatch.setenv("RAY_AUTH_TOKEN", "t" * 32)
     monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://head:8265")
-    made = submit._attempts(SubmitConfig(working_dir=""), "x", RunLog())
+    made = open_runner(SubmitConfig(working_dir=""), "x", RunLog(), no_token)
     assert isinstance(made, RayJobs)
     assert (made.address, made.working_dir, os.environ["RAY_AUTH_MODE"]) == (
         "http://head:8265",
@@ -407,5 +420,5 @@ def test_a_token_in_the_environment_is_used(
     )
     monkeypatch.delenv("RAY_AUTH_MODE")
     with pytest.raises(ConfigError, match="--working-dir: /nowhere is not a folder"):
-        submit._attempts(SubmitConfig(working_dir="/nowhere"), "x", RunLog())
+        open_runner(SubmitConfig(working_dir="/nowhere"), "x", RunLog(), no_token)
     monkeypatch.delenv("RAY_AUTH_MODE")

@@ -9,7 +9,8 @@ from actors.protocol.events import Assignment, BatchDone, ReplicaLost, ReplicaRe
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from jobs import benchmark_driver
-from jobs.benchmark_driver import BenchmarkConfig, SimulatedClock, SimulatedReplicas
+from jobs.benchmarks.driver_config import DriverBenchmarkConfig
+from jobs.benchmarks.simulated_replicas import SimulatedClock, SimulatedReplicas
 
 SMALL = [
     "--rows",
@@ -65,7 +66,7 @@ def test_a_small_run_with_losses_and_stragglers(
 def test_simulated_time_jumps_when_the_driver_waits() -> None:
     clock = SimulatedClock()
     replicas = SimulatedReplicas(
-        BenchmarkConfig(folder="x", replicas=1, service_s=1000.0, failure_s=None), clock
+        DriverBenchmarkConfig(folder="x", replicas=1, service_s=1000.0, failure_s=None), clock
     )
     [ready] = replicas.events(0.0)
     assert isinstance(ready, ReplicaReady)
@@ -85,7 +86,7 @@ def test_simulated_time_jumps_when_the_driver_waits() -> None:
 
 def test_lost_replicas_come_back_under_another_name() -> None:
     replicas = SimulatedReplicas(
-        BenchmarkConfig(folder="x", replicas=1, failure_s=5.0), SimulatedClock()
+        DriverBenchmarkConfig(folder="x", replicas=1, failure_s=5.0), SimulatedClock()
     )
     seen = [event for _ in range(6) for event in replicas.events(1e6)]
     names = [event.replica for event in seen if isinstance(event, ReplicaReady)]

@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import benchmark_pipeline
+from jobs.benchmarks.pipeline_config import PipelineBenchmarkConfig
+from jobs.benchmarks.pipeline_prompts import input_requests, pass_table
+from jobs.cli.parser import parse
 
 DEMO = Path(benchmark_pipeline.__file__).parent / "demo"
 BEGINNING = "Every question has one right answer, and every answer is a number or a word. " * 2
@@ -33,16 +36,15 @@ def arguments(folder: Path, rows: int, *more: str) -> list[str]:
 
 
 def test_each_pass_has_the_same_lengths_and_other_ids(tmp_path: Path) -> None:
-    config = benchmark_pipeline.parse(
-        benchmark_pipeline.BenchmarkConfig,
+    config = parse(
+        PipelineBenchmarkConfig,
         arguments(tmp_path, 3, "--copies", "2"),
         program="",
         description="",
     )
-    requests = benchmark_pipeline._requests(config)
+    requests = input_requests(config)
     first, second = (
-        benchmark_pipeline._shifted(config, requests, number)["prompt_token_ids"].to_pylist()
-        for number in range(2)
+        pass_table(config, requests, number)["prompt_token_ids"].to_pylist() for number in range(2)
     )
     assert [len(ids) for ids in first] == [len(ids) for ids in second]
     assert len(first) == 6

@@ -15,10 +15,9 @@ import sentencepiece
 from actors.kernels.quantized import QuantizedWeight, dequantize
 from actors.model.config import DEMO, parameter_shapes
 from actors.weights import checkpoint
-from jobs import make_demo
+from jobs.demo.build import FOLDER, write_texts, write_weights
 from jobs.demo.dense_model import initial_params
 from jobs.demo.training import TrainingConfig
-from jobs.make_demo import FOLDER, write_texts
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +35,7 @@ def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) ->
 
 
 def test_trained_weights_are_written_as_int8_in_the_models_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     shutil.copy(FOLDER / "tokenizer.model", tmp_path)
     small, training = replace(DEMO, emb_size=32, key_size=4, num_layers=1), TrainingConfig(steps=1)
@@ -53,8 +52,7 @@ def test_trained_weights_are_written_as_int8_in_the_models_order(
         report(0, 0.5)
         return params
 
-    monkeypatch.setattr(make_demo, "train", train)
-    make_demo.write_weights(tmp_path, training, small)
+    write_weights(tmp_path, training, small, train_model=train)
     for tensor, stored in checkpoint.read(tmp_path / "ckpt-0", small):
         expected = np.asarray(params[tensor.module][tensor.name])
         if tensor.scale_groups is None:

@@ -8,24 +8,24 @@ import pytest
 
 from actors.model.config import DEMO, parameter_shapes
 from jobs import benchmark_checkpoint
+from jobs.benchmarks.checkpoint import (
+    CheckpointBenchmarkConfig,
+    run_benchmark,
+    synthetic_config,
+)
 
 
 def test_a_layer_takes_half_a_gigabyte() -> None:
-    one, two = (
-        parameter_shapes(benchmark_checkpoint.synthetic_config(n)).stored_bytes for n in (1, 2)
-    )
+    one, two = (parameter_shapes(synthetic_config(layers)).stored_bytes for layers in (1, 2))
     assert two - one == pytest.approx(0.55e9, rel=0.02)
 
 
 @pytest.mark.slow
-def test_measures_and_cleans_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_benchmark_prints_a_row_per_layout_and_cleans_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(
-        benchmark_checkpoint, "synthetic_config", lambda layers: replace(DEMO, num_layers=layers)
-    )
-    arguments = ["--folder", str(tmp_path), "--layers", "1", "--rounds", "1", "--meshes", "1x2"]
-    assert benchmark_checkpoint.main(arguments) == 0
+    config = CheckpointBenchmarkConfig(str(tmp_path), layers=1, rounds=1, meshes=("1x2",))
+    run_benchmark(config, make_model=lambda layers: replace(DEMO, num_layers=layers))
     rows = re.findall(
         r"^\| ([\w-]+) \| 1x2 \| [\d.]+ \| [\d.]+ \| \d+% \(\d+%\) \|",
         capsys.readouterr().out,

@@ -1,0 +1,56 @@
+"""Flags of the driver benchmark."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from jobs.cli.parser import flag
+from pipeline.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class DriverBenchmarkConfig:
+    """Flags of jobs/benchmark_driver.py.
+
+    Raises:
+        ConfigError: a flag is missing or out of range.
+    """
+
+    folder: str | None = flag(
+        None, "local folder for input and output, created and deleted; required"
+    )
+    rows: int = flag(1_000_000, "rows of the input")
+    replicas: int = flag(1000, "simulated replicas")
+    prompt_tokens: int = flag(400, "median length of a prompt, tokens; lengths are log-normal")
+    max_tokens: int = flag(64, "length of every completion, tokens")
+    batch_tokens: int = flag(8192, "token budget of one batch")
+    shard_rows: int = flag(1000, "rows per commit")
+    in_flight: int = flag(8, "batches on each replica")
+    service_s: float = flag(30.0, "mean time of a replica for a batch, simulated seconds")
+    slow_share: float = flag(0.01, "share of batches that take slow_factor times as long")
+    slow_factor: float = flag(10.0, "factor by which these batches are slower")
+    failure_s: float | None = flag(
+        None, "mean time until a replica is lost, simulated seconds; none by default"
+    )
+    seed: int = flag(0, "seed of lengths, times and losses")
+
+    def __post_init__(self) -> None:
+        if not self.folder:
+            raise ConfigError("--folder is missing; see --help")
+        if Path(self.folder).exists():
+            raise ConfigError(
+                f"--folder: {self.folder} exists; it would be deleted at the end, name a new one"
+            )
+
+        counts = (self.rows, self.replicas, self.prompt_tokens, self.max_tokens, self.in_flight)
+        if min(counts) < 1:
+            raise ConfigError(
+                "--rows, --replicas, --prompt-tokens, --max-tokens, --in-flight: expected at least "
+                "1"
+            )
+        if self.service_s <= 0:
+            raise ConfigError(f"--service-s: expected more than 0, got {self.service_s}")
+
+    @property
+    def max_len(self) -> int:
+        """Longest prompt and completion."""
+        return 8 * self.prompt_tokens + self.max_tokens

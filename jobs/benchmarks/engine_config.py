@@ -1,0 +1,35 @@
+"""Flags of the engine benchmark; importable before JAX starts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from jobs.cli.parser import flag
+
+
+@dataclass(frozen=True)
+class EngineBenchmarkConfig:
+    """Flags of jobs/benchmark.py."""
+
+    model: Literal["small", "demo", "grok-1-shard"] = flag(
+        "small",
+        "weights are random. grok-1-shard: what one of eight devices holds of Grok-1, 39 GB as "
+        "int8, on one device: all-reduces between devices are not measured",
+    )
+    mesh: str = flag("1x1", "DATAxMODEL; virtual devices on a machine without GPUs")
+    dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
+    weights: Literal["auto", "int8", "dense"] = flag(
+        "auto", "auto: int8 where a kernel reads it, dense elsewhere"
+    )
+    prefill_rows: int = flag(8, "prompts of the prefill measurement")
+    prefill_length: int = flag(256, "tokens of each prompt")
+    slots: str = flag("8,32,128", "numbers of sequences that decode together, with commas")
+    context: int = flag(64, "tokens of each prompt before decode starts")
+    new_tokens: int = flag(32, "tokens that each sequence generates")
+    batch_tokens: int = flag(2048, "positions of one prefill")
+    block: int = flag(16, "tokens of one row of a prefill")
+    decode_steps: int = flag(8, "tokens that a slot generates per host call")
+    json: str | None = flag(None, "file for the figures")
+
+    def slot_counts(self) -> list[int]:
+        """Returns the numbers of --slots."""
+        return [int(count) for count in self.slots.split(",")]

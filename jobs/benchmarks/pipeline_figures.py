@@ -1,0 +1,156 @@
+"""The figures of the pipeline benchmark, and their table."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from actors.protocol.messages import ReplicaStats
+from jobs.benchmarks.pipeline_config import PipelineBenchmarkConfig
+from jobs.benchmarks.pipeline_prompts import plan_requests
+from jobs.benchmarks.prefix_gain import ideal_gain, sequences
+from jobs.run.plan import Plan
+
+ACTIVITIES = ("prefill", "decode", "between calls", "without work")
+LABELS = {"engine": "engine alone", "pipeline": "Parquet to Parquet"}
+COLUMNS = ("", "tokens/s", "computed", "gain", "of ideal", "padding", "decode rows used")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One pass over the prompts."""
+
+    seconds: float  # without compilation
+    stats: ReplicaStats  # increase of the counters
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt tokens and generated ones, computed or cached."""
+        return (self.stats.prompt_tokens + self.stats.generated_tokens) / self.seconds
+
+    def seconds_by_activity(self) -> dict[str, float]:
+        """Returns the seconds by what the engine was doing."""
+        stats = self.stats
+        return {
+            "prefill": stats.prefill_s,
+            "decode": stats.decode_s,
+            "between calls": stats.busy_s - stats.prefill_s - stats.decode_s,
+            "without work": self.seconds + stats.compile_s - stats.busy_s,
+        }
+
+
+def figures(
+    config: PipelineBenchmarkConfig,
+    plan: Plan,
+    pipeline_passes: Sequence[Pass],
+    engine_passes: Sequence[Pass],
+) -> dict[str, Any]:
+    """Returns all figures; `plan` is that of the last pass."""
+    page_size = plan.engine_config().page_size
+    last_is_read = config.task == "score"
+    computed = sequences(plan_requests(plan))
+    tokens = sum(len(sequence) for sequence in computed)
+
+    efficiency = []
+    for pipeline_pass, engine_pass in zip(pipeline_passes, engine_passes, strict=True):
+        efficiency.append(pipeline_pass.tokens_per_s / engine_pass.tokens_per_s)
+
+    flags = asdict(config)
+    del flags["folder"]
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "config": flags,
+        "rows": sum(shard.rows for shard in plan.shards),
+        "tokens": tokens,
+        "ideal_gain": {
+            "page": page_size,
+            "pages": ideal_gain(computed, page_size, last_is_read=last_is_read),
+            "tokens": ideal_gain(computed, 1, last_is_read=last_is_read),
+        },
+        "efficiency": efficiency,
+        "pipeline": _pass_figures(pipeline_passes, tokens),
+        "engine": _pass_figures(engine_passes, tokens),
+    }
+
+
+def _pass_figures(passes: Sequence[Pass], tokens: int) -> dict[str, Any]:
+    """Returns medians of times and the counters of the last pass."""
+    stats = passes[-1].stats
+    seconds: dict[str, float] = {}
+    for activity in ACTIVITIES:
+        seconds[activity] = statistics.median(
+            one_pass.seconds_by_activity()[activity] for one_pass in passes
+        )
+
+    rows_used = None
+    if stats.decode_positions:
+        rows_used = stats.generated_tokens / stats.decode_positions
+    return {
+        "seconds": statistics.median(one_pass.seconds for one_pass in passes),
+        "tokens_per_s": statistics.median(one_pass.tokens_per_s for one_pass in passes),
+        "prefill_tokens": stats.prefill_tokens,
+        "extend_tokens": stats.prefill_tokens,  # deprecated key
+        "gain": tokens / stats.prefill_tokens,
+        "padding": 1 - stats.prefill_tokens / stats.prefill_positions,
+        "decode_rows_used": rows_used,
+        "compile_s": stats.compile_s,
+        "calls": {
+            "prefill": stats.prefill_calls,
+            "decode": stats.decode_calls,
+            "extend": stats.prefill_calls,  # deprecated key
+        },
+        "time": {**seconds, "extend": seconds["prefill"]},  # deprecated key
+    }
+
+
+def print_figures(values: dict[str, Any]) -> None:
+    """Prints the figures as a table."""
+    ideal = values["ideal_gain"]
+    config = values["config"]
+    print(
+        f"{config['input']}: {values['rows']:,} rows, {values['tokens']:,} tokens to compute, "
+        f"model {config['model']}"
+    )
+    print(
+        f"ideal gain {ideal['pages']:.2f} with pages of {ideal['page']} tokens, "
+        f"{ideal['tokens']:.2f} token by token"
+    )
+
+    table = Table()
+    for name in COLUMNS:
+        table.add_column(name, justify="right")
+    for kind, label in LABELS.items():
+        table.add_row(label, *_cells(values[kind], ideal["pages"]))
+    Console().print(table)
+    for kind, label in LABELS.items():
+        print(f"{label}: {_activity_text(values[kind])}")
+
+    ratios = ", ".join(f"{ratio:.1%}" for ratio in values["efficiency"])
+    median = statistics.median(values["efficiency"])
+    print(f"Parquet to Parquet reaches {median:.1%} of the engine alone ({ratios})")
+
+
+def _cells(kind: dict[str, Any], ideal: float) -> tuple[str, ...]:
+    rows_used = kind["decode_rows_used"]
+    return (
+        f"{kind['tokens_per_s']:,.0f}",
+        f"{kind['prefill_tokens']:,}",
+        f"{kind['gain']:.2f}",
+        f"{kind['gain'] / ideal:.0%}",
+        f"{kind['padding']:.1%}",
+        "" if rows_used is None else f"{rows_used:.1%}",
+    )
+
+
+def _activity_text(kind: dict[str, Any]) -> str:
+    seconds = kind["time"]
+    calls = kind["calls"]
+    activities = ", ".join(f"{name} {seconds[name]:.2f}" for name in ACTIVITIES)
+    return (
+        f"seconds of the engine {activities}; calls {calls['prefill']} prefill, "
+        f"{calls['decode']} decode"
+    )

@@ -1,0 +1,1 @@
+"""Checks of a machine: whether it runs a model, and whether its GPU kernels are right."""
