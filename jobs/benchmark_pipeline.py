@@ -1,4 +1,4 @@
-"""What do prefixes save on real prompts, and how much of the engine's speed is left from Parquet to Parquet?
+"""What do prefixes save on real prompts, and how much of the engine's speed does a job reach?
 
     python jobs/benchmark_pipeline.py --input PROMPTS --tokenizer MODEL --folder FOLDER
                                       [--task score] [--model small]

@@ -2,7 +2,7 @@
 
 Each field made by `flag` is one flag: `max_tokens` is `--max-tokens` on the command line and
 `max_tokens` in the file of `-C/--config`. Flags override the file; unknown flags and keys are
-errors. Knows nothing of what the values mean: the dataclass checks them itself in `__post_init__`.
+errors. The dataclass checks its values in `__post_init__`.
 """
 
 import argparse
@@ -18,6 +18,12 @@ from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
 
+REPLACED_TAGS = (
+    "tag:yaml.org,2002:int",
+    "tag:yaml.org,2002:float",
+    "tag:yaml.org,2002:timestamp",
+)
+
 
 def flag(default: Any, text: str, *, short: str | None = None) -> Any:
     """Returns a dataclass field that is also a flag.
@@ -28,46 +34,52 @@ def flag(default: Any, text: str, *, short: str | None = None) -> Any:
 
 
 def flag_metadata(text: str, *, short: str | None = None) -> dict[str, str | None]:
-    """Returns what makes a field a flag, for `dict[str, Any]`: a map in the file, and one flag per name, `--field.NAME VALUE`."""
+    """Returns the metadata that makes a dataclass field a flag.
+
+    A field of type `dict[str, Any]` is a map in the file, and `--field.NAME VALUE` per name.
+    """
     return {"help": text, "short": short}
 
 
 def parse(
-    kind: type[Config], arguments: Sequence[str], *, program: str, description: str
+    config_class: type[Config], arguments: Sequence[str], *, program: str, description: str
 ) -> Config:
     """Returns the configuration that `arguments` (without the program's name) describe.
 
     Raises:
-        ConfigError: unknown flag or key, wrong type, unreadable file, or values that `kind` refuses.
+        ConfigError: unknown flag or key, wrong type, unreadable file, or values that the class rejects.
         SystemExit: with code 0, after --help or --print-config.
     """
-    parser = _parser(kind, program, description)
+    parser = _parser(config_class, program, description)
     try:
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(f"{_one_line(str(error))}; see --help") from error
-    # Config is a dataclass
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in values.items()
-            if name in names
-        }
-    )
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(config_class):  # type: ignore[arg-type]  # a dataclass
+        if field.name in values:
+            value = values[field.name]
+            fields[field.name] = tuple(value) if isinstance(value, list) else value
+    return config_class(**fields)
+
+
+def _resolvers_without_numbers() -> dict[str, list[Any]]:
+    """Returns PyYAML's rules for plain words, by first character, without numbers and dates."""
+    resolvers: dict[str, list[Any]] = {}
+    for first_character, rules in yaml.SafeLoader.yaml_implicit_resolvers.items():
+        resolvers[first_character] = [
+            (tag, pattern) for tag, pattern in rules if tag not in REPLACED_TAGS
+        ]
+    return resolvers
 
 
 class _PlainNumbers(yaml.SafeLoader):
-    """YAML with decimal numbers only: YAML 1.1 reads `2:8` as 128, in base 60, dates as dates, and `1e-3` as text."""
+    """YAML with decimal numbers only.
 
-    yaml_implicit_resolvers = {  # noqa: RUF012  # PyYAML's way to configure a loader
-        first: [
-            (tag, form)
-            for tag, form in known
-            if tag.rsplit(":", 1)[-1] not in ("int", "float", "timestamp")
-        ]
-        for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
+    YAML 1.1 reads `2:8` as 128, in base 60, `2026-01-01` as a date, and `1e-3` as text.
+    """
+
+    yaml_implicit_resolvers = _resolvers_without_numbers()
 
 
 _PlainNumbers.add_implicit_resolver(
@@ -88,15 +100,15 @@ set_loader("plain_yaml", _load, exceptions=(yaml.YAMLError,))
 
 
 class _Repeated(argparse.Action):
-    """`--stop a --stop b` gives both; the first on the command line replaces what the file says."""
+    """`--stop a --stop b` gives both; the first on the command line replaces the file's value."""
 
-    given = False
+    seen = False
 
     def __call__(
         self, _parser: Any, namespace: Any, values: Any, _option: str | None = None
     ) -> None:
-        before = getattr(namespace, self.dest) if self.given else []
-        self.given = True
+        before = getattr(namespace, self.dest) if self.seen else []
+        self.seen = True
         setattr(namespace, self.dest, [*before, *values])
 
 
@@ -106,7 +118,7 @@ class _Strings:
     def __call__(self, value: object) -> list[str]:
         if isinstance(value, str):
             return [value]
-        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
+        if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return list(value)
         raise ValueError(f"expected a string or a list of strings, got {value!r}")
 
@@ -129,10 +141,10 @@ class _Text:
         return "str"
 
 
-def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
+def _parser(config_class: type[Any], program: str, description: str) -> ArgumentParser:
     parser = ArgumentParser(
         prog=program,
-        # all of them by name would take a page before the first help
+        # The generated usage names every flag and fills a page.
         usage=f"{program} [-C FILE] [--flag VALUE …]",
         description=description,
         exit_on_error=False,
@@ -146,35 +158,44 @@ def _parser(kind: type[Any], program: str, description: str) -> ArgumentParser:
         action="config",
         help="YAML file with these flags as keys, _ for -; flags override it",
     )
-    hints = get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        names = [f"--{field.name.replace('_', '-')}"]
+    hints = get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        names = [_flag_name(field.name)]
         if field.metadata.get("short"):
             names.insert(0, field.metadata["short"])
-        text = field.metadata["help"]
-        if hints[field.name] == tuple[str, ...]:
-            parser.add_argument(*names, action=_Repeated, type=_Strings(), default=[], help=text)
-        else:
-            hint = hints[field.name]
-            # --dry-run is --dry-run true
-            bare: dict[str, Any] = {"nargs": "?", "const": True} if hint is bool else {}
-            default = {} if field.default is dataclasses.MISSING else field.default  # of a map
-            parser.add_argument(
-                *names, type=_Text() if hint is str else hint, default=default, help=text, **bare
-            )
+        options = _options(field, hints[field.name])
+        parser.add_argument(*names, help=field.metadata["help"], **options)
     return parser
 
 
+def _flag_name(field_name: str) -> str:
+    return "--" + field_name.replace("_", "-")
+
+
+def _options(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
+    """Returns the options of the parser's argument for a field."""
+    if hint == tuple[str, ...]:
+        return {"action": _Repeated, "type": _Strings(), "default": []}
+
+    has_default = field.default is not dataclasses.MISSING
+    default = field.default if has_default else {}  # of a map
+    if hint is bool:  # --dry-run is --dry-run true
+        return {"type": bool, "default": default, "nargs": "?", "const": True}
+    return {"type": _Text() if hint is str else hint, "default": default}
+
+
 def _one_line(message: str) -> str:
-    """Shortens the parser's report: what flag, what was expected, what was given."""
-    flat = " ".join(message.split())
-    found = re.match(r'Parser key "(\w+)": (.*)', flat)
-    if not found:
-        return flat
-    name, rest = f"--{found[1].replace('_', '-')}", found[2]
-    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", rest)
+    """Shortens the parser's report to: the flag, what was expected, and the value."""
+    line = " ".join(message.split())
+    match = re.match(r'Parser key "(\w+)": (.*)', line)
+    if not match:
+        return line
+
+    name = _flag_name(match[1])
+    reason = match[2]
+    union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", reason)
     if union:
-        kinds = [each for each in re.findall(r"'(\w+)'", union[1]) if each != "NoneType"]
-        return f"{name}: expected {' or '.join(kinds)}, got {union[2]}"
-    rest = re.sub(r"<class '(\w+)'>", r"\1", rest).replace("typing.Literal", "one of ")
-    return f"{name}: {rest}"
+        types = [name for name in re.findall(r"'(\w+)'", union[1]) if name != "NoneType"]
+        return f"{name}: expected {' or '.join(types)}, got {union[2]}"
+    reason = re.sub(r"<class '(\w+)'>", r"\1", reason).replace("typing.Literal", "one of ")
+    return f"{name}: {reason}"

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a flag that a run polls, so that it stops at a point where nothing is lost."""
+"""SIGTERM and Ctrl-C as a flag that a run polls, so that it stops where nothing is lost."""
 
 import contextlib
 import signal

@@ -1,4 +1,4 @@
-"""Where a run finds replicas and exports its metrics: a Ray cluster, or what a test passes instead."""
+"""Where a run starts replicas and exports its metrics: a Ray cluster, or fakes in tests."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""The configuration of the main job: every flag with its default, checked as far as that needs nothing but the flags."""
+"""The configuration of the main job: every flag with its default, and checks of the flags alone."""
 
 import math
 import re
@@ -14,6 +14,21 @@ from actors.protocol.sampling import (
 )
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
+
+# Lowest and highest value of numeric flags; sampling parameters have theirs in their declaration.
+RANGES: dict[str, tuple[float, float]] = {
+    "logprobs": (0, 1000),
+    "prompt_logprobs": (0, 1000),
+    "batch_tokens": (1, math.inf),
+    "max_len": (2, math.inf),
+    "shard_rows": (1, math.inf),
+    "limit": (1, math.inf),
+    "max_error_rate": (0, 1),
+    "max_attempts": (1, math.inf),
+    "step_timeout_s": (1, math.inf),
+    "cost_per_replica_hour": (0, math.inf),
+    "cost_budget": (0, math.inf),
+}
 
 
 @dataclass(frozen=True)
@@ -95,15 +110,15 @@ class ScoreConfig(SamplingParams, InputFlags):
     max_error_rate: float = flag(
         0.01, "share of rows that may fail; beyond it the job stops with exit code 4"
     )
-    max_attempts: int = flag(3, "tries per row whose replica is lost")
+    max_attempts: int = flag(3, "attempts per row whose replica is lost")
     step_timeout_s: float = flag(
-        600.0, "a replica whose engine finishes no step for so long is replaced, seconds"
+        600.0, "seconds without a finished step after which a replica is replaced"
     )
     cost_per_replica_hour: float | None = flag(
         None, "price of one replica for an hour, for the cost shown and reported"
     )
     cost_budget: float | None = flag(
-        None, "what the run may cost: told to metrics, for an alert; nothing is stopped"
+        None, "cost at which an alert fires; exported as a metric, nothing is stopped"
     )
     log_format: Literal["text", "json"] = flag(
         "text", "text: for people; json: each event is one line of JSON on standard error"
@@ -113,8 +128,9 @@ class ScoreConfig(SamplingParams, InputFlags):
         self._check_required()
         self._check_ranges()
         self.sampling_params()
-        for form in (self.replica_range, self.mesh_shape, self.partition_pair):
-            form()
+        self.replica_range()
+        self.mesh_shape()
+        self.partition_pair()
 
     def _check_required(self) -> None:
         for name in ("input", "output"):
@@ -135,17 +151,13 @@ class ScoreConfig(SamplingParams, InputFlags):
             )
 
     def _check_ranges(self) -> None:
-        ranges: tuple[tuple[str, float | None, float], ...] = (
-            ("logprobs", 0, 1000), ("prompt_logprobs", 0, 1000), ("batch_tokens", 1, math.inf),
-            ("max_len", 2, math.inf), ("shard_rows", 1, math.inf), ("limit", 1, math.inf), ("max_error_rate", 0, 1),
-            ("max_attempts", 1, math.inf), ("step_timeout_s", 1, math.inf), ("cost_per_replica_hour", 0, math.inf),
-            ("cost_budget", 0, math.inf),
-        )  # fmt: skip
-        for name, low, high in ranges:
+        for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if value is not None and not (low or 0) <= value <= high:
-                expected = f"from {low:g} to {high:g}" if high < math.inf else f"at least {low:g}"
-                raise ConfigError(f"--{name.replace('_', '-')}: expected {expected}, got {value}")
+            if value is None or low <= value <= high:
+                continue
+            expected = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            flag_name = name.replace("_", "-")
+            raise ConfigError(f"--{flag_name}: expected {expected}, got {value}")
 
     def replica_range(self) -> tuple[int, int]:
         """Returns MIN and MAX of --replicas."""
@@ -193,7 +205,8 @@ class ScoreConfig(SamplingParams, InputFlags):
 
 
 def _numbers(name: str, text: str, pattern: str, expected: str) -> tuple[int, int | None]:
-    found = re.fullmatch(pattern, text)
-    if not found:
+    match = re.fullmatch(pattern, text)
+    if not match:
         raise ConfigError(f"--{name}: expected {expected}, got {text!r}")
-    return int(found[1]), None if found[2] is None else int(found[2])
+    second = match[2]
+    return int(match[1]), None if second is None else int(second)

@@ -21,26 +21,28 @@ from pipeline.input.reader import read_rows
 from pipeline.records import Shard, UnreadableShard
 from pipeline.requests.tokenizer import to_requests
 
-SAMPLED_SHARDS, SAMPLED_ROWS = 8, 128  # of each of so many shards, its first rows
+SAMPLED_SHARDS = 8  # spread over the input
+SAMPLED_ROWS = 128  # the first ones of each sampled shard
 SHARDED_AXES = {"vocab", "heads", "kv_heads", "ffn"}  # split over the mesh's model axis
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What one device is assumed to reach: FLOP/s in matrix products and bytes/s from memory, as shares of its peak."""
+    """Assumed rates of one device: FLOP/s in matrix products and bytes/s from memory."""
 
     name: str
     flops_per_s: float
     bytes_per_s: float
 
 
+# Shares of the peak that large matrix products and reads from memory typically reach.
 H100 = Device("H100", 0.5 * 989e12, 0.7 * 3.35e12)
 CPU = Device("CPU core pair", 2e11, 2e10)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a sample of the rows showed."""
+    """Figures of a sample of the rows."""
 
     rows: int
     failed: int
@@ -56,10 +58,17 @@ def estimate(plan: Plan) -> dict[str, object]:
     rows = sum(shard.rows for shard in plan.own_shards)
     scale = rows / sample.rows
     memory = device_bytes(plan)
-    device = CPU if plan.config.device == "cpu" or plan.config.model == "demo" else H100
-    seconds = _seconds(plan, sample, scale, device)
+    runs_on_cpu = plan.config.device == "cpu" or plan.config.model == "demo"
+    device = CPU if runs_on_cpu else H100
+    replica_hours = _seconds(plan, sample, scale, device) / 3600
     replicas = plan.config.replica_range()[1]
-    price = plan.config.cost_per_replica_hour
+
+    padding = 0.0
+    if sample.padded_tokens:
+        padding = 1 - sample.prompt_tokens / sample.padded_tokens
+    cost = None
+    if plan.config.cost_per_replica_hour is not None:
+        cost = replica_hours * plan.config.cost_per_replica_hour
     return {
         "rows": rows,
         "shards": len(plan.own_shards),
@@ -67,86 +76,114 @@ def estimate(plan: Plan) -> dict[str, object]:
         "rows_failing": round(sample.failed * scale),
         "prompt_tokens": round(sample.prompt_tokens * scale),
         "new_tokens_at_most": round(sample.new_tokens * scale),
-        "padding": 1 - sample.prompt_tokens / sample.padded_tokens if sample.padded_tokens else 0.0,
+        "padding": padding,
         "batches": math.ceil(sample.batches * scale),
         "device_bytes": memory,
         "device_bytes_total": sum(memory.values()),
         "device_assumed": device.name,
         "replicas": replicas,
-        "hours": seconds / 3600 / replicas,
-        "replica_hours": seconds / 3600,
-        "cost": None if price is None else seconds / 3600 * price,
+        "hours": replica_hours / replicas,
+        "replica_hours": replica_hours,
+        "cost": cost,
     }
 
 
 def device_bytes(plan: Plan) -> Mapping[str, int]:
-    """Returns the bytes on one device by kind: weights as int8 with scales, KV cache of all slots at full length."""
-    engine, shards = plan.engine_config(), plan.config.mesh_shape()[1]
+    """Returns the bytes on one device by kind.
+
+    Weights are int8 with scales; the KV cache holds all slots at full length.
+    """
+    engine = plan.engine_config()
+    _, shards = plan.config.mesh_shape()
     weights = 0
     for tensor in parameter_shapes(plan.model):
         split = shards if SHARDED_AXES & set(tensor.axes) else 1
         weights += math.ceil(tensor.stored_bytes / split)
     tokens = engine.cache_tokens or engine.slots * engine.max_len
-    width = 2 if plan.config.dtype == "bfloat16" else 4
-    cache = tokens * arithmetic.cache_bytes(plan.model, width)
+    itemsize = 2 if plan.config.dtype == "bfloat16" else 4
+    cache = tokens * arithmetic.cache_bytes(plan.model, itemsize)
     return {"weights": weights, "kv_cache": cache // min(shards, plan.model.num_kv_heads)}
 
 
 def _sample(plan: Plan) -> Sample:
-    shards = plan.own_shards[:: max(1, len(plan.own_shards) // SAMPLED_SHARDS)][:SAMPLED_SHARDS]
-    parts = [
-        Shard(shard.number, shard.url, shard.first_row, min(shard.rows, SAMPLED_ROWS))
-        for shard in shards
-    ]
-    items = list(to_requests(read_rows(parts, plan.schema), plan.tokenizer, plan.rules))
-    for item in items:
+    shards = _sampled_shards(plan)
+    requests: list[Request] = []
+    failed = 0
+    for item in to_requests(read_rows(shards, plan.schema), plan.tokenizer, plan.rules):
         if isinstance(item, UnreadableShard):
             raise item.error
-    requests = [item for item in items if isinstance(item, Request)]
-    lengths = [
-        len(ids) for request in requests for ids in (request.prompt_ids, *request.continuations)
-    ]
+        if isinstance(item, Request):
+            requests.append(item)
+        elif isinstance(item, Completion) and item.error_code is not None:
+            failed += 1
+
+    lengths: list[int] = []
+    new_tokens = 0
+    for request in requests:
+        lengths.append(len(request.prompt_ids))
+        lengths += [len(ids) for ids in request.continuations]
+        if request.sampling is not None:
+            new_tokens += request.sampling.max_tokens
     return Sample(
-        rows=sum(part.rows for part in parts),
-        failed=sum(
-            1 for item in items if isinstance(item, Completion) and item.error_code is not None
-        ),
+        rows=sum(shard.rows for shard in shards),
+        failed=failed,
         prompt_tokens=sum(lengths),
-        new_tokens=sum(
-            request.sampling.max_tokens for request in requests if request.sampling is not None
-        ),
-        padded_tokens=sum(map(padded_length, lengths)),
-        batches=sum(1 for _ in fill_batches(requests, plan.bucket_config())),
+        new_tokens=new_tokens,
+        padded_tokens=sum(padded_length(length) for length in lengths),
+        batches=len(list(fill_batches(requests, plan.bucket_config()))),
     )
+
+
+def _sampled_shards(plan: Plan) -> list[Shard]:
+    step = max(1, len(plan.own_shards) // SAMPLED_SHARDS)
+    sampled: list[Shard] = []
+    for shard in plan.own_shards[::step][:SAMPLED_SHARDS]:
+        rows = min(shard.rows, SAMPLED_ROWS)
+        sampled.append(Shard(shard.number, shard.url, shard.first_row, rows))
+    return sampled
 
 
 def _seconds(plan: Plan, sample: Sample, scale: float, device: Device) -> float:
-    """Returns the seconds of one replica: prompts bound by arithmetic, new tokens by reading weights and cache."""
-    shapes, devices = parameter_shapes(plan.model), math.prod(plan.config.mesh_shape())
-    share = plan.model.num_selected_experts / plan.model.num_experts
-    active = sum(
-        math.prod(tensor.shape) * (share if "experts" in tensor.axes else 1) for tensor in shapes
-    )
+    """Returns the seconds of one replica.
+
+    Prefill is bound by arithmetic, decode by reading weights and cache.
+    """
+    devices = math.prod(plan.config.mesh_shape())
+    flops = 2 * _active_parameters(plan) * sample.padded_tokens * scale
+    prefill_s = flops / (device.flops_per_s * devices)
+
     slots = plan.engine_config().slots
-    length = (sample.prompt_tokens + sample.new_tokens / 2) / max(1, sample.rows - sample.failed)
-    step_bytes = shapes.stored_bytes + slots * length * arithmetic.cache_bytes(plan.model, 2)
-    prefill_s = 2 * active * sample.padded_tokens * scale / (device.flops_per_s * devices)
-    decode_s = sample.new_tokens * scale / slots * step_bytes / (device.bytes_per_s * devices)
+    rows = max(1, sample.rows - sample.failed)
+    mean_length = (sample.prompt_tokens + sample.new_tokens / 2) / rows
+    cache_bytes = slots * mean_length * arithmetic.cache_bytes(plan.model, 2)
+    step_bytes = parameter_shapes(plan.model).stored_bytes + cache_bytes
+    steps = sample.new_tokens * scale / slots
+    decode_s = steps * step_bytes / (device.bytes_per_s * devices)
     return prefill_s + decode_s
+
+
+def _active_parameters(plan: Plan) -> float:
+    """Returns the number of parameters that a token uses."""
+    expert_share = plan.model.num_selected_experts / plan.model.num_experts
+    active = 0.0
+    for tensor in parameter_shapes(plan.model):
+        share = expert_share if "experts" in tensor.axes else 1
+        active += math.prod(tensor.shape) * share
+    return active
 
 
 def lines(figures: Mapping[str, object]) -> Iterator[str]:
     """Yields the figures of `estimate` as lines of text."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
-            yield from (
-                f"{name + ' ' + part:<24} {_shown(name, each)}" for part, each in value.items()
-            )
+            for part, part_value in value.items():
+                label = f"{name} {part}"
+                yield f"{label:<24} {_text(name, part_value)}"
         else:
-            yield f"{name:<24} {_shown(name, value)}"
+            yield f"{name:<24} {_text(name, value)}"
 
 
-def _shown(name: str, value: object) -> str:
+def _text(name: str, value: object) -> str:
     if value is None:
         return "- (give --cost-per-replica-hour)" if name == "cost" else "-"
     if "bytes" in name and isinstance(value, int):

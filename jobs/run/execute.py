@@ -15,10 +15,11 @@ from jobs.cli.signals import StopSignals
 from jobs.run import dry_run, full_size
 from jobs.run.backend import RAY, Backend, Pool
 from jobs.run.config import ScoreConfig
+from jobs.run.description import describe, run_description
 from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.metrics import run_label
-from jobs.run.plan import Plan, describe, make_plan, run_description
+from jobs.run.plan import Plan, make_plan
 from jobs.run.report import reported
 from jobs.run.summary import print_results
 from pipeline import storage

@@ -1,4 +1,4 @@
-"""The value of a --model flag → the model's numbers: a preset's name, or the path or URL of a JSON file."""
+"""Reads the hyperparameters of --model: a preset's name, or the path or URL of a JSON file."""
 
 from actors.model.config import PRESETS, ModelConfig
 from pipeline import storage

@@ -1,19 +1,12 @@
-"""A `ScoreConfig` → everything that is known before a replica starts: model, tokenizer, input, shards, fingerprint, run.json.
+"""Resolves a `ScoreConfig` before any replica starts: model, tokenizer, input, shards, run.json.
 
 All that a user can get wrong is found here, before anything starts. Reads listings, footers, ids,
 the tokenizer and samples of the checkpoint; loads no weights and imports neither JAX nor Ray.
 """
 
-import dataclasses
 import hashlib
-import os
-import platform
-import subprocess
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
@@ -30,22 +23,9 @@ from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile, Shard
 from pipeline.requests.tokenizer import RequestRules, Tokenizer
-from pipeline.storage.redaction import redact_credentials
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
-LIBRARIES = (
-    "ray",
-    "jax",
-    "dm-haiku",
-    "numpy",
-    "pyarrow",
-    "sentencepiece",
-    "fsspec",
-    "s3fs",
-    "jinja2",
-    "rensa",
-)
 
 
 @dataclass(frozen=True)
@@ -143,32 +123,6 @@ def make_plan(config: ScoreConfig) -> Plan:
     return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
 
 
-def run_description(plan: Plan) -> dict[str, Any]:
-    """Returns what run.json tells beside the fingerprint: configuration, versions, commit.
-
-    Credentials in URLs are removed.
-    """
-    return describe_run(plan.config, plan.files, len(plan.shards))
-
-
-def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
-    """Returns a run's configuration (a dataclass), the versions and the commit it is made with, and its input, for run.json."""
-    versions: dict[str, str | None] = {"python": platform.python_version()}
-    versions |= {name: _version(name) for name in ("grok-batch", *LIBRARIES)}
-    told = {name: _public(value) for name, value in dataclasses.asdict(config).items()}
-    listing = [
-        {"url": _public(file.url), "size": file.size, "version": file.version, "rows": file.rows}
-        for file in files
-    ]
-    return {
-        "config": told,
-        "versions": versions,
-        "git_commit": _git_commit(),
-        "input": listing,
-        "shards": shards,
-    }
-
-
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
     """The demo model brings its own weights and tokenizer."""
     if config.model != "demo":
@@ -256,43 +210,3 @@ def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
             "--repetition-max-pattern; give the "
             "longest pattern to look for, in tokens, e.g. 32"
         )
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _public(each) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_public(each) for each in value]
-    return redact_credentials(value) if isinstance(value, str) else value
-
-
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _git_commit() -> str | None:
-    """Returns the commit of this code.
-
-    None where it was unpacked without its history and nobody said (GROK_BATCH_COMMIT).
-    """
-    told = os.environ.get("GROK_BATCH_COMMIT") or None
-    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return told
-    return done.stdout.strip() if done.returncode == 0 else told
-
-
-def describe(plan: Plan) -> Mapping[str, str]:
-    """Returns the run in words, for the terminal."""
-    rows = sum(shard.rows for shard in plan.own_shards)
-    return {
-        "model": plan.config.model,
-        "task": plan.config.task,
-        "input": f"{_public(plan.config.input)}: {rows:,} rows in {len(plan.own_shards):,} shards",
-        "output": str(_public(plan.config.output)),
-    }

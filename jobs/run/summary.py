@@ -1,6 +1,6 @@
-"""A run folder → where its results are, how many rows there are, and the first of them as a small table."""
+"""Prints where the results of a run are, how many rows there are, and the first of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +16,8 @@ from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
 
-SHOWN_ROWS, SHOWN_CHARS = 5, 60
+MAX_ROWS = 5
+MAX_CHARS = 60
 COLUMNS = (
     "id",
     "status",
@@ -33,13 +34,21 @@ COLUMNS = (
 def print_results(
     folder: RunFolder, plan: Plan, shards: Sequence[Shard], failed: int, log: RunLog
 ) -> None:
-    """Tells the run's paths and counts, and prints the first rows of this partition, unless the log is for machines.
+    """Prints paths and counts of a run and the first rows of this partition.
 
-    `shards`: those of this partition that are committed.
+    With --log-format json: one event, and no rows.
+
+    Args:
+        folder: run folder.
+        plan: the run.
+        shards: the committed shards of this partition.
+        failed: number of rows with an error.
+        log: of the run.
     """
-    rows, report = sum(shard.rows for shard in shards), report_url(folder, plan, "html")
-    where = f"results  {folder.data_url} ({len(shards):,} files, {rows:,} rows, {failed:,} failed)"
-    log.result(None, f"\n{where}")
+    rows = sum(shard.rows for shard in shards)
+    report = report_url(folder, plan, "html")
+    counts = f"{len(shards):,} files, {rows:,} rows, {failed:,} failed"
+    log.result(None, f"\nresults  {folder.data_url} ({counts})")
     log.result(None, f"report   {report}")
     if log.is_json:
         log.event(
@@ -50,41 +59,51 @@ def print_results(
             rows=rows,
             failed=failed,
         )
-        return
-    if not shards:
-        return
-    first = folder.part_url(shards[0].number)
-    shown = list(_first_rows(folder, first))
-    names = [name for name in shown[0] if any(row[name] is not None for row in shown)]
-    table = Table(title=f"first rows of {first.rsplit('/', 1)[-1]}", title_justify="left")
+    elif shards:
+        _print_first_rows(folder.part_url(shards[0].number), folder)
+
+
+def _print_first_rows(url: str, folder: RunFolder) -> None:
+    rows = _first_rows(url, folder)
+    file_name = url.rsplit("/", 1)[-1]
+    table = Table(title=f"first rows of {file_name}", title_justify="left")
+
+    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
     for name in names:
         table.add_column(name, overflow="fold")
-    for row in shown:
+    for row in rows:
         table.add_row(*(Text(_cell(row[name])) for name in names))
     Console().print(table)
 
 
-def _first_rows(folder: RunFolder, url: str) -> Iterator[dict[str, Any]]:
-    with folder.client.open_object(url) as opened:
-        parquet = pq.ParquetFile(opened)
+def _first_rows(url: str, folder: RunFolder) -> list[dict[str, Any]]:
+    with folder.client.open_object(url) as file:
+        parquet = pq.ParquetFile(file)
         names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
-        first = pa.Table.from_batches([next(parquet.iter_batches(SHOWN_ROWS, columns=names))])
-    # bytes that are no text show as nothing
-    columns = [formats.python_values(first[name])[0] for name in names]
-    yield from (dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True))
+        batch = next(parquet.iter_batches(MAX_ROWS, columns=names))
+    table = pa.Table.from_batches([batch])
+
+    # Bytes that are not UTF-8 show as nothing.
+    columns = {name: formats.python_values(table[name])[0] for name in names}
+    return [
+        {name: values[number] for name, values in columns.items()}
+        for number in range(table.num_rows)
+    ]
 
 
 def _cell(value: object) -> str:
-    text = _short(value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+    text = _text(value)
+    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
 
 
-def _short(value: object) -> str:
-    """Returns a value as it is shown: strings quoted, so that spaces are seen, numbers to two places, lists without brackets."""
+def _text(value: object) -> str:
+    """Returns a value as text: strings quoted, so that spaces show; numbers with two decimals."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, list):
-        return ", ".join(_short(item) for item in value)
-    return repr(value) if isinstance(value, str) else str(value)
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, str):
+        return repr(value)
+    return str(value)

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from jobs.run import dry_run
-from jobs.run.plan import describe_run, make_plan
+from jobs.run.description import describe_run
+from jobs.run.plan import make_plan
 from jobs.synthesis.config import GenerateConfig
 from pipeline.errors import DatasetError
 from pipeline.input.shards import list_input, plan_shards

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.cli.exit_codes import ExitCode
-from jobs.run.plan import describe_run
+from jobs.run.description import describe_run
 from jobs.run.replica_hours import HourLedger
 from jobs.synthesis.config import GenerateConfig
 from jobs.synthesis.early_stopping import make_selection

@@ -9,8 +9,9 @@ import pytest
 
 from jobs import score_dataset
 from jobs.run.config import ScoreConfig
+from jobs.run.description import run_description
 from jobs.run.fingerprint import fingerprint_keys
-from jobs.run.plan import make_plan, run_description
+from jobs.run.plan import make_plan
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from tests.jobs.runs import job
 

@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 from actors.protocol.messages import ReplicaStats
-from jobs.run import metrics
 from jobs.run.metrics import (
     COST_BUDGET,
     METRICS,
+    PREFIX,
     RUN_INFO,
     RUNS_ENDED,
     RUNS_STARTED,
+    Metric,
     RunMetrics,
     run_label,
 )
@@ -38,13 +39,10 @@ class Series(dict[tuple[str, ...], float]):
 class FakeMetric:
     """Stands where `ray.util.metrics` has Counter and Gauge."""
 
-    made: ClassVar[dict[str, "FakeMetric"]] = {}
-
     def __init__(self, name: str, description: str, tag_keys: tuple[str, ...]) -> None:
         self.name, self.keys, self.values = name, tag_keys, Series()
         assert description
         assert description[0].isupper() or description[0] == "1"
-        self.made[name] = self
 
     def _key(self, tags: Mapping[str, str]) -> tuple[str, ...]:
         assert set(tags) == set(self.keys), "Ray refuses other labels than those it was told"
@@ -62,19 +60,22 @@ class FakeGauge(FakeMetric):
         self.values[self._key(tags)] = value
 
 
+class FakeRay(dict[str, FakeMetric]):
+    """Metrics by name; call it to register one."""
+
+    def __call__(self, metric: Metric, labels: tuple[str, ...]) -> FakeMetric:
+        metric_class = FakeCounter if metric.kind == "counter" else FakeGauge
+        name = PREFIX + metric.name
+        self[name] = metric_class(name, metric.help, labels)
+        return self[name]
+
+
 @pytest.fixture
-def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, FakeMetric]]:
-    kinds = {"counter": FakeCounter, "gauge": FakeGauge}
-    monkeypatch.setattr(
-        metrics,
-        "_made",
-        lambda each, labels: kinds[each.kind](metrics.PREFIX + each.name, each.help, labels),
-    )
-    monkeypatch.setattr(FakeMetric, "made", {})
-    return FakeMetric.made
+def ray() -> FakeRay:
+    return FakeRay()
 
 
-def values(ray: dict[str, FakeMetric], name: str) -> dict[tuple[str, ...], float]:
+def values(ray: FakeRay, name: str) -> dict[tuple[str, ...], float]:
     return dict(ray[f"grok_batch_{name}"].values)
 
 
@@ -137,7 +138,7 @@ def test_every_figure_of_a_snapshot_has_its_metric() -> None:
     assert unnoticed == NOT_TOLD
 
 
-def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeMetric]) -> None:
+def test_figures_of_the_progress_line_are_told_with_the_run(ray: FakeRay) -> None:
     clock = Clock()
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
@@ -145,7 +146,7 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
         "a", ReplicaStats(prefill_tokens=90, prefill_positions=100, busy_s=5, up_s=10)
     )
     progress.batches_in_flight(3)
-    made = RunMetrics(progress, INFO, cost_budget=5.0)
+    made = RunMetrics(progress, INFO, cost_budget=5.0, register=ray)
     clock.now = 10.0
     with made:
         list(progress.count([good(0), good(1), bad(2)]))
@@ -173,9 +174,9 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: dict[str, FakeM
     assert values(ray, "eta_seconds")[(RUN,)] == pytest.approx(7 * (80 / 3) / 8)
 
 
-def test_counters_grow_by_what_came_since_the_last_time(ray: dict[str, FakeMetric]) -> None:
+def test_counters_grow_by_what_came_since_the_last_time(ray: FakeRay) -> None:
     progress = Progress(9)
-    with RunMetrics(progress, INFO) as made:
+    with RunMetrics(progress, INFO, register=ray) as made:
         for row in range(3):
             list(progress.count([good(row), bad(row + 5)]))
             made.publish(progress.snapshot())
@@ -186,8 +187,8 @@ def test_counters_grow_by_what_came_since_the_last_time(ray: dict[str, FakeMetri
     assert values(ray, "cost_budget") == values(ray, "cost_total") == {}
 
 
-def test_an_interrupted_run_is_counted_as_such(ray: dict[str, FakeMetric]) -> None:
-    with pytest.raises(InterruptedRunError), RunMetrics(Progress(9), INFO):
+def test_an_interrupted_run_is_counted_as_such(ray: FakeRay) -> None:
+    with pytest.raises(InterruptedRunError), RunMetrics(Progress(9), INFO, register=ray):
         raise InterruptedRunError("SIGTERM")
     assert values(ray, "runs_ended_total") == {(RUN, "interrupted"): 1}
 
@@ -208,11 +209,10 @@ def test_the_time_of_the_last_progress_stands_still_with_the_rows() -> None:
 
 
 def test_while_replicas_are_waited_for_figures_are_published_now_and_then(
-    ray: dict[str, FakeMetric], monkeypatch: pytest.MonkeyPatch
+    ray: FakeRay,
 ) -> None:
     clock, up = Clock(), [0]
-    monkeypatch.setattr(metrics.time, "monotonic", clock)
-    made = RunMetrics(Progress(1, replicas=lambda: (up[0], 4)), INFO)
+    made = RunMetrics(Progress(1, replicas=lambda: (up[0], 4)), INFO, register=ray, now=clock)
     asked = made.published_until(lambda: clock.now > 8)
     assert not asked()
     up[0], clock.now = 3, 4.0

@@ -1,0 +1,106 @@
+"""Describes a run: what run.json stores beside the fingerprint, and the lines on the terminal."""
+
+import dataclasses
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from typing import Any
+
+from jobs.run.plan import ROOT, Plan
+from pipeline.records import InputFile
+from pipeline.storage.redaction import redact_credentials
+
+LIBRARIES = (
+    "ray",
+    "jax",
+    "dm-haiku",
+    "numpy",
+    "pyarrow",
+    "sentencepiece",
+    "fsspec",
+    "s3fs",
+    "jinja2",
+    "rensa",
+)
+GIT_TIMEOUT_S = 10.0
+
+
+def run_description(plan: Plan) -> dict[str, Any]:
+    """Returns what run.json stores beside the fingerprint: configuration, versions, commit, input.
+
+    Credentials in URLs are removed.
+    """
+    return describe_run(plan.config, plan.files, len(plan.shards))
+
+
+def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
+    """Returns the description of a run for run.json.
+
+    Args:
+        config: configuration, a dataclass.
+        files: the input.
+        shards: number of shards of all partitions.
+    """
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name in ("grok-batch", *LIBRARIES):
+        versions[name] = _version(name)
+
+    listing: list[dict[str, Any]] = []
+    for file in files:
+        url = redacted(file.url)
+        listing.append({"url": url, "size": file.size, "version": file.version, "rows": file.rows})
+    return {
+        "config": redacted(dataclasses.asdict(config)),
+        "versions": versions,
+        "git_commit": _git_commit(),
+        "input": listing,
+        "shards": shards,
+    }
+
+
+def describe(plan: Plan) -> Mapping[str, str]:
+    """Returns the lines of the terminal about a run, by label."""
+    rows = sum(shard.rows for shard in plan.own_shards)
+    source = redacted(plan.config.input)
+    return {
+        "model": plan.config.model,
+        "task": plan.config.task,
+        "input": f"{source}: {rows:,} rows in {len(plan.own_shards):,} shards",
+        "output": str(redacted(plan.config.output)),
+    }
+
+
+def redacted(value: Any) -> Any:
+    """Returns a value of JSON without credentials in its strings."""
+    if isinstance(value, dict):
+        return {name: redacted(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted(item) for item in value]
+    if isinstance(value, str):
+        return redact_credentials(value)
+    return value
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _git_commit() -> str | None:
+    """Returns the commit of this code.
+
+    A copy without .git takes it from GROK_BATCH_COMMIT; None where that is not set.
+    """
+    from_environment = os.environ.get("GROK_BATCH_COMMIT") or None
+    command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return from_environment
+    return done.stdout.strip() if done.returncode == 0 else from_environment

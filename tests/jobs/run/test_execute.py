@@ -1,0 +1,189 @@
+"""jobs/run/execute.py: exit codes, events and early stops of whole runs on fake replicas."""
+
+import json
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from actors.protocol.errors import ClusterLostError, ModelError
+from actors.protocol.messages import Request
+from jobs.cli.exit_codes import ExitCode
+from jobs.run.config import ScoreConfig
+from jobs.run.description import run_description
+from jobs.run.early_stopping import EarlyStopping
+from jobs.run.execute import run_job
+from jobs.run.fingerprint import fingerprint_keys
+from jobs.run.plan import make_plan
+from pipeline.errors import ConfigError
+from pipeline.output.run_folder import RunFolder, check_run
+from pipeline.storage.backend import StoredObject
+from pipeline.storage.client import Client
+from tests.end_to_end.fake_run import FakeBackend
+from tests.jobs.runs import report, table
+
+ROWS = 120
+SHARDS = 30
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Callable[..., ScoreConfig]:
+    ids = pa.array([[row + 1, 5] for row in range(ROWS)], pa.list_(pa.int32()))
+    pq.write_table(pa.table({"prompt_token_ids": ids}), tmp_path / "in.parquet")
+
+    def make(**flags: Any) -> ScoreConfig:
+        defaults: dict[str, Any] = {
+            "input": str(tmp_path / "in.parquet"),
+            "output": str(tmp_path / "out"),
+            "model": "demo",
+            "max_tokens": 2,
+            "max_len": 32,
+            "shard_rows": 4,
+            "log_format": "json",
+        }
+        return ScoreConfig(**(defaults | flags))
+
+    return make
+
+
+def events(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    return {line["event"]: line for line in lines}
+
+
+def test_run_job_commits_all_rows_and_logs_its_events(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    assert table(tmp_path / "out").num_rows == ROWS
+    logged = events(capsys)
+    started = logged["started"]
+    assert (started["shards"], started["shards_committed"]) == (SHARDS, 0)
+    assert (logged["results"]["rows"], logged["results"]["failed"]) == (ROWS, 0)
+    assert (logged["finished"]["exit_code"], logged["finished"]["level"]) == (0, "info")
+
+
+def test_run_job_that_starts_no_replica_exits_2(
+    config: Callable[..., ScoreConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def never() -> None:
+        raise AssertionError("a replica was started")
+
+    backend = FakeBackend(before_run=never)
+    assert run_job(config(max_len=2), backend) is ExitCode.BAD_ARGUMENTS
+    assert events(capsys)["finished"]["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "status"),
+    [
+        (ClusterLostError("the head is gone"), ExitCode.INTERRUPTED, "interrupted"),
+        (ModelError("no replica can load"), ExitCode.FAILED, "error"),
+    ],
+)
+def test_run_job_maps_errors_of_the_cluster_to_exit_codes(
+    error: Exception,
+    code: ExitCode,
+    status: str,
+    config: Callable[..., ScoreConfig],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def fail() -> None:
+        raise error
+
+    assert run_job(config(), FakeBackend(before_run=fail)) is code
+    logged = events(capsys)
+    assert (logged[status]["exit_code"], logged[status]["message"]) == (code, str(error))
+    assert logged["finished"]["exit_code"] == code
+
+
+class StopAfter(EarlyStopping):
+    """Stops a run after a number of commits."""
+
+    def __init__(self, commits: int) -> None:
+        self.calls = -1  # the first call comes before the run
+        self.commits = commits
+
+    def should_stop(self, replica_hours: float) -> bool:
+        self.calls += 1
+        return self.calls >= self.commits
+
+
+def test_run_job_stops_early_and_continues_later(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = config(batch_tokens=32)
+    backend = FakeBackend(batches_in_flight=1)
+    assert run_job(small, backend, StopAfter(1)) is ExitCode.OK
+    assert "ended_early" in events(capsys)
+    assert report(tmp_path / "out")["status"] == "enough"
+    assert table(tmp_path / "out").num_rows < ROWS
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    assert run_job(small, backend, StopAfter(0)) is ExitCode.OK
+    assert "has enough rows" in events(capsys)["complete"]["message"]
+
+    assert run_job(small, backend) is ExitCode.OK
+    assert table(tmp_path / "out").num_rows == ROWS
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+
+def is_row_1(request: Request) -> bool:
+    return (request.ref.shard, request.ref.row) == (0, 1)
+
+
+def test_run_job_resumed_counts_rows_that_failed_before(
+    config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    poisoned = FakeBackend(poison=is_row_1)
+    lenient = config(max_error_rate=0.5)
+    assert run_job(lenient, poisoned) is ExitCode.ROW_ERRORS
+    (tmp_path / "out" / "data" / "part-00002.parquet").unlink()
+    (tmp_path / "out" / "_SUCCESS").unlink()
+
+    assert run_job(lenient, FakeBackend()) is ExitCode.ROW_ERRORS
+    strict = config(max_error_rate=0)
+    (tmp_path / "out" / "data" / "part-00002.parquet").unlink()
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    assert run_job(strict, FakeBackend()) is ExitCode.OVER_BUDGET
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+
+class SimultaneousClient(Client):
+    """Lets two drivers look for run.json before either of them writes it."""
+
+    barrier = threading.Barrier(2, timeout=60)
+
+    def stat(self, url: str) -> StoredObject | None:
+        found = super().stat(url)
+        if url.endswith("run.json"):
+            self.barrier.wait()
+        return found
+
+
+def test_run_folder_created_twice_at_once_refuses_the_other_configuration(
+    config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    """The loser of the race must not continue with its own configuration."""
+
+    def create(seed: int) -> str:
+        plan = make_plan(config(seed=seed))
+        folder = RunFolder(str(tmp_path / "out"), SimultaneousClient())
+        try:
+            existed = check_run(folder, fingerprint_keys(plan), run_description(plan))
+        except ConfigError as error:
+            return str(error)
+        return "joined" if existed else "created"
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(create, (1, 2)))
+    refused = [outcome for outcome in outcomes if outcome != "created"]
+    assert len(refused) == 1
+    stored = json.loads((tmp_path / "out" / "run.json").read_text())
+    seed = stored["fingerprint_keys"]["sampling"]["seed"]
+    assert f"sampling.seed was {seed}, is {3 - seed}" in refused[0]
