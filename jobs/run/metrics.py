@@ -202,6 +202,14 @@ def run_label(output: str) -> str:
 Register = Callable[[Metric, tuple[str, ...]], Any]
 
 
+def register_with_ray(metric: Metric, labels: tuple[str, ...]) -> Any:
+    """Returns Ray's counter or gauge for a metric."""
+    from ray.util import metrics
+
+    metric_class = metrics.Counter if metric.kind == "counter" else metrics.Gauge
+    return metric_class(PREFIX + metric.name, description=metric.help, tag_keys=labels)
+
+
 class RunMetrics:
     """The metrics of one driver.
 
@@ -214,7 +222,7 @@ class RunMetrics:
         info: Mapping[str, str],
         *,
         cost_budget: float | None = None,
-        register: Register | None = None,
+        register: Register = register_with_ray,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         """Registers the metrics; Ray must be connected.
@@ -223,7 +231,7 @@ class RunMetrics:
             progress: figures of the run.
             info: the labels of `run_info`; `output` is the run folder.
             cost_budget: --cost-budget.
-            register: creates a counter or gauge with the given labels; default: Ray's.
+            register: creates a counter or gauge with the given labels.
             now: clock, seconds.
         """
         self._progress = progress
@@ -235,7 +243,6 @@ class RunMetrics:
             self._info[name] = redact_credentials(info[name])
 
         self._exported: dict[tuple[str, str], float] = {}  # values of counters, by name and label
-        register = register or register_with_ray
         self._metrics = {RUN_INFO.name: register(RUN_INFO, ("run", *INFO_LABELS))}
         for metric in (*METRICS, COST_BUDGET, RUNS_STARTED, RUNS_ENDED):
             self._metrics[metric.name] = register(metric, metric.labels)
@@ -296,11 +303,3 @@ class RunMetrics:
         if increase > 0:
             self._metrics[metric.name].inc(increase, tags=tags)
             self._exported[metric.name, label] = value
-
-
-def register_with_ray(metric: Metric, labels: tuple[str, ...]) -> Any:
-    """Returns Ray's counter or gauge for a metric."""
-    from ray.util import metrics
-
-    metric_class = metrics.Counter if metric.kind == "counter" else metrics.Gauge
-    return metric_class(PREFIX + metric.name, description=metric.help, tag_keys=labels)
