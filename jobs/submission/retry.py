@@ -15,6 +15,7 @@ FINAL_CODES = (
     ExitCode.ROW_ERRORS,
     ExitCode.OVER_BUDGET,
     ExitCode.REGRESSION,
+    ExitCode.TOO_FEW_ROWS,
 )
 MAX_PAUSE_S = 900.0
 

@@ -43,6 +43,7 @@ class Scripted:
         ([AttemptResult(None), AttemptResult(1), AttemptResult(3)], 3, [30, 60]),
         ([AttemptResult(2)], 2, []),
         ([AttemptResult(4)], 4, []),
+        ([AttemptResult(6)], 6, []),
         ([AttemptResult(75), AttemptResult(5)], 5, [30]),
         ([AttemptResult(75, stopped=True)], 75, []),
         ([AttemptResult(75)] * 3 + [AttemptResult(None)], 75, [30, 60, 120]),
