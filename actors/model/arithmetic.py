@@ -1,8 +1,8 @@
-"""What a step of the model costs at least: useful floating-point operations and bytes that must move. No JAX.
+"""The least cost of a step: useful floating-point operations and bytes that must move.
 
 Useful operations are those of the chosen experts and of visible keys; padding, unused experts and
-masked keys are not counted. A multiply-add is two operations. What programs really do is measured
-against these figures (MFU, MBU).
+masked keys are not counted. A multiply-add is two operations. MFU and MBU are relative to these
+figures.
 """
 
 import math
@@ -11,14 +11,17 @@ from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 
 
 def token_flops(config: ModelConfig, context: float) -> float:
-    """Returns the operations of all layers for one token that sees `context` keys, the vocabulary projection left out."""
-    chosen = config.num_selected_experts / config.num_experts
-    matrices = sum(
-        math.prod(tensor.shape)
-        * (chosen if "experts" in tensor.axes and tensor.scale_groups is not None else 1)
-        for tensor in parameter_shapes(config)
-        if "vocab" not in tensor.axes and len(tensor.shape) > 1
-    )
+    """Returns the operations of all layers for one token that sees `context` keys.
+
+    Without the projection to the vocabulary, see `projection_flops`.
+    """
+    chosen_share = config.num_selected_experts / config.num_experts
+    matrices = 0.0
+    for tensor in parameter_shapes(config):
+        if "vocab" in tensor.axes or len(tensor.shape) == 1:
+            continue
+        share = chosen_share if _is_expert_weight(tensor) else 1
+        matrices += math.prod(tensor.shape) * share
     attention = 2 * config.num_layers * config.num_q_heads * config.key_size * context
     return 2 * (matrices + attention)
 
@@ -29,10 +32,9 @@ def projection_flops(config: ModelConfig) -> float:
 
 
 def experts_touched(config: ModelConfig, tokens: int) -> float:
-    """Returns how many experts of a layer `tokens` tokens choose in expectation, routing taken as even."""
-    return config.num_experts * (
-        1 - (1 - config.num_selected_experts / config.num_experts) ** tokens
-    )
+    """Returns how many experts of a layer `tokens` tokens choose in expectation, evenly routed."""
+    chosen_share = config.num_selected_experts / config.num_experts
+    return config.num_experts * (1 - (1 - chosen_share) ** tokens)
 
 
 def step_weight_bytes(
@@ -43,23 +45,26 @@ def step_weight_bytes(
     Args:
         config: the model.
         tokens: tokens of the step; few of them choose few experts.
-        dense_itemsize: bytes per number of weights that were dequantised once; None: int8 with scales, as stored.
+        dense_itemsize: bytes per number of weights that were dequantized once; None: int8 with
+            scales, as stored.
         table_itemsize: bytes per number of the embedding table.
     """
-    share = experts_touched(config, tokens) / config.num_experts
-
-    def stored(tensor: TensorSpec) -> int:
+    touched_share = experts_touched(config, tokens) / config.num_experts
+    total = 0.0
+    for tensor in parameter_shapes(config):
+        size = tensor.stored_bytes
         if "vocab" in tensor.axes:
-            return math.prod(tensor.shape) * table_itemsize
-        if dense_itemsize is not None and tensor.scale_groups is not None:
-            return math.prod(tensor.shape) * dense_itemsize
-        return tensor.stored_bytes
+            size = math.prod(tensor.shape) * table_itemsize
+        elif dense_itemsize is not None and tensor.scale_groups is not None:
+            size = math.prod(tensor.shape) * dense_itemsize
+        share = touched_share if _is_expert_weight(tensor) else 1
+        total += size * share
+    return total
 
-    return sum(
-        stored(tensor)
-        * (share if tensor.scale_groups is not None and "experts" in tensor.axes else 1)
-        for tensor in parameter_shapes(config)
-    )
+
+def _is_expert_weight(tensor: TensorSpec) -> bool:
+    """Returns whether a tensor holds the weights of experts, and is not the router."""
+    return "experts" in tensor.axes and tensor.scale_groups is not None
 
 
 def cache_bytes(config: ModelConfig, itemsize: int) -> int:

@@ -1,14 +1,13 @@
 """Grouped-query attention over pages of cached keys and values.
 
-Input: normed activations of new tokens, the pages, and where everything lies (`Placement`). Output:
-the block's result and the pages with the new rows written. How pages are attended to is the
-business of `kernels/`. Knows nothing of tokens, layers or who owns a page.
+Takes the normed activations of new tokens and the pages; returns the block's result and the pages
+with the new rows written. `actors/kernels` computes the attention itself.
 
 Positions of one sequence, page size Z = 4, start = 5 tokens cached, count = 2 new ones:
 
     page table      pages[b, 0]   pages[b, 1]
     position        0  1  2  3    4  5  6  7
-                    cached ─────────▶ new▶ ·      · : whatever was left there; never read into a result
+                    cached ─────────▶ new▶ ·      · : unused, never reaches a result
     query at 5      ✓  ✓  ✓  ✓    ✓  ✓  ✗  ✗      and ✗ wherever the token is 0 (pad)
 """
 
@@ -31,18 +30,19 @@ class MultiHeadAttention(hk.Module):
         super().__init__(name=name)
         self.config = config
         self.kernels = kernels
-        self.split = split  # devices that the columns of the result are split over
+        self.split = split  # devices that hold the columns of the result
         self.kv_heads = config.num_kv_heads // model_shards
         self.q_heads = config.num_q_heads // model_shards
 
     def __call__(
         self, x_BTD: Float[Array, "B T D"], keys: Pages, values: Pages, placement: Placement
     ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
-        """Returns this block's output (summed over "model", see `add_up`) and the pages with the new rows."""
+        """Returns this block's output, summed over "model", and the pages with the new rows."""
         q_BTHC = rotate(self._project(x_BTD, self.q_heads, "query"), placement.positions_BT)
         k_BTKC = rotate(self._project(x_BTD, self.kv_heads, "key"), placement.positions_BT)
         v_BTKC = self._project(x_BTD, self.kv_heads, "value")
-        keys, values = write_rows(keys, k_BTKC, placement), write_rows(values, v_BTKC, placement)
+        keys = write_rows(keys, k_BTKC, placement)
+        values = write_rows(values, v_BTKC, placement)
         out_BTHC = self.kernels.attend(
             q_BTHC, keys, values, placement, self.config.attn_output_multiplier
         )
@@ -64,11 +64,12 @@ def write_rows(
     """Returns the pages with the new rows in place; rows of padding tokens are dropped."""
     p, z, k, c = pages_PZKC.shape
     row_N = (placement.page_BT * z + placement.offset_BT).reshape(-1)  # of padding: beyond the last
-    stored_BTKC = (
-        bits(rows_BTKC) if pages_PZKC.dtype == jnp.uint16 else rows_BTKC.astype(pages_PZKC.dtype)
-    )
+    if pages_PZKC.dtype == jnp.uint16:
+        stored_BTKC = bits(rows_BTKC)
+    else:
+        stored_BTKC = rows_BTKC.astype(pages_PZKC.dtype)
+
     # one index per row: with an index of two parts XLA for CPUs takes about four times as long
-    flat_RW = (
-        pages_PZKC.reshape(p * z, k * c).at[row_N].set(stored_BTKC.reshape(-1, k * c), mode="drop")
-    )
-    return flat_RW.reshape(p, z, k, c)
+    flat_RW = pages_PZKC.reshape(p * z, k * c)
+    written_RW = flat_RW.at[row_N].set(stored_BTKC.reshape(-1, k * c), mode="drop")
+    return written_RW.reshape(p, z, k, c)

@@ -1,13 +1,14 @@
-"""One decoder layer: attention, then experts, each between two norms and added to the residual stream.
+"""One decoder layer: attention, then experts, each between two norms and added to the stream.
 
-Input: the residual stream of new tokens and this layer's pages. Output: both, one layer further.
-Knows nothing of tokens.
+The residual stream is replicated on every device of the axis "model" (`split` = 1), or split over
+`split` devices by columns:
 
-The stream is whole on every device of the axis "model" (`split` = 1), or split over them by columns
-(`split` devices):
+    replicated
+            h [B,T,D]   ─ norm ─ block ─ all-reduce ──────────────▶ [B,T,D] ─ norm ─▶ + h
+    split
+            h [B,T,D/m] ─ all-gather ─ norm ─ block ─ reduce-scatter ▶ [B,T,D/m] ─ norm ─▶ + h
 
-    whole   h [B,T,D]   ─ norm ─ block ─ all-reduce ──────────────▶ [B,T,D] ─ norm ─▶ + h
-    split   h [B,T,D/m] ─ all-gather ─ norm ─ block ─ reduce-scatter ▶ [B,T,D/m] ─ norm (all-reduce of B x T numbers) ─▶ + h
+The last norm of a split stream costs an all-reduce of B x T numbers.
 """
 
 import haiku as hk
@@ -40,7 +41,7 @@ class DecoderLayer(hk.Module):
         placement: Placement,
         real_BT: Bool[Array, "B T"],
     ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
-        """Returns the residual stream after this layer and this layer's pages with the new rows."""
+        """Returns the residual stream after this layer, and its pages with the new rows."""
         split = self.split
         attention = MultiHeadAttention(
             self.config, self.model_shards, self.kernels, name="multi_head_attention", split=split
@@ -49,9 +50,9 @@ class DecoderLayer(hk.Module):
         x_BTD = RMSNorm(name="rms_norm")(all_columns(h_BTW, split))
         attended_BTW, keys, values = attention(x_BTD, keys, values, placement)
         h_BTW = h_BTW + RMSNorm(name="rms_norm_1", split=split)(attended_BTW)
-        x_ND = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split)).reshape(
-            -1, self.config.emb_size
-        )
+
+        normed_BTD = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split))
+        x_ND = normed_BTD.reshape(-1, self.config.emb_size)
         gates_NX, chosen_NX = Router(self.config, name="router")(x_ND)
         moe = MoE(self.config, self.model_shards, self.kernels, name="moe", split=split)
         mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))

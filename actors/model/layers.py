@@ -1,8 +1,8 @@
-"""Layers that both blocks share: RMS norm, linear, rotary embedding, the tied embedding at both ends, and how a row is split.
+"""Layers that both blocks share: RMS norm, linear, rotary embedding, the tied embedding.
 
-Written for one device: arrays are its shards, sizes its sizes. The residual stream lies whole on
+Written for one device: arrays are its shards, sizes its sizes. The residual stream is replicated on
 every device of the axis "model" (`split` = 1), or each of its `split` devices holds W = D / split
-columns, in order. Knows nothing of attention, experts or caches.
+columns, in order.
 """
 
 import haiku as hk
@@ -18,15 +18,20 @@ ROTARY_BASE = 10000.0
 
 
 def add_up(x: Float[Array, "*rows D"], split: int) -> Float[Array, "*rows W"]:
-    """Returns the sum of all devices' `x`: whole (one all-reduce), or this device's columns of it (one reduce-scatter)."""
+    """Returns the sum of all devices' `x`, or this device's columns of it.
+
+    One all-reduce, or one reduce-scatter.
+    """
     if split == 1:
         return jax.lax.psum(x, "model")
     return jax.lax.psum_scatter(x, "model", scatter_dimension=x.ndim - 1, tiled=True)
 
 
 def all_columns(x: Float[Array, "*rows W"], split: int) -> Float[Array, "*rows D"]:
-    """Returns the whole rows of which each device holds its columns: one all-gather, or nothing to do."""
-    return x if split == 1 else jax.lax.all_gather(x, "model", axis=x.ndim - 1, tiled=True)
+    """Returns all columns of rows that are split over devices: one all-gather if they are."""
+    if split == 1:
+        return x
+    return jax.lax.all_gather(x, "model", axis=x.ndim - 1, tiled=True)
 
 
 class RMSNorm(hk.Module):
@@ -50,12 +55,10 @@ class RMSNorm(hk.Module):
         if self.split == 1:
             mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
         else:
-            mean_square = (
-                jax.lax.psum(jnp.sum(jnp.square(x32), axis=-1, keepdims=True), "model") / width
-            )
-            scale = jax.lax.dynamic_slice_in_dim(
-                scale, jax.lax.axis_index("model") * x.shape[-1], x.shape[-1]
-            )
+            local_sum = jnp.sum(jnp.square(x32), axis=-1, keepdims=True)
+            mean_square = jax.lax.psum(local_sum, "model") / width
+            first_column = jax.lax.axis_index("model") * x.shape[-1]
+            scale = jax.lax.dynamic_slice_in_dim(scale, first_column, x.shape[-1])
         normed = x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)
         return (normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
@@ -93,9 +96,9 @@ class InOutEmbed(hk.Module):
         """
         table_UD = self._table()
         local_BT = tokens_BT - jax.lax.axis_index("model") * self.rows
-        mine_BT = (local_BT >= 0) & (local_BT < self.rows)
+        is_local_BT = (local_BT >= 0) & (local_BT < self.rows)
         rows_BTD = table_UD[jnp.clip(local_BT, 0, self.rows - 1)].astype(dtype)
-        return add_up(jnp.where(mine_BT[..., None], rows_BTD, 0), split)
+        return add_up(jnp.where(is_local_BT[..., None], rows_BTD, 0), split)
 
     def decode(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
         """Returns the products with this device's rows of the table, float32."""
@@ -108,11 +111,15 @@ class InOutEmbed(hk.Module):
 def rotate(
     x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
 ) -> Float[Array, "B T K C"]:
-    """Returns `x` turned by its position: dimension i is paired with i + C/2 (halves, not neighbours); float32 inside."""
+    """Returns `x` rotated by its position, float32 inside.
+
+    Dimension i is paired with i + C/2 (halves, not neighbours).
+    """
     half = x_BTKC.shape[-1] // 2
     frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
     phase_BTC = positions_BT.astype(jnp.float32)[..., None] * frequency[None, None, :]
-    sin, cos = jnp.sin(phase_BTC)[:, :, None, :], jnp.cos(phase_BTC)[:, :, None, :]
+    sin = jnp.sin(phase_BTC)[:, :, None, :]
+    cos = jnp.cos(phase_BTC)[:, :, None, :]
     first, second = jnp.split(x_BTKC.astype(jnp.float32), 2, axis=-1)
-    turned = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return turned.astype(x_BTKC.dtype)
+    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
+    return rotated.astype(x_BTKC.dtype)

@@ -1,7 +1,7 @@
 """Mixture of experts: every token is computed by its two chosen experts and by no other.
 
-Input: normed activations. Output: the gated sum of the chosen experts, after one all-reduce over
-"model". How the chosen experts are run is the business of `kernels/`.
+Returns the gated sum of the chosen experts, after one all-reduce over "model". `actors/kernels`
+runs the chosen experts.
 """
 
 import haiku as hk
@@ -25,7 +25,8 @@ class Router(hk.Module):
     def __call__(self, x_ND: Float[Array, "N D"]) -> tuple[Float[Array, "N X"], Int[Array, "N X"]]:
         """Returns gates and ids of the chosen experts, best first; ties go to the lower id.
 
-        The gates are the chosen ones of a softmax over all experts and are not renormalised: they sum to less than one.
+        The gates are the chosen ones of a softmax over all experts and are not renormalised: they
+        sum to less than one.
         """
         w_DE = hk.get_parameter("w", (self.config.emb_size, self.config.num_experts), jnp.float32)
         probabilities_NE = jax.nn.softmax(dot(x_ND.astype(jnp.float32), w_DE), axis=-1)
@@ -42,8 +43,8 @@ class MoE(hk.Module):
         super().__init__(name=name)
         self.config = config
         self.kernels = kernels
-        self.split = split  # devices that the columns of the result are split over
-        self.width = config.ffn_size // model_shards
+        self.split = split  # devices that hold the columns of the result
+        self.ffn_width = config.ffn_size // model_shards
 
     def __call__(
         self,
@@ -52,27 +53,33 @@ class MoE(hk.Module):
         chosen_NX: Int[Array, "N X"],
         real_N: Bool[Array, " N"],
     ) -> Float[Array, "N W"]:
-        """Returns the sum over the chosen experts of gate x expert(x), zero where `real_N` is false (padding)."""
-        e, d, f = self.config.num_experts, self.config.emb_size, self.width
+        """Returns the sum over the chosen experts of gate x expert(x).
+
+        Zero where `real_N` is false (padding).
+        """
+        experts = self.config.num_experts
+        width = self.config.emb_size
         weights = (
-            _parameter("linear", (e, d, f), x_ND),
-            _parameter("linear_v", (e, d, f), x_ND),
-            _parameter("linear_1", (e, f, d), x_ND),
+            _parameter("linear", (experts, width, self.ffn_width), x_ND),
+            _parameter("linear_v", (experts, width, self.ffn_width), x_ND),
+            _parameter("linear_1", (experts, self.ffn_width, width), x_ND),
         )
+
         # padding chooses no expert and costs none
-        chosen_NX = jnp.where(real_N[:, None], chosen_NX, e)
+        chosen_NX = jnp.where(real_N[:, None], chosen_NX, experts)
         # grok-1: runs every token through all experts and keeps the chosen results; here only the
         # chosen experts run
         rows_AD, place_NX = self.kernels.grouped_ffn(x_ND, chosen_NX, weights)
-        chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0).astype(jnp.float32)
+        chosen_rows_NXD = jnp.where(real_N[:, None, None], rows_AD[place_NX], 0)
         # grok-1: sums in bfloat16 whatever the activations are; here in float32, then rounded once
         # to their type
-        local_ND = jnp.sum(chosen_rows_NXD * gates_NX[..., None], axis=1).astype(x_ND.dtype)
+        gated_NXD = chosen_rows_NXD.astype(jnp.float32) * gates_NX[..., None]
+        local_ND = jnp.sum(gated_NXD, axis=1).astype(x_ND.dtype)
         return add_up(local_ND, self.split)
 
 
 class _Weight(hk.Module):
-    """Holds one stacked expert weight under the name the checkpoint has for it."""
+    """Holds one stacked expert weight under its name in the checkpoint."""
 
     def __call__(self, shape: tuple[int, ...], like: Array) -> Weight:
         weight: Weight = hk.get_parameter("w", shape, like.dtype)

@@ -1,9 +1,7 @@
-"""Which device holds which part of the model.
+"""Meshes ("1x8" = DATAxMODEL), and the partition specs of a model's parameters.
 
-Input: a mesh as text ("1x8" = DATAxMODEL) and a model config. Output: a mesh, and a PartitionSpec
-for every parameter, derived from the names of its dimensions. Attention is split by key/value head,
-experts by their width, the vocabulary by rows. Knows nothing of files or of the model's
-mathematics.
+Specs follow from the names of a parameter's dimensions. Attention is split by key/value head,
+experts by their width, the vocabulary by rows.
 """
 
 import math
@@ -48,7 +46,9 @@ def parse_mesh(text: str) -> tuple[int, int]:
 
 
 def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh ("data", "model") of data x model devices, the first of `devices` (default: all that JAX sees).
+    """Returns the mesh ("data", "model") of data x model devices.
+
+    The first of `devices`; by default of all that JAX sees.
 
     Raises:
         ModelError: there are fewer devices than the mesh needs.
@@ -61,9 +61,11 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
             "another mesh, or on a CPU set "
             f"XLA_FLAGS=--xla_force_host_platform_device_count={data * model} before JAX starts"
         )
-    chosen = available[: data * model]
     return jax.make_mesh(
-        (data, model), AXES, axis_types=(AxisType.Auto, AxisType.Auto), devices=chosen
+        (data, model),
+        AXES,
+        axis_types=(AxisType.Auto, AxisType.Auto),
+        devices=available[: data * model],
     )
 
 
@@ -91,7 +93,7 @@ def check_divisible(config: ModelConfig, model_shards: int) -> None:
 def sharded_groups(groups: int, model_shards: int) -> int:
     """Returns how many scale groups a weight has once its rows are split over `model_shards` devices.
 
-    That is `groups` where every device gets whole groups; otherwise each group is cut into equal
+    That is `groups` where every device gets complete groups; otherwise each group is cut into equal
     parts with the same scales, as few as make the split even. Rows that groups and devices both
     divide are divided by this number too.
     """
@@ -113,12 +115,12 @@ def parameter_specs(config: ModelConfig, *, dense: bool = False) -> ParameterSpe
 
 def _spec(tensor: TensorSpec, dense: bool) -> Spec:
     split = [RULES[axis] for axis in tensor.axes]
-    whole: Any = PartitionSpec(*split)
+    loaded: Any = PartitionSpec(*split)
     transposed: Any = PartitionSpec(*split[:-3:-1])
     if tensor.scale_groups is not None and not dense:
         # scales have groups where the weight has rows: split together or not at all
-        return QuantizedWeight(whole, whole)
+        return QuantizedWeight(loaded, loaded)
     if tensor.scale_groups is not None and "experts" in tensor.axes:
         return DenseExperts((transposed,) * tensor.shape[0])
-    spec: PartitionSpec = whole
+    spec: PartitionSpec = loaded
     return spec

@@ -1,15 +1,15 @@
-"""Weights on disk or object storage <-> parameters on a mesh: xAI's folder `ckpt-0`, or the converted layout, told apart here.
+"""Loads weights onto a mesh and writes them: xAI's folder `ckpt-0`, or the safetensors layout.
 
 Tensors are read one after the other, the next ones while the last is on its way to the devices;
 each device receives only its slice, and the host holds a few tensors at most. Nothing in a file is
-ever executed. Knows nothing of the model's mathematics.
+ever executed.
 """
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
+from itertools import islice, starmap
 from os import PathLike, fspath
 from typing import Any
 
@@ -25,7 +25,7 @@ from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import HostTensor, Int8Tensor
 from actors.weights.pickle_writer import pickle_tensor
 from actors.weights.random_weights import quantize, random_parameters
-from actors.weights.safetensors_layout import SUFFIX, ConvertedLayout
+from actors.weights.safetensors_layout import SUFFIX, SafetensorsLayout
 from actors.weights.weight_files import MANIFEST, WeightFolder
 from actors.weights.weight_slices import HostSlices, split_axis
 from actors.weights.xai_layout import XaiLayout, file_name
@@ -35,16 +35,19 @@ __all__ = ["load", "open_layout", "quantize", "random_parameters", "read", "writ
 # tensors fetched before they are needed; with the one in use they bound the host's memory
 _READ_AHEAD = 2
 
-Layout = XaiLayout | ConvertedLayout
+Layout = XaiLayout | SafetensorsLayout
 
 
 def load(
     url: str | PathLike[str], config: ModelConfig, mesh: Mesh
 ) -> dict[str, dict[str, LoadedWeight]]:
-    """Reads either layout onto the mesh, split as `parameter_specs` says: {Haiku module: {name: array or QuantizedWeight}}.
+    """Reads either layout onto the mesh, split by `parameter_specs`.
 
     Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model
     works.
+
+    Returns:
+        {Haiku module: {name: array or QuantizedWeight}}.
 
     Raises:
         ModelError: the mesh does not divide the model, or the folder does not hold its weights.
@@ -64,7 +67,8 @@ def read(url: str | PathLike[str], config: ModelConfig) -> Iterator[tuple[Tensor
     """Yields every tensor, whole and checked, in the order of `parameter_shapes`.
 
     Raises:
-        ModelError: a file is missing, superfluous, unreadable, damaged, or not of the expected type and shape.
+        ModelError: a file is missing, superfluous, unreadable, damaged, or not of the expected
+            type and shape.
     """
     for tensor, slices in _fetched(url, config, 1):
         yield tensor, slices.joined(tensor)
@@ -80,7 +84,7 @@ def open_layout(url: str | PathLike[str], config: ModelConfig) -> Iterator[Layou
     with WeightFolder(url) as folder:
         sizes = folder.sizes()
         if MANIFEST in sizes:
-            yield ConvertedLayout(folder, sizes, config)
+            yield SafetensorsLayout(folder, sizes, config)
         elif any(name.endswith(SUFFIX) for name in sizes):
             raise ModelError(
                 f"checkpoint {url}: an unfinished conversion, it has no {MANIFEST}; run the same "
@@ -94,7 +98,7 @@ def _fetched(
     url: str | PathLike[str], config: ModelConfig, count: int
 ) -> Iterator[tuple[TensorSpec, HostSlices]]:
     """Yields every tensor in `count` slices; the next ones are read meanwhile."""
-    work = iter(enumerate(parameter_shapes(config)))
+    tensors = iter(enumerate(parameter_shapes(config)))
     with (
         open_layout(url, config) as layout,
         ThreadPoolExecutor(_READ_AHEAD, thread_name_prefix="checkpoint") as pool,
@@ -103,12 +107,12 @@ def _fetched(
         def fetch(number: int, tensor: TensorSpec) -> "tuple[TensorSpec, Future[HostSlices]]":
             return tensor, pool.submit(layout.fetch, number, tensor, count)
 
-        ahead = deque(fetch(*numbered) for numbered in islice(work, _READ_AHEAD))
+        fetched = deque(starmap(fetch, islice(tensors, _READ_AHEAD)))
         try:
-            while ahead:
-                tensor, future = ahead.popleft()
+            while fetched:
+                tensor, future = fetched.popleft()
                 slices = future.result()
-                ahead.extend(fetch(*numbered) for numbered in islice(work, 1))
+                fetched.extend(starmap(fetch, islice(tensors, 1)))
                 del future
                 yield tensor, slices
                 del slices
@@ -123,16 +127,16 @@ def write(
     """Writes parameters as a checkpoint in xAI's own format, readable by the reference.
 
     Args:
-        parameters: {module: {name: tensor}}, or (path, tensor) pairs in file order. A tensor is a float32 array, or a pair of
-            int8 weight and bfloat16 scales (`Int8Tensor`, `QuantizedWeight`).
+        parameters: {module: {name: tensor}}, or (path, tensor) pairs in file order. A tensor is a
+            float32 array, or a pair of int8 weight and bfloat16 scales (`Int8Tensor`,
+            `QuantizedWeight`).
         folder: local folder or URL; made if it does not exist.
 
     Raises:
         ValueError: pairs are not in file order, or an array is of a type the format does not have.
     """
     if isinstance(parameters, Mapping):
-        nested = parameters
-        parameters = ((f"{m}/{n}", nested[m][n]) for m in sorted(nested) for n in sorted(nested[m]))
+        parameters = _in_file_order(parameters)
     files, root = fsspec.core.url_to_fs(fspath(folder))
     files.makedirs(root, exist_ok=True)
     previous: tuple[str, str] = ("", "")
@@ -144,31 +148,41 @@ def write(
                 "name"
             )
         previous = (module, name)
-        host = (
-            Int8Tensor(*map(np.asarray, tensor))
-            if isinstance(tensor, tuple)
-            else np.asarray(tensor)
-        )
+        host: HostTensor
+        if isinstance(tensor, tuple):
+            weight, scales = tensor
+            host = Int8Tensor(np.asarray(weight), np.asarray(scales))
+        else:
+            host = np.asarray(tensor)
         with files.open(f"{root}/{file_name(number)}", "wb") as file:
             for piece in pickle_tensor(host):
                 file.write(piece)
+
+
+def _in_file_order(parameters: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """Yields (path, tensor) sorted by module and name."""
+    for module, entries in sorted(parameters.items()):
+        for name, tensor in sorted(entries.items()):
+            yield f"{module}/{name}", tensor
 
 
 def _place(tensor: TensorSpec, slices: HostSlices, mesh: Mesh, spec: Any) -> LoadedWeight:
     axis = split_axis(tensor)
     if slices.scales is None:
         return _put(slices.values, tensor.shape, axis, mesh, spec)
+
     weight = _put(slices.values, tensor.shape, axis, mesh, spec.weight)
-    scales, groups = slices.scales, slices.scales.shape[-2]
+    scales = slices.scales
     shards = mesh.shape["model"]
-    if RULES[tensor.axes[-2]] is not None:  # rows are split, and with them the groups
+    rows_are_split = RULES[tensor.axes[-2]] is not None
+    if rows_are_split:
+        groups = scales.shape[-2]
         scales = np.repeat(scales, sharded_groups(groups, shards) // groups, axis=-2)
-    pieces = (
-        (scales,)
-        if axis is None
-        else tuple(map(np.ascontiguousarray, np.split(scales, shards, axis)))
-    )
-    return QuantizedWeight(weight, _put(pieces, scales.shape, axis, mesh, spec.scales))
+
+    scale_slices: tuple[np.ndarray, ...] = (scales,)
+    if axis is not None:
+        scale_slices = tuple(map(np.ascontiguousarray, np.split(scales, shards, axis)))
+    return QuantizedWeight(weight, _put(scale_slices, scales.shape, axis, mesh, spec.scales))
 
 
 def _put(
@@ -178,14 +192,16 @@ def _put(
     mesh: Mesh,
     spec: PartitionSpec,
 ) -> jax.Array:
-    """Gives each device its slice.
+    """Returns the array with each device's slice on it.
 
-    Devices that are CPUs may go on using the slice's memory: it belongs to nobody else.
+    Devices that are CPUs may use the slice's memory from then on: nothing else writes to it.
     """
     sharding = NamedSharding(mesh, spec)
     arrays = []
     for device, index in sharding.addressable_devices_indices_map(shape).items():
-        start = 0 if axis is None or index is None else index[axis].start or 0
+        start = 0
+        if axis is not None and index is not None:
+            start = index[axis].start or 0
         number = start * len(slices) // shape[axis or 0]
         arrays.append(jax.device_put(slices[number], device))
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)

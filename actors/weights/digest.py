@@ -1,9 +1,9 @@
-"""Folder of weights -> a short text that changes when the weights do, for the fingerprint of a run.
+"""Digests a folder of weights, for the fingerprint of a run.
 
-The converted layout brings the digests of its files in its manifest: every byte counts. Of other
+The safetensors layout brings the digests of its files in its manifest: every byte counts. Of other
 folders every file's name and size, and its first, middle and last 4 KiB are taken, so that 300 GB
 cost seconds: that recognises another or an incomplete checkpoint and does not prove that no byte
-changed. Imports no JAX.
+changed.
 """
 
 import hashlib
@@ -21,13 +21,14 @@ SAMPLE_BYTES = 4096
 
 
 def digest(url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> str:
-    """Returns "sha256:…" over all files below a folder, or of one file: by the manifest if there is one, else by samples.
+    """Returns "sha256:…" over all files below a folder, or of one file.
 
-    Independent of where the folder lies and of the order in which it lists. Samples are read
+    By the manifest if there is one, else by samples. Independent of where the folder lies and of the order in which it lists. Samples are read
     concurrently where the file system can (object stores).
 
     Raises:
-        ModelError: the folder does not exist, is empty, cannot be read, or lacks files of its manifest.
+        ModelError: the folder does not exist, is empty, cannot be read, or lacks files of its
+            manifest.
     """
     try:
         files, root = fsspec.core.url_to_fs(fspath(url))
@@ -41,10 +42,9 @@ def digest(url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> s
         manifest = f"{root.rstrip('/')}/{MANIFEST}"
         if manifest in sizes:
             text = retries.with_retries(lambda: files.cat_file(manifest))
-            return _manifest_digest(
-                str(url), text, {_relative(p, root): size for p, size in sizes.items()}
-            )
-        return _sampled(files, root, sizes, retries)
+            relative_sizes = {_relative(path, root): size for path, size in sizes.items()}
+            return _manifest_digest(str(url), text, relative_sizes)
+        return _sampled_digest(files, root, sizes, retries)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"checkpoint {url}: cannot be read ({error})") from error
 
@@ -53,22 +53,29 @@ def _manifest_digest(url: str, text: bytes, sizes: dict[str, int]) -> str:
     manifest = parse_manifest(text, f"{url}/{MANIFEST}")
     for name, file in sorted(manifest.files.items()):
         if sizes.get(name) != file.size:
-            found = f"{sizes[name]} bytes" if name in sizes else "no such file"
+            actual_size = f"{sizes[name]} bytes" if name in sizes else "no such file"
             raise ModelError(
-                f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {found}; copy or "
+                f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {actual_size}; copy or "
                 "convert it again"
             )
     return manifest.digest()
 
 
-def _sampled(files: Any, root: str, sizes: dict[str, int], retries: RetryPolicy) -> str:
-    wanted = [(path, start, end) for path in sorted(sizes) for start, end in _samples(sizes[path])]
-    paths, starts, ends = map(list, zip(*wanted, strict=True)) if wanted else ([], [], [])
+def _sampled_digest(files: Any, root: str, sizes: dict[str, int], retries: RetryPolicy) -> str:
+    paths: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    for path in sorted(sizes):
+        for start, end in _samples(sizes[path]):
+            paths.append(path)
+            starts.append(start)
+            ends.append(end)
+
     pieces = retries.with_retries(lambda: files.cat_ranges(paths, starts, ends, on_error="raise"))
     total = hashlib.sha256()
     for path in sorted(sizes):
         total.update(f"{_relative(path, root)}\0{sizes[path]}\0".encode())
-    for (_, start, end), piece in zip(wanted, pieces, strict=True):
+    for start, end, piece in zip(starts, ends, pieces, strict=True):
         total.update(f"{start}-{end}\0".encode() + piece)
     return f"sha256:{total.hexdigest()}"
 
@@ -78,7 +85,7 @@ def _relative(path: str, root: str) -> str:
 
 
 def _samples(size: int) -> list[tuple[int, int]]:
-    """Returns the byte ranges to read of a file: all of a small one, else beginning, middle and end."""
+    """Returns the byte ranges to read of a file: a small one completely, else three samples."""
     if size <= 3 * SAMPLE_BYTES:
         return [(0, size)] if size else []
     middle = size // 2

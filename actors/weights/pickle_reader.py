@@ -1,9 +1,9 @@
-"""xAI's tensor files, read: pickle opcodes -> arrays. The way back is pickle_writer.py.
+"""Reads xAI's tensor files: pickle opcodes become arrays. `pickle_writer.py` writes them.
 
 Nothing in a file is ever executed: the opcodes are read as data, a handful of them is understood,
 the names a file may mention are an exact list, and each stands for a plain description of an array.
-Anything else is an error. The numbers themselves are not copied: arrays are views of the buffer
-they were read from. Knows nothing of folders, models or devices.
+Anything else is an error. The numbers are not copied: arrays are views of the buffer they were read
+from.
 """
 
 import pickletools
@@ -17,11 +17,11 @@ import numpy as np
 from actors.protocol.errors import ModelError
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_LARGE = 4096  # payloads from here on stay views of the file
+_MIN_VIEW_BYTES = 4096  # payloads of at least this size stay views of the file
 
 
 class Int8Tensor(NamedTuple):
-    """A quantised weight on the host: int8 [..., K, N] and bfloat16 scales [..., G, N], one per K / G rows."""
+    """An int8 weight on the host, [..., K, N], and bfloat16 scales [..., G, N], one per K / G rows."""
 
     weight: np.ndarray
     scales: np.ndarray
@@ -69,20 +69,20 @@ class _Array:
 
 
 class _Dtype:
-    """An element type being described: BUILD tells its byte order."""
+    """An element type being described: its byte order comes with BUILD."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
 
 
 class _Quantized:
-    """An instance of the reference's QuantizedWeight8bit being described: two arrays in a dictionary, no code."""
+    """An instance of the reference's QuantizedWeight8bit being described: two arrays, no code."""
 
     fields: dict[str, Any] | None = None
 
 
 class _Bytes:
-    """What pickletools reads opcodes from: a buffer whose large pieces come out as views."""
+    """A file for pickletools over a buffer; large pieces come out as views."""
 
     def __init__(self, buffer: memoryview) -> None:
         self.buffer = buffer
@@ -94,34 +94,37 @@ class _Bytes:
     def read(self, count: int) -> bytes | memoryview:
         piece = self.buffer[self.position : self.position + count]
         self.position += len(piece)
-        return piece if count >= _LARGE else bytes(piece)
+        return piece if count >= _MIN_VIEW_BYTES else bytes(piece)
 
     def readline(self) -> bytes:
         raise ModelError("it holds opcodes of pickle protocol 0, which xAI's files never do")
+
+
+# What a damaged stream raises in the reader below; nothing in it runs foreign code.
+_DAMAGE_ERRORS = (
+    ValueError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    struct.error,
+    UnicodeError,
+)
 
 
 def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
     """Returns the tensor of one file, as views of `buffer`.
 
     Raises:
-        ModelError: the file is truncated, damaged, or holds anything but one array or one quantised weight.
+        ModelError: the file is truncated, damaged, or holds anything but one array or one quantised
+            weight.
     """
     try:
         result = _run(_Bytes(memoryview(buffer)))
     except ModelError as error:
         raise ModelError(f"{name}: not a tensor of an xAI checkpoint: {error}") from None
-    except (
-        ValueError,
-        IndexError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        struct.error,
-        UnicodeError,
-    ) as error:
-        # whatever a damaged stream makes the reader below trip over; nothing in it runs foreign
-        # code
+    except _DAMAGE_ERRORS as error:
         cause = str(error) or type(error).__name__
         raise ModelError(f"{name}: truncated or damaged ({cause}); fetch the file again") from error
     if isinstance(result, _Array) and result.array is not None:
@@ -135,25 +138,27 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
 
 
 def _quantized(fields: dict[str, Any], name: str) -> Int8Tensor:
-    weight, scales = (getattr(fields.get(key), "array", None) for key in ("weight", "scales"))
+    weight = getattr(fields.get("weight"), "array", None)
+    scales = getattr(fields.get("scales"), "array", None)
     if len(fields) != 2 or weight is None or scales is None:
-        found = ", ".join(sorted(map(str, fields))) or "nothing"
+        names = ", ".join(sorted(map(str, fields))) or "nothing"
         raise ModelError(
-            f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {found}"
+            f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {names}"
         )
     return Int8Tensor(weight, scales)
 
 
 def _run(source: _Bytes) -> object:
-    """Follows the opcodes with a stack of descriptions. Returns what STOP leaves."""
+    """Interprets the opcodes with a stack of descriptions; returns the value that STOP leaves."""
     stack: list[Any] = []
     memo: list[Any] = []
     opcode: Any
     argument: Any
     for opcode, argument, _ in pickletools.genops(source):  # type: ignore[arg-type]
         if opcode.name == "STOP":
-            if len(stack) != 1 or source.position != len(source.buffer):
-                raise ValueError(f"{len(source.buffer) - source.position} bytes follow the end")
+            remaining_bytes = len(source.buffer) - source.position
+            if len(stack) != 1 or remaining_bytes:
+                raise ValueError(f"{remaining_bytes} bytes follow the end")
             return stack[0]
         if opcode.name == "MEMOIZE":
             memo.append(stack[-1])
@@ -174,7 +179,7 @@ class _Mark:
     """Where a MARK opcode was."""
 
 
-def _same(value: Any) -> Any:
+def _identity(value: Any) -> Any:
     return value
 
 
@@ -185,16 +190,17 @@ _PUSHES: dict[str, Callable[[Any], Any]] = {
     "NEWFALSE": lambda _: False,
     "EMPTY_TUPLE": lambda _: (),
     "EMPTY_DICT": lambda _: {},
-    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _same),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1"), _identity),
     **dict.fromkeys(
         ("SHORT_BINUNICODE", "BINUNICODE", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"),
-        _same,
+        _identity,
     ),
 }
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
-    index = max(i for i, item in enumerate(stack) if isinstance(item, _Mark))
+    marks = [index for index, item in enumerate(stack) if isinstance(item, _Mark)]
+    index = max(marks)
     items = stack[index + 1 :]
     del stack[index:]
     return items
@@ -220,32 +226,36 @@ def _setitems(stack: list[Any]) -> None:
 
 
 def _setitem(stack: list[Any]) -> None:
-    value, key = stack.pop(), stack.pop()
+    value = stack.pop()
+    key = stack.pop()
     stack[-1].update({key: value})
 
 
 def _global(stack: list[Any]) -> None:
-    name, module = stack.pop(), stack.pop()
+    name = stack.pop()
+    module = stack.pop()
     mentioned = _Name(module, name)
     if mentioned not in _ALLOWED:
         raise ModelError(
-            f"it asks for {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted, "
+            f"it refers to {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted, "
             "nothing was run"
         )
     stack.append(mentioned)
 
 
 def _newobj(stack: list[Any]) -> None:
-    arguments, mentioned = stack.pop(), stack.pop()
+    arguments = stack.pop()
+    mentioned = stack.pop()
     if mentioned != _QUANTIZED or arguments != ():
         raise ModelError(
-            f"it makes an object of {_spell(mentioned)}, which is no tensor; nothing was run"
+            f"it creates an object of {_spell(mentioned)}, which is no tensor; nothing was run"
         )
     stack.append(_Quantized())
 
 
 def _reduce(stack: list[Any]) -> None:
-    arguments, mentioned = stack.pop(), stack.pop()
+    arguments = stack.pop()
+    mentioned = stack.pop()
     if mentioned in _RECONSTRUCT and arguments[0] == _NDARRAY:
         stack.append(_Array())
     elif mentioned == _DTYPE:
@@ -263,7 +273,8 @@ def _reduce(stack: list[Any]) -> None:
 
 
 def _build(stack: list[Any]) -> None:
-    state, target = stack.pop(), stack[-1]
+    state = stack.pop()
+    target = stack[-1]
     if isinstance(target, _Array):
         version, shape, dtype, fortran, data = state
         if version != 1:
@@ -279,10 +290,13 @@ def _build(stack: list[Any]) -> None:
 
 
 def _array(data: Any, dtype: Any, shape: tuple[int, ...], fortran: bool) -> _Array:
-    made = _Array()
-    flat = np.frombuffer(data, dtype.dtype)
-    made.array = flat.reshape(shape[::-1]).T if fortran else flat.reshape(shape)
-    return made
+    description = _Array()
+    numbers = np.frombuffer(data, dtype.dtype)
+    if fortran:
+        description.array = numbers.reshape(shape[::-1]).T
+    else:
+        description.array = numbers.reshape(shape)
+    return description
 
 
 def _spell(mentioned: Any) -> str:

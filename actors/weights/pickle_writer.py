@@ -1,7 +1,7 @@
-"""xAI's tensor files, written: arrays -> the bytes that the reference's own loader reads, identical to CPython's pickles.
+"""Writes xAI's tensor files, identical to CPython's pickles, for the reference's own loader.
 
 The stock pickler cannot write them: it checks that `__main__.QuantizedWeight8bit` exists and names
-numpy's modules as today's numpy does. Knows nothing of folders, models or devices.
+numpy's modules as today's numpy does.
 """
 
 import struct
@@ -11,8 +11,8 @@ import numpy as np
 
 from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
 
-_FRAMELESS = 64 * 1024  # payloads of at least this size stand outside of frames
-_SHORTEST_FRAME = 4
+_MIN_FRAMELESS_BYTES = 64 * 1024  # payloads of at least this size stand outside of frames
+_MIN_FRAME_BYTES = 4
 
 
 def pickle_tensor(tensor: HostTensor) -> Iterator[bytes | memoryview]:
@@ -34,7 +34,7 @@ def pickle_tensor(tensor: HostTensor) -> Iterator[bytes | memoryview]:
 
 
 class _Stream:
-    """Opcodes as they come, and which value stands at which place of the memo."""
+    """The opcodes so far, and the place of each value in the memo."""
 
     def __init__(self) -> None:
         self.memo: dict[Hashable, int] = {}
@@ -96,7 +96,7 @@ class _Stream:
             header = b"B" + struct.pack("<I", data.nbytes)
         else:
             header = b"\x8e" + struct.pack("<Q", data.nbytes)
-        if data.nbytes >= _FRAMELESS:
+        if data.nbytes >= _MIN_FRAMELESS_BYTES:
             self.parts.append((header, data))
         else:
             self.opcodes(header + bytes(data))
@@ -107,7 +107,7 @@ class _Stream:
             if not isinstance(part, bytearray):
                 yield from part
                 continue
-            if len(part) >= _SHORTEST_FRAME:
+            if len(part) >= _MIN_FRAME_BYTES:
                 yield b"\x95" + struct.pack("<Q", len(part))
             yield bytes(part)
 
@@ -151,10 +151,12 @@ def _dtype(stream: _Stream, dtype: np.dtype) -> None:
     stream.name("numpy", "dtype")
     if dtype == BFLOAT16:
         stream.name("ml_dtypes", "bfloat16")
-        order, sizes = "<", (2, 2, 64)
+        order = "<"
+        sizes = (2, 2, 64)
     elif dtype in (np.dtype("<f4"), np.dtype("i1")):
         stream.text(dtype.str[1:])
-        order, sizes = dtype.str[0], (-1, -1, 0)
+        order = dtype.str[0]
+        sizes = (-1, -1, 0)
     else:
         raise ValueError(
             f"xAI's files hold float32, int8 and bfloat16, got an array of {dtype.name}"

@@ -1,8 +1,6 @@
 """Random weights of any model shape, for demonstrations, tests and speed measurements.
 
-Input: a config and a seed. Output: host tensors in file order, made one at a time. Magnitudes are
-chosen so that logits spread by about two: neither flat nor saturated. Knows nothing of files or
-devices.
+Magnitudes are chosen so that logits spread by about two: neither flat nor saturated.
 """
 
 import math
@@ -22,26 +20,27 @@ _PAD_ROW_SCALE = 0.1  # token 0 is never the likeliest one
 def random_parameters(config: ModelConfig, seed: int) -> Iterator[tuple[str, HostTensor]]:
     """Yields (path, tensor) of every parameter in file order; the same seed gives the same numbers.
 
-    A tensor is drawn when it is asked for, so that a checkpoint larger than memory can be written.
+    A tensor is drawn when it is requested, so that a checkpoint larger than memory can be written.
     """
     for number, tensor in enumerate(parameter_shapes(config)):
         rng = np.random.default_rng((seed, number))
         if tensor.name == "scale":
             yield tensor.path, _norm_scale(config, tensor, rng)
             continue
-        values = rng.standard_normal(tensor.shape, dtype=np.float32) * np.float32(
-            _spread(config, tensor)
-        )
+        spread = np.float32(_spread(config, tensor))
+        values = rng.standard_normal(tensor.shape, dtype=np.float32) * spread
         if tensor.name == "embeddings":
             values[0] *= _PAD_ROW_SCALE
-        yield (
-            tensor.path,
-            values if tensor.scale_groups is None else quantize(values, tensor.scale_groups),
-        )
+        if tensor.scale_groups is None:
+            yield tensor.path, values
+        else:
+            yield tensor.path, quantize(values, tensor.scale_groups)
 
 
 def quantize(array: np.ndarray, groups: int) -> Int8Tensor:
-    """Returns float `array` [..., K, N] as int8 with one bfloat16 scale per column and group of K / groups rows; symmetric.
+    """Returns float `array` [..., K, N] as int8, symmetric.
+
+    One bfloat16 scale per column and group of K / groups rows.
 
     Raises:
         ValueError: `groups` does not divide K.

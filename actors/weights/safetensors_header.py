@@ -1,8 +1,7 @@
-"""Beginning of a safetensors file -> where its arrays lie.
+"""Parses the header of a safetensors file: where its arrays lie.
 
-Believes nothing: an array outside of the file, or two in one place, is an error before any of it is
-read. The library's own reader wants whole local files; devices want ranges of files anywhere. Knows
-nothing of models or folders.
+Trusts nothing: an array outside of the file, or two in one place, is an error before any of it is
+read. The library's own reader needs complete local files; devices need ranges of files anywhere.
 """
 
 import json
@@ -15,11 +14,11 @@ from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import BFLOAT16
 
 LENGTH_BYTES = 8  # the header's length, little-endian
-LONGEST_HEADER = 64 * 1024  # bytes; ours take some 2,000
+MAX_HEADER_BYTES = 64 * 1024  # ours take some 2,000
 _DTYPES = {"F32": np.dtype("<f4"), "I8": np.dtype("i1"), "BF16": BFLOAT16}
 
 
-class Stored(NamedTuple):
+class StoredArray(NamedTuple):
     """An array in a file: bytes [start, end) from the file's beginning."""
 
     dtype: np.dtype
@@ -28,7 +27,7 @@ class Stored(NamedTuple):
     end: int
 
 
-def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, Stored], int]:
+def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, StoredArray], int]:
     """Returns the arrays of a file by name, and where the header ends.
 
     Args:
@@ -41,49 +40,49 @@ def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, Stored], 
     """
     length = int.from_bytes(head[:LENGTH_BYTES], "little")
     begin = LENGTH_BYTES + length
-    if size < LENGTH_BYTES or length > LONGEST_HEADER or begin > min(size, len(head)):
+    if size < LENGTH_BYTES or length > MAX_HEADER_BYTES or begin > min(size, len(head)):
         raise ModelError(
             f"{name}: truncated or no safetensors file (its header would take {length} of {size} "
             "bytes)"
         )
     try:
-        entries = json.loads(head[LENGTH_BYTES:begin].decode(), object_pairs_hook=_distinct)
-        arrays = {
-            key: _stored(entry, begin) for key, entry in entries.items() if key != "__metadata__"
-        }
+        entries = json.loads(head[LENGTH_BYTES:begin].decode(), object_pairs_hook=_unique_keys)
+        entries.pop("__metadata__", None)
+        arrays = {key: _parse_entry(entry, begin) for key, entry in entries.items()}
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(
             f"{name}: damaged safetensors header ({type(error).__name__}: {str(error)[:100]})"
         ) from error
-    at = begin
+    position = begin
     for key, array in sorted(arrays.items(), key=lambda item: item[1].start):
-        if array.start != at:
+        if array.start != position:
             raise ModelError(
                 f"{name}: damaged safetensors header: {key[:80]} begins at byte {array.start}, "
-                f"expected {at}"
+                f"expected {position}"
             )
-        at = array.end
-    if at != size:
+        position = array.end
+    if position != size:
         raise ModelError(
-            f"{name}: {size} bytes, but its header describes {at}; the file is truncated or damaged"
+            f"{name}: {size} bytes, but its header describes {position}; the file is truncated or damaged"
         )
     return arrays, begin
 
 
-def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({key for key, _ in pairs}) != len(pairs):
         raise ValueError("a name stands twice")
     return dict(pairs)
 
 
-def _stored(entry: dict[str, Any], begin: int) -> Stored:
+def _parse_entry(entry: dict[str, Any], begin: int) -> StoredArray:
     start, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if entry["dtype"] not in _DTYPES:
         raise ValueError(f"element type {entry['dtype']!r}, expected one of {', '.join(_DTYPES)}")
     dtype = _DTYPES[entry["dtype"]]
-    if not all(type(number) is int and 0 <= number < 1 << 62 for number in (start, end, *shape)):
+    numbers = (start, end, *shape)
+    if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):
         raise ValueError("an offset or a dimension is not a whole number")
     if end - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{end - start} bytes for {dtype.name} {list(shape)}")
-    return Stored(dtype, shape, begin + start, begin + end)
+    return StoredArray(dtype, shape, begin + start, begin + end)

@@ -1,11 +1,10 @@
-"""The converted layout: a safetensors file per tensor and a manifest -> its tensors on the host, one at a time; and back.
+"""Reads and writes the safetensors layout: a file per tensor and a manifest.
 
-    manifest.json                                            written last: without it a folder is an unfinished conversion
     transformer.decoder_layer_0.moe.linear.w.safetensors     values.0 … values.7 and scales
+    manifest.json                                            written last
 
-Values are cut along the dimension that meshes split, into as many parts as the largest mesh has
+A folder without a manifest is an unfinished conversion. Values are cut along the dimension that meshes split, into as many parts as the largest mesh has
 devices, so that the slice of a device is one range of bytes on every mesh that divides the model.
-Knows nothing of devices; imports no JAX.
 """
 
 import hashlib
@@ -22,19 +21,25 @@ import safetensors.numpy
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import HostTensor
-from actors.weights.safetensors_header import LENGTH_BYTES, LONGEST_HEADER, Stored, parse_header
+from actors.weights.safetensors_header import (
+    LENGTH_BYTES,
+    MAX_HEADER_BYTES,
+    StoredArray,
+    parse_header,
+)
 from actors.weights.weight_files import MANIFEST, WeightFolder
 from actors.weights.weight_slices import HostSlices, check_finite, cut, split_axis
 
 SUFFIX = ".safetensors"
-_FORMAT, _VERSION = "grok-batch weights", 1
-_LONGEST_MANIFEST = 16 * 1024 * 1024  # bytes; Grok-1's takes 150,000
+_FORMAT = "grok-batch weights"
+_VERSION = 1
+_MAX_MANIFEST_BYTES = 16 * 1024 * 1024  # Grok-1's takes 150,000
 _SCALES = "scales"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """What the manifest says of a file."""
+    """A file's entry in the manifest."""
 
     size: int  # bytes
     sha256: str  # hexadecimal, of the whole file
@@ -42,7 +47,7 @@ class StoredFile:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a converted folder holds: {file name: size and digest}, and how many parts split tensors are cut into."""
+    """The files of a folder by name, and how many parts split tensors are cut into."""
 
     parts: int
     files: dict[str, StoredFile]
@@ -57,7 +62,7 @@ class Manifest:
         return (json.dumps(content, indent=1) + "\n").encode()
 
     def digest(self) -> str:
-        """Returns "sha256:…" over names, sizes and digests of all files: it changes when any byte of the weights does."""
+        """Returns "sha256:…" over all files: it changes when any byte of the weights does."""
         lines = "".join(
             f"{name}\0{file.size}\0{file.sha256}\0" for name, file in sorted(self.files.items())
         )
@@ -68,18 +73,22 @@ def read_manifest(folder: WeightFolder, size: int) -> Manifest:
     """Returns the manifest of a folder, in which it takes `size` bytes.
 
     Raises:
-        ModelError: it cannot be read, or is not one of this format.
+        ModelError: it cannot be read, or does not have this format.
     """
-    if size > _LONGEST_MANIFEST:
+    if size > _MAX_MANIFEST_BYTES:
         raise ModelError(
-            f"{folder.url}/{MANIFEST}: {size} bytes, expected at most {_LONGEST_MANIFEST}; it is "
+            f"{folder.url}/{MANIFEST}: {size} bytes, expected at most {_MAX_MANIFEST_BYTES}; it is "
             "no manifest"
         )
     return parse_manifest(folder.read(MANIFEST, 0, size).tobytes(), f"{folder.url}/{MANIFEST}")
 
 
 def parse_manifest(text: bytes, name: str) -> Manifest:
-    """Returns the manifest that a text is. Raises ModelError."""
+    """Returns the manifest of a JSON text.
+
+    Raises:
+        ModelError: the text does not have this format.
+    """
     try:
         content = json.loads(text)
         if (content["format"], content["version"]) != (_FORMAT, _VERSION):
@@ -87,7 +96,7 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
                 f"format {content['format']!r} version {content['version']!r}, expected "
                 f"{_FORMAT!r} {_VERSION}"
             )
-        files = {key: _stored_file(key, entry) for key, entry in content["files"].items()}
+        files = {key: _parse_file(key, entry) for key, entry in content["files"].items()}
         if type(content["parts"]) is not int or content["parts"] < 1:
             raise ValueError(f"parts {content['parts']!r}, expected a positive whole number")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -98,20 +107,19 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
     return Manifest(content["parts"], files)
 
 
-def _stored_file(name: str, entry: dict[str, Any]) -> StoredFile:
+def _parse_file(name: str, entry: dict[str, Any]) -> StoredFile:
     if not re.fullmatch(r"[\w.-]+\.safetensors", name):
-        raise ValueError(f"{name!r} is no name of a file of weights")
-    if (
-        type(entry["bytes"]) is not int
-        or entry["bytes"] < 0
-        or not re.fullmatch("[0-9a-f]{64}", entry["sha256"])
-    ):
-        raise ValueError(f"{name}: size or sha256 is none")
-    return StoredFile(entry["bytes"], entry["sha256"])
+        raise ValueError(f"{name!r} is not the name of a file of weights")
+    size = entry["bytes"]
+    if type(size) is not int or size < 0:
+        raise ValueError(f"{name}: bytes {size!r}, expected a whole number")
+    if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
+        raise ValueError(f"{name}: sha256 is not 64 hexadecimal digits")
+    return StoredFile(size, entry["sha256"])
 
 
 def parts_of(config: ModelConfig) -> int:
-    """Returns into how many parts split tensors are cut: the devices of the largest mesh that the model can be laid on."""
+    """Returns how many parts split tensors are cut into: the devices of the model's largest mesh."""
     return math.gcd(config.num_kv_heads, config.ffn_size, config.vocab_size)
 
 
@@ -121,7 +129,7 @@ def file_name(tensor: TensorSpec) -> str:
 
 
 def pack(tensor: TensorSpec, value: HostTensor, parts: int) -> bytes:
-    """Returns the file of a tensor. Takes memory for two more copies of it."""
+    """Returns the file of a tensor; needs memory for two more copies of it."""
     slices = cut(tensor, value, parts)
     arrays = {f"values.{number}": part for number, part in enumerate(slices.values)}
     if slices.scales is not None:
@@ -132,24 +140,27 @@ def pack(tensor: TensorSpec, value: HostTensor, parts: int) -> bytes:
 def listing_problems(
     sizes: dict[str, int], manifest: Manifest, config: ModelConfig
 ) -> list[tuple[str, str]]:
-    """Returns (file, what is wrong) where a listing, the manifest and the model contradict each other."""
-    wanted = {file_name(tensor) for tensor in parameter_shapes(config)}
+    """Returns (file, problem) where a listing, the manifest and the model contradict each other."""
+    expected = {file_name(tensor) for tensor in parameter_shapes(config)}
     present = {name for name in sizes if name.endswith(SUFFIX)}
-    problems = [(name, "missing") for name in wanted - present]
-    problems += [(name, "not of this model") for name in (manifest.files.keys() | present) - wanted]
-    problems += [
-        (name, "not in the manifest") for name in (present & wanted) - manifest.files.keys()
-    ]
-    for name in present & wanted & manifest.files.keys():
-        if sizes[name] != manifest.files[name].size:
-            expected = manifest.files[name].size
-            problem = f"{sizes[name]} bytes, the manifest says {expected}: truncated or replaced"
+    listed = manifest.files.keys()
+    problems: list[tuple[str, str]] = []
+    for name in expected | present | listed:
+        if name not in expected:
+            problems.append((name, "not of this model"))
+        elif name not in present:
+            problems.append((name, "missing"))
+        elif name not in listed:
+            problems.append((name, "not in the manifest"))
+        elif sizes[name] != manifest.files[name].size:
+            size = manifest.files[name].size
+            problem = f"{sizes[name]} bytes, the manifest says {size}: truncated or replaced"
             problems.append((name, problem))
     return sorted(problems)
 
 
-class ConvertedLayout:
-    """An open converted folder of a model.
+class SafetensorsLayout:
+    """An open folder of a model in the safetensors layout.
 
     Raises:
         ModelError: folder, manifest and model contradict each other.
@@ -172,14 +183,18 @@ class ConvertedLayout:
         """Reads a tensor and returns it in `count` slices.
 
         Raises:
-            ModelError: the file is unreadable, damaged, not of the expected type and shape, or not cut for so many devices.
+            ModelError: the file is unreadable, damaged, not of the expected type and shape, or not
+                cut for so many devices.
         """
         name = file_name(tensor)
-        url, size = f"{self.folder.url}/{name}", self.sizes[name]
-        head = _head(self.folder, name, size)
+        url = f"{self.folder.url}/{name}"
+        size = self.sizes[name]
+        head = _read_head(self.folder, name, size)
         arrays, begin = parse_header(head.tobytes(), size, url)
         _check_arrays(arrays, tensor, self.manifest.parts, url)
-        body = head[begin:] if len(head) == size else self.folder.read(name, begin, size)
+        body = head[begin:]
+        if len(head) < size:
+            body = self.folder.read(name, begin, size)
         slices = _slices(body, begin, arrays, tensor, count, url)
         check_finite(tensor, slices, url)
         return slices
@@ -188,94 +203,108 @@ class ConvertedLayout:
 def check_header(
     folder: WeightFolder, name: str, size: int, tensor: TensorSpec, parts: int
 ) -> None:
-    """Checks a file's header against the model, without its numbers. Raises ModelError."""
+    """Checks a file's header against the model, without its numbers.
+
+    Raises:
+        ModelError: the header is damaged, or describes another tensor.
+    """
     url = f"{folder.url}/{name}"
-    _check_arrays(
-        parse_header(_head(folder, name, size).tobytes(), size, url)[0], tensor, parts, url
-    )
+    arrays, _ = parse_header(_read_head(folder, name, size).tobytes(), size, url)
+    _check_arrays(arrays, tensor, parts, url)
 
 
-def _head(folder: WeightFolder, name: str, size: int) -> np.ndarray:
-    return folder.read(name, 0, min(size, LENGTH_BYTES + LONGEST_HEADER))
+def _read_head(folder: WeightFolder, name: str, size: int) -> np.ndarray:
+    return folder.read(name, 0, min(size, LENGTH_BYTES + MAX_HEADER_BYTES))
 
 
-def _check_arrays(arrays: dict[str, Stored], tensor: TensorSpec, parts: int, name: str) -> None:
+def _check_arrays(
+    arrays: dict[str, StoredArray], tensor: TensorSpec, parts: int, name: str
+) -> None:
     axis = split_axis(tensor)
     count = parts if axis is not None else 1
     if axis is not None and tensor.shape[axis] % parts:
         raise ModelError(
             f"{name}: {tensor.path} {list(tensor.shape)} cannot be in {parts} parts; convert again"
         )
-    shape = tuple(
-        size // count if number == axis else size for number, size in enumerate(tensor.shape)
-    )
-    wanted = {
-        f"values.{number}": ("float32" if tensor.scale_groups is None else "int8", shape)
-        for number in range(count)
-    }
+    shape = list(tensor.shape)
+    if axis is not None:
+        shape[axis] //= count
+    dtype = "float32" if tensor.scale_groups is None else "int8"
+    expected = {f"values.{number}": (dtype, tuple(shape)) for number in range(count)}
     if tensor.scales_shape is not None:
-        wanted[_SCALES] = ("bfloat16", tensor.scales_shape)
-    found = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
-    for key in sorted(wanted.keys() | found.keys()):
-        if wanted.get(key) != found.get(key):
+        expected[_SCALES] = ("bfloat16", tensor.scales_shape)
+
+    actual = {key: (array.dtype.name, array.shape) for key, array in arrays.items()}
+    for key in sorted(expected.keys() | actual.keys()):
+        if expected.get(key) != actual.get(key):
             raise ModelError(
-                f"{name}: expected {tensor.path} with {_spell(key, wanted.get(key))}, got "
-                f"{_spell(key, found.get(key))}; "
+                f"{name}: expected {tensor.path} with {_describe(key, expected.get(key))}, got "
+                f"{_describe(key, actual.get(key))}; "
                 f"the file belongs to another tensor or another model, convert again or correct "
                 f"--model"
             )
 
 
-def _spell(key: str, array: tuple[str, tuple[int, ...]] | None) -> str:
-    return f"no {key[:80]}" if array is None else f"{key[:80]} {array[0]} {list(array[1])}"
+def _describe(key: str, array: tuple[str, tuple[int, ...]] | None) -> str:
+    if array is None:
+        return f"no {key[:80]}"
+    dtype, shape = array
+    return f"{key[:80]} {dtype} {list(shape)}"
 
 
 def _slices(
     body: np.ndarray,
     begin: int,
-    arrays: dict[str, Stored],
+    arrays: dict[str, StoredArray],
     tensor: TensorSpec,
     count: int,
     name: str,
 ) -> HostSlices:
-    """Returns views of the file's numbers.
+    """Returns views of the file's numbers, copied where parts of a slice are not contiguous.
 
-    A slice of several parts that do not simply follow each other is joined in memory.
+    `body` holds the file from byte `begin` on.
     """
 
-    def view(array: Stored) -> np.ndarray:
-        return body[array.start - begin : array.end - begin].view(array.dtype).reshape(array.shape)
+    def view(array: StoredArray) -> np.ndarray:
+        numbers = body[array.start - begin : array.end - begin].view(array.dtype)
+        return numbers.reshape(array.shape)
 
-    stored = [arrays[f"values.{number}"] for number in range(len(arrays) - (_SCALES in arrays))]
+    parts_count = len(arrays) - (_SCALES in arrays)
+    parts = [arrays[f"values.{number}"] for number in range(parts_count)]
     axis = split_axis(tensor)
     if axis is None:
         count = 1
-    if len(stored) % count:
+    if len(parts) % count:
         raise ModelError(
-            f"{name}: its {len(stored)} parts cannot be given to {count} devices; convert the "
+            f"{name}: its {len(parts)} parts cannot be given to {count} devices; convert the "
             "checkpoint again"
         )
-    step = len(stored) // count
-    values = tuple(
-        _join(stored[at : at + step], axis or 0, view, body, begin)
-        for at in range(0, len(stored), step)
-    )
-    # a copy: devices that are CPUs would keep the whole file's memory for the sake of this view
-    scales = np.array(view(arrays[_SCALES])) if _SCALES in arrays else None
-    return HostSlices(values, scales)
+
+    slice_parts = len(parts) // count
+    values = []
+    for first in range(0, len(parts), slice_parts):
+        joined = _join_parts(parts[first : first + slice_parts], axis or 0)
+        if joined is None:
+            views = [view(part) for part in parts[first : first + slice_parts]]
+            values.append(np.concatenate(views, axis or 0))
+        else:
+            values.append(view(joined))
+
+    scales = None
+    if _SCALES in arrays:
+        # a copy: devices that are CPUs would keep the memory of the complete file for this view
+        scales = np.array(view(arrays[_SCALES]))
+    return HostSlices(tuple(values), scales)
 
 
-def _join(stored: list[Stored], axis: int, view: Any, body: np.ndarray, begin: int) -> np.ndarray:
-    if len(stored) == 1:
-        return view(stored[0])
-    shape = stored[0].shape
-    if math.prod(shape[:axis]) == 1 and all(
-        one.end == other.start for one, other in pairwise(stored)
-    ):
-        rows = (*shape[:axis], shape[axis] * len(stored), *shape[axis + 1 :])
-        return (
-            body[stored[0].start - begin : stored[-1].end - begin]
-            .view(stored[0].dtype)
-            .reshape(rows)
-        )
-    return np.concatenate([view(array) for array in stored], axis)
+def _join_parts(parts: list[StoredArray], axis: int) -> StoredArray | None:
+    """Returns consecutive parts of a file as one array, or None where its rows interleave."""
+    first = parts[0]
+    last = parts[-1]
+    follow_each_other = all(part.end == successor.start for part, successor in pairwise(parts))
+    is_contiguous = math.prod(first.shape[:axis]) == 1 and follow_each_other
+    if len(parts) > 1 and not is_contiguous:
+        return None
+    shape = list(first.shape)
+    shape[axis] *= len(parts)
+    return StoredArray(first.dtype, tuple(shape), first.start, last.end)

@@ -1,7 +1,7 @@
-"""Folder of weight files, on disk or any fsspec URL -> listing, and byte ranges in fresh host memory, read in parallel parts.
+"""Lists a folder of weight files, on disk or any fsspec URL, and reads byte ranges in parallel.
 
 Local files are read, not mapped: a file that shrinks meanwhile is an error, not a crash, and a
-large read is one pass through memory. Knows nothing of formats, models or devices.
+large read is one pass through memory.
 """
 
 import os
@@ -17,11 +17,12 @@ from actors.protocol.errors import ModelError
 from actors.retries import RetryPolicy
 
 WEIGHT_RETRIES = RetryPolicy(retry_window_s=120.0, longest_pause_s=10.0, shortest_pause_share=1.0)
-MANIFEST = "manifest.json"  # of the converted layout
+MANIFEST = "manifest.json"  # of the safetensors layout
 ALIGNMENT = 64  # bytes; JAX uses host arrays that start so as they are where the devices are CPUs
-_PART_BYTES = 64 * 1024 * 1024  # a range is fetched in parts of this size, several at a time
+# A range is fetched in parts of this size, several at a time.
+_PART_BYTES = 64 * 1024 * 1024
 _LOCAL_PART_BYTES = 16 * 1024 * 1024
-_PARTS_AT_ONCE = 8
+_PARALLEL_PARTS = 8
 
 
 class WeightFolder:
@@ -42,7 +43,9 @@ class WeightFolder:
             ) from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
-        threads = min(_PARTS_AT_ONCE, os.cpu_count() or 1) if self._local else _PARTS_AT_ONCE
+        threads = _PARALLEL_PARTS
+        if self._local:
+            threads = min(threads, os.cpu_count() or 1)
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="weights")
 
     def __enter__(self) -> "WeightFolder":
@@ -50,7 +53,7 @@ class WeightFolder:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -75,53 +78,58 @@ class WeightFolder:
             raise ModelError(
                 f"checkpoint {self.url}: cannot be listed ({_cause(error)})"
             ) from error
-        named = ((entry["name"].rstrip("/").rsplit("/", 1)[-1], entry) for entry in entries)
-        return {
-            name: int(entry["size"] or 0) if entry["type"] == "file" else 0
-            for name, entry in named
-            if name
-        }
+
+        sizes: dict[str, int] = {}
+        for entry in entries:
+            name = entry["name"].rstrip("/").rsplit("/", 1)[-1]
+            is_file = entry["type"] == "file"
+            if name:
+                sizes[name] = int(entry["size"] or 0) if is_file else 0
+        return sizes
 
     def read(self, name: str, start: int, end: int, align: int = 0) -> np.ndarray:
-        """Returns bytes [start, end) of a file, uint8, in memory of their own that nothing else writes to.
+        """Returns bytes [start, end) of a file, uint8, in memory that nothing else writes to.
 
         Args:
             name: of a file directly in the folder.
             start: first byte.
             end: byte after the last.
-            align: offset within the range that shall lie at a multiple of ALIGNMENT in memory.
+            align: offset within the range that must lie at a multiple of ALIGNMENT in memory.
 
         Raises:
             ModelError: the file is missing, shorter, or cannot be read.
         """
-        whole = np.empty(end - start + ALIGNMENT, np.uint8)
-        skip = -(whole.ctypes.data + align) % ALIGNMENT
-        wanted = whole[skip : skip + end - start]
-        step = _LOCAL_PART_BYTES if self._local else _PART_BYTES
-        starts = range(start, end, step)
+        memory = np.empty(end - start + ALIGNMENT, np.uint8)
+        skip = -(memory.ctypes.data + align) % ALIGNMENT
+        buffer = memory[skip : skip + end - start]
+        part_bytes = _LOCAL_PART_BYTES if self._local else _PART_BYTES
+
+        def read_part(part_start: int) -> None:
+            part_end = min(part_start + part_bytes, end)
+            self._read_part(name, buffer, start, part_start, part_end)
+
         try:
-            for _ in self._threads.map(
-                lambda at: self._part(name, wanted, start, at, min(at + step, end)), starts
-            ):
+            for _ in self._threads.map(read_part, range(start, end, part_bytes)):
                 continue
         except Exception as error:  # as above
             raise ModelError(f"{self.url}/{name}: cannot be read ({_cause(error)})") from error
-        return wanted
+        return buffer
 
-    def _part(self, name: str, wanted: np.ndarray, origin: int, start: int, end: int) -> None:
-        target = wanted.data[start - origin : end - origin]
+    def _read_part(self, name: str, buffer: np.ndarray, origin: int, start: int, end: int) -> None:
+        """Reads bytes [start, end) of a file into a buffer that holds the file from `origin` on."""
+        target = buffer.data[start - origin : end - origin]
         path = f"{self._root}/{name}"
         if self._local:
-            got = _read_local(path, target, start)
+            count = _read_local(path, target, start)
         else:
             piece = self._retries.with_retries(
                 lambda: self._files.cat_file(path, start=start, end=end)
             )
-            got = len(piece)
-            if got == end - start:
+            count = len(piece)
+            if count == end - start:
                 target[:] = piece
-        if got != end - start:
-            raise OSError(f"{got} of {end - start} bytes came at offset {start}")
+        if count != end - start:
+            raise OSError(f"{count} of {end - start} bytes came at offset {start}")
 
 
 def _read_local(path: str, target: memoryview, start: int) -> int:
@@ -133,7 +141,7 @@ def _read_local(path: str, target: memoryview, start: int) -> int:
             if count == 0:
                 break
             done += count
-        # read once: 300 GB shall not push everything else out of the page cache, and its pages are
+        # read once: 300 GB must not push everything else out of the page cache, and its pages are
         # used again at once
         os.posix_fadvise(descriptor, start, len(target), os.POSIX_FADV_DONTNEED)
         return done

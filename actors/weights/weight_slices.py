@@ -1,7 +1,4 @@
-"""A tensor on the host, cut along the dimension that a mesh splits: the same for every layout on disk.
-
-Knows nothing of files or devices; imports no JAX.
-"""
+"""A tensor on the host, cut along the dimension that a mesh splits: the same for all layouts."""
 
 from typing import NamedTuple
 
@@ -26,39 +23,43 @@ class HostSlices(NamedTuple):
 
     def joined(self, tensor: TensorSpec) -> HostTensor:
         """Returns the whole tensor."""
-        values = (
-            self.values[0]
-            if len(self.values) == 1
-            else np.concatenate(self.values, split_axis(tensor) or 0)
-        )
+        values = self.values[0]
+        if len(self.values) > 1:
+            values = np.concatenate(self.values, split_axis(tensor) or 0)
         return values if self.scales is None else Int8Tensor(values, self.scales)
 
 
 def split_axis(tensor: TensorSpec) -> int | None:
-    """Returns which dimension of the tensor is split over devices.
-
-    None: every device has all of it.
-    """
-    return next((number for number, name in enumerate(tensor.axes) if name in SPLIT_AXES), None)
+    """Returns which dimension of the tensor is split over devices; None: each device has all."""
+    for number, name in enumerate(tensor.axes):
+        if name in SPLIT_AXES:
+            return number
+    return None
 
 
 def cut(tensor: TensorSpec, value: HostTensor, count: int) -> HostSlices:
     """Returns the tensor in `count` equal slices, copied only where a slice is not contiguous.
 
-    Tensors without a split in one.
+    Tensors without a split are one slice.
     """
-    values, scales = value if isinstance(value, Int8Tensor) else (value, None)
+    values: np.ndarray
+    scales: np.ndarray | None = None
+    if isinstance(value, Int8Tensor):
+        values = value.weight
+        # a copy: devices that are CPUs would keep the memory of the complete file for this view
+        scales = np.array(value.scales)
+    else:
+        values = value
+
     axis = split_axis(tensor)
-    pieces = [values] if axis is None else np.split(values, count, axis)
-    # scales copied: devices that are CPUs would keep the whole file's memory for the sake of this
-    # view
-    return HostSlices(
-        tuple(map(np.ascontiguousarray, pieces)), None if scales is None else np.array(scales)
-    )
+    slices = [values]
+    if axis is not None:
+        slices = np.split(values, count, axis)
+    return HostSlices(tuple(map(np.ascontiguousarray, slices)), scales)
 
 
 def expected(tensor: TensorSpec) -> str:
-    """Returns type and shape that the tensor must have, in the words of `describe`."""
+    """Returns type and shape that the tensor must have, as `describe` spells them."""
     if tensor.scales_shape is None:
         return f"float32 {list(tensor.shape)}"
     return f"int8 {list(tensor.shape)} with scales bfloat16 {list(tensor.scales_shape)}"
@@ -89,16 +90,20 @@ def check_finite(tensor: TensorSpec, slices: HostSlices, name: str, *, deep: boo
     """
     if slices.scales is None and tensor.name == "embeddings" and not deep:
         return
-    for array in slices.values if slices.scales is None else (slices.scales,):
-        if not _finite(array):
+    arrays = slices.values
+    if slices.scales is not None:
+        arrays = (slices.scales,)
+    for array in arrays:
+        if not _is_finite(array):
             raise ModelError(f"{name}: {tensor.path} holds NaN or infinity; fetch the file again")
 
 
-def _finite(array: np.ndarray) -> bool:
-    """Whether all numbers are; block by block, so that a large table needs no second one."""
+def _is_finite(array: np.ndarray) -> bool:
+    """Returns whether all numbers are finite; in blocks, so that a large table is not copied."""
     rows = array.reshape(-1, array.shape[-1])
-    step = max(1, (1 << 20) // rows.shape[-1])
-    return all(
-        bool(np.isfinite(rows[at : at + step].astype(np.float32)).all())
-        for at in range(0, len(rows), step)
-    )
+    block = max(1, (1 << 20) // rows.shape[-1])
+    for start in range(0, len(rows), block):
+        numbers = rows[start : start + block].astype(np.float32)
+        if not np.isfinite(numbers).all():
+            return False
+    return True

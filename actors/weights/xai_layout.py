@@ -1,7 +1,6 @@
-"""xAI's checkpoint folder `ckpt-0` -> its tensors on the host, one at a time: a pickle per tensor, never executed.
+"""Reads tensors of xAI's checkpoint folder `ckpt-0`: a pickle per tensor, never executed.
 
-Names and sizes of all files are checked before the first is read. Knows nothing of devices; imports
-no JAX.
+Names and sizes of all files are checked before the first is read.
 """
 
 import math
@@ -40,11 +39,14 @@ class XaiLayout:
             )
         missing, extra = names_that_differ(self.sizes, tensors)
         if missing or extra:
+            advice = "check that --model and --checkpoint belong together"
+            if not extra:
+                advice = "fetch the missing files"
             raise ModelError(
                 f"checkpoint {folder.url}: expected {len(tensors)} tensor files for this model, "
                 f"found {len(self.sizes)}"
-                f"{_some('; missing', missing)}{_some('; not of this model:', extra)}; "
-                f"{'fetch the missing files' if missing and not extra else 'check that --model and --checkpoint belong together'}"
+                f"{_first_names('; missing', missing)}"
+                f"{_first_names('; not of this model:', extra)}; {advice}"
             )
         for number, tensor in enumerate(tensors):
             check_size(f"{folder.url}/{file_name(number)}", self.sizes[file_name(number)], tensor)
@@ -57,40 +59,47 @@ class XaiLayout:
         """
         name = file_name(number)
         size = self.sizes[name]
-        head = self.folder.read(name, 0, min(size, _HEAD_BYTES)) if size > _SMALL_BYTES else None
-        align = 0 if head is None else max(0, _payload(head, tensor))
+        align = 0
+        if size > _SMALL_BYTES:
+            head = self.folder.read(name, 0, min(size, _HEAD_BYTES))
+            align = max(0, _payload_start(head, tensor))
+
+        url = f"{self.folder.url}/{name}"
         buffer = self.folder.read(name, 0, size, align=align)
-        value = parse(buffer.data, f"{self.folder.url}/{name}")
-        check(tensor, value, f"{self.folder.url}/{name}")
+        value = parse(buffer.data, url)
+        check(tensor, value, url)
         return cut(tensor, value, count)
 
 
 def inspect(folder: WeightFolder, name: str, size: int, tensor: TensorSpec) -> None:
-    """Checks a file without reading its int8 numbers or the embedding: structure, types, shapes, scales, norms, routers.
+    """Checks a file without reading its int8 numbers or the embedding.
 
-    What is not read stands as zeros in memory that is never touched; the reader sees a whole file.
+    Checks structure, types, shapes, scales, norms and routers. The rest is zeros in memory that is
+    never touched, so that the reader gets a complete file.
 
     Raises:
         ModelError: the file is unreadable, truncated, damaged, or another tensor.
     """
-    check_size(f"{folder.url}/{name}", size, tensor)
+    url = f"{folder.url}/{name}"
+    check_size(url, size, tensor)
     head = folder.read(name, 0, size if size <= _SMALL_BYTES else _HEAD_BYTES)
-    payload = _payload(head, tensor)
-    # small, or not as xAI writes it: the reader then says what it is
+    payload = _payload_start(head, tensor)
+    # small, or not as xAI writes it: the reader then raises with what it is
     if len(head) == size or payload < 0:
-        head = head if len(head) == size else folder.read(name, 0, size)
-        check(tensor, parse(head.data, f"{folder.url}/{name}"), f"{folder.url}/{name}")
+        content = head if len(head) == size else folder.read(name, 0, size)
+        check(tensor, parse(content.data, url), url)
         return
-    resumed = payload + _payload_bytes(tensor)
-    # freed when the last view of it goes
+
+    payload_end = payload + _payload_bytes(tensor)
+    # freed with the last view of it
     sparse = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     sparse[: len(head)] = head.tobytes()
-    sparse[resumed:] = folder.read(name, min(resumed, size), size).tobytes()
-    check(tensor, parse(memoryview(sparse), f"{folder.url}/{name}"), f"{folder.url}/{name}")
+    sparse[payload_end:] = folder.read(name, min(payload_end, size), size).tobytes()
+    check(tensor, parse(memoryview(sparse), url), url)
 
 
 def file_name(number: int) -> str:
-    """Returns the name of the file that holds the tensor at this position of the flattened parameters."""
+    """Returns the name of the file of the tensor at this position of the flattened parameters."""
     return f"tensor{number:05d}_000"
 
 
@@ -100,11 +109,13 @@ def tensor_files(sizes: dict[str, int]) -> dict[str, int]:
 
 
 def names_that_differ(
-    found: dict[str, int], tensors: list[TensorSpec]
+    sizes: dict[str, int], tensors: list[TensorSpec]
 ) -> tuple[list[str], list[str]]:
     """Returns the names that are missing, and those that no tensor of the model has."""
-    wanted = {file_name(number) for number in range(len(tensors))}
-    return sorted(wanted - found.keys()), sorted(found.keys() - wanted)
+    expected_names = {file_name(number) for number in range(len(tensors))}
+    missing = expected_names - sizes.keys()
+    extra = sizes.keys() - expected_names
+    return sorted(missing), sorted(extra)
 
 
 def check_size(name: str, size: int, tensor: TensorSpec) -> None:
@@ -121,24 +132,22 @@ def _payload_bytes(tensor: TensorSpec) -> int:
     return math.prod(tensor.shape) * (4 if tensor.scale_groups is None else 1)
 
 
-def _payload(head: np.ndarray, tensor: TensorSpec) -> int:
-    """Returns where the tensor's numbers begin in its file, -1 where the beginning of the file does not tell."""
-    count, start = _payload_bytes(tensor), head.tobytes()
+def _payload_start(head: np.ndarray, tensor: TensorSpec) -> int:
+    """Returns where the tensor's numbers begin in its file, -1 if the head does not contain it."""
+    count = _payload_bytes(tensor)
     if count < 1 << 8:
         opcode = b"C" + struct.pack("<B", count)
+    elif count < 1 << 32:
+        opcode = b"B" + struct.pack("<I", count)
     else:
-        opcode = (
-            b"B" + struct.pack("<I", count)
-            if count < 1 << 32
-            else b"\x8e" + struct.pack("<Q", count)
-        )
-    found = start.find(opcode)
-    return -1 if found < 0 else found + len(opcode)
+        opcode = b"\x8e" + struct.pack("<Q", count)
+    position = head.tobytes().find(opcode)
+    return -1 if position < 0 else position + len(opcode)
 
 
-def _some(what: str, names: list[str]) -> str:
-    return (
-        f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}"
-        if names
-        else ""
-    )
+def _first_names(title: str, names: list[str]) -> str:
+    """Returns the first three names after a title, and how many more there are."""
+    if not names:
+        return ""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{title} {', '.join(names[:3])}{more}"

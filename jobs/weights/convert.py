@@ -17,8 +17,8 @@ from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import HostTensor, Int8Tensor
 from actors.weights.safetensors_header import parse_header
 from actors.weights.safetensors_layout import (
-    ConvertedLayout,
     Manifest,
+    SafetensorsLayout,
     StoredFile,
     file_name,
     listing_problems,
@@ -109,7 +109,7 @@ def convert(
 
         existing = _existing_files(target)
         if MANIFEST in existing:
-            return ConvertedLayout(target_folder, existing, config).manifest
+            return SafetensorsLayout(target_folder, existing, config).manifest
 
         conversion = _Conversion(
             layout, target_folder, existing, parts_of(config), verify, put_if_absent

@@ -257,7 +257,7 @@ def test_the_message_names_what_was_asked_for(folder: Path) -> None:
     damage(folder, LINEAR_1, pickle.dumps(_Runs(os.system, "true"), protocol=4))
     with pytest.raises(
         ModelError,
-        match=r"it asks for posix\.system; only numpy arrays and QuantizedWeight8bit are accepted",
+        match=r"it refers to posix\.system; only numpy arrays and QuantizedWeight8bit are accepted",
     ):
         read(folder)
 

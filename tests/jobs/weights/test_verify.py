@@ -115,7 +115,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
     ),
     "nan": (damage_nan, NORM, "holds NaN or infinity"),
     "hostile": (damage_hostile, NORM, "opcodes of pickle protocol 0"),
-    "class": (damage_class, NORM, "it asks for posixpath.join"),
+    "class": (damage_class, NORM, "it refers to posixpath.join"),
 }
 
 
