@@ -1,1 +1,1 @@
-"""The two parts of a layer whose speed depends on the platform: experts and attention over pages."""
+"""The parts of a layer whose speed depends on the platform: experts and attention over pages."""

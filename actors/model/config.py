@@ -1,8 +1,6 @@
-"""Numbers that define a Grok-1-shaped model, and the list of tensors that follows from them.
+"""Hyperparameters of a Grok-1-shaped model, and the list of its tensors.
 
-Input: presets, a dictionary or a JSON file with the reference's field names. Output: `ModelConfig`
-and `parameter_shapes`. Knows nothing of arrays, devices or files on disk: it imports no JAX, so the
-driver may use it.
+Does not import JAX, so that the driver can use it.
 """
 
 import json
@@ -24,7 +22,7 @@ class ModelConfig:
     """Hyperparameters under the names of the reference's LanguageModelConfig and TransformerConfig.
 
     Raises:
-        ModelError: a number is missing its range, or two numbers contradict each other.
+        ModelError: a number is out of range, or two numbers contradict each other.
     """
 
     vocab_size: int
@@ -86,40 +84,43 @@ class ModelConfig:
 
     @property
     def ffn_size(self) -> int:
-        """Width F of one expert: two thirds of widening x emb_size, rounded up to a multiple of 8."""
+        """Width F of one expert: 2/3 of widening x emb_size, rounded up to a multiple of 8."""
         width = int(self.widening_factor * self.emb_size) * 2 // 3
         return width + (-width) % 8
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
-        """Returns the config of a dictionary laid out like the reference's: transformer fields inside `model`.
+        """Returns the config of a dictionary like the reference's, transformer fields in `model`.
 
         Raises:
             ModelError: keys are unknown or missing (named), or a value is out of range.
         """
-        inner = values.get("model")
-        if not isinstance(inner, Mapping):
+        transformer = values.get("model")
+        if not isinstance(transformer, Mapping):
             raise ModelError(
                 "model config: the key 'model' must hold an object with the transformer's fields, "
                 "e.g. emb_size"
             )
-        unknown = [k for k in values if k not in _OUTER | _IGNORED_KEYS]
-        unknown += [f"model.{k}" for k in inner if k not in _INNER | _IGNORED_INNER_KEYS]
+        unknown = [str(key) for key in values if key not in _OUTER | _IGNORED_KEYS]
+        known_fields = _INNER | _IGNORED_INNER_KEYS
+        unknown += [f"model.{key}" for key in transformer if key not in known_fields]
         if unknown:
             raise ModelError(
-                f"model config: unknown keys {', '.join(sorted(map(str, unknown)))}; remove or "
-                "correct them"
+                f"model config: unknown keys {', '.join(sorted(unknown))}; remove or correct them"
             )
-        given = {k: values[k] for k in values if k in _OUTER} | {
-            k: inner[k] for k in inner if k in _INNER
-        }
-        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in given]
+
+        numbers = {}
+        missing = []
+        for field in fields(cls):
+            section = values if field.name in _OUTER else transformer
+            if field.name in section:
+                numbers[field.name] = section[field.name]
+            elif field.default is MISSING:
+                missing.append(field.name if field.name in _OUTER else f"model.{field.name}")
         if missing:
-            places = ", ".join(name if name in _OUTER else f"model.{name}" for name in missing)
-            raise ModelError(f"model config: missing keys {places}")
-        for name, value in given.items():
-            _check_number(name, value)
-        config = cls(**given)
+            raise ModelError(f"model config: missing keys {', '.join(missing)}")
+
+        config = cls(**numbers)
         if values.get("ffn_size", config.ffn_size) != config.ffn_size:
             raise ModelError(
                 f"model config: ffn_size {values['ffn_size']!r} contradicts widening_factor "
@@ -146,22 +147,28 @@ class ModelConfig:
 
 def _check_number(name: str, value: Any) -> None:
     """Raises ModelError unless `value` is a number of the kind that the field `name` holds."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if name in _TOKENS and not (whole and value >= 0):
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if name in _TOKENS and not (is_integer and value >= 0):
         raise ModelError(f"model config: {name} must be a token id, got {value!r}")
-    if name in _COUNTS and not (whole and value >= 1):
+    if name in _COUNTS and not (is_integer and value >= 1):
         raise ModelError(f"model config: {name} must be a positive whole number, got {value!r}")
-    if name in _FACTORS and not (
-        (whole or isinstance(value, float)) and math.isfinite(value) and value > 0
-    ):
+    is_number = is_integer or isinstance(value, float)
+    if name in _FACTORS and not (is_number and math.isfinite(value) and value > 0):
         raise ModelError(f"model config: {name} must be a positive finite number, got {value!r}")
 
 
 _TOKENS = ("pad_token", "eos_token")
 _COUNTS = (
-    "vocab_size", "emb_size", "key_size", "num_q_heads", "num_kv_heads", "num_layers", "sequence_len", "num_experts",
+    "vocab_size",
+    "emb_size",
+    "key_size",
+    "num_q_heads",
+    "num_kv_heads",
+    "num_layers",
+    "sequence_len",
+    "num_experts",
     "num_selected_experts",
-)  # fmt: skip
+)
 _FACTORS = (
     "widening_factor",
     "attn_output_multiplier",
@@ -169,8 +176,13 @@ _FACTORS = (
     "output_multiplier_scale",
 )
 _OUTER = {
-    "vocab_size", "pad_token", "eos_token", "sequence_len", "embedding_multiplier_scale", "output_multiplier_scale",
-}  # fmt: skip
+    "vocab_size",
+    "pad_token",
+    "eos_token",
+    "sequence_len",
+    "embedding_multiplier_scale",
+    "output_multiplier_scale",
+}
 _INNER = {f.name for f in fields(ModelConfig)} - _OUTER
 
 
@@ -210,7 +222,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ParameterShapes:
-    """Every tensor of a model in checkpoint order: the position of a tensor is the number in its file's name."""
+    """Every tensor of a model in checkpoint order: its position is the number in its file's name."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -232,24 +244,28 @@ class ParameterShapes:
 
 
 def parameter_shapes(config: ModelConfig) -> ParameterShapes:
-    """Returns the model's tensors in file order: by module and name, compared as strings, as `jax.tree_util` flattens them.
+    """Returns the model's tensors in file order: by module and name, compared as strings.
 
-    So the layers come as decoder_layer_0, _1, _10, …, _19, _2, _20, …; the order is part of the
+    `jax.tree_util` flattens them in this order. The layers come as decoder_layer_0, _1, _10, …, _19, _2, _20, …; the order is part of the
     file format.
     """
-    d, v = config.emb_size, config.vocab_size
+    width = config.emb_size
+    table_shape = (config.vocab_size, width)
     tensors = [
-        TensorSpec("language_model/in_out_embed", "embeddings", (v, d), ("vocab", "embed")),
-        TensorSpec("language_model/rms_norm", "scale", (d,), ("embed",)),
+        TensorSpec("language_model/in_out_embed", "embeddings", table_shape, ("vocab", "embed")),
+        TensorSpec("language_model/rms_norm", "scale", (width,), ("embed",)),
     ]
     for layer in range(config.num_layers):
-        tensors += _layer(config, f"transformer/decoder_layer_{layer}")
+        tensors += _layer_tensors(config, f"transformer/decoder_layer_{layer}")
     return ParameterShapes(tuple(sorted(tensors, key=lambda tensor: (tensor.module, tensor.name))))
 
 
-def _layer(config: ModelConfig, layer: str) -> Iterator[TensorSpec]:
-    d, e, f = config.emb_size, config.num_experts, config.ffn_size
-    hc, kc = config.num_q_heads * config.key_size, config.num_kv_heads * config.key_size
+def _layer_tensors(config: ModelConfig, layer: str) -> Iterator[TensorSpec]:
+    d = config.emb_size
+    e = config.num_experts
+    f = config.ffn_size
+    hc = config.num_q_heads * config.key_size
+    kc = config.num_kv_heads * config.key_size
     for name in ("linear", "linear_v"):
         yield TensorSpec(f"{layer}/moe/{name}", "w", (e, d, f), ("experts", "embed", "ffn"), 1)
     yield TensorSpec(

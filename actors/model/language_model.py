@@ -1,11 +1,13 @@
-"""Grok-1, one step: new tokens of several sequences in, hidden states and the cache with their keys and values out.
+"""Grok-1, one step: new tokens of several sequences to hidden states, with a cache.
 
 A prompt, a piece of a prompt and a single decoded token are the same call with another number of
-tokens: whatever was cached before is read through the page table. Runs per device inside
-`jax.shard_map` over ("data", "model"): batch and pages are split over "data"; heads, expert width
-and vocabulary over "model". Knows nothing of requests, sampling or who owns a page.
+tokens: the cached ones are read through the page table. Runs per device inside `jax.shard_map` over
+("data", "model"): batch and pages are split over "data"; heads, expert width and vocabulary over
+"model".
 
-    tokens ─ embed ─▶ h ─ decoder_layer_0 … L-1 ─▶ h ─ rms_norm ─▶ hidden ─ project ─▶ logits (only where they are wanted)
+    tokens ─ embed ─▶ h ─ decoder_layer_0 … L-1 ─▶ h ─ rms_norm ─▶ hidden ─ project ─▶ logits
+
+Only the hidden states whose logits are needed are projected.
 
 Token 0 (pad) has one behaviour: it takes a position and has an output of its own, and is never
 visible as a key, neither in prefill nor in pieces nor in decode.
@@ -50,7 +52,7 @@ class Step(NamedTuple):
 def init_cache(
     config: ModelConfig, *, pages: int, page_size: int, dtype: DTypeLike, model_shards: int
 ) -> Cache:
-    """Returns an empty cache of one device's shapes (of the whole mesh: all pages and `model_shards=1`)."""
+    """Returns an empty cache of one device; of a mesh: all pages and `model_shards=1`."""
     shape = (pages, page_size, config.num_kv_heads // model_shards, config.key_size)
     layers = range(config.num_layers)
     return Cache(
@@ -96,18 +98,20 @@ def forward(
     """Runs the new tokens through all layers; call it inside `shard_map`.
 
     Args:
-        params: the model's parameters, this device's shards, int8 (`QuantizedWeight`) or dense (`dequantize_params`).
+        params: the model's parameters, this device's shards, int8 (`QuantizedWeight`) or dense
+            (`dequantize_params`).
         step: the new tokens; sequences of one step own different pages, shared pages are only read.
         cache: pages to read and write. Donate it: the result has the same shapes.
         config: the model.
         dtype: type of activations, bfloat16 or float32; dense weights must have it.
         model_shards: size of the mesh axis "model".
         kernels: implementation of experts and attention, see `kernels/choice.py`.
-        shard_activations: between blocks each device holds W = D / model_shards columns of the residual stream instead of all.
+        shard_activations: between blocks each device holds W = D / model_shards columns of the
+            residual stream instead of all.
 
     Returns:
-        Hidden states after the final norm (unspecified but finite at padding), [B, T, D], or this device's columns of them
-        [B, T, W] when activations are split; and the new cache.
+        Hidden states after the final norm (unspecified but finite at padding), [B, T, D], or this
+        device's columns of them [B, T, W] when activations are split; and the new cache.
 
     Raises:
         ModelError: activations are to be split and `model_shards` does not divide D.
@@ -151,7 +155,7 @@ def project(
 
 
 def _build(config: ModelConfig, model_shards: int, kernels: Kernels, split: int) -> "LanguageModel":
-    # the transformer is made outside of language_model: its parameters' names start with
+    # the transformer is created outside of language_model: its parameters' names start with
     # transformer/, as in the checkpoint
     transformer = Transformer(config, model_shards, kernels, name="transformer", split=split)
     return LanguageModel(transformer, config, model_shards, name="language_model", split=split)
@@ -180,8 +184,9 @@ class Transformer(hk.Module):
         placement: Placement,
         real_BT: Bool[Array, "B T"],
     ) -> tuple[Float[Array, "B T W"], Cache]:
-        """Returns the residual stream after all layers, and the cache with the new keys and values."""
-        keys, values = list(cache.keys), list(cache.values)
+        """Returns the residual stream after all layers, and the cache with the new rows."""
+        keys = list(cache.keys)
+        values = list(cache.values)
         for index in range(self.config.num_layers):
             layer = DecoderLayer(
                 self.config,
@@ -219,20 +224,17 @@ class LanguageModel(hk.Module):
         """Returns hidden states after the final norm and the new cache; see `forward`."""
         real_BT = jnp.arange(step.tokens.shape[1])[None, :] < step.count[:, None]
         placement, tokens_PZ = place(step, cache.tokens, real_BT)
-        h_BTW = (
-            self._embedding().encode(step.tokens, dtype, self.split)
-            * self.config.embedding_multiplier_scale
-        )
-        h_BTW, cache = self.transformer(h_BTW, cache._replace(tokens=tokens_PZ), placement, real_BT)
+        embedded_BTW = self._embedding().encode(step.tokens, dtype, self.split)
+        h_BTW = embedded_BTW * self.config.embedding_multiplier_scale
+        cache = cache._replace(tokens=tokens_PZ)
+        h_BTW, cache = self.transformer(h_BTW, cache, placement, real_BT)
         return RMSNorm(name="rms_norm", split=self.split)(h_BTW), cache
 
     @hk.experimental.name_like("__call__")
     def project(self, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:
         """Returns this device's logits, float32."""
-        return (
-            self._embedding().decode(all_columns(hidden_NW, self.split))
-            * self.config.output_multiplier_scale
-        )
+        logits_NU = self._embedding().decode(all_columns(hidden_NW, self.split))
+        return logits_NU * self.config.output_multiplier_scale
 
     @hk.experimental.name_like("__call__")
     def _embedding(self) -> InOutEmbed:
@@ -244,16 +246,16 @@ class LanguageModel(hk.Module):
 def place(
     step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"]
 ) -> tuple[Placement, Int32[Array, "P Z"]]:
-    """Returns where the step's tokens lie and what each may see, and the cached token ids with the new ones."""
+    """Returns where the step's tokens lie and what they see, and the token ids of all pages."""
     pages, page_size = tokens_PZ.shape
     positions_BT = step.start[:, None] + jnp.arange(step.tokens.shape[1], dtype=jnp.int32)[None, :]
     # grok-1: pads prompts on the right with token 0 and relies on the mask of token 0; here padding
-    # is counted, never written padding, and positions beyond the page table, go to a page that does
-    # not exist: their writes are dropped
-    looked_up = jnp.take_along_axis(
+    # is counted, never written. Padding, and positions beyond the page table, go to a page that
+    # does not exist: their writes are dropped.
+    table_page_BT = jnp.take_along_axis(
         step.pages, positions_BT // page_size, axis=1, mode="fill", fill_value=pages
     )
-    page_BT = jnp.where(real_BT & (looked_up >= 0), looked_up, pages)
+    page_BT = jnp.where(real_BT & (table_page_BT >= 0), table_page_BT, pages)
     tokens_PZ = tokens_PZ.at[page_BT, positions_BT % page_size].set(step.tokens, mode="drop")
     pages_BJ = jnp.clip(step.pages, 0, pages - 1)
     cached_BS = tokens_PZ[pages_BJ].reshape(step.pages.shape[0], -1)

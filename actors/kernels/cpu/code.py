@@ -1,9 +1,8 @@
-"""Machine code for this process's CPU: an instruction set → the name of a function that JAX programs can call.
+"""Compiles machine code for this process's CPU and registers it with XLA.
 
-Input: what the CPU can do, as LLVM sees it. Output: the experts of `cpu_ffn.py`, compiled in memory
-and registered with XLA as targets of its foreign function interface. Compiles each at most once in
-a process, when it is first needed, in half a second. A program that JAX keeps in its cache names
-its target; whoever traces the same program has registered it before.
+The experts of `ffn.py` are compiled in memory and become targets of XLA's foreign function
+interface. Each instruction set is compiled at most once in a process, when it is first needed, in
+half a second. A program in JAX's cache names its target; tracing the program registers it.
 """
 
 import ctypes
@@ -17,39 +16,36 @@ from actors.kernels.cpu.ffn import write_experts
 from actors.kernels.cpu.llvm_text import Module
 from actors.kernels.cpu.tiles import AVX2, AVX512, AVX512_BF16, InstructionSet
 
-# of what arguments mean: part of the name, so that an older program in a cache does not call newer
-# code
+# Version of the arguments: part of the name, so that an older program in a cache does not call newer
+# code.
 VERSION = 1
 BEST_FIRST = (AVX512_BF16, AVX512, AVX2)
 
 _lock = threading.Lock()
-_compiled: dict[str, llvm.ExecutionEngine] = {}  # by name; freed code would be called all the same
+# By name. XLA keeps the addresses for the life of the process, so the code is never freed.
+_compiled: dict[str, llvm.ExecutionEngine] = {}
 
 
 @lru_cache
 def instruction_sets() -> tuple[InstructionSet, ...]:
-    """Returns what this CPU can run, the best first.
-
-    Nothing on CPUs that the kernels were not written for.
-    """
+    """Returns what this CPU can run, the best first; () on CPUs without kernels."""
     try:
         features = llvm.get_host_cpu_features()
-    except RuntimeError:  # LLVM does not know them on this platform
+    except RuntimeError:  # LLVM has no such list for this platform
         return ()
-    return tuple(each for each in BEST_FIRST if all(features.get(need) for need in each.needs))
+    supported = {name for name, is_supported in features.items() if is_supported}
+    return tuple(machine for machine in BEST_FIRST if supported.issuperset(machine.needs))
 
 
 def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
     """Returns the name of the experts' function for `jax.ffi.ffi_call`, compiled and registered."""
-    name = f"grok_batch_experts_{VERSION}_{machine.name}_{'bfloat16' if bfloat16 else 'float32'}"
+    dtype = "bfloat16" if bfloat16 else "float32"
+    name = f"grok_batch_experts_{VERSION}_{machine.name}_{dtype}"
     with _lock:
         if name not in _compiled:
             engine = _compile(experts_text(machine, name, bfloat16=bfloat16))
-            jax.ffi.register_ffi_target(
-                name,
-                jax.ffi.pycapsule(ctypes.c_void_p(engine.get_function_address(name))),
-                platform="cpu",
-            )
+            address = ctypes.c_void_p(engine.get_function_address(name))
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
             _compiled[name] = engine
     return name
 

@@ -42,7 +42,7 @@ METADATA_MINOR = 28
 METADATA_TRAITS = 32
 
 # fields of 8 bytes each; what tasks need follows them
-JOB = ("body", "tasks", "taken", "done", "users")
+JOB = ("body", "tasks", "next", "done", "users")
 
 
 class Struct:
@@ -147,7 +147,7 @@ def new_job(
 ) -> Value:
     """Returns the address of a new job; `struct` has the fields JOB and those of `fields`."""
     job = f.call_external("malloc", "ptr", f.constant(struct.size))
-    start = {"body": body.address, "tasks": tasks, "taken": f.constant(0), "done": f.constant(0)}
+    start = {"body": body.address, "tasks": tasks, "next": f.constant(0), "done": f.constant(0)}
     struct.store(f, job, start | dict(fields))
     return job
 
@@ -159,8 +159,8 @@ def _write_work(module: Module) -> Function:
     tasks = _JOB.load(f, job, "tasks")
     body = _JOB.load(f, job, "body", "ptr")
     with f.repeat() as over:
-        taken = _JOB.address(f, job, "taken")
-        task = f.emit("i64", f"atomicrmw add ptr {taken.name}, i64 1 monotonic")
+        next_task = _JOB.address(f, job, "next")
+        task = f.emit("i64", f"atomicrmw add ptr {next_task.name}, i64 1 monotonic")
         f.break_if(task.compare("sge", tasks), over)
         f.call_indirect(body, "void", job, task)
         done = _JOB.address(f, job, "done")
