@@ -22,13 +22,14 @@ from tests.actors.model.models import (
     prompts,
 )
 
-needs_kernels = pytest.mark.skipif(
-    not instruction_sets(),
-    reason="this CPU has none of the instruction sets that the kernels are written for",
-)
+
+@pytest.fixture
+def needs_kernels() -> None:
+    if not instruction_sets():
+        pytest.skip("this CPU has none of the instruction sets that the kernels are written for")
 
 
-@needs_kernels
+@pytest.mark.usefixtures("needs_kernels")
 @pytest.mark.slow  # compiles a model
 @pytest.mark.parametrize(
     ("case", "mesh"), [("mha", (1, 8)), ("gqa", (1, 1)), ("gqa", (2, 2)), ("grokconst", (1, 8))]
@@ -49,7 +50,7 @@ def test_model_on_cpu_kernels_matches_goldens(case: str, mesh: tuple[int, int]) 
         )
 
 
-@needs_kernels
+@pytest.mark.usefixtures("needs_kernels")
 def test_checked_instruction_sets_are_those_of_the_cpu() -> None:
     assert checked_instruction_sets() == instruction_sets()
 
