@@ -1,4 +1,4 @@
-"""What a layer needs of its platform: kernels of experts and attention, and the layouts they read."""
+"""The interface of a platform: kernels of experts and attention, and the layouts they read."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

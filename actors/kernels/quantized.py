@@ -17,7 +17,7 @@ PARTIAL_SUMS = 4
 
 
 class QuantizedWeight(NamedTuple):
-    """A weight stored as int8: row k, column n stands for weight[…, k, n] x scales[…, k // (K / G), n]."""
+    """A weight stored as int8: weight[…, k, n] x scales[…, k // (K / G), n] at row k, column n."""
 
     weight: Int8[Array, "*stack K N"]
     scales: BFloat16[Array, "*stack G N"]

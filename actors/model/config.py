@@ -222,7 +222,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class ParameterShapes:
-    """Every tensor of a model in checkpoint order: its position is the number in its file's name."""
+    """Every tensor of a model in checkpoint order; its position is the number of its file."""
 
     tensors: tuple[TensorSpec, ...]
 
@@ -246,8 +246,8 @@ class ParameterShapes:
 def parameter_shapes(config: ModelConfig) -> ParameterShapes:
     """Returns the model's tensors in file order: by module and name, compared as strings.
 
-    `jax.tree_util` flattens them in this order. The layers come as decoder_layer_0, _1, _10, …, _19, _2, _20, …; the order is part of the
-    file format.
+    `jax.tree_util` flattens them in this order. The layers come as decoder_layer_0, _1, _10, …,
+    _19, _2, _20, …; the order is part of the file format.
     """
     width = config.emb_size
     table_shape = (config.vocab_size, width)

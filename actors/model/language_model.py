@@ -137,10 +137,10 @@ def project(
     model_shards: int,
     shard_activations: bool = False,
 ) -> Float[Array, "N U"]:
-    """Returns float32 logits of this device's U = V / model_shards vocabulary rows, output multiplier applied.
+    """Returns float32 logits of this device's U = V / model_shards rows of the vocabulary.
 
-    Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes from `forward` with the same
-    `shard_activations`, only at positions whose logits are wanted.
+    The output multiplier is applied. Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes
+    from `forward` with the same `shard_activations`, at the positions whose logits are needed.
     """
     split = model_shards if shard_activations else 1
 

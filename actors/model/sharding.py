@@ -70,7 +70,7 @@ def make_mesh(data: int, model: int, devices: Sequence[jax.Device] | None = None
 
 
 def check_divisible(config: ModelConfig, model_shards: int) -> None:
-    """Checks that heads, expert width and vocabulary can be split evenly over `model_shards` devices.
+    """Checks that heads, expert width and vocabulary split evenly over `model_shards` devices.
 
     Raises:
         ModelError: one of them cannot; the message names the numbers and what would fit.
@@ -91,7 +91,7 @@ def check_divisible(config: ModelConfig, model_shards: int) -> None:
 
 
 def sharded_groups(groups: int, model_shards: int) -> int:
-    """Returns how many scale groups a weight has once its rows are split over `model_shards` devices.
+    """Returns the scale groups of a weight whose rows are split over `model_shards` devices.
 
     That is `groups` where every device gets complete groups; otherwise each group is cut into equal
     parts with the same scales, as few as make the split even. Rows that groups and devices both

@@ -23,8 +23,9 @@ SAMPLE_BYTES = 4096
 def digest(url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> str:
     """Returns "sha256:…" over all files below a folder, or of one file.
 
-    By the manifest if there is one, else by samples. Independent of where the folder lies and of the order in which it lists. Samples are read
-    concurrently where the file system can (object stores).
+    By the manifest if there is one, else by samples. Independent of where the folder lies and of
+    the order in which it lists. Samples are read concurrently where the file system can (object
+    stores).
 
     Raises:
         ModelError: the folder does not exist, is empty, cannot be read, or lacks files of its
@@ -55,8 +56,8 @@ def _manifest_digest(url: str, text: bytes, sizes: dict[str, int]) -> str:
         if sizes.get(name) != file.size:
             actual_size = f"{sizes[name]} bytes" if name in sizes else "no such file"
             raise ModelError(
-                f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {actual_size}; copy or "
-                "convert it again"
+                f"{url}/{name}: expected {file.size} bytes by {MANIFEST}, got {actual_size}; copy "
+                "or convert it again"
             )
     return manifest.digest()
 

@@ -21,7 +21,7 @@ _MIN_VIEW_BYTES = 4096  # payloads of at least this size stay views of the file
 
 
 class Int8Tensor(NamedTuple):
-    """An int8 weight on the host, [..., K, N], and bfloat16 scales [..., G, N], one per K / G rows."""
+    """An int8 weight on the host, [..., K, N], and bfloat16 scales of K / G rows, [..., G, N]."""
 
     weight: np.ndarray
     scales: np.ndarray
@@ -237,8 +237,8 @@ def _global(stack: list[Any]) -> None:
     mentioned = _Name(module, name)
     if mentioned not in _ALLOWED:
         raise ModelError(
-            f"it refers to {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted, "
-            "nothing was run"
+            f"it refers to {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted"
+            ", nothing was run"
         )
     stack.append(mentioned)
 

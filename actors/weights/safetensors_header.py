@@ -63,7 +63,8 @@ def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, StoredArr
         position = array.end
     if position != size:
         raise ModelError(
-            f"{name}: {size} bytes, but its header describes {position}; the file is truncated or damaged"
+            f"{name}: {size} bytes, but its header describes {position}; the file is truncated or "
+            "damaged"
         )
     return arrays, begin
 

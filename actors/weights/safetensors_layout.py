@@ -3,8 +3,9 @@
     transformer.decoder_layer_0.moe.linear.w.safetensors     values.0 … values.7 and scales
     manifest.json                                            written last
 
-A folder without a manifest is an unfinished conversion. Values are cut along the dimension that meshes split, into as many parts as the largest mesh has
-devices, so that the slice of a device is one range of bytes on every mesh that divides the model.
+A folder without a manifest is an unfinished conversion. Values are cut along the dimension that
+meshes split, into as many parts as the largest mesh has devices, so that the slice of a device is
+one range of bytes on every mesh that divides the model.
 """
 
 import hashlib
@@ -119,7 +120,7 @@ def _parse_file(name: str, entry: dict[str, Any]) -> StoredFile:
 
 
 def parts_of(config: ModelConfig) -> int:
-    """Returns how many parts split tensors are cut into: the devices of the model's largest mesh."""
+    """Returns the parts of split tensors: the devices of the model's largest mesh."""
     return math.gcd(config.num_kv_heads, config.ffn_size, config.vocab_size)
 
 

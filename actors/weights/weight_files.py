@@ -60,7 +60,7 @@ class WeightFolder:
         self._threads.shutdown(cancel_futures=True)
 
     def sizes(self) -> dict[str, int]:
-        """Returns {name: bytes} of the files directly in the folder, and {name: 0} of the folders in it.
+        """Returns {name: bytes} of the files directly in the folder; folders have 0 bytes.
 
         Raises:
             ModelError: there is no such folder, or it cannot be listed.

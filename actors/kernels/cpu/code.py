@@ -16,8 +16,8 @@ from actors.kernels.cpu.ffn import write_experts
 from actors.kernels.cpu.llvm_text import Module
 from actors.kernels.cpu.tiles import AVX2, AVX512, AVX512_BF16, InstructionSet
 
-# Version of the arguments: part of the name, so that an older program in a cache does not call newer
-# code.
+# Version of the arguments: part of the name, so that an older program in a cache does not call
+# newer code.
 VERSION = 1
 BEST_FIRST = (AVX512_BF16, AVX512, AVX2)
 

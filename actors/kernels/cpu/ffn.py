@@ -8,9 +8,9 @@ into.
                                      order   e0 e0 e0 e1 e3 e3 e3 e3 e3
                                      begin   0        3  4  4              9
 
-    tasks of stage 1: an expert x some panels of F        hidden[a, panel] = gelu(x · gate) × (x · value)
+    tasks of stage 1: an expert x some panels of F   hidden[a, panel] = gelu(x · gate) × (x · value)
     ── all done ──
-    tasks of stage 2: an expert x two panels of D         rows[a, panels] = hidden · out
+    tasks of stage 2: an expert x two panels of D    rows[a, panels] = hidden · out
 
 Both stages run for as many assignments at a time as the scratch memory has rows for `hidden`. A
 task computes all of its expert's rows among them, a block after the other so that x stays in a

@@ -1,4 +1,4 @@
-"""Builds modules in LLVM's textual language: arithmetic, loads, loops and calls become instructions.
+"""Builds modules in LLVM's textual language: arithmetic, loads, loops and calls.
 
 Types are their names: "i64", "float", "ptr", "<8 x float>". Numbers in operations take the type of
 the value beside them. Variables are places on the stack (`Function.alloca`); LLVM keeps them in
@@ -33,7 +33,7 @@ def constant(number: int | float, type_: str) -> str:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Value:
-    """A number, vector or pointer in the code; operators write the instruction that computes on it."""
+    """A number, vector or pointer in the code; operators write an instruction that takes it."""
 
     function: "Function"
     type: str

@@ -4,7 +4,7 @@ Writes functions that read a call's buffers and that run numbered tasks on all t
 that XLA computes with. Offsets are those of `xla/ffi/api/c_api.h` (API 0.3), which ships with
 jaxlib.
 
-    caller   ── schedule ──┬── take a task ── take a task ── … none left ── wait for the rest ── return
+    caller   ── schedule ──┬── take a task ── take a task ── … none left ── wait ── return
     helper                 └──── take a task ── take a task ── … none left ── leave
 
 The caller takes tasks as the helpers do, so it never waits for a helper that has not begun: with a

@@ -14,8 +14,8 @@ that half of the registers would be idle. Its sums stay in registers while k run
 read once, widened in a register and used for all rows of the tile:
 
       x[0, k] ── splat ──┐
-      x[1, k] ── splat ──┤      sums[r][v] += x[r, k] · w[k, v]        r: row, v: register of columns
-      w[k, 0 … lanes-1] ── int8 → float32 ┘                            one fma or one product of pairs
+      x[1, k] ── splat ──┤      sums[r][v] += x[r, k] · w[k, v]   r: row, v: register
+      w[k, 0 … lanes-1] ── int8 → float32 ┘                       one fma or one product of pairs
 
 A row's sums are taken in the order of k, alone in their lanes, whatever the tile has beside them: a
 row of a result has the same bits with any neighbours. Scales are applied to the float32 sums of a
@@ -25,8 +25,8 @@ With products of pairs (AVX512-BF16) a step is two k. Its weights lie as one row
 odd k, and are put side by side in the register: an integer up to 127 in float32 has its lower 16
 bits zero, and the upper 16 are the same number in bfloat16.
 
-      even k, as float32   e e 0 0     shifted right by 16   0 0 e e      or   o o e e     a pair per lane
-      odd k, as float32    o o 0 0                                     ─▶   as x[r, k], x[r, k+1] in memory
+      even k, as float32   e e 0 0     shifted right by 16   0 0 e e   or   o o e e   a pair
+      odd k, as float32    o o 0 0                                  ─▶   as x[r, k], x[r, k+1] lie
 """
 
 import itertools
@@ -127,7 +127,7 @@ TILE_PARAMETERS = {
 
 
 def write_products(module: Module, machine: InstructionSet) -> Function:
-    """Writes products(ids, count, x, row_words, panel_0, scales_0, panel_1, scales_1, groups, steps, sums).
+    """Writes the function `products`, with the arguments PRODUCTS_PARAMETERS.
 
     sums[i, :] = Σ over groups g of scales[g] · Σ over the steps of g of x[ids[i]] · panel, for i <
     count ≤ `rows`; both panels' columns side by side. A row of x is `row_words` words of 4 bytes,
@@ -266,9 +266,10 @@ def gelu(f: Function, machine: InstructionSet, x: Value) -> Value:
 
 
 def _exp(f: Function, machine: InstructionSet, x: Value) -> Value:
-    """Returns exp(x) = 2^n · exp(r), n an integer and |r| ≤ ln(2)/2, within 2 units in the last place.
+    """Returns exp(x) = 2^n · exp(r), n an integer and |r| ≤ ln(2)/2.
 
-    Cephes' polynomial for expf. x is clamped to -87 … 88, where the result is a normal number.
+    Cephes' polynomial for expf, within 2 units in the last place. x is clamped to -87 … 88, where
+    the result is a normal number.
     """
     x = x.minimum(88.0).maximum(-87.0)
     n = f.call_external(f"llvm.rint.v{machine.lanes}f32", machine.floats, x * 1.4426950408889634)

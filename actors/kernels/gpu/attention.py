@@ -5,7 +5,7 @@ sequence that share a key/value head, and one part of the sequence's page table.
 pages where they lie, up to the end of the sequence, with a running softmax; the parts are merged
 afterwards:
 
-    table of a sequence    [ p p p p │ p p p p │ p p · · │ · · · · ]     · : beyond its length, not read
+    table of a sequence    [ p p p p │ p p p p │ p p · · │ · · · · ]   · : beyond its end, not read
     parts                    part 0    part 1    part 2    part 3: ends at once
                                 └────────┴─────────┴───▶ max, sum, weighted values of each ─▶ result
 

@@ -1,4 +1,4 @@
-"""The experts of a layer on NVIDIA GPUs: two grouped products over int8 weights, in Pallas (Triton).
+"""The experts of a layer on NVIDIA GPUs: two grouped products over int8 weights, in Pallas.
 
 Tokens are sorted by expert and cut into tiles of rows of one expert each. A program of the grid
 computes a tile of rows and a tile of columns; it reads its expert's int8 weights from where they
@@ -32,7 +32,7 @@ from actors.protocol.errors import ModelError
 
 
 class Tile(NamedTuple):
-    """What one program computes: a block of rows x columns, the contracted axis in steps of `depth`."""
+    """What a program computes: rows x columns, the contracted axis in steps of `depth`."""
 
     rows: int
     columns: int

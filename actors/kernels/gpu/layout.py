@@ -76,7 +76,7 @@ def _transposition(sharding: Any) -> Callable[[Array], Array]:
 
 
 def transposed_spec(spec: PartitionSpec) -> PartitionSpec:
-    """Returns how a stacked weight [E, K, N] that is split by `spec` is split once it is [E, N, K]."""
+    """Returns the spec of a weight [E, N, K], given the spec of [E, K, N]."""
     unsplit = (None,) * (3 - len(spec))
     axes = [*spec, *unsplit]
     return PartitionSpec(axes[0], axes[2], axes[1])

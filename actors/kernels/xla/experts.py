@@ -1,4 +1,4 @@
-"""The experts of a layer in plain XLA: tokens sorted by expert, in blocks of a fixed number of rows.
+"""The experts of a layer in plain XLA: tokens sorted by expert, in blocks of equal size.
 
 As many blocks run as the routing needs:
 

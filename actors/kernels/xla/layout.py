@@ -22,7 +22,7 @@ from actors.kernels.quantized import (
 
 
 class TransposedWeight(NamedTuple):
-    """One dense matrix with the contracted axis last: products of few rows read it as it is stored."""
+    """One dense matrix with the contracted axis last, as products of few rows read it."""
 
     weight: Float[Array, "N K"]
 
