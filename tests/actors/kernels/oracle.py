@@ -79,7 +79,7 @@ def paged(
     table: int,
     seed: int = 0,
 ) -> Paged:
-    """Returns sequences with pages anywhere, random tokens, some of them 0, and NaN wherever no key of a sequence lies."""
+    """Returns sequences with pages anywhere, random tokens, some 0, and NaN in unused rows."""
     rng = np.random.default_rng(seed)
     b, pages = len(start), len(start) * table + 3
     pages_BJ = rng.permutation(pages)[: b * table].reshape(b, table).astype(np.int32)

@@ -1,4 +1,4 @@
-"""Small models on meshes of virtual devices, for the tests of this folder: steps in, NumPy arrays out."""
+"""Small models on meshes of virtual devices: steps in, NumPy arrays out."""
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
@@ -37,7 +37,7 @@ class Outputs(NamedTuple):
 
 
 class TinyModel:
-    """A model on a mesh with a page table in which row b of the batch owns pages_per_row pages of its lane."""
+    """A model on a mesh; row b of the batch owns `pages_per_row` pages of its data shard."""
 
     def __init__(
         self,
@@ -117,7 +117,7 @@ class TinyModel:
         start: Sequence[int] | None = None,
         width: int | None = None,
     ) -> tuple[Outputs, Cache]:
-        """Runs `rows` (fewer than the batch: the rest is idle), padded to `width` with a token that would show."""
+        """Runs `rows` (others of the batch are idle), padded to `width` with token 7."""
         width = width or max(map(len, rows))
         tokens = np.full((self.rows, width), 7, np.int32)
         count, begin = np.zeros(self.rows, np.int32), np.zeros(self.rows, np.int32)

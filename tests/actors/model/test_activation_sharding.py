@@ -1,4 +1,4 @@
-"""The residual stream split over the axis "model" between blocks: other collectives, the same numbers."""
+"""The residual stream split over "model" between blocks: other collectives, the same numbers."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ def model(case: str, mesh: tuple[int, int], split: bool) -> TinyModel:
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_one_forward_gives_the_same_numbers(case: str, mesh: tuple[int, int]) -> None:
+def test_split_activations_match_in_one_forward(case: str, mesh: tuple[int, int]) -> None:
     whole, split = (model(case, mesh, on).prefill(prompts(case)) for on in (False, True))
     for i, prompt in enumerate(prompts(case)):
         n = len(prompt)
@@ -53,7 +53,7 @@ def test_one_forward_gives_the_same_numbers(case: str, mesh: tuple[int, int]) ->
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("case", ["mha", "gqa"])
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_pieces_and_decode_give_the_same_numbers(case: str, mesh: tuple[int, int]) -> None:
+def test_split_activations_match_in_pieces_and_decode(case: str, mesh: tuple[int, int]) -> None:
     """Prompts in pieces of 16 tokens, then greedy tokens one by one."""
     tiny = model(case, mesh, split=True)
     cache, last = tiny.cache(), np.zeros((4, tiny.config.vocab_size), np.float32)
@@ -91,7 +91,7 @@ COLUMNS, EVERYWHERE = PartitionSpec(None, "model"), PartitionSpec()
 X = np.random.default_rng(5).standard_normal((3, 48)).astype(np.float32)
 
 
-def test_a_split_norm_is_the_norm_of_whole_rows() -> None:
+def test_split_norm_matches_the_norm_of_complete_rows() -> None:
     scale = jnp.asarray(np.random.default_rng(6).standard_normal(48), jnp.float32)
 
     def norm(x: Any, scale: Any, split: int) -> Any:
@@ -114,7 +114,7 @@ def test_a_split_norm_is_the_norm_of_whole_rows() -> None:
     assert np.abs(np.asarray(out, np.float64) / exact - 1).max() < 2**-8
 
 
-def test_sums_scatter_in_order_and_gather_back() -> None:
+def test_add_up_scatters_in_order_and_all_columns_gathers() -> None:
     # one summand per device
     parts = np.random.default_rng(7).integers(-9, 9, (8, 3, 48)).astype(np.float32)
 
@@ -127,9 +127,12 @@ def test_sums_scatter_in_order_and_gather_back() -> None:
     np.testing.assert_array_equal(columns, parts.sum(0))
 
 
-def test_a_width_that_does_not_divide_is_refused_with_the_numbers() -> None:
+def test_width_that_does_not_divide_raises_with_the_numbers() -> None:
     narrow = replace(DEMO, emb_size=60)
-    words = r"shard_activations: mesh axis model = 8 does not divide the model's emb_size 60; turn shard_activations off"
+    words = (
+        r"shard_activations: mesh axis model = 8 does not divide the model's emb_size 60; "
+        r"turn shard_activations off"
+    )
     with pytest.raises(ModelError, match=words):
         check_activation_split(narrow, 8)
     one = jnp.zeros(1, jnp.int32)

@@ -19,7 +19,7 @@ def example(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_tensors_as_listed_with_the_goldens(case: str) -> None:
+def test_parameter_shapes_match_the_goldens(case: str) -> None:
     text = (CONFORMANCE / case / "config.json").read_text()
     expected = [
         (
@@ -34,7 +34,7 @@ def test_tensors_as_listed_with_the_goldens(case: str) -> None:
     ] == expected
 
 
-def test_grok_1_is_770_tensors_and_314_billion_parameters() -> None:
+def test_grok_1_has_770_tensors_and_314_billion_parameters() -> None:
     shapes = parameter_shapes(GROK_1)
     assert len(shapes) == 770
     assert GROK_1.ffn_size == 32768
@@ -44,7 +44,7 @@ def test_grok_1_is_770_tensors_and_314_billion_parameters() -> None:
     assert max(t.stored_bytes for t in shapes if t.scale_groups) == 1_611_399_168  # 1.61 GB
 
 
-def test_the_order_of_layers_is_that_of_strings() -> None:
+def test_parameter_shapes_sort_layers_as_strings() -> None:
     layers = [
         t.module.split("/")[1] for t in parameter_shapes(GROK_1) if t.module.endswith("router")
     ]
@@ -57,7 +57,7 @@ def test_the_order_of_layers_is_that_of_strings() -> None:
     assert layers[-1] == "decoder_layer_9"
 
 
-def test_the_tree_is_pinned() -> None:
+def test_parameter_tree_of_grok_1_is_pinned() -> None:
     assert [t.path for t in parameter_shapes(replace(DEMO, num_layers=1))] == [
         "language_model/in_out_embed/embeddings",
         "language_model/rms_norm/scale",
@@ -80,12 +80,12 @@ def test_presets() -> None:
     assert DEMO.ffn_size == 176
 
 
-def test_unknown_keys_are_named() -> None:
+def test_from_dict_names_unknown_keys() -> None:
     with pytest.raises(ModelError, match=r"unknown keys model\.heads, vocab;"):
         ModelConfig.from_dict(example(vocab=3, model=example()["model"] | {"heads": 3}))
 
 
-def test_missing_keys_are_named() -> None:
+def test_from_dict_names_missing_keys() -> None:
     inner = {k: v for k, v in example()["model"].items() if k != "key_size"}
     values = {k: v for k, v in example(model=inner).items() if k != "vocab_size"}
     with pytest.raises(ModelError, match=r"missing keys vocab_size, model\.key_size"):
@@ -121,7 +121,7 @@ def test_missing_keys_are_named() -> None:
         (json.dumps(example(pad_token=1)), "pad_token must be 0"),
     ],
 )
-def test_texts_that_are_no_model(text: str, message: str) -> None:
+def test_from_json_of_invalid_text_raises(text: str, message: str) -> None:
     with pytest.raises(ModelError, match=message):
         ModelConfig.from_json(text)
 
@@ -139,6 +139,6 @@ def test_texts_that_are_no_model(text: str, message: str) -> None:
         ({"num_layers": 0}, "num_layers must be a positive whole number, got 0"),
     ],
 )
-def test_numbers_that_contradict_each_other(changes: dict[str, Any], message: str) -> None:
+def test_contradicting_numbers_raise(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         replace(DEMO, **changes)

@@ -1,4 +1,6 @@
-"""The model against xAI's own implementation, on four tiny checkpoints: see tests/data/conformance/README.md.
+"""The model against xAI's own implementation, on four tiny checkpoints.
+
+See tests/data/conformance/README.md.
 
 Of the two readings of dequantisation the model matches the exact one (int8 x bfloat16 scale in
 float32, `p*_logits`).
@@ -42,7 +44,7 @@ def edge(case: str) -> Outputs:
 
 @lru_cache
 def generated(case: str) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Returns tokens [4, 16], their logits [4, 16, V] and the cache before the last token is written."""
+    """Returns tokens [4, 16], their logits [4, 16, V] and the cache without the last token."""
     model, lengths = conformance_model(case), [len(p) for p in prompts(case)]
     outputs, cache = model.step(model.cache(), prompts(case))
     logits = [np.stack([outputs.logits[b, length - 1] for b, length in enumerate(lengths)])]

@@ -54,7 +54,7 @@ def whole() -> np.ndarray:
 
 
 @pytest.mark.parametrize("pieces", [[1] * 17, [16, 1], [5, 4, 8], [8, 8, 1]], ids=str)
-def test_pieces_and_decode_give_what_one_forward_gives(pieces: list[int]) -> None:
+def test_pieces_and_decode_match_one_forward(pieces: list[int]) -> None:
     model, cache, done, logits = tiny(), tiny().cache(), 0, []
     for size in pieces:
         outputs, cache = model.step(
@@ -65,11 +65,11 @@ def test_pieces_and_decode_give_what_one_forward_gives(pieces: list[int]) -> Non
     assert_close(np.concatenate(logits), whole(), atol=SAME)
 
 
-def test_padding_changes_nothing() -> None:
+def test_padding_does_not_change_logits() -> None:
     assert_close(tiny().prefill([PROMPT], width=24).logits[0, : len(PROMPT)], whole(), atol=SAME)
 
 
-def test_batch_mates_change_nothing_at_all() -> None:
+def test_logits_have_the_same_bits_in_any_batch() -> None:
     rng = np.random.default_rng(0)
     mates = [rng.integers(0, 96, length).tolist() for length in (17, 9, 1)]
     together = tiny().prefill([PROMPT, *mates]).logits[0]
@@ -77,7 +77,7 @@ def test_batch_mates_change_nothing_at_all() -> None:
     np.testing.assert_array_equal(together, whole())
 
 
-def test_what_unused_pages_hold_changes_nothing_at_all() -> None:
+def test_unused_pages_do_not_change_logits() -> None:
     clean = tiny().cache()
     dirty = Cache(
         keys=tuple(jnp.full_like(k, jnp.nan) for k in clean.keys),
@@ -93,7 +93,7 @@ def test_what_unused_pages_hold_changes_nothing_at_all() -> None:
     assert np.isfinite(outputs.logits).all()  # rows of padding and idle rows too
 
 
-def test_pages_of_others_are_not_written() -> None:
+def test_pages_of_other_sequences_are_not_written() -> None:
     _, cache = tiny().step(tiny().cache(), [PROMPT], width=24)
     owned = tiny().table[0][:3]
     others = np.setdiff1d(np.arange(tiny().lane_pages), owned)
@@ -104,7 +104,7 @@ def test_pages_of_others_are_not_written() -> None:
     )
 
 
-def test_pad_is_one_and_the_same_in_prefill_and_decode() -> None:
+def test_pad_is_hidden_in_prefill_and_decode_alike() -> None:
     # a pad takes a position, its value does not matter to anybody after it
     model = tiny()
     outputs, cache = model.step(model.cache(), [[5, 9, 0]])
@@ -116,7 +116,7 @@ def test_pad_is_one_and_the_same_in_prefill_and_decode() -> None:
     assert_close(one_go, expected, atol=2e-4)
 
 
-def test_a_query_that_sees_nothing_depends_on_nothing() -> None:
+def test_query_without_visible_keys_depends_on_nothing() -> None:
     first = tiny().prefill([[0, 5, 9], [0, 61, 1]]).logits
     np.testing.assert_array_equal(first[0, 0], first[1, 0])
     expected = reference.logits(reference.parameters(folder(TINY), TINY), TINY, [0, 5, 9])
@@ -130,16 +130,29 @@ def test_prompt_of_one_token() -> None:
 
 ODD_SHAPES = {
     "three-shards-groups-do-not-match": (
-        ModelConfig(60, 12, 3, 8, 6, 3, 2, 0.3, 20.0, 0.7, 32, num_experts=5, num_selected_experts=3), (1, 3)),
+        ModelConfig(
+            60, 12, 3, 8, 6, 3, 2, 0.3, 20.0, 0.7, 32, num_experts=5, num_selected_experts=3
+        ),
+        (1, 3),
+    ),
     "one-of-three-experts": (
-        ModelConfig(64, 40, 1, 4, 4, 2, 1, 0.5, 30.0, 1.3, 32, num_experts=3, num_selected_experts=1), (2, 2)),
-    "all-experts": (ModelConfig(33, 24, 2.5, 16, 1, 1, 3, 0.25, 5.0, 2.0, 32, num_experts=2, num_selected_experts=2), (1, 1)),
-}  # fmt: skip
+        ModelConfig(
+            64, 40, 1, 4, 4, 2, 1, 0.5, 30.0, 1.3, 32, num_experts=3, num_selected_experts=1
+        ),
+        (2, 2),
+    ),
+    "all-experts": (
+        ModelConfig(
+            33, 24, 2.5, 16, 1, 1, 3, 0.25, 5.0, 2.0, 32, num_experts=2, num_selected_experts=2
+        ),
+        (1, 1),
+    ),
+}
 
 
 @pytest.mark.parametrize("shape", ODD_SHAPES)
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "int8"])
-def test_any_shape_against_the_oracle(shape: str, dense: bool) -> None:
+def test_odd_shapes_match_the_oracle(shape: str, dense: bool) -> None:
     config, mesh = ODD_SHAPES[shape]
     model = load_model(folder(config), config, mesh, dense=dense, rows=2, pages_per_row=3)
     rng = np.random.default_rng(1)
@@ -152,6 +165,6 @@ def test_any_shape_against_the_oracle(shape: str, dense: bool) -> None:
         )
 
 
-def test_random_weights_give_logits_neither_flat_nor_saturated() -> None:
+def test_random_weights_spread_logits_moderately() -> None:
     spread = reference.logits(reference.parameters(folder(TINY), TINY), TINY, PROMPT).std()
     assert 1.0 < spread < 4.0

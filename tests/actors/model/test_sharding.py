@@ -22,27 +22,30 @@ from actors.model.sharding import (
 from actors.protocol.errors import ModelError
 
 
-def test_mesh_from_text() -> None:
+def test_parse_mesh() -> None:
     assert parse_mesh("2x4") == (2, 4)
     assert make_mesh(2, 4).shape == {"data": 2, "model": 4}
     assert make_mesh(1, 1).devices.tolist() == [[jax.devices()[0]]]
 
 
 @pytest.mark.parametrize("text", ["", "8", "1*8", "0x8", "1x", "1x8x1", "-1x8", " 1x8"])
-def test_text_that_is_no_mesh(text: str) -> None:
+def test_parse_mesh_of_invalid_text_raises(text: str) -> None:
     with pytest.raises(ModelError, match="expected DATAxMODEL with two positive numbers"):
         parse_mesh(text)
 
 
-def test_mesh_larger_than_the_machine() -> None:
+def test_make_mesh_of_too_many_devices_raises() -> None:
     with pytest.raises(ModelError, match=r"mesh 2x8 needs 16 devices, JAX sees 8 \(cpu\)"):
         make_mesh(2, 8)
 
 
-def test_mesh_that_does_not_divide_the_model() -> None:
+def test_mesh_that_does_not_divide_the_model_raises() -> None:
     with pytest.raises(
         ModelError,
-        match=r"model = 7 does not divide the model's num_kv_heads 8 and ffn_size 176 and vocab_size 768",
+        match=(
+            r"model = 7 does not divide the model's num_kv_heads 8 and ffn_size 176 and "
+            r"vocab_size 768"
+        ),
     ):
         check_divisible(DEMO, 7)
     with pytest.raises(ModelError, match=r"num_kv_heads 8; it may be one of 1, 2, 4, 8"):
@@ -50,7 +53,7 @@ def test_mesh_that_does_not_divide_the_model() -> None:
     check_divisible(replace(GROK_1, num_kv_heads=48), 16)
 
 
-def test_specs_by_name() -> None:
+def test_parameter_specs_by_name() -> None:
     specs = parameter_specs(GROK_1)
     rows, columns = PartitionSpec("model", None), PartitionSpec(None, "model")
     layer = "transformer/decoder_layer_63"
@@ -66,7 +69,7 @@ def test_specs_by_name() -> None:
     assert dense[f"{layer}/multi_head_attention/key"]["w"] == columns
 
 
-def test_every_tensor_has_a_spec_of_its_rank() -> None:
+def test_parameter_specs_have_the_rank_of_their_tensors() -> None:
     specs = parameter_specs(DEMO)
     assert {(m, n) for m in specs for n in specs[m]} == {
         (t.module, t.name) for t in parameter_shapes(DEMO)
@@ -77,7 +80,7 @@ def test_every_tensor_has_a_spec_of_its_rank() -> None:
 
 
 @given(shards=st.integers(1, 64), groups=st.integers(1, 16), factor=st.integers(1, 8))
-def test_groups_split_evenly_and_nest(shards: int, groups: int, factor: int) -> None:
+def test_sharded_groups_split_evenly_and_nest(shards: int, groups: int, factor: int) -> None:
     rows = math.lcm(shards, groups) * factor
     finer = sharded_groups(groups, shards)
     assert finer % groups == finer % shards == rows % finer == 0

@@ -44,13 +44,13 @@ def file_of(tensor: Any) -> bytes:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_reads_what_an_ordinary_unpickler_reads(case: str) -> None:
+def test_read_matches_the_stock_unpickler(case: str) -> None:
     expected = reference.parameters(CONFORMANCE / case / "ckpt-0", config_of(case))
     for tensor, value in checkpoint.read(CONFORMANCE / case / "ckpt-0", config_of(case)):
         np.testing.assert_array_equal(reference.dequantised(value), expected[tensor.path])
 
 
-def test_numbers_are_views_of_the_file() -> None:
+def test_parse_returns_views_of_the_file() -> None:
     data = (CONFORMANCE / "mha" / "ckpt-0" / LINEAR_1).read_bytes()
     tensor = parse(data, LINEAR_1)
     assert isinstance(tensor, Int8Tensor)
@@ -58,7 +58,7 @@ def test_numbers_are_views_of_the_file() -> None:
 
 
 @pytest.mark.parametrize("mesh_shape", [(1, 1), (1, 8), (2, 4)])
-def test_each_device_holds_its_slice_only(mesh_shape: tuple[int, int]) -> None:
+def test_load_places_each_slice_on_its_device(mesh_shape: tuple[int, int]) -> None:
     mesh = make_mesh(*mesh_shape)
     params = checkpoint.load(CONFORMANCE / "gqa" / "ckpt-0", CONFIG, mesh)
     specs = jax.tree.map(lambda a: a.sharding.spec, params)
@@ -75,7 +75,7 @@ def test_each_device_holds_its_slice_only(mesh_shape: tuple[int, int]) -> None:
         assert share == array.size // (mesh_shape[1] if split else 1)  # type: ignore[union-attr]
 
 
-def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
+def test_loaded_parameters_do_not_change_with_the_file(folder: Path) -> None:
     params = checkpoint.load(folder, CONFIG, make_mesh(1, 1))
     before = jax.device_get(params)
     for path in folder.iterdir():
@@ -84,7 +84,7 @@ def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(params))
 
 
-def test_loads_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)  # a file in many parts
     memory = fsspec.filesystem("memory")
     memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/model/ckpt-0", recursive=True)
@@ -98,7 +98,7 @@ def test_loads_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_writes_to_and_loads_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_write_to_and_load_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)
     checkpoint.write(checkpoint.random_parameters(DEMO, 7), f"{s3_url}/models/ckpt-0")
     for (path, expected), (tensor, got) in zip(
@@ -114,7 +114,7 @@ def test_writes_to_and_loads_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatc
         list(checkpoint.read("s3://no-such-bucket-of-ours/x", DEMO))
 
 
-def test_a_transfer_that_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_of_a_truncated_transfer_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/short/ckpt-0", recursive=True)
     whole = type(memory).cat_file
@@ -131,7 +131,7 @@ def test_a_transfer_that_stops_early(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.rm("/short", recursive=True)
 
 
-def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
+def test_load_on_a_mesh_that_does_not_divide_raises_before_reading() -> None:
     with pytest.raises(
         ModelError, match=r"model = 5 does not divide the model's num_kv_heads 8 and ffn_size 128"
     ):
@@ -141,15 +141,18 @@ def test_a_mesh_that_does_not_divide_is_refused_before_reading() -> None:
 # ---- refusing: names and sizes
 
 
-def test_no_folder(tmp_path: Path) -> None:
+def test_read_of_a_missing_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
-        match=r"nowhere: no such folder; give the folder that holds tensor00000_000 or manifest.json",
+        match=(
+            r"nowhere: no such folder; give the folder that holds tensor00000_000 or "
+            r"manifest.json"
+        ),
     ):
         read(tmp_path / "nowhere")
 
 
-def test_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
+def test_read_of_a_folder_without_tensors_raises(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         ModelError,
         match=r"no checkpoint, it holds none of the files .*; it has a folder ckpt-0, give that",
@@ -160,7 +163,7 @@ def test_a_folder_that_is_no_checkpoint(folder: Path, tmp_path: Path) -> None:
         read(tmp_path / "empty")
 
 
-def test_missing_and_superfluous_files(folder: Path) -> None:
+def test_read_names_missing_and_superfluous_files(folder: Path) -> None:
     (folder / "tensor00007_000").unlink()
     with pytest.raises(
         ModelError,
@@ -175,25 +178,31 @@ def test_missing_and_superfluous_files(folder: Path) -> None:
         read(folder)
 
 
-def test_files_that_are_no_tensors_do_not_disturb(folder: Path) -> None:
+def test_read_ignores_files_that_are_not_tensors(folder: Path) -> None:
     (folder / "README.md").write_text("weights")
     assert len(read(folder)) == 50
 
 
-def test_another_model(folder: Path) -> None:
+def test_read_of_another_model_raises(folder: Path) -> None:
     with pytest.raises(
         ModelError,
-        match=r"expected 26 tensor files for this model, found 50; .* and 21 more; check that --model",
+        match=(
+            r"expected 26 tensor files for this model, found 50; .* and 21 more; "
+            r"check that --model"
+        ),
     ):
         list(checkpoint.read(folder, config_of("mha")))
 
 
-def test_too_short_a_file_is_found_before_anything_is_read(folder: Path) -> None:
+def test_read_checks_file_sizes_before_reading(folder: Path) -> None:
     with (folder / LINEAR_1).open("r+b") as file:
         file.truncate(5000)
     with pytest.raises(
         ModelError,
-        match=rf"{LINEAR_1}: 5000 bytes, but transformer/decoder_layer_0/moe/linear_1/w .*truncated",
+        match=(
+            rf"{LINEAR_1}: 5000 bytes, but transformer/decoder_layer_0/moe/linear_1/w "
+            r".*truncated"
+        ),
     ):
         read(folder)
 
@@ -224,7 +233,9 @@ def hostile_pickles(witness: Path) -> dict[str, bytes]:
         "protocol-5": pickle.dumps(_Runs(os.system, command), protocol=5),
         "eval": pickle.dumps(_Runs(eval, f"__import__('os').system({command!r})"), protocol=4),
         "in-a-dictionary": pickle.dumps({"weight": _Runs(os.system, command)}, protocol=4),
-        "an-allowed-class-called-with-arguments": b"\x80\x04\x8c\x08__main__\x8c\x12QuantizedWeight8bit\x93\x8c\x01x\x85R.",
+        "an-allowed-class-called-with-arguments": (
+            b"\x80\x04\x8c\x08__main__\x8c\x12QuantizedWeight8bit\x93\x8c\x01x\x85R."
+        ),
         "inst": b"(S'" + command.encode() + b"'\nios\nsystem\n.",
         "numpy-load": b"\x80\x04\x8c\x05numpy\x8c\x04load\x93\x8c\x01x\x85R.",
         "getattr-on-numpy": b"\x80\x04\x8c\x05numpy\x8c\x0endarray.tofile\x93.",
@@ -238,7 +249,7 @@ def hostile_pickles(witness: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", hostile_pickles(Path("witness")))
-def test_nothing_in_a_file_is_ever_run(folder: Path, tmp_path: Path, name: str) -> None:
+def test_read_never_executes_a_file(folder: Path, tmp_path: Path, name: str) -> None:
     witness = tmp_path / "witness"
     damage(folder, LINEAR_1, hostile_pickles(witness)[name])
     with pytest.raises(ModelError, match=rf"{LINEAR_1}: "):
@@ -246,14 +257,14 @@ def test_nothing_in_a_file_is_ever_run(folder: Path, tmp_path: Path, name: str) 
     assert not witness.exists()
 
 
-def test_the_hostile_pickle_is_one(tmp_path: Path) -> None:
+def test_hostile_pickle_runs_in_the_stock_unpickler(tmp_path: Path) -> None:
     # so that the test above can fail: the stock unpickler does run it
     witness = tmp_path / "witness"
     pickle.loads(hostile_pickles(witness)["reduce"])
     assert witness.exists()
 
 
-def test_the_message_names_what_was_asked_for(folder: Path) -> None:
+def test_error_names_the_global_that_a_file_refers_to(folder: Path) -> None:
     damage(folder, LINEAR_1, pickle.dumps(_Runs(os.system, "true"), protocol=4))
     with pytest.raises(
         ModelError,
@@ -263,20 +274,20 @@ def test_the_message_names_what_was_asked_for(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kept", [0, 1, 2, 12, 100, 4000, 98_000, 110_902])
-def test_truncated_anywhere(kept: int) -> None:
+def test_parse_of_a_truncated_file_raises(kept: int) -> None:
     whole = (CONFORMANCE / "gqa" / "ckpt-0" / LINEAR_1).read_bytes()
     with pytest.raises(ModelError, match=r"truncated or damaged .*; fetch the file again"):
         parse(whole[:kept], LINEAR_1)
 
 
-def test_bytes_after_the_end() -> None:
+def test_parse_of_bytes_after_the_end_raises() -> None:
     whole = (CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes()
     with pytest.raises(ModelError, match="7 bytes follow the end"):
         parse(whole + bytes(7), NORM)
 
 
-def test_any_flipped_byte_of_the_structure_is_refused_or_harmless() -> None:
-    """Every byte outside the numbers, flipped: an error of ours, or a tensor, never another exception."""
+def test_parse_of_any_flipped_byte_raises_model_errors_only() -> None:
+    """Each flipped byte gives a ModelError or a tensor, never another exception."""
     whole = bytearray((CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes())
     refused = 0
     for position in range(len(whole)):
@@ -295,7 +306,8 @@ WRONG: dict[str, tuple[str, Callable[[], Any], str]] = {
         LINEAR_1,
         lambda: Int8Tensor(np.zeros((8, 96, 128), np.int8), np.ones((8, 8, 128), "bfloat16")),
         (
-            r"expected transformer/decoder_layer_0/moe/linear_1/w as int8 \[8, 128, 96\] with scales bfloat16 \[8, 8, 96\], "
+            r"expected transformer/decoder_layer_0/moe/linear_1/w as int8 \[8, 128, 96\] "
+            r"with scales bfloat16 \[8, 8, 96\], "
             r"got int8 \[8, 96, 128\] with scales bfloat16 \[8, 8, 128\]"
         ),
     ),
@@ -333,14 +345,14 @@ WRONG: dict[str, tuple[str, Callable[[], Any], str]] = {
 
 
 @pytest.mark.parametrize("fault", WRONG)
-def test_wrong_tensors(folder: Path, fault: str) -> None:
+def test_read_of_unexpected_tensors_raises(folder: Path, fault: str) -> None:
     name, make, message = WRONG[fault]
     (folder / name).write_bytes(file_of(make()))
     with pytest.raises(ModelError, match=rf"{name}: .*{message}"):
         read(folder)
 
 
-def test_an_element_type_of_another_kind(folder: Path) -> None:
+def test_read_of_another_element_type_raises(folder: Path) -> None:
     damage(
         folder,
         "tensor00000_000",
@@ -353,7 +365,7 @@ def test_an_element_type_of_another_kind(folder: Path) -> None:
         read(folder)
 
 
-def test_swapped_files(folder: Path) -> None:
+def test_read_of_swapped_files_raises(folder: Path) -> None:
     """Of two swapped files of different size one is too short.
 
     Tensors of one shape (key, value) cannot be told apart.
@@ -362,7 +374,10 @@ def test_swapped_files(folder: Path) -> None:
         (
             QUERY,
             "tensor00005_000",
-            rf"{QUERY}: 12842 bytes, but .*query/w .* takes 25088 and more; the file is truncated or",
+            (
+                rf"{QUERY}: 12842 bytes, but .*query/w .* takes 25088 and more; "
+                r"the file is truncated or"
+            ),
         ),
         (
             QUERY,
@@ -381,7 +396,7 @@ def test_swapped_files(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_writes_byte_for_byte_what_the_reference_wrote(case: str, tmp_path: Path) -> None:
+def test_write_matches_the_reference_byte_for_byte(case: str, tmp_path: Path) -> None:
     source = CONFORMANCE / case / "ckpt-0"
     checkpoint.write(
         ((t.path, value) for t, value in checkpoint.read(source, config_of(case))),
@@ -393,7 +408,7 @@ def test_writes_byte_for_byte_what_the_reference_wrote(case: str, tmp_path: Path
         assert (tmp_path / "copy" / name).read_bytes() == (source / name).read_bytes(), name
 
 
-def test_random_parameters_survive_writing_and_loading(tmp_path: Path) -> None:
+def test_random_parameters_survive_a_round_trip(tmp_path: Path) -> None:
     checkpoint.write(checkpoint.random_parameters(DEMO, 7), tmp_path)
     params = checkpoint.load(tmp_path, DEMO, make_mesh(1, 8))
     for path, value in checkpoint.random_parameters(DEMO, 7):
@@ -408,7 +423,7 @@ def test_random_parameters_survive_writing_and_loading(tmp_path: Path) -> None:
         assert file.read_bytes() == (tmp_path / file.name).read_bytes()
 
 
-def test_a_large_payload_stands_outside_of_frames(tmp_path: Path) -> None:
+def test_write_puts_large_payloads_outside_of_frames(tmp_path: Path) -> None:
     data = file_of(np.zeros(200_000, np.float32))
     frames = [
         argument for opcode, argument, _ in pickletools.genops(data) if opcode.name == "FRAME"
@@ -417,7 +432,7 @@ def test_a_large_payload_stands_outside_of_frames(tmp_path: Path) -> None:
     np.testing.assert_array_equal(parse(data, "x"), np.zeros(200_000, np.float32))
 
 
-def test_pairs_out_of_order_are_refused(tmp_path: Path) -> None:
+def test_write_of_pairs_out_of_order_raises(tmp_path: Path) -> None:
     pairs = list(checkpoint.random_parameters(DEMO, 7))
     with pytest.raises(
         ValueError, match=r"follows language_model/rms_norm/scale; parameters must come sorted"
@@ -425,6 +440,6 @@ def test_pairs_out_of_order_are_refused(tmp_path: Path) -> None:
         checkpoint.write([pairs[1], pairs[0]], tmp_path)
 
 
-def test_types_the_format_does_not_have(tmp_path: Path) -> None:
+def test_write_of_unsupported_types_raises(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="got an array of float64"):
         checkpoint.write([("a/w", np.zeros(3))], tmp_path)

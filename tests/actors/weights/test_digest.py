@@ -21,7 +21,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
-def test_is_stable_and_independent_of_the_place(folder: Path, tmp_path: Path) -> None:
+def test_digest_does_not_depend_on_the_location(folder: Path, tmp_path: Path) -> None:
     first = digest(folder)
     assert first.startswith("sha256:")
     folder.rename(tmp_path / "moved")
@@ -35,7 +35,7 @@ def test_is_stable_and_independent_of_the_place(folder: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("position", [0, SAMPLE_BYTES - 1, 256 * 100, 256 * 200 - 1])
-def test_a_changed_sample_changes_it(folder: Path, position: int) -> None:
+def test_digest_changes_with_a_sample(folder: Path, position: int) -> None:
     before = digest(folder)
     with (folder / "a").open("r+b") as file:
         file.seek(position)
@@ -43,7 +43,7 @@ def test_a_changed_sample_changes_it(folder: Path, position: int) -> None:
     assert digest(folder) != before
 
 
-def test_names_and_sizes_count(folder: Path) -> None:
+def test_digest_changes_with_names_and_sizes(folder: Path) -> None:
     seen = {digest(folder)}
     (folder / "a").rename(folder / "c")
     seen.add(digest(folder))
@@ -54,17 +54,17 @@ def test_names_and_sizes_count(folder: Path) -> None:
     assert len(seen) == 4
 
 
-def test_one_file(folder: Path) -> None:
+def test_digest_of_one_file(folder: Path) -> None:
     assert digest(folder / "a") != digest(folder / "inner" / "b")
 
 
-def test_nothing_there(tmp_path: Path) -> None:
+def test_digest_of_an_empty_folder_raises(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no files there"):
         digest(tmp_path / "nowhere")
     with pytest.raises(ModelError, match="no files there"):
         digest(tmp_path)
 
 
-def test_jax_is_not_imported() -> None:
+def test_digest_does_not_import_jax() -> None:
     code = "import sys, actors.weights.digest, actors.model.config; sys.exit('jax' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[3])

@@ -29,25 +29,25 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     memory.rm("/weights-bucket", recursive=True)
 
 
-def test_whole_copy_is_used_with_and_without_a_last_slash(cache: Path) -> None:
+def test_node_copy_of_complete_weights_with_and_without_a_slash(cache: Path) -> None:
     assert (
         node_copy(URL) == node_copy(f"{URL}/") == str(cache / "weights-bucket" / "models" / "grok")
     )
 
 
-def test_copy_without_its_mark_is_not_used(cache: Path) -> None:
+def test_node_copy_without_its_marker_is_not_used(cache: Path) -> None:
     (cache / "weights-bucket" / "models" / "grok.complete").unlink()
     assert node_copy(URL) == URL
 
 
-def test_mark_of_another_url_is_not_believed(cache: Path) -> None:
+def test_node_copy_with_the_marker_of_another_url_is_not_used(cache: Path) -> None:
     (cache / "weights-bucket" / "models" / "grok.complete").write_text(
         "memory://other-bucket/models/grok\n"
     )
     assert node_copy(URL) == URL
 
 
-def test_copy_of_weights_that_were_replaced_is_not_used(
+def test_node_copy_of_replaced_weights_is_not_used(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fsspec.filesystem("memory").pipe("/weights-bucket/models/grok/tensor1", b"x" * 100)
@@ -59,10 +59,10 @@ def test_copy_of_weights_that_were_replaced_is_not_used(
     "url",
     ["/disk/grok-1", "grok-1", "file:///disk/grok-1", "memory://weights-bucket/../models/grok"],
 )
-def test_folders_and_strange_urls_stay_as_they_are(cache: Path, url: str) -> None:
+def test_node_copy_returns_folders_and_unsafe_urls_unchanged(cache: Path, url: str) -> None:
     assert node_copy(url) == url
 
 
-def test_without_a_cache_nothing_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_copy_without_a_cache_reads_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     assert node_copy("s3://no-such-bucket/grok-1") == "s3://no-such-bucket/grok-1"

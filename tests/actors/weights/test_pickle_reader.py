@@ -54,9 +54,12 @@ def test_parse_a_weight_of_the_stock_pickler(monkeypatch: pytest.MonkeyPatch) ->
         ({"unused": 1}, "unused"),
         ({"weight": WEIGHT.weight}, "weight"),
         ({"weight": WEIGHT.weight, "scales": None}, "scales, weight"),
-        ({"weight": WEIGHT.weight, "scales": WEIGHT.scales, "bias": NUMBERS}, "bias, scales, weight"),
+        (
+            {"weight": WEIGHT.weight, "scales": WEIGHT.scales, "bias": NUMBERS},
+            "bias, scales, weight",
+        ),
     ],
-)  # fmt: skip
+)
 def test_parse_a_weight_with_other_fields_raises(
     fields: dict[str, Any], names: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

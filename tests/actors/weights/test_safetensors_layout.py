@@ -1,4 +1,4 @@
-"""The converted layout: read back exactly on any mesh, interoperable with the library, and every contradiction refused."""
+"""The safetensors layout: read back exactly on any mesh; contradictions are errors."""
 
 import json
 import shutil
@@ -52,7 +52,7 @@ def read(folder: Path, config: ModelConfig = CONFIG) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("mesh_shape", [(1, 1), (1, 2), (1, 8), (2, 4)])
-def test_loads_the_same_arrays_as_the_source_on_every_mesh(
+def test_load_matches_the_source_on_every_mesh(
     converted_once: Path, mesh_shape: tuple[int, int]
 ) -> None:
     mesh = make_mesh(*mesh_shape)
@@ -66,7 +66,7 @@ def test_loads_the_same_arrays_as_the_source_on_every_mesh(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_conformance_model_survives(case: str, tmp_path: Path) -> None:
+def test_layout_preserves_every_conformance_model(case: str, tmp_path: Path) -> None:
     convert(str(CONFORMANCE / case / "ckpt-0"), str(tmp_path / case), config_of(case))
     ours, source = (
         read(tmp_path / case, config_of(case)),
@@ -77,7 +77,7 @@ def test_every_conformance_model_survives(case: str, tmp_path: Path) -> None:
         jax.tree.map(np.testing.assert_array_equal, ours[path], value)
 
 
-def test_the_library_reads_what_we_wrote(converted_once: Path) -> None:
+def test_files_are_readable_by_the_safetensors_library(converted_once: Path) -> None:
     arrays = safetensors.numpy.load_file(converted_once / LINEAR_1)
     source = read(CONFORMANCE / "gqa" / "ckpt-0")["transformer/decoder_layer_0/moe/linear_1/w"]
     assert sorted(arrays) == ["scales", *(f"values.{n}" for n in range(8))]
@@ -87,7 +87,7 @@ def test_the_library_reads_what_we_wrote(converted_once: Path) -> None:
     np.testing.assert_array_equal(arrays["scales"], source.scales)
 
 
-def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
+def test_loaded_parameters_do_not_change_with_the_file(folder: Path) -> None:
     params = checkpoint.load(folder, CONFIG, make_mesh(1, 8))
     before = jax.tree.map(np.array, params)
     for path in folder.iterdir():
@@ -96,20 +96,20 @@ def test_parameters_do_not_change_with_the_file(folder: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, before, params)
 
 
-def test_split_dimensions_are_those_of_the_mesh_rules() -> None:
+def test_split_axes_are_those_of_the_mesh_rules() -> None:
     assert set(SPLIT_AXES) == {axis for axis, mesh_axis in RULES.items() if mesh_axis == "model"}
     for tensor in parameter_shapes(GROK_1):
         split = [number for number, axis in enumerate(tensor.axes) if RULES[axis] == "model"]
         assert split == [axis for axis in [split_axis(tensor)] if axis is not None]
 
 
-def test_grok_1_is_cut_for_eight_devices() -> None:
+def test_parts_of_grok_1_are_eight() -> None:
     assert converted.parts_of(GROK_1) == 8
     names = {converted.file_name(tensor) for tensor in parameter_shapes(GROK_1)}
     assert len(names) == 770
 
 
-def test_ranges_lie_in_memory_as_asked(tmp_path: Path) -> None:
+def test_read_aligns_ranges_in_memory(tmp_path: Path) -> None:
     data = np.arange(100_000, dtype=np.uint8)
     (tmp_path / "file").write_bytes(data.tobytes())
     with WeightFolder(tmp_path) as weights:
@@ -123,7 +123,7 @@ def test_ranges_lie_in_memory_as_asked(tmp_path: Path) -> None:
             weights.read("file", 10, 100_001)
 
 
-def test_slices_are_cut_where_the_mesh_cuts() -> None:
+def test_cut_matches_the_slices_of_the_mesh() -> None:
     tensor = next(
         tensor for tensor in parameter_shapes(CONFIG) if tensor.path.endswith("moe/linear/w")
     )
@@ -137,7 +137,7 @@ def test_slices_are_cut_where_the_mesh_cuts() -> None:
 # ---- digest
 
 
-def test_the_digest_is_the_manifests(folder: Path, converted_once: Path) -> None:
+def test_digest_is_that_of_the_manifest(folder: Path, converted_once: Path) -> None:
     before = digest(folder)
     assert before == digest(converted_once)
     assert before != digest(CONFORMANCE / "gqa" / "ckpt-0")
@@ -156,16 +156,19 @@ def test_the_digest_is_the_manifests(folder: Path, converted_once: Path) -> None
 # ---- refusing
 
 
-def test_an_unfinished_conversion(folder: Path) -> None:
+def test_open_of_an_unfinished_conversion_raises(folder: Path) -> None:
     (folder / "manifest.json").unlink()
     with pytest.raises(
         ModelError,
-        match=r"an unfinished conversion, it has no manifest.json; run the same convert_checkpoint.py",
+        match=(
+            r"an unfinished conversion, it has no manifest.json; run the same "
+            r"convert_checkpoint.py"
+        ),
     ):
         read(folder)
 
 
-def test_missing_truncated_and_superfluous_files(folder: Path) -> None:
+def test_open_names_missing_truncated_and_superfluous_files(folder: Path) -> None:
     (folder / NORM).unlink()
     with (folder / LINEAR_1).open("r+b") as file:
         file.truncate(5000)
@@ -177,24 +180,35 @@ def test_missing_truncated_and_superfluous_files(folder: Path) -> None:
     assert "other.safetensors: not of this model" in str(raised.value)
 
 
-def test_another_model(folder: Path) -> None:
+def test_open_of_another_model_raises(folder: Path) -> None:
     with pytest.raises(
         ModelError, match=r"not of this model.* more; .*check that --model belongs to it"
     ):
         read(folder, config_of("mha"))
 
 
+MANIFEST_OF_A_FILE = (
+    '{"format": "grok-batch weights", "version": 1, "parts": 8, '
+    '"files": {"%s": {"bytes": %d, "sha256": ""}}}'
+)
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "", "[]", "{}", "nonsense", '{"format": "other", "version": 1}', "[" * 100_000,
+        "",
+        "[]",
+        "{}",
+        "nonsense",
+        '{"format": "other", "version": 1}',
+        "[" * 100_000,
         '{"format": "grok-batch weights", "version": 2, "parts": 8, "files": {}}',
         '{"format": "grok-batch weights", "version": 1, "parts": 0, "files": {}}',
-        '{"format": "grok-batch weights", "version": 1, "parts": 8, "files": {"../x.safetensors": {"bytes": 1, "sha256": ""}}}',
-        '{"format": "grok-batch weights", "version": 1, "parts": 8, "files": {"a.safetensors": {"bytes": -1, "sha256": ""}}}',
+        MANIFEST_OF_A_FILE % ("../x.safetensors", 1),
+        MANIFEST_OF_A_FILE % ("a.safetensors", -1),
     ],
-)  # fmt: skip
-def test_a_manifest_that_is_none(folder: Path, text: str) -> None:
+)
+def test_open_of_an_invalid_manifest_raises(folder: Path, text: str) -> None:
     (folder / "manifest.json").write_text(text)
     with pytest.raises(
         ModelError,
@@ -204,7 +218,7 @@ def test_a_manifest_that_is_none(folder: Path, text: str) -> None:
 
 
 def replace(folder: Path, name: str, data: bytes) -> None:
-    """Puts other bytes into a file and their size into the manifest, so that only the file itself can tell."""
+    """Replaces a file's bytes and its size in the manifest: only the file itself is wrong."""
     (folder / name).write_bytes(data)
     manifest = json.loads((folder / "manifest.json").read_text())
     manifest["files"][name]["bytes"] = len(data)
@@ -225,39 +239,76 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "truncated or no safetensors file"),
     "short": (b"\x01", "truncated or no safetensors file"),
     "endless-header": (b"\xff" * 400, "truncated or no safetensors file"),
-    "header-beyond-the-file": (struct.pack("<Q", 60_000) + bytes(400), "its header would take 60000 of 408 bytes"),
+    "header-beyond-the-file": (
+        struct.pack("<Q", 60_000) + bytes(400),
+        "its header would take 60000 of 408 bytes",
+    ),
     "not-json": (with_header(b"{nonsense", NORM_BYTES), "damaged safetensors header"),
     "deep-json": (with_header(b"[" * 60_000, NORM_BYTES), "damaged safetensors header"),
     "a-list": (with_header([], NORM_BYTES), "damaged safetensors header"),
     "twice": (with_header(b'{"values.0": 1, "values.0": 2}', NORM_BYTES), "a name stands twice"),
-    "pickle-type": (with_header({"values.0": entry("O", [96], 0, 384)}, NORM_BYTES), "element type 'O', expected one of F32"),
+    "pickle-type": (
+        with_header({"values.0": entry("O", [96], 0, 384)}, NORM_BYTES),
+        "element type 'O', expected one of F32",
+    ),
     "overlap": (
-        with_header({"values.0": entry("F32", [96], 0, 384), "b": entry("F32", [96], 0, 384)}, NORM_BYTES), "begins at byte",
+        with_header(
+            {"values.0": entry("F32", [96], 0, 384), "b": entry("F32", [96], 0, 384)}, NORM_BYTES
+        ),
+        "begins at byte",
     ),
-    "hole": (with_header({"values.0": entry("F32", [96], 8, 392)}, NORM_BYTES + bytes(8)), "begins at byte"),
-    "outside": (with_header({"values.0": entry("F32", [9600], 0, 38400)}, NORM_BYTES), "its header describes"),
-    "bytes-behind": (with_header({"values.0": entry("F32", [96], 0, 384)}, NORM_BYTES + b"x"), "its header describes"),
-    "negative": (with_header({"values.0": entry("F32", [-96], 0, -384)}, NORM_BYTES), "not a whole number"),
-    "float-offset": (with_header({"values.0": entry("F32", [96], 0.0, 384)}, NORM_BYTES), "not a whole number"),
-    "huge": (with_header({"values.0": entry("F32", [1 << 40, 1 << 40], 0, 384)}, NORM_BYTES), "384 bytes for float32"),
+    "hole": (
+        with_header({"values.0": entry("F32", [96], 8, 392)}, NORM_BYTES + bytes(8)),
+        "begins at byte",
+    ),
+    "outside": (
+        with_header({"values.0": entry("F32", [9600], 0, 38400)}, NORM_BYTES),
+        "its header describes",
+    ),
+    "bytes-behind": (
+        with_header({"values.0": entry("F32", [96], 0, 384)}, NORM_BYTES + b"x"),
+        "its header describes",
+    ),
+    "negative": (
+        with_header({"values.0": entry("F32", [-96], 0, -384)}, NORM_BYTES),
+        "not a whole number",
+    ),
+    "float-offset": (
+        with_header({"values.0": entry("F32", [96], 0.0, 384)}, NORM_BYTES),
+        "not a whole number",
+    ),
+    "huge": (
+        with_header({"values.0": entry("F32", [1 << 40, 1 << 40], 0, 384)}, NORM_BYTES),
+        "384 bytes for float32",
+    ),
     "wrong-shape": (
-        with_header({"values.0": entry("F32", [48, 2], 0, 384)}, NORM_BYTES), r"float32 \[96\], got values.0 float32 \[48",
+        with_header({"values.0": entry("F32", [48, 2], 0, 384)}, NORM_BYTES),
+        r"float32 \[96\], got values.0 float32 \[48",
     ),
-    "wrong-type": (with_header({"values.0": entry("I8", [384], 0, 384)}, NORM_BYTES), r"got values.0 int8 \[384\]"),
-    "wrong-name": (with_header({"other": entry("F32", [96], 0, 384)}, NORM_BYTES), "with no other, got other float32"),
-    "nan": (with_header({"values.0": entry("F32", [96], 0, 384)}, np.full(96, np.nan, "f4").tobytes()), "holds NaN or infinity"),
-}  # fmt: skip
+    "wrong-type": (
+        with_header({"values.0": entry("I8", [384], 0, 384)}, NORM_BYTES),
+        r"got values.0 int8 \[384\]",
+    ),
+    "wrong-name": (
+        with_header({"other": entry("F32", [96], 0, 384)}, NORM_BYTES),
+        "with no other, got other float32",
+    ),
+    "nan": (
+        with_header({"values.0": entry("F32", [96], 0, 384)}, np.full(96, np.nan, "f4").tobytes()),
+        "holds NaN or infinity",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", HOSTILE)
-def test_damaged_and_hostile_files(folder: Path, fault: str) -> None:
+def test_read_of_damaged_and_hostile_files_raises(folder: Path, fault: str) -> None:
     data, message = HOSTILE[fault]
     replace(folder, NORM, data)
     with pytest.raises(ModelError, match=rf"{NORM}: .*{message}"):
         read(folder)
 
 
-def test_swapped_files(folder: Path) -> None:
+def test_read_of_swapped_files_raises(folder: Path) -> None:
     query = "transformer.decoder_layer_0.multi_head_attention.query.w.safetensors"
     data = (folder / LINEAR_1).read_bytes()
     replace(folder, LINEAR_1, (folder / query).read_bytes())
@@ -266,7 +317,7 @@ def test_swapped_files(folder: Path) -> None:
         read(folder)
 
 
-def test_parts_that_do_not_fit_the_mesh(folder: Path) -> None:
+def test_load_of_parts_that_do_not_fit_the_mesh_raises(folder: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     (folder / "manifest.json").write_text(json.dumps(manifest | {"parts": 7}))
     with pytest.raises(ModelError, match=r"cannot be in 7 parts; convert again"):
@@ -277,7 +328,7 @@ def test_parts_that_do_not_fit_the_mesh(folder: Path) -> None:
     flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=4),
     kept=st.one_of(st.none(), st.integers(0, 2000)),
 )
-def test_any_damage_of_a_header_is_our_error_or_stays_inside_the_file(
+def test_damaged_header_raises_or_stays_inside_the_file(
     flips: list[tuple[int, int]], kept: int | None
 ) -> None:
     arrays: dict[str, Callable[[], np.ndarray] | np.ndarray] = {

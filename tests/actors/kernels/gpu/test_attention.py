@@ -104,9 +104,12 @@ def test_attention_of_unsupported_sizes_raises(page_size: int, width: int) -> No
 
 
 @given(
-    queries=st.integers(1, 600), sequences=st.integers(1, 300), heads=st.integers(1, 8), table=st.integers(1, 600),
+    queries=st.integers(1, 600),
+    sequences=st.integers(1, 300),
+    heads=st.integers(1, 8),
+    table=st.integers(1, 600),
     page_size=st.sampled_from([1, 4, 16, 64]),
-)  # fmt: skip
+)
 def test_divide_covers_all_queries_and_pages(
     queries: int, sequences: int, heads: int, table: int, page_size: int
 ) -> None:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[4]
 
 @pytest.fixture(scope="module")
 def compiled() -> dict[str, int]:
-    """Returns the temporaries of every case of compile_kernels.py, in bytes, where `make aot` was run."""
+    """Returns the bytes of temporaries of every case of compile_kernels.py; needs `make aot`."""
     if not (ROOT / ".venv-aot" / ".installed").exists():
         pytest.skip("the wheels that compile for GPUs are not installed: make aot")
     command = [

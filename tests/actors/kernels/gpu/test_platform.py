@@ -1,4 +1,4 @@
-"""A whole model over a GPU's kernels, interpreted: prefill, a piece more and decode, against the reference's own numbers."""
+"""A model over a GPU's kernels, interpreted: prefill, pieces and decode against goldens."""
 
 import jax.numpy as jnp
 import numpy as np
