@@ -120,6 +120,8 @@ class ModelConfig:
         if missing:
             raise ModelError(f"model config: missing keys {', '.join(missing)}")
 
+        for name, value in numbers.items():
+            _check_number(name, value)
         config = cls(**numbers)
         if values.get("ffn_size", config.ffn_size) != config.ffn_size:
             raise ModelError(

@@ -58,3 +58,11 @@ def test_matmul_in_float32_keeps_its_accuracy_over_long_sums(groups: int) -> Non
     expected = x.astype(np.float64) @ reference.dequantised(w)
     error = np.asarray(jax.jit(matmul)(x, w), np.float64) - expected
     assert np.sqrt(np.square(error).mean() / np.square(expected).mean()) < 6e-7
+
+
+@pytest.mark.parametrize("rows", [1, 18, 30])
+def test_matmul_with_rows_that_no_partial_sum_divides(rows: int) -> None:
+    w = weight((rows, 5), 1)
+    x = np.random.default_rng(1).standard_normal((3, rows), dtype=np.float32)
+    expected = x.astype(np.float64) @ reference.dequantised(w)
+    np.testing.assert_allclose(matmul(jnp.asarray(x), w), expected, rtol=0, atol=1e-5)
