@@ -20,8 +20,10 @@ def token_flops(config: ModelConfig, context: float) -> float:
     for tensor in parameter_shapes(config):
         if "vocab" in tensor.axes or len(tensor.shape) == 1:
             continue
-        share = chosen_share if _is_expert_weight(tensor) else 1
-        matrices += math.prod(tensor.shape) * share
+        numbers = float(math.prod(tensor.shape))
+        if _is_expert_weight(tensor):
+            numbers *= chosen_share
+        matrices += numbers
     attention = 2 * config.num_layers * config.num_q_heads * config.key_size * context
     return 2 * (matrices + attention)
 
@@ -52,13 +54,14 @@ def step_weight_bytes(
     touched_share = experts_touched(config, tokens) / config.num_experts
     total = 0.0
     for tensor in parameter_shapes(config):
-        size = tensor.stored_bytes
+        size = float(tensor.stored_bytes)
         if "vocab" in tensor.axes:
             size = math.prod(tensor.shape) * table_itemsize
         elif dense_itemsize is not None and tensor.scale_groups is not None:
             size = math.prod(tensor.shape) * dense_itemsize
-        share = touched_share if _is_expert_weight(tensor) else 1
-        total += size * share
+        if _is_expert_weight(tensor):
+            size *= touched_share
+        total += size
     return total
 
 

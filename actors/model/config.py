@@ -112,11 +112,15 @@ class ModelConfig:
         numbers = {}
         missing = []
         for field in fields(cls):
-            section = values if field.name in _OUTER else transformer
+            section = transformer
+            path = f"model.{field.name}"
+            if field.name in _OUTER:
+                section = values
+                path = field.name
             if field.name in section:
                 numbers[field.name] = section[field.name]
             elif field.default is MISSING:
-                missing.append(field.name if field.name in _OUTER else f"model.{field.name}")
+                missing.append(path)
         if missing:
             raise ModelError(f"model config: missing keys {', '.join(missing)}")
 

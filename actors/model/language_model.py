@@ -118,7 +118,7 @@ def forward(
     """
     if shard_activations:
         check_activation_split(config, model_shards)
-    split = model_shards if shard_activations else 1
+    split = _activation_split(model_shards, shard_activations=shard_activations)
 
     def run(step: Step, cache: Cache) -> tuple[Array, Cache]:
         hidden, cache = _build(config, model_shards, kernels, split)(step, cache, dtype)
@@ -142,7 +142,7 @@ def project(
     The output multiplier is applied. Device m holds the tokens m*U … (m+1)*U - 1. `hidden_NW` comes
     from `forward` with the same `shard_activations`, at the positions whose logits are needed.
     """
-    split = model_shards if shard_activations else 1
+    split = _activation_split(model_shards, shard_activations=shard_activations)
 
     def run(hidden_NW: Array) -> Array:
         logits: Array = _build(config, model_shards, XLA.kernels, split).project(
@@ -152,6 +152,11 @@ def project(
 
     logits: Array = hk.transform(run).apply(params, None, hidden_NW)
     return logits
+
+
+def _activation_split(model_shards: int, *, shard_activations: bool) -> int:
+    """Returns the devices that the columns of the residual stream are split over."""
+    return model_shards if shard_activations else 1
 
 
 def _build(config: ModelConfig, model_shards: int, kernels: Kernels, split: int) -> "LanguageModel":

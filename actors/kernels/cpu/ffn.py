@@ -89,7 +89,7 @@ def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat1
     order = f.gep(begin, experts + 2, "i64")
     tokens = f.gep(order, assignments, "i32")
     numbers = f.gep(order, assignments * 2, "i32")
-    row_bytes = out.dimension(1) * (2 if bfloat16 else 4)
+    row_bytes = out.dimension(1) * _number_bytes(half=bfloat16)
 
     def clear_row(assignment: Value) -> None:
         _clear(f, f.gep(out.data, assignment * row_bytes), row_bytes)
@@ -197,7 +197,7 @@ def _write_hidden(
     f = module.function("hidden", "void", {"job": "ptr", "task": "i64"})
     job = f["job"]
     sums = f.alloca("float", count=machine.rows * 2 * machine.panel)
-    number_bytes = 2 if machine.pairs else 4
+    number_bytes = _number_bytes(half=machine.pairs)
 
     def compute(expert: Value, panel: Value, rows: _Rows) -> None:
         gate_panel = _panel(f, machine, job, "gate", expert, panel)
@@ -236,7 +236,7 @@ def _write_rows(
     f = module.function("rows", "void", {"job": "ptr", "task": "i64"})
     job = f["job"]
     width = 2 * machine.panel
-    number_bytes = 2 if bfloat16 else 4
+    number_bytes = _number_bytes(half=bfloat16)
     sums = f.alloca("float", count=machine.rows * width)
     result = f.alloca("float", count=width)
 
@@ -345,4 +345,8 @@ def _store(
     if rounded:
         bits = bfloat16_bits(machine, x)
         x = (bits >> 16).cast("trunc", vector("i16", machine.lanes)) if half else bits
-    f.store(x, f.gep(row, column * (2 if half else 4)))
+    f.store(x, f.gep(row, column * _number_bytes(half=half)))
+
+
+def _number_bytes(*, half: bool) -> int:
+    return 2 if half else 4

@@ -99,13 +99,11 @@ class Value:
 
     def minimum(self, operand: Operand) -> "Value":
         """Returns the smaller of two numbers; of a NaN and a number, the number."""
-        predicate = "olt" if self.is_float else "slt"
-        return self.compare(predicate, operand).select(self, operand)
+        return self.compare(self._signed("lt"), operand).select(self, operand)
 
     def maximum(self, operand: Operand) -> "Value":
         """Returns the larger of two numbers; of a NaN and a number, the number."""
-        predicate = "ogt" if self.is_float else "sgt"
-        return self.compare(predicate, operand).select(self, operand)
+        return self.compare(self._signed("gt"), operand).select(self, operand)
 
     def ceil_div(self, operand: Operand) -> "Value":
         """Returns self / operand, rounded up; both positive."""
@@ -126,6 +124,10 @@ class Value:
     def is_float(self) -> bool:
         """Whether self is a floating-point number or a vector of them."""
         return "float" in self.type
+
+    def _signed(self, predicate: str) -> str:
+        """Returns the predicate of ordered floats or of signed integers."""
+        return f"o{predicate}" if self.is_float else f"s{predicate}"
 
     def _arithmetic(self, name: str, operand: Operand) -> "Value":
         return self._binary(f"f{name}" if self.is_float else name, operand)
