@@ -84,6 +84,4 @@ def is_transient(error: BaseException) -> bool:
     """
     if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
         return True
-    if isinstance(error, PermissionError | FileNotFoundError):
-        return False
     return isinstance(error, NO_RESPONSE)

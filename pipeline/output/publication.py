@@ -1,7 +1,4 @@
-"""Tables and bytes -> objects that are created once, and the same each time they are made.
-
-It knows no shards and no runs.
-"""
+"""Objects that are created once and have the same bytes each time they are made."""
 
 from io import BytesIO
 
@@ -23,13 +20,15 @@ def to_parquet(table: pa.Table) -> bytes:
     return out.getvalue()
 
 
-def publish_once(url: str, data: bytes, what: str) -> bool:
-    """Creates an object, or finds it as it would be: its time stamp is part of what a run is recognised by when it goes on.
+def publish_once(url: str, data: bytes, content: str) -> bool:
+    """Creates an object, or checks that it is there with the same bytes.
+
+    An object that is there is not written again: a resumed run is recognised by its time stamp.
 
     Args:
         url: of the object.
         data: all of it.
-        what: it holds, in words, for the message.
+        content: what the object holds, for the message.
 
     Returns:
         Whether this call created it.
@@ -41,8 +40,7 @@ def publish_once(url: str, data: bytes, what: str) -> bool:
     created = storage.put_if_absent(url, data)
     if not created and storage.read(url)[0] != data:
         raise ConfigError(
-            f"{redact_credentials(url)} is there and holds other {what} (another input, other "
-            "options, or written by another "
-            "version); choose another --output or remove it"
+            f"{redact_credentials(url)} is there and holds other {content} (another input, other "
+            "options, or written by another version); choose another --output or remove it"
         )
     return created

@@ -1,9 +1,9 @@
-"""A run's output folder: where its objects are, and whether it is the same run. It knows no rows.
+"""The output folder of a run: where its objects are, and whether it belongs to the same run.
 
-run.json                configuration and fingerprint; created once, by the driver that comes first
-data/part-00017.parquet one committed shard; the listing of data/ is the only record of finished
-work report.json, .html      written at the end _SUCCESS                created last, by whoever
-finds every shard committed
+run.json                 configuration and fingerprint; created once, by the first driver
+data/part-00017.parquet  one committed shard; the listing of data/ is the record of finished work
+report.json, .html       written at the end
+_SUCCESS                 created last, by the driver that finds every shard committed
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
 PART_NAME = re.compile(r"part-(\d{5,})\.parquet")
-SHOWN = 200  # characters of a value in a message
+DISPLAYED_CHARS = 200  # of a value in a message
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,12 @@ class RunFolder:
 
     def committed(self) -> frozenset[int]:
         """Returns the numbers of the committed shards, by one listing."""
-        names = (
-            stored.url.rsplit("/", 1)[-1] for stored in self.client.list_objects(self.data_url)
-        )
-        return frozenset(int(match[1]) for match in map(PART_NAME.fullmatch, names) if match)
+        numbers = set()
+        for stored in self.client.list_objects(self.data_url):
+            match = PART_NAME.fullmatch(stored.url.rsplit("/", 1)[-1])
+            if match:
+                numbers.add(int(match[1]))
+        return frozenset(numbers)
 
     def finished(self) -> bool:
         """Whether the run is complete."""
@@ -71,19 +73,21 @@ class RunFolder:
         self.client.remove_abandoned(self.data_url)
 
     def description(self) -> dict[str, Any]:
-        """Returns what `run.json` tells.
+        """Returns the content of `run.json`.
 
-        Raises DatasetError when there is none, or something else of this name.
+        Raises:
+            DatasetError: there is none, or it is not a run description.
         """
+        content = self.client.read(self.run_url)[0]
         try:
-            found: dict[str, Any] = json.loads(self.client.read(self.run_url)[0])
-            if not isinstance(found["fingerprint_keys"], dict):
+            description: dict[str, Any] = json.loads(content)
+            if not isinstance(description["fingerprint_keys"], dict):
                 raise TypeError("fingerprint_keys")
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
                 f"{self.run_url} is not a run description ({error!r}); choose another --output"
             ) from error
-        return found
+        return description
 
 
 def fingerprint(keys: Mapping[str, Any]) -> str:
@@ -95,7 +99,10 @@ def fingerprint(keys: Mapping[str, Any]) -> str:
 
 
 def input_keys(files: Iterable[InputFile]) -> list[list[Any]]:
-    """Returns the listing in the form in which it enters the fingerprint: url (no credentials), size, version, rows per file."""
+    """Returns the listing in the form in which it enters the fingerprint.
+
+    Of each file: URL without credentials, size, version, rows.
+    """
     return [[redact_credentials(file.url), file.size, file.version, file.rows] for file in files]
 
 
@@ -109,12 +116,13 @@ def check_run(
 ) -> bool:
     """Makes sure that `folder` belongs to the run that `keys` describe.
 
-    The first driver writes `run.json`.
+    The first driver writes `run.json`; a driver that loses that race compares itself with the
+    winner.
 
     Args:
         folder: output folder.
         keys: what must be the same for results to be the same.
-        run_json: what else `run.json` tells; `fingerprint` and `fingerprint_keys` are added.
+        run_json: other content of `run.json`; `fingerprint` and `fingerprint_keys` are added.
         resume: "never": the folder must be new; "require": it must not.
         flag: that names the folder, for messages.
 
@@ -122,24 +130,26 @@ def check_run(
         Whether the run existed before.
 
     Raises:
-        ConfigError: the folder holds another run (names every differing key with both values), or `resume` forbids.
+        ConfigError: the folder holds another run (the message has every differing key with both
+            values), or `resume` forbids it.
     """
-    found = folder.client.stat(folder.run_url) is not None
-    if not found and resume == "require":
+    existed = folder.client.stat(folder.run_url) is not None
+    if not existed and resume == "require":
         raise ConfigError(
             f"{folder.url} holds no run to resume, but --resume require was given; check {flag}"
         )
-    if not found:
-        content = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
-        if folder.client.put_if_absent(
-            folder.run_url, (json.dumps(content, indent=2) + "\n").encode()
-        ):
+    if not existed:
+        description = {**run_json, "fingerprint": fingerprint(keys), "fingerprint_keys": dict(keys)}
+        content = (json.dumps(description, indent=2) + "\n").encode()
+        created = folder.client.put_if_absent(folder.run_url, content)
+        if created:
             return False
+
     if resume == "never":
         raise ConfigError(
             f"{folder.url} holds a run already, but --resume never was given; choose another {flag}"
         )
-    _compare(folder, keys, flag)
+    _check_same_keys(folder, keys, flag)
     return True
 
 
@@ -154,49 +164,60 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
     """
     url = folder.part_url(shard)
     with formats.open_parquet(url, client=folder.client) as parquet:
-        found = (parquet.metadata.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
-    if found != expected:
+        metadata = parquet.metadata.metadata or {}
+    written_by = metadata.get(FINGERPRINT_KEY, b"").decode()
+    if written_by != expected:
         raise ConfigError(
-            f"{url} was written by a run with fingerprint {found or 'none'}, expected {expected}; "
-            "choose another --output"
+            f"{url} was written by a run with fingerprint {written_by or 'none'}, expected "
+            f"{expected}; choose another --output"
         )
 
 
-def _compare(folder: RunFolder, keys: Mapping[str, Any], flag: str) -> None:
-    stored = folder.description()["fingerprint_keys"]
-    differing = list(_differences("", stored, json.loads(_canonical(keys))))
-    if differing:
+def _check_same_keys(folder: RunFolder, keys: Mapping[str, Any], flag: str) -> None:
+    stored_keys = folder.description()["fingerprint_keys"]
+    own_keys = json.loads(_canonical(keys))
+    differences = list(_differences("", stored_keys, own_keys))
+    if differences:
         raise ConfigError(
-            f"{folder.url} holds a run of another configuration: {'; '.join(differing)}; "
+            f"{folder.url} holds a run of another configuration: {'; '.join(differences)}; "
             f"repeat the command it was started with, or choose another {flag}"
         )
 
 
 def _differences(path: str, then: Any, now: Any) -> Iterable[str]:
+    """Yields a clause for each value that differs, with the path of its key."""
     if isinstance(then, dict) and isinstance(now, dict):
         for key in sorted(then.keys() | now.keys()):
-            yield from _differences(f"{path}.{key}" if path else key, then.get(key), now.get(key))
+            key_path = f"{path}.{key}" if path else key
+            yield from _differences(key_path, then.get(key), now.get(key))
     elif then != now:
-        if isinstance(then, list) and isinstance(now, list) and len(_canonical(then)) > SHOWN:
+        both_lists = isinstance(then, list) and isinstance(now, list)
+        if both_lists and len(_canonical(then)) > DISPLAYED_CHARS:
             yield _list_difference(path, then, now)
         else:
-            yield f"{path} was {_shown(then)}, is {_shown(now)}"
+            yield f"{path} was {_displayed(then)}, is {_displayed(now)}"
 
 
 def _list_difference(path: str, then: list[Any], now: list[Any]) -> str:
+    """Returns the lengths of two lists, or the first entry that differs."""
     if len(then) != len(now):
-        gone = [entry for entry in then if entry not in now][:1] or [None]
-        new = [entry for entry in now if entry not in then][:1] or [None]
-        return f"{path} had {len(then)} entries (such as {_shown(gone[0])}), has {len(now)} (such as {_shown(new[0])})"
-    index = next(
-        index for index, (one, other) in enumerate(zip(then, now, strict=True)) if one != other
-    )
-    return f"{path}[{index}] was {_shown(then[index])}, is {_shown(now[index])}"
+        old_entry = next((entry for entry in then if entry not in now), None)
+        new_entry = next((entry for entry in now if entry not in then), None)
+        return (
+            f"{path} had {len(then)} entries (such as {_displayed(old_entry)}), has {len(now)} "
+            f"(such as {_displayed(new_entry)})"
+        )
+    index = 0
+    while then[index] == now[index]:
+        index += 1
+    return f"{path}[{index}] was {_displayed(then[index])}, is {_displayed(now[index])}"
 
 
-def _shown(value: Any) -> str:
+def _displayed(value: Any) -> str:
     text = _canonical(value)
-    return text if len(text) <= SHOWN else text[:SHOWN] + "…"
+    if len(text) <= DISPLAYED_CHARS:
+        return text
+    return text[:DISPLAYED_CHARS] + "…"
 
 
 def _canonical(value: Any) -> str:

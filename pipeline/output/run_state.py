@@ -1,4 +1,4 @@
-"""What is committed in a run folder, as one value: read once when a run starts and once when it ends.
+"""What is committed in a run folder, read once when a run starts and once when it ends.
 
 A committed part is the only record of finished work. What remains is the plan less this state.
 """

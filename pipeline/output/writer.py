@@ -67,7 +67,8 @@ class Writer:
 
     def __init__(self, folder: RunFolder, schema: pa.Schema, fingerprint: str) -> None:
         """`schema` as from `output_schema`; `fingerprint` goes into every part's metadata."""
-        self._folder, self._fingerprint = folder, fingerprint
+        self._folder = folder
+        self._fingerprint = fingerprint
         self._schema = schema.with_metadata(
             {**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint.encode()}
         )
@@ -138,10 +139,10 @@ class Writer:
             while commits:
                 yield commits.popleft().result()
         if self._open:
-            number, left = next(iter(self._open.items()))
+            number, shard = next(iter(self._open.items()))
             raise CommitError(
                 f"the stream ended with {len(self._open)} shards open; shard {number} still awaits "
-                f"{left.missing} samples or more"
+                f"{shard.missing} samples or more"
             )
 
     def _take(self, row: OutputRow) -> _OpenShard | None:
@@ -178,24 +179,36 @@ class Writer:
             check_part(self._folder, shard.shard.number, self._fingerprint)
         return _summary(shard, rows, published)
 
-    def _merge(self, shard: _OpenShard, table: pa.Table, rows: list[int]) -> bool:
-        """Replaces the rerun rows of the committed part, unless another driver has replaced the part meanwhile."""
+    def _merge(self, shard: _OpenShard, rerun: pa.Table, rerun_rows: list[int]) -> bool:
+        """Replaces the rerun rows of the committed part.
+
+        Args:
+            shard: with `version`, the one of the part when the shard was opened.
+            rerun: output rows of the rows that ran again.
+            rerun_rows: the row within the shard of each output row.
+
+        Returns:
+            False: another driver has replaced the part meanwhile.
+        """
+        client = self._folder.client
         url = self._folder.part_url(shard.shard.number)
-        data, version = self._folder.client.read(url)
+        data, version = client.read(url)
         if version != shard.version:
             return False
         check_part(self._folder, shard.shard.number, self._fingerprint)
-        old = pq.read_table(pa.BufferReader(data)).cast(self._schema)
-        old_rows = np.cumsum(old["sample_index"].to_numpy() == 0) - 1
-        kept = ~np.isin(old_rows, list(shard.position))
-        both = pa.concat_tables([old.filter(pa.array(kept)), table])
-        order = np.lexsort(
-            (both["sample_index"].to_numpy(), np.concatenate([old_rows[kept], rows]))
-        )
-        merged = both.unify_dictionaries().take(order)
+
+        committed = pq.read_table(pa.BufferReader(data)).cast(self._schema)
+        committed_rows = np.cumsum(committed["sample_index"].to_numpy() == 0) - 1
+        is_kept = ~np.isin(committed_rows, list(shard.position))
+        kept = committed.filter(pa.array(is_kept))
+
+        unordered = pa.concat_tables([kept, rerun])
+        row_numbers = np.concatenate([committed_rows[is_kept], rerun_rows])
+        order = np.lexsort((unordered["sample_index"].to_numpy(), row_numbers))
+        merged = unordered.unify_dictionaries().take(order)
         if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
-        return self._folder.client.replace_if(url, to_parquet(merged), version)
+        return client.replace_if(url, to_parquet(merged), version)
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
@@ -212,13 +225,21 @@ def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
 
 def _summary(shard: _OpenShard, rows: list[OutputRow], published: bool) -> CommittedShard:
     completions = [row.completion for row in rows]
+    prompt_tokens = 0
+    completion_tokens = 0
+    cached_tokens = 0
+    for completion in completions:
+        prompt_tokens += completion.prompt_tokens or 0
+        completion_tokens += len(completion.token_ids)
+        cached_tokens += completion.cached_tokens or 0
+
     return CommittedShard(
         shard=shard.shard.number,
         rows=len(shard.position),
         samples=len(rows),
         errors=error_counts(completions),
-        prompt_tokens=sum(completion.prompt_tokens or 0 for completion in completions),
-        completion_tokens=sum(len(completion.token_ids) for completion in completions),
-        cached_tokens=sum(completion.cached_tokens or 0 for completion in completions),
+        prompt_tokens=prompt_tokens,
+        completion_tokens=completion_tokens,
+        cached_tokens=cached_tokens,
         published=published,
     )

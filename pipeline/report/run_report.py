@@ -231,7 +231,7 @@ def _replica_plots(report: Report) -> list[Plot]:
 
 
 def _losses(replicas: Sequence[Replica]) -> tuple[list[tuple[str, ...]], int]:
-    """Returns a row for each of the most frequent reasons of losses, and how many reasons there are.
+    """Returns a row for each of the most frequent reasons of losses, and the number of reasons.
 
     Reasons that differ in numbers only are one.
     """
@@ -354,6 +354,6 @@ def _busy_share(report: Report) -> float:
 
 
 def _tail_share(report: Report) -> float:
-    """Returns which share of the replicas' time came after their last answer, at the end of the run."""
+    """Returns which share of the replicas' time came after their last answer."""
     idle_s = sum(idle_s for _, idle_s in idle_tails(report["replicas"]))
     return _share_of_up_time(report, idle_s)

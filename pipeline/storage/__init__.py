@@ -1,4 +1,4 @@
-"""Object storage and local disks: listings, reads, and objects that appear as a whole or not at all.
+"""Object storage and local disks: listings, reads, and writes that appear as a whole.
 
 The functions are those of `DEFAULT_CLIENT`, with the short retry window of the time before a run. A
 run passes `RUN_CLIENT`.

@@ -36,7 +36,7 @@ class Backend(Protocol):
         ...
 
     def list_objects(self, path: str) -> list[StoredObject]:
-        """Returns the objects of a folder (at any depth), a glob or a single file; none if nothing matches."""
+        """Returns the objects of a folder (at any depth), a glob or a single file, if any."""
         ...
 
     def stat(self, path: str) -> StoredObject | None:
@@ -52,7 +52,7 @@ class Backend(Protocol):
         ...
 
     def replace_if(self, path: str, data: bytes, version: str) -> bool:
-        """Replaces the object if it still has `version`, as one step. Returns whether it did."""
+        """Replaces the object if it has `version`, as one step. Returns whether it did."""
         ...
 
     def overwrite(self, path: str, data: bytes) -> None:

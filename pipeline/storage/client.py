@@ -141,9 +141,9 @@ class Client:
             return backend.replace_if(path, data, version)
 
     def overwrite(self, url: str, data: bytes) -> None:
-        """Writes `data` at `url` whether or not there is an object: for reports, which nothing resumes from.
+        """Writes `data` at `url` whether or not there is an object.
 
-        Readers see the old bytes or the new ones, never a part.
+        For reports, which nothing resumes from.         Readers see the old bytes or the new ones, never a part.
 
         Raises:
             DatasetError: it could not be written.

@@ -56,7 +56,7 @@ class FsspecReader:
         return self._stored(info)
 
     def open(self, path: str, *, sequential: bool) -> OpenedObject:
-        """Opens an object; each read is one range request. `RetryingBackend` does the reading ahead."""
+        """Opens an object; each read is one range request. `RetryingBackend` reads ahead."""
         stream = self._fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)
         details = getattr(stream, "details", None) or {}
         return OpenedObject(cast(BinaryIO, stream), version_of(details))

@@ -1,4 +1,4 @@
-"""A local or POSIX-like disk as a backend: files that appear as a whole or not at all, and listings.
+"""A local or POSIX-like disk as a backend: listings, and files that appear as a whole.
 
 A write goes to a temporary file in the same folder and is synced; then it is linked (which creates
 and never overwrites) or renamed (which replaces), and the folder is synced. A killed writer leaves
@@ -131,7 +131,7 @@ def _stat_file(path: str) -> StoredObject | None:
 
 
 def _is_abandoned(temporary: Path) -> bool:
-    """Whether no process holds the lock; of another kernel (machine, boot), also whether it is old."""
+    """Whether no process holds the lock and, of another kernel (machine, boot), it is old."""
     is_of_this_kernel = f".{_kernel()}." in temporary.name
     age_s = time.time() - temporary.stat().st_mtime
     if not is_of_this_kernel and age_s < ABANDONED_S:
@@ -148,7 +148,7 @@ def _is_abandoned(temporary: Path) -> bool:
 
 @functools.cache
 def _kernel() -> str:
-    """Returns an identifier of the running kernel: processes that share it see each other's locks."""
+    """Returns an identifier of the running kernel, whose processes see each other's locks."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip().replace("-", "")
     except OSError:

@@ -36,11 +36,11 @@ class RetryingBackend:
         return OpenedObject(cast(BinaryIO, stream), opened.version)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        """See `Backend`. False if an earlier attempt, whose answer was lost, created the object."""
+        """See `Backend`. False if an attempt whose answer was lost created the object."""
         return self._retries.with_retries(lambda: self._backend.put_if_absent(path, data))
 
     def replace_if(self, path: str, data: bytes, version: str) -> bool:
-        """See `Backend`. False if an earlier attempt, whose answer was lost, replaced the object."""
+        """See `Backend`. False if an attempt whose answer was lost replaced the object."""
         return self._retries.with_retries(lambda: self._backend.replace_if(path, data, version))
 
     def overwrite(self, path: str, data: bytes) -> None:

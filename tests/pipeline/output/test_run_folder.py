@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -9,6 +10,7 @@ from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
 from pipeline.records import InputFile
+from tests.memory_s3 import MemoryS3, serve
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
@@ -93,3 +95,44 @@ def test_fingerprint_ignores_order_only(keys: dict[str, object]) -> None:
     assert fingerprint(dict(reversed(keys.items()))) == fingerprint(keys)
     name = next(iter(keys))
     assert fingerprint({**keys, name: [keys[name]]}) != fingerprint(keys)
+
+
+def test_driver_that_loses_the_race_for_run_json_is_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another driver creates `run.json` between the check and the write of this one."""
+    for winner_keys, is_same in ((KEYS, True), ({**KEYS, "model": "grok-1"}, False)):
+        store = MemoryS3()
+        with monkeypatch.context() as patch:
+            folder = RunFolder(serve(store, patch))
+            winner = json.dumps({"fingerprint": "x", "fingerprint_keys": winner_keys}).encode()
+
+            def overtake(operation: str, when: str, store: Any = store, data: Any = winner) -> None:
+                if (operation, when) == ("put", "before"):
+                    store.objects.setdefault("bucket/run/run.json", data)
+
+            store.at = overtake
+            if is_same:
+                assert check_run(folder, KEYS, {})
+            else:
+                with pytest.raises(ConfigError, match='model was "grok-1", is "demo"'):
+                    check_run(folder, KEYS, {})
+            with pytest.raises(ConfigError, match="--resume never"):
+                check_run(folder, winner_keys, {}, resume="never")
+            assert store.objects["bucket/run/run.json"] == winner
+
+
+def test_key_that_only_one_side_has_is_a_difference(tmp_path: Path) -> None:
+    folder = RunFolder(str(tmp_path))
+    check_run(folder, KEYS, {})
+    with pytest.raises(ConfigError, match='task was null, is "score"'):
+        check_run(folder, {**KEYS, "task": "score"}, {})
+    with pytest.raises(ConfigError, match='model was "demo", is null'):
+        check_run(folder, {key: KEYS[key] for key in ("sampling", "input")}, {})
+
+
+def test_input_keys_have_no_credentials() -> None:
+    signed = InputFile("https://user:secret@host/a.parquet?X-Amz-Signature=secret", 10, "v1", 5)
+    [key] = input_keys([signed])
+    assert "secret" not in key[0]
+    assert key[1:] == [10, "v1", 5]
