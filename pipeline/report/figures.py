@@ -1,9 +1,5 @@
-"""Figures of report.json → series, bins and words for the report's plots and tables.
+"""Series, bins and words for plots and tables, from the figures of report.json."""
 
-Knows neither plots nor pages.
-"""
-
-import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -37,37 +33,38 @@ def reuse(over: Over) -> Series:
     return share(over["cached"], over["prompt"])
 
 
-def share(part: Iterable[float], whole: Iterable[float]) -> Series:
-    """Returns part / whole, span by span; NaN where there is no whole."""
-    return np.array(
-        [
-            part_of / all_of if all_of > 0 else math.nan
-            for part_of, all_of in zip(part, whole, strict=True)
-        ],
-        float,
-    )
+def share(part: Iterable[float], total: Iterable[float]) -> Series:
+    """Returns part / total, span by span; NaN where the total is 0."""
+    parts = np.array(list(part), float)
+    totals = np.array(list(total), float)
+    shares: Series = np.full(len(totals), math.nan)
+    np.divide(parts, totals, out=shares, where=totals > 0)
+    return shares
 
 
 def joined(over: Over) -> Over:
     """Returns the same sums over at most `TABLE_ROWS` longer spans."""
     size = -(-len(over["s"]) // TABLE_ROWS)
     starts = range(0, len(over["s"]), size)
-    return {
-        name: [
-            values[start : start + size][-1] if name == "s" else sum(values[start : start + size])
-            for start in starts
-        ]
-        for name, values in over.items()
-    }
+    spans = [slice(start, start + size) for start in starts]
+    sums = {}
+    for name, values in over.items():
+        if name == "s":
+            sums[name] = [values[span][-1] for span in spans]
+        else:
+            sums[name] = [sum(values[span]) for span in spans]
+    return sums
 
 
-def quantile(histogram: Sequence[Mapping[str, int]], at: float) -> int:
-    """Returns the length that the share `at` of all samples does not exceed, as far as bins tell."""
-    sums = itertools.accumulate(each["rows"] for each in histogram)
-    wanted = at * sum(each["rows"] for each in histogram)
-    return next(
-        each["to"] for each, so_far in zip(histogram, sums, strict=True) if so_far >= wanted
-    )
+def quantile(histogram: Sequence[Mapping[str, int]], fraction: float) -> int:
+    """Returns the upper end of the bin in which `fraction` of all samples is reached."""
+    total = sum(length_bin["rows"] for length_bin in histogram)
+    rows = 0
+    for length_bin in histogram:
+        rows += length_bin["rows"]
+        if rows >= fraction * total:
+            return length_bin["to"]
+    raise ValueError(f"fraction must be at most 1, got {fraction}")
 
 
 def bin_label(low: int, high: int) -> str:
@@ -76,32 +73,45 @@ def bin_label(low: int, high: int) -> str:
 
 
 def idle_tails(replicas: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
-    """Returns when each replica that saw the end of the work ran dry, and for how long it was up after that; seconds."""
-    seen = (
-        row for row in replicas if row["lost"] is None and row["retired"] in {None, NO_WORK_LEFT}
-    )
-    return sorted(
-        (row["last_answer_s"], row["since_s"] + row["up_s"] - row["last_answer_s"]) for row in seen
-    )
+    """Returns when each replica ran out of work, and for how long it was up after that, sorted.
+
+    In seconds; of the replicas that were up when the work ended.
+    """
+    tails = []
+    for replica in replicas:
+        if replica["lost"] is None and replica["retired"] in {None, NO_WORK_LEFT}:
+            last_answer_s = replica["last_answer_s"]
+            end_s = replica["since_s"] + replica["up_s"]
+            tails.append((last_answer_s, end_s - last_answer_s))
+    return sorted(tails)
 
 
 def percent(value: float) -> str:
     """Returns a share as a percentage of two or three places; a dash for none."""
     if math.isnan(value):
         return "–"
-    places = 0 if value in {0, 1} or 0.1 <= value < 0.9995 else 1 if value >= 0.001 else 3
-    return f"{100 * value:.{places if value < 0.99 else 1 if value < 1 else 0}f}\u00a0%"
+    if value in {0, 1} or value > 1 or 0.1 <= value < 0.99:
+        places = 0
+    elif value >= 0.001:
+        places = 1
+    else:
+        places = 3
+    return f"{100 * value:.{places}f}\u00a0%"
 
 
 def duration(seconds: float) -> str:
     """Returns a time in words that fit its size: 0.25 s, 12 s, 3 min 20 s, 5 h 03 min."""
+    if seconds < 10:
+        return f"{seconds:.2g} s"
     if seconds < 59.5:
-        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
+        return f"{seconds:.0f} s"
+    minutes, seconds_left = divmod(round(seconds), 60)
     if minutes < 60:
-        return f"{minutes} min {rest:02} s"
+        return f"{minutes} min {seconds_left:02} s"
     hours, minutes = divmod(minutes, 60)
-    return f"{hours:,} h {minutes:02} min" if hours < 100 else f"{hours:,} h"
+    if hours < 100:
+        return f"{hours:,} h {minutes:02} min"
+    return f"{hours:,} h"
 
 
 def compact(value: float) -> str:
@@ -124,4 +134,6 @@ def time_unit(longest_s: float) -> tuple[float, str]:
     """Returns the seconds of the unit that a time axis of this length has, and its name."""
     if longest_s < 180:
         return 1.0, "seconds"
-    return (60.0, "minutes") if longest_s < 3 * 3600 else (3600.0, "hours")
+    if longest_s < 3 * 3600:
+        return 60.0, "minutes"
+    return 3600.0, "hours"

@@ -73,6 +73,8 @@ def test_run_with_more_parts_than_asked_for_is_not_finished_by_one_missing(
 ) -> None:
     for missing in range(6):
         assert not finish(folder, SHARDS, frozenset(range(6)) - {missing})
+    unplanned = frozenset({0, 1, 2, 3, 4, 9})
+    assert not finish(folder, SHARDS, unplanned), "as many parts, and not the planned ones"
     assert not folder.finished()
 
 

@@ -13,6 +13,7 @@ import pytest
 from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
 from pipeline.storage import s3
+from pipeline.storage.client import OBJECT_LIMIT_BYTES
 from tests.s3 import S3Faults
 
 
@@ -390,3 +391,20 @@ def test_messages_hide_what_urls_hold() -> None:
         storage.put_if_absent("http://user:pa55word@127.0.0.1/part?X-Amz-Signature=abcdef", b"")
     assert "pa55word" not in str(told.value)
     assert "abcdef" not in str(told.value)
+
+
+class TooLarge(bytes):
+    """Claims to be as large as the limit."""
+
+    def __len__(self) -> int:
+        return OBJECT_LIMIT_BYTES
+
+
+def test_object_above_the_limit_of_one_put_is_refused(tmp_path: Path) -> None:
+    url = str(tmp_path / "part")
+    for write in (storage.put_if_absent, storage.overwrite):
+        with pytest.raises(DatasetError, match="use a smaller --shard-rows"):
+            write(url, TooLarge())
+    with pytest.raises(DatasetError, match="use a smaller --shard-rows"):
+        storage.replace_if(url, TooLarge(), "1")
+    assert storage.stat(url) is None

@@ -2,10 +2,14 @@
 
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import pytest
 
 from pipeline.storage import local_disk
 
@@ -85,3 +89,65 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
 
 def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
     assert DISK.remove_abandoned(str(tmp_path / "nothing")) == 0
+
+
+def test_file_is_synced_before_its_name_and_its_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    fsync, link, replace = os.fsync, os.link, os.replace
+
+    def record_fsync(descriptor: int) -> None:
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        calls.append("sync folder" if is_folder else "sync file")
+        fsync(descriptor)
+
+    def record_link(source: Path, target: Path) -> None:
+        calls.append("link")
+        link(source, target)
+
+    def record_replace(source: Path, target: Path) -> None:
+        calls.append("replace")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_fsync)
+    monkeypatch.setattr(os, "link", record_link)
+    monkeypatch.setattr(os, "replace", record_replace)
+    part = str(tmp_path / "part")
+    assert DISK.put_if_absent(part, b"one")
+    assert calls == ["sync file", "link", "sync folder"]
+    calls.clear()
+    assert DISK.replace_if(part, b"two", str(os.stat(part).st_mtime_ns))
+    assert calls == ["sync file", "replace", "sync folder"]
+
+
+def test_version_changes_within_one_tick_of_the_clock(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(b"old")
+    future_ns = time.time_ns() + 10**12
+    os.utime(part, ns=(future_ns, future_ns))  # a clock that stands still, or went back
+    assert DISK.replace_if(str(part), b"new", str(future_ns))
+    stored = DISK.stat(str(part))
+    assert stored is not None
+    assert int(stored.version) > future_ns
+    assert not DISK.replace_if(str(part), b"late", str(future_ns))
+
+
+def test_replace_waits_for_the_lock_of_the_folder(tmp_path: Path) -> None:
+    part = tmp_path / "part"
+    part.write_bytes(b"old")
+    version = str(part.stat().st_mtime_ns)
+    with ThreadPoolExecutor(1) as pool:
+        with local_disk._locked_folder(tmp_path):
+            waiting = pool.submit(DISK.replace_if, str(part), b"new", version)
+            time.sleep(0.2)
+            assert not waiting.done()
+            assert part.read_bytes() == b"old"
+        assert waiting.result()
+    assert part.read_bytes() == b"new"
+
+
+def test_stat_of_what_is_no_file_is_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    for name in ("", "nothing", "file/below"):
+        assert DISK.stat(str(tmp_path / name)) is None
