@@ -230,10 +230,12 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(
-        Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed)
+        Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed_shards)
     )
     out = tmp_path / "out"
-    assert main("-o", out, *RULES, *SMALL_BATCHES, "--max-replica-hours", 3, backend=IN_ORDER) == 0
+    # many small shards: few of them are in flight when the third one is committed
+    words = (*RULES, *SMALL_BATCHES, "--shard-rows", 1)
+    assert main("-o", out, *words, "--max-replica-hours", 3, backend=IN_ORDER) == 0
     found = statistics(out / "dataset")
     assert found["stopped_by"] == "max_replica_hours"
     assert 0 < found["seed_rows"] < ROWS
@@ -241,12 +243,12 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
     # more of the run may be committed by now: it does not count
-    assert main("-o", out, *RULES, "--max-replica-hours", 3, backend=IN_ORDER) == 0
+    assert main("-o", out, *words, "--max-replica-hours", 3, backend=IN_ORDER) == 0
     assert {
         name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"
     } == before
     assert (
-        main("-o", out, *RULES, "--max-replica-hours", 100, "--dataset", "all", backend=IN_ORDER)
+        main("-o", out, *words, "--max-replica-hours", 100, "--dataset", "all", backend=IN_ORDER)
         == 0
     )
     assert statistics(out / "all")["seed_rows"] == ROWS

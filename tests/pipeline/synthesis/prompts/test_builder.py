@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -93,3 +94,17 @@ def test_builder_refuses_reserved_column_names_unless_not_kept(name: str, tmp_pa
 def test_builder_accepts_column_names_of_the_run(name: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"a": [1], "b": [2], name: ["x"]}), tmp_path / "s.parquet")
     assert rows(built(tmp_path / "s.parquet", SUM))[0]["row"] == {"a": 1, "b": 2, name: "x"}
+
+
+def test_builder_chooses_pinned_templates(tmp_path: Path) -> None:
+    """Pinned: prompts of another release must be the same."""
+    requests = rows(built(seeds(tmp_path / "s.parquet", 12), SUM, STORY))
+    assert [row["id"] for row in requests if row["template"] == "sum"] == ["s1", "s5"]
+
+
+def test_builder_names_fault_by_row_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    lines = [json.dumps({"a": row, "b": 1}) for row in range(9)]
+    path.write_text("\n".join([*lines, "not json"]) + "\n")
+    (row,) = rows(built(path, SUM, shard_rows=4), "rejected")
+    assert row["detail"].startswith("s.jsonl#9: line 10 of s.jsonl is not JSON")
