@@ -1,8 +1,10 @@
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from actors.protocol.sampling import MAX_SAMPLES
 from pipeline.errors import DatasetError
 from pipeline.output.run_folder import RunFolder
 from pipeline.synthesis.selection.completions import Completions
@@ -88,3 +90,27 @@ def test_mean_logprobs_are_rounded_and_may_be_missing() -> None:
     )
     assert str(_mean_logprobs(near_zero)[0]) == "0.0"  # and not -0.0
     assert _mean_logprobs(table.drop_columns(["cumulative_logprob"])).to_pylist() == [None] * 3
+
+
+def test_rejected_prompts_stand_for_their_own_number_of_samples(tmp_path: Path) -> None:
+    own = [None, 1, MAX_SAMPLES, MAX_SAMPLES + 1, 0, -1, 2, 3]
+    table = {
+        "id": [f"s{row}" for row in range(8)],
+        "a": [1] * 8,
+        "b": [None] * 8,
+        "name": [None] * 8,
+    }
+    path = tmp_path / "seeds.parquet"
+    kept = pa.table({**table, "n": pa.array(own, pa.int64())})
+    pq.write_table(kept.set_column(2, "b", pa.array([1] * 8)), path)
+    run = WrittenRun(str(tmp_path), write_prompts(str(tmp_path), path), n=5)
+    completions = run.completions()
+    samples = {}
+    for block in completions.blocks:
+        if block.shard is None:
+            for row in completions.rejected_prompts(block).to_pylist():
+                samples[row["id"]] = row["samples"]
+    expected = [5, 1, MAX_SAMPLES, 1, 1, 1, 2, 3]
+    assert samples
+    assert samples == {name: expected[int(name[1:])] for name in samples}
+    assert completions._expected_samples(kept) == expected
