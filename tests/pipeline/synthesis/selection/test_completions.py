@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -114,3 +115,12 @@ def test_rejected_prompts_stand_for_their_own_number_of_samples(tmp_path: Path) 
     assert samples
     assert samples == {name: expected[int(name[1:])] for name in samples}
     assert completions._expected_samples(kept) == expected
+
+
+def test_completions_refuse_run_of_another_task(run: WrittenRun) -> None:
+    file = Path(RunFolder(run.url).run_url)
+    description = json.loads(file.read_text())
+    description["fingerprint_keys"]["task"] = "score"
+    file.write_text(json.dumps(description))
+    with pytest.raises(DatasetError, match="is no run over the prompts"):
+        run.completions()

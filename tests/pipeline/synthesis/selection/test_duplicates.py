@@ -225,3 +225,8 @@ def test_first_hashing_has_the_constants_of_the_stage() -> None:
     assert metadata.version("rensa") == FIRST_HASHING["version"]
     assert (PERMUTATIONS, SIGNATURE_SEED, SHINGLE_CHARS) == (128, 42, 5)
     assert (RECALL, MAX_CHAIN) == (0.98, 32)
+
+
+def test_near_duplicates_at_threshold_of_one_are_equal_after_normalization() -> None:
+    found = outcomes(Duplicates(near(1.0)), "Straße 12", "ＳＴＲＡＳＳＥ  １２", "Strasse 13")
+    assert found == [None, "near", None], "an estimate equal to the threshold counts"
