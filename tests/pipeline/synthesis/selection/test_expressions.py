@@ -189,6 +189,10 @@ def test_expression_cannot_reach_attributes(source: str) -> None:
         "10 ** 65 == 1",
         "((9 ** 64) ** 64) ** 64 == 1",
         "2 ** nothing == 1",
+        "'%s' % text == text",
+        "-(a == 3) == -1",
+        "+(a == 3) == 1",
+        "round(b, -100) == 0",
     ],
 )
 def test_expression_raises_for_undefined_and_unbounded_values(source: str) -> None:
