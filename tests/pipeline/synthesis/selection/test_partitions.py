@@ -4,7 +4,12 @@ import pyarrow as pa
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.selection.partitions import Partitions, check_partitions
+from pipeline.synthesis.selection.partitions import (
+    MAX_VALUE_BYTES,
+    Partitions,
+    check_partitions,
+    segment,
+)
 from tests.pipeline.synthesis.sample_tables import KEPT, samples
 
 
@@ -38,3 +43,18 @@ def test_partitions_reject_values_without_folder_name() -> None:
         ("partition", "no folder name: topic", "too long"),
         None,
     ]
+
+
+def test_segment_is_the_value_in_a_path() -> None:
+    assert [segment(value) for value in (True, False, None, 7, "a b")] == [
+        "true",
+        "false",
+        "__HIVE_DEFAULT_PARTITION__",
+        "7",
+        "a%20b",
+    ]
+
+
+def test_partitions_accept_values_up_to_the_longest() -> None:
+    rows = samples([{"topic": "x" * MAX_VALUE_BYTES}, {"topic": "x" * (MAX_VALUE_BYTES + 1)}])
+    assert Partitions(("topic",))(rows).passed.tolist() == [True, False]

@@ -38,3 +38,19 @@ def test_rules_refuse_contradictions(rules: dict[str, Any], message: str) -> Non
     with pytest.raises(ConfigError, match="--") as raised:
         SelectionRules(**rules)
     assert message in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"min_chars": 2, "max_chars": 2},
+        {"min_chars": 0},
+        {"max_mean_logprob": 0.0},
+        {"target_rows": 1},
+        {"dedup_threshold": 0.3},
+        {"dedup_threshold": 1.0},
+        {"choose": "majority", "vote_on": "a", "min_agreement": 1.0},
+    ],
+)
+def test_rules_accept_values_at_their_bounds(rules: dict[str, Any]) -> None:
+    assert SelectionRules(**rules) is not None
