@@ -265,3 +265,11 @@ def test_selection_refuses_rules_without_needed_logprobs(rules: dict[str, Any]) 
     with pytest.raises(ConfigError, match="it needs log-probs, which the run did not write"):
         Selection(SelectionRules(**rules), KEPT, logprobs=False)
     Selection(SelectionRules(), KEPT, logprobs=False)
+
+
+def test_token_budget_is_used_up_at_equality() -> None:
+    judge = selection(max_total_tokens=5, dedup="none")
+    outcome = judge.select(samples([{}, {}]))  # 3 tokens read and 2 generated in each row
+    assert outcome.accepted["id"].to_pylist() == ["r0"]
+    assert outcome.rejected["reason"].to_pylist() == ["max_total_tokens"]
+    assert judge.stopped_by == "max_total_tokens"
