@@ -75,11 +75,9 @@ class InputSchema:
     @property
     def continuation_kind(self) -> str | None:
         """Which of CONTINUATIONS the column `continuation` is, whatever it is called."""
-        return (
-            "continuation"
-            if self.continuation == self.columns.continuation_column
-            else self.continuation
-        )
+        if self.continuation in CONTINUATIONS[1:]:
+            return self.continuation
+        return None if self.continuation is None else "continuation"
 
     @property
     def source(self) -> pa.Schema:
@@ -123,7 +121,9 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     parameters = tuple(name for name in PARAMETERS if name in schema.names)
     id_column = columns.id_column if columns.id_column in schema.names else None
     for name in filter(None, (prompt, continuation, id_column, *parameters)):
-        roles = {columns.continuation_column: "continuation", prompt: "prompt", id_column: "id"}
+        roles = {columns.continuation_column: "continuation"}
+        roles |= {kind: kind for kind in CONTINUATIONS[1:]}
+        roles |= {prompt: "prompt", id_column: "id"}
         check_type(schema.field(name), roles.get(name, name), where)
     rest = [
         field
@@ -211,6 +211,7 @@ def _json_schema(files: Sequence[InputFile]) -> pa.Schema:
 
 
 def _one_of(schema: pa.Schema, names: Sequence[str], where: str) -> str:
+    names = tuple(dict.fromkeys(names))  # a flag may name a column by its usual name
     found = [name for name in names if name in schema.names]
     if len(found) == 1:
         return found[0]

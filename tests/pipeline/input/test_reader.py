@@ -474,6 +474,34 @@ def test_columns_that_cannot_be_used(
     assert "bad.parquet" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("column", "values", "field"),
+    [
+        ("continuation", "a", "continuation"),
+        ("answer", "a", "continuation"),
+        ("choices", ["a", "b"], "choices"),
+        ("continuation_token_ids", [5, 6], "continuation_token_ids"),
+        ("choices_token_ids", [[5], [6]], "choices_token_ids"),
+    ],
+)
+def test_continuation_column_may_have_any_usual_name(
+    tmp_path: Path, column: str, values: Any, field: str
+) -> None:
+    url = write(tmp_path / "a.parquet", {"prompt": ["x"], column: [values]})
+    (row,), _, schema = read_all(url, InputColumns("score", continuation_column=column))
+    value = getattr(row, field)
+    assert value == values or list(value) == values
+    assert schema.has_choices == field.startswith("choices")
+
+
+def test_prompt_column_may_name_the_token_ids(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.parquet", {"prompt_token_ids": [[5, 6]]})
+    (row,), _, schema = read_all(url, InputColumns("generate", prompt_column="prompt_token_ids"))
+    assert isinstance(row, PromptRow)
+    assert list(row.prompt_token_ids) == [5, 6]  # type: ignore[call-overload]
+    assert not schema.has_text
+
+
 def test_columns_of_other_tasks_pass_through(tmp_path: Path) -> None:
     url = write(
         tmp_path / "a.parquet", {"prompt": ["x"], "choices": [["a"]], "loglikelihood": [0.5]}
