@@ -52,9 +52,9 @@ class PromptRow:
 
     ref: RowRef
     id: str | int
-    prompt: str | None = None
+    prompt: object = None  # text
     prompt_token_ids: object = None
-    continuation: str | None = None
+    continuation: object = None  # text
     continuation_token_ids: object = None
     choices: object = None  # list of strings
     choices_token_ids: object = None  # list of lists of ids

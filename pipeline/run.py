@@ -25,7 +25,11 @@ from pipeline.input.reader import read_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import OutputRow, Shard, ShardNotice, UnreadableShard
-from pipeline.requests.tokenizer import RequestRules, Tokenizer, to_output_rows, to_requests
+from pipeline.requests.detokenize import to_output_rows
+from pipeline.requests.rules import RequestRules
+from pipeline.requests.tokenize import to_requests
+from pipeline.requests.tokenizer import Tokenizer
+from pipeline.tasks import Task
 
 Item = TypeVar("Item")
 Items: TypeAlias = Iterator[Item | ShardNotice]  # what travels from one stage to the next
@@ -39,6 +43,7 @@ NEW_OBJECTS = 50_000
 class Pipeline:
     """What the stages need, chosen in jobs."""
 
+    task: Task
     schema: InputSchema
     tokenizer: Tokenizer | None
     rules: RequestRules
@@ -66,7 +71,7 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
     c = pipeline
     unreadable = UnreadableShards()
     rows = read_rows(shards, c.schema, c.client)
-    requests: Items[Request | Completion] = to_requests(rows, c.tokenizer, c.rules)
+    requests: Items[Request | Completion] = to_requests(rows, c.task, c.tokenizer, c.rules)
     batches: Items[Batch | Completion] = fill_batches(
         requests, c.buckets, concurrency=lambda: c.replicas.up * c.dispatch.in_flight
     )
@@ -74,7 +79,7 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         batches, c.replicas, c.dispatch, c.progress, c.interrupted
     )
     counted: Items[Completion] = c.progress.count(completions)
-    output_rows: Items[OutputRow] = to_output_rows(counted, c.tokenizer)
+    output_rows: Items[OutputRow] = to_output_rows(counted, c.task, c.tokenizer)
 
     with rare_collections():
         for item in c.writer.write(output_rows):

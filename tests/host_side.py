@@ -25,8 +25,9 @@ from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_
 from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
-from pipeline.requests.tokenizer import RequestRules
+from pipeline.requests.rules import RequestRules
 from pipeline.run import Pipeline, run
+from pipeline.tasks import GENERATE
 from tests.fakes import FakeReplicas
 
 ROWS, SHARD_ROWS, BAD_EVERY = 40, 6, 13
@@ -54,13 +55,12 @@ def make_pipeline(
     interrupted: Callable[[], bool],
 ) -> Pipeline:
     """Returns the stages as all runs of these tests have them."""
-    written = output_schema(
-        schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False
-    )
+    written = output_schema(schema, task=GENERATE, logprobs=0, prompt_logprobs=None, choices=False)
     return Pipeline(
+        task=GENERATE,
         schema=schema,
         tokenizer=None,
-        rules=RequestRules("generate", 100, 64, defaults=SamplingParams(max_tokens=3, n=2, seed=5)),
+        rules=RequestRules(100, 64, defaults=SamplingParams(max_tokens=3, n=2, seed=5)),
         buckets=BucketConfig(prompt_size_buckets(64), 256, max_bucket_age_rows=16),
         dispatch=DispatchConfig(2, max_attempts=50, poll_s=0.0),
         replicas=replicas,
@@ -84,7 +84,7 @@ def drive(
 ) -> Iterator[CommittedShard]:
     """Runs what is left of the data set as a driver does, from `check_run` to `_SUCCESS`."""
     files = list_input(str(source))
-    schema = inspect_columns(files, InputColumns("generate"))
+    schema = inspect_columns(files, InputColumns(GENERATE))
     shards, folder, keys = (
         plan_shards(files, SHARD_ROWS),
         RunFolder(output, client),

@@ -30,8 +30,9 @@ from pipeline.output.run_folder import RunFolder
 from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
-from pipeline.requests.tokenizer import RequestRules
+from pipeline.requests.rules import RequestRules
 from pipeline.run import Pipeline, run
+from pipeline.tasks import GENERATE
 
 FILE_ROWS = 500_000
 ROW_GROUP_ROWS = 20_000
@@ -78,7 +79,7 @@ def measure(config: DriverBenchmarkConfig) -> Iterator[str]:
     base_mib = resident_mib()
     started_s = time.perf_counter()
     files = list_input(str(root / "input"))
-    schema = inspect_columns(files, InputColumns("generate"))
+    schema = inspect_columns(files, InputColumns(GENERATE))
     check_unique_ids(files, schema.id_column)
     shards = plan_shards(files, config.shard_rows)
     plan_s = time.perf_counter() - started_s
@@ -129,13 +130,12 @@ def _pipeline(
     clock: SimulatedClock,
 ) -> Pipeline:
     defaults = SamplingParams(max_tokens=config.max_tokens)
-    columns = output_schema(
-        schema, task="generate", logprobs=0, prompt_logprobs=None, choices=False
-    )
+    columns = output_schema(schema, task=GENERATE, logprobs=0, prompt_logprobs=None, choices=False)
     return Pipeline(
+        task=GENERATE,
         schema=schema,
         tokenizer=None,
-        rules=RequestRules("generate", VOCABULARY, config.max_len, defaults=defaults),
+        rules=RequestRules(VOCABULARY, config.max_len, defaults=defaults),
         buckets=BucketConfig(prompt_size_buckets(config.max_len), config.batch_tokens),
         dispatch=DispatchConfig(config.in_flight, max_attempts=10, clock=clock.now),
         replicas=replicas,

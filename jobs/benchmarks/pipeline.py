@@ -122,12 +122,13 @@ def _run_pipeline(plan: Plan, folder: Path, replica: SingleReplica) -> Pass:
     progress = Progress(rows, replicas=lambda: (1, 1))
     schema = output_schema(
         plan.schema,
-        task=plan.config.task,
+        task=plan.task,
         logprobs=plan.config.logprobs,
         prompt_logprobs=None,
         choices=plan.schema.has_choices,
     )
     pipeline = Pipeline(
+        task=plan.task,
         schema=plan.schema,
         tokenizer=None,
         rules=plan.rules,

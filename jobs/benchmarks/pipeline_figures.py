@@ -51,7 +51,7 @@ def figures(
 ) -> dict[str, Any]:
     """Returns all figures; `plan` is that of the last pass."""
     page_size = plan.engine_config().page_size
-    last_is_read = config.task == "score"
+    last_is_read = not plan.task.generates
     computed = sequences(plan_requests(plan))
     tokens = sum(len(sequence) for sequence in computed)
 

@@ -17,7 +17,9 @@ from jobs.run.plan import Plan, make_plan
 from pipeline.errors import ConfigError
 from pipeline.input.reader import read_rows
 from pipeline.records import UnreadableShard
-from pipeline.requests.tokenizer import Tokenizer, to_requests
+from pipeline.requests.tokenize import to_requests
+from pipeline.requests.tokenizer import Tokenizer
+from pipeline.tasks import TASKS
 
 FIRST_TOKEN = 3  # lower ids are padding, end-of-text and the like
 TOKEN_STRIDE = 997  # between the ids of two passes
@@ -42,7 +44,7 @@ def input_requests(config: PipelineBenchmarkConfig) -> list[Request]:
             tokenizer=config.tokenizer,
             task=config.task,
             continuation_column=config.continuation_column,
-            max_tokens=config.max_tokens if config.task == "generate" else None,
+            max_tokens=config.max_tokens if TASKS[config.task].generates else None,
             limit=config.limit,
         )
     )
@@ -65,7 +67,7 @@ def plan_requests(plan: Plan, tokenizer: Tokenizer | None = None) -> Iterator[Re
         ConfigError: a row cannot run.
     """
     rows = read_rows(plan.shards, plan.schema)
-    for item in to_requests(rows, tokenizer, plan.rules):
+    for item in to_requests(rows, plan.task, tokenizer, plan.rules):
         if isinstance(item, UnreadableShard):
             raise item.error
         if isinstance(item, Completion):
@@ -120,6 +122,6 @@ def pass_table(
             columns["max_tokens"].append(generator.randint(min_tokens, max_tokens))
             columns["choices_token_ids"].append(choices)
 
-    unused = "max_tokens" if config.task == "score" else "choices_token_ids"
+    unused = "choices_token_ids" if TASKS[config.task].generates else "max_tokens"
     del columns[unused]
     return pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()})

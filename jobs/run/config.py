@@ -14,6 +14,7 @@ from actors.protocol.sampling import (
 )
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
+from pipeline.tasks import GENERATE, TASKS
 
 # Lowest and highest value of numeric flags; sampling parameters have theirs in their declaration.
 RANGES: dict[str, tuple[float, float]] = {
@@ -46,10 +47,9 @@ class InputFlags:
     tokenizer: str | None = flag(
         None, "SentencePiece model, file or URL; not needed when every row has token ids"
     )
-    task: Literal["generate", "score", "perplexity"] = flag(
-        "generate",
-        "generate: complete each prompt; score: log-likelihood of given continuations; perplexity: "
-        "of the whole text",
+    task: str = flag(
+        GENERATE.name,
+        "; ".join(f"{task.name}: {task.help}" for task in TASKS.values()),
     )
     prompt_column: str = flag("prompt", "name of the input's prompt column")
     continuation_column: str = flag(
@@ -141,9 +141,11 @@ class ScoreConfig(SamplingParams, InputFlags):
                 "--checkpoint is missing: give the folder or URL of the model's weights, or use "
                 "--model demo"
             )
-        if self.task != "generate" and self.n != 1:
+        if self.task not in TASKS:
+            raise ConfigError(f"--task: expected one of {', '.join(TASKS)}, got {self.task!r}")
+        if not TASKS[self.task].generates and self.n != 1:
             raise ConfigError(
-                f"--n: expected 1 for task {self.task}, which draws nothing, got {self.n}"
+                f"--n: expected 1 for task {self.task}, which generates nothing, got {self.n}"
             )
         if self.cost_budget is not None and self.cost_per_replica_hour is None:
             raise ConfigError(

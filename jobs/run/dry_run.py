@@ -19,7 +19,7 @@ from jobs.run.plan import Plan
 from pipeline.dispatch.buckets import fill_batches
 from pipeline.input.reader import read_rows
 from pipeline.records import Shard, UnreadableShard
-from pipeline.requests.tokenizer import to_requests
+from pipeline.requests.tokenize import to_requests
 
 SAMPLED_SHARDS = 8  # spread over the input
 SAMPLED_ROWS = 128  # the first ones of each sampled shard
@@ -109,7 +109,8 @@ def _sample(plan: Plan) -> Sample:
     shards = _sampled_shards(plan)
     requests: list[Request] = []
     failed = 0
-    for item in to_requests(read_rows(shards, plan.schema), plan.tokenizer, plan.rules):
+    rows = read_rows(shards, plan.schema)
+    for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
         if isinstance(item, UnreadableShard):
             raise item.error
         if isinstance(item, Request):

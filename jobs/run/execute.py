@@ -260,12 +260,13 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
     config = plan.config
     schema = output_schema(
         plan.schema,
-        task=config.task,
+        task=plan.task,
         logprobs=config.logprobs,
         prompt_logprobs=config.prompt_logprobs,
         choices=plan.schema.has_choices,
     )
     return Pipeline(
+        task=plan.task,
         schema=plan.schema,
         tokenizer=plan.tokenizer,
         rules=plan.rules,

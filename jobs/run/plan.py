@@ -17,12 +17,14 @@ from jobs.run.config import ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
-from pipeline.errors import ConfigError, DatasetError
+from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile, Shard
-from pipeline.requests.tokenizer import RequestRules, Tokenizer
+from pipeline.requests.rules import RequestRules
+from pipeline.requests.tokenizer import Tokenizer
+from pipeline.tasks import TASKS, LogprobOptions, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
@@ -47,25 +49,32 @@ class Plan:
         index, count = self.config.partition_pair()
         return tuple(shard for shard in self.shards if shard.number % count == index)
 
+    @property
+    def task(self) -> Task:
+        """What the run does with each row."""
+        return TASKS[self.config.task]
+
     def bucket_config(self) -> BucketConfig:
         """Returns how batches are cut."""
         return BucketConfig(prompt_size_buckets(self.rules.max_len), self.config.batch_tokens)
 
     def engine_config(self) -> EngineConfig:
-        """Returns how engines are sized; log-probs of completions are asked of generate only."""
+        """Returns how engines are sized, and which log-probs they compute."""
         standard = EngineConfig(max_len=self.rules.max_len)
+        requested = LogprobOptions(self.config.logprobs, self.config.prompt_logprobs)
+        logprobs = self.task.logprob_options(requested)
         return replace(
             standard,
             batch_tokens=min(self.config.batch_tokens, standard.batch_tokens),
-            logprobs=self.config.logprobs if self.config.task == "generate" else None,
-            prompt_logprobs=self.config.prompt_logprobs,
+            logprobs=logprobs.generated,
+            prompt_logprobs=logprobs.prompt,
             shard_activations=self.config.shard_activations,
             sampling_parameters=self._sampling_parameters(),
         )
 
     def _sampling_parameters(self) -> tuple[str, ...]:
         """Returns the sampling parameters that requests may set to other than their defaults."""
-        if self.config.task != "generate":
+        if not self.task.generates:
             return ()
         names: list[str] = []
         for name, parameter in PARAMETERS.items():
@@ -112,7 +121,6 @@ def make_plan(config: ScoreConfig) -> Plan:
     _check_repetition(config, schema)
     check_unique_ids(files, schema.id_column, config.limit)
     rules = RequestRules(
-        config.task,
         model.vocab_size,
         config.max_len or 0,
         config.on_overflow,
@@ -135,7 +143,10 @@ def _with_demo(config: ScoreConfig) -> ScoreConfig:
 
 def _columns(config: ScoreConfig) -> InputColumns:
     return InputColumns(
-        config.task, config.prompt_column, config.id_column, config.continuation_column
+        task=TASKS[config.task],
+        prompt_column=config.prompt_column,
+        id_column=config.id_column,
+        continuation_column=config.continuation_column,
     )
 
 
@@ -146,7 +157,8 @@ def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
             f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got "
             f"{longest}"
         )
-    if config.task == "generate" and config.max_tokens is not None and config.max_tokens >= longest:
+    generates = TASKS[config.task].generates
+    if generates and config.max_tokens is not None and config.max_tokens >= longest:
         raise ConfigError(
             f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no "
             "prompt fits beside it"
@@ -186,19 +198,11 @@ def _check_tokenizer(
             "this tokenizer belongs to another model"
         )
     if (
-        config.task == "generate"
+        TASKS[config.task].generates
         and config.max_tokens is None
         and "max_tokens" not in schema.parameters
     ):
         raise ConfigError("--max-tokens is missing: give it, or a column max_tokens in the input")
-    if schema.prompt == "prompt_token_ids" and schema.continuation_kind in (
-        "continuation",
-        "choices",
-    ):
-        raise DatasetError(
-            f"the input has prompts as token ids and '{schema.continuation}' as text; give both as "
-            "text or both as token ids"
-        )
 
 
 def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:

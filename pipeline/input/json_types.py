@@ -1,19 +1,21 @@
-"""Values of JSON lines -> Arrow types and arrays. It knows no files.
+"""Values of JSON lines → Arrow types and arrays.
 
-One type per column is decided over all rows before anything starts, so that every part of a run has
-the same schema. Integers and reals together are float64; absent and null are the same. A column
-whose values have no common type (1 and "one"), or one that Parquet cannot hold (an empty object),
-is kept as JSON text: nothing is lost, nothing is guessed.
+The type of a column is decided over all rows before anything starts, so that every part of a run
+has the same schema. Integers and reals together are float64; absent and null are the same. A column
+whose values have no common type (1 and "one"), or whose type Parquet cannot hold (an empty object),
+is kept as JSON text: no value is lost or converted by a guess.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
 JSON_TEXT = {b"json_text": b"values of several types, written as JSON"}
+# What pyarrow raises for values that have no common type, or do not fit the type.
+CONVERSION_ERRORS = (pa.ArrowException, OverflowError, ValueError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,73 +27,92 @@ class JsonColumns:
 
     types: dict[str, pa.DataType | None] = field(default_factory=dict)
 
-    def merged(self, records: list[dict[str, Any]]) -> "JsonColumns":
+    def with_records(self, records: Sequence[dict[str, Any]]) -> "JsonColumns":
         """Returns the columns with those of further `records`."""
-        types = dict(self.types)
-        for name in dict.fromkeys(name for record in records for name in record):
-            found = _common_type(record.get(name) for record in records)
-            types[name] = _united(types[name], found) if name in types else found
-        return JsonColumns(types)
+        names: dict[str, None] = {}
+        for record in records:
+            names |= dict.fromkeys(record)
 
-    def united(self, other: "JsonColumns") -> "JsonColumns":
-        """Returns the columns of both."""
+        types: dict[str, pa.DataType | None] = {}
+        for name in names:
+            types[name] = _type_of([record.get(name) for record in records])
+        return self.union(JsonColumns(types))
+
+    def union(self, columns: "JsonColumns") -> "JsonColumns":
+        """Returns these columns and `columns`, each with the type that both have in common."""
         types = dict(self.types)
-        for name, kind in other.types.items():
-            types[name] = _united(types[name], kind) if name in types else kind
+        for name, data_type in columns.types.items():
+            if name in types:
+                types[name] = _common_type(types[name], data_type)
+            else:
+                types[name] = data_type
         return JsonColumns(types)
 
     def field(self, name: str) -> "pa.Field[Any]":
-        """Returns the Arrow field in which the column is passed through."""
-        kind = self.types[name]
-        if kind is None or _has_empty_struct(kind):
+        """Returns the Arrow field in which the column passes through."""
+        data_type = self.types[name]
+        if data_type is None or _has_empty_struct(data_type):
             return pa.field(name, pa.string(), metadata=JSON_TEXT)
-        return pa.field(name, kind)
+        return pa.field(name, data_type)
 
 
-def fitted(values: list[Any], column: Any) -> tuple["pa.Array[Any]", list[int]]:
-    """Returns `values` in the type of `column`, and the positions of those that do not fit (they become null)."""
-    if column.metadata and b"json_text" in column.metadata:
-        return pa.array(
-            [None if value is None else json.dumps(value) for value in values], pa.string()
-        ), []
+def to_arrow(values: Sequence[Any], column: Any) -> tuple["pa.Array[Any]", list[int]]:
+    """Converts values to the type of a column.
+
+    Args:
+        values: as parsed from JSON.
+        column: an Arrow field, as from `JsonColumns.field`.
+
+    Returns:
+        The array, and the positions of values that do not fit the type; they are null.
+    """
+    if column.metadata is not None and JSON_TEXT.items() <= column.metadata.items():
+        texts = [None if value is None else json.dumps(value) for value in values]
+        return pa.array(texts, pa.string()), []
     try:
         return pa.array(values, column.type), []
-    except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        misfits = [row for row, value in enumerate(values) if not _fits(value, column.type)]
-        kept = [None if row in set(misfits) else value for row, value in enumerate(values)]
-        return pa.array(kept, column.type), misfits
+    except CONVERSION_ERRORS:
+        return _convert_each(values, column.type)
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def _convert_each(
+    values: Sequence[Any], data_type: pa.DataType
+) -> tuple["pa.Array[Any]", list[int]]:
+    fitting: list[Any] = []
+    misfits: list[int] = []
+    for position, value in enumerate(values):
+        try:
+            pa.array([value], data_type)
+            fitting.append(value)
+        except CONVERSION_ERRORS:
+            fitting.append(None)
+            misfits.append(position)
+    return pa.array(fitting, data_type), misfits
+
+
+def _type_of(values: list[Any]) -> pa.DataType | None:
     try:
-        pa.array([value], kind)
-    except (pa.ArrowException, OverflowError, ValueError, TypeError):
-        return False
-    return True
-
-
-def _common_type(values: Iterable[Any]) -> pa.DataType | None:
-    try:
-        kind: pa.DataType = pa.array(list(values)).type
-        return kind
-    except (pa.ArrowException, OverflowError, ValueError, TypeError):
+        data_type: pa.DataType = pa.array(values).type
+    except CONVERSION_ERRORS:
         return None
+    return data_type
 
 
-def _united(one: pa.DataType | None, other: pa.DataType | None) -> pa.DataType | None:
-    if one is None or other is None or one == other:
-        return one if one == other else None
+def _common_type(first: pa.DataType | None, second: pa.DataType | None) -> pa.DataType | None:
+    if first is None or second is None:
+        return None
+    schemas = [pa.schema([("column", first)]), pa.schema([("column", second)])]
     try:
-        schemas = [pa.schema([("column", one)]), pa.schema([("column", other)])]
-        united: pa.DataType = pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        return united
+        schema = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException:
         return None
+    data_type: pa.DataType = schema.field("column").type
+    return data_type
 
 
-def _has_empty_struct(kind: Any) -> bool:
-    if pa.types.is_struct(kind):
-        return kind.num_fields == 0 or any(
-            _has_empty_struct(kind.field(index).type) for index in range(kind.num_fields)
-        )
-    return pa.types.is_list(kind) and _has_empty_struct(kind.value_type)
+def _has_empty_struct(data_type: Any) -> bool:
+    """Whether a struct without fields is part of the type: Parquet cannot hold it."""
+    if pa.types.is_struct(data_type):
+        fields = [data_type.field(index).type for index in range(data_type.num_fields)]
+        return not fields or any(_has_empty_struct(field_type) for field_type in fields)
+    return pa.types.is_list(data_type) and _has_empty_struct(data_type.value_type)

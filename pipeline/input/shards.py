@@ -3,7 +3,7 @@
 Reads listings and footers; of JSON lines, all lines.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from pipeline import storage
@@ -15,35 +15,29 @@ READS_AT_ONCE = 16
 
 
 def list_input(url: str, limit: int | None = None) -> tuple[InputFile, ...]:
-    """Lists the input and counts its rows: a file, a glob, or a folder (at any depth, its `.parquet` and `.jsonl` files).
+    """Lists the input and counts its rows.
 
     Args:
-        url: any fsspec URL. In folders, names that start with `_` or `.` are passed over, as are files of other kinds.
-        limit: how many rows are wanted in all: files beyond are not opened and not part of the result.
+        url: a file, a glob, or a folder at any fsspec URL. In a folder, files at any depth are
+            read if their suffix is that of a format; names that begin with `_` or `.` are skipped.
+        limit: number of rows that are needed in all: files beyond are not opened and not part of
+            the result.
 
     Raises:
         DatasetError: nothing there, no rows, no permission, or a damaged file (which is named).
     """
-    found = _wanted(url)
-    if not found:
+    objects = _input_objects(url)
+    if not objects:
         raise DatasetError(
             f"no input at {url}: nothing is there, or no .parquet or .jsonl file; check the path"
         )
     files: list[InputFile] = []
     rows = 0
-    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
-        for start in range(0, len(found), READS_AT_ONCE):
-            some = found[start : start + READS_AT_ONCE]
-            for stored, count in zip(
-                some,
-                pool.map(lambda stored: formats.count_rows(stored.url, limit), some),
-                strict=True,
-            ):
-                if limit is None or rows < limit:
-                    files.append(InputFile(stored.url, stored.size, stored.version, count))
-                    rows += count
-            if limit is not None and rows >= limit:
-                break
+    for file in _count_rows(objects, limit):
+        files.append(file)
+        rows += file.rows
+        if limit is not None and rows >= limit:
+            break
     if not rows:
         raise DatasetError(f"the input at {url} has no rows ({len(files)} files)")
     return tuple(files)
@@ -60,40 +54,60 @@ def plan_shards(
         raise ConfigError(
             f"--shard-rows and --limit must be at least 1, got {shard_rows} and {limit}"
         )
-    left = sum(file.rows for file in files) if limit is None else limit
+    rows_to_plan = sum(file.rows for file in files)
+    if limit is not None:
+        rows_to_plan = limit
+
     shards: list[Shard] = []
     for file in files:
-        end = min(file.rows, left)
-        left -= end
-        for first_row in range(0, end, shard_rows):
-            shards.append(
-                Shard(
-                    len(shards),
-                    file.url,
-                    first_row,
-                    min(shard_rows, end - first_row),
-                    version=file.version,
-                )
+        file_rows = min(file.rows, rows_to_plan)
+        rows_to_plan -= file_rows
+        for first_row in range(0, file_rows, shard_rows):
+            shard = Shard(
+                number=len(shards),
+                url=file.url,
+                first_row=first_row,
+                rows=min(shard_rows, file_rows - first_row),
+                version=file.version,
             )
+            shards.append(shard)
     return tuple(shards)
 
 
-def _wanted(url: str) -> list[storage.StoredObject]:
-    found = storage.list_objects(url)
+def _input_objects(url: str) -> list[storage.StoredObject]:
+    """Returns the objects at `url` that are input files."""
+    objects = storage.list_objects(url)
     root = storage.canonical(url)
-    if [stored.url for stored in found] == [root]:
-        return list(found)  # a file that was named: whatever it is called
-    inside = any(stored.url.startswith(root + "/") for stored in found)  # a folder, not a glob
-    return [
-        stored
-        for stored in found
-        if _is_input(stored, stored.url[len(root) + 1 :] if inside else stored.url, folder=inside)
-    ]
+    if [stored.url for stored in objects] == [root]:
+        return list(objects)  # the URL of one file, whatever its suffix
+    folder = f"{root}/"
+    if any(stored.url.startswith(folder) for stored in objects):
+        return [stored for stored in objects if _is_folder_input(stored.url.removeprefix(folder))]
+    return [stored for stored in objects if _is_glob_input(stored)]
 
 
-def _is_input(stored: storage.StoredObject, path: str, *, folder: bool) -> bool:
-    parts = path.split("/") if folder else path.split("/")[-1:]
-    if any(part.startswith(("_", ".")) for part in parts):
+def _is_folder_input(path: str) -> bool:
+    """Whether a file of an input folder is read; `path` is below the folder."""
+    hidden = any(name.startswith(("_", ".")) for name in path.split("/"))
+    return not hidden and path.lower().endswith(formats.SUFFIXES)
+
+
+def _is_glob_input(stored: storage.StoredObject) -> bool:
+    """Whether a file that a glob matches is read.
+
+    It may have any suffix; empty files of other suffixes are markers of folders.
+    """
+    name = stored.url.rpartition("/")[2]
+    if name.startswith(("_", ".")):
         return False
-    known = parts[-1].lower().endswith(formats.JSONL_SUFFIXES + formats.PARQUET_SUFFIXES)
-    return known or (not folder and stored.size > 0)
+    return stored.size > 0 or name.lower().endswith(formats.SUFFIXES)
+
+
+def _count_rows(objects: Sequence[storage.StoredObject], limit: int | None) -> Iterator[InputFile]:
+    """Yields the files with their number of rows, a few of them opened ahead."""
+    with ThreadPoolExecutor(READS_AT_ONCE) as pool:
+        for start in range(0, len(objects), READS_AT_ONCE):
+            block = objects[start : start + READS_AT_ONCE]
+            counts = pool.map(lambda stored: formats.count_rows(stored.url, limit), block)
+            for stored, rows in zip(block, counts, strict=True):
+                yield InputFile(stored.url, stored.size, stored.version, rows)

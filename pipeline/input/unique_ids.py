@@ -1,15 +1,16 @@
-"""Ids of the whole input -> nothing, or an error that names the duplicates.
+"""Checks that the ids of the whole input are present and unique. Reads only the id column.
 
-Reads the id column only.
-
-Ten million ids take 80 MB: a 64-bit hash each (integers are their own), sorted in place. Only ids
-whose hash occurs twice are looked at again, so that a collision is never reported as a duplicate.
+Ten million ids take 80 MB: one 64-bit hash each (an integer is its own hash), sorted in place. Ids
+whose hash occurs twice are read again and compared, so that a collision is never reported as a
+duplicate.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.errors import DatasetError
@@ -17,16 +18,48 @@ from pipeline.input import formats
 from pipeline.records import InputFile
 
 BLOCK_ROWS = 65_536
-NAMED = 5  # duplicates that the message names
+MAX_NAMED = 5  # ids that a message names
+Hash = Callable[[str | int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Ids of consecutive rows of one file."""
+
+    url: str
+    rows: tuple[int, ...]  # within the file
+    ids: tuple[Any, ...]
+
+    def location(self, index: int) -> str:
+        return f"row {self.rows[index]} of {self.url}"
+
+
+def id_hash(row_id: str | int) -> int:
+    """Returns a 64-bit hash of an id.
+
+    Integers stay themselves, because Python's hashes of -1 and -2 are the same; one beyond int64
+    (a uint64 column) wraps around.
+    """
+    if isinstance(row_id, int):
+        return (row_id + 2**63) % 2**64 - 2**63
+    return hash(row_id)
 
 
 def check_unique_ids(
-    files: Sequence[InputFile], id_column: str | None, limit: int | None = None
+    files: Sequence[InputFile],
+    id_column: str | None,
+    limit: int | None = None,
+    hash_of: Hash = id_hash,
 ) -> None:
-    """Checks that the ids of the first `limit` rows (None: all) are there and are unique.
+    """Checks that the ids of the first `limit` rows are present and unique.
 
-    Lines and bytes that cannot be read have no id; they become error rows later and are not counted
-    here.
+    Rows that cannot be read have no id: they become error rows later, and are not checked.
+
+    Args:
+        files: of the input.
+        id_column: None: ids are made from file and row, and are unique.
+        limit: None: all rows.
+        hash_of: 64-bit hash of an id.
 
     Raises:
         DatasetError: ids are null or occur more than once; names some, with file and row.
@@ -36,73 +69,93 @@ def check_unique_ids(
     hashes = np.empty(sum(file.rows for file in files), np.int64)
     count = 0
     nulls: list[str] = []
-    for url, first_row, ids in _blocks(files, id_column, limit):
-        nulls += [f"row {first_row + row} of {url}" for row, value in ids if value is None][
-            : NAMED - len(nulls)
-        ]
-        known = [value for _, value in ids if value is not None]
-        hashes[count : count + len(known)] = np.fromiter(map(_hash, known), np.int64, len(known))
-        count += len(known)
+    for block in _blocks(files, id_column, limit):
+        block_hashes: list[int] = []
+        for index, row_id in enumerate(block.ids):
+            if row_id is not None:
+                block_hashes.append(hash_of(row_id))
+            elif len(nulls) < MAX_NAMED:
+                nulls.append(block.location(index))
+        hashes[count : count + len(block_hashes)] = block_hashes
+        count += len(block_hashes)
+
     if nulls:
         raise DatasetError(
             f"the id (column '{id_column}') is null in {', '.join(nulls)}; give every row an id"
         )
-    hashes = hashes[:count]
+    repeated = _repeated(hashes[:count])
+    if repeated:
+        _check_duplicates(files, id_column, limit, hash_of, repeated)
+
+
+def _repeated(hashes: npt.NDArray[np.int64]) -> frozenset[int]:
+    """Returns the hashes that occur more than once. Sorts in place."""
     hashes.sort()
-    suspects = np.unique(hashes[1:][hashes[1:] == hashes[:-1]])
-    if suspects.size:
-        _report(files, id_column, limit, suspects)
+    equals_next = hashes[1:] == hashes[:-1]
+    return frozenset(hashes[1:][equals_next].tolist())
 
 
-def _report(files: Sequence[InputFile], id_column: str, limit: int | None, suspects: Any) -> None:
-    first_places: dict[object, str] = {}
-    found: list[str] = []
-    for url, first_row, ids in _blocks(files, id_column, limit):
-        known = [(row, value) for row, value in ids if value is not None]
-        doubtful = np.isin(
-            np.fromiter((_hash(value) for _, value in known), np.int64, len(known)), suspects
-        )
-        for index in np.flatnonzero(doubtful):
-            row, value = known[int(index)]
-            place = f"row {first_row + row} of {url}"
-            if value in first_places:
-                found.append(f"{value!r} ({first_places[value]} and {place})")
-            elif len(first_places) < BLOCK_ROWS:  # bounded, even when every id is there twice
-                first_places[value] = place
-            if len(found) == NAMED:
-                break
-        if len(found) == NAMED:
+def _check_duplicates(
+    files: Sequence[InputFile],
+    id_column: str,
+    limit: int | None,
+    hash_of: Hash,
+    repeated: frozenset[int],
+) -> None:
+    """Compares the ids whose hashes are repeated."""
+    duplicates: list[str] = []
+    for description in _duplicates(files, id_column, limit, hash_of, repeated):
+        duplicates.append(description)
+        if len(duplicates) == MAX_NAMED:
             break
-    if found:
+    if duplicates:
         raise DatasetError(
-            f"ids (column '{id_column}') must be unique, but {suspects.size} occur more than once: "
-            f"{', '.join(found)}; "
-            "drop the duplicates or name another --id-column"
+            f"ids (column '{id_column}') must be unique, but {len(repeated)} occur more than once: "
+            f"{', '.join(duplicates)}; drop the duplicates or name another --id-column"
         )
 
 
-def _blocks(
-    files: Sequence[InputFile], id_column: str, limit: int | None
-) -> Iterator[tuple[str, int, list[tuple[int, Any]]]]:
-    """Yields file, its first row and (row within the block, id) of the rows that can be read."""
-    left = sum(file.rows for file in files) if limit is None else limit
+def _duplicates(
+    files: Sequence[InputFile],
+    id_column: str,
+    limit: int | None,
+    hash_of: Hash,
+    repeated: frozenset[int],
+) -> Iterator[str]:
+    """Yields each id that occurred before, with both locations."""
+    first_locations: dict[object, str] = {}
+    for block in _blocks(files, id_column, limit):
+        for index, row_id in enumerate(block.ids):
+            if row_id is None or hash_of(row_id) not in repeated:
+                continue
+            location = block.location(index)
+            if row_id in first_locations:
+                yield f"{row_id!r} ({first_locations[row_id]} and {location})"
+            elif len(first_locations) < BLOCK_ROWS:  # bounded, even if every id occurs twice
+                first_locations[row_id] = location
+
+
+def _blocks(files: Sequence[InputFile], id_column: str, limit: int | None) -> Iterator[_Block]:
+    """Yields the ids of the rows that can be read."""
+    remaining = sum(file.rows for file in files)
+    if limit is not None:
+        remaining = limit
     for file in files:
-        rows = min(file.rows, left)
-        left -= rows
-        if not rows:
+        end = min(file.rows, remaining)
+        remaining -= end
+        if not end:
             continue
         with formats.open_cursor(file.url, (id_column,), pa.schema([])) as cursor:
-            for start in range(0, rows, BLOCK_ROWS):
-                block = cursor.take(start, min(BLOCK_ROWS, rows - start))
-                ids = enumerate(block.values[id_column])
-                yield (
-                    file.url,
-                    start,
-                    [(row, value) for row, value in ids if row not in block.faults],
-                )
+            for start in range(0, end, BLOCK_ROWS):
+                yield _read_block(cursor, file.url, id_column, start, min(BLOCK_ROWS, end - start))
 
 
-def _hash(value: str | int) -> int:
-    # An integer beyond int64 (uint64 columns) wraps; Python's hash of -1 and -2 is the same, hence
-    # integers stay themselves.
-    return ((value + 2**63) % 2**64) - 2**63 if isinstance(value, int) else hash(value)
+def _read_block(cursor: formats.Cursor, url: str, id_column: str, start: int, count: int) -> _Block:
+    block = cursor.take(start, count)
+    ids = block.values[id_column]
+    readable = [row for row in range(count) if row not in block.faults]
+    return _Block(
+        url=url,
+        rows=tuple(start + row for row in readable),
+        ids=tuple(ids[row] for row in readable),
+    )

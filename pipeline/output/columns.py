@@ -1,223 +1,195 @@
-"""Finished samples -> one Arrow table of the output schema. It knows no shards and no files.
+"""Output columns: each has a name, an Arrow type, and builds its values from finished samples.
 
-Ids and log-probs arrive as one `array.array` per sample; their bytes are joined once per column, so
-that no value ever becomes a Python object.
+Does not depend on shards or files. Which columns an output has is decided by the task.
 """
 
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from actors.protocol.messages import Completion, Score
 from pipeline.errors import CommitError
+from pipeline.output.list_arrays import (
+    Lengths,
+    join_values,
+    list_array,
+    spread,
+    sums_per_sample,
+    with_leading_null,
+)
 from pipeline.records import OutputRow
 
-Offsets = npt.NDArray[np.int32]
-Mask = npt.NDArray[np.bool_]
-Arrays = Sequence["array[Any] | None"]
+Samples = Sequence[OutputRow]
+SampleValues = Callable[[Completion], "array[Any] | None"]
 
 
-def output_table(rows: Sequence[OutputRow], passthrough: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Returns the table of `schema` for `rows`; row i continues row i of `passthrough`.
+@dataclass(frozen=True, slots=True)
+class OutputColumn:
+    """One column of the output.
 
-    Raises:
-        CommitError: the arrays of a completion contradict each other.
+    `build` returns the values of the samples, in their order, in the column's type. It raises
+    CommitError when the arrays of a completion contradict each other.
     """
-    completions = [row.completion for row in rows]
-    columns: list[Any] = []
-    for field in schema:
-        if field.name in passthrough.column_names:
-            columns.append(passthrough[field.name])
-        elif field.name == "text":
-            columns.append(pa.array([row.text for row in rows], pa.string()))
-        else:
-            columns.append(_COLUMNS[field.name](completions, field.type))
-    return pa.table(columns, schema=schema)
+
+    name: str
+    type: pa.DataType
+    build: "Callable[[Samples], pa.Array[Any]]"
 
 
-def _scalar(value: Callable[[Completion], object]) -> "Column":
-    return lambda completions, kind: pa.array(
-        [value(completion) for completion in completions], kind
-    )
+def text_column(name: str) -> OutputColumn:
+    """Returns the column of the samples' text."""
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        return _arrow_array([sample.text for sample in samples], pa.string())
+
+    return OutputColumn(name, pa.string(), build)
 
 
-def _score(value: Callable[[Score], object]) -> "Column":
-    def column(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
-        scores = [completion.scores for completion in completions]
-        if pa.types.is_list(kind):
-            return cast(
-                "pa.Array[Any]",
-                pa.array(
-                    [[value(score) for score in row] if row else None for row in scores], kind
-                ),
-            )
-        wrong = next((completion for completion in completions if len(completion.scores) > 1), None)
-        if wrong is not None:
-            raise CommitError(
-                f"{wrong.ref} came back with {len(wrong.scores)} scores, expected one: the input "
-                "has no choices"
-            )
+def value_column(
+    name: str, value_type: pa.DataType, value: Callable[[Completion], object]
+) -> OutputColumn:
+    """Returns a column of one value per sample."""
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        return _arrow_array([value(sample.completion) for sample in samples], value_type)
+
+    return OutputColumn(name, value_type, build)
+
+
+def sum_column(name: str, sample_values: SampleValues) -> OutputColumn:
+    """Returns a column of the sum, in float64, of a sample's float32 values."""
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        joined = join_values(_values_of(samples, sample_values), pa.float32())
         return cast(
-            "pa.Array[Any]", pa.array([value(row[0]) if row else None for row in scores], kind)
+            "pa.Array[Any]", pa.array(sums_per_sample(joined), pa.float64(), mask=joined.null)
         )
 
-    return column
+    return OutputColumn(name, pa.float64(), build)
 
 
-def _per_token(
-    arrays: Callable[[Completion], "array[Any] | None"], *, first_null: bool = False
-) -> "Column":
-    """One value per token.
+def token_column(
+    name: str,
+    value_type: pa.DataType,
+    sample_values: SampleValues,
+    *,
+    leading_null: bool = False,
+) -> OutputColumn:
+    """Returns a column of lists with one value per token.
 
-    With `first_null` a null stands before the first (nothing predicts a prompt's first token).
+    With `leading_null` each list begins with a null: nothing predicts the first token of a prompt.
     """
 
-    def column(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
-        rows = [arrays(completion) for completion in completions]
-        values, lengths, null = _joined(rows, kind.value_type)
-        if not first_null:
-            return _lists(lengths, pa.array(values), null)
-        starts, filled = _room_for_first(lengths, null)
-        spaced = np.zeros(filled.size, values.dtype)
-        spaced[filled] = values
-        return _lists(starts, pa.array(spaced, mask=~filled), null)
+    def build(samples: Samples) -> "pa.Array[Any]":
+        joined = join_values(_values_of(samples, sample_values), value_type)
+        if not leading_null:
+            return list_array(joined.lengths, pa.array(joined.values), joined.null)
 
-    return column
+        lengths, filled = with_leading_null(joined.lengths, joined.null)
+        values = pa.array(spread(joined.values, filled), mask=~filled)
+        return list_array(lengths, values, joined.null)
+
+    return OutputColumn(name, pa.list_(value_type), build)
 
 
-def _top(
-    arrays: Callable[[Completion], "array[Any] | None"],
-    tokens: Callable[[Completion], "array[Any] | None"],
+def top_column(
+    name: str,
+    value_type: pa.DataType,
+    sample_values: SampleValues,
+    tokens: SampleValues,
     *,
-    first_null: bool = False,
-) -> "Column":
-    """K values per token, flattened: lists of lists."""
+    leading_null: bool = False,
+) -> OutputColumn:
+    """Returns a column of lists with K values for each of a sample's `tokens`.
 
-    def column(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
-        rows = [arrays(completion) for completion in completions]
-        values, lengths, null = _joined(rows, kind.value_type.value_type)
-        counts = np.array([len(tokens(completion) or ()) for completion in completions], np.int32)
-        counts = np.where(null, 0, counts)
-        width = lengths // np.maximum(counts, 1)
-        wrong = np.flatnonzero(width * counts != lengths)
-        if wrong.size:
-            ref = completions[int(wrong[0])].ref
-            raise CommitError(
-                f"{ref} came back with {lengths[wrong[0]]} top values for {counts[wrong[0]]} "
-                "tokens, expected K for each"
+    `sample_values` are flattened: the K values of the first token, then those of the next one.
+    """
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        joined = join_values(_values_of(samples, sample_values), value_type)
+        token_counts = np.array([len(ids or ()) for ids in _values_of(samples, tokens)], np.int32)
+        token_counts[joined.null] = 0
+        values_per_token = _values_per_token(samples, joined.lengths, token_counts)
+        values = pa.array(joined.values)
+
+        lengths_per_token = np.repeat(values_per_token, token_counts)
+        if not leading_null:
+            not_null = np.zeros(lengths_per_token.size, np.bool_)
+            return list_array(
+                token_counts, list_array(lengths_per_token, values, not_null), joined.null
             )
-        inner = np.repeat(width, counts)
-        if not first_null:
-            return _lists(
-                counts, _lists(inner, pa.array(values), np.zeros(inner.size, np.bool_)), null
-            )
-        starts, filled = _room_for_first(counts, null)
-        spaced = np.zeros(filled.size, np.int32)
-        spaced[filled] = inner
-        return _lists(starts, _lists(spaced, pa.array(values), ~filled), null)
 
-    return column
+        lengths, filled = with_leading_null(token_counts, joined.null)
+        token_lists = list_array(spread(lengths_per_token, filled), values, ~filled)
+        return list_array(lengths, token_lists, joined.null)
+
+    return OutputColumn(name, pa.list_(pa.list_(value_type)), build)
 
 
-def _joined(rows: Arrays, kind: Any) -> tuple[npt.NDArray[Any], Offsets, Mask]:
-    """Returns all values in one array, the number of values per row, and which rows are null."""
-    null = np.array([row is None for row in rows], np.bool_)
-    lengths = np.array([0 if row is None else len(row) for row in rows], np.int32)
-    present = [row for row in rows if row is not None]
-    values = np.frombuffer(b"".join(present), kind.to_pandas_dtype())
-    return values, lengths, null
+def score_column(
+    name: str, value_type: pa.DataType, value: Callable[[Score], object], *, choices: bool
+) -> OutputColumn:
+    """Returns a column of one value per sample, or of lists with one value per choice."""
+    if choices:
+        return _choices_column(name, value_type, value)
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        values: list[object] = []
+        for sample in samples:
+            scores = sample.completion.scores
+            if len(scores) > 1:
+                raise CommitError(
+                    f"{sample.completion.ref} came back with {len(scores)} scores, expected one: "
+                    "the input has no choices"
+                )
+            values.append(value(scores[0]) if scores else None)
+        return _arrow_array(values, value_type)
+
+    return OutputColumn(name, value_type, build)
 
 
-def _room_for_first(lengths: Offsets, null: Mask) -> tuple[Offsets, Mask]:
-    """Returns the lengths with one more value for every row that is not null, and which positions are not that value."""
-    longer = lengths + ~null
-    filled = np.ones(int(longer.sum(dtype=np.int64)), np.bool_)
-    filled[(np.cumsum(longer) - longer)[~null]] = False
-    return longer.astype(np.int32), filled
+def _choices_column(
+    name: str, value_type: pa.DataType, value: Callable[[Score], object]
+) -> OutputColumn:
+    def build(samples: Samples) -> "pa.Array[Any]":
+        values: list[list[object] | None] = []
+        for sample in samples:
+            scores = [value(score) for score in sample.completion.scores]
+            values.append(scores or None)
+        return _arrow_array(values, pa.list_(value_type))
 
-
-def _lists(lengths: Offsets, values: "pa.Array[Any]", null: Mask) -> "pa.Array[Any]":
-    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    if offsets[-1] > np.iinfo(np.int32).max:
-        raise CommitError(
-            f"a shard has {offsets[-1]} values in one column, more than a list column holds; use a "
-            "smaller --shard-rows"
-        )
-    build: Any = pa.ListArray.from_arrays  # its stubs know no NumPy arrays
-    return cast(
-        "pa.Array[Any]", build(pa.array(offsets.astype(np.int32)), values, mask=pa.array(null))
-    )
-
-
-def _cumulative(completions: Sequence[Completion], kind: Any) -> "pa.Array[Any]":
-    """Sums in float64, each row by itself, so that a row's sum does not depend on its neighbours."""
-    values, lengths, null = _joined(
-        [completion.token_logprobs for completion in completions], pa.float32()
-    )
-    sums = np.zeros(len(lengths))
-    some = lengths > 0
-    if some.any():
-        starts = (np.cumsum(lengths, dtype=np.int64) - lengths)[some]
-        sums[some] = np.add.reduceat(values, starts, dtype=np.float64)
-    return cast("pa.Array[Any]", pa.array(sums, kind, mask=null))
-
-
-def _failed(completion: Completion) -> bool:
-    return completion.error_code is not None
-
-
-Column = Callable[[Sequence[Completion], Any], "pa.Array[Any]"]
-
-_COLUMNS: dict[str, Column] = {
-    "sample_index": _scalar(lambda completion: completion.ref.sample),
-    "status": _scalar(lambda completion: "error" if _failed(completion) else "ok"),
-    "error_code": _scalar(lambda completion: completion.error_code),
-    "error_message": _scalar(lambda completion: completion.error_message),
-    "attempts": _scalar(lambda completion: completion.attempts),
-    "token_ids": _per_token(
-        lambda completion: None if _failed(completion) else completion.token_ids
-    ),
-    "finish_reason": _scalar(lambda completion: completion.finish_reason),
-    "stop_reason": _scalar(lambda completion: completion.stop_reason),
-    "prompt_tokens": _scalar(lambda completion: completion.prompt_tokens),
-    "completion_tokens": _scalar(
-        lambda completion: None if _failed(completion) else len(completion.token_ids)
-    ),
-    "cached_tokens": _scalar(lambda completion: completion.cached_tokens),
-    "token_logprobs": _per_token(lambda completion: completion.token_logprobs),
-    "cumulative_logprob": _cumulative,
-    "top_token_ids": _top(
-        lambda completion: completion.top_token_ids, lambda completion: completion.token_ids
-    ),
-    "top_logprobs": _top(
-        lambda completion: completion.top_logprobs, lambda completion: completion.token_ids
-    ),
-    "prompt_logprobs": _per_token(lambda completion: completion.prompt_logprobs, first_null=True),
-    "prompt_top_token_ids": _top(
-        lambda completion: completion.prompt_top_token_ids,
-        lambda completion: completion.prompt_logprobs,
-        first_null=True,
-    ),
-    "prompt_top_logprobs": _top(
-        lambda completion: completion.prompt_top_logprobs,
-        lambda completion: completion.prompt_logprobs,
-        first_null=True,
-    ),
-    "loglikelihood": _score(lambda score: score.loglikelihood),
-    "is_greedy": _score(lambda score: score.is_greedy),
-    "scored_tokens": _score(lambda score: score.tokens),
-    "seed": _scalar(lambda completion: completion.seed),
-}
+    return OutputColumn(name, pa.list_(value_type), build)
 
 
 def error_counts(completions: Iterable[Completion]) -> dict[str, int]:
-    """Returns how many samples failed, by error code."""
+    """Returns the number of failed samples by error code."""
     counts: dict[str, int] = {}
     for completion in completions:
         if completion.error_code is not None:
             counts[completion.error_code] = counts.get(completion.error_code, 0) + 1
     return counts
+
+
+def _values_of(samples: Samples, sample_values: SampleValues) -> "list[array[Any] | None]":
+    return [sample_values(sample.completion) for sample in samples]
+
+
+def _values_per_token(samples: Samples, lengths: Lengths, token_counts: Lengths) -> Lengths:
+    """Returns K of each sample."""
+    values_per_token: Lengths = lengths // np.maximum(token_counts, 1)
+    mismatches = np.flatnonzero(values_per_token * token_counts != lengths)
+    if mismatches.size:
+        index = int(mismatches[0])
+        raise CommitError(
+            f"{samples[index].completion.ref} came back with {lengths[index]} top values for "
+            f"{token_counts[index]} tokens, expected K for each"
+        )
+    return values_per_token
+
+
+def _arrow_array(values: Sequence[object], value_type: pa.DataType) -> "pa.Array[Any]":
+    return cast("pa.Array[Any]", pa.array(cast(Any, values), value_type))

@@ -22,10 +22,10 @@ import pyarrow.parquet as pq
 
 from actors.protocol.messages import RowRef
 from pipeline.errors import CommitError, DatasetError
-from pipeline.output.columns import error_counts, output_table
+from pipeline.output.columns import error_counts
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_part
-from pipeline.output.schema import FINGERPRINT_KEY
+from pipeline.output.schema import OutputSchema
 from pipeline.records import OutputRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
@@ -65,13 +65,11 @@ class _OpenShard:
 class Writer:
     """Gathers the samples of open shards and commits each shard when it is complete."""
 
-    def __init__(self, folder: RunFolder, schema: pa.Schema, fingerprint: str) -> None:
+    def __init__(self, folder: RunFolder, schema: OutputSchema, fingerprint: str) -> None:
         """`schema` as from `output_schema`; `fingerprint` goes into every part's metadata."""
         self._folder = folder
         self._fingerprint = fingerprint
-        self._schema = schema.with_metadata(
-            {**(schema.metadata or {}), FINGERPRINT_KEY: fingerprint.encode()}
-        )
+        self._schema = schema.with_fingerprint(fingerprint)
         self._open: dict[int, _OpenShard] = {}
 
     def _open_shard(self, shard: Shard, passthrough: pa.Table) -> None:
@@ -168,7 +166,7 @@ class Writer:
         passthrough = shard.passthrough
         if len(keys) != passthrough.num_rows:  # several samples per row
             passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
-        table = output_table(rows, passthrough, self._schema)
+        table = self._schema.table(rows, passthrough)
         if shard.shard.only is None:
             published = self._folder.client.put_if_absent(
                 self._folder.part_url(shard.shard.number), to_parquet(table)
@@ -197,7 +195,7 @@ class Writer:
             return False
         check_part(self._folder, shard.shard.number, self._fingerprint)
 
-        committed = pq.read_table(pa.BufferReader(data)).cast(self._schema)
+        committed = pq.read_table(pa.BufferReader(data)).cast(self._schema.arrow)
         committed_rows = np.cumsum(committed["sample_index"].to_numpy() == 0) - 1
         is_kept = ~np.isin(committed_rows, list(shard.position))
         kept = committed.filter(pa.array(is_kept))

@@ -19,6 +19,7 @@ import pytest
 from jobs import score_dataset
 from pipeline import storage
 from pipeline.input import formats
+from pipeline.input.formats.parquet import ParquetCursor
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import ROOT, table
 from tests.s3 import S3Faults
@@ -373,7 +374,7 @@ def test_rows_of_a_shard_that_cannot_be_read_come_later(
         "--max-len",
         "64",
     ]
-    original = formats._ParquetCursor.take
+    original = ParquetCursor.take
 
     def failing(self: Any, first_row: int, rows: int) -> formats.Rows:
         if self._url.endswith("1.parquet") and first_row == 4:
@@ -381,7 +382,7 @@ def test_rows_of_a_shard_that_cannot_be_read_come_later(
         return original(self, first_row, rows)
 
     with monkeypatch.context() as patch:
-        patch.setattr(formats._ParquetCursor, "take", failing)
+        patch.setattr(ParquetCursor, "take", failing)
         assert score_dataset.main([*arguments, "--shard-rows", "4"], FakeBackend()) == 1
     assert "4 rows in 1 shards could not be read" in capsys.readouterr().err
     assert not storage.stat(str(tmp_path / "out" / "_SUCCESS"))

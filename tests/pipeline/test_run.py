@@ -14,6 +14,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.run_state import read_state, remaining
 from pipeline.run import run
+from pipeline.tasks import GENERATE
 from tests.fakes import FakeReplicas
 from tests.host_side import make_pipeline
 
@@ -39,7 +40,7 @@ def drive(
 ) -> None:
     """Runs what is left of the data set; interrupts itself after some commits when told to."""
     files = list_input(str(source))
-    schema = inspect_columns(files, InputColumns("generate"))
+    schema = inspect_columns(files, InputColumns(GENERATE))
     shards, folder = plan_shards(files, 7), RunFolder(str(output))
     commits = 0
 

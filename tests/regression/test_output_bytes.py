@@ -22,12 +22,13 @@ from actors.protocol.messages import Completion, Request, RowRef, Score, logprob
 from jobs import evaluate, generate_dataset, score_dataset
 from pipeline import storage
 from pipeline.evals.requests import read_requests
-from pipeline.input.columns import InputColumns, InputSchema
+from pipeline.input.columns import InputSchema
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder
-from pipeline.output.schema import Task, output_schema
+from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import OutputRow, Shard, ShardOpened
+from pipeline.tasks import TASKS
 from tests import fakes
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
@@ -126,7 +127,7 @@ def scored_rows(choices: int) -> list[OutputRow]:
     return [*good, OutputRow(failed(RowRef(7, 2)), None)]
 
 
-WRITTEN: dict[str, tuple[Task, dict[str, Any], list[OutputRow]]] = {
+WRITTEN: dict[str, tuple[str, dict[str, Any], list[OutputRow]]] = {
     "generate": (
         "generate",
         {"logprobs": 0, "prompt_logprobs": None, "choices": False},
@@ -156,13 +157,11 @@ WRITTEN: dict[str, tuple[Task, dict[str, Any], list[OutputRow]]] = {
 }
 
 
-def inputs(task: Task) -> InputSchema:
+def inputs() -> InputSchema:
     """An input with the columns of PASSED_ON."""
-    columns = InputColumns(task)
     return InputSchema(
-        columns, root="", prompt="prompt", continuation=None, parameters=(),
-        id_column="id", passthrough=PASSED_ON.schema, json=False,
-    )  # fmt: skip
+        root="", role_columns=(), parameters=(), id_column="id", passthrough=PASSED_ON.schema
+    )
 
 
 @pytest.mark.usefixtures("store")
@@ -171,7 +170,7 @@ def test_part_that_the_writer_makes_of_fixed_rows_keeps_its_bytes(case: str) -> 
     task, options, rows = WRITTEN[case]
     folder = RunFolder(f"{pins.ROOT}/out")
     writer = Writer(
-        folder, output_schema(inputs(task), task=task, **options), "0123456789abcdef" * 2
+        folder, output_schema(inputs(), task=TASKS[task], **options), "0123456789abcdef" * 2
     )
     opened = ShardOpened(Shard(7, "f", 0, PASSED_ON.num_rows), PASSED_ON)
     (commit,) = writer.write([opened, *rows])
@@ -189,7 +188,7 @@ def test_part_that_the_writer_makes_of_fixed_rows_keeps_its_bytes(case: str) -> 
 def test_part_whose_failed_row_ran_again_keeps_its_bytes() -> None:
     folder = RunFolder(f"{pins.ROOT}/out")
     task, options, rows = WRITTEN["generate"]
-    schema = output_schema(inputs(task), task=task, **options)
+    schema = output_schema(inputs(), task=TASKS[task], **options)
     for only, some in ((None, rows), ((2,), [OutputRow(completed(RowRef(7, 2)), "again")])):
         writer = Writer(folder, schema, "0123456789abcdef" * 2)
         passed_on = PASSED_ON if only is None else PASSED_ON.take(pa.array(only))
@@ -412,7 +411,7 @@ def card(text: str) -> str:
 
 # -- evaluations -----------------------------------------------------------------------------------
 
-TASKS = "mmlu,gsm8k_cot,gsm8k,humaneval"
+EVALUATIONS = "mmlu,gsm8k_cot,gsm8k,humaneval"
 
 
 @pytest.fixture
@@ -431,7 +430,7 @@ def test_requests_of_an_evaluation_keep_their_bytes(store: MemoryS3, sets: str) 
         words = [
             "prompts",
             "--tasks",
-            TASKS,
+            EVALUATIONS,
             "--data",
             sets,
             "-o",
@@ -451,7 +450,7 @@ def test_parts_and_figures_of_an_evaluation_are_kept(
     store: MemoryS3, sets: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.evals.report.page.render", lambda *_: "")
-    words = ["--tasks", TASKS, "--data", sets, "-o", f"{pins.ROOT}/eval", "--model", "demo"]
+    words = ["--tasks", EVALUATIONS, "--data", sets, "-o", f"{pins.ROOT}/eval", "--model", "demo"]
     assert evaluate.main(words, FakeBackend()) == 0
     found = pins.objects(store, "eval")
     parquet = {name: pins.sha256(data) for name, data in found.items() if name.endswith(".parquet")}
@@ -470,7 +469,7 @@ def test_figures_of_fixed_outputs_are_kept(
     """Of two nights, so that the second is compared with the first."""
     monkeypatch.setattr("pipeline.evals.report.page.render", lambda *_: "")
     requests = f"{pins.ROOT}/fixed/requests.parquet"
-    assert evaluate.main(["prompts", "--tasks", TASKS, "--data", sets, "-o", requests]) == 0
+    assert evaluate.main(["prompts", "--tasks", EVALUATIONS, "--data", sets, "-o", requests]) == 0
     for name, skill in (("first", 0.9), ("second", 0.4)):
         outputs = pins.put(f"fixed/{name}.parquet", to_parquet(answered(requests, skill)))
         words = [

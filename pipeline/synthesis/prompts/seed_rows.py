@@ -15,7 +15,8 @@ import pyarrow as pa
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
-from pipeline.input.columns import check_type, common_schema, input_root, row_name
+from pipeline.input.column_types import check_type
+from pipeline.input.columns import input_root, row_name
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import RESERVED
@@ -80,7 +81,7 @@ def inspect_seeds(
         DatasetError: files differ, or a kept column has a reserved name or a type that its role
             cannot use.
     """
-    seeds = common_schema(files)
+    seeds = formats.common_schema(files)
     source = files[0].url
     if len(files) > 1:
         source = f"{source} and {len(files) - 1} other files"

@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
-from pipeline.input.columns import common_schema
 from pipeline.input.shards import list_input
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
@@ -74,7 +73,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
             f"{total:,}; they are held in memory"
         )
 
-    names = tuple(common_schema(files).names)
+    names = tuple(formats.common_schema(files).names)
     rows: list[Shot] = []
     for file in files:
         rows += _read_rows(file, names)

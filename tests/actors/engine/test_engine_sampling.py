@@ -19,7 +19,9 @@ from actors.protocol.errors import InvalidParameterError
 from actors.protocol.messages import Completion, Request, RowRef
 from actors.protocol.sampling import SamplingParams
 from pipeline.records import PromptRow
-from pipeline.requests.tokenizer import RequestRules, to_requests
+from pipeline.requests.rules import RequestRules
+from pipeline.requests.tokenize import to_requests
+from pipeline.tasks import GENERATE
 from tests import reference
 from tests.actors.engine.engines import (
     CONFORMANCE,
@@ -165,13 +167,14 @@ def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_o
     """
     ids = np.random.default_rng(length).integers(3, 512, length).tolist()
     rules = RequestRules(
-        "generate",
         512,
         96,
         defaults=SamplingParams(max_tokens=8, temperature=1.0, n=4, ignore_eos=True),
     )
     row = PromptRow(RowRef(0, 0), "a", prompt_token_ids=ids, parameters={"min_p": 0.01})
-    requests = [each for each in to_requests([row], None, rules) if isinstance(each, Request)]
+    requests = [
+        each for each in to_requests([row], GENERATE, None, rules) if isinstance(each, Request)
+    ]
     engine = make_engine()
     done = run(engine, requests)
     stats = engine.stats()

@@ -15,6 +15,7 @@ from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.input.columns import InputColumns, inspect_columns
 from pipeline.output.publication import to_parquet
 from pipeline.records import InputFile
+from pipeline.tasks import TASKS
 
 SCORED = EvalRequest(
     "mmlu_anatomy/0", "mmlu_anatomy", 0, "q", " B", choices=(" A", " B", " C", " D")
@@ -62,7 +63,9 @@ def test_the_main_job_takes_both_parts(tmp_path: Path) -> None:
     for kind, table in parts(to_table(REQUESTS)).items():
         file = tmp_path / f"{kind}.parquet"
         pq.write_table(table, file)
-        schema = inspect_columns([InputFile(str(file), 1, "", table.num_rows)], InputColumns(kind))
+        schema = inspect_columns(
+            [InputFile(str(file), 1, "", table.num_rows)], InputColumns(TASKS[kind])
+        )
         assert schema.passthrough.names == ["id", "task", "doc_id", "target"]
         assert schema.has_choices == (kind == "score")
     assert schema.parameters == ("max_tokens", "temperature", "stop", "n")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.shards import READS_AT_ONCE, list_input, plan_shards
 from pipeline.records import InputFile
 
 
@@ -31,6 +31,8 @@ def test_folder_with_markers_and_subfolders(root: str) -> None:
         ("sub/a.parquet", 2),
         ("a.parquet", 4),
         ("_temporary/x.parquet", 9),
+        ("sub/_temporary/x.parquet", 9),
+        ("sub/.hidden/x.parquet", 9),
         (".hidden.parquet", 9),
     ):
         write_parquet(storage.join(root, name), rows)
@@ -56,6 +58,30 @@ def test_glob_and_single_file(root: str) -> None:
         write_parquet(storage.join(root, name), rows)
     assert [file.rows for file in list_input(storage.join(root, "test-*.parquet"))] == [1, 2]
     assert [file.rows for file in list_input(storage.join(root, "named-oddly"))] == [4]
+
+
+def test_glob_skips_hidden_and_empty_files_of_other_suffixes(tmp_path: Path) -> None:
+    write_parquet(str(tmp_path / "part-1"), 2)
+    write_parquet(str(tmp_path / "_part-1"), 9)
+    (tmp_path / "part-0").write_bytes(b"")  # marks a folder in some tools
+    assert [file.rows for file in list_input(str(tmp_path / "*part-*"))] == [2]
+    (tmp_path / "part-0.parquet").write_bytes(b"")
+    with pytest.raises(DatasetError, match=r"part-0\.parquet is not a readable Parquet file"):
+        list_input(str(tmp_path / "part-*"))
+
+
+def test_limit_that_ends_with_a_file_needs_no_further_one(tmp_path: Path) -> None:
+    for name in "abc":
+        write_parquet(str(tmp_path / f"{name}.parquet"), 10)
+    for limit, files in ((1, 1), (10, 1), (11, 2), (20, 2), (21, 3), (99, 3)):
+        assert len(list_input(str(tmp_path), limit)) == files
+
+
+def test_folder_of_many_files_is_listed_completely(tmp_path: Path) -> None:
+    for number in range(2 * READS_AT_ONCE + 3):
+        write_parquet(str(tmp_path / f"{number:02d}.parquet"), number + 1)
+    files = list_input(str(tmp_path))
+    assert [file.rows for file in files] == list(range(1, 2 * READS_AT_ONCE + 4))
 
 
 def test_jsonl_lines_are_counted(root: str) -> None:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from pipeline import storage
 from pipeline.errors import ErrorBudgetError, InterruptedRunError, OutageError
 from pipeline.input import reader
-from pipeline.requests import tokenizer
+from pipeline.requests import tokenize
 from pipeline.storage import local_disk
 from tests.fakes import FakeReplicas
 from tests.host_side import BAD_EVERY, ROWS, SHARD_ROWS, drive, rows_of, write_input
@@ -67,7 +67,7 @@ def every_stage(patch: pytest.MonkeyPatch, life: Life) -> None:
     """Crash points in reader, tokenizer and dispatch, at every operation on the disk."""
     counted(patch, life, reader.formats, "open_cursor")
     counted(patch, life, reader, "_passthrough")
-    counted(patch, life, tokenizer, "_generate")
+    counted(patch, life, tokenize, "_requests")
     counted(patch, life, FakeReplicas, "submit")
     counted(patch, life, FakeReplicas, "events")
     for name in ("open", "fsync", "link", "replace"):

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.output.schema import SCHEMA_VERSION, VERSION_KEY, Task, output_schema, task_columns
+from pipeline.output.schema import SCHEMA_VERSION, VERSION_KEY, output_schema, task_columns
+from pipeline.tasks import GENERATE, PERPLEXITY, SCORE, TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,13 @@ def names(**options: Any) -> list[str]:
     return output_schema(
         INPUTS,
         **{
-            "task": "generate",
+            "task": GENERATE,
             "logprobs": None,
             "prompt_logprobs": None,
             "choices": False,
             **options,
         },
-    ).names
+    ).arrow.names
 
 
 ALWAYS = ["id", "subject", "sample_index", "status", "error_code", "error_message", "attempts"]
@@ -64,7 +65,9 @@ def test_generate() -> None:
 
 
 def test_types_of_the_contract() -> None:
-    schema = output_schema(INPUTS, task="generate", logprobs=5, prompt_logprobs=5, choices=False)
+    schema = output_schema(
+        INPUTS, task=GENERATE, logprobs=5, prompt_logprobs=5, choices=False
+    ).arrow
     assert schema.field("id").type == pa.int64()
     assert schema.field("subject").type == pa.dictionary(pa.int32(), pa.string())
     assert (
@@ -86,7 +89,7 @@ def test_types_of_the_contract() -> None:
     assert schema.metadata == {VERSION_KEY: SCHEMA_VERSION.encode()}
 
 
-@pytest.mark.parametrize("task", ["score", "perplexity"])
+@pytest.mark.parametrize("task", [SCORE, PERPLEXITY])
 def test_score(task: Task) -> None:
     expected = [
         *ALWAYS,
@@ -97,15 +100,15 @@ def test_score(task: Task) -> None:
         "scored_tokens",
     ]
     assert names(task=task, logprobs=0) == expected
-    one = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=False)
-    many = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=True)
+    one = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=False).arrow
+    many = output_schema(INPUTS, task=task, logprobs=None, prompt_logprobs=None, choices=True).arrow
     kinds = {"loglikelihood": pa.float64(), "is_greedy": pa.bool_(), "scored_tokens": pa.int32()}
     for name, kind in kinds.items():
         assert one.field(name).type == kind
         assert many.field(name).type == pa.list_(kind)
 
 
-@pytest.mark.parametrize("task", ["generate", "score", "perplexity"])
+@pytest.mark.parametrize("task", TASKS.values())
 def test_no_task_writes_a_column_that_may_pass_through(task: Task) -> None:
     widest = output_schema(INPUTS, task=task, logprobs=2, prompt_logprobs=2, choices=True)
-    assert set(widest.names) - {"subject"} == task_columns(task)
+    assert set(widest.arrow.names) - {"subject"} == task_columns(task)

@@ -1,15 +1,11 @@
 """pipeline/output/writer.py: any order in, one complete object per shard out, each exactly once."""
 
-import math
 import random
 import time
-from array import array
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,63 +13,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_ids
+from actors.protocol.messages import RowRef
 from pipeline import storage
 from pipeline.errors import CommitError, ConfigError, DatasetError, InterruptedRunError
-from pipeline.input.reader import InputColumns, inspect_columns, read_rows
+from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.input.reader import read_rows
 from pipeline.input.shards import list_input, plan_shards
-from pipeline.output.columns import output_table
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import OutputRow, PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
-
-
-@dataclass(frozen=True)
-class Passthrough:
-    passthrough: pa.Schema
-
-
-def schema_of(passthrough: pa.Table, **options: Any) -> pa.Schema:
-    chosen = {"task": "generate", "logprobs": 2, "prompt_logprobs": 2, "choices": False, **options}
-    return output_schema(Passthrough(passthrough.schema), **chosen)
-
-
-def completed(ref: RowRef, tokens: int = 2, prompt: int = 3, top: int = 2) -> Completion:
-    """A completion whose every value depends on its address."""
-    base = ref.row * 10 + ref.sample
-    return Completion(
-        ref=ref,
-        token_ids=token_ids([base + index for index in range(tokens)]),
-        finish_reason="length",
-        prompt_tokens=prompt,
-        cached_tokens=1,
-        token_logprobs=logprobs([-0.5 * index - base for index in range(tokens)]),
-        top_token_ids=token_ids(list(range(tokens * top))),
-        top_logprobs=logprobs([-float(index) for index in range(tokens * top)]),
-        prompt_logprobs=logprobs([-float(index) for index in range(prompt - 1)]),
-        prompt_top_token_ids=token_ids(list(range((prompt - 1) * top))),
-        prompt_top_logprobs=logprobs([-1.0] * ((prompt - 1) * top)),
-        seed=base,
-    )
-
-
-def row(ref: RowRef, **options: Any) -> OutputRow:
-    return OutputRow(completed(ref, **options), f"text {ref.row}.{ref.sample}")
-
-
-def failed(ref: RowRef, code: str = "engine_crash") -> OutputRow:
-    return OutputRow(Completion.failed(ref, code, f"row {ref.row} did not work", attempts=3), None)
-
-
-def ids(count: int, first: int = 0) -> pa.Table:
-    return pa.table(
-        {
-            "id": [f"id-{index}" for index in range(first, first + count)],
-            "x": list(range(first, first + count)),
-        }
-    )
+from pipeline.tasks import GENERATE
+from tests.pipeline.output.samples import completed, failed, ids, row, schema_of
 
 
 def run(
@@ -114,7 +66,7 @@ def test_every_column_of_a_good_and_a_failed_row(folder: RunFolder) -> None:
     commits = run(folder, [(Shard(0, "f", 0, 2), ids(2))], [failed(RowRef(0, 1)), good])
     assert commits == [CommittedShard(0, 2, 2, {"engine_crash": 1}, 3, 2, 1, published=True)]
     table = read_part(folder, 0)
-    assert table.schema.equals(schema_of(ids(2)))
+    assert table.schema.equals(schema_of(ids(2)).arrow)
     assert table.schema.metadata[b"run_fingerprint"] == b"fp"
     assert table.schema.metadata[b"schema_version"] == b"1"
     first, second = table.to_pylist()
@@ -159,111 +111,6 @@ def test_metadata_is_in_the_footer_for_other_readers(folder: RunFolder) -> None:
     footer = pq.ParquetFile(pa.BufferReader(storage.read(folder.part_url(3))[0])).metadata
     assert footer.metadata[b"run_fingerprint"] == b"fp"
     assert footer.row_group(0).column(0).compression == "ZSTD"
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    st.lists(
-        st.none()
-        | st.tuples(
-            st.lists(st.floats(-50, 0, width=32), max_size=5),
-            st.lists(st.floats(-50, 0, width=32), max_size=4),
-        ),
-        min_size=1,
-        max_size=8,
-    ),
-    st.integers(1, 3),
-)
-def test_columns_equal_the_plain_way_of_building_them(
-    values: list[tuple[list[float], list[float]] | None], top: int
-) -> None:
-    rows, expected = [], []
-    for number, value in enumerate(values):
-        ref = RowRef(0, number)
-        if value is None:
-            rows.append(failed(ref))
-            expected.append((None, None, None, None, None, None))
-            continue
-        drawn, prompt = value
-        flat = [float(index) for index in range(len(drawn) * top)]
-        prompt_flat = [-float(index) for index in range(len(prompt) * top)]
-        rows.append(
-            OutputRow(
-                Completion(
-                    ref,
-                    token_ids=token_ids(range(len(drawn))),  # type: ignore[arg-type]
-                    token_logprobs=logprobs(drawn),
-                    top_logprobs=logprobs(flat),
-                    top_token_ids=token_ids([int(x) for x in flat]),
-                    prompt_logprobs=logprobs(prompt),
-                    prompt_top_logprobs=logprobs(prompt_flat),
-                    prompt_top_token_ids=token_ids([int(-x) for x in prompt_flat]),
-                ),
-                "t",
-            )
-        )
-        split = [flat[start : start + top] for start in range(0, len(flat), top)]
-        prompt_split = [
-            prompt_flat[start : start + top] for start in range(0, len(prompt_flat), top)
-        ]
-        expected.append(
-            (drawn, math.fsum(drawn), split, [None, *prompt], [None, *prompt_split], len(drawn))
-        )
-    table = output_table(rows, ids(len(rows)), schema_of(ids(1), logprobs=top, prompt_logprobs=top))
-    table.validate(full=True)
-    names = (
-        "token_logprobs",
-        "cumulative_logprob",
-        "top_logprobs",
-        "prompt_logprobs",
-        "prompt_top_logprobs",
-        "completion_tokens",
-    )
-    for got, wanted in zip(table.to_pylist(), expected, strict=True):
-        assert got["cumulative_logprob"] == pytest.approx(wanted[1], abs=1e-9)
-        assert tuple(got[name] for name in names if name != "cumulative_logprob") == (
-            wanted[0],
-            *wanted[2:],
-        )
-
-
-def test_score_columns() -> None:
-    refs = [RowRef(0, number) for number in range(3)]
-    one, two = Score(-1.5, is_greedy=True, tokens=2), Score(-2.5, is_greedy=False, tokens=3)
-    rows = [OutputRow(Completion(refs[0], scores=(one,), prompt_tokens=4), None), failed(refs[1])]
-    table = output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None))
-    assert table.select(
-        ["loglikelihood", "is_greedy", "scored_tokens", "prompt_tokens"]
-    ).to_pylist() == [
-        {"loglikelihood": -1.5, "is_greedy": True, "scored_tokens": 2, "prompt_tokens": 4},
-        {"loglikelihood": None, "is_greedy": None, "scored_tokens": None, "prompt_tokens": None},
-    ]
-    rows = [OutputRow(Completion(refs[0], scores=(one, two)), None), failed(refs[1])]
-    table = output_table(
-        rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None, choices=True)
-    )
-    assert table["loglikelihood"].to_pylist() == [[-1.5, -2.5], None]
-    assert table["is_greedy"].to_pylist() == [[True, False], None]
-    assert table["scored_tokens"].to_pylist() == [[2, 3], None]
-    with pytest.raises(CommitError, match="2 scores, expected one"):
-        output_table(rows, ids(2), schema_of(ids(1), task="score", prompt_logprobs=None))
-
-
-def test_top_values_that_do_not_fit_the_tokens() -> None:
-    wrong = Completion(
-        RowRef(0, 0),
-        token_ids=token_ids([1, 2]),
-        top_logprobs=logprobs([-1.0] * 3),
-        top_token_ids=token_ids([1] * 3),
-    )
-    with pytest.raises(CommitError, match="3 top values for 2 tokens"):
-        output_table([OutputRow(wrong, "")], ids(1), schema_of(ids(1)))
-
-
-def test_a_prompt_of_one_token_has_one_null() -> None:
-    table = output_table([row(RowRef(0, 0), prompt=1)], ids(1), schema_of(ids(1)))
-    assert table["prompt_logprobs"].to_pylist() == [[None]]
-    assert table["prompt_top_token_ids"].to_pylist() == [[None]]
 
 
 # -- commits ----------------------------------------
@@ -366,7 +213,7 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
     )
     pq.write_table(table, base / "in.parquet", row_group_size=7)
     files = list_input(str(base / "in.parquet"))
-    inputs = inspect_columns(files, InputColumns("generate"))
+    inputs = inspect_columns(files, InputColumns(GENERATE))
     shards = plan_shards(files, shard_rows)
     folder, order = RunFolder(str(base / "run")), random.Random(seed)
 
@@ -374,7 +221,7 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
         todo = remaining(shards, read_state(folder, shards, "fp"))
         writer = Writer(
             folder,
-            output_schema(inputs, task="generate", logprobs=2, prompt_logprobs=2, choices=False),
+            output_schema(inputs, task=GENERATE, logprobs=2, prompt_logprobs=2, choices=False),
             "fp",
         )
         opened: list[OutputRow | ShardNotice] = []
@@ -542,26 +389,6 @@ def test_unreadable_shard_passes_through(tmp_path: Path) -> None:
     writer = Writer(RunFolder(str(tmp_path)), schema_of(ids(1)), "fp")
     unreadable = UnreadableShard(Shard(3, "f", 0, 4), DatasetError("it has vanished"))
     assert list(writer.write([unreadable])) == [unreadable]
-
-
-def test_arrays_are_written_without_going_through_python(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ten million rows matter: a list of lists would be a hundred times slower."""
-
-    class Opaque(array):  # type: ignore[type-arg]
-        def __iter__(self) -> Any:
-            raise AssertionError("an array was walked through in Python")
-
-        __getitem__ = __iter__  # type: ignore[assignment]
-
-    ref = RowRef(0, 0)
-    completion = Completion(
-        ref, token_ids=Opaque("i", [1, 2]), token_logprobs=Opaque("f", [-1.0, -2.0])
-    )
-    table = output_table(
-        [OutputRow(completion, "t")], ids(1), schema_of(ids(1), logprobs=0, prompt_logprobs=None)
-    )
-    assert table["token_ids"].to_pylist() == [[1, 2]]
-    assert table["cumulative_logprob"].to_pylist() == [-3.0]
 
 
 def _to_retry(shard: Shard, folder: RunFolder) -> tuple[Shard, ...]:

@@ -1,0 +1,132 @@
+"""Arrow types that an input column may have, by what the column is used for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pyarrow import types
+
+from actors.protocol.parameters import ColumnType
+from actors.protocol.sampling import PARAMETERS
+from pipeline.errors import DatasetError
+from pipeline.input.json_types import JSON_TEXT
+
+
+def is_text(data_type: Any) -> bool:
+    """Whether the values are strings, bytes of UTF-8, or a dictionary of these."""
+    if types.is_dictionary(data_type):
+        return is_text(data_type.value_type)
+    return bool(
+        types.is_string(data_type)
+        or types.is_large_string(data_type)
+        or types.is_string_view(data_type)
+        or types.is_binary(data_type)
+        or types.is_large_binary(data_type)
+    )
+
+
+def is_list(data_type: Any) -> bool:
+    """Whether the values are lists, in any of Arrow's layouts."""
+    return bool(
+        types.is_list(data_type)
+        or types.is_large_list(data_type)
+        or types.is_fixed_size_list(data_type)
+        or types.is_list_view(data_type)
+        or types.is_large_list_view(data_type)
+    )
+
+
+def is_list_of(data_type: Any, is_item: Callable[[Any], bool]) -> bool:
+    """Whether the values are lists of such items; the items of lists without any are null."""
+    if not is_list(data_type):
+        return False
+    return types.is_null(data_type.value_type) or is_item(data_type.value_type)
+
+
+def is_text_list(data_type: Any) -> bool:
+    """Whether the values are lists of text."""
+    return is_list_of(data_type, is_text)
+
+
+def is_integer_list(data_type: Any) -> bool:
+    """Whether the values are lists of integers."""
+    return is_list_of(data_type, types.is_integer)
+
+
+def is_integer_list_list(data_type: Any) -> bool:
+    """Whether the values are lists of lists of integers."""
+    return is_list_of(data_type, is_integer_list)
+
+
+def is_number(data_type: Any) -> bool:
+    """Whether the values are integers or reals."""
+    return bool(types.is_integer(data_type) or types.is_floating(data_type))
+
+
+def is_row_id(data_type: Any) -> bool:
+    """Whether the values can identify rows."""
+    return bool(types.is_integer(data_type)) or is_text(data_type)
+
+
+def is_texts(data_type: Any) -> bool:
+    """Whether the values are one or several texts per row."""
+    return is_text(data_type) or is_text_list(data_type)
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedType:
+    """What a column may be, in words and as a check of its Arrow type."""
+
+    description: str
+    accepts: Callable[[Any], bool]
+
+
+_TEXT = ExpectedType("a string", is_text)
+_TOKEN_IDS = ExpectedType("a list of integers", is_integer_list)
+_PARAMETER_TYPES: dict[ColumnType, ExpectedType] = {
+    "integer": ExpectedType("an integer", types.is_integer),
+    "number": ExpectedType("a number", is_number),
+    "boolean": ExpectedType("a boolean", types.is_boolean),
+    "texts": ExpectedType("a string or a list of strings", is_texts),
+}
+
+# By "id", the form of a role's column (pipeline/input/roles.py), or a sampling parameter.
+_EXPECTED: dict[str, ExpectedType] = {
+    "id": ExpectedType("a string or an integer", is_row_id),
+    "prompt": _TEXT,
+    "prompt_token_ids": _TOKEN_IDS,
+    "continuation": _TEXT,
+    "continuation_token_ids": _TOKEN_IDS,
+    "choices": ExpectedType("a list of strings", is_text_list),
+    "choices_token_ids": ExpectedType("a list of lists of integers", is_integer_list_list),
+    **{name: _PARAMETER_TYPES[item.kind.column] for name, item in PARAMETERS.items()},
+}
+
+
+def check_type(column: Any, use: str, source: str) -> None:
+    """Checks that the type of a column fits its use.
+
+    A column of JSON lines with values of several types is accepted: rows whose values do not fit
+    fail one by one. Ids are the exception, because every row needs one.
+
+    Args:
+        column: an Arrow field.
+        use: "id", the form of a role's column such as "prompt_token_ids", or a sampling parameter.
+        source: the files, for the message.
+
+    Raises:
+        DatasetError: the type does not fit.
+    """
+    expected = _EXPECTED[use]
+    if column.metadata == JSON_TEXT:
+        if use == "id":
+            raise DatasetError(
+                f"{source}: column '{column.name}' has values of several types, expected "
+                f"{expected.description} in every row; convert it"
+            )
+        return
+    if not types.is_null(column.type) and not expected.accepts(column.type):
+        raise DatasetError(
+            f"{source}: column '{column.name}' is {column.type}, expected {expected.description}; "
+            "convert it in the input"
+        )

@@ -1,0 +1,81 @@
+"""Arrow columns → Python values: prompts, continuations, ids and sampling parameters."""
+
+from array import array
+from itertools import chain, pairwise
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import types
+
+INT32 = np.iinfo(np.int32)
+
+
+def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:
+    """Returns the values of a column, bytes as text.
+
+    Returns:
+        The values, and the positions whose bytes are not UTF-8; their value is None.
+    """
+    if types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if _is_integer_list(column.type):
+        return list(chain.from_iterable(map(_integer_lists, column.chunks))), []
+
+    try:
+        values = column.to_pylist()
+        if types.is_binary(column.type) or types.is_large_binary(column.type):
+            values = [_as_text(value) for value in values]
+    except UnicodeDecodeError:
+        return _readable_values(column)
+    return values, []
+
+
+def _readable_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:
+    """Converts values one by one, because some of them are not UTF-8."""
+    values: list[Any] = []
+    unreadable: list[int] = []
+    for row, scalar in enumerate(column):
+        try:
+            values.append(_as_text(scalar.as_py()))
+        except UnicodeDecodeError:
+            values.append(None)
+            unreadable.append(row)
+    return values, unreadable
+
+
+def _as_text(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode()
+    return value
+
+
+def _is_integer_list(data_type: Any) -> bool:
+    is_list = types.is_list(data_type) or types.is_large_list(data_type)
+    return is_list and bool(types.is_integer(data_type.value_type))
+
+
+def _integer_lists(chunk: Any) -> list[Any]:
+    """Returns each row as a compact array: the chunk is converted once, then sliced.
+
+    Rows are lists of Python integers if an item is null or beyond int32: the check of the row finds
+    what is wrong with it.
+    """
+    offsets = chunk.offsets.to_numpy()
+    offsets_from_zero = offsets - offsets[0]
+    items = chunk.values.slice(offsets[0], offsets_from_zero[-1])
+    values = items.to_numpy(zero_copy_only=False)
+    if items.null_count or not _fits_int32(values):
+        return cast(list[Any], chunk.to_pylist())
+
+    flat = array("i")
+    flat.frombytes(np.ascontiguousarray(values, np.int32).tobytes())
+    rows: list[Any] = [flat[start:stop] for start, stop in pairwise(offsets_from_zero.tolist())]
+    if chunk.null_count:
+        for row in np.flatnonzero(chunk.is_null().to_numpy(zero_copy_only=False)):
+            rows[row] = None
+    return rows
+
+
+def _fits_int32(values: Any) -> bool:
+    return not values.size or bool(INT32.min <= values.min() <= values.max() <= INT32.max)

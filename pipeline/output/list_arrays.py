@@ -1,0 +1,89 @@
+"""Values of many samples, one `array.array` per sample → Arrow list arrays.
+
+The bytes of all samples are joined once per column, so that no value becomes a Python object.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.errors import CommitError
+
+Lengths = npt.NDArray[np.int32]
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedValues:
+    """The values of all samples, one after the other."""
+
+    values: npt.NDArray[Any]
+    lengths: Lengths  # values of each sample; 0 where it is null
+    null: Mask  # samples without values
+
+
+def join_values(samples: "Sequence[array[Any] | None]", value_type: pa.DataType) -> JoinedValues:
+    """Joins the values of all samples. None is a null sample."""
+    present = [sample for sample in samples if sample is not None]
+    dtype = cast(Any, value_type).to_pandas_dtype()
+    values = np.frombuffer(b"".join(present), dtype)
+    lengths = np.array([len(sample or ()) for sample in samples], np.int32)
+    null = np.array([sample is None for sample in samples], np.bool_)
+    return JoinedValues(values, lengths, null)
+
+
+def list_array(lengths: Lengths, values: "pa.Array[Any]", null: Mask) -> "pa.Array[Any]":
+    """Returns the array of lists of these lengths over `values`.
+
+    Raises:
+        CommitError: it has more values than the offsets of a list array can address.
+    """
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise CommitError(
+            f"a shard has {offsets[-1]} values in one column, more than a list column holds; use a "
+            "smaller --shard-rows"
+        )
+    from_arrays: Any = pa.ListArray.from_arrays  # its stubs do not allow a mask
+    lists = from_arrays(pa.array(offsets.astype(np.int32)), values, mask=pa.array(null))
+    return cast("pa.Array[Any]", lists)
+
+
+def with_leading_null(lengths: Lengths, null: Mask) -> tuple[Lengths, Mask]:
+    """Makes room for one more value at the beginning of every list that is not null.
+
+    Returns:
+        The new lengths, and for each position of all lists whether it holds one of the old values.
+    """
+    longer = (lengths + ~null).astype(np.int32)
+    ends = np.cumsum(longer, dtype=np.int64)
+    starts = ends - longer
+    filled = np.ones(int(longer.sum(dtype=np.int64)), np.bool_)
+    filled[starts[~null]] = False
+    return longer, filled
+
+
+def spread(values: npt.NDArray[Any], filled: Mask) -> npt.NDArray[Any]:
+    """Returns `values` at the positions that are filled, and zeros elsewhere."""
+    spaced = np.zeros(filled.size, values.dtype)
+    spaced[filled] = values
+    return spaced
+
+
+def sums_per_sample(joined: JoinedValues) -> npt.NDArray[np.float64]:
+    """Returns the sum of each sample's values in float64; 0 where it has none.
+
+    Each sample is summed by itself: its sum does not depend on the samples beside it.
+    """
+    sums = np.zeros(len(joined.lengths))
+    has_values = joined.lengths > 0
+    if has_values.any():
+        ends = np.cumsum(joined.lengths, dtype=np.int64)
+        starts = (ends - joined.lengths)[has_values]
+        sums[has_values] = np.add.reduceat(joined.values, starts, dtype=np.float64)
+    return sums

@@ -1,0 +1,23 @@
+"""What a run does with each row: one module per task, and the registry of all tasks by name."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.tasks.generate import GENERATE
+from pipeline.tasks.perplexity import PERPLEXITY
+from pipeline.tasks.score import SCORE
+from pipeline.tasks.task import LogprobOptions, OutputOptions, Task
+
+__all__ = [
+    "GENERATE",
+    "PERPLEXITY",
+    "SCORE",
+    "TASKS",
+    "LogprobOptions",
+    "OutputOptions",
+    "Task",
+]
+
+TASKS: Mapping[str, Task] = MappingProxyType(
+    {task.name: task for task in (GENERATE, SCORE, PERPLEXITY)}
+)

@@ -1,0 +1,86 @@
+"""The interface of a task: everything in which one task differs from another.
+
+A task decides which input columns it reads, which requests a row becomes, and which columns its
+output has. No other module branches on the task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from actors.protocol.messages import Completion, Request
+from pipeline.input.roles import InputRole
+from pipeline.output.columns import OutputColumn
+from pipeline.records import PromptRow
+from pipeline.requests.rules import RequestRules
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobOptions:
+    """K of --logprobs and of --prompt-logprobs; None: no log-probs of these tokens."""
+
+    generated: int | None
+    prompt: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What the columns of a task's output depend on."""
+
+    logprobs: LogprobOptions
+    choices: bool  # whether a row has several continuations
+
+
+class Task(Protocol):
+    """What a run does with each row. Implementations are stateless."""
+
+    @property
+    def name(self) -> str:
+        """Value of --task."""
+        ...
+
+    @property
+    def help(self) -> str:
+        """Description for --help."""
+        ...
+
+    @property
+    def input_roles(self) -> tuple[InputRole, ...]:
+        """What the task reads of each row beside its id and its sampling parameters."""
+        ...
+
+    @property
+    def generates(self) -> bool:
+        """Whether rows become completions: sampling applies, and the output has text."""
+        ...
+
+    def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
+        """Returns those of the requested log-probs that the task has; the engine computes these."""
+        ...
+
+    def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
+        """Returns the columns that follow the passthrough columns and the status of a row."""
+        ...
+
+    def texts(self, row: PromptRow) -> tuple[str, ...]:
+        """Returns the texts of a row that are to be encoded; none where the row has token ids.
+
+        Raises:
+            RequestError: a text is missing or not valid.
+        """
+        ...
+
+    def requests(
+        self, row: PromptRow, encoded: Sequence[list[int]], rules: RequestRules
+    ) -> Sequence[Request | Completion]:
+        """Returns the requests of a row, one per sample, or its completion if no request is needed.
+
+        Args:
+            row: with the values of `input_roles`.
+            encoded: the token ids of each of `texts(row)`.
+            rules: of the run.
+
+        Raises:
+            RequestError: the row cannot run.
+        """
+        ...

@@ -1,0 +1,96 @@
+"""JSON lines: bad lines fail alone, types come from all rows that are read."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.protocol.messages import Completion, RowRef
+from pipeline.records import PromptRow
+from tests.pipeline.input.input_files import read_all, write_jsonl
+
+
+def test_jsonl_bad_lines_fail_alone(tmp_path: Path) -> None:
+    url = write_jsonl(
+        tmp_path / "a.jsonl",
+        {"id": "1", "prompt": "one", "n": 2},
+        b"{broken",
+        b"",
+        b'{"id": "3", "prompt": "\xff"}',
+        {"id": "4", "prompt": 4},
+        b"[1]",
+        {"id": "6", "prompt": "\ud800"},
+        {"id": "7", "prompt": None},
+        {"id": "8"},
+    )
+    rows, passthrough, _ = read_all(url)
+    good = [row for row in rows if isinstance(row, PromptRow)]
+    assert [(row.id, row.prompt, row.parameters.get("n")) for row in good] == [
+        ("1", "one", 2),
+        ("4", 4, None),
+        ("6", "\ud800", None),
+        ("7", None, None),
+        ("8", None, None),
+    ]
+    failed = [row for row in rows if isinstance(row, Completion)]
+    assert [row.error_code for row in failed] == ["invalid_prompt"] * 3
+    messages = [str(row.error_message) for row in failed]
+    expected = [
+        "row 1 .* line 2 .* not JSON",
+        "line 4 .* not JSON",
+        "line 6 .* but list",
+    ]
+    for message, pattern in zip(messages, expected, strict=True):
+        assert re.search(pattern, message), message
+    assert passthrough["id"].to_pylist() == ["1", None, None, "4", None, "6", "7", "8"]
+
+
+def test_jsonl_types_are_decided_over_all_rows(tmp_path: Path) -> None:
+    records: list[dict[str, Any]] = [
+        {"prompt": "p", "int": row, "seen": {"a": row}} for row in range(5000)
+    ]
+    records[10]["late"] = ["x"]
+    records.append({"prompt": "p", "int": 0.5, "seen": {"b": "new"}, "mixed": 1, "empty": {}})
+    records.append({"prompt": "p", "mixed": "one", "huge": 2**70})
+    write_jsonl(tmp_path / "a.jsonl", *records)
+    write_jsonl(tmp_path / "b.jsonl", {"prompt": "q", "only_b": True})
+    rows, passthrough, _ = read_all(str(tmp_path), shard_rows=700)
+    types = {field.name: field.type for field in passthrough.schema}
+    assert types["int"] == pa.float64()
+    assert types["late"] == pa.list_(pa.string())
+    assert types["seen"] == pa.struct([("a", pa.int64()), ("b", pa.string())])
+    assert types["only_b"] == pa.bool_()
+    assert passthrough["mixed"].to_pylist()[-3:] == ["1", '"one"', None]
+    assert passthrough["empty"].to_pylist()[-3:] == ["{}", None, None]
+    assert passthrough["huge"].to_pylist()[-2:] == [str(2**70), None]
+    assert len(rows) == 5003
+    pq.write_table(passthrough, tmp_path / "out")
+
+
+def test_jsonl_limit_reads_types_of_first_rows_only(tmp_path: Path) -> None:
+    url = write_jsonl(
+        tmp_path / "a.jsonl",
+        {"prompt": "a", "x": 1},
+        {"prompt": "b", "x": 2},
+        {"prompt": "c", "x": "text"},
+    )
+    rows, passthrough, _ = read_all(url, limit=2)
+    assert len(rows) == 2
+    assert passthrough["x"].type == pa.int64()
+
+
+def test_jsonl_line_nested_too_deep_fails_alone(tmp_path: Path) -> None:
+    url = write_jsonl(tmp_path / "a.jsonl", {"prompt": "a"}, b"[" * 100_000, {"prompt": "b"})
+    rows, _, _ = read_all(url)
+    assert [isinstance(row, Completion) for row in rows] == [False, True, False]
+
+
+def test_jsonl_faults_name_the_row_within_the_file(tmp_path: Path) -> None:
+    url = write_jsonl(tmp_path / "a.jsonl", *[{"prompt": "a"}] * 5, b"{", {"prompt": "b"})
+    rows, _, _ = read_all(url, shard_rows=4)
+    failed = rows[5]
+    assert isinstance(failed, Completion)
+    assert failed.ref == RowRef(1, 1)
+    assert str(failed.error_message).startswith(f"row 5 of {url}: line 6 of {url} is not JSON")
