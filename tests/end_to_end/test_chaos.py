@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 # so many rows take seconds: a kill within a moment of a commit leaves most of them
 ROWS, KILLS, BUDGET_S = 480, 3, 55.0
 
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(170)]
 
 
 def start(source: Path, output: Path) -> "subprocess.Popen[str]":

@@ -14,7 +14,7 @@ from tests.pipeline.evals.own_runs import night, requests
 __all__ = ["browser"]  # a fixture
 PLOTS = {"differences", "trend", "subjects", "calibration", "prompt-lengths", "completion-lengths"}
 HOSTILE = '<script>document.title = "hacked"</script><img src="https://example.org/x" onerror="document.title=1">'
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ PLOTS = {
     "replica-map",
     "troubles",
 }
-pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 HOSTILE = '<script>document.title = "hacked"</script><img src="https://example.org/x" onerror="document.title=1">'
 
 

@@ -57,6 +57,7 @@ def test_answers_that_are_too_few_leave_the_rest_empty() -> None:
     assert not batch.wanted[count:].any()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_steps_learn_and_the_same_seed_learns_the_same() -> None:
     found = []
