@@ -27,6 +27,12 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
+from tests import shared_ray
 from tests.s3 import s3_endpoint, s3_faults, s3_url
 
 __all__ = ["s3_endpoint", "s3_faults", "s3_url"]
+
+
+def pytest_sessionfinish() -> None:
+    """Ends the Ray that tests of this process have shared."""
+    shared_ray.stop()

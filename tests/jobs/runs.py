@@ -17,6 +17,8 @@ import pyarrow.dataset
 import pyarrow.fs
 import pyarrow.parquet as pq
 
+from tests import shared_ray
+
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = ROOT / "tests" / "data" / "conformance"
 DEMO = ROOT / "jobs" / "demo"
@@ -50,11 +52,11 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def job(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """Runs the job to its end."""
+    """Runs the job to its end, on the Ray that all tests of this process share."""
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
-        env=environment(**more),
+        env=environment(**{**shared_ray.environment(), **more}),
         capture_output=True,
         text=True,
         timeout=280,
