@@ -223,7 +223,7 @@ def test_a_layer_needs_two_collectives(plan: dict[str, Any], layers: int) -> Non
     (target,) = plan["targets"]
     assert target["compiled_for"] == "NVIDIA H100 80GB HBM3"
     prefill = target["programs"]["prefill"]
-    assert prefill["rows"] * EngineConfig(max_len=1).block == EngineConfig(max_len=1).batch_tokens
+    assert prefill["rows"] * EngineConfig(max_len=1).chunk == EngineConfig(max_len=1).batch_tokens
     assert prefill["width"] == 512
     # two for each layer, one for the embedding
     assert prefill["collectives"] == {"all-reduce": 2 * layers + 1}
