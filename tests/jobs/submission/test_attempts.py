@@ -83,6 +83,12 @@ def test_a_night_is_the_date_on_which_it_began() -> None:
     assert SubmitConfig().night(datetime(2026, 11, 25, 0, 0, tzinfo=UTC)) == "2026-11-25"
 
 
+def test_accepted_codes_become_0_and_parts_of_them_do_not() -> None:
+    config = SubmitConfig(accept="0,3,75")
+    assert [config.accepted(code) for code in (0, 3, 75)] == [0, 0, 0]
+    assert [config.accepted(code) for code in (5, 7, 30)] == [5, 7, 30]
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
