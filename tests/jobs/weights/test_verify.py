@@ -227,6 +227,11 @@ def test_a_file_of_digests(
         read_digests("nonsense", "sums")
 
 
+def test_digests_may_be_uppercase_and_have_comments_and_folders() -> None:
+    text = "# of ckpt-0\n\n" + "AB" * 32 + " *ckpt-0/tensor00000_000\n"
+    assert read_digests(text, "sums") == {"tensor00000_000": "ab" * 32}
+
+
 def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--checkpoint", converted, "--deep", "true") == 0
     assert "converted layout, 38 tensors" in capsys.readouterr().out
