@@ -454,3 +454,21 @@ def test_row_that_fails_on_its_replica_carries_its_id() -> None:
     replicas = FakeReplicas(1, answer=refuse)
     failed = run_batches([Batch(tuple(requests))], replicas, FAST, Progress(2))
     assert [completion.row_id for completion in failed] == ["p0", "p1"]
+
+
+def test_late_batch_that_was_lost_before_gets_no_second_replica() -> None:
+    clock = Clock()
+    script: list[tuple[int, Event]] = [
+        (0, ReplicaReady("a")),
+        (1, ReplicaReady("b")),
+        (2, done("b", 2, [1])),
+        (2, ReplicaLost("a", "killed")),
+        # The lost batch, number 3, is late on "b" for 20 s, with "c" idle beside it.
+        *[(3, ReplicaReady(f"c{second}")) for second in range(20)],
+        (3, done("b", 3, [0])),
+    ]
+    config = DispatchConfig(1, poll_s=0.0, late_factor=3.0, late_s=5.0, clock=clock)
+    replicas = Aging(script, clock)
+    found = by_row(run_batches(batches(2, 1), replicas, config, Progress(2)))
+    assert sorted(found) == [0, 1]
+    assert [sent.replica for sent in replicas.submitted] == ["a", "b", "b"]

@@ -1,6 +1,6 @@
 import pytest
 
-from actors.protocol.messages import Completion, ReplicaStats, RowRef, token_ids
+from actors.protocol.messages import Completion, ReplicaStats, RowRef, Score, token_ids
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.progress import EXAMPLE_CHARS, EXAMPLES, ROWS_BEFORE_EARLY_STOP, Progress
 from pipeline.monitoring.row_counts import error_budget
@@ -207,3 +207,22 @@ def test_row_of_several_samples_is_one_row_in_the_report() -> None:
     report = progress.report()
     assert report["rows"]["answered"] == 1  # type: ignore[index]
     assert sum(report["over_time"]["rows"]) == 1  # type: ignore[index]
+
+
+def test_scored_tokens_are_read_not_generated() -> None:
+    progress = Progress(1)
+    scores = (Score(-1.0, True, 4), Score(-2.0, False, 3))
+    list(progress.count([Completion(RowRef(0, 0), prompt_tokens=30, scores=scores)]))
+    now = progress.snapshot()
+    assert (now.tokens_in, now.tokens_out) == (37, 0)
+
+
+def test_time_of_last_progress_is_that_of_the_last_complete_row() -> None:
+    clock = Clock()
+    progress = Progress(9, clock=clock)
+    began_at = progress.snapshot().progressed_at
+    clock.now = 5.0
+    list(progress.count([good(0)]))
+    clock.now = 8.0
+    list(progress.count([good(1, 0, 2)]))
+    assert progress.snapshot().progressed_at - began_at == pytest.approx(5.0)
