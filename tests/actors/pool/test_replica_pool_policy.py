@@ -267,3 +267,16 @@ def test_fewer_wanted_replicas_end_loading_ones(
     assert pool.wanted == 2, "the number never grows again"
     pool.retire("replica-0")
     wait_for_actors(pool, fake_ray, 4)
+
+
+def test_replacements_that_cannot_load_do_not_stop_a_run_that_works(
+    open_pool: Callable[..., ReplicaPool], fake_ray: FakeRay
+) -> None:
+    pool = open_pool(maximum=2, backoff_s=0.01, max_load_losses=2)
+    come_up(pool, fake_ray.actors[0], 0)
+    pool.wait_for_minimum()
+    for number in range(1, 5):
+        wait_for_actors(pool, fake_ray, number + 1)
+        fake_ray.actors[number].place.result.set_exception(ActorDiedError())
+        assert turn_until(pool, ReplicaLost).replica == f"replica-{number}"
+    assert pool.up == 1

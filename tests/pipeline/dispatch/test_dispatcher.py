@@ -472,3 +472,15 @@ def test_late_batch_that_was_lost_before_gets_no_second_replica() -> None:
     found = by_row(run_batches(batches(2, 1), replicas, config, Progress(2)))
     assert sorted(found) == [0, 1]
     assert [sent.replica for sent in replicas.submitted] == ["a", "b", "b"]
+
+
+def test_interrupted_run_drops_batches_that_wait_for_their_replica() -> None:
+    """Batches that were drawn and that no replica holds are not submitted after the interruption."""
+    prefix_batches = [Batch((request(row),), b"prefix") for row in range(100)]
+    answered: list[int] = []
+    run = run_batches(
+        prefix_batches, FakeReplicas(2), FAST, Progress(100), lambda: len(answered) >= 5
+    )
+    with pytest.raises(InterruptedRunError):
+        answered.extend(completion.ref.row for completion in run)
+    assert len(answered) <= 5 + 2 * FAST.in_flight
