@@ -159,3 +159,15 @@ def test_check_sources_refuses_changed_completions(run: WrittenRun, tmp_path: Pa
         ConfigError, match="was made of other completions: rows were run again since"
     ):
         DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())
+
+
+@pytest.mark.parametrize(("missing_blocks", "stopped_by"), [(0, None), (1, "max_replica_hours")])
+def test_dataset_names_budget_only_if_blocks_remain(
+    run: WrittenRun, tmp_path: Path, missing_blocks: int, stopped_by: str | None
+) -> None:
+    completions = run.completions()
+    until = len(completions.blocks) - missing_blocks
+    selection = Selection(RULES, completions.kept, logprobs=True)
+    folder = DatasetFolder(str(tmp_path / "out"))
+    report = folder.write(completions, selection, Layout(10**9), TEXTS, until)
+    assert report["stopped_by"] == stopped_by

@@ -116,3 +116,17 @@ def test_failed_row_counts_for_all_its_samples(tmp_path: Path) -> None:
         == counted.accepted + counted.rejected + counted.failed
     )
     assert counted.failed == 6
+
+
+def test_selection_pass_continues_after_an_abandoned_reader(run: WrittenRun) -> None:
+    run.commit(range(len(run.shards)))
+    abandoned = selection_pass(run.completions(), RULES)
+    first = next(abandoned.outcomes())
+    assert abandoned.position == 1
+    ids = first.accepted["id"].to_pylist() + first.rejected["id"].to_pylist()
+    for outcome in abandoned.outcomes():
+        ids += outcome.accepted["id"].to_pylist() + outcome.rejected["id"].to_pylist()
+    complete = selection_pass(run.completions(), RULES)
+    complete.advance()
+    assert abandoned.selection.statistics.report() == complete.selection.statistics.report()
+    assert set(ids) == {f"s{row}" for row in range(ROWS)}
