@@ -121,25 +121,51 @@ def outside_of_code(card: str) -> str:
     return "\n".join(lines)
 
 
+REPORT: dict[str, Any] = {
+    "accepted": 2_000_000,
+    "rejected": 7,
+    "failed": 1,
+    "samples": 2_000_008,
+    "seed_rows": 9,
+    "tokens": {"prompt": 1, "completion": 2},
+    "stages": [{"stage": "generation", "samples": 2_000_008, "left_out": 1}],
+    "reasons": {"generation": {"engine_crash": 1}},
+    "templates": {},
+    "completion_tokens_histogram": {"accepted": [], "rejected": []},
+    "seed_rows_not_needed": 0,
+    "mean_logprob_histogram": {"accepted": [], "rejected": []},
+    "duplicates": None,
+    "examples": [],
+    "rejected_examples": [],
+}
+
+
 def test_card_shows_figures_of_the_report() -> None:
-    report: dict[str, Any] = {
-        "accepted": 2_000_000,
-        "rejected": 7,
-        "failed": 1,
-        "samples": 2_000_008,
-        "seed_rows": 9,
-        "tokens": {"prompt": 1, "completion": 2},
-        "stages": [{"stage": "generation", "samples": 2_000_008, "left_out": 1}],
-        "reasons": {"generation": {"engine_crash": 1}},
-        "templates": {},
-        "completion_tokens_histogram": {"accepted": [], "rejected": []},
-        "seed_rows_not_needed": 0,
-        "mean_logprob_histogram": {"accepted": [], "rejected": []},
-        "duplicates": None,
-        "examples": [],
-        "rejected_examples": [],
-    }
-    card = render(TEXTS, report, Selection(RULES, KEPT, logprobs=True).schema, [])
+    card = render(TEXTS, REPORT, Selection(RULES, KEPT, logprobs=True).schema, [])
     assert "- 1M<n<10M" in card
     assert "2,000,008 samples = 2,000,000 accepted + 7 rejected + 1 failed." in card
     assert "Not looked for." in card
+
+
+@pytest.mark.parametrize(
+    ("rows", "category"),
+    [(0, "n<1K"), (999, "n<1K"), (1000, "1K<n<10K"), (10**8 - 1, "10M<n<100M"), (10**8, "n>100M")],
+)
+def test_card_has_size_category_of_the_hub(rows: int, category: str) -> None:
+    schema = Selection(RULES, KEPT, logprobs=True).schema
+    assert f"\n- {category}\n" in render(TEXTS, {**REPORT, "accepted": rows}, schema, [])
+
+
+def test_card_shows_histograms_and_bounded_examples() -> None:
+    def bins(rows: int) -> list[dict[str, float]]:
+        return [{"from": -0.5, "to": -0.25, "rows": rows}]
+
+    rejected = [{"id": f"r{n}", "stage": "stop", "reason": f"reason {n}"} for n in range(12)]
+    report = {
+        **REPORT,
+        "mean_logprob_histogram": {"accepted": bins(8), "rejected": bins(4)},
+        "rejected_examples": rejected,
+    }
+    card = render(TEXTS, report, Selection(RULES, KEPT, logprobs=True).schema, [])
+    assert f"| -0.50 to -0.25 | 8 | {'█' * 24} | 4 | {'█' * 12} |\n" in card
+    assert card.count("`stop`: `reason ") == 10

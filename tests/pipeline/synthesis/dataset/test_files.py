@@ -130,17 +130,18 @@ def test_data_files_without_rows_are_one_empty_file(tmp_path: Path) -> None:
     assert write(tmp_path / "p", [], by=("topic",)) == []
 
 
+@pytest.mark.parametrize(("target", "group_bytes"), [(1000, 2000), (4000, 100)])
 def test_data_files_bound_memory_of_open_files(
-    tmp_path: Path,
+    tmp_path: Path, target: int, group_bytes: int
 ) -> None:
-    group_size = GroupSize(size_bytes=2000)
-    writer = DataFiles(str(tmp_path), "data", "train", SCHEMA, 1000, ("topic",), group_size)
-    topics = [f"t{n}" for n in range(50)]
-    most = 0
+    group_size = GroupSize(size_bytes=group_bytes)
+    writer = DataFiles(str(tmp_path), "data", "train", SCHEMA, target, ("topic",), group_size)
+    topics: list[str | None] = [f"t{n}" for n in range(50)]
+    largest = 0
     for start in range(0, 4000, 100):
-        writer.add(table(range(start, start + 100), list(topics)))
-        most = max(most, writer.held_bytes)
-    assert most <= max(2 * 1000, 4 * 2000)
+        writer.add(table(range(start, start + 100), topics))
+        largest = max(largest, writer.held_bytes)
+    assert largest <= max(2 * target, 4 * group_bytes)
     assert sum(file.rows for file in writer.close()) == 4000
 
 

@@ -171,3 +171,15 @@ def test_dataset_names_budget_only_if_blocks_remain(
     folder = DatasetFolder(str(tmp_path / "out"))
     report = folder.write(completions, selection, Layout(10**9), TEXTS, until)
     assert report["stopped_by"] == stopped_by
+
+
+def test_check_sources_ignores_parts_that_were_not_needed(run: WrittenRun, tmp_path: Path) -> None:
+    write(run, tmp_path / "out", SelectionRules(dedup_memory_mb=1, target_rows=3))
+    parts = sorted((tmp_path / "completions" / "data").iterdir())
+    sources = json.loads((tmp_path / "out" / "sources.json").read_text())
+    assert 0 < len(sources) < len(parts)
+    parts[-1].unlink()
+    DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())
+    parts[0].unlink()
+    with pytest.raises(ConfigError, match="was made of other completions"):
+        DatasetFolder(str(tmp_path / "out")).check_sources(run.completions())

@@ -89,12 +89,13 @@ def test_majority_gives_reasons_for_rejected_samples() -> None:
 def test_majority_accepts_exact_share_in_spite_of_rounding(voters: int) -> None:
     for votes in range(voters // 2 + 1, voters + 1):
         answers = ["a"] * votes + ["b"] * (voters - votes)
-        rows: list[Row] = [[(-1.0, answer) for answer in answers]]
-        result = Majority("completion", round(votes / voters, 15))(prompt_samples(rows))
+        row: Row = [(-1.0, answer) for answer in answers]
+        result = Majority("completion", round(votes / voters, 15))(prompt_samples([row]))
         assert result.passed.tolist() == [True] + [False] * (voters - 1)
 
 
 def test_majority_rejects_smaller_shares() -> None:
-    rows: list[Row] = [[(-1.0, "a")] * 11 + [(-1.0, "b")] * 9]
+    row: Row = [(-1.0, "a")] * 11 + [(-1.0, "b")] * 9
+    rows: list[Row] = [row]
     assert Majority("completion", 0.55)(prompt_samples(rows)).passed.sum() == 1
     assert Majority("completion", 0.551)(prompt_samples(rows)).passed.sum() == 0

@@ -21,7 +21,7 @@ def test_statistics_bound_the_number_of_reasons() -> None:
 
 def test_statistics_report_has_bins_and_reasons_in_order() -> None:
     judge = selection(dedup="none", where=("a > 1",), must_not_match=("x",))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"a": 1, "mean_logprob": -0.0, "completion_tokens": 1},
         {"a": 2, "mean_logprob": -0.25, "completion_tokens": 2},
         {"a": 2, "mean_logprob": -99.0, "completion_tokens": 3},
