@@ -31,3 +31,19 @@ def test_markdown_escapes_special_characters() -> None:
     assert code("`") == "`` ` ``"
     assert code("s3://user:secret@bucket/x") == "`s3://bucket/x`"
     assert (bar(1), bar(0), bar(0.5)) == ("█" * 24, "", "█" * 12)
+
+
+def test_markdown_redacts_credentials() -> None:
+    assert "secret" not in inline("s3://user:secret@bucket/x")
+    assert "secret" not in code("s3://user:secret@bucket/x")
+
+
+def test_block_has_a_longer_fence_than_its_text() -> None:
+    assert block("x", "json") == "```json\nx\n```"
+    assert block("a ``` b") == "````\na ``` b\n````"
+    assert block("`````") == "``````\n`````\n``````"
+
+
+def test_bar_has_eighths() -> None:
+    assert bar(1 / (8 * 24)) == "▏"
+    assert bar(15 / (8 * 24)) == "█▉"

@@ -95,7 +95,7 @@ def test_majority_accepts_exact_share_in_spite_of_rounding(voters: int) -> None:
 
 
 def test_majority_rejects_smaller_shares() -> None:
-    row: Row = [(-1.0, "a")] * 11 + [(-1.0, "b")] * 9
+    row: Row = [(-1.0, "a" if sample < 11 else "b") for sample in range(20)]
     rows: list[Row] = [row]
     assert Majority("completion", 0.55)(prompt_samples(rows)).passed.sum() == 1
     assert Majority("completion", 0.551)(prompt_samples(rows)).passed.sum() == 0
