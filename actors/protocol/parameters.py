@@ -1,6 +1,8 @@
 """Kinds of sampling parameters: which values they take from a flag, a job file or a row's column."""
 
 from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -8,7 +10,7 @@ INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
 
 # the types that a row's column of a parameter may have; pipeline/input/columns.py checks them
-ColumnType = Literal["integer", "number", "boolean", "texts"]
+ColumnType = Literal["integer", "number", "boolean", "texts", "token ids", "token bias"]
 
 
 class ParameterError(ValueError):
@@ -33,6 +35,35 @@ class ParameterError(ValueError):
         return f"--{self.name.replace('_', '-')}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The model's tokens, for values that are token ids or text."""
+
+    size: int
+    # ids of a text in the middle of another one; None: the run has no tokenizer
+    encode: Callable[[str], Sequence[int]] | None = None
+
+    def check(self, tokens: Iterable[int]) -> None:
+        """Raises ValueError for an id outside the vocabulary."""
+        for token in tokens:
+            if not 0 <= token < self.size:
+                raise ValueError(f"expected token ids below {self.size}, got {token}")
+
+    def tokens_of(self, text: str) -> tuple[int, ...]:
+        """Returns the ids of a text.
+
+        Raises:
+            ValueError: there is no tokenizer, or the text has no token.
+        """
+        if self.encode is None:
+            raise ValueError(f"{text!r} is text and the run has no tokenizer; give --tokenizer")
+        tokens = tuple(self.encode(text))
+        if not tokens:
+            raise ValueError(f"expected text of at least one token, got {text!r}")
+        self.check(tokens)
+        return tokens
+
+
 class ParameterKind(ABC):
     """Base of the kinds: reads values of one type and range."""
 
@@ -50,6 +81,14 @@ class ParameterKind(ABC):
         Raises:
             ValueError: it is of another type, or out of range.
         """
+
+    def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:
+        """Returns a value that was read with text replaced by token ids.
+
+        Raises:
+            ValueError: an id is outside the vocabulary, or a text has no fitting tokens.
+        """
+        return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +180,43 @@ class Texts(ParameterKind):
 
 
 @dataclass(frozen=True, slots=True)
+class TokenIds(ParameterKind):
+    """Token ids; on the command line separated by commas."""
+
+    column = "token ids"
+    fewest: int = 0
+
+    @property
+    def expected(self) -> str:
+        """The items in words."""
+        if self.fewest:
+            return f"a list of at least {self.fewest} token id"
+        return "a list of token ids"
+
+    def read(self, value: object) -> tuple[int, ...]:
+        """Returns the ids, each once."""
+        if isinstance(value, int) and not isinstance(value, bool):
+            value = (value,)
+        if isinstance(value, str):
+            value = [int(part) for part in value.strip("[] ").split(",") if part.strip()]
+        if not isinstance(value, list | tuple | array):
+            raise ValueError(value)
+        tokens: dict[int, None] = {}
+        for token in value:
+            if isinstance(token, bool) or not isinstance(token, int) or token < 0:
+                raise ValueError(value)
+            tokens[token] = None
+        if len(tokens) < self.fewest:
+            raise ValueError(value)
+        return tuple(tokens)
+
+    def resolve(self, value: tuple[int, ...], vocabulary: Vocabulary) -> tuple[int, ...]:
+        """Returns the ids; they are in the vocabulary."""
+        vocabulary.check(value)
+        return value
+
+
+@dataclass(frozen=True, slots=True)
 class Parameter:
     """One sampling parameter as it is declared."""
 
@@ -168,3 +244,14 @@ class Parameter:
         except ValueError as error:
             reason = f"expected {self.kind.expected}, got {value!r}"
             raise ParameterError(self.name, reason) from error
+
+    def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:
+        """Returns a value that was read as the engine uses it: text as token ids.
+
+        Raises:
+            ParameterError: the vocabulary does not fit.
+        """
+        try:
+            return self.kind.resolve(value, vocabulary)
+        except ValueError as error:
+            raise ParameterError(self.name, str(error)) from error

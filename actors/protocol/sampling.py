@@ -20,6 +20,7 @@ from actors.protocol.parameters import (
     ParameterError,
     ParameterKind,
     Texts,
+    Vocabulary,
 )
 
 # All samples of a row are open at once: a typing error must not fill the driver's memory.
@@ -157,6 +158,15 @@ def read_parameters(values: Mapping[str, object]) -> dict[str, Any]:
         if value is not None:
             checked[name] = PARAMETERS[name].read(value)
     return checked
+
+
+def resolve_parameters(values: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns values that were read as the engine uses them: text as token ids.
+
+    Raises:
+        ParameterError: a token id is outside the vocabulary, or a text has no fitting tokens.
+    """
+    return {name: PARAMETERS[name].resolve(value, vocabulary) for name, value in values.items()}
 
 
 def check_combination(params: SamplingParams) -> None:

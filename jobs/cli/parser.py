@@ -14,6 +14,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, set_loader
 
+from actors.protocol.parameters import ParameterKind, Texts
 from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -126,6 +127,26 @@ class _Strings:
         return "str"
 
 
+class _Items:
+    """Items of a sampling parameter, as the command line or the file writes them."""
+
+    def __init__(self, kind: ParameterKind) -> None:
+        self._kind = kind
+
+    def __call__(self, value: object) -> list[Any]:
+        if value == []:
+            return []  # the default
+        try:
+            items = self._kind.read(value)
+        except ValueError as error:
+            message = f"expected {self._kind.expected}, got {value!r}"
+            raise argparse.ArgumentTypeError(message) from error
+        return [list(item) if isinstance(item, tuple) else item for item in items]
+
+    def __repr__(self) -> str:  # what --help shows as the type
+        return self._kind.column
+
+
 class _Text:
     """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first.
 
@@ -174,8 +195,11 @@ def _flag_name(field_name: str) -> str:
 
 def _options(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     """Returns the options of the parser's argument for a field."""
-    if hint == tuple[str, ...]:
+    value_kind = field.metadata.get("kind")
+    if isinstance(value_kind, Texts) or hint == tuple[str, ...]:
         return {"action": _Repeated, "type": _Strings(), "default": []}
+    if isinstance(value_kind, ParameterKind) and value_kind.has_items:
+        return {"action": _Repeated, "type": _Items(value_kind), "default": []}
 
     has_default = field.default is not dataclasses.MISSING
     default = field.default if has_default else {}  # of a map

@@ -197,7 +197,11 @@ class ScoreConfig(SamplingParams, InputFlags):
         Raises:
             ConfigError: one is out of range, or they contradict each other.
         """
-        values = {name: getattr(self, name) for name in PARAMETERS}
+        values: dict[str, object] = {}
+        for name, parameter in PARAMETERS.items():
+            value = getattr(self, name)
+            if value != parameter.default:
+                values[name] = value
         try:
             params = SamplingParams(**read_parameters(values))
             check_combination(params)

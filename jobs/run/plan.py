@@ -10,7 +10,8 @@ from pathlib import Path
 
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
-from actors.protocol.sampling import PARAMETERS
+from actors.protocol.parameters import ParameterError
+from actors.protocol.sampling import PARAMETERS, resolve_parameters
 from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
 from jobs.run.config import ScoreConfig
@@ -125,7 +126,9 @@ def make_plan(config: ScoreConfig) -> Plan:
         config.max_len or 0,
         config.on_overflow,
         config.sampling_params(),
+        tokenizer.encode_fragment if tokenizer else None,
     )
+    _check_sampling(rules)
     sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
     return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
@@ -203,6 +206,15 @@ def _check_tokenizer(
         and "max_tokens" not in schema.parameters
     ):
         raise ConfigError("--max-tokens is missing: give it, or a column max_tokens in the input")
+
+
+def _check_sampling(rules: RequestRules) -> None:
+    """Checks token ids and texts of the run's sampling parameters against the vocabulary."""
+    values = {name: getattr(rules.defaults, name) for name in PARAMETERS}
+    try:
+        resolve_parameters(values, rules.vocabulary)
+    except ParameterError as error:
+        raise ConfigError(error.flag_message) from error
 
 
 def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:

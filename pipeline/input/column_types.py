@@ -73,6 +73,18 @@ def is_texts(data_type: Any) -> bool:
     return is_text(data_type) or is_text_list(data_type)
 
 
+def is_number_pair(data_type: Any) -> bool:
+    """Whether the values are lists of numbers."""
+    return is_list_of(data_type, is_number)
+
+
+def is_token_bias(data_type: Any) -> bool:
+    """Whether the values are maps, structs with a field per token, lists of pairs, or JSON text."""
+    if types.is_map(data_type) or types.is_struct(data_type) or is_text(data_type):
+        return True
+    return is_list_of(data_type, is_number_pair)
+
+
 @dataclass(frozen=True, slots=True)
 class ExpectedType:
     """What a column may be, in words and as a check of its Arrow type."""
@@ -88,6 +100,10 @@ _PARAMETER_TYPES: dict[ColumnType, ExpectedType] = {
     "number": ExpectedType("a number", is_number),
     "boolean": ExpectedType("a boolean", types.is_boolean),
     "texts": ExpectedType("a string or a list of strings", is_texts),
+    "token ids": _TOKEN_IDS,
+    "token bias": ExpectedType(
+        "a map from token ids or text to numbers, or JSON text", is_token_bias
+    ),
 }
 
 # By "id", the form of a role's column (pipeline/input/roles.py), or a sampling parameter.

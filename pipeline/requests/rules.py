@@ -1,8 +1,10 @@
 """Limits and defaults by which rows become requests, the same for the whole run."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.protocol.parameters import Vocabulary
 from actors.protocol.sampling import SamplingParams
 
 
@@ -14,3 +16,10 @@ class RequestRules:
     max_len: int  # longest prompt + completion, tokens
     overflow: Literal["error", "truncate-left"] = "error"
     defaults: SamplingParams = field(default_factory=SamplingParams)
+    # of the tokenizer, for sampling parameters that are text; None: the run has none
+    encode_fragment: Callable[[str], Sequence[int]] | None = None
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The tokens that sampling parameters may name."""
+        return Vocabulary(self.vocab_size, self.encode_fragment)

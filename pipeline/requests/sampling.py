@@ -1,56 +1,69 @@
 """The run's sampling parameters and a row's own columns → the `Sampling` of the row, and seeds of its samples."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 from actors.protocol.errors import InvalidParameterError
-from actors.protocol.parameters import ParameterError
+from actors.protocol.parameters import ParameterError, Vocabulary
 from actors.protocol.sampling import (
     PARAMETERS,
     Sampling,
     SamplingParams,
     check_combination,
     read_parameters,
+    resolve_parameters,
 )
 
 
-def resolve_sampling(row: Mapping[str, object], defaults: SamplingParams) -> Sampling:
+def resolve_sampling(
+    row: Mapping[str, object], defaults: SamplingParams, vocabulary: Vocabulary
+) -> Sampling:
     """Returns the sampling of a row; its seed is that of the run, or of the row's column `seed`.
 
     Args:
-        row: values of the row's own columns by parameter; the default holds for those that are null.
+        row: values of the row's own columns by parameter; null leaves the default.
         defaults: the parameters of the run.
+        vocabulary: of the model, with the run's tokenizer.
 
     Raises:
         InvalidParameterError: a value has the wrong type or is out of range, or two contradict each other.
     """
     if not row:
-        sampling: Sampling = _default_sampling(defaults)
+        sampling: Sampling = _default_sampling(defaults, vocabulary)
         return sampling
     try:
-        params = dataclasses.replace(defaults, **read_parameters(row))
-        return _complete(params)
+        resolved: dict[str, Any] = _resolved_defaults(defaults, vocabulary)
+        own = resolve_parameters(read_parameters(row), vocabulary)
+        return _checked(resolved | own)
     except ParameterError as error:
         raise InvalidParameterError(str(error)) from error
 
 
 @lru_cache(maxsize=1)
-def _default_sampling(defaults: SamplingParams) -> Sampling:
+def _default_sampling(defaults: SamplingParams, vocabulary: Vocabulary) -> Sampling:
     """Returns the sampling of rows without columns of their own; resolved once per run."""
     try:
-        return _complete(defaults)
+        return _checked(_resolved_defaults(defaults, vocabulary))
     except ParameterError as error:
         raise InvalidParameterError(str(error)) from error
 
 
-def _complete(params: SamplingParams) -> Sampling:
-    if params.max_tokens is None:
+@lru_cache(maxsize=1)
+def _resolved_defaults(defaults: SamplingParams, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Returns the values of the run's parameters by name; resolved once for all rows."""
+    values = {name: getattr(defaults, name) for name in PARAMETERS}
+    return resolve_parameters(values, vocabulary)
+
+
+def _checked(resolved: dict[str, Any]) -> Sampling:
+    if resolved["max_tokens"] is None:
         reason = "the row has none and the run sets no default; give --max-tokens"
         raise ParameterError("max_tokens", reason)
-    check_combination(params)
-    return Sampling(**{name: getattr(params, name) for name in PARAMETERS})
+    sampling = Sampling(**resolved)
+    check_combination(sampling)
+    return sampling
 
 
 def effective_seed(seed: int, row_id: str | int, sample: int) -> int:

@@ -23,6 +23,8 @@ def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
 
 codecs.register_error("replace_each_byte", _replace_each_byte)
 
+FRAGMENT_ANCHOR = "\x02"
+
 
 class Tokenizer:
     """A SentencePiece model. No BOS is prepended; EOS and other control tokens have no text."""
@@ -50,6 +52,16 @@ class Tokenizer:
             return []
         ids: list[list[int]] = self._model.encode(list(texts), out_type=int)
         return ids
+
+    def encode_fragment(self, text: str) -> list[int]:
+        """Returns the ids of a text that continues another one.
+
+        `encode` treats a text as a beginning, to which SentencePiece adds a space. After a control
+        character, which is always a byte token and never merged, the text keeps its own form.
+        """
+        anchor: list[int] = self._model.encode(FRAGMENT_ANCHOR, out_type=int)
+        ids: list[int] = self._model.encode(FRAGMENT_ANCHOR + text, out_type=int)
+        return ids[len(anchor) :]
 
     def text(self, ids: Sequence[int], text_bytes: int | None = None) -> str:
         """Returns the text of generated ids as it continues their prompt.

@@ -45,7 +45,7 @@ class GenerateTask:
     ) -> list[Request | Completion]:
         """Returns one request per sample, each with its own seed."""
         ids = prompt_ids(row, encoded, rules)
-        sampling = resolve_sampling(row.parameters, rules.defaults)
+        sampling = resolve_sampling(row.parameters, rules.defaults, rules.vocabulary)
         max_tokens = sampling.max_tokens
         if max_tokens >= rules.max_len:
             raise InvalidParameterError(

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.engine.logits.columns import NO_TOKEN, ids_in_cache, local_columns, row_numbers
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
+from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
 
 
 class OccurrenceArrays(NamedTuple):
@@ -32,12 +32,8 @@ class OccurrencePenalties(LogitsProcessor):
 
     def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> OccurrenceArrays:
         """Returns the penalties of each row, 0 where there is none."""
-        presence = np.zeros(len(rows), np.float32)
-        frequency = np.zeros(len(rows), np.float32)
-        for number, row in enumerate(rows):
-            if row is not None:
-                presence[number] = row.sampling.presence_penalty
-                frequency[number] = row.sampling.frequency_penalty
+        presence = np.asarray(values_of(rows, "presence_penalty"), np.float32)
+        frequency = np.asarray(values_of(rows, "frequency_penalty"), np.float32)
         return OccurrenceArrays(presence, frequency)  # type: ignore[arg-type]
 
     def start(self, arrays: OccurrenceArrays, view: DecodeView, columns: int) -> Int[Array, "B U"]:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
-from actors.protocol.sampling import Sampling
+from actors.protocol.sampling import PARAMETERS, Sampling
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,12 @@ class GeneratingRow:
 
     sampling: Sampling
     generated: Sequence[int]  # tokens of the completion so far
+
+
+def values_of(rows: Sequence[GeneratingRow | None], name: str) -> list[Any]:
+    """Returns a sampling parameter of every row; unused rows have its default."""
+    default = PARAMETERS[name].default
+    return [default if row is None else getattr(row.sampling, name) for row in rows]
 
 
 class DecodeView(NamedTuple):

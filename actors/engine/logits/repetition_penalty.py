@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from actors.engine.logits.columns import ids_in_cache, mark
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
+from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
 
 OFF = 1.0
 
@@ -28,11 +28,7 @@ class RepetitionPenalty(LogitsProcessor):
 
     def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> np.ndarray:
         """Returns the penalty of each row, 1 where there is none."""
-        penalty = np.full(len(rows), OFF, np.float32)
-        for number, row in enumerate(rows):
-            if row is not None:
-                penalty[number] = row.sampling.repetition_penalty
-        return penalty
+        return np.asarray(values_of(rows, "repetition_penalty"), np.float32)
 
     def start(
         self, arrays: Float[Array, " B"], view: DecodeView, columns: int

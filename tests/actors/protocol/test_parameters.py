@@ -1,8 +1,17 @@
 import math
+from array import array
 
 import pytest
 
-from actors.protocol.parameters import Boolean, Integer, Number, ParameterKind, Texts
+from actors.protocol.parameters import (
+    Boolean,
+    Integer,
+    Number,
+    ParameterKind,
+    Texts,
+    TokenIds,
+    Vocabulary,
+)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +27,12 @@ from actors.protocol.parameters import Boolean, Integer, Number, ParameterKind, 
         (Texts(), "a", ("a",)),
         (Texts(), ["a", "b"], ("a", "b")),
         (Texts(), (), ()),
+        (TokenIds(), [5, 6, 5], (5, 6)),
+        (TokenIds(), array("i", [7]), (7,)),
+        (TokenIds(), "5, 6", (5, 6)),
+        (TokenIds(), "[5, 6]", (5, 6)),
+        (TokenIds(), 5, (5,)),
+        (TokenIds(), [], ()),
     ],
 )
 def test_kind_reads_values_in_one_form(
@@ -50,6 +65,13 @@ def test_kind_reads_values_in_one_form(
         (Texts(), ["a", ""]),
         (Texts(), ["a", 1]),
         (Texts(), {"a": 1}),
+        (TokenIds(), [-1]),
+        (TokenIds(), [1.0]),
+        (TokenIds(), [True]),
+        (TokenIds(), ["a"]),
+        (TokenIds(), "a"),
+        (TokenIds(fewest=1), []),
+        (TokenIds(), None),
     ],
 )
 def test_kind_refuses_other_values(kind: ParameterKind, value: object) -> None:
@@ -69,3 +91,19 @@ def test_kind_refuses_other_values(kind: ParameterKind, value: object) -> None:
 )
 def test_range_is_described(kind: ParameterKind, words: str) -> None:
     assert kind.expected == words
+
+
+def test_token_ids_are_in_the_vocabulary() -> None:
+    assert TokenIds().resolve((0, 7), Vocabulary(8)) == (0, 7)
+    with pytest.raises(ValueError, match="expected token ids below 8, got 8"):
+        TokenIds().resolve((0, 8), Vocabulary(8))
+
+
+def test_vocabulary_needs_a_tokenizer_for_text() -> None:
+    assert Vocabulary(8, lambda text: [len(text)]).tokens_of("abc") == (3,)
+    with pytest.raises(ValueError, match="'a' is text and the run has no tokenizer"):
+        Vocabulary(8).tokens_of("a")
+    with pytest.raises(ValueError, match="expected text of at least one token, got 'a'"):
+        Vocabulary(8, lambda text: []).tokens_of("a")
+    with pytest.raises(ValueError, match="expected token ids below 8, got 9"):
+        Vocabulary(8, lambda text: [9]).tokens_of("a")

@@ -4,10 +4,17 @@ from typing import Any
 import pytest
 
 from actors.protocol.errors import InvalidParameterError
+from actors.protocol.parameters import Vocabulary
 from actors.protocol.sampling import PARAMETERS, Sampling, SamplingParams
 from pipeline.requests.sampling import effective_seed, resolve_sampling
 
 DEFAULTS = SamplingParams(max_tokens=8)
+TEXTS = {"yes": [5], " yes": [6], "no way": [7, 8], " no way": [9, 8], "é": [300]}
+VOCABULARY = Vocabulary(64, lambda text: TEXTS.get(text, []))
+
+
+def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Sampling:
+    return resolve_sampling(row, defaults, VOCABULARY)
 
 
 @pytest.mark.parametrize(
@@ -28,15 +35,15 @@ DEFAULTS = SamplingParams(max_tokens=8)
 def test_row_with_a_parameter_out_of_range_is_refused(values: dict[str, Any]) -> None:
     [name] = values
     with pytest.raises(InvalidParameterError, match=f"{name}: expected .*, got"):
-        resolve_sampling(values, DEFAULTS)
+        resolve(values)
 
 
 def test_row_without_max_tokens_needs_a_default() -> None:
     with pytest.raises(InvalidParameterError, match=r"max_tokens: .* give --max-tokens"):
-        resolve_sampling({}, SamplingParams())
+        resolve({}, SamplingParams())
     with pytest.raises(InvalidParameterError, match=r"max_tokens: .* give --max-tokens"):
-        resolve_sampling({"top_k": 3}, SamplingParams())
-    assert resolve_sampling({"max_tokens": 3}, SamplingParams()) == Sampling(3)
+        resolve({"top_k": 3}, SamplingParams())
+    assert resolve({"max_tokens": 3}, SamplingParams()) == Sampling(3)
 
 
 def test_columns_override_defaults() -> None:
@@ -53,7 +60,7 @@ def test_columns_override_defaults() -> None:
         "repetition_max_pattern": 5.0,
         "repetition_min_count": 3,
     }
-    sampling = resolve_sampling(columns, SamplingParams(max_tokens=8, top_p=0.5, top_k=9))
+    sampling = resolve(columns, SamplingParams(max_tokens=8, top_p=0.5, top_k=9))
     assert sampling == Sampling(
         max_tokens=4,
         temperature=1.0,
@@ -73,22 +80,20 @@ def test_columns_override_defaults() -> None:
 def test_columns_may_switch_off_what_the_run_sets() -> None:
     defaults = SamplingParams(max_tokens=8, min_p=0.1, repetition_max_pattern=9, stop=("a",))
     off: dict[str, object] = {"min_p": 0, "repetition_max_pattern": 0, "stop": []}
-    assert resolve_sampling(off, defaults) == Sampling(8)
-    assert resolve_sampling({}, defaults) == Sampling(
-        8, min_p=0.1, repetition_max_pattern=9, stop=("a",)
-    )
+    assert resolve(off, defaults) == Sampling(8)
+    assert resolve({}, defaults) == Sampling(8, min_p=0.1, repetition_max_pattern=9, stop=("a",))
 
 
 def test_min_tokens_of_a_row_fit_its_own_max_tokens() -> None:
     defaults = SamplingParams(max_tokens=8, min_tokens=5)
-    assert resolve_sampling({"max_tokens": 5}, defaults).max_tokens == 5
+    assert resolve({"max_tokens": 5}, defaults).max_tokens == 5
     with pytest.raises(InvalidParameterError, match="min_tokens: expected at most max_tokens = 4"):
-        resolve_sampling({"max_tokens": 4}, defaults)
+        resolve({"max_tokens": 4}, defaults)
 
 
 @pytest.mark.parametrize("name", PARAMETERS)
 def test_null_in_a_column_leaves_the_default(name: str) -> None:
-    assert resolve_sampling({name: None}, DEFAULTS) == resolve_sampling({}, DEFAULTS)
+    assert resolve({name: None}) == resolve({})
 
 
 def test_seeds_depend_on_run_row_and_sample() -> None:

@@ -87,3 +87,14 @@ def test_text_of_ids_beyond_the_tokenizer_is_empty(tokenizer: Tokenizer) -> None
 def test_tokenizer_rejects_bytes_of_another_kind() -> None:
     with pytest.raises(ConfigError, match="expected a SentencePiece model, got 4 bytes"):
         Tokenizer(b"nope")
+
+
+@pytest.mark.parametrize("text", ["is", " is", "\n", "\n\n", " what is it", "é", "  x", "漢"])
+def test_fragment_has_exactly_the_bytes_of_its_text(text: str, tokenizer: Tokenizer) -> None:
+    tokens = tokenizer.encode_fragment(text)
+    assert b"".join(tokenizer.token_bytes[token] for token in tokens) == text.encode()
+
+
+def test_fragment_with_and_without_space_differ(tokenizer: Tokenizer) -> None:
+    assert tokenizer.encode_fragment(" is") == tokenizer.encode(["is"])[0]
+    assert tokenizer.encode_fragment("is") != tokenizer.encode_fragment(" is")
