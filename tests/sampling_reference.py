@@ -26,4 +26,7 @@ def processed(
         changed[token] -= sampling.frequency_penalty
     for token in set(generated):
         changed[token] -= sampling.presence_penalty
+    for token in range(len(changed)):
+        if sampling.allowed_token_ids and token not in sampling.allowed_token_ids:
+            changed[token] = HIDDEN
     return changed

@@ -20,6 +20,7 @@ from actors.protocol.parameters import (
     ParameterError,
     ParameterKind,
     Texts,
+    TokenIds,
     Vocabulary,
 )
 
@@ -81,6 +82,9 @@ class SamplingParams:
         Number(-2, 2),
         "subtract this number from the logits of a token each time that the completion has it; "
         "0 = off",
+    )
+    allowed_token_ids: tuple[int, ...] = _parameter(
+        (), TokenIds(fewest=1), "generate these tokens alone, given by id; none = all"
     )
     seed: int = _parameter(
         0,

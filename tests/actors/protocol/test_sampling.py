@@ -37,6 +37,7 @@ NOT_DEFAULT = {
     "repetition_penalty": 1.5,
     "presence_penalty": 0.5,
     "frequency_penalty": 0.5,
+    "allowed_token_ids": (5, 6),
     "seed": 5,
     "stop": ("a", "b"),
     "n": 5,

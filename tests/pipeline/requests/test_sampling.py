@@ -29,6 +29,7 @@ def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Samp
         {"repetition_penalty": 0}, {"repetition_penalty": -1.2}, {"repetition_penalty": math.inf},
         {"repetition_penalty": True}, {"repetition_max_pattern": -1},
         {"repetition_max_pattern": 1025}, {"repetition_max_pattern": 2.5},
+        {"allowed_token_ids": []}, {"allowed_token_ids": ["a"]}, {"allowed_token_ids": [64]},
         {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip
