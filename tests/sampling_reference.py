@@ -17,6 +17,8 @@ def processed(
 ) -> np.ndarray:
     """Returns the logits [V] from which a token is drawn, before the temperature."""
     changed = logits.astype(np.float64)
+    for token, bias in sampling.logit_bias:
+        changed[token] += bias
     for token in {*prompt, *generated}:
         if changed[token] > 0:
             changed[token] /= sampling.repetition_penalty

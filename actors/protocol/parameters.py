@@ -1,8 +1,10 @@
 """Kinds of sampling parameters: which values they take from a flag, a job file or a row's column."""
 
+import json
+import math
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -68,6 +70,8 @@ class ParameterKind(ABC):
     """Base of the kinds: reads values of one type and range."""
 
     column: ClassVar[ColumnType]
+    # a flag may be given several times and adds items; a job file has a list or a map
+    has_items: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -184,6 +188,7 @@ class TokenIds(ParameterKind):
     """Token ids; on the command line separated by commas."""
 
     column = "token ids"
+    has_items = True
     fewest: int = 0
 
     @property
@@ -214,6 +219,74 @@ class TokenIds(ParameterKind):
         """Returns the ids; they are in the vocabulary."""
         vocabulary.check(value)
         return value
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBias(ParameterKind):
+    """A number for each of some tokens, which are given by id or by text of exactly one token.
+
+    A map, a list of pairs, or JSON text of either. A key of decimal digits is an id.
+    """
+
+    column = "token bias"
+    has_items = True
+    low: float
+    high: float
+    expected = "a map from token ids or text to numbers"
+
+    def read(self, value: object) -> tuple[tuple[int | str, float], ...]:
+        """Returns (token, bias) pairs in the order of the tokens; biases beyond the range are cut."""
+        if isinstance(value, str):
+            value = json.loads(value)
+        if isinstance(value, Mapping):
+            value = list(value.items())
+        if not isinstance(value, list | tuple):
+            raise ValueError(value)
+        biases: dict[int | str, float] = {}
+        for pair in value:
+            if not isinstance(pair, list | tuple) or len(pair) != 2:
+                raise ValueError(value)
+            token, bias = pair
+            if bias is not None:  # a struct of Parquet has all tokens of all rows
+                biases[self._token(token)] = self._bias(bias)
+        return tuple(sorted(biases.items(), key=_token_order))
+
+    def _token(self, token: object) -> int | str:
+        if isinstance(token, str) and token.isdecimal():
+            return int(token)
+        if isinstance(token, str) and token:
+            return token
+        return Integer(0).read(token)
+
+    def _bias(self, bias: object) -> float:
+        if isinstance(bias, bool) or not isinstance(bias, int | float) or math.isnan(bias):
+            raise ValueError(bias)
+        return float(min(self.high, max(self.low, bias)))
+
+    def resolve(
+        self, value: tuple[tuple[int | str, float], ...], vocabulary: Vocabulary
+    ) -> tuple[tuple[int, float], ...]:
+        """Returns (token id, bias) pairs."""
+        biases: dict[int, float] = {}
+        for key, bias in value:
+            token = key if isinstance(key, int) else _single_token(key, vocabulary)
+            if token in biases:
+                raise ValueError(f"expected each token once, got token {token} twice")
+            biases[token] = bias
+        vocabulary.check(biases)
+        return tuple(biases.items())
+
+
+def _token_order(item: tuple[int | str, float]) -> tuple[bool, str | int]:
+    token, _ = item
+    return isinstance(token, str), token
+
+
+def _single_token(text: str, vocabulary: Vocabulary) -> int:
+    tokens = vocabulary.tokens_of(text)
+    if len(tokens) != 1:
+        raise ValueError(f"expected token ids or text of one token, got {text!r} of {len(tokens)}")
+    return tokens[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from actors.protocol.parameters import (
     ParameterError,
     ParameterKind,
     Texts,
+    TokenBias,
     TokenIds,
     Vocabulary,
 )
@@ -85,6 +86,12 @@ class SamplingParams:
     )
     allowed_token_ids: tuple[int, ...] = _parameter(
         (), TokenIds(fewest=1), "generate these tokens alone, given by id; none = all"
+    )
+    logit_bias: tuple[tuple[Any, float], ...] = _parameter(
+        (),
+        TokenBias(-100, 100),
+        "add numbers from -100 to 100 to the logits of tokens, which are given by id or by text of "
+        'one token: \'{"198": -100, " yes": 2}\'',
     )
     seed: int = _parameter(
         0,

@@ -7,12 +7,14 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from actors.engine.logits.allowed_tokens import AllowedTokens
+from actors.engine.logits.logit_bias import LogitBias
 from actors.engine.logits.occurrence_penalties import OccurrencePenalties
 from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
 from actors.engine.logits.repetition_penalty import RepetitionPenalty
 from actors.protocol.sampling import PARAMETERS, Sampling
 
 PROCESSORS: tuple[LogitsProcessor, ...] = (
+    LogitBias(),
     RepetitionPenalty(),
     OccurrencePenalties(),
     AllowedTokens(),

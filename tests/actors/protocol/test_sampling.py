@@ -38,6 +38,7 @@ NOT_DEFAULT = {
     "presence_penalty": 0.5,
     "frequency_penalty": 0.5,
     "allowed_token_ids": (5, 6),
+    "logit_bias": ((5, -1.5), (" yes", 2.0)),
     "seed": 5,
     "stop": ("a", "b"),
     "n": 5,
@@ -64,7 +65,7 @@ def test_declaration_has_help_and_a_readable_default(name: str) -> None:
     parameter = PARAMETERS[name]
     assert parameter.help
     assert parameter.flag == "--" + name.replace("_", "-")
-    if parameter.default is not None:
+    if parameter.default not in (None, ()):
         assert parameter.read(parameter.default) == parameter.default
 
 

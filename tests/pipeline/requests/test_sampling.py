@@ -30,12 +30,14 @@ def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Samp
         {"repetition_penalty": True}, {"repetition_max_pattern": -1},
         {"repetition_max_pattern": 1025}, {"repetition_max_pattern": 2.5},
         {"allowed_token_ids": []}, {"allowed_token_ids": ["a"]}, {"allowed_token_ids": [64]},
+        {"logit_bias": {"no way": 1}}, {"logit_bias": {64: 1}}, {"logit_bias": {5: math.nan}},
+        {"logit_bias": {" yes": 1, 6: 1}}, {"logit_bias": [5]}, {"logit_bias": {-1: 1}},
         {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip
 def test_row_with_a_parameter_out_of_range_is_refused(values: dict[str, Any]) -> None:
     [name] = values
-    with pytest.raises(InvalidParameterError, match=f"{name}: expected .*, got"):
+    with pytest.raises(InvalidParameterError, match=f"^{name}: expected .*, got"):
         resolve(values)
 
 
@@ -106,3 +108,17 @@ def test_seeds_depend_on_run_row_and_sample() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds)
     # pinned: another value would change every sampled run
     assert effective_seed(0, "a", 0) == 7968013983557607248
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"5": -200, " yes": 1, "yes_": None},
+        [(" yes", 1.0), (5, -100.0)],
+        [[" yes", 1], [5, -1e9]],
+        '{"5": -100, " yes": 1}',
+        {5: -100, 6: 1},
+    ],
+)
+def test_logit_bias_comes_in_several_forms(value: object) -> None:
+    assert resolve({"logit_bias": value}).logit_bias == ((5, -100.0), (6, 1.0))

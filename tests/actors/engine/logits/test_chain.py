@@ -15,6 +15,7 @@ CASES: dict[str, list[Any]] = {
     "repetition_penalty": [1.3, 1.0, 0.7, 5.0],
     "presence_penalty": [0.7, 0.0, -2.0, 1.5],
     "allowed_token_ids": [(5, 63, 8), (), (0,), tuple(range(20, 50))],
+    "logit_bias": [((5, 1.5), (63, -100.0)), (), ((0, 100.0),), ((8, -0.5), (41, 2.0))],
     "frequency_penalty": [0.4, 0.0, -1.0, 2.0],
 }
 PROMPTS = [[3, 5, 5, 60, 0], [7], [9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8]]
