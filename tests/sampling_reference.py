@@ -31,4 +31,8 @@ def processed(
     for token in range(len(changed)):
         if sampling.allowed_token_ids and token not in sampling.allowed_token_ids:
             changed[token] = HIDDEN
+    for word in sampling.bad_words:
+        others = list(word[:-1])
+        if list(generated)[len(generated) - len(others) :] == others:
+            changed[word[-1]] = HIDDEN
     return changed

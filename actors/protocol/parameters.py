@@ -184,6 +184,20 @@ class Texts(ParameterKind):
 
 
 @dataclass(frozen=True, slots=True)
+class Words(Texts):
+    """Strings of which the engine needs the tokens, at the beginning of a text and within it."""
+
+    def resolve(self, value: tuple[str, ...], vocabulary: Vocabulary) -> tuple[Any, ...]:
+        """Returns the token sequences of each word, with and without a space before it."""
+        sequences: dict[tuple[int, ...], None] = {}
+        for word in value:
+            bare_word = word.lstrip()
+            for text in (bare_word, f" {bare_word}"):
+                sequences[vocabulary.tokens_of(text)] = None
+        return tuple(sequences)
+
+
+@dataclass(frozen=True, slots=True)
 class TokenIds(ParameterKind):
     """Token ids; on the command line separated by commas."""
 

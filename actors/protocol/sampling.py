@@ -23,6 +23,7 @@ from actors.protocol.parameters import (
     TokenBias,
     TokenIds,
     Vocabulary,
+    Words,
 )
 
 # All samples of a row are open at once: a typing error must not fill the driver's memory.
@@ -92,6 +93,12 @@ class SamplingParams:
         TokenBias(-100, 100),
         "add numbers from -100 to 100 to the logits of tokens, which are given by id or by text of "
         'one token: \'{"198": -100, " yes": 2}\'',
+    )
+    bad_words: tuple[Any, ...] = _parameter(
+        (),
+        Words(),
+        "string that a completion may not have, with or without a space before it; may be given "
+        "several times",
     )
     seed: int = _parameter(
         0,

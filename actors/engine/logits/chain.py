@@ -7,6 +7,7 @@ from typing import Any
 from jaxtyping import Array, Float
 
 from actors.engine.logits.allowed_tokens import AllowedTokens
+from actors.engine.logits.bad_words import BadWords
 from actors.engine.logits.logit_bias import LogitBias
 from actors.engine.logits.occurrence_penalties import OccurrencePenalties
 from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
@@ -18,6 +19,7 @@ PROCESSORS: tuple[LogitsProcessor, ...] = (
     RepetitionPenalty(),
     OccurrencePenalties(),
     AllowedTokens(),
+    BadWords(),
 )
 
 

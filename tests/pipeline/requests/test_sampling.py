@@ -32,6 +32,7 @@ def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Samp
         {"allowed_token_ids": []}, {"allowed_token_ids": ["a"]}, {"allowed_token_ids": [64]},
         {"logit_bias": {"no way": 1}}, {"logit_bias": {64: 1}}, {"logit_bias": {5: math.nan}},
         {"logit_bias": {" yes": 1, 6: 1}}, {"logit_bias": [5]}, {"logit_bias": {-1: 1}},
+        {"bad_words": [""]}, {"bad_words": ["unknown"]}, {"bad_words": ["é"]},
         {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip
@@ -122,3 +123,8 @@ def test_seeds_depend_on_run_row_and_sample() -> None:
 )
 def test_logit_bias_comes_in_several_forms(value: object) -> None:
     assert resolve({"logit_bias": value}).logit_bias == ((5, -100.0), (6, 1.0))
+
+
+def test_bad_words_are_tokens_with_and_without_a_space() -> None:
+    sampling = resolve({"bad_words": [" no way", "yes"]})
+    assert sampling.bad_words == ((7, 8), (9, 8), (5,), (6,))

@@ -16,6 +16,14 @@ CASES: dict[str, list[Any]] = {
     "presence_penalty": [0.7, 0.0, -2.0, 1.5],
     "allowed_token_ids": [(5, 63, 8), (), (0,), tuple(range(20, 50))],
     "logit_bias": [((5, 1.5), (63, -100.0)), (), ((0, 100.0),), ((8, -0.5), (41, 2.0))],
+    # of the rows' completions: the next token of a word, a word that has begun, none, and one that
+    # is longer than the completion
+    "bad_words": [
+        ((8, 63, 1), (8, 63, 2), (7,)),
+        ((30, 31), (7, 30, 5, 6)),
+        (),
+        ((8,) * 9, (8, 8, 8, 8, 60), (8, 8, 8, 8, 8, 61)),
+    ],
     "frequency_penalty": [0.4, 0.0, -1.0, 2.0],
 }
 PROMPTS = [[3, 5, 5, 60, 0], [7], [9, 9, 9], [1, 2, 3, 4, 5, 6, 7, 8]]
