@@ -28,11 +28,21 @@ def processed(
         changed[token] -= sampling.frequency_penalty
     for token in set(generated):
         changed[token] -= sampling.presence_penalty
-    for token in range(len(changed)):
+    for token in hidden_tokens(len(logits), sampling, generated):
+        changed[token] = HIDDEN
+    return changed
+
+
+def hidden_tokens(size: int, sampling: Sampling, generated: Sequence[int]) -> set[int]:
+    """Returns the tokens of a vocabulary of `size` that may not be drawn."""
+    hidden: set[int] = set()
+    for token in range(size):
         if sampling.allowed_token_ids and token not in sampling.allowed_token_ids:
-            changed[token] = HIDDEN
+            hidden.add(token)
     for word in sampling.bad_words:
         others = list(word[:-1])
         if list(generated)[len(generated) - len(others) :] == others:
-            changed[word[-1]] = HIDDEN
-    return changed
+            hidden.add(word[-1])
+    if len(generated) < sampling.min_tokens:
+        hidden |= set(sampling.stop_token_ids)
+    return hidden

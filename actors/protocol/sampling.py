@@ -113,6 +113,9 @@ class SamplingParams:
         "string that ends a completion; may be given several times",
         fingerprint="always",
     )
+    stop_token_ids: tuple[int, ...] = _parameter(
+        (), TokenIds(), "end a completion at these tokens, given by id; their text is left out"
+    )
     n: int = _parameter(1, Integer(1, MAX_SAMPLES), "samples per row", fingerprint="always")
     min_tokens: int = _parameter(
         0,

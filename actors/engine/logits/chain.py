@@ -12,6 +12,7 @@ from actors.engine.logits.logit_bias import LogitBias
 from actors.engine.logits.occurrence_penalties import OccurrencePenalties
 from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
 from actors.engine.logits.repetition_penalty import RepetitionPenalty
+from actors.engine.logits.stop_tokens import StopTokens
 from actors.protocol.sampling import PARAMETERS, Sampling
 
 PROCESSORS: tuple[LogitsProcessor, ...] = (
@@ -20,6 +21,7 @@ PROCESSORS: tuple[LogitsProcessor, ...] = (
     OccurrencePenalties(),
     AllowedTokens(),
     BadWords(),
+    StopTokens(),
 )
 
 

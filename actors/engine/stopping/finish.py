@@ -46,6 +46,23 @@ class EosCheck(FinishCheck):
         return None
 
 
+@dataclass(slots=True)
+class StopTokenCheck(FinishCheck):
+    """Ends at a stop token, which decode suppresses before min_tokens; its text is left out."""
+
+    tokens: frozenset[int]
+    token_bytes: Sequence[bytes]
+    text_bytes: int = 0  # of the completion so far
+
+    def feed(self, token: int, count: int) -> Finish | None:
+        """Returns the finish at a stop token."""
+        if token in self.tokens:
+            return Finish("stop", str(token), self.text_bytes)
+        if self.token_bytes:
+            self.text_bytes += len(self.token_bytes[token])
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class LengthCheck(FinishCheck):
     """Ends at max_tokens."""
@@ -117,6 +134,11 @@ def finish_checks(sampling: Sampling, eos_token: int, token_bytes: Sequence[byte
         InvalidParameterError: a search cannot be made of the parameters.
     """
     checks: list[FinishCheck] = []
+    stop_tokens = frozenset(sampling.stop_token_ids)
+    if not sampling.ignore_eos:
+        stop_tokens -= {eos_token}  # its stop reason is "eos"
+    if stop_tokens:
+        checks.append(StopTokenCheck(stop_tokens, token_bytes))
     if sampling.stop:
         search = StopSearch(sampling.stop, token_bytes)
         checks.append(StopStringCheck(search, sampling.min_tokens))

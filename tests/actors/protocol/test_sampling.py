@@ -42,6 +42,7 @@ NOT_DEFAULT = {
     "bad_words": ("a", "b c"),
     "seed": 5,
     "stop": ("a", "b"),
+    "stop_token_ids": (5, 6),
     "n": 5,
     "min_tokens": 5,
     "ignore_eos": True,

@@ -33,6 +33,7 @@ def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Samp
         {"logit_bias": {"no way": 1}}, {"logit_bias": {64: 1}}, {"logit_bias": {5: math.nan}},
         {"logit_bias": {" yes": 1, 6: 1}}, {"logit_bias": [5]}, {"logit_bias": {-1: 1}},
         {"bad_words": [""]}, {"bad_words": ["unknown"]}, {"bad_words": ["é"]},
+        {"stop_token_ids": [64]}, {"stop_token_ids": ["a"]},
         {"repetition_min_count": 1}, {"repetition_min_count": 0},
     ],
 )  # fmt: skip

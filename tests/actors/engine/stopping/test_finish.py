@@ -46,6 +46,24 @@ def test_first_end_in_order_of_precedence_counts(
     assert finish_of(tokens, **sampling) == (count, finish)
 
 
+@pytest.mark.parametrize(
+    ("tokens", "sampling", "finish"),
+    [
+        ([4, 1, 3], {"stop_token_ids": (3,)}, Finish("stop", "3", 3)),
+        ([3], {"stop_token_ids": (3,)}, Finish("stop", "3", 0)),
+        ([1, 3], {"stop_token_ids": (3,), "stop": ("ab",)}, Finish("stop", "3", 1)),
+        ([1, 2], {"stop_token_ids": (2, 3)}, Finish("stop", "eos")),
+        ([1, 2], {"stop_token_ids": (2, 3), "ignore_eos": True}, Finish("stop", "2", 1)),
+        ([1, 3], {"stop_token_ids": (3,), "max_tokens": 2}, Finish("stop", "3", 1)),
+        ([1, 1], {"stop_token_ids": (3,), "max_tokens": 2}, Finish("length")),
+    ],
+)
+def test_stop_token_is_the_reason_and_leaves_no_text(
+    tokens: list[int], sampling: dict[str, Any], finish: Finish
+) -> None:
+    assert finish_of(tokens, **sampling) == (len(tokens), finish)
+
+
 def test_min_tokens_delay_stop_strings_and_repetitions() -> None:
     # the first token after min_tokens may complete a stop string, the last of them a pattern
     assert finish_of([1, 1, 1, 1], stop=("a",), min_tokens=2) == (3, Finish("stop", "a", 2))
