@@ -116,6 +116,9 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = _parameter(
         (), TokenIds(), "end a completion at these tokens, given by id; their text is left out"
     )
+    include_stop_str_in_output: bool = _parameter(
+        False, Boolean(), "keep the stop string, or the text of the stop token, in the text"
+    )
     n: int = _parameter(1, Integer(1, MAX_SAMPLES), "samples per row", fingerprint="always")
     min_tokens: int = _parameter(
         0,

@@ -48,16 +48,18 @@ class EosCheck(FinishCheck):
 
 @dataclass(slots=True)
 class StopTokenCheck(FinishCheck):
-    """Ends at a stop token, which decode suppresses before min_tokens; its text is left out."""
+    """Ends at a stop token, which decode suppresses before min_tokens."""
 
     tokens: frozenset[int]
     token_bytes: Sequence[bytes]
+    includes_stop: bool
     text_bytes: int = 0  # of the completion so far
 
     def feed(self, token: int, count: int) -> Finish | None:
         """Returns the finish at a stop token."""
         if token in self.tokens:
-            return Finish("stop", str(token), self.text_bytes)
+            kept_bytes = None if self.includes_stop else self.text_bytes
+            return Finish("stop", str(token), kept_bytes)
         if self.token_bytes:
             self.text_bytes += len(self.token_bytes[token])
         return None
@@ -82,13 +84,17 @@ class StopStringCheck(FinishCheck):
 
     search: StopSearch
     min_tokens: int
+    includes_stop: bool
 
     def feed(self, token: int, count: int) -> Finish | None:
         """Returns the finish at the token that completes a stop string."""
         match = self.search.feed(token, armed=count > self.min_tokens)
         if match is None:
             return None
-        return Finish("stop", match.stop, match.text_bytes)
+        kept_bytes = match.text_bytes
+        if self.includes_stop:
+            kept_bytes += len(match.stop.encode())
+        return Finish("stop", match.stop, kept_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,14 +140,15 @@ def finish_checks(sampling: Sampling, eos_token: int, token_bytes: Sequence[byte
         InvalidParameterError: a search cannot be made of the parameters.
     """
     checks: list[FinishCheck] = []
+    includes_stop = sampling.include_stop_str_in_output
     stop_tokens = frozenset(sampling.stop_token_ids)
     if not sampling.ignore_eos:
         stop_tokens -= {eos_token}  # its stop reason is "eos"
     if stop_tokens:
-        checks.append(StopTokenCheck(stop_tokens, token_bytes))
+        checks.append(StopTokenCheck(stop_tokens, token_bytes, includes_stop))
     if sampling.stop:
         search = StopSearch(sampling.stop, token_bytes)
-        checks.append(StopStringCheck(search, sampling.min_tokens))
+        checks.append(StopStringCheck(search, sampling.min_tokens, includes_stop))
     if not sampling.ignore_eos:
         checks.append(EosCheck(eos_token))
     if sampling.repetition_max_pattern:

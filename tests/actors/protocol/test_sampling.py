@@ -43,6 +43,7 @@ NOT_DEFAULT = {
     "seed": 5,
     "stop": ("a", "b"),
     "stop_token_ids": (5, 6),
+    "include_stop_str_in_output": True,
     "n": 5,
     "min_tokens": 5,
     "ignore_eos": True,

@@ -64,6 +64,14 @@ def test_stop_token_is_the_reason_and_leaves_no_text(
     assert finish_of(tokens, **sampling) == (len(tokens), finish)
 
 
+def test_stop_is_included_in_the_text_on_request() -> None:
+    included = {"include_stop_str_in_output": True}
+    assert finish_of([3, 1, 4], stop=("ba",), **included) == (2, Finish("stop", "ba", 2))
+    # "aab": the text goes on after the stop string within the last token
+    assert finish_of([1, 4], stop=("aa",), **included) == (2, Finish("stop", "aa", 2))
+    assert finish_of([1, 3], stop_token_ids=(3,), **included) == (2, Finish("stop", "3"))
+
+
 def test_min_tokens_delay_stop_strings_and_repetitions() -> None:
     # the first token after min_tokens may complete a stop string, the last of them a pattern
     assert finish_of([1, 1, 1, 1], stop=("a",), min_tokens=2) == (3, Finish("stop", "a", 2))
