@@ -192,3 +192,13 @@ def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
     together = np.asarray(sample_tokens(logits, draw(rows, **mixed)))
     np.testing.assert_array_equal(together[::2], alone[::2])
     assert (together[1::2] != alone[1::2]).any()
+
+
+def test_sampling_takes_min_p_before_top_p() -> None:
+    """Of 0.8 that min-p leaves, the first token has half; of all, top-p would take two."""
+    rows = 512
+    logits = jnp.tile(jnp.log(jnp.array([[0.42, 0.2, 0.18, 0.1, 0.1]])), (rows, 1))
+    state = draw(rows, min_p=jnp.full(rows, 0.4), top_p=jnp.full(rows, 0.5))
+    assert set(np.asarray(sample_tokens(logits, state)).tolist()) == {0}
+    without = draw(rows, top_p=jnp.full(rows, 0.5))
+    assert set(np.asarray(sample_tokens(logits, without)).tolist()) == {0, 1}

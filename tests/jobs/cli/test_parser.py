@@ -175,3 +175,23 @@ def test_every_job_tells_an_error_in_the_form_that_is_asked_for(
     assert (told["error"]["level"], told["error"]["exit_code"]) == ("error", 2)
     assert told["error"]["run"].startswith("out-")
     assert {"ConfigError", "DatasetError"} >= {told["error"]["error"]}
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "name", "expected"),
+    [
+        (["5,6"], "[5, 6]", "allowed_token_ids", (5, 6)),
+        (["5", "[6, 7]"], "[5, 6, 7]", "stop_token_ids", (5, 6, 7)),
+        (['{"5": -1, " yes": 3}'], '{5: -1, " yes": 3}', "logit_bias", ((5, -1.0), (" yes", 3.0))),
+        (['{"5": 1}', '{"6": 2}'], "[[5, 1], [6, 2]]", "logit_bias", ((5, 1.0), (6, 2.0))),
+        (["a b", "c"], "[a b, c]", "bad_words", ("a b", "c")),
+    ],
+)
+def test_items_of_a_parameter_come_from_flags_and_file(
+    words: list[str], lines: str, name: str, expected: object, tmp_path: Path
+) -> None:
+    flags = [part for word in words for part in (f"--{name.replace('_', '-')}", word)]
+    assert getattr(read(*BASE, *flags).sampling_params(), name) == expected
+    file = tmp_path / "job.yaml"
+    file.write_text(f"{name}: {lines}\n")
+    assert getattr(read("-C", str(file), *BASE).sampling_params(), name) == expected
