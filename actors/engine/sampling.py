@@ -1,12 +1,12 @@
 """Draws one token per row from logits over the whole vocabulary.
 
-Pure functions of arrays; knows no mesh and no cache.
+Pure functions of arrays; independent of mesh and cache.
 
 A draw is a function of (seed of the sample, position in the completion, logits of the row) alone:
 it does not depend on the slot, the batch, the replica or the try. The model's own log-probs are not
 touched by anything here.
 
-What is done to a row's logits, in vLLM's order: repetition penalty (penalty.py), EOS hidden,
+What is done to a row's logits, in vLLM's order: logits processors (logits/chain.py), EOS hidden,
 temperature, min-p, top-k, top-p. Each filter works on what the former ones left, so that top-p is a
 share of the mass that min-p and top-k let through. (Hugging Face takes min-p last: of one row with
 both, its top-p is a share of more, and may keep more.) A greedy row is drawn before the
@@ -37,7 +37,7 @@ class SamplingArrays(NamedTuple):
 def mask_unlikely(
     logits_BV: Float[Array, "B V"], min_p_B: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Masks tokens whose probability is below `min_p` times that of the most likely one, which always stays.
+    """Masks tokens that are less than `min_p` times as likely as the most likely one.
 
     Temperature has been applied before. The ratio of two probabilities is the difference of their
     logits: no softmax is needed.
@@ -50,7 +50,7 @@ def mask_unlikely(
 def filter_logits(
     logits_BV: Float[Array, "B V"], top_k_B: Int[Array, " B"], top_p_B: Float[Array, " B"]
 ) -> Float[Array, "B V"]:
-    """Masks what lies outside the `top_k` most likely tokens, then outside the smallest set of mass `top_p` of the rest.
+    """Masks all but the `top_k` most likely tokens, then all but the fewest with the mass `top_p`.
 
     Ties at a border are all kept. Temperature and min-p have been applied before.
     """
@@ -106,7 +106,9 @@ def _noise(
 
 
 def sample_tokens(logits_BV: Float[Array, "B V"], sampling: SamplingArrays) -> Int[Array, " B"]:
-    """Returns a token per row: arg max of filtered, tempered logits plus seeded Gumbel noise (none for greedy rows).
+    """Returns a token per row: arg max of filtered, tempered logits plus seeded Gumbel noise.
+
+    Greedy rows have no noise.
 
     Gumbel noise makes the choice robust: rounding of the logits changes it only where two tokens
     are as good as tied.

@@ -1,4 +1,4 @@
-"""Kinds of sampling parameters: which values they take from a flag, a job file or a row's column."""
+"""Kinds of sampling parameters: the values of a flag, a job file or a row's column."""
 
 import json
 import math
@@ -249,7 +249,7 @@ class TokenBias(ParameterKind):
     expected = "a map from token ids or text to numbers"
 
     def read(self, value: object) -> tuple[tuple[int | str, float], ...]:
-        """Returns (token, bias) pairs in the order of the tokens; biases beyond the range are cut."""
+        """Returns (token, bias) pairs in order of tokens; biases are cut to the range."""
         if isinstance(value, str):
             value = json.loads(value)
         if isinstance(value, Mapping):

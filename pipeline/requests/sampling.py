@@ -1,4 +1,4 @@
-"""The run's sampling parameters and a row's own columns → the `Sampling` of the row, and seeds of its samples."""
+"""The run's sampling parameters and a row's own columns → the row's `Sampling` and seeds."""
 
 import hashlib
 from collections.abc import Mapping
@@ -28,7 +28,8 @@ def resolve_sampling(
         vocabulary: of the model, with the run's tokenizer.
 
     Raises:
-        InvalidParameterError: a value has the wrong type or is out of range, or two contradict each other.
+        InvalidParameterError: a value has the wrong type or is out of range, or two contradict each
+            other.
     """
     if not row:
         sampling: Sampling = _default_sampling(defaults, vocabulary)

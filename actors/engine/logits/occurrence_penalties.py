@@ -1,4 +1,4 @@
-"""Presence and frequency penalty: make tokens that a completion has less likely, or more if negative.
+"""Presence and frequency penalty: lower the logits of tokens that a completion has.
 
 The prompt does not count. Generated tokens are counted in the cache, where the ids of all tokens
 lie beside their keys, so that nothing but the penalties is sent to the device.

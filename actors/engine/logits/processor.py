@@ -55,7 +55,7 @@ class LogitsProcessor(ABC):
 
     @abstractmethod
     def start(self, arrays: Any, view: DecodeView, columns: int) -> Any:
-        """Returns the state before the first step of a call, for `columns` (U) of the vocabulary."""
+        """Returns the state before the first step of a call; `columns` is U."""
 
     def observe(self, state: Any, view: DecodeView) -> Any:
         """Returns the state with the input tokens of the step."""

@@ -1,4 +1,4 @@
-"""Repetition penalty: makes tokens that a sequence has, in its prompt or its completion, less likely.
+"""Repetition penalty: makes tokens that a prompt or its completion has less likely.
 
 Which tokens those are is read from the cache, where the ids of all tokens lie beside their keys:
 nothing but the penalty is sent to the device, and the slot, the batch, the replica and

@@ -1,4 +1,4 @@
-"""Notices when a completion has fallen into a loop: its last tokens are one short pattern, over and over. Token by token.
+"""Finds the token at which a completion ends with repetitions of one short pattern.
 
 A pattern of p tokens stands c times at the end exactly when each of the last p (c - 1) tokens
 equals the one p before it. So for every p it is enough to count how many tokens in a row did: one
@@ -31,7 +31,7 @@ class RepetitionSearch:
     _recent: np.ndarray = field(init=False)  # int32 [max_pattern], the last tokens, newest first
     # int64 [max_pattern]; at p - 1: how many of the last tokens equal the one p before
     _equal: np.ndarray = field(init=False)
-    _wanted: np.ndarray = field(init=False)  # int64 [max_pattern]; at p - 1: how many must
+    _required: np.ndarray = field(init=False)  # int64 [max_pattern]; at p - 1: how many must
 
     def __post_init__(self) -> None:
         if self.max_pattern < 1 or self.min_count < 2:
@@ -42,7 +42,7 @@ class RepetitionSearch:
             )
         self._recent = np.full(self.max_pattern, NO_TOKEN, np.int32)
         self._equal = np.zeros(self.max_pattern, np.int64)
-        self._wanted = np.arange(1, self.max_pattern + 1, dtype=np.int64) * (self.min_count - 1)
+        self._required = np.arange(1, self.max_pattern + 1, dtype=np.int64) * (self.min_count - 1)
 
     def feed(self, token: int, *, armed: bool) -> bool:
         """Takes the next token.
@@ -53,4 +53,4 @@ class RepetitionSearch:
         self._equal = np.where(self._recent == token, self._equal + 1, 0)
         self._recent[1:] = self._recent[:-1]
         self._recent[0] = token
-        return armed and bool((self._equal >= self._wanted).any())
+        return armed and bool((self._equal >= self._required).any())

@@ -1,6 +1,6 @@
 """Finds stop strings in a completion, token by token, across token borders.
 
-Works on bytes: the engine knows no text.
+Works on bytes: the engine does not depend on the tokenizer.
 
 SentencePiece decodes piece by piece, so the bytes of a completion are the bytes of its tokens,
 joined.
@@ -14,7 +14,7 @@ from actors.protocol.errors import InvalidParameterError
 
 @dataclass(frozen=True, slots=True)
 class StopMatch:
-    """A stop string was completed: `stop` it is, and `text_bytes` bytes of the completion's text precede it."""
+    """A completed stop string; `text_bytes` bytes of the completion's text precede it."""
 
     stop: str
     text_bytes: int
@@ -51,12 +51,12 @@ class StopSearch:
         self._text += self.token_bytes[token]
         if not armed:
             return None
-        found = [
-            (at, order)
-            for order, needle in enumerate(self._needles)
-            if (at := self._text.find(needle, begin)) >= 0
-        ]
-        if not found:
+        matches: list[tuple[int, int]] = []
+        for order, needle in enumerate(self._needles):
+            position = self._text.find(needle, begin)
+            if position >= 0:
+                matches.append((position, order))
+        if not matches:
             return None
-        at, order = min(found)
-        return StopMatch(stop=self.stops[order], text_bytes=at)
+        position, order = min(matches)
+        return StopMatch(stop=self.stops[order], text_bytes=position)
