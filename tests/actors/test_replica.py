@@ -56,7 +56,7 @@ def moved(request: Request, shard: int) -> Request:
     )
 
 
-def test_it_tells_what_it_is_made_of(replica: Replica) -> None:
+def test_replica_info_describes_devices_and_sizes(replica: Replica) -> None:
     info = replica.info()
     assert (info.name, info.mesh, info.slots, info.cache_tokens, len(info.devices)) == (
         "r0",
@@ -73,7 +73,7 @@ def test_it_tells_what_it_is_made_of(replica: Replica) -> None:
     assert info.load_s > 0
 
 
-def test_weights_are_read_from_the_copy_on_its_own_node(
+def test_replica_reads_weights_from_its_node_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, copy = CONFORMANCE / "mha" / "ckpt-0", tmp_path / "bucket" / "mha"
@@ -114,7 +114,7 @@ def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None
     assert replica.stats().busy_s > 0
 
 
-def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Replica) -> None:
+def test_invalid_requests_become_error_rows_alone(replica: Replica) -> None:
     result = replica.run(
         batch(
             generate(0, [5], 2),
@@ -134,7 +134,7 @@ def test_a_bad_request_is_an_error_row_and_its_neighbours_are_not(replica: Repli
     assert replica.run(batch()).completions == ()
 
 
-def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
+def test_engine_failure_reaches_waiting_and_later_batches(
     replica: Replica,
 ) -> None:
     def broken() -> list[object]:
@@ -154,12 +154,12 @@ def test_an_engine_failure_reaches_every_waiting_batch_and_every_later_one(
         replica.run(batch(generate(0, [5], 2)))
 
 
-def test_the_same_row_twice_at_once_is_a_failure_not_a_hang(replica: Replica) -> None:
+def test_duplicate_row_in_flight_fails_the_replica(replica: Replica) -> None:
     with pytest.raises(ReplicaError, match="already in the engine"):
         replica.run(batch(generate(0, [5], 2), generate(0, [5], 2)))
 
 
-def test_a_closed_replica_says_so() -> None:
+def test_closed_replica_raises_replica_error() -> None:
     replica = Replica(spec(), name="gone")
     replica.close()
     with pytest.raises(ReplicaError, match="gone: "):
@@ -181,12 +181,12 @@ def test_int8_and_dense_weights_agree() -> None:
     )
 
 
-def test_a_model_that_does_not_fit_is_a_model_error() -> None:
+def test_mesh_without_devices_is_a_model_error() -> None:
     with pytest.raises(ModelError, match="mesh 1x512 needs 512 devices"):
         Replica(spec(mesh=(1, 512)))
 
 
-def test_the_spec_is_picklable() -> None:
+def test_replica_spec_is_picklable() -> None:
     assert pickle.loads(pickle.dumps(spec())) == spec()
 
 
@@ -223,7 +223,7 @@ def test_heartbeat_distinguishes_step_compilation_and_idle(replica: Replica) -> 
         time.sleep(0.01)
 
 
-def test_a_real_compilation_is_seen_from_outside(
+def test_heartbeat_reports_a_real_compilation(
     replica: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     programs, seen = replica._engine.programs, []
@@ -243,7 +243,7 @@ def test_a_real_compilation_is_seen_from_outside(
     assert programs.compiling_since_s is None
 
 
-def test_a_broken_engine_is_not_a_hung_one(replica: Replica) -> None:
+def test_heartbeat_of_a_broken_engine_is_idle(replica: Replica) -> None:
     def broken() -> list[object]:
         raise RuntimeError("out of memory")
 

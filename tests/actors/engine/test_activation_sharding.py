@@ -1,4 +1,4 @@
-"""`shard_activations` through the engine: the same completions, other collectives, a residual stream of D / m columns."""
+"""`shard_activations` through the engine: same completions, other collectives, D / m columns."""
 
 import re
 from collections import Counter
@@ -43,7 +43,7 @@ def completions(mesh: tuple[int, int], split: bool) -> list[Completion]:
 
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_completions_are_the_same(mesh: tuple[int, int]) -> None:
+def test_activation_sharding_keeps_completions(mesh: tuple[int, int]) -> None:
     for whole, split in zip(completions(mesh, False), completions(mesh, True), strict=True):
         assert split.token_ids == whole.token_ids
         assert split.prompt_top_token_ids == whole.prompt_top_token_ids
@@ -58,7 +58,7 @@ def test_completions_are_the_same(mesh: tuple[int, int]) -> None:
 
 @pytest.mark.slow  # compiles
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_completions_equal_the_reference(mesh: tuple[int, int]) -> None:
+def test_activation_sharding_matches_the_reference(mesh: tuple[int, int]) -> None:
     gold, compared = golden("gqa"), 0
     for i, completion in enumerate(completions(mesh, True)[:4]):
         gap = gold[f"p{i}_gen_gap"]
@@ -105,7 +105,7 @@ def abstract_parameters(config: ModelConfig, mesh: Mesh) -> Any:
 def lower_prefill(
     config: ModelConfig, mesh_shape: tuple[int, int], *, split: bool, rows: int = ROWS_OF_A_STEP
 ) -> Any:
-    """Returns the lowered prefill of `rows` rows of 16 tokens: real step functions, weights without numbers."""
+    """Returns the lowered prefill of `rows` rows of 16 tokens; the weights are shapes only."""
     mesh = make_mesh(*mesh_shape)
     context = EngineContext(
         config, EngineConfig(max_len=256, shard_activations=split), jnp.bfloat16, mesh
@@ -139,7 +139,8 @@ def lower_prefill(
 def collectives(text: str) -> Counter[str]:
     """Counts the collectives of a program before compilation, by kind and type of the result."""
     found = re.findall(
-        r'"stablehlo\.(all_reduce|all_gather|reduce_scatter)".*?[)>] : \([^)]*\) -> (tensor<[^>]*>)',
+        r'"stablehlo\.(all_reduce|all_gather|reduce_scatter)"'
+        r".*?[)>] : \([^)]*\) -> (tensor<[^>]*>)",
         text,
         re.DOTALL,
     )
@@ -147,8 +148,8 @@ def collectives(text: str) -> Counter[str]:
 
 
 @pytest.mark.parametrize("layers", [1, 3])
-def test_collectives_of_a_layer(layers: int) -> None:
-    """Two all-reduces become two reduce-scatters and two all-gathers, and two norms add up one number per token."""
+def test_activation_sharding_replaces_all_reduces(layers: int) -> None:
+    """Two all-reduces become two reduce-scatters and two all-gathers; norms add one number."""
     config = replace(DEMO, num_layers=layers)
     whole, columns, number = "tensor<8x16x128xbf16>", "tensor<8x16x16xbf16>", "xf32>"
     off = collectives(lower_prefill(config, (1, 8), split=False).as_text())
@@ -163,7 +164,7 @@ def test_collectives_of_a_layer(layers: int) -> None:
     }
 
 
-def test_on_one_device_of_the_model_axis_there_is_nothing_to_split() -> None:
+def test_activation_sharding_on_one_model_device_changes_nothing() -> None:
     off, on = (
         collectives(lower_prefill(DEMO, (2, 1), split=split).as_text()) for split in (False, True)
     )
@@ -171,7 +172,7 @@ def test_on_one_device_of_the_model_axis_there_is_nothing_to_split() -> None:
     assert on.total() == 2 * DEMO.num_layers + 1
 
 
-def test_a_mesh_that_does_not_divide_the_width_is_refused_before_anything_is_compiled() -> None:
+def test_activation_sharding_rejects_meshes_that_do_not_divide_the_width() -> None:
     narrow = replace(DEMO, emb_size=60)
     with pytest.raises(
         ModelError, match="mesh axis model = 8 does not divide the model's emb_size 60"

@@ -1,4 +1,4 @@
-"""bfloat16 through the engine against xAI's float32 run, with xAI's own bfloat16 runs as the yardstick.
+"""bfloat16 through the engine against xAI's float32 run; the tolerance is xAI's bfloat16 noise.
 
 Prompt log-probs of the whole vocabulary give the model's distribution at every position, as prefill
 in pieces computes it.
@@ -75,7 +75,7 @@ def test_bfloat16_within_the_noise_of_the_reference(
 
 
 @pytest.mark.parametrize("dense", [True, False], ids=["dense", "int8"])
-def test_bfloat16_is_as_exact_far_into_a_sequence_as_near_its_start(dense: bool) -> None:
+def test_bfloat16_is_as_exact_far_into_a_sequence_as_at_its_start(dense: bool) -> None:
     """Positions stay exact: bfloat16 has 8 bits, and would merge those beyond 256.
 
     Prefill in many calls, and decode of the last tokens, against the NumPy model.

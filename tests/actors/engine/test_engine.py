@@ -1,4 +1,4 @@
-"""engine.py end to end on the conformance checkpoints: against the reference's goldens and the independent NumPy model."""
+"""engine.py on the conformance checkpoints: against golden files and the NumPy model."""
 
 import numpy as np
 import pytest
@@ -116,7 +116,7 @@ def test_scores_equal_the_numpy_model(mesh: tuple[int, int]) -> None:
     assert completion.scores[1] == completion.scores[5]
 
 
-def test_the_greedy_continuation_scores_as_greedy() -> None:
+def test_greedy_continuation_scores_as_greedy() -> None:
     prompt = prompts()[1]
     (written,) = run(make_engine(), [generate(0, prompt, 6, ignore_eos=True)])
     best, worse = written.token_ids.tolist(), [*written.token_ids.tolist()[:-1], 5]
@@ -127,7 +127,7 @@ def test_the_greedy_continuation_scores_as_greedy() -> None:
     )
 
 
-def test_a_text_is_scored_from_its_second_token_with_prompt_logprobs_beside_it() -> None:
+def test_scores_of_a_text_start_at_its_second_token() -> None:
     """Perplexity: the first token is the prompt, the rest its continuation."""
     gold, text = golden("mha"), prompts()[3]
     (completion,) = run(make_engine(batch_tokens=16), [score(0, text[:1], text[1:])])
@@ -162,7 +162,7 @@ def workload() -> list[Request]:
     return requests
 
 
-def test_a_row_does_not_depend_on_its_neighbours_order_mesh_or_sizes() -> None:
+def test_completions_do_not_depend_on_neighbours_order_mesh_or_sizes() -> None:
     requests = workload()
     together = run(make_engine(), requests)
     alone = [
@@ -177,7 +177,7 @@ def test_a_row_does_not_depend_on_its_neighbours_order_mesh_or_sizes() -> None:
             same(one, other)
 
 
-def test_prefixes_are_computed_once_and_the_count_is_true() -> None:
+def test_shared_prefixes_are_computed_and_counted_once() -> None:
     shared = prompts()[3][:32]
     requests = [generate(row, [*shared, 100 + row, 7], 3) for row in range(4)]
     engine = make_engine()
@@ -195,7 +195,7 @@ def test_prefixes_are_computed_once_and_the_count_is_true() -> None:
 
 @pytest.mark.parametrize("mesh", [(1, 1), (2, 4)])
 def test_prompt_logprobs_of_a_shared_prefix_are_computed_once(mesh: tuple[int, int]) -> None:
-    """For prompts to complete, to score, and for texts: what is read off shared pages is read once, and nothing differs."""
+    """For prompts to complete, to score, and for texts; the log-probs do not change."""
     shared = prompts()[3][:33]
     tails = [[100 + row, 7, 200 + row, 9] for row in range(3)]
     requests = [generate(row, [*shared, *tail], 3) for row, tail in enumerate(tails)]
@@ -290,7 +290,7 @@ def eos_prompt(engine: Engine) -> tuple[list[int], int]:
     raise AssertionError("no seed draws EOS")
 
 
-def test_eos_ends_a_completion_unless_it_may_not() -> None:
+def test_eos_ends_a_completion_unless_suppressed_or_ignored() -> None:
     """EOS as the very first token, forbidden by min_tokens, and ignored."""
     prompt, seed = eos_prompt(make_engine())
     kind = {"temperature": 8.0, "seed": seed}
@@ -316,8 +316,8 @@ def test_eos_ends_a_completion_unless_it_may_not() -> None:
     )
 
 
-def test_token_0_is_never_seen_in_prefill_in_pieces_and_in_decode() -> None:
-    """A prompt with pads inside: one forward, prefill in pieces, and token by token through decode give the same."""
+def test_token_0_in_a_prompt_is_never_attended_to() -> None:
+    """A prompt with pads inside: one forward, prefill in pieces, and decode give the same."""
     gold = golden("mha")
     tokens = gold["edge_mid_tokens"].tolist()
     assert 0 in tokens[1:]
@@ -356,8 +356,8 @@ def test_leading_token_0_is_defined_and_alone_possible() -> None:
         )
 
 
-def test_token_0_at_the_end_of_a_prompt_and_drawn_by_decode_is_never_seen_either() -> None:
-    """The last prompt token and drawn tokens enter the cache through decode: pad is hidden there as it is in prefill."""
+def test_token_0_from_decode_is_never_attended_to() -> None:
+    """The last prompt token and generated ones enter the cache through decode; pad is hidden."""
     prompt = [*prompts()[2][:9], 0]
     requests = [
         generate(row, prompt, 16, temperature=8.0, seed=row, ignore_eos=True) for row in range(64)
@@ -408,8 +408,8 @@ def test_eos_inside_a_prompt_and_inside_a_score_is_an_ordinary_token() -> None:
     assert scored.scores[0].tokens == 4
 
 
-def test_a_full_cache_makes_others_wait_and_changes_nothing() -> None:
-    """Room for one long sequence: five of them and a shorter one, for which nothing is left, go through one after the other."""
+def test_full_cache_makes_requests_wait_and_changes_nothing() -> None:
+    """Room for one long sequence: five of them and a shorter one run one after the other."""
     rng = np.random.default_rng(4)
     requests = [
         generate(row, rng.integers(3, 512, 40 + row).tolist(), 40, ignore_eos=True)
@@ -429,7 +429,7 @@ def test_a_full_cache_makes_others_wait_and_changes_nothing() -> None:
         same(one, other)
 
 
-def test_the_longest_sequence_fills_the_cache_to_its_last_token() -> None:
+def test_longest_sequence_fills_the_cache_to_its_last_token() -> None:
     prompt = np.random.default_rng(0).integers(3, 512, 80).tolist()
     engine = make_engine(max_len=96, cache_tokens=96, slots=2)
     first, second = run(
@@ -455,7 +455,7 @@ def test_the_longest_sequence_fills_the_cache_to_its_last_token() -> None:
         (generate(0, [5], 4, stop=("x",)), InvalidParameterError, "--tokenizer"),
     ],
 )
-def test_what_cannot_run_is_refused_with_the_reason(
+def test_engine_rejects_requests_that_cannot_run(
     request_: Request, error: type[Exception], words: str
 ) -> None:
     engine = make_engine()

@@ -1,4 +1,4 @@
-"""vocabulary.py: what is read off logits that are split over devices equals what NumPy reads off whole ones."""
+"""vocabulary.py: results from logits that are split over devices equal NumPy's."""
 
 from functools import partial
 

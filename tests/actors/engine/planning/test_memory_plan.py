@@ -1,4 +1,4 @@
-"""The plan of a model that is not there: exact bytes of Grok-1, the shapes, and what a compiled program really takes."""
+"""memory_plan.py: exact bytes of Grok-1, program shapes, and the memory of compiled programs."""
 
 import json
 from dataclasses import asdict, replace
@@ -70,7 +70,7 @@ def test_cache_of_grok_1_on_one_of_eight_devices_is_exact() -> None:
 
 
 @pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (2, 4)])
-def test_abstract_parameters_are_what_a_checkpoint_becomes(mesh: tuple[int, int]) -> None:
+def test_abstract_parameters_match_a_loaded_checkpoint(mesh: tuple[int, int]) -> None:
     devices, config = sharding.make_mesh(*mesh), model_config("mha")
     real = checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices)
     told = abstract_parameters(config, devices)
@@ -125,14 +125,14 @@ def test_program_shapes_cover_the_scheduler(
 
 @pytest.fixture(scope="module")
 def fallback() -> dict[str, Any]:
-    """Returns the plan of two layers of Grok-1, compiled for virtual CPU devices whatever is installed."""
+    """Returns the plan of two layers of Grok-1, compiled for virtual CPU devices."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_module, "missing", lambda: "the test hides the wheels")
         return plan(request(replace(GROK_1, num_layers=2)))
 
 
 @pytest.mark.slow
-def test_without_the_wheels_the_plan_says_so(fallback: dict[str, Any]) -> None:
+def test_plan_without_the_wheels_reports_the_fallback(fallback: dict[str, Any]) -> None:
     assert fallback["fallback"] == "the test hides the wheels"
     assert [target["compiled_for"] for target in fallback["targets"]] == ["cpu", "cpu"]
     assert [target["title"] for target in fallback["targets"]] == ["H100", "H200"]
@@ -140,7 +140,7 @@ def test_without_the_wheels_the_plan_says_so(fallback: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> None:
+def test_argument_bytes_match_the_compiler(fallback: dict[str, Any]) -> None:
     for target in fallback["targets"]:
         for name in ("prefill", "decode"):
             program = target["programs"][name]
@@ -153,7 +153,7 @@ def test_the_compiler_counts_the_same_arguments(fallback: dict[str, Any]) -> Non
 
 
 @pytest.mark.slow
-def test_a_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
+def test_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
     programs = fallback["targets"][0]["programs"]
     assert programs["prefill"]["collectives"] == {"all-reduce": 1 + 2 * 2}  # one for the embedding
     # the gather only where temperature is above 0
@@ -162,7 +162,7 @@ def test_a_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(
+def test_plan_compiles_the_largest_shapes_and_fits_tightly(
     fallback: dict[str, Any],
 ) -> None:
     for target in fallback["targets"]:
@@ -184,7 +184,7 @@ def test_the_largest_shapes_are_compiled_and_what_fits_fits_tightly(
 
 
 @pytest.mark.slow
-def test_activations_split_over_the_model_axis_show_in_the_collectives(
+def test_plan_counts_the_collectives_of_activation_sharding(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(plan_module, "missing", lambda: "the test hides the wheels")
@@ -193,7 +193,7 @@ def test_activations_split_over_the_model_axis_show_in_the_collectives(
     assert {"reduce-scatter", "all-gather", "all-reduce"} <= set(programs["prefill"]["collectives"])
 
 
-def test_what_does_not_fit_together_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_rejects_sizes_that_do_not_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(ModelError, match="unknown target b300; expected some of h100, h200"):
         plan(request(DEMO, targets=["b300"]))
     assert main(["--json", json.dumps(request(DEMO, mesh=[1, 5]))]) == 2

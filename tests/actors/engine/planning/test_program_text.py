@@ -42,11 +42,11 @@ WIDEN = """
 """
 
 
-def test_products_and_kernels_take_weights_as_they_are() -> None:
+def test_weight_copies_ignores_products_and_kernels() -> None:
     assert weight_copies(PROGRAM.replace("  BAD\n", "")) == []
 
 
-def test_what_slices_widens_or_copies_a_weight_is_named() -> None:
+def test_weight_copies_names_slices_conversions_and_copies() -> None:
     bad = """  %slice.1 = s8[1,64,32]{2,1,0} slice(%experts), slice={[0:1], [0:64], [0:32]}
   %widened.1 = bf16[64,32]{1,0} fusion(%w.1), kind=kLoop, calls=%widen
   %copy.1 = s8[64,32]{0,1} copy(%w.1)
@@ -58,7 +58,7 @@ def test_what_slices_widens_or_copies_a_weight_is_named() -> None:
     ]
 
 
-def test_collectives_are_counted_once_each() -> None:
+def test_count_collectives_counts_each_once() -> None:
     program = """
       %all-reduce.7 = bf16[16,6144]{1,0} all-reduce(bf16[16,6144]{1,0} %x), channel_id=1
       %start = bf16[16]{0} all-reduce-start(bf16[16]{0} %all-reduce.7), channel_id=2

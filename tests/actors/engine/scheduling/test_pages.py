@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from actors.engine.scheduling.pages import PagePool, page_keys
 
 
-def test_keys_cover_everything_before_a_page_end() -> None:
+def test_page_keys_cover_everything_before_a_page_end() -> None:
     one, other = page_keys([1, 2, 3, 4, 5], 2), page_keys([9, 2, 3, 4, 5], 2)
     assert len(one) == 2, "the page that is not full has no key"
     assert one[0] != other[0]
@@ -35,7 +35,7 @@ def test_promised_pages_are_matched_and_shared_until_the_last_release() -> None:
     assert pool.match(keys) == shared[:1], "a page that was never filled keeps no content"
 
 
-def test_lack_of_room_takes_nothing() -> None:
+def test_allocate_without_room_takes_nothing() -> None:
     pool = PagePool(2)
     assert pool.allocate([], 3) is None
     assert pool.available == 2
@@ -43,6 +43,24 @@ def test_lack_of_room_takes_nothing() -> None:
     assert taken is not None
     assert pool.allocate([], 1) is None
     assert pool.allocate(taken, 0) == taken, "sharing needs no room"
+
+
+def test_reused_page_is_not_ready_until_it_is_filled_again() -> None:
+    pool = PagePool(2)
+    keys = page_keys([1, 2], 2)
+    for key in (None, keys[0]):
+        pages = pool.allocate([], 2)
+        assert pages is not None
+        assert not any(pool.ready(page) for page in pages)
+        if key is not None:
+            pool.promise(pages[0], key)
+        for page in pages:
+            pool.mark_ready(page)
+        pool.release(pages)
+    pages = pool.allocate([], 2)
+    assert pages is not None
+    assert not any(pool.ready(page) for page in pages)
+    assert pool.match(keys) == [], "its content was given up"
 
 
 def test_least_recently_used_prefix_is_evicted_last_page_first() -> None:
@@ -62,7 +80,7 @@ def test_least_recently_used_prefix_is_evicted_last_page_first() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 12), st.booleans()), max_size=40))
-def test_no_page_is_ever_owned_twice_or_lost(requests: list[tuple[int, int, bool]]) -> None:
+def test_pages_are_never_owned_twice_or_lost(requests: list[tuple[int, int, bool]]) -> None:
     """Random prompts over few prefixes come and go; held pages and room always add up."""
     pool, size, held = PagePool(10), 2, []
     for prefix, length, leave in requests:
