@@ -67,7 +67,7 @@ class Engine:
         context: model, sizes, dtype and mesh.
         params: the model's parameters, placed on the mesh.
         token_bytes: bytes that each token id decodes to; needed only by requests with stop strings.
-        compiled: programs to share with other engines of an equal context; None: programs of its own.
+        compiled: programs that engines of an equal context share; None: programs of its own.
 
     Raises:
         ModelError: more log-probs are requested than the vocabulary has, or the cache does not fit.

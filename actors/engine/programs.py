@@ -40,7 +40,7 @@ class CompiledPrograms:
         self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
 
     def find(self, name: str, args: Sequence[Any]) -> Callable[..., Any] | None:
-        """Returns the program of a step function for the shapes of `args`, or None before `compile`."""
+        """Returns the program for the shapes of `args`, None where it is not compiled."""
         return self._compiled.get(_key(name, args))
 
     def compile(self, name: str, params: Any, args: Sequence[Any]) -> Callable[..., Any]:

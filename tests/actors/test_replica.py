@@ -7,13 +7,16 @@ import pickle
 import shutil
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import fsspec
 import pytest
 
 from actors.engine.config import EngineConfig
+from actors.engine.programs import CompiledPrograms
 from actors.protocol.errors import ModelError, ReplicaError
 from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
@@ -223,23 +226,18 @@ def test_heartbeat_distinguishes_step_compilation_and_idle(replica: Replica) -> 
         time.sleep(0.01)
 
 
-def test_heartbeat_reports_a_real_compilation(
-    replica: Replica, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    programs, seen = replica._engine.programs, []
-    real = programs._functions.prefill
+def test_heartbeat_reports_a_real_compilation(replica: Replica) -> None:
+    programs = replica._engine.programs
+    activities: list[str] = []
 
-    class Watched:
-        def lower(self, *args: object) -> object:
-            seen.append(replica.heartbeat().doing)
-            return real.lower(*args)
+    class WatchedPrograms(CompiledPrograms):
+        def compile(self, name: str, params: Any, args: Sequence[Any]) -> Callable[..., Any]:
+            activities.append(replica.heartbeat().doing)
+            return super().compile(name, params, args)
 
-    class Functions:
-        prefill, decode, score = Watched(), programs._functions.decode, programs._functions.score
-
-    monkeypatch.setattr(programs, "_functions", Functions())
+    programs._compiled = WatchedPrograms(programs.context, programs.params)
     replica.run(batch(generate(0, [5, 6], 1)))
-    assert set(seen) == {"compilation"}
+    assert set(activities) == {"compilation"}
     assert programs.compiling_since_s is None
 
 
