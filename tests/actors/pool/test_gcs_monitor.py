@@ -77,3 +77,16 @@ def test_it_is_asked_now_and_then_by_itself(head: Head) -> None:
     head.draining = {"node"}
     soon(lambda: made.draining == {"node"})
     made.close()
+
+
+def test_answer_counts_from_when_its_request_was_sent(head: Head, watch: GcsMonitor) -> None:
+    """The head may have gone after it received the request."""
+    head.s = 5.0
+    head.there.clear()
+    assert not watch.answered_since(3.0)  # sends a request at 5
+    soon(lambda: not watch._wake_up.is_set())
+    time.sleep(0.05)  # until the request is open
+    head.s = 30.0
+    head.there.set()
+    soon(lambda: watch._requested_s > 0.0)
+    assert not watch.answered_since(6.0)

@@ -127,3 +127,15 @@ def test_completions_pass_at_once() -> None:
 def test_sizes_are_checked() -> None:
     with pytest.raises(ValueError, match="at least 1"):
         BucketConfig(LADDER, 0)
+
+
+def test_batch_has_prefix_key_only_if_all_its_prompts_share_it() -> None:
+    alike = [request(row, 60, first=1) for row in range(4)]
+    mixed = [*alike, request(9, 60, first=2)]
+    (shared,) = only_batches(fill_batches(alike[:1], BucketConfig(LADDER, 4096)))
+    assert shared.prefix_key == alike[0].prompt_ids[:PREFIX_TOKENS].tobytes()
+    for batch in only_batches(fill_batches(mixed, BucketConfig(LADDER, 4096))):
+        prefixes = {sent.prompt_ids[:PREFIX_TOKENS].tobytes() for sent in batch.requests}
+        assert (batch.prefix_key is not None) == (len(prefixes) == 1)
+    (whole,) = only_batches(fill_batches([alike[0], mixed[-1]], BucketConfig(LADDER, 4096)))
+    assert whole.prefix_key is None
