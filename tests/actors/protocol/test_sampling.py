@@ -38,7 +38,7 @@ NOT_DEFAULT = {
     "presence_penalty": 0.5,
     "frequency_penalty": 0.5,
     "allowed_token_ids": (5, 6),
-    "logit_bias": ((5, -1.5), (" yes", 2.0)),
+    "logit_bias": ((5, -1.5), (" ", 2.0)),
     "bad_words": ("a", "b c"),
     "seed": 5,
     "stop": ("a", "b"),

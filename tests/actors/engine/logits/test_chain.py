@@ -35,9 +35,9 @@ def rows_with(*names: str) -> list[Row]:
     rows = []
     for number, (prompt, generated) in enumerate(zip(PROMPTS, GENERATED, strict=True)):
         values = {name: CASES[name][number] for name in names}
-        # the first two rows are too short to end, with one token to go
-        if number < 2 and values.get("stop_token_ids"):
-            values["min_tokens"] = len(generated) + 1
+        # the first two rows are one token too short to end, the others just long enough
+        if values.get("stop_token_ids"):
+            values["min_tokens"] = len(generated) + (number < 2)
         rows.append(Row(Sampling(9, **values), prompt, generated))
     return rows
 
