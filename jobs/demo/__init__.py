@@ -1,1 +1,1 @@
-"""The embedded demo: its questions, the model and tokenizer that `make_demo.py` makes, and the run behind `make demo`."""
+"""The demo: questions, the training of a small model on them, and a run that shows its answers."""

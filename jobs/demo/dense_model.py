@@ -1,10 +1,9 @@
-"""Float parameters and whole documents -> logits: Grok-1's mathematics written once more, so that it can be differentiated.
+"""Grok-1's forward pass with float parameters and gradients, for training the demo model.
 
 The engine's forward pass reads int8 weights and pages of a cache and runs experts in loops that
 have no gradient. Here weights are float32, there is no cache, and each expert takes its tokens as
 one matrix of a fixed number of rows. Names and shapes of the parameters are those of the checkpoint
-(`actors.model.config.parameter_shapes`); a test holds both forwards against each other. Knows
-nothing of text, losses or files.
+(`actors.model.config.parameter_shapes`); a test compares both forward passes.
 
 Several documents may lie one after the other in a row; `documents` tells them apart and none sees
 another. Rotary positions may count on from one to the next: attention depends on their differences
@@ -32,26 +31,26 @@ HIDDEN = -1e30
 class Forward(NamedTuple):
     """What a pass computes."""
 
-    logits: Array  # [M, V] at the wanted positions, float32
+    logits: Array  # [M, V] at the target positions, float32
     # mean over layers of E x sum over experts (share of the choices x mean probability); 1 if even
     imbalance: Array
 
 
 def initial_params(config: ModelConfig, seed: int) -> dict[str, dict[str, Array]]:
-    """Returns parameters to start training from: matrices of variance 1 / rows, the embedding of one after its multiplier."""
+    """Returns the initial parameters.
+
+    Matrices have a variance of 1 / rows, the embedding has 1 after its multiplier.
+    """
     params: dict[str, dict[str, Array]] = {}
     for number, tensor in enumerate(parameter_shapes(config)):
         if tensor.name == "scale":
             values = np.ones(tensor.shape, np.float32)
         else:
-            spread = (
-                1 / config.embedding_multiplier_scale
-                if tensor.name == "embeddings"
-                else tensor.shape[-2] ** -0.5
-            )
-            values = np.random.default_rng((seed, number)).standard_normal(
-                tensor.shape, np.float32
-            ) * np.float32(spread)
+            deviation = tensor.shape[-2] ** -0.5
+            if tensor.name == "embeddings":
+                deviation = 1 / config.embedding_multiplier_scale
+            generator = np.random.default_rng((seed, number))
+            values = generator.standard_normal(tensor.shape, np.float32) * np.float32(deviation)
         params.setdefault(tensor.module, {})[tensor.name] = jnp.asarray(values)
     return params
 
@@ -61,7 +60,7 @@ def forward(
     config: ModelConfig,
     tokens_RT: Int[Array, "R T"],
     documents_RT: Int[Array, "R T"],
-    wanted_M: Int[Array, " M"],
+    target_M: Int[Array, " M"],
     expert_rows: int,
 ) -> Forward:
     """Runs rows of documents through the model.
@@ -71,8 +70,9 @@ def forward(
         config: the model.
         tokens_RT: ids; 0 (pad) is never visible.
         documents_RT: which document of its row a token belongs to.
-        wanted_M: positions in the flattened rows whose logits are wanted.
-        expert_rows: tokens that one expert takes at most; those beyond miss its contribution. R x T takes all.
+        target_M: positions in the flattened rows whose logits are returned.
+        expert_rows: most tokens that one expert takes; those beyond miss its contribution. R x T
+            takes all.
     """
     table_VD = params["language_model/in_out_embed"]["embeddings"]
     h_RTD = table_VD[tokens_RT] * config.embedding_multiplier_scale
@@ -97,7 +97,7 @@ def forward(
         h_RTD = h_RTD + _norm(params, f"{layer}/rms_norm_3", mixed_ND).reshape(h_RTD.shape)
         imbalance += uneven / config.num_layers
     hidden_MD = _norm(
-        params, "language_model/rms_norm", h_RTD.reshape(-1, config.emb_size)[wanted_M]
+        params, "language_model/rms_norm", h_RTD.reshape(-1, config.emb_size)[target_M]
     )
     return Forward(dot(hidden_MD, table_VD.T) * config.output_multiplier_scale, imbalance)
 
@@ -120,10 +120,8 @@ def _attention(
     positions_RT = jnp.broadcast_to(jnp.arange(length), (rows, length))
     q_RTHC = rotate(heads("query", config.num_q_heads), positions_RT)
     q_RTKGC = q_RTHC.reshape(rows, length, config.num_kv_heads, -1, config.key_size)
-    k_RTKC, v_RTKC = (
-        rotate(heads("key", config.num_kv_heads), positions_RT),
-        heads("value", config.num_kv_heads),
-    )
+    k_RTKC = rotate(heads("key", config.num_kv_heads), positions_RT)
+    v_RTKC = heads("value", config.num_kv_heads)
     scores_RKGTT = jnp.einsum("rtkgc,rskc->rkgts", q_RTKGC, k_RTKC) * config.attn_output_multiplier
     capped_RKGTT = ATTENTION_CAP * jnp.tanh(scores_RKGTT / ATTENTION_CAP)
     weights_RKGTT = jax.nn.softmax(jnp.where(visible_RTT[:, None, None], capped_RKGTT, HIDDEN))
@@ -146,13 +144,14 @@ def _experts(
     A choice (A = N x X of them, token by token) gets a row of its expert's matrix, S = E x
     `expert_rows` rows in all.
     """
-    n, e, x = x_ND.shape[0], config.num_experts, config.num_selected_experts
+    n = x_ND.shape[0]
+    e = config.num_experts
+    x = config.num_selected_experts
     probabilities_NE = jax.nn.softmax(dot(x_ND, params[f"{layer}/router"]["w"]))
     gates_NX, chosen_NX = jax.lax.top_k(probabilities_NE, x)
     chosen_A = chosen_NX.reshape(-1)
-    picked_AE = jax.nn.one_hot(chosen_A, e, dtype=jnp.int32) * jnp.repeat(real_N, x)[
-        :, None
-    ].astype(jnp.int32)
+    real_A = jnp.repeat(real_N, x).astype(jnp.int32)
+    picked_AE = jax.nn.one_hot(chosen_A, e, dtype=jnp.int32) * real_A[:, None]
     # of its expert's matrix
     row_A = jnp.sum((jnp.cumsum(picked_AE, axis=0) - 1) * picked_AE, axis=1)
     fits_A = (jnp.sum(picked_AE, axis=1) > 0) & (row_A < expert_rows)
@@ -166,15 +165,15 @@ def _experts(
     x_ESD = x_ND.at[token_S].get(mode="fill", fill_value=0).reshape(e, expert_rows, -1)
     y_SD = jnp.concatenate([_expert(params, layer, number, x_ESD[number]) for number in range(e)])
     y_NXD = y_SD.at[slot_A].get(mode="fill", fill_value=0).reshape(n, x, -1)
-    share_E = jnp.sum(picked_AE, axis=0).astype(jnp.float32) / jnp.maximum(
-        jnp.sum(picked_AE), 1
-    ).astype(jnp.float32)
+    count_E = jnp.sum(picked_AE, axis=0).astype(jnp.float32)
+    share_E = count_E / jnp.maximum(jnp.sum(picked_AE), 1).astype(jnp.float32)
     mean_E = jnp.mean(probabilities_NE, axis=0, where=real_N[:, None])
     return jnp.sum(y_NXD * gates_NX[..., None], axis=1), e * jnp.sum(share_E * mean_E)
 
 
 def _expert(params: FloatParams, layer: str, number: int, x_SD: Array) -> Array:
-    gate, value, out = (
-        params[f"{layer}/moe/{name}"]["w"][number] for name in ("linear", "linear_v", "linear_1")
-    )
-    return dot(jax.nn.gelu(dot(x_SD, gate)) * dot(x_SD, value), out)
+    gate_DF = params[f"{layer}/moe/linear"]["w"][number]
+    value_DF = params[f"{layer}/moe/linear_v"]["w"][number]
+    out_FD = params[f"{layer}/moe/linear_1"]["w"][number]
+    hidden_SF = jax.nn.gelu(dot(x_SD, gate_DF)) * dot(x_SD, value_DF)
+    return dot(hidden_SF, out_FD)

@@ -1,13 +1,14 @@
-"""A seed -> questions with one right answer among a few choices: what the demo model is trained on and asked.
+"""Questions with one right answer among a few choices, for training and evaluating the demo model.
 
 A question is asked of the model only if `held_out` says so, and trained on only if not: by a digest
 of its text, so that the two never meet, whatever the seeds. Every sentence here was written for
-this project. Knows nothing of tokenizers, models or Parquet.
+this project.
 """
 
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from random import Random
 
 NAMES = (
@@ -30,13 +31,15 @@ NAMES = (
 THINGS = ("apples", "books", "cards", "coins", "eggs", "keys", "pens", "plums", "shells", "stamps")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 MONTHS = (
-    "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December",
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
 OPPOSITES = (
-    ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("high", "low"), ("light", "dark"), ("old", "young"), ("open", "closed"),
-    ("wet", "dry"), ("full", "empty"), ("hard", "soft"), ("early", "late"), ("near", "far"), ("loud", "quiet"), ("rich", "poor"),
+    ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("high", "low"), ("light", "dark"),
+    ("old", "young"), ("open", "closed"), ("wet", "dry"), ("full", "empty"), ("hard", "soft"),
+    ("early", "late"), ("near", "far"), ("loud", "quiet"), ("rich", "poor"),
 )  # fmt: skip
-KINDS = (
+CATEGORIES = (
     ("animal", ("horse", "cat", "whale", "frog", "crow", "bee")),
     ("plant", ("oak", "rose", "grass", "fern", "wheat", "moss")),
     ("metal", ("iron", "gold", "copper", "tin", "zinc", "lead")),
@@ -61,104 +64,99 @@ class Question:
 
 
 def _numbers_near(draw: Random, right: int, count: int) -> list[int]:
-    """Returns `count` distinct numbers >= 0 in random order, `right` among them and the others close to it."""
-    others = [number for number in range(max(0, right - 10), right + 11) if number != right]
-    numbers = [right, *draw.sample(others, count - 1)]
+    """Returns `count` distinct numbers >= 0 in random order: `right` and numbers close to it."""
+    lowest = max(0, right - 10)
+    distractors = [number for number in range(lowest, right + 11) if number != right]
+    numbers = [right, *draw.sample(distractors, count - 1)]
     draw.shuffle(numbers)
     return numbers
 
 
+def _as_choices(values: Iterable[object]) -> tuple[str, ...]:
+    return tuple(f" {value}" for value in values)
+
+
 def _sum(draw: Random) -> Question:
-    left, right = draw.randint(0, 99), draw.randint(0, 99)
-    prompt, result = (
-        (f"{left} + {right} =", left + right)
-        if draw.random() < 0.5
-        else (f"{left + right} - {right} =", left)
-    )
-    return Question(
-        "sum",
-        prompt,
-        tuple(f" {number}" for number in _numbers_near(draw, result, 4)),
-        f" {result}",
-    )
+    first = draw.randint(0, 99)
+    second = draw.randint(0, 99)
+    if draw.random() < 0.5:
+        prompt = f"{first} + {second} ="
+        result = first + second
+    else:
+        prompt = f"{first + second} - {second} ="
+        result = first
+    choices = _as_choices(_numbers_near(draw, result, 4))
+    return Question("sum", prompt, choices, f" {result}")
 
 
 def _comparison(draw: Random) -> Question:
-    left, right = draw.sample(range(1000), 2)
-    word, answer = draw.choice((("larger", max(left, right)), ("smaller", min(left, right))))
-    return Question(
-        "comparison",
-        f"Which number is {word}, {left} or {right}?\nAnswer:",
-        (f" {left}", f" {right}"),
-        f" {answer}",
-    )
+    first, second = draw.sample(range(1000), 2)
+    comparisons = (("larger", max(first, second)), ("smaller", min(first, second)))
+    word, answer = draw.choice(comparisons)
+    prompt = f"Which number is {word}, {first} or {second}?\nAnswer:"
+    return Question("comparison", prompt, (f" {first}", f" {second}"), f" {answer}")
 
 
 def _fact(draw: Random) -> Question:
-    known = draw.randrange(3)
-    if known == 0:
-        asked, answer = draw.sample(draw.choice(OPPOSITES), 2)
-        prompt, others = (
-            f"What is the opposite of {asked}",
-            [word for pair in OPPOSITES for word in pair],
-        )
+    subject = draw.randrange(3)
+    if subject == 0:
+        word, answer = draw.sample(draw.choice(OPPOSITES), 2)
+        vocabulary = list(chain.from_iterable(OPPOSITES))
+        prompt = f"What is the opposite of {word}"
     else:
-        what, order = (("day", DAYS), ("month", MONTHS))[known - 1]
-        place = draw.randrange(len(order))
-        asked, answer = order[place], order[(place + 1) % len(order)]
-        prompt, others = f"Which {what} comes after {asked}", list(order)
-    choices = [answer, *draw.sample([word for word in others if word not in {asked, answer}], 3)]
+        unit, order = (("day", DAYS), ("month", MONTHS))[subject - 1]
+        position = draw.randrange(len(order))
+        word = order[position]
+        answer = order[(position + 1) % len(order)]
+        vocabulary = list(order)
+        prompt = f"Which {unit} comes after {word}"
+
+    distractors = [entry for entry in vocabulary if entry not in {word, answer}]
+    choices = [answer, *draw.sample(distractors, 3)]
     draw.shuffle(choices)
-    listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+    alternatives = f"{', '.join(choices[:-1])} or {choices[-1]}"
     return Question(
-        "fact", f"{prompt}: {listed}?\nAnswer:", tuple(f" {word}" for word in choices), f" {answer}"
+        "fact", f"{prompt}: {alternatives}?\nAnswer:", _as_choices(choices), f" {answer}"
     )
 
 
 def _multiple_choice(draw: Random) -> Question:
-    chosen = draw.sample(KINDS, len(LETTERS))
-    place = draw.randrange(len(LETTERS))
-    kind = chosen[place][0]
-    options = "\n".join(
-        f"{letter}. {draw.choice(words)}"
-        for letter, (_, words) in zip(LETTERS, chosen, strict=True)
-    )
-    article = "an" if kind[0] in "aeiou" else "a"
-    prompt = f"Which of these is {article} {kind}?\n{options}\nAnswer:"
-    return Question(
-        "multiple_choice", prompt, tuple(f" {letter}" for letter in LETTERS), f" {LETTERS[place]}"
-    )
+    categories = draw.sample(CATEGORIES, len(LETTERS))
+    position = draw.randrange(len(LETTERS))
+    category, _ = categories[position]
+
+    options = []
+    for letter, (_, words) in zip(LETTERS, categories, strict=True):
+        options.append(f"{letter}. {draw.choice(words)}")
+
+    article = "an" if category[0] in "aeiou" else "a"
+    prompt = "\n".join([f"Which of these is {article} {category}?", *options, "Answer:"])
+    return Question("multiple_choice", prompt, _as_choices(LETTERS), f" {LETTERS[position]}")
 
 
 def _word_problem(draw: Random) -> Question:
     """Returns a story in GSM8K's form; the answer works it out and ends in "The answer is N."."""
     name, friend = draw.sample(NAMES, 2)
-    thing, start, change = draw.choice(THINGS), draw.randint(11, 89), draw.randint(2, 10)
-    bags, each = draw.randint(2, 9), draw.randint(2, 9)
-    story, worked, result = draw.choice(
-        (
-            (
-                f"{name} has {start} {thing} and finds {change} more.",
-                f"{start} + {change}",
-                start + change,
-            ),
-            (
-                f"{name} has {start} {thing} and gives {change} of them to {friend}.",
-                f"{start} - {change}",
-                start - change,
-            ),
-            (
-                f"{name} fills {bags} bags with {each} {thing} each.",
-                f"{bags} * {each}",
-                bags * each,
-            ),
-        )
+    thing = draw.choice(THINGS)
+    start = draw.randint(11, 89)
+    change = draw.randint(2, 10)
+    bags = draw.randint(2, 9)
+    per_bag = draw.randint(2, 9)
+
+    gained = f"{name} has {start} {thing} and finds {change} more."
+    given_away = f"{name} has {start} {thing} and gives {change} of them to {friend}."
+    packed = f"{name} fills {bags} bags with {per_bag} {thing} each."
+    stories = (
+        (gained, f"{start} + {change}", start + change),
+        (given_away, f"{start} - {change}", start - change),
+        (packed, f"{bags} * {per_bag}", bags * per_bag),
     )
+    story, calculation, result = draw.choice(stories)
+
     prompt = f"Q: {story} How many {thing} does {name} have now?\nA:"
-    solutions = {
-        number: f" {worked} = {number}. The answer is {number}."
-        for number in _numbers_near(draw, result, 4)
-    }
+    solutions = {}
+    for number in _numbers_near(draw, result, 4):
+        solutions[number] = f" {calculation} = {number}. The answer is {number}."
     return Question("word_problem", prompt, tuple(solutions.values()), solutions[result])
 
 
@@ -191,16 +189,18 @@ def training_questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterato
 
 
 def held_out_questions(seed: int, count: int) -> list[Question]:
-    """Returns `count` questions that no training sees, their prompts distinct, as many of each category as of any other."""
-    found: dict[str, Question] = {}
-    wanted = {maker(Random(0)).category: -(-count // len(MAKERS)) for maker in MAKERS}
+    """Returns `count` held-out questions of distinct prompts, evenly over the categories."""
+    selected: dict[str, Question] = {}
+    per_category = -(-count // len(MAKERS))
+    missing = {maker(Random(0)).category: per_category for maker in MAKERS}
     for question in questions(seed):
-        if held_out(question) and wanted[question.category] and question.prompt not in found:
-            found[question.prompt] = question
-            wanted[question.category] -= 1
-        if len(found) == count:
+        is_new = question.prompt not in selected
+        if held_out(question) and missing[question.category] and is_new:
+            selected[question.prompt] = question
+            missing[question.category] -= 1
+        if len(selected) == count:
             break
-    return list(found.values())
+    return list(selected.values())
 
 
 def transcript(question: Question) -> str:

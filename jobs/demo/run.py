@@ -1,10 +1,10 @@
-"""Nothing -> a fresh folder runs/demo-<time> with both tasks of the main job over the demo's questions, and how many are right.
+"""Runs both tasks of the main job over the questions of the demo, and shows how many are right.
 
     make demo        (or: python jobs/demo/run.py [--output FOLDER])
 
 Runs `jobs/score_dataset.py` as a user would, in processes of its own, and prints the commands; then
-reads the Parquet files they left. The model was not trained on these questions. Knows nothing of
-models or Ray.
+reads the Parquet files in the fresh folder runs/demo-<time>. The model was not trained on these
+questions.
 """
 
 import os
@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def run_task(task: str, output: Path) -> None:
         SystemExit: the job failed; carries its exit code.
     """
     flags = {**FLAGS, **TASKS[task], "--output": str(output)}
-    arguments = [word for pair in flags.items() for word in pair]
+    arguments = list(chain.from_iterable(flags.items()))
     print(f"\n$ .venv/bin/python {shlex.join(['jobs/score_dataset.py', *arguments])}", flush=True)
     # A Ray of its own, whatever else runs on this machine; and each program is compiled once, not
     # once per run and replica.
@@ -91,54 +92,65 @@ def join(questions: pa.Table, completed: pa.Table, scored: pa.Table) -> list[Ans
     A run does not copy its prompts: they are joined by id.
     """
     completions = {row["id"]: row for row in completed.to_pylist()}
-    scores = {
-        row["id"]: row["loglikelihood"]
-        for row in scored.select(["id", "loglikelihood"]).to_pylist()
-    }
-    return [
-        Answered(row, completions[row["id"]], scores[row["id"]]) for row in questions.to_pylist()
-    ]
+    scores: dict[Any, Any] = {}
+    for row in scored.select(["id", "loglikelihood"]).to_pylist():
+        scores[row["id"]] = row["loglikelihood"]
+    answered = []
+    for row in questions.to_pylist():
+        row_id = row["id"]
+        answered.append(Answered(row, completions[row_id], scores[row_id]))
+    return answered
 
 
 def answers_table(answered: list[Answered]) -> Table:
     """Returns one question of each category with its answers."""
-    shown = Table(
+    table = Table(
         title="both runs, joined with their prompts by id", title_justify="left", show_lines=True
     )
     for name in ("prompt", "completion", "choice: log-likelihood"):
-        shown.add_column(name, overflow="fold", ratio=1)
-    first = {each.question["category"]: each for each in reversed(answered)}
-    for each in reversed(first.values()):
-        choices = zip(each.question["choices"], each.scores, strict=True)
-        marks = {each.preferred: "  <- right" if each.preferred_right else "  <- wrong"}
-        listed = "\n".join(
-            f"{choice!r}: {score:.2f}{marks.get(choice, '')}" for choice, score in choices
-        )
-        row = each.completion
-        verdict = (
-            "right" if each.completed_right else f"wrong: {each.question['answer']!r} is right"
-        )
-        completion = f"{row['text']!r}\n{row['completion_tokens']} tokens, log-prob {row['cumulative_logprob']:.2f}\n{verdict}"
-        shown.add_row(Text(each.question["prompt"]), Text(completion), Text(listed))
-    return shown
+        table.add_column(name, overflow="fold", ratio=1)
+    first_of_category = {answer.question["category"]: answer for answer in reversed(answered)}
+    for answer in reversed(first_of_category.values()):
+        prompt = Text(answer.question["prompt"])
+        table.add_row(prompt, Text(_completion_cell(answer)), Text(_choices_cell(answer)))
+    return table
+
+
+def _completion_cell(answer: Answered) -> str:
+    row = answer.completion
+    verdict = "right"
+    if not answer.completed_right:
+        verdict = f"wrong: {answer.question['answer']!r} is right"
+    figures = f"{row['completion_tokens']} tokens, log-prob {row['cumulative_logprob']:.2f}"
+    return f"{row['text']!r}\n{figures}\n{verdict}"
+
+
+def _choices_cell(answer: Answered) -> str:
+    lines = []
+    for choice, score in zip(answer.question["choices"], answer.scores, strict=True):
+        line = f"{choice!r}: {score:.2f}"
+        if choice == answer.preferred:
+            line += "  <- right" if answer.preferred_right else "  <- wrong"
+        lines.append(line)
+    return "\n".join(lines)
 
 
 def accuracy_table(answered: list[Answered]) -> Table:
-    """Returns how many questions of each category are answered right, and what guessing among the choices would reach."""
-    shown = Table(title="questions that the model was not trained on", title_justify="left")
+    """Returns the share of right answers by category, and that of guessing among the choices."""
+    table = Table(title="questions that the model was not trained on", title_justify="left")
     for name in ("category", "questions", "completed right", "likeliest choice right", "by chance"):
-        shown.add_column(name, justify="left" if name == "category" else "right")
+        table.add_column(name, justify="left" if name == "category" else "right")
     by_category: dict[str, list[Answered]] = defaultdict(list)
-    for each in answered:
-        by_category[each.question["category"]].append(each)
-    for category, some in [*by_category.items(), ("all", answered)]:
-        completed = sum(each.completed_right for each in some) / len(some)
-        preferred = sum(each.preferred_right for each in some) / len(some)
-        chance = sum(1 / len(each.scores) for each in some) / len(some)
-        shown.add_row(
-            category, str(len(some)), f"{completed:.1%}", f"{preferred:.1%}", f"{chance:.1%}"
-        )
-    return shown
+    for answer in answered:
+        by_category[answer.question["category"]].append(answer)
+
+    for category, answers in [*by_category.items(), ("all", answered)]:
+        count = len(answers)
+        completed = sum(answer.completed_right for answer in answers) / count
+        preferred = sum(answer.preferred_right for answer in answers) / count
+        chance = sum(1 / len(answer.scores) for answer in answers) / count
+        table.add_row(category, str(count), f"{completed:.1%}", f"{preferred:.1%}", f"{chance:.1%}")
+    return table
 
 
 def main(output: Path | None = None) -> None:
@@ -151,7 +163,8 @@ def main(output: Path | None = None) -> None:
     folder = output or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
     for task in TASKS:
         run_task(task, folder / task)
-    completed, scored = read_rows(folder / "generate"), read_rows(folder / "score")
+    completed = read_rows(folder / "generate")
+    scored = read_rows(folder / "score")
     answered = join(pq.read_table(ROOT / PROMPTS), completed, scored)
     for table in (answers_table(answered), accuracy_table(answered)):
         print()

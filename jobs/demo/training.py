@@ -1,10 +1,7 @@
-"""Questions and a tokenizer -> trained parameters of the demo model.
-
-Fresh questions at every step, loss on answers only.
+"""Trains the demo model on fresh questions at every step, with the loss on answers only.
 
 A step depends on its number and the state before it, on nothing else: equal seeds give equal
-parameters on equal machines. Knows nothing of files or of int8; `make_demo.py` writes what comes
-out of here.
+parameters on equal machines. `build.py` writes the parameters as int8.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +21,7 @@ from jobs.demo.dense_model import FloatParams, forward, initial_params
 from jobs.demo.questions import TRAINING_MIX, Question, training_questions, transcript
 
 Encode = Callable[[list[str]], list[list[int]]]  # texts to ids
-WAITING = 64  # questions among which one is looked for that fills what is left of a row
+PENDING_QUESTIONS = 64  # among which the next one that fits into a row is searched
 SEED_STRIDE = 1_000_000  # step `n` draws its questions from seed x this + n
 
 
@@ -56,11 +53,18 @@ class State(NamedTuple):
 class TrainingBatch(NamedTuple):
     """Rows of packed questions, and which of their tokens are answers."""
 
-    tokens: np.ndarray  # [R, T] int32, 0 where nothing is
+    tokens: np.ndarray  # [R, T] int32, 0 is padding
     documents: np.ndarray  # [R, T] int32, differs between the questions of a row
     # [M] int32, the position before each token of an answer, in the flattened rows
-    wanted: np.ndarray
+    positions: np.ndarray
     targets: np.ndarray  # [M] int32, the token; 0 beyond the last
+
+
+class EncodedQuestion(NamedTuple):
+    """A question with its answer and the end of text as ids."""
+
+    ids: list[int]
+    prompt_tokens: int  # of the ids, the first so many
 
 
 def train(
@@ -71,96 +75,104 @@ def train(
 ) -> dict[str, dict[str, Array]]:
     """Returns the parameters after all steps.
 
-    `report` hears of each step's number and loss on answers, in nats per token.
+    `report` is called with the number of each step and its loss on answers, in nats per token.
     """
     state = start(config, training)
     step = compiled_step(config, training)
     for number in range(training.steps):
-        asked = training_questions(training.question_seed * SEED_STRIDE + number, TRAINING_MIX)
-        state, answers = step(state, make_batch(encode, asked, config.eos_token, training))
-        report(number, float(answers))
+        seed = training.question_seed * SEED_STRIDE + number
+        questions = training_questions(seed, TRAINING_MIX)
+        batch = make_batch(encode, questions, config.eos_token, training)
+        state, answer_loss = step(state, batch)
+        report(number, float(answer_loss))
     trained: dict[str, dict[str, Array]] = state.params
     return trained
 
 
 def make_batch(
-    encode: Encode, asked: Iterator[Question], eos: int, training: TrainingConfig
+    encode: Encode, questions: Iterator[Question], eos: int, training: TrainingConfig
 ) -> TrainingBatch:
     """Returns rows packed with questions and their answers, each ended by `eos`.
 
     No question is split.
     """
     shape = (training.rows, training.row_tokens)
-    tokens, documents, answers = (
-        np.zeros(shape, np.int32),
-        np.zeros(shape, np.int32),
-        np.zeros(shape, bool),
-    )
-    waiting: list[tuple[list[int], int]] = []
+    tokens = np.zeros(shape, np.int32)
+    documents = np.zeros(shape, np.int32)
+    is_answer = np.zeros(shape, bool)
+    pending: list[EncodedQuestion] = []
     for row in range(training.rows):
-        used = 0
+        start = 0
         while True:
-            if len(waiting) < WAITING:
-                waiting += _encoded(encode, asked, eos)
-            place = next(
-                (i for i, (ids, _) in enumerate(waiting) if used + len(ids) <= training.row_tokens),
-                None,
-            )
-            if place is None:
+            if len(pending) < PENDING_QUESTIONS:
+                pending += _encode_questions(encode, questions, eos)
+            index = _first_that_fits(pending, training.row_tokens - start)
+            if index is None:
                 break
-            ids, prompt = waiting.pop(place)
-            end = used + len(ids)
-            tokens[row, used:end], documents[row, used:end], answers[row, used + prompt : end] = (
-                ids,
-                used,
-                True,
-            )
-            used = end
-    at = np.flatnonzero(answers)[: training.answer_tokens]
-    wanted, targets = np.zeros((2, training.answer_tokens), np.int32)
-    wanted[: len(at)], targets[: len(at)] = at - 1, tokens.reshape(-1)[at]
-    return TrainingBatch(tokens, documents, wanted, targets)
+
+            question = pending.pop(index)
+            end = start + len(question.ids)
+            tokens[row, start:end] = question.ids
+            documents[row, start:end] = start
+            is_answer[row, start + question.prompt_tokens : end] = True
+            start = end
+
+    answer_positions = np.flatnonzero(is_answer)[: training.answer_tokens]
+    count = len(answer_positions)
+    positions = np.zeros(training.answer_tokens, np.int32)
+    targets = np.zeros(training.answer_tokens, np.int32)
+    positions[:count] = answer_positions - 1
+    targets[:count] = tokens.reshape(-1)[answer_positions]
+    return TrainingBatch(tokens, documents, positions, targets)
 
 
-def _encoded(encode: Encode, asked: Iterator[Question], eos: int) -> list[tuple[list[int], int]]:
-    """Returns the ids of some questions with their answers, and how many of them are the prompt's."""
-    some = list(islice(asked, WAITING))
-    prompts, wholes = (
-        encode([each.prompt for each in some]),
-        encode([transcript(each) for each in some]),
-    )
-    return [([*whole, eos], len(prompt)) for prompt, whole in zip(prompts, wholes, strict=True)]
+def _first_that_fits(pending: list[EncodedQuestion], room: int) -> int | None:
+    for index, question in enumerate(pending):
+        if len(question.ids) <= room:
+            return index
+    return None
+
+
+def _encode_questions(
+    encode: Encode, questions: Iterator[Question], eos: int
+) -> list[EncodedQuestion]:
+    batch = list(islice(questions, PENDING_QUESTIONS))
+    prompts = encode([question.prompt for question in batch])
+    transcripts = encode([transcript(question) for question in batch])
+    encoded = []
+    for prompt, ids in zip(prompts, transcripts, strict=True):
+        encoded.append(EncodedQuestion([*ids, eos], len(prompt)))
+    return encoded
 
 
 def loss(
     params: FloatParams, batch: TrainingBatch, config: ModelConfig, training: TrainingConfig
 ) -> tuple[Array, Array]:
-    """Returns what is minimised, and the mean negative log-likelihood of the answers' tokens alone."""
+    """Returns the training loss, and the mean negative log-likelihood of the answers' tokens."""
     size = batch.tokens.size
-    rows = min(size, int(size * config.num_selected_experts / config.num_experts * training.spare))
-    found = forward(
+    even_share = size * config.num_selected_experts / config.num_experts
+    rows = min(size, int(even_share * training.spare))
+    output = forward(
         params,
         config,
         jnp.asarray(batch.tokens),
         jnp.asarray(batch.documents),
-        jnp.asarray(batch.wanted),
+        jnp.asarray(batch.positions),
         rows,
     )
     targets_M = jnp.asarray(batch.targets)
-    losses_M = optax.softmax_cross_entropy_with_integer_labels(found.logits, targets_M)
-    answers = jnp.mean(losses_M, where=targets_M > 0)
-    return answers + training.balance_weight * found.imbalance, answers
+    losses_M = optax.softmax_cross_entropy_with_integer_labels(output.logits, targets_M)
+    answer_loss = jnp.mean(losses_M, where=targets_M > 0)
+    return answer_loss + training.balance_weight * output.imbalance, answer_loss
 
 
 def optimizer(training: TrainingConfig) -> optax.GradientTransformation:
-    """Returns AdamW with a warm-up, a long level and a straight way down to zero.
+    """Returns AdamW with a linear warm-up, a constant rate and a linear decay to zero.
 
     Norm scales do not decay.
     """
-    warmup, decay = (
-        max(1, int(training.steps * share))
-        for share in (training.warmup_share, training.decay_share)
-    )
+    warmup = max(1, int(training.steps * training.warmup_share))
+    decay = max(1, int(training.steps * training.decay_share))
     level = optax.linear_schedule(0.0, training.learning_rate, warmup)
     descent = optax.linear_schedule(training.learning_rate, 0.0, decay)
     schedule = optax.join_schedules([level, descent], [training.steps - decay])
@@ -180,14 +192,15 @@ def start(config: ModelConfig, training: TrainingConfig) -> State:
 def compiled_step(
     config: ModelConfig, training: TrainingConfig
 ) -> Callable[[State, TrainingBatch], tuple[State, Array]]:
-    """Returns one step: a state (given up) and a batch to the next state and the loss on the answers."""
+    """Returns the step: a state, which is donated, and a batch to the next state and the loss."""
     rule = optimizer(training)
 
     def step(state: State, batch: TrainingBatch) -> tuple[State, Array]:
-        (_, answers), gradients = jax.value_and_grad(loss, has_aux=True)(
+        (_, answer_loss), gradients = jax.value_and_grad(loss, has_aux=True)(
             state.params, batch, config, training
         )
-        updates, rest = rule.update(gradients, state.optimizer, state.params)
-        return State(optax.apply_updates(state.params, updates), rest), answers
+        updates, optimizer_state = rule.update(gradients, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, optimizer_state), answer_loss
 
     return jax.jit(step, donate_argnums=0)

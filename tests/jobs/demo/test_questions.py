@@ -3,9 +3,9 @@
 from itertools import islice
 
 from jobs.demo.questions import (
+    CATEGORIES,
     DAYS,
     HELD_OUT_SHARE,
-    KINDS,
     MAKERS,
     MONTHS,
     OPPOSITES,
@@ -64,7 +64,7 @@ def test_facts_are_right_and_the_choices_are_those_of_the_text() -> None:
 
 
 def test_multiple_choice_names_the_letter_of_the_right_line() -> None:
-    words = dict(KINDS)
+    words = dict(CATEGORIES)
     for question in of("multiple_choice"):
         asked, *options, _ = question.prompt.splitlines()
         kind = asked.removesuffix("?").split()[-1]

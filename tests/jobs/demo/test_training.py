@@ -39,8 +39,8 @@ def test_rows_hold_whole_questions_and_the_answers_are_what_is_wanted() -> None:
             wanted += [
                 192 * row + at[0] + place - 1 for place in range(known[tuple(tokens[at])], len(at))
             ]
-    assert batch.wanted.tolist() == wanted[:192]
-    assert batch.targets.tolist() == batch.tokens.reshape(-1)[batch.wanted + 1].tolist()
+    assert batch.positions.tolist() == wanted[:192]
+    assert batch.targets.tolist() == batch.tokens.reshape(-1)[batch.positions + 1].tolist()
     assert (batch.tokens > 0).mean() > 0.9
 
 
@@ -54,7 +54,7 @@ def test_answers_that_are_too_few_leave_the_rest_empty() -> None:
     count = int((batch.targets > 0).sum())
     assert 0 < count < 400
     assert not batch.targets[count:].any()
-    assert not batch.wanted[count:].any()
+    assert not batch.positions[count:].any()
 
 
 @pytest.mark.long
