@@ -7,7 +7,6 @@ report.json.
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -15,7 +14,7 @@ from markupsafe import Markup
 from pipeline.monitoring.deprecated_keys import rename_deprecated_keys
 from pipeline.report.drawing import Plot
 from pipeline.report.figures import compact, duration, idle_tails, percent, quantile
-from pipeline.report.page import render_template, text
+from pipeline.report.page import Status, render_template, text
 from pipeline.report.plots import (
     capacity,
     failures,
@@ -35,14 +34,6 @@ HIGH_TAIL = 0.05
 HIGH_COMPILE = 0.1
 Report = Mapping[str, Any]
 Replica = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """How a run ended, and the class of the style sheet that colours it."""
-
-    words: str
-    color: str
 
 
 STATUS = {

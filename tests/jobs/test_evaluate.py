@@ -28,7 +28,7 @@ from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import DEMO, ROOT, environment, table
 from tests.pipeline.evals import own_data
 
-ASKED = "mmlu,gsm8k_cot,humaneval"
+TASKS = "mmlu,gsm8k_cot,humaneval"
 LETTERS = (" A", " B", " C", " D")
 Main = Callable[..., int]
 FAKE = FakeBackend()
@@ -84,7 +84,7 @@ def test_all_steps_at_once_and_again(
 ) -> None:
     words = (
         "--tasks",
-        ASKED,
+        TASKS,
         "-o",
         tmp_path / "run",
         "--history",
@@ -118,7 +118,7 @@ def test_all_steps_at_once_and_again(
 @pytest.mark.slow
 def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) -> None:
     requests, out = tmp_path / "requests.parquet", tmp_path / "apart"
-    assert main("--tasks", ASKED, "-o", tmp_path / "run") == 0
+    assert main("--tasks", TASKS, "-o", tmp_path / "run") == 0
     assert main("prompts", "--tasks", "mmlu", "--tasks", "gsm8k_cot,humaneval", "-o", requests) == 0
     assert requests.read_bytes() == (tmp_path / "run" / "requests.parquet").read_bytes()
     assert main("run", "--requests", requests, "-o", out) == 0

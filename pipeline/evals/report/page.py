@@ -1,11 +1,14 @@
-"""An `Evaluation` → report.html: one page that needs nothing else, neither network nor script.
+"""The report of an evaluation as report.html: one page that needs neither network nor scripts.
 
-Every text that comes from data, models or the configuration is escaped. Size is bounded whatever
-the number of documents.
+Its size is bounded whatever the number of documents.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
 
 from pipeline.evals.comparison import Rules
 from pipeline.evals.evaluation import Change, Comparison, Evaluation
@@ -15,262 +18,349 @@ from pipeline.evals.report.plots import calibration, differences, metric_name, t
 from pipeline.evals.suite import EvalRequest, Suite
 from pipeline.evals.tasks import suite_of
 from pipeline.monitoring.length_bins import histogram, length_bin
+from pipeline.report.drawing import Plot
 from pipeline.report.figures import percent, quantile
-from pipeline.report.page import cards, figure, page, remarks, table, text
+from pipeline.report.page import Status, render_template, text
 from pipeline.report.plots import lengths
 
-MOST_CHANGES = 25  # shown of each direction and metric
-QUESTION_CHARS = 400  # of a prompt's end
-LONG_STOP = 0.05  # share of completions that reached max_tokens, beyond which it is pointed out
+MAX_CHANGES = 25  # rows of each table of changed documents
+PROMPT_END_CHARS = 400  # of a changed document's prompt
+MAX_LIMITED_SHARE = 0.05  # of a task's completions that end at max_tokens, without a remark
+
+REGRESSION = Status("regression", "bad")
+NO_REGRESSION = Status("no regression", "good")
+NO_COMPARISON = Status("nothing to compare with", "warn")
+
+Requests = Mapping[str, EvalRequest]  # by id
 
 
-def render(evaluation: Evaluation, rules: Rules, where: Mapping[str, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class ChangeTable:
+    """Documents whose value changed in one direction."""
+
+    summary: str
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChanges:
+    """Documents whose value of one metric changed since the last run."""
+
+    name: str  # of the metric
+    tables: tuple[ChangeTable, ...]  # the worse ones first; a direction without changes is absent
+
+
+def render(evaluation: Evaluation, rules: Rules, locations: Mapping[str, str]) -> str:
     """Returns the page.
 
     Args:
         evaluation: the run.
-        rules: by which regressions were found.
-        where: names and places that the header tells, such as the output's URL.
+        rules: margin and confidence of its comparisons.
+        locations: URLs for the header, by name, such as that of the output.
     """
-    title = f"Evaluation: {text(evaluation.info.name or evaluation.info.run)}"
-    sections = (
-        _header(evaluation, where), _cards(evaluation), remarks(_worth_a_look(evaluation)), _comparisons(evaluation, rules),
-        _trend(evaluation), _groups(evaluation), _calibration(evaluation), _lengths(evaluation), _changes(evaluation),
-        _results(evaluation),
-    )  # fmt: skip
-    return page(title, "\n".join(sections))
+    context = context_of(evaluation, rules, locations)
+    return render_template("evaluation.html.j2", package="pipeline.evals.report", **context)
 
 
-def _header(evaluation: Evaluation, where: Mapping[str, str]) -> str:
-    info = evaluation.info
-    words, color = (
-        ("no regression", "good") if evaluation.comparisons else ("nothing to compare with", "warn")
-    )
+def context_of(
+    evaluation: Evaluation, rules: Rules, locations: Mapping[str, str]
+) -> dict[str, Any]:
+    """Returns the values that the template names."""
+    return {
+        "title": evaluation.info.name or evaluation.info.run,
+        "status": _status(evaluation),
+        "facts": _facts(evaluation, locations),
+        "cards": list(_cards(evaluation)),
+        "remarks": list(_remarks(evaluation)),
+        "confidence": rules.confidence,
+        "margin_points": f"{100 * rules.margin:g}",
+        "comparison_rows": list(map(_comparison_row, evaluation.comparisons)),
+        "difference_plot": _difference_plot(evaluation, rules),
+        "trend_plot": _trend_plot(evaluation),
+        "subject_plots": list(_subject_plots(evaluation)),
+        "calibration_plot": _calibration_plot(evaluation),
+        "length_plots": list(_length_plots(evaluation)),
+        "metric_changes": list(_metric_changes(evaluation)),
+        "result_rows": list(map(_result_row, evaluation.entries)),
+    }
+
+
+# -- header ----------------------------------------------------------------------------------------
+
+
+def _status(evaluation: Evaluation) -> Status:
     if evaluation.regressions:
-        words, color = "regression", "bad"
-    facts = {
-        "Run": info.name or info.run, "Reported": f"{info.at:%Y-%m-%d %H:%M:%S} UTC", "Model": info.model,
-        "Checkpoint": info.checkpoint, "Commit": info.git_commit, **where,
-    }  # fmt: skip
-    lines = "".join(f"<p><b>{name}</b> {text(value)}</p>" for name, value in facts.items() if value)
-    return f'<header>\n<h1>Evaluation <span class="status {color}">{words}</span></h1>\n{lines}</header>'
+        return REGRESSION
+    if evaluation.comparisons:
+        return NO_REGRESSION
+    return NO_COMPARISON
 
 
-def _cards(evaluation: Evaluation) -> str:
-    entries = []
+def _facts(evaluation: Evaluation, locations: Mapping[str, str]) -> dict[str, str | None]:
+    info = evaluation.info
+    return {
+        "Run": info.name or info.run,
+        "Reported": f"{info.at:%Y-%m-%d %H:%M:%S} UTC",
+        "Model": info.model,
+        "Checkpoint": info.checkpoint,
+        "Commit": info.git_commit,
+        **locations,
+    }
+
+
+def _cards(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
+    """Yields name, value and note of each headline metric."""
     for entry in evaluation.headlines:
-        error = "" if entry.stderr is None else f"±\u00a0{100 * entry.stderr:.2f}, "
-        entries.append(
-            (
-                text(metric_name(entry.task, entry.metric)),
-                _points(entry.value),
-                f"{error}{entry.count:,} documents",
-            )
-        )
-    return cards(entries)
+        note = f"{entry.count:,} documents"
+        if entry.stderr is not None:
+            note = f"±\u00a0{100 * entry.stderr:.2f}, {note}"
+        yield metric_name(entry.task, entry.metric), _percentage(entry.value), note
 
 
-def _worth_a_look(evaluation: Evaluation) -> Iterator[str]:
-    for each in evaluation.regressions:
-        name, run = (
-            text(metric_name(each.now.task, each.now.metric)),
-            text(each.before.name or each.before.run),
-        )
-        yield (
-            f"<b>{name}</b> lost {-100 * each.difference.value:.2f} points against the "
-            f"{each.against} run, {run}: more than is "
-            "accepted, and more than chance explains."
-        )
-    for each in evaluation.comparisons:
-        if each.difference.certain and each.difference.value < 0 and not each.difference.regression:
-            name, run = (
-                text(metric_name(each.now.task, each.now.metric)),
-                text(each.before.name or each.before.run),
-            )
-            lost = (
-                f"{-100 * each.difference.value:.2f} points against the {each.against} run, {run}"
-            )
-            yield f"{name} lost {lost}: more than chance explains, but no more than is accepted."
+# -- remarks ---------------------------------------------------------------------------------------
+
+
+def _remarks(evaluation: Evaluation) -> Iterator[Markup]:
+    """Yields what stands out."""
+    for comparison in evaluation.regressions:
+        yield Markup(
+            "<b>{}</b> lost {}: more than is accepted, and more than chance explains."
+        ).format(_metric(comparison), _loss(comparison))
+    for comparison in evaluation.comparisons:
+        if _is_accepted_loss(comparison):
+            yield Markup(
+                "{} lost {}: more than chance explains, but no more than is accepted."
+            ).format(_metric(comparison), _loss(comparison))
     if evaluation.failed:
-        yield f"{evaluation.failed:,} of {len(evaluation.requests):,} rows failed; their documents count as wrong."
-    valued = {sample.task for sample in evaluation.samples}
-    for task in dict.fromkeys(request.task for request in evaluation.requests):
-        if task not in valued:
-            yield f"{text(task)}: no metric. Its programs were not executed: that takes --execute-programs."
+        yield Markup("{:,} of {:,} rows failed; their documents count as wrong.").format(
+            evaluation.failed, len(evaluation.requests)
+        )
+    yield from _tasks_without_metric(evaluation)
+    yield from _incomplete_suites(evaluation)
+    yield from _limited_completions(evaluation)
+
+
+def _is_accepted_loss(comparison: Comparison) -> bool:
+    difference = comparison.difference
+    return difference.certain and difference.value < 0 and not difference.regression
+
+
+def _metric(comparison: Comparison) -> Markup:
+    return text(metric_name(comparison.now.task, comparison.now.metric))
+
+
+def _loss(comparison: Comparison) -> Markup:
+    return Markup("{:.2f} points against the {} run, {}").format(
+        -100 * comparison.difference.value,
+        comparison.against,
+        text(_run_name(comparison.before)),
+    )
+
+
+def _tasks_without_metric(evaluation: Evaluation) -> Iterator[Markup]:
+    scored_tasks = {sample.task for sample in evaluation.samples}
+    tasks = dict.fromkeys(request.task for request in evaluation.requests)
+    for task in tasks:
+        if task not in scored_tasks:
+            yield Markup(
+                "{}: no metric. Its programs were not executed: that takes --execute-programs."
+            ).format(text(task))
+
+
+def _incomplete_suites(evaluation: Evaluation) -> Iterator[Markup]:
+    tasks = {request.task for request in evaluation.requests}
     for suite in _suites(evaluation):
-        present = {request.task for request in evaluation.requests} & set(suite.tasks)
+        present = tasks & set(suite.tasks)
         if len(present) < len(suite.tasks):
-            yield f"{text(suite.name)}: {len(present)} of its {len(suite.tasks)} tasks; sums are of these alone."
-    yield from _long_stops(evaluation)
+            yield Markup("{}: {} of its {} tasks; sums are of these alone.").format(
+                text(suite.name), len(present), len(suite.tasks)
+            )
 
 
-def _long_stops(evaluation: Evaluation) -> Iterator[str]:
+def _limited_completions(evaluation: Evaluation) -> Iterator[Markup]:
     limited: Counter[str] = Counter()
     completed: Counter[str] = Counter()
     for request in evaluation.requests:
         for answer in evaluation.answers[request.id]:
             limited[request.task] += answer.finish_reason == "length"
             completed[request.task] += answer.finish_reason is not None
+
     for task, count in completed.items():
-        if count and limited[task] / count > LONG_STOP:
-            yield f"{text(task)}: {percent(limited[task] / count)} of the completions ended at max_tokens, without a stop string."
+        if count and limited[task] / count > MAX_LIMITED_SHARE:
+            yield Markup(
+                "{}: {} of the completions ended at max_tokens, without a stop string."
+            ).format(text(task), percent(limited[task] / count))
 
 
-def _comparisons(evaluation: Evaluation, rules: Rules) -> str:
-    if not evaluation.comparisons:
-        return "<h2>Comparison</h2><p>No earlier run in the history asked the same documents.</p>"
-    rows, drawn = [], []
-    for each in evaluation.comparisons:
-        found = each.difference
-        name = metric_name(each.now.task, each.now.metric)
-        rows.append(
-            (
-                name, each.against, each.before.name or each.before.run, _points(each.before.value), _points(each.now.value),
-                f"{100 * found.value:+.2f}", f"{100 * found.low:+.2f} to {100 * found.high:+.2f}",
-                "–" if found.p_value is None else f"{found.p_value:.3g}", f"{found.better:,}", f"{found.worse:,}",
-                "regression" if found.regression else "",
-            )
-        )  # fmt: skip
-        drawn.append(
-            (f"{name}, {each.against}", found.value, found.low, found.high, found.regression)
-        )
-    header = (
-        "metric",
-        "against",
-        "run",
-        "before",
-        "now",
-        "difference",
-        "interval",
-        "p",
-        "better",
-        "worse",
-        "",
-    )
+# -- comparison ------------------------------------------------------------------------------------
+
+
+def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
+    difference = comparison.difference
+    p_value = "–" if difference.p_value is None else f"{difference.p_value:.3g}"
     return (
-        f"<h2>Comparison</h2><p>Both runs answered the same documents, and their answers are "
-        f"compared one by one. Intervals "
-        f"({percent(rules.confidence)}) are a bootstrap over documents; p is McNemar's exact test, "
-        "two-sided. Accepted loss: "
-        f"{100 * rules.margin:g} "
-        f"points.</p>{table(header, rows)}{figure(differences(drawn, rules.margin))}"
+        metric_name(comparison.now.task, comparison.now.metric),
+        comparison.against,
+        _run_name(comparison.before),
+        _percentage(comparison.before.value),
+        _percentage(comparison.now.value),
+        f"{100 * difference.value:+.2f}",
+        f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}",
+        p_value,
+        f"{difference.better:,}",
+        f"{difference.worse:,}",
+        "regression" if difference.regression else "",
     )
 
 
-def _trend(evaluation: Evaluation) -> str:
-    series = {
-        (each.task, each.metric): [*evaluation.earlier[each.task, each.metric], each]
-        for each in evaluation.headlines
-    }
-    return f"<h2>Over time</h2>{figure(trend(series))}" if series else ""
+def _difference_plot(evaluation: Evaluation, rules: Rules) -> Plot | None:
+    if not evaluation.comparisons:
+        return None
+    by_name = []
+    for comparison in evaluation.comparisons:
+        name = metric_name(comparison.now.task, comparison.now.metric)
+        by_name.append((f"{name}, {comparison.against}", comparison.difference))
+    return differences(by_name, rules.margin)
 
 
-def _groups(evaluation: Evaluation) -> str:
-    drawn = []
+# -- other plots -----------------------------------------------------------------------------------
+
+
+def _trend_plot(evaluation: Evaluation) -> Plot | None:
+    if not evaluation.headlines:
+        return None
+    series = {}
+    for entry in evaluation.headlines:
+        key = (entry.task, entry.metric)
+        series[key] = [*evaluation.earlier[key], entry]
+    return trend(series)
+
+
+def _subject_plots(evaluation: Evaluation) -> Iterator[Plot]:
     for suite in _suites(evaluation):
         entries = [entry for entry in evaluation.entries if entry.task in suite.tasks]
         if suite.groups and entries:
-            before = [evaluation.earlier[entry.task, entry.metric][-1:] for entry in entries]
-            last = {found.task: found.value for each in before for found in each}
-            drawn.append(
-                figure(tasks_of_group(entries, last, _narrowest(suite), f"{suite.name} by subject"))
-            )
-    return f"<h2>Subjects</h2>{''.join(drawn)}" if drawn else ""
+            title = f"{suite.name} by subject"
+            last_values = _last_values(evaluation, entries)
+            yield tasks_of_group(entries, last_values, _narrowest_groups(suite), title)
 
 
-def _narrowest(suite: Suite) -> dict[str, str]:
+def _last_values(evaluation: Evaluation, entries: Sequence[Entry]) -> dict[str, float]:
+    """Returns the value of each task in the last run that has it."""
+    last_values = {}
+    for entry in entries:
+        earlier = evaluation.earlier[entry.task, entry.metric]
+        if earlier:
+            last_values[entry.task] = earlier[-1].value
+    return last_values
+
+
+def _narrowest_groups(suite: Suite) -> dict[str, str]:
     """Returns the alias of the narrowest group of each task."""
-    return {task: group.alias for group in reversed(suite.groups) for task in group.tasks}
+    aliases = {}
+    for group in reversed(suite.groups):
+        aliases.update(dict.fromkeys(group.tasks, group.alias))
+    return aliases
 
 
-def _calibration(evaluation: Evaluation) -> str:
-    sure = [
-        each
-        for each in evaluation.samples
-        if each.confidence is not None and each.metric == ACCURACY
+def _calibration_plot(evaluation: Evaluation) -> Plot | None:
+    samples = [
+        sample
+        for sample in evaluation.samples
+        if sample.confidence is not None and sample.metric == ACCURACY
     ]
-    return f"<h2>Calibration</h2>{figure(calibration(sure))}" if sure else ""
+    return calibration(samples) if samples else None
 
 
-def _lengths(evaluation: Evaluation) -> str:
-    answers = [answer for each in evaluation.answers.values() for answer in each]
-    drawn = []
-    for name, title, counted in (
-        ("prompt-lengths", "Prompt lengths", [answer.prompt_tokens for answer in answers]),
-        (
-            "completion-lengths",
-            "Completion lengths",
-            [answer.completion_tokens for answer in answers],
-        ),
+def _length_plots(evaluation: Evaluation) -> Iterator[Plot]:
+    prompts: list[int | None] = []
+    completions: list[int | None] = []
+    for answers in evaluation.answers.values():
+        prompts += [answer.prompt_tokens for answer in answers]
+        completions += [answer.completion_tokens for answer in answers]
+
+    for name, title, token_counts in (
+        ("prompt-lengths", "Prompt lengths", prompts),
+        ("completion-lengths", "Completion lengths", completions),
     ):
-        if known := Counter(length_bin(length) for length in counted if length is not None):
-            bins = histogram(known)
-            words = f"Half of them have up to {quantile(bins, 0.5):,} tokens, 99\u00a0% up to {quantile(bins, 0.99):,}."
-            drawn.append(figure(lengths(name, title, bins, words)))
-    return f'<h2>Lengths</h2><div class="pair">{"".join(drawn)}</div>' if drawn else ""
-
-
-def _changes(evaluation: Evaluation) -> str:
-    requests = {request.id: request for request in evaluation.requests}
-    shown = [
-        _changed(each, requests)
-        for each in evaluation.comparisons
-        if each.against.startswith("last")
-    ]
-    return f"<h2>What changed since the last run</h2>{''.join(shown)}" if shown else ""
-
-
-def _changed(comparison: Comparison, requests: Mapping[str, EvalRequest]) -> str:
-    name = text(metric_name(comparison.now.task, comparison.now.metric))
-    parts = []
-    for word, changes in (
-        ("worse", [each for each in comparison.changes if each.now.value < each.before.value]),
-        ("better", [each for each in comparison.changes if each.now.value > each.before.value]),
-    ):
-        if changes:
-            most = f", the first {MOST_CHANGES}" if len(changes) > MOST_CHANGES else ""
-            rows = [
-                _change_row(change, requests[change.now.id]) for change in changes[:MOST_CHANGES]
-            ]
-            listed = table(("id", "end of the prompt", "expected", "before", "now"), rows)
-            parts.append(
-                f"<details><summary>{len(changes):,} {word}{most}</summary>{listed}</details>"
+        counts = Counter(length_bin(count) for count in token_counts if count is not None)
+        if counts:
+            bins = histogram(counts)
+            half = quantile(bins, 0.5)
+            nearly_all = quantile(bins, 0.99)
+            explanation = (
+                f"Half of them have up to {half:,} tokens, 99\u00a0% up to {nearly_all:,}."
             )
-    return f"<h3>{name}</h3>{''.join(parts) or '<p>Every document has the same value.</p>'}"
+            yield lengths(name, title, bins, explanation)
 
 
-def _change_row(change: Change, request: EvalRequest) -> Sequence[str]:
-    return (
-        request.id,
-        request.prompt[-QUESTION_CHARS:],
-        request.target,
-        change.before.answer,
-        change.now.answer,
-    )
+# -- changed documents -----------------------------------------------------------------------------
 
 
-def _results(evaluation: Evaluation) -> str:
-    rows = [_result_row(entry) for entry in evaluation.entries]
-    header = ("task", "metric", "value", "standard error", "documents", "failed")
-    return f"<h2>All results</h2><details><summary>{len(rows):,} metrics</summary>{table(header, rows)}</details>"
+def _metric_changes(evaluation: Evaluation) -> Iterator[MetricChanges]:
+    requests = {request.id: request for request in evaluation.requests}
+    for comparison in evaluation.comparisons:
+        if comparison.against.startswith("last"):
+            name = metric_name(comparison.now.task, comparison.now.metric)
+            yield MetricChanges(name, _change_tables(comparison, requests))
 
 
-def _result_row(entry: Entry) -> Sequence[str]:
-    error = "N/A" if entry.stderr is None else f"{100 * entry.stderr:.2f}"
+def _change_tables(comparison: Comparison, requests: Requests) -> tuple[ChangeTable, ...]:
+    worse = []
+    better = []
+    for change in comparison.changes:
+        if change.now.value < change.before.value:
+            worse.append(change)
+        elif change.now.value > change.before.value:
+            better.append(change)
+
+    tables = []
+    for direction, changes in (("worse", worse), ("better", better)):
+        if changes:
+            tables.append(_change_table(direction, changes, requests))
+    return tuple(tables)
+
+
+def _change_table(direction: str, changes: Sequence[Change], requests: Requests) -> ChangeTable:
+    summary = f"{len(changes):,} {direction}"
+    if len(changes) > MAX_CHANGES:
+        summary = f"{summary}, the first {MAX_CHANGES}"
+    rows = []
+    for change in changes[:MAX_CHANGES]:
+        request = requests[change.now.id]
+        prompt_end = request.prompt[-PROMPT_END_CHARS:]
+        answers = (change.before.answer, change.now.answer)
+        rows.append((request.id, prompt_end, request.target, *answers))
+    return ChangeTable(summary, tuple(rows))
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+def _result_row(entry: Entry) -> tuple[str, ...]:
+    stderr = "N/A" if entry.stderr is None else f"{100 * entry.stderr:.2f}"
     return (
         entry.task,
         entry.metric,
-        _points(entry.value),
-        error,
+        _percentage(entry.value),
+        stderr,
         f"{entry.count:,}",
         f"{entry.failed:,}",
     )
 
 
+def _run_name(entry: Entry) -> str:
+    return entry.name or entry.run
+
+
 def _suites(evaluation: Evaluation) -> list[Suite]:
-    found = {suite_of(request.task).name: suite_of(request.task) for request in evaluation.requests}
-    return list(found.values())
+    suites = {}
+    for request in evaluation.requests:
+        suite = suite_of(request.task)
+        suites[suite.name] = suite
+    return list(suites.values())
 
 
-def _points(value: float) -> str:
+def _percentage(value: float) -> str:
+    """Returns a share as a percentage with two decimal places."""
     return f"{100 * value:.2f}\u00a0%"

@@ -1,93 +1,108 @@
-"""An `Evaluation` → plots, as pipeline/report/plots.py has them of a run: an SVG, a line that explains it, and a table."""
+"""Plots of an evaluation, with the same form as those of a run in pipeline/report/plots.py."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from pipeline.evals.comparison import Difference
 from pipeline.evals.history import Entry
 from pipeline.evals.scoring import Sample
 from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, Plot, svg
 from pipeline.report.figures import percent
 
-MOST_RUNS = 60  # of a trend: older ones are left out
-MOST_DATES = 4  # below it
+MAX_RUNS = 60  # of a trend: older ones are left out
+MAX_DATES = 4  # labels of its time axis
 BINS = 10  # of a calibration
-NORMAL_95 = 1.96  # standard errors of an interval of 95 %
+NORMAL_95 = 1.96  # standard errors on each side of a 95 % interval
 ROW_INCHES = 0.19
+UNNAMED_FILTERS = frozenset({"none", "create_test"})  # a metric's name goes without them
 
 
 def metric_name(task: str, metric: str) -> str:
-    """Returns a task and metric in words."""
-    kind, _, chain = metric.partition(",")
-    return f"{task}: {kind}" if chain in {"none", "create_test"} else f"{task}: {kind}, {chain}"
+    """Returns a task and its metric in words."""
+    score_name, _, filter_name = metric.partition(",")
+    if filter_name in UNNAMED_FILTERS:
+        return f"{task}: {score_name}"
+    return f"{task}: {score_name}, {filter_name}"
 
 
 def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
-    """How metrics developed over the runs; oldest first, this run last."""
-    shown = {metric_name(*key): entries[-MOST_RUNS:] for key, entries in series.items()}
-    rows = -(-len(shown) // 2)
+    """Metrics over the runs.
+
+    Args:
+        series: by task and metric; oldest first, this run last.
+    """
+    recent = {metric_name(*key): entries[-MAX_RUNS:] for key, entries in series.items()}
+    columns = min(len(recent), 2)
+    rows = -(-len(recent) // 2)
 
     def draw(figure: Figure) -> None:
-        for place, (name, entries) in enumerate(shown.items(), 1):
-            axes = figure.add_subplot(rows, min(len(shown), 2), place)
-            values = np.array([entry.value for entry in entries])
-            errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in entries])
-            places = np.arange(len(entries))
-            axes.errorbar(
-                places,
-                values,
-                errors,
-                fmt="-",
-                color=IN,
-                ecolor=CALM,
-                elinewidth=1,
-                marker="o",
-                markersize=3.5,
-            )
-            axes.plot(
-                places[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False
-            )
+        for position, (name, entries) in enumerate(recent.items(), 1):
+            axes = figure.add_subplot(rows, columns, position)
             axes.set_title(name)
-            _share_axis(axes, float((values - errors).min()), float((values + errors).max()))
-            shown_runs = places[:: -(-len(entries) // MOST_DATES)]
-            axes.set_xticks(shown_runs, [f"{entries[place].at:%Y-%m-%d}" for place in shown_runs])
-            axes.margins(x=0.12)
+            _draw_trend(axes, entries)
 
-    table = tuple(
-        (
-            f"{entry.at:%Y-%m-%d %H:%M}",
-            entry.name or entry.run,
-            name,
-            percent(entry.value),
-            _stderr(entry.stderr),
-        )
-        for name, entries in shown.items()
-        for entry in entries
-    )
+    table = []
+    for name, entries in recent.items():
+        for entry in entries:
+            reported_at = f"{entry.at:%Y-%m-%d %H:%M}"
+            run = entry.name or entry.run
+            value = percent(entry.value)
+            table.append((reported_at, run, name, value, _stderr(entry.stderr)))
+
     return Plot(
-        "trend",
-        "Trend",
-        "Runs over the same documents, this one last, in colour. Lines mark 95\u00a0% of what "
-        "other documents of the kind might "
-        "give: they overlap even where paired differences, above, are certain.",
-        svg("trend", draw, 0.4 + 2.0 * rows),
-        ("reported at", "run", "metric", "value", "standard error"),
-        table,
+        name="trend",
+        title="Trend",
+        explanation=(
+            "Runs over the same documents, this one last, in colour. Lines mark 95\u00a0% of what "
+            "other documents of the kind might give: they overlap even where paired differences, "
+            "above, are certain."
+        ),
+        svg=svg("trend", draw, 0.4 + 2.0 * rows),
+        header=("reported at", "run", "metric", "value", "standard error"),
+        rows=tuple(table),
     )
+
+
+def _draw_trend(axes: Axes, entries: Sequence[Entry]) -> None:
+    values = np.array([entry.value for entry in entries])
+    errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in entries])
+    positions = np.arange(len(entries))
+    axes.errorbar(
+        positions,
+        values,
+        errors,
+        fmt="-",
+        color=IN,
+        ecolor=CALM,
+        elinewidth=1,
+        marker="o",
+        markersize=3.5,
+    )
+    axes.plot(positions[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False)
+    _share_axis(axes, float((values - errors).min()), float((values + errors).max()))
+
+    labelled = positions[:: -(-len(entries) // MAX_DATES)]
+    axes.set_xticks(labelled, [f"{entries[position].at:%Y-%m-%d}" for position in labelled])
+    axes.margins(x=0.12)
 
 
 def tasks_of_group(
-    entries: Sequence[Entry], last: Mapping[str, float], groups: Mapping[str, str], title: str
+    entries: Sequence[Entry],
+    last_values: Mapping[str, float],
+    groups: Mapping[str, str],
+    title: str,
 ) -> Plot:
     """A metric of each task of a group, best first.
 
     Args:
         entries: one per task.
-        last: value of each task in the last run, as far as it is known.
-        groups: what each task belongs to.
+        last_values: value of each task in the last run that has it.
+        groups: alias of the group of each task.
         title: of the plot.
     """
     ranked = sorted(entries, key=lambda entry: (-entry.value, entry.task))
@@ -95,144 +110,176 @@ def tasks_of_group(
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        places = np.arange(len(ranked))
+        positions = np.arange(len(ranked))
         values = np.array([entry.value for entry in ranked])
-        errors = np.array([entry.stderr or 0.0 for entry in ranked])
-        axes.errorbar(
-            values, places, xerr=NORMAL_95 * errors, fmt="none", ecolor=CALM, elinewidth=1
-        )
-        axes.plot(values, places, "o", color=IN, markersize=4, clip_on=False)
-        known = [
-            (last[entry.task], place) for place, entry in enumerate(ranked) if entry.task in last
-        ]
+        errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in ranked])
+        axes.errorbar(values, positions, xerr=errors, fmt="none", ecolor=CALM, elinewidth=1)
+        axes.plot(values, positions, "o", color=IN, markersize=4, clip_on=False)
+
+        last = np.array([last_values.get(entry.task, np.nan) for entry in ranked])
+        in_last_run = ~np.isnan(last)
         axes.plot(
-            [value for value, _ in known],
-            [place for _, place in known],
+            last[in_last_run],
+            positions[in_last_run],
             "|",
             color=OUT,
             markersize=9,
             clip_on=False,
         )
-        axes.set_yticks(places, names, fontsize=8)
+        axes.set_yticks(positions, names, fontsize=8)
         axes.set(ylim=(len(ranked) - 0.4, -0.6), xlim=(0, 1))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        _format_as_percent(axes.xaxis)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
 
-    rows = tuple(
-        (
+    rows = []
+    for name, entry in zip(names, ranked, strict=True):
+        last_value = "–"
+        if entry.task in last_values:
+            last_value = percent(last_values[entry.task])
+        row = (
             name,
             groups[entry.task],
             percent(entry.value),
             _stderr(entry.stderr),
             f"{entry.count:,}",
-            _value(last.get(entry.task)),
+            last_value,
         )
-        for name, entry in zip(names, ranked, strict=True)
-    )
+        rows.append(row)
+
     return Plot(
-        "subjects",
-        title,
-        "Dots: this run, with 95\u00a0% of what other documents of the kind might give. Bars: the "
-        "last run. Few documents, wide "
-        "lines: single subjects are not judged.",
-        svg("subjects", draw, 0.5 + ROW_INCHES * max(len(ranked), 4)),
-        ("task", "group", "now", "standard error", "documents", "last run"),
-        rows,
+        name="subjects",
+        title=title,
+        explanation=(
+            "Dots: this run, with 95\u00a0% of what other documents of the kind might give. Bars: "
+            "the last run. Few documents, wide lines: single subjects are not judged."
+        ),
+        svg=svg("subjects", draw, 0.5 + ROW_INCHES * max(len(ranked), 4)),
+        header=("task", "group", "now", "standard error", "documents", "last run"),
+        rows=tuple(rows),
     )
 
 
 def calibration(samples: Sequence[Sample]) -> Plot:
-    """How often the chosen answer is right, by how sure the model was of it.
+    """How often the chosen answer is right, by its probability among the choices.
 
-    Every sample has a confidence.
+    Args:
+        samples: with a confidence each.
     """
-    sure = np.array([sample.confidence for sample in samples], float)
-    right = np.array([sample.value for sample in samples])
-    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
-    counts = np.bincount(bins, minlength=BINS)
-    some = counts > 0
-    mean_sure = np.bincount(bins, sure, BINS)[some] / counts[some]
-    mean_right = np.bincount(bins, right, BINS)[some] / counts[some]
-    error = float(np.abs(mean_sure - mean_right) @ counts[some] / len(samples))
+    confidences = np.array([sample.confidence for sample in samples], float)
+    values = np.array([sample.value for sample in samples])
+
+    bin_numbers = np.minimum((confidences * BINS).astype(int), BINS - 1)
+    bin_counts = np.bincount(bin_numbers, minlength=BINS)
+    occupied = np.flatnonzero(bin_counts)
+    counts = bin_counts[occupied]
+    mean_confidences = np.bincount(bin_numbers, confidences, BINS)[occupied] / counts
+    mean_values = np.bincount(bin_numbers, values, BINS)[occupied] / counts
+    error = float(np.abs(mean_confidences - mean_values) @ counts / len(samples))
 
     def draw(figure: Figure) -> None:
-        rates, numbers = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
-        rates.plot([0, 1], [0, 1], "--", color=CALM, linewidth=1)
-        rates.plot(mean_sure, mean_right, "-o", color=IN, markersize=4, clip_on=False)
-        rates.set(xlim=(0, 1), title="Share that is right")
-        _share_axis(rates, 0, 1)
-        numbers.bar(
-            np.arange(BINS) / BINS, counts, width=0.9 / BINS, align="edge", color=IN, alpha=0.5
+        accuracy_axes = figure.add_subplot(1, 2, 1)
+        count_axes = figure.add_subplot(1, 2, 2)
+
+        accuracy_axes.plot([0, 1], [0, 1], "--", color=CALM, linewidth=1)
+        accuracy_axes.plot(
+            mean_confidences, mean_values, "-o", color=IN, markersize=4, clip_on=False
         )
-        numbers.set(xlim=(0, 1), title="Documents")
-        numbers.yaxis.set_major_locator(MaxNLocator(3, integer=True))
-        for axes in (rates, numbers):
+        accuracy_axes.set(xlim=(0, 1), title="Share that is right")
+        _share_axis(accuracy_axes, 0, 1)
+
+        edges = np.arange(BINS) / BINS
+        count_axes.bar(edges, bin_counts, width=0.9 / BINS, align="edge", color=IN, alpha=0.5)
+        count_axes.set(xlim=(0, 1), title="Documents")
+        count_axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
+
+        for axes in (accuracy_axes, count_axes):
             axes.set_xlabel("probability of the chosen answer among the choices")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+            _format_as_percent(axes.xaxis)
 
-    edges = [
-        f"{100 * place // BINS}–{100 * (place + 1) // BINS}\u00a0%"
-        for place in np.flatnonzero(some)
-    ]
-    rows = tuple(
-        (edge, f"{count:,}", percent(mean), percent(share))
-        for edge, count, mean, share in zip(edges, counts[some], mean_sure, mean_right, strict=True)
-    )
+    rows = []
+    for number, count, mean_confidence, mean_value in zip(
+        occupied, counts, mean_confidences, mean_values, strict=True
+    ):
+        edges = f"{100 * number // BINS}–{100 * (number + 1) // BINS}\u00a0%"
+        rows.append((edges, f"{count:,}", percent(mean_confidence), percent(mean_value)))
+
     return Plot(
-        "calibration",
-        "Calibration of the chosen answer",
-        "On the dashed line the model is as often right as it is sure. Mean distance from it: "
-        f"{percent(error)} "
-        "(expected calibration error).",
-        svg("calibration", draw, 2.6),
-        ("probability", "documents", "mean probability", "right"),
-        rows,
+        name="calibration",
+        title="Calibration of the chosen answer",
+        explanation=(
+            "On the dashed line the model is as often right as it is sure. Mean distance from it: "
+            f"{percent(error)} (expected calibration error)."
+        ),
+        svg=svg("calibration", draw, 2.6),
+        header=("probability", "documents", "mean probability", "right"),
+        rows=tuple(rows),
     )
 
 
-def differences(named: Sequence[tuple[str, float, float, float, bool]], margin: float) -> Plot:
-    """Paired differences with their intervals: name, value, low, high, and whether it is a regression."""
+def differences(by_name: Sequence[tuple[str, Difference]], margin: float) -> Plot:
+    """Paired differences with their confidence intervals.
+
+    Args:
+        by_name: name and difference of each comparison.
+        margin: accepted loss, in units of the metric.
+    """
+    names = [name for name, _ in by_name]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        for place, (_, value, low, high, regression) in enumerate(named):
-            color = BAD if regression else IN
-            axes.plot([100 * low, 100 * high], [place, place], color=color, linewidth=2)
-            axes.plot([100 * value], [place], "o", color=color, markersize=5)
+        for position, (_, difference) in enumerate(by_name):
+            color = BAD if difference.regression else IN
+            interval = [100 * difference.low, 100 * difference.high]
+            axes.plot(interval, [position, position], color=color, linewidth=2)
+            axes.plot([100 * difference.value], [position], "o", color=color, markersize=5)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.axvline(-100 * margin, color=BAD, linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(named)), [name for name, *_ in named])
-        axes.set(ylim=(len(named) - 0.4, -0.6), xlabel="points")
+        axes.set_yticks(range(len(names)), names)
+        axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="points")
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
 
-    points = [
-        (name, *(f"{100 * each:+.2f}" for each in numbers), "yes" if bad else "no")
-        for name, *numbers, bad in named
-    ]
+    rows = []
+    for name, difference in by_name:
+        row = (
+            name,
+            f"{100 * difference.value:+.2f}",
+            f"{100 * difference.low:+.2f}",
+            f"{100 * difference.high:+.2f}",
+            "yes" if difference.regression else "no",
+        )
+        rows.append(row)
+
     return Plot(
-        "differences",
-        "Differences over the same documents",
-        "This run less the earlier one, with confidence intervals. A loss whose whole interval "
-        "lies left of the dashed line, the "
-        "accepted margin, is a regression if the exact test agrees.",
-        svg("differences", draw, 0.7 + 0.3 * max(len(named), 2)),
-        ("metric, against", "points", "from", "to", "regression"),
-        tuple(points),
+        name="differences",
+        title="Differences over the same documents",
+        explanation=(
+            "This run less the earlier one, with confidence intervals. A loss whose whole "
+            "interval lies left of the dashed line, the accepted margin, is a regression if the "
+            "exact test agrees."
+        ),
+        svg=svg("differences", draw, 0.7 + 0.3 * max(len(names), 2)),
+        header=("metric, against", "points", "from", "to", "regression"),
+        rows=tuple(rows),
     )
 
 
 def _share_axis(axes: Axes, low: float, high: float) -> None:
-    room = max(0.05 * (high - low), 0.02)
-    axes.set_ylim(max(0.0, low - room), min(1.0, high + room) if high <= 1 else 1.0 + room)
+    """Scales the value axis to shares from `low` to `high`; ends of intervals may exceed 1."""
+    padding = max(0.05 * (high - low), 0.02)
+    bottom = max(0.0, low - padding)
+    top = 1.0 + padding
+    if high <= 1:
+        top = min(1.0, high + padding)
+    axes.set_ylim(bottom, top)
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+    _format_as_percent(axes.yaxis)
+
+
+def _format_as_percent(axis: Axis) -> None:
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
 def _stderr(value: float | None) -> str:
     return "N/A" if value is None else percent(value)
-
-
-def _value(value: float | None) -> str:
-    return "–" if value is None else percent(value)

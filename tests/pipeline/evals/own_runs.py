@@ -13,13 +13,13 @@ from pipeline.evals.requests import build_requests
 from pipeline.evals.suite import Answer, EvalRequest, PromptOptions
 from tests.pipeline.evals import own_data
 
-ASKED = ("mmlu", "gsm8k_cot", "humaneval")
+TASKS = ("mmlu", "gsm8k_cot", "humaneval")
 BEGAN = datetime(2026, 3, 1, 2, 0, tzinfo=UTC)
 
 
 def requests(folder: Path) -> list[EvalRequest]:
     """The requests of all tasks."""
-    return build_requests(ASKED, DataFolder(str(own_data.write(folder))), PromptOptions())
+    return build_requests(TASKS, DataFolder(str(own_data.write(folder))), PromptOptions())
 
 
 def chance(text: str) -> float:
@@ -55,6 +55,6 @@ def night(
     """The evaluation of one night, added to the history that is at `history`'s URL."""
     history = History.load(history.url)
     info = RunInfo(f"run{number}", BEGAN + timedelta(days=number), f"night {number}", "demo")
-    found = evaluate(asked, ASKED, answers(asked, skill, aside), info, history, Rules(margin=0.01))
+    found = evaluate(asked, TASKS, answers(asked, skill, aside), info, history, Rules(margin=0.01))
     history.add(found.entries, found.samples)
     return found

@@ -25,7 +25,7 @@ from pipeline.requests.tokenizer import Tokenizer
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 GOLDEN, SAMPLE = SHARED / "eval" / "golden", SHARED / "eval" / "sample"
-ASKED = ("mmlu", "gsm8k", "gsm8k_cot", "humaneval")
+TASKS = ("mmlu", "gsm8k", "gsm8k_cot", "humaneval")
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +41,7 @@ def _goldens_are_there() -> None:
 def requests() -> dict[tuple[str, int], EvalRequest]:
     return {
         (each.task, each.doc_id): each
-        for each in build_requests(ASKED, DataFolder(str(SAMPLE)), PromptOptions())
+        for each in build_requests(TASKS, DataFolder(str(SAMPLE)), PromptOptions())
     }
 
 
@@ -168,7 +168,7 @@ def test_metrics(run: str) -> None:
     samples = score(
         asked, {request.id: (given[request.task, request.doc_id],) for request in asked}
     )
-    mine = results(scores(samples, ASKED), asked)
+    mine = results(scores(samples, TASKS), asked)
     golden = json.loads((GOLDEN / "golden_metrics.json").read_text())["runs"][run]["results"]
     golden.pop("gsm8k_8shot_firstn", None)  # not a task of the harness
     assert set(mine) == set(golden)
