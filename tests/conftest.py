@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] += " --xla_cpu_parallel_codegen_split_count=1"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# Many tests build engines of equal shapes: each program is compiled once per user, not once per engine
+# Many tests build engines of equal shapes: each program is compiled once per user, not per engine
 # or checkout. Keys cover the program, the options and the version of the compiler.
 os.environ.setdefault("XDG_CACHE_HOME", str(Path.home() / ".cache"))
 os.environ.setdefault(

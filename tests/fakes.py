@@ -1,4 +1,7 @@
-"""Replicas without Ray, for the tests of the driver: they answer by arithmetic, in any order, and die when told to."""
+"""Replicas without Ray, for tests of the driver.
+
+They compute results by arithmetic, in any order, and die on request.
+"""
 
 import random
 from collections.abc import Callable, Sequence

@@ -1,4 +1,6 @@
-"""The host side of a run, whole but for Ray: reader, tokenizer, buckets, dispatch over fakes, writer. Also a program:
+"""The host side of a run without Ray: reader, tokenizer, buckets, dispatch over fakes, writer.
+
+Also a program:
 
 python -m tests.host_side INPUT OUTPUT I/N SEED [PAUSE_S] [retry]     runs one driver to its end;
 prints what it published

@@ -1,4 +1,4 @@
-"""A real Ray cluster for tests: nodes started by `ray start` on this machine, with a token, on ports of their own."""
+"""A real Ray cluster for tests: `ray start` nodes on this machine, with a token and own ports."""
 
 import contextlib
 import os
@@ -20,7 +20,7 @@ BIN = Path(sys.executable).parent
 
 
 def free_ports(count: int) -> list[str]:
-    """Returns ports nobody listens on: Ray's own defaults would meet other clusters of this machine."""
+    """Returns free ports: Ray's defaults would meet other clusters of this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [str(each.getsockname()[1]) for each in sockets]
     for each in sockets:

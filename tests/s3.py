@@ -1,4 +1,6 @@
-"""A moto S3 server over HTTP, one per test session -> a fresh bucket per test, reached by the usual environment variables.
+"""A moto S3 server over HTTP, one per test session, with a fresh bucket per test.
+
+Tests reach it by the usual environment variables.
 
 Another server, such as a radosgw, is tested instead when TEST_S3_ENDPOINT_URL, TEST_S3_ACCESS_KEY
 and TEST_S3_SECRET_KEY are set.
@@ -67,7 +69,9 @@ def s3_url(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class S3Faults:
-    """A proxy before the S3 server that misbehaves on request: by `rule`, for the `next` requests one by one, or `always`.
+    """A proxy before the S3 server that injects faults.
+
+    Faults follow a `rule`, a list for the `next` requests one by one, or apply `always`.
 
     "403", "500", "503": answers with that status. "drop": closes the connection before the answer.
     "reset": the same, by a TCP reset. "truncate": tells the full length and sends half of the body.

@@ -1,4 +1,4 @@
-"""The repository as a whole: lock files, README, contracts between packages, errors that travel, nothing of anyone's machine."""
+"""The repository: lock files, README, import contracts, picklable errors, no personal data."""
 
 import inspect
 import os
@@ -202,7 +202,12 @@ def test_driver_process_never_imports_jax() -> None:
     ]
     names = [".".join(path.with_suffix("").parts) for path in paths if path.stem != "sandbox_child"]
     names += ["actors.pool.replica_pool", "actors.replica", "jobs.score_dataset"]
-    program = f"import sys, {', '.join(names)}; print(sorted(m for m in sys.modules if m.split('.')[0] in ('jax', 'jaxlib', 'haiku')))"
+    modules = ", ".join(names)
+    accelerator_packages = "('jax', 'jaxlib', 'haiku')"
+    program = (
+        f"import sys, {modules}; "
+        f"print(sorted(m for m in sys.modules if m.split('.')[0] in {accelerator_packages}))"
+    )
     imported = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )

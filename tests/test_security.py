@@ -1,4 +1,4 @@
-"""docs/security.md, line by line: no foreign code, tokens, no secrets in what is written, no way out of the run folder."""
+"""docs/security.md, line by line: code execution, tokens, secrets, and paths out of the run."""
 
 import ast
 import contextlib
@@ -23,7 +23,7 @@ from tests.jobs.runs import table
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "actors", "jobs")
 
-# -- no code from data ----------------------------------------------------------------------------------------------------------
+# -- no code from data -----------------------------------------------------------------
 
 EXECUTING = {
     "pickle",
@@ -73,7 +73,7 @@ def executing(tree: ast.Module) -> list[str]:
 
 
 def test_nothing_that_is_read_can_run_code() -> None:
-    """Pickles of checkpoints are read by a parser of our own (actors/weights/pickle_reader.py), which calls nothing."""
+    """Checkpoint pickles are parsed by actors/weights/pickle_reader.py, which calls nothing."""
     found = {
         str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))
     }
@@ -86,10 +86,16 @@ def test_nothing_that_is_read_can_run_code() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "import pickle", "from torch import load", "import cloudpickle as c", "np.load(f, allow_pickle=True)", "eval(x)",
-        "subprocess.run(x, shell=True)", "yaml.load(x, Loader=yaml.Loader)", "os.system(x)",
+        "import pickle",
+        "from torch import load",
+        "import cloudpickle as c",
+        "np.load(f, allow_pickle=True)",
+        "eval(x)",
+        "subprocess.run(x, shell=True)",
+        "yaml.load(x, Loader=yaml.Loader)",
+        "os.system(x)",
     ],
-)  # fmt: skip
+)
 def test_the_scan_finds_what_it_looks_for(text: str) -> None:
     assert executing(ast.parse(text))
 
@@ -101,7 +107,7 @@ def test_a_plain_loader_of_yaml_builds_no_objects() -> None:
         _load("!!python/object/apply:os.system ['true']")
 
 
-# -- tokens ---------------------------------------------------------------------------------------------------------------------
+# -- tokens ----------------------------------------------------------------------------
 
 PROBE = """
 import os
@@ -137,7 +143,7 @@ def test_ray_is_started_in_one_place_which_chooses_authentication() -> None:
     assert set(starts) == {"jobs/run/cluster.py"}
 
 
-# -- secrets --------------------------------------------------------------------------------------------------------------------
+# -- secrets ---------------------------------------------------------------------------
 
 SECRETS = ("pa55word", "s1gnature", "c0ffeeKEY", "t0ken")
 
@@ -244,7 +250,7 @@ def test_what_is_hidden(text: str, shown: str) -> None:
     assert redact_credentials(text) == shown
 
 
-# -- the run folder -------------------------------------------------------------------------------------------------------------
+# -- the run folder --------------------------------------------------------------------
 
 HOSTILE = [
     "../../escaped",

@@ -27,8 +27,8 @@ class EngineConfig:
     reuse_prefixes: bool = True
     # the residual stream is split over the mesh's model axis between blocks
     shard_activations: bool = False
-    # sampling parameters that requests may set to other than their defaults: decode is compiled with
-    # the logits processors of these alone
+    # sampling parameters that requests may set to a non-default value: decode is compiled with the
+    # logits processors of these alone
     sampling_parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

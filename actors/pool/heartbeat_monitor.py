@@ -2,7 +2,7 @@
 
 A replica is monitored from the moment its process lives. It is polled now and then, one request at
 a time. It hangs when its engine has been at one step for longer than a step may take, or when the
-request itself is not answered for as long: then its process stands still. Loading and idling have no
+request itself is unanswered for as long: then its process stands still. Loading and idling have no
 limit, and a compilation may take longer than a step. Does not depend on Ray: the pool sends the
 requests and replaces replicas that hang.
 """

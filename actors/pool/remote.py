@@ -89,7 +89,10 @@ def cluster_free(kind: str) -> float:
 
 
 def draining_nodes() -> set[str]:
-    """Returns the ids of the nodes that the cluster takes back soon: `ray drain-node`, the autoscaler, a pre-emption notice."""
+    """Returns the ids of the nodes that the cluster takes back soon.
+
+    Sources: `ray drain-node`, the autoscaler, a pre-emption notice.
+    """
     # Ray has no public question for this; its own Serve and Train ask the same way. The version is
     # pinned and a test asks it.
     from ray._private.state import state
@@ -98,13 +101,16 @@ def draining_nodes() -> set[str]:
 
 
 def head_patience_s() -> float:
-    """Returns for how long the head may be silent: a third of the time after which Ray ends the process of its own accord."""
+    """Returns how long the head may be silent, in seconds.
+
+    A third of the time after which Ray ends the process of its own accord.
+    """
     # Ray's own name
     return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112
 
 
 def driver_is_dead(error: BaseException) -> bool:
-    """Whether the cluster ended an actor because it takes this very process for dead: the node it runs on is gone."""
+    """Returns whether the cluster ended an actor because the node of this process is gone."""
     return isinstance(error, ActorDiedError) and "its owner has died" in str(error)
 
 

@@ -1,17 +1,17 @@
 """Exceptions that cross the border between driver and replicas, sorted by who acts on them.
 
     GrokBatchError
-    ├── RequestError          the row is written with status "error" and this code; its neighbours go on
+    ├── RequestError          the row is written with status "error" and this code; other rows go on
     │   ├── MissingPromptError        missing_prompt        the prompt is null
     │   ├── EmptyPromptError          empty_prompt          the prompt has no token
-    │   ├── InvalidPromptError        invalid_prompt        wrong type, invalid UTF-8, continuation missing …
+    │   ├── InvalidPromptError        invalid_prompt        wrong type or UTF-8, no continuation
     │   ├── InvalidTokenError         invalid_token         a token id outside the vocabulary
     │   ├── PromptTooLongError        prompt_too_long       does not fit in --max-len
-    │   ├── InvalidParameterError     invalid_parameter     a per-row sampling parameter is out of range
-    │   └── EngineCrashError          engine_crash          the row killed its replica, alone, repeatedly
+    │   ├── InvalidParameterError     invalid_parameter     sampling parameter out of range
+    │   └── EngineCrashError          engine_crash          the row alone kills its replica
     ├── ReplicaError          the batch is queued again, on this or another replica
     ├── ModelError            checkpoint, mesh or memory do not fit the model: the job stops
-    └── ClusterLostError      the Ray cluster does not answer any more: the job ends, the same command continues it
+    └── ClusterLostError      the Ray cluster does not answer: the same command continues the job
 
 The driver's own errors (DatasetError, ConfigError) live in pipeline/errors.py. Every class takes
 exactly one argument, the message, so that it survives pickling on its way through Ray. A message is
@@ -86,4 +86,7 @@ class ModelError(GrokBatchError):
 
 
 class ClusterLostError(GrokBatchError):
-    """The head of the Ray cluster, or the driver's own node, is gone: exit code 75, the same command continues the run."""
+    """The head of the Ray cluster, or the driver's own node, is gone.
+
+    The job ends with exit code 75; the same command continues the run.
+    """

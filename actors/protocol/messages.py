@@ -45,7 +45,9 @@ class RowRef:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Prompt ids and what to do with them: draw a completion (`sampling`) or score `continuations`, never both.
+    """Prompt ids with either sampling parameters or continuations to score.
+
+    `sampling` requests a completion, `continuations` requests scores; never both.
 
     A perplexity request is a score request whose prompt is the first token and whose only
     continuation is the rest.
@@ -76,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """Log-likelihood of one continuation given its prompt: sum of natural-log probabilities of its tokens."""
+    """Sum of the natural-log probabilities of one continuation's tokens, given its prompt."""
 
     loglikelihood: float
     is_greedy: bool  # every token was the most likely one
@@ -159,7 +161,7 @@ class ReplicaStats:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What a replica returns for one batch: a completion for every request of it, and its counters at that moment."""
+    """Result of one batch: a completion per request, and the replica's counters at that moment."""
 
     completions: tuple[Completion, ...]
     stats: ReplicaStats

@@ -1,6 +1,9 @@
-"""What `terraform output -json` says of a cluster → the configuration of Ray's autoscaler, which starts and ends GPU machines.
+"""Writes the configuration of Ray's autoscaler from the outputs of `terraform output -json`.
 
-    terraform -chdir=infra/terraform/environments/example output -json | python infra/ray/autoscaler.py > autoscaler.yaml
+The autoscaler starts and ends GPU machines.
+
+    terraform -chdir=infra/terraform/environments/example output -json |
+        python infra/ray/autoscaler.py > autoscaler.yaml
     ray start --head --autoscaling-config=autoscaler.yaml …
 
 Machines set themselves up: the user data of their launch template installs the release, fills the
@@ -20,9 +23,15 @@ import yaml
 
 HEAD, WORKER = "head", "gpu"  # node types; the head's instance carries its type as a tag
 NEEDED = (
-    "name", "region", "head_node_config", "worker_node_config", "head_resources", "worker_resources", "max_workers",
+    "name",
+    "region",
+    "head_node_config",
+    "worker_node_config",
+    "head_resources",
+    "worker_resources",
+    "max_workers",
     "idle_timeout_minutes",
-)  # fmt: skip
+)
 
 
 class OutputsError(Exception):
@@ -78,10 +87,20 @@ def autoscaler_config(cluster: Mapping[str, Any]) -> dict[str, Any]:
 
 # What Ray asks to be there, empty: nothing is copied to machines and nothing is run on them.
 _NOTHING: dict[str, Any] = {
-    "auth": {}, "docker": {}, "file_mounts": {}, "cluster_synced_files": [], "file_mounts_sync_continuously": False,
-    "rsync_exclude": [], "rsync_filter": [], "initialization_commands": [], "setup_commands": [], "head_setup_commands": [],
-    "worker_setup_commands": [], "head_start_ray_commands": [], "worker_start_ray_commands": [],
-}  # fmt: skip
+    "auth": {},
+    "docker": {},
+    "file_mounts": {},
+    "cluster_synced_files": [],
+    "file_mounts_sync_continuously": False,
+    "rsync_exclude": [],
+    "rsync_filter": [],
+    "initialization_commands": [],
+    "setup_commands": [],
+    "head_setup_commands": [],
+    "worker_setup_commands": [],
+    "head_start_ray_commands": [],
+    "worker_start_ray_commands": [],
+}
 
 
 def _node_type(
@@ -114,7 +133,8 @@ def main(arguments: Sequence[str]) -> int:
     except (OSError, json.JSONDecodeError, OutputsError) as error:
         print(f"error: {asked.outputs or 'standard input'}: {error}", file=sys.stderr)
         return 2
-    made = "# Made by infra/ray/autoscaler.py of Terraform's outputs: change those, and make it again.\n"
+    made = "# Made by infra/ray/autoscaler.py of Terraform's outputs: "
+    made += "change those, and make it again.\n"
     made += yaml.safe_dump(config, sort_keys=False)
     if asked.output:
         Path(asked.output).write_text(made)

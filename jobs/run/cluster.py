@@ -19,7 +19,10 @@ TOKEN_FILE = Path.home() / ".ray" / "auth_token"
 
 @contextmanager
 def ray_cluster(replicas: int) -> Iterator[str]:
-    """Connects to the cluster of RAY_ADDRESS, or to the one that `ray start` announced on this machine; else starts a local one.
+    """Connects to a running Ray cluster, or starts a local one.
+
+    The running cluster is the one of RAY_ADDRESS, or the one that `ray start` announced on this
+    machine.
 
     Ray's own "auto" is not used: it searches the process table and would join a cluster that
     another program started for itself and takes down when it ends. `RAY_ADDRESS=local` always

@@ -58,7 +58,11 @@ class Job:
         return error_budget(rows, self.plan.config.max_error_rate)
 
     def read_end_state(self, *, count_failures: bool) -> RunState:
-        """Reads what is committed now; with the failed rows of this partition, of any run, if they are counted."""
+        """Reads the committed state at the end of the run.
+
+        Args:
+            count_failures: also count the failed rows of this partition, of any run.
+        """
         own_shards = self.plan.own_shards
         return read_state(
             self.folder,

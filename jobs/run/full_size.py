@@ -1,4 +1,4 @@
-"""A `Plan` of a model too large for this machine → the lines that say what it takes on eight GPUs that are not there.
+"""Dry run of a model too large for this machine: what it takes on eight GPUs that are not here.
 
 The compiler runs in a process of its own (`python -m actors.engine.planning.memory_plan`): this one
 never imports JAX. Knows how to start it and how to show what it says; knows nothing of shapes or
@@ -27,14 +27,16 @@ TIME_LIMIT_S = 3600.0
 
 
 def is_full_size(plan: Plan) -> bool:
-    """Returns whether the plan is of a model that wants GPUs, and its run is not explicitly one on CPUs."""
+    """Returns whether the model needs GPUs and the run is not explicitly on CPUs."""
     return (
         plan.config.device != "cpu" and parameter_shapes(plan.model).stored_bytes >= SMALLEST_BYTES
     )
 
 
 def lines(plan: Plan) -> Iterator[str]:
-    """Yields the plan of a full-size model as lines of text, the first ones before the compiler has ended.
+    """Yields the plan of a full-size model as lines of text.
+
+    The first lines are yielded before the compiler has ended.
 
     Raises:
         ConfigError, ModelError: the compiler does not take the plan, or cannot run.
@@ -42,7 +44,10 @@ def lines(plan: Plan) -> Iterator[str]:
     data, model = plan.config.mesh_shape()
     machines = " and ".join(f"{data * model}x{name.upper()}" for name in TARGETS)
     yield ""
-    yield f"compiling the step functions of the whole model for {machines}, with no weights and no GPU; this takes minutes"
+    yield (
+        f"compiling the step functions of the whole model for {machines}, "
+        "with no weights and no GPU; this takes minutes"
+    )
     yield from show(compile_plan(request(plan)), plan.config.mesh_shape())
 
 
@@ -107,9 +112,13 @@ def _interpreter() -> Path:
 
 
 def _environment(devices: int) -> dict[str, str]:
-    """Returns an environment in which JAX sees no GPU, as many virtual CPU devices as the mesh has, and this repository."""
+    """Returns the environment of the compiler's process.
+
+    JAX sees no GPU and as many virtual CPU devices as the mesh has; this repository is importable.
+    """
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}".strip()
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    flags = f"{xla_flags} --xla_force_host_platform_device_count={devices}".strip()
     return os.environ | {
         "PYTHONPATH": os.pathsep.join(paths),
         "JAX_PLATFORMS": "cpu",
@@ -120,7 +129,10 @@ def _environment(devices: int) -> dict[str, str]:
 
 
 def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
-    """Yields an answer of `actors.engine.planning.memory_plan` as a table: a column for each kind of GPU."""
+    """Yields the output of `actors.engine.planning.memory_plan` as a table.
+
+    Each kind of GPU is a column.
+    """
     if answer["fallback"] is not None:
         yield (
             f"not compiled for GPUs ({answer['fallback']}; `make aot` installs it) but for virtual "
@@ -129,7 +141,10 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
         )
     targets = answer["targets"]
     devices = math.prod(mesh)
-    yield f"{answer['parameters']:,} parameters in {answer['tensors']:,} tensors; mesh {mesh[0]}x{mesh[1]}; figures of one device"
+    yield (
+        f"{answer['parameters']:,} parameters in {answer['tensors']:,} tensors; "
+        f"mesh {mesh[0]}x{mesh[1]}; figures of one device"
+    )
     yield ""
     yield _row("", [f"{devices}x{target['title']}" for target in targets])
     for name, values in (

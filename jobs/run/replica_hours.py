@@ -3,7 +3,7 @@
 And where a budget of hours ended it.
 
     <run>/replica-hours/<call>.json             hours of one call, written again as it goes on
-    <run>/stop-at-10-replica-hours.json         created once: how many blocks count when the budget is 10 hours
+    <run>/stop-at-10-replica-hours.json         created once: blocks that count at 10 budgeted hours
 
 Time is not the same twice, so a run that a budget of hours ends writes down where: from then on its
 data set is fixed, too. Hours since the last commit of a call that was killed are not known and not

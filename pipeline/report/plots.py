@@ -1,4 +1,4 @@
-"""report.json's figures → plots: an SVG each, one line that explains it, and the same numbers as a table.
+"""Plots of report.json's figures: an SVG, a line of explanation and a table of the numbers each.
 
 Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no
 files.
@@ -320,7 +320,7 @@ def failures(over: Over) -> Plot | None:
     )
 
 
-# -- how all of them are drawn --------------------------------------------------------------------------------------------------
+# -- shared drawing helpers ----------------------------------------------------------
 
 
 def _stairs(axes: Axes, values: Series, over: Over, color: str, label: str | None = None) -> None:

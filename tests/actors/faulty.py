@@ -2,7 +2,7 @@
 
 `spec` says at which row and how.
 
-{"row": 5, "how": "exit" | "kill" | "hog" | "hang" | "raise" | "slow"}    what happens when that row runs
+{"row": 5, "how": "exit" | "kill" | "hog" | "hang" | "raise" | "slow"}  what happens at that row
 {"sleep_s": 0.1}                                                  how long every batch takes
 """
 

@@ -1,4 +1,7 @@
-"""A headless Chromium, spoken to over its DevTools pipe: opens a file, tells its complaints, measures and photographs."""
+"""A headless Chromium, controlled over its DevTools pipe.
+
+Opens a file, reports console messages, evaluates scripts and takes screenshots.
+"""
 
 import base64
 import fcntl
@@ -20,7 +23,10 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 PATIENCE_S = 60.0
 # Chromium reads commands from descriptor 3 and answers on 4.
-WIRE = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+WIRE = (
+    "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); "
+    "os.execv(sys.argv[3], sys.argv[3:])"
+)
 
 
 def find_chromium() -> str | None:
@@ -38,10 +44,18 @@ class Browser:
         child_in, self._to = (_above_ten(end) for end in os.pipe())
         self._from, child_out = (_above_ten(end) for end in os.pipe())
         command = [
-            program, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-            "--no-first-run", f"--user-data-dir={profile}", f"--window-size={width},{height}",
-            "--remote-debugging-pipe", "about:blank",
-        ]  # fmt: skip
+            program,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--no-first-run",
+            f"--user-data-dir={profile}",
+            f"--window-size={width},{height}",
+            "--remote-debugging-pipe",
+            "about:blank",
+        ]
         wired = [sys.executable, "-c", WIRE, str(child_in), str(child_out), *command]
         self._process = subprocess.Popen(
             wired,
@@ -96,7 +110,7 @@ class Browser:
             self.events.append(self._receive())
 
     def complaints(self) -> list[str]:
-        """Returns what was written to the console: errors, warnings, exceptions, refused resources."""
+        """Returns the console output: errors, warnings, exceptions, refused resources."""
         methods = {
             "Runtime.exceptionThrown",
             "Runtime.consoleAPICalled",

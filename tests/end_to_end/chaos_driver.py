@@ -1,4 +1,7 @@
-"""A driver over a real Ray pool whose actors run a stub: `python -m tests.end_to_end.chaos_driver INPUT OUTPUT` prints how many commits."""
+"""A driver over a real Ray pool whose actors run a stub; prints the number of commits.
+
+python -m tests.end_to_end.chaos_driver INPUT OUTPUT
+"""
 
 import sys
 import time

@@ -1,4 +1,7 @@
-"""The main job, but a prompt that begins with POISON kills its replica: `python -m tests.end_to_end.poisoned_job FLAGS`."""
+"""The main job, but a prompt that begins with POISON kills its replica.
+
+python -m tests.end_to_end.poisoned_job FLAGS
+"""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""A report page as a person sees it: what every page must fulfil in the headless Chromium of browser.py."""
+"""Checks of a report page in the headless Chromium of browser.py."""
 
 import io
 from pathlib import Path
@@ -8,16 +8,23 @@ from PIL import Image
 
 from tests.end_to_end.browser import Browser
 
-BOXES = """[...document.querySelectorAll('figure svg')].map(svg => { const box = svg.getBoundingClientRect();
-  return {name: svg.getAttribute('aria-labelledby'), x: box.x, y: box.y + scrollY, width: box.width, height: box.height}; })"""
-OUTSIDE = """[...document.querySelectorAll('figure svg')].flatMap(svg => { const out = svg.getBoundingClientRect();
-  return [...svg.querySelectorAll('text')].filter(text => { const box = text.getBoundingClientRect();
-    return box.left < out.left - 1 || box.right > out.right + 1 || box.top < out.top - 1 || box.bottom > out.bottom + 1; })
+BOXES = """[...document.querySelectorAll('figure svg')].map(svg => {
+  const box = svg.getBoundingClientRect();
+  return {
+    name: svg.getAttribute('aria-labelledby'),
+    x: box.x, y: box.y + scrollY, width: box.width, height: box.height,
+  }; })"""
+OUTSIDE = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const out = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(text => {
+    const box = text.getBoundingClientRect();
+    return box.left < out.left - 1 || box.right > out.right + 1
+      || box.top < out.top - 1 || box.bottom > out.bottom + 1; })
   .map(text => text.textContent); })"""
 
 
 def look_at_report(browser: Browser, page: Path, scheme: str) -> set[str]:
-    """Opens a page in a light or dark scheme and returns the names of its plots, all of which are seen.
+    """Opens a page in a light or dark scheme and returns the names of its plots, all visible.
 
     Nothing may be fetched or complained about, cut off, or wider than the window.
     """

@@ -1,4 +1,4 @@
-"""kill -9 of the driver at random moments, with real Ray actors under it: the table of the undisturbed run, every time.
+"""kill -9 of the driver at random moments, over real Ray actors: the output never changes.
 
 The driver is tests/end_to_end/chaos_driver.py: all of the host side and the real pool; only what
 runs inside the actors is a quick stub.

@@ -1,4 +1,4 @@
-"""The whole job with real Ray, killed and starved of its storage in every way: the table of an undisturbed run, every time."""
+"""The whole job on real Ray, killed or cut off from its storage: the output never changes."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""The report of an evaluation that found a regression, as a person sees it: opened from disk in a headless Chromium."""
+"""The report of an evaluation with a regression, opened from disk in a headless Chromium."""
 
 from pathlib import Path
 
@@ -13,7 +13,10 @@ from tests.pipeline.evals.own_runs import night, requests
 
 __all__ = ["browser"]  # a fixture
 PLOTS = {"differences", "trend", "subjects", "calibration", "prompt-lengths", "completion-lengths"}
-HOSTILE = '<script>document.title = "hacked"</script><img src="https://example.org/x" onerror="document.title=1">'
+HOSTILE = (
+    '<script>document.title = "hacked"</script>'
+    '<img src="https://example.org/x" onerror="document.title=1">'
+)
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
@@ -45,8 +48,10 @@ def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
 
 def test_what_changed_unfolds(report_file: Path, browser: Browser) -> None:
     browser.open(report_file)
-    unfold = """[...document.querySelectorAll('details')].filter(each => each.innerText.includes('worse'))
-      .map(each => { const before = each.offsetHeight; each.open = true; return each.offsetHeight - before; })"""
+    unfold = """[...document.querySelectorAll('details')]
+      .filter(details => details.innerText.includes('worse'))
+      .map(details => { const before = details.offsetHeight;
+        details.open = true; return details.offsetHeight - before; })"""
     grown = browser.evaluate(unfold)
     # of four metrics: flexible-extract finds the 1 of the hostile text, in every run
     assert len(grown) == 3

@@ -1,4 +1,4 @@
-"""Faults of the input, one by one, through the main job → what the user sees, compared with docs/input-faults.md.
+"""Faults of the input, one by one, through the main job, compared with docs/input-faults.md.
 
 WRITE_DOCS=1 pytest tests/end_to_end/test_input_faults.py      writes the page anew
 """
@@ -30,7 +30,10 @@ SHARD_ROWS = 4
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault. `make` writes the input and returns what -i names; `good` are the ids of the rows that must come out ok."""
+    """One fault of the input.
+
+    `make` writes the input and returns the value of -i; `good` is the number of rows that succeed.
+    """
 
     what: str
     make: Callable[[Path], object]
@@ -158,13 +161,30 @@ FAULTS = (
     Fault("prompt: only white space", column(prompt=["a", "   ", "b"]), 3),
     Fault("prompt: column of numbers", column(prompt=[1, 2]), 0),
     Fault("prompt: bytes that are no UTF-8, in a string column", column(prompt=invalid_utf8()), 2),
-    Fault("prompt: bytes that are no UTF-8, in a binary column", column(prompt=pa.array([b"a", b"\xff", b"c"])), 2),
+    Fault(
+        "prompt: bytes that are no UTF-8, in a binary column",
+        column(prompt=pa.array([b"a", b"\xff", b"c"])),
+        2,
+    ),
     Fault("prompt: longer than --max-len", column(prompt=["a", "long " * 500, "b"]), 2),
     Fault("prompt: a cell of 20 MB", column(prompt=["a", "x" * 20_000_000, "b"]), 2),
-    Fault("prompt: column missing", column(question=["a", "b"], prompt=pa.nulls(2)), 0, ("--prompt-column", "text")),
+    Fault(
+        "prompt: column missing",
+        column(question=["a", "b"], prompt=pa.nulls(2)),
+        0,
+        ("--prompt-column", "text"),
+    ),
     Fault("prompt: nothing but nulls", column(prompt=pa.nulls(2)), 0),
-    Fault("prompt and prompt_token_ids at once", files({"prompt": ["a"], "prompt_token_ids": [[1]]}), 0),
-    Fault("token ids: out of the vocabulary", column(prompt_token_ids=[[5], [5, 999_999], [-1], [7]]), 2),
+    Fault(
+        "prompt and prompt_token_ids at once",
+        files({"prompt": ["a"], "prompt_token_ids": [[1]]}),
+        0,
+    ),
+    Fault(
+        "token ids: out of the vocabulary",
+        column(prompt_token_ids=[[5], [5, 999_999], [-1], [7]]),
+        2,
+    ),
     Fault("token ids: null among them", column(prompt_token_ids=[[5], [5, None], [7]]), 2),
     Fault("token ids: beyond int32", column(prompt_token_ids=[[5], [2**40], [7]]), 2),
     Fault("token ids: empty list", column(prompt_token_ids=[[5], [], [7]]), 2),
@@ -173,15 +193,26 @@ FAULTS = (
     Fault("id: null", column(id=["a", None, "b"]), 0),
     Fault("id: column of lists", column(id=[[1], [2]]), 0),
     Fault("id: bytes that are no UTF-8", column(id=invalid_utf8()), 2),
-    Fault("max_tokens column: out of range, null, not whole", column(max_tokens=[2, 0, None, 10**6, 2]), 3),
-    Fault("temperature column: NaN, negative, infinite", column(temperature=[0.0, float("nan"), -1.0, float("inf")]), 1),
+    Fault(
+        "max_tokens column: out of range, null, not whole",
+        column(max_tokens=[2, 0, None, 10**6, 2]),
+        3,
+    ),
+    Fault(
+        "temperature column: NaN, negative, infinite",
+        column(temperature=[0.0, float("nan"), -1.0, float("inf")]),
+        1,
+    ),
     Fault("top_p column: texts", column(top_p=["0.5", "high"]), 0),
     Fault("stop column: an empty text among them", column(stop=[["a"], [""], None]), 2),
     Fault("column with the name of an output column", column(text=["a", "b"]), 0),
     Fault("two columns of one name", twice, 0),
     Fault(
         "nested columns pass through",
-        column(meta=[{"a": [1, {"b": None}["b"]]}, None], pairs=pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32()))),
+        column(
+            meta=[{"a": [1, {"b": None}["b"]]}, None],
+            pairs=pa.array([[("k", 1)], []], pa.map_(pa.string(), pa.int32())),
+        ),
         2,
     ),
     Fault("Parquet: damaged header", damaged("header"), 12),
@@ -197,21 +228,61 @@ FAULTS = (
     Fault("nothing there", lambda folder: folder / "nowhere", 0),
     Fault("a file that vanishes while the run goes on", TWO_FILES, 4, meanwhile=vanishing),
     Fault("a file that is rewritten while the run goes on", TWO_FILES, 4, meanwhile=rewriting),
-    Fault("JSON lines: a line that is no JSON", lines(GOOD, b"{broken\n", {"id": "r2", "prompt": "c"}), 2),
-    Fault("JSON lines: a line that is no object", lines(GOOD, b"[1]\n", {"id": "r2", "prompt": "c"}), 2),
-    Fault("JSON lines: byte-order mark", lines(b"\xef\xbb\xbf", GOOD, {"id": "r1", "prompt": "b"}), 2),
-    Fault("JSON lines: CR LF, blank lines, no newline at the end", lines(b'{"prompt": "x"}\r\n\r\n{"prompt": "y"}'), 2),
-    Fault("JSON lines: bytes that are no UTF-8", lines(GOOD, b'{"id": "r1", "prompt": "\xff"}\n'), 1),
+    Fault(
+        "JSON lines: a line that is no JSON",
+        lines(GOOD, b"{broken\n", {"id": "r2", "prompt": "c"}),
+        2,
+    ),
+    Fault(
+        "JSON lines: a line that is no object",
+        lines(GOOD, b"[1]\n", {"id": "r2", "prompt": "c"}),
+        2,
+    ),
+    Fault(
+        "JSON lines: byte-order mark", lines(b"\xef\xbb\xbf", GOOD, {"id": "r1", "prompt": "b"}), 2
+    ),
+    Fault(
+        "JSON lines: CR LF, blank lines, no newline at the end",
+        lines(b'{"prompt": "x"}\r\n\r\n{"prompt": "y"}'),
+        2,
+    ),
+    Fault(
+        "JSON lines: bytes that are no UTF-8", lines(GOOD, b'{"id": "r1", "prompt": "\xff"}\n'), 1
+    ),
     Fault("JSON lines: a lone surrogate", lines(GOOD, b'{"id": "r1", "prompt": "\\ud800"}\n'), 1),
-    Fault("JSON lines: a lone surrogate in another column", lines(GOOD, b'{"id": "r1", "prompt": "b", "x": "\\ud800"}\n'), 2),
-    Fault("JSON lines: prompt of another type", lines(GOOD, {"id": "r1", "prompt": 7}, {"id": "r2", "prompt": ["a"]}), 1),
+    Fault(
+        "JSON lines: a lone surrogate in another column",
+        lines(GOOD, b'{"id": "r1", "prompt": "b", "x": "\\ud800"}\n'),
+        2,
+    ),
+    Fault(
+        "JSON lines: prompt of another type",
+        lines(GOOD, {"id": "r1", "prompt": 7}, {"id": "r2", "prompt": ["a"]}),
+        1,
+    ),
     Fault("JSON lines: ids of several types", lines(GOOD, {"id": 1, "prompt": "b"}), 0),
     Fault("JSON lines: id missing in a line", lines(GOOD, {"prompt": "b"}), 0),
-    Fault("JSON lines: other columns of several types", lines(GOOD | {"x": 1}, {"id": "r1", "prompt": "b", "x": {"y": []}}), 2),
-    Fault("JSON lines: the same key twice", lines(GOOD, b'{"id": "r1", "prompt": "a", "prompt": "b"}\n'), 2),
-    Fault("JSON lines: nested ten thousand deep", lines(GOOD, b'{"id": "r1", "prompt": ' + b"[" * 10_000 + b"\n"), 1),
-    Fault("JSON lines: a number that no column holds", lines(GOOD, b'{"id": "r1", "prompt": "b", "x": ' + b"9" * 30 + b"}\n"), 2),
-)  # fmt: skip
+    Fault(
+        "JSON lines: other columns of several types",
+        lines(GOOD | {"x": 1}, {"id": "r1", "prompt": "b", "x": {"y": []}}),
+        2,
+    ),
+    Fault(
+        "JSON lines: the same key twice",
+        lines(GOOD, b'{"id": "r1", "prompt": "a", "prompt": "b"}\n'),
+        2,
+    ),
+    Fault(
+        "JSON lines: nested ten thousand deep",
+        lines(GOOD, b'{"id": "r1", "prompt": ' + b"[" * 10_000 + b"\n"),
+        1,
+    ),
+    Fault(
+        "JSON lines: a number that no column holds",
+        lines(GOOD, b'{"id": "r1", "prompt": "b", "x": ' + b"9" * 30 + b"}\n"),
+        2,
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -306,8 +377,12 @@ def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
 @pytest.mark.slow
 @pytest.mark.s3
 def test_a_bucket_without_permission(
-    s3_url: str, s3_faults: S3Faults, tmp_path: Path, seen: dict[str, Seen], capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    s3_url: str,
+    s3_faults: S3Faults,
+    tmp_path: Path,
+    seen: dict[str, Seen],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     s3_faults.always = "403"
     arguments = ["-i", f"{s3_url}/in", "-o", str(tmp_path / "out"), "--model", "demo"]
     code = score_dataset.main([*arguments, "--max-tokens", "3"], FakeBackend())
@@ -318,14 +393,24 @@ def test_a_bucket_without_permission(
 
 def page(seen: dict[str, Seen]) -> str:
     """Returns docs/input-faults.md."""
+    introduction = (
+        "Every line was tried by `tests/end_to_end/test_input_faults.py`, which also wrote this "
+        "page (`WRITE_DOCS=1`) and fails when\n"
+        "it is no longer true. Exit code 2: refused before anything started. 1: all that could "
+        "be read is committed. 3: all rows\n"
+        "are committed, some with `status = error`. 0: no fault at all. The runs had "
+        "`--max-error-rate 1`; beyond it the code is\n"
+        "4. Rows are never lost: a shard that cannot be read is named, passed over, and run by "
+        "the same command later."
+    )
     out = [
-        "# Faults of the input, and what you see", "",
-        "Every line was tried by `tests/end_to_end/test_input_faults.py`, which also wrote this page (`WRITE_DOCS=1`) and fails when",
-        "it is no longer true. Exit code 2: refused before anything started. 1: all that could be read is committed. 3: all rows",
-        "are committed, some with `status = error`. 0: no fault at all. The runs had `--max-error-rate 1`; beyond it the code is",
-        "4. Rows are never lost: a shard that cannot be read is named, passed over, and run by the same command later.", "",
-        "| fault | exit code | message | rows written |", "|---|---|---|---|",
-    ]  # fmt: skip
+        "# Faults of the input, and what you see",
+        "",
+        introduction,
+        "",
+        "| fault | exit code | message | rows written |",
+        "|---|---|---|---|",
+    ]
     for what, one in seen.items():
         message = one.message or "; ".join(dict.fromkeys(one.messages)) or "none"
         counts = ", ".join(
@@ -353,14 +438,15 @@ def test_the_page_says_what_happens(seen: dict[str, Seen], request: pytest.Fixtu
     if os.environ.get("WRITE_DOCS"):
         PAGE.write_text(written)
     assert PAGE.read_text() == written, (
-        "docs/input-faults.md is out of date: WRITE_DOCS=1 pytest tests/end_to_end/test_input_faults.py"
+        "docs/input-faults.md is out of date: "
+        "WRITE_DOCS=1 pytest tests/end_to_end/test_input_faults.py"
     )
 
 
 def test_rows_of_a_shard_that_cannot_be_read_come_later(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A disk that fails for a while: the run goes on without the shard; the same command adds it."""
+    """A disk fails for a while: the run skips the shard; the same command adds it."""
     source = TWO_FILES(tmp_path)
     arguments = [
         "-i",

@@ -1,4 +1,4 @@
-"""Replicas and signals that disturb the main job, in real processes: what the user sees, and that nothing is lost."""
+"""Failing replicas and signals in real processes: user-visible messages, and no row is lost."""
 
 import os
 import shutil

@@ -21,7 +21,10 @@ PLOTS = {
     "troubles",
 }
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
-HOSTILE = '<script>document.title = "hacked"</script><img src="https://example.org/x" onerror="document.title=1">'
+HOSTILE = (
+    '<script>document.title = "hacked"</script>'
+    '<img src="https://example.org/x" onerror="document.title=1">'
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,7 @@
-"""The main job again and again on one run folder: no-op, --retry-failed, error budget, what is refused. Without Ray."""
+"""The main job, repeated on one run folder without Ray.
+
+Covers no-op runs, --retry-failed, the error budget and refusals.
+"""
 
 import json
 from collections.abc import Callable
@@ -122,7 +125,7 @@ def test_another_configuration_is_refused_with_its_keys_and_nothing_is_touched(
 def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What a parameter changes only when it is given is no part of the fingerprint unless it is given."""
+    """A parameter that has no effect by default is in the fingerprint only where it is set."""
     before = {
         "max_tokens",
         "temperature",

@@ -45,7 +45,10 @@ def write(path: Path, **columns: object) -> Path:
 
 
 def test_text_ids_and_logprobs_equal_an_independent_forward_pass(tmp_path: Path) -> None:
-    """Generate, score and perplexity of the demo model in float32, each number recomputed in NumPy from text to log-prob."""
+    """Generate, score and perplexity of the demo model in float32 equal NumPy's numbers.
+
+    NumPy recomputes each number from text to log-prob.
+    """
     params = reference.parameters(DEMO / "ckpt-0", DEMO_MODEL)
     tokenizer = Tokenizer((DEMO / "tokenizer.model").read_bytes())
     choices = [
@@ -176,8 +179,14 @@ def test_rows_that_cannot_run_are_error_rows_and_all_others_are_good(tmp_path: P
     assert done.returncode == 3, done.stderr
     rows = table(tmp_path / "out").to_pylist()
     assert [row["error_code"] for row in rows] == [
-        None, "empty_prompt", "missing_prompt", "invalid_token", "prompt_too_long", None, None,
-    ]  # fmt: skip
+        None,
+        "empty_prompt",
+        "missing_prompt",
+        "invalid_token",
+        "prompt_too_long",
+        None,
+        None,
+    ]
     for row, words in zip(rows[1:5], ("at least one", "null", "512", "100000"), strict=True):
         assert words in row["error_message"]
         assert (row["status"], row["token_ids"], row["finish_reason"]) == ("error", None, "error")

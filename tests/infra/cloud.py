@@ -1,4 +1,7 @@
-"""Twenty-line clouds for what runs on nodes: instance metadata, Ray's metrics, commands that write down how they were called."""
+"""Small fakes of what a node's scripts use.
+
+Instance metadata, Ray's metrics, and commands that record their arguments.
+"""
 
 import json
 import os

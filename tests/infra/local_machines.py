@@ -1,4 +1,6 @@
-"""A cloud for Ray's autoscaler whose machines are processes here: each has a loopback address of its own and joins by itself.
+"""A cloud provider for Ray's autoscaler whose machines are processes on this machine.
+
+Each machine has its own loopback address and joins the cluster by itself.
 
 That is how machines of infra/terraform behave: Ray asks for one and hears of it again when its own
 `ray start` has joined. The file named by LOCAL_MACHINES_LOG tells what was asked for.

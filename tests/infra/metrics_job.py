@@ -1,4 +1,4 @@
-"""The main job as a user starts it, on a real Ray, but with replicas that answer by arithmetic: a run of some 15 seconds.
+"""The main job on a real Ray, with replicas that compute by arithmetic: a run of some 15 seconds.
 
     python tests/infra/metrics_job.py FLAGS
 

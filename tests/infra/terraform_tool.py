@@ -52,7 +52,10 @@ class Terraform:
 
 
 def make(folder: Path) -> Terraform:
-    """Copies the sources into `folder` and finds a provider: the offline mirror where there is one, the registry elsewhere."""
+    """Copies the sources into `folder` and locates the provider.
+
+    The provider comes from the offline mirror where there is one, else from the registry.
+    """
     program("terraform", "it is HashiCorp's, and no Python package")
     kept = Path(tempfile.gettempdir()) / f"grok-batch-terraform-{os.getuid()}"
     kept.mkdir(exist_ok=True)

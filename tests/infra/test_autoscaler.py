@@ -1,4 +1,4 @@
-"""infra/ray/autoscaler.py: valid by Ray's own schema, understood by EC2's API (moto) and by a real autoscaler on this machine."""
+"""infra/ray/autoscaler.py against Ray's own schema, EC2's API (moto) and a real autoscaler."""
 
 import contextlib
 import importlib.util
@@ -178,7 +178,12 @@ def test_rays_provider_launches_and_ends_machines_with_it(ec2: Any) -> None:
 JOB = """
 import sys, time
 import ray
-ray.init(address=sys.argv[1], _node_ip_address="127.0.0.1", logging_level="ERROR", log_to_driver=False)
+ray.init(
+    address=sys.argv[1],
+    _node_ip_address="127.0.0.1",
+    logging_level="ERROR",
+    log_to_driver=False,
+)
 def gpus():
     return sorted(int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"])
 print("before", gpus(), flush=True)
@@ -187,7 +192,8 @@ class Replica:
     def place(self):
         return ray.util.get_node_ip_address()
 replicas = [Replica.remote() for _ in range(2)]
-print("places", sorted(ray.get([each.place.remote() for each in replicas], timeout=170)), gpus(), flush=True)
+places = ray.get([each.place.remote() for each in replicas], timeout=170)
+print("places", sorted(places), gpus(), flush=True)
 for each in replicas:
     ray.kill(each)
 ends = time.monotonic() + 60
@@ -203,7 +209,7 @@ print("after", gpus(), flush=True)
 def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(
     tmp_path: Path,
 ) -> None:
-    """The file as it is made, but for the provider: machines are processes here that join by themselves."""
+    """The generated file with another provider: machines are local processes that join alone."""
     made = config(worker_resources={"CPU": 2, "GPU": 8}, idle_timeout_minutes=0.03)
     path, log = tmp_path / "autoscaler.yaml", tmp_path / "machines"
     log.touch()

@@ -1,4 +1,4 @@
-"""infra/image: the Dockerfile copies what exists and is let through, and the job runs from nothing but that."""
+"""infra/image: the Dockerfile copies files that exist, and the job runs with those alone."""
 
 import importlib.util
 import json
@@ -137,7 +137,7 @@ def test_it_runs_as_nobody_special_and_pins_its_packages() -> None:
 
 
 def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path: Path) -> None:
-    """The layer has the Makefile and the lock files only: that has to be enough for `make setup`."""
+    """`make setup` needs no more than the layer has: the Makefile and the lock files."""
     [sources] = [sources for sources, _ in copies() if "Makefile" in sources]
     for source in sources:
         shutil.copy(ROOT / source, tmp_path)
@@ -234,7 +234,7 @@ def test_smoke_fails_on_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> No
     assert "FAILED: SmokeError: '2 + 3 =' is continued with ' 6'" in said.err
 
 
-# -- healthcheck ----------------------------------------------------------------------------------------------------------------
+# -- healthcheck -----------------------------------------------------------------------
 
 
 def healthcheck() -> Any:

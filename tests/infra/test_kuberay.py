@@ -1,4 +1,4 @@
-"""infra/kuberay: what is applied is valid by the schemas of Kubernetes and KubeRay, consistent, and modest in its rights."""
+"""infra/kuberay: manifests are valid for Kubernetes and KubeRay, consistent, least-privilege."""
 
 import json
 import re
@@ -82,7 +82,7 @@ def containers(resources: list[Resource]) -> Iterator[tuple[dict[str, Any], dict
             yield pod["spec"], container
 
 
-# -- schemas --------------------------------------------------------------------------------------------------------------------
+# -- schemas ---------------------------------------------------------------------------
 
 
 def test_every_file_is_part_of_something() -> None:
@@ -203,7 +203,7 @@ def test_other_resources_fit_the_schemas_of_kubernetes(built: dict[str, list[Res
     assert "concurrencypolicy" in wrong([mistaken])
 
 
-# -- consistency ----------------------------------------------------------------------------------------------------------------
+# -- consistency -----------------------------------------------------------------------
 
 
 def test_versions_are_those_of_the_lock_file_and_of_the_project(
@@ -436,7 +436,7 @@ echo "$@" >> "$LOG"
 def test_the_cache_of_weights_is_marked_last(
     case: str, built: dict[str, list[Resource]], tmp_path: Path
 ) -> None:
-    """The shell of both init containers, with an `aws` and a `python` that tell what they were asked."""
+    """Runs the shell of both init containers; fake `aws` and `python` record their arguments."""
     [group] = cluster_spec(built["cluster"])["workerGroupSpecs"]
     fetch, check = group["template"]["spec"]["initContainers"]
     weights, log, programs = tmp_path / "weights", tmp_path / "log", tmp_path / "bin"

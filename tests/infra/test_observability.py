@@ -1,4 +1,4 @@
-"""infra/observability: alert rules, dashboard and documentation speak of metrics that exist, and a real Prometheus sees them."""
+"""infra/observability: alerts, dashboard and docs use metrics that exist in a real Prometheus."""
 
 import contextlib
 import json
@@ -56,7 +56,7 @@ def alerts() -> list[dict[str, Any]]:
     return found
 
 
-# -- what is written ------------------------------------------------------------------------------------------------------------
+# -- what is written -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_grafanas_own_model_understands_every_key(tmp_path: Path) -> None:
     assert through(mistaken) == [".panels[1].fieldConfig.defaults.units"]
 
 
-# -- promtool -------------------------------------------------------------------------------------------------------------------
+# -- promtool --------------------------------------------------------------------------
 
 
 def promtool(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -186,7 +186,10 @@ def test_the_rules_do_what_their_tests_say() -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-ALWAYS = 'ray_grok_batch_replicas_up or ray_grok_batch_cost_total or label_replace(vector(1), "run", "a", "", "")'
+ALWAYS = (
+    "ray_grok_batch_replicas_up or ray_grok_batch_cost_total "
+    'or label_replace(vector(1), "run", "a", "", "")'
+)
 
 
 @pytest.mark.parametrize("expr", ["vector(0) > 1", ALWAYS], ids=["never", "always"])
@@ -202,11 +205,11 @@ def test_a_rule_that_never_fires_or_always_does_is_noticed(expr: str, tmp_path: 
     assert failed == {alert["alert"] for alert in alerts()}, done.stdout + done.stderr
 
 
-# -- a real Prometheus ----------------------------------------------------------------------------------------------------------
+# -- a real Prometheus -----------------------------------------------------------------
 
 
 class Prometheus:
-    """A server with this repository's configuration, on the nodes of a cluster that runs in `folder`."""
+    """A server with this repository's configuration, on the nodes of the cluster in `folder`."""
 
     def __init__(self, folder: Path, cluster: Path) -> None:
         self.port = free_ports(1)[0]
@@ -218,9 +221,12 @@ class Prometheus:
         (folder / RULES.name).write_text(RULES.read_text())
         (folder / "ray").symlink_to(cluster / "ray")
         self.command = [
-            program("prometheus", APT), f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'tsdb'}",
-            f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn",
-        ]  # fmt: skip
+            program("prometheus", APT),
+            f"--config.file={folder / 'prometheus.yml'}",
+            f"--storage.tsdb.path={folder / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        ]
         self.log = folder / "prometheus.log"
 
     @contextlib.contextmanager

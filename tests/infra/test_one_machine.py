@@ -85,7 +85,7 @@ def test_the_head_is_for_this_machine_only() -> None:
     assert "Environment=RAY_AUTH_MODE=token" in (FOLDER / "ray-head.service").read_text()
 
 
-# -- docs/clusters/index.md -----------------------------------------------------------------------------------------------------
+# -- docs/clusters/index.md ------------------------------------------------------------
 
 MACHINES = {
     "8×H100": (H100.flops_per_s, H100.bytes_per_s, 55),
@@ -114,8 +114,8 @@ def test_speeds_and_prices_of_the_page_follow_from_the_model_and_the_dry_runs_as
         f"| {step_s * 1000:.1f} ms | {decode:,.0f} tokens/s | {prefill:,.0f} tokens/s |" in lines[0]
     )
     assert (
-        lines[1]
-        == f"| {name} | {hours:.1f} | {cost:,.0f} $ | {cost / 128:.2f} $ | {cost / 628:.2f} $ | {2 * cost:,.0f} $ |"
+        lines[1] == f"| {name} | {hours:.1f} | {cost:,.0f} $ | {cost / 128:.2f} $ "
+        f"| {cost / 628:.2f} $ | {2 * cost:,.0f} $ |"
     )
     assert f"{shapes.stored_bytes / 1e9:.2f} GB are read" in page
     assert f"{met / 1e9:.2f} billion" in page

@@ -1,4 +1,4 @@
-"""infra/terraform by the tools of its trade: terraform with mocks for a cloud, checkov, an IAM linter, shellcheck, systemd.
+"""infra/terraform: terraform tests with a mocked cloud, checkov, IAM linter, shellcheck, systemd.
 
 Nothing here reaches AWS. `terraform test` proves what is asked for, not that EC2 grants it:
 docs/clusters/aws.md says what to look at after the first `terraform apply`.
@@ -28,7 +28,10 @@ RUNS = {"composition": 2, "machines": 6, "network": 2, "schedule": 2, "storage":
 ENVIRONMENTS = sorted(path.name for path in (SOURCE / "environments").iterdir())
 
 # What parliament finds and what makes it right. An entry that no longer occurs fails the test too.
-KEY_POLICY = "a key's policy says * for the key itself, and lets IAM decide about everything: AWS's own default"
+KEY_POLICY = (
+    "a key's policy says * for the key itself, and lets IAM decide about everything: "
+    "AWS's own default"
+)
 EXPLAINED = {
     ("aws_kms_key.this", "RESOURCE_STAR"): KEY_POLICY,
     ("aws_kms_key.this", "PERMISSIONS_MANAGEMENT_ACTIONS"): KEY_POLICY,
@@ -48,7 +51,8 @@ EXPLAINED = {
     (
         'node["head"]',
         "RESOURCE_MISMATCH",
-    ): "RunInstances in three statements, because type and template are conditions of some resources",
+    ): "RunInstances in three statements, "
+    "because type and template are conditions of some resources",
 }
 
 
@@ -121,7 +125,10 @@ def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[
     [
         (
             "modules/network/main.tf",
-            'referenced_security_group_id = local.members[each.value.from]\n  ip_protocol                  = "tcp"',
+            (
+                "referenced_security_group_id = local.members[each.value.from]\n"
+                '  ip_protocol                  = "tcp"'
+            ),
             'cidr_ipv4 = "0.0.0.0/0"\n  ip_protocol = "tcp"',
             "network",
             "names an address range",
@@ -211,7 +218,10 @@ def explanation(finding: dict[str, str]) -> tuple[str, str] | None:
 
 
 def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]]) -> None:
-    """A star as resource only where AWS knows no other, a star as action only in the key's own policy and in denials."""
+    """Wildcards are used only where they are needed.
+
+    A star as resource: AWS offers no other. A star as action: the key's own policy, and denials.
+    """
     starred, roles = set(), ("aws_iam_role_policy", "aws_iam_policy")
     for resource in (
         resource for run in states.values() for resource in run if resource["type"] in roles

@@ -1,4 +1,4 @@
-"""node/nightly.py as a process: machines come before the job and go after it, whatever happens, and somebody is told."""
+"""node/nightly.py as a process: machines start before the job, end after it, and failures alert."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""The scripts of infra/terraform/node, run for real: S3 is a server over HTTP, the rest fake commands and folders."""
+"""Scripts of infra/terraform/node, run for real against an HTTP S3 server and fake commands."""
 
 import itertools
 import json
@@ -59,7 +59,7 @@ def run(
     )
 
 
-# -- weights -------------------------------------------------------------------------------------------------------------------
+# -- weights ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_weights_need_a_bucket_and_a_folder(tmp_path: Path, commands: Commands) 
     assert "expected s3://BUCKET/PREFIX, got /disk/grok-1" in done.stderr
 
 
-# -- token ---------------------------------------------------------------------------------------------------------------------
+# -- token -----------------------------------------------------------------------------
 
 TOKEN = {
     "TOKEN_PARAMETER": "/test/ray-auth-token",
@@ -182,7 +182,7 @@ def test_worker_waits_for_the_token_and_says_what_is_wrong(
     )
 
 
-# -- leaving, logs, disks --------------------------------------------------------------------------------------------------------
+# -- leaving, logs, disks --------------------------------------------------------------
 
 
 def test_head_never_leaves(commands: Commands) -> None:
@@ -281,11 +281,15 @@ def test_machine_without_instance_store_is_refused(tmp_path: Path, commands: Com
     assert "no instance store on this machine" in done.stderr
 
 
-# -- Ray -----------------------------------------------------------------------------------------------------------------------
+# -- Ray -------------------------------------------------------------------------------
 
 RAY = {
-    "GCS_PORT": "6379", "METRICS_PORT": "8080", "WORKER_GPUS": "8", "NVME": "/mnt/nvme", "HEAD_IP_PARAMETER": "/test/head-ip",
-}  # fmt: skip
+    "GCS_PORT": "6379",
+    "METRICS_PORT": "8080",
+    "WORKER_GPUS": "8",
+    "NVME": "/mnt/nvme",
+    "HEAD_IP_PARAMETER": "/test/head-ip",
+}
 
 
 def started(
@@ -355,12 +359,12 @@ def test_head_without_autoscaler_configuration_says_so_and_starts(
     assert "nothing starts workers" in said
 
 
-# -- release and first boot ------------------------------------------------------------------------------------------------------
+# -- release and first boot ------------------------------------------------------------
 
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A committed repository with the node's scripts, and a lock file of one wheel that lies beside it."""
+    """A committed repository with the node's scripts and a lock file of one local wheel."""
     root = tmp_path / "checkout"
     shutil.copytree(
         ROOT / "infra" / "terraform",

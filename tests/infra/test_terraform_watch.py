@@ -28,13 +28,18 @@ SPOT, GROUP = (
 
 
 def used(gpus: float) -> dict[str, str]:
-    """Ray's metrics while replicas hold so many GPUs, with lines beside it that must not be counted."""
-    labels = 'NodeAddress="10.42.0.17",SessionName="session_1"'
+    """Ray's metrics while replicas use `gpus` GPUs, among lines that must not be counted."""
+    node = 'NodeAddress="10.42.0.17",SessionName="session_1"'
+
+    def sample(resource: str, state: str, value: float) -> str:
+        labels = f'Component="raylet",Name="{resource}",{node},State="{state}",Version="2.60.0"'
+        return f"ray_resources{{{labels}}} {value}\n"
+
     return {
-        "/metrics": f"# HELP ray_resources Logical Ray resources\n"
-        f'ray_resources{{Component="raylet",Name="GPU",{labels},State="USED",Version="2.60.0"}} {gpus}\n'
-        f'ray_resources{{Component="raylet",Name="GPU",{labels},State="AVAILABLE",Version="2.60.0"}} {8 - gpus}\n'
-        f'ray_resources{{Component="raylet",Name="CPU",{labels},State="USED",Version="2.60.0"}} 5.0\n'
+        "/metrics": "# HELP ray_resources Logical Ray resources\n"
+        + sample("GPU", "USED", gpus)
+        + sample("GPU", "AVAILABLE", 8 - gpus)
+        + sample("CPU", "USED", 5.0)
     }
 
 
@@ -58,12 +63,24 @@ class Watched:
 
     def start(self, **env: str) -> None:
         settings = {
-            "CLUSTER": "test", "ROLE": "worker", "METRIC_NAMESPACE": "GrokBatch", "SCALING": "asg", "ASG_NAME": "test-workers",
-            "LIFECYCLE_HOOK": "test-drain", "LIFECYCLE_HOOK_S": "900", "IDLE_MINUTES": "5", "IMDS": self.imds.url,
-            "METRICS_PORT": self.ray.url.rpartition(":")[2], "STATE": str(self.folder), "NVME": str(self.folder / "nvme"),
-            "DRAINING_MARK": str(self.folder / "run" / "mark"), "JAX_CACHE_URL": "s3://bucket/cluster/jax-cache",
-            "WATCH_POLL_S": "0.1", "WATCH_COUNT_EVERY_S": "0.3", "LEAVE_PAUSE_S": "0",
-        }  # fmt: skip
+            "CLUSTER": "test",
+            "ROLE": "worker",
+            "METRIC_NAMESPACE": "GrokBatch",
+            "SCALING": "asg",
+            "ASG_NAME": "test-workers",
+            "LIFECYCLE_HOOK": "test-drain",
+            "LIFECYCLE_HOOK_S": "900",
+            "IDLE_MINUTES": "5",
+            "IMDS": self.imds.url,
+            "METRICS_PORT": self.ray.url.rpartition(":")[2],
+            "STATE": str(self.folder),
+            "NVME": str(self.folder / "nvme"),
+            "DRAINING_MARK": str(self.folder / "run" / "mark"),
+            "JAX_CACHE_URL": "s3://bucket/cluster/jax-cache",
+            "WATCH_POLL_S": "0.1",
+            "WATCH_COUNT_EVERY_S": "0.3",
+            "LEAVE_PAUSE_S": "0",
+        }
         command = [sys.executable, str(self.node / "watch.py")]
         everything = self.commands.env(**settings | env)
         self.process = subprocess.Popen(
@@ -196,7 +213,7 @@ def test_watch_outlives_metadata_and_commands_that_fail(watched: Watched) -> Non
     assert "AccessDenied: the role may not" in watched.stop()
 
 
-# -- a real Ray ----------------------------------------------------------------------------------------------------------------
+# -- a real Ray ------------------------------------------------------------------------
 
 HOLD_GPUS = """
 import sys, time, ray
@@ -219,7 +236,7 @@ print(sorted(node.node_manager_address for node in nodes if node.state == 0))
 
 @pytest.fixture
 def cluster() -> Iterator[tuple[Cluster, str]]:
-    """A head, and a worker at an address of its own with GPUs that are not there, as on two machines; the worker's metrics."""
+    """A head, and a worker with fake GPUs at another address; yields the worker's metrics."""
     with running_cluster(nodes=1, RAY_metrics_report_interval_ms="500") as made:
         agent, metrics = free_ports(2)
         command = [

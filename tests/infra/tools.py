@@ -1,4 +1,4 @@
-"""Checkers that are no libraries of this project: where they are, or why a test that needs one is skipped."""
+"""External checkers: where they are installed, or why a test that needs one is skipped."""
 
 import shutil
 import subprocess

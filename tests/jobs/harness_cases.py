@@ -1,4 +1,7 @@
-"""The real lm-evaluation-harness over fake replicas, on tasks of our own: test_evaluate_lm_eval.py runs it, in .venv-lm-eval."""
+"""The real lm-evaluation-harness over fake replicas, on tasks of our own.
+
+Run by test_evaluate_lm_eval.py in .venv-lm-eval.
+"""
 
 import json
 import math
@@ -23,13 +26,18 @@ pytestmark = pytest.mark.filterwarnings("default")  # the harness's libraries wa
 EOS = 2
 TASKS = {
     "own_choice": (
-        "output_type: multiple_choice\ndoc_to_choice: '{{choices}}'\ndoc_to_target: answer\nmetric_list:\n- metric: acc\n"
+        "output_type: multiple_choice\ndoc_to_choice: '{{choices}}'\ndoc_to_target: answer\n"
+        "metric_list:\n- metric: acc\n"
     ),
     "own_answer": (
-        "output_type: generate_until\ndoc_to_target: '{{choices[0]}}'\ngeneration_kwargs: {until: ['Q:'], max_gen_toks: 3}\n"
+        "output_type: generate_until\ndoc_to_target: '{{choices[0]}}'\n"
+        "generation_kwargs: {until: ['Q:'], max_gen_toks: 3}\n"
         "metric_list:\n- metric: exact_match\n"
     ),
-    "own_text": "output_type: loglikelihood_rolling\ndoc_to_target: '{{question}}'\nmetric_list:\n- metric: word_perplexity\n",
+    "own_text": (
+        "output_type: loglikelihood_rolling\ndoc_to_target: '{{question}}'\n"
+        "metric_list:\n- metric: word_perplexity\n"
+    ),
 }
 
 
@@ -127,7 +135,11 @@ def test_the_harness_runs_its_tasks(
     ]
     (tmp_path / "own.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for name, text in TASKS.items():
-        data = f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {tmp_path / 'own.jsonl'}}}}}\ntest_split: test\n"
+        data_file = tmp_path / "own.jsonl"
+        data = (
+            f"dataset_path: json\ndataset_kwargs: {{data_files: {{test: {data_file}}}}}\n"
+            "test_split: test\n"
+        )
         (tmp_path / f"{name}.yaml").write_text(
             f"task: {name}\n{data}doc_to_text: '{{{{question}}}}'\n{text}"
         )

@@ -42,7 +42,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def environment(**more: str) -> dict[str, str]:
-    """Returns a user's environment: a Ray of the job's own, none of the switches that tests put on for JAX."""
+    """Returns a user's environment: the job's own Ray, and none of the tests' JAX settings."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -71,7 +71,7 @@ def table(output: Path | str) -> pa.Table:
 
 
 def same_tables(one: pa.Table, other: pa.Table, tolerance: float = 1e-4) -> None:
-    """Asserts that two runs gave the same rows: everything equal, log-probs within `tolerance` per token."""
+    """Asserts that two runs have equal rows, log-probs within `tolerance` per token."""
     one, other = one.drop_columns(UNSTABLE), other.drop_columns(UNSTABLE)
     assert one.schema.names == other.schema.names
     assert one.num_rows == other.num_rows
@@ -97,9 +97,15 @@ def _close(mine: Any, theirs: Any, tolerance: float) -> bool:
 def conformance_flags(case: str = "mha") -> list[object]:
     """Returns the flags that select a conformance checkpoint in float32 on one device."""
     return [
-        "--model", CONFORMANCE / case / "config.json", "--checkpoint", CONFORMANCE / case / "ckpt-0",
-        "--dtype", "float32", "--mesh", "1x1",
-    ]  # fmt: skip
+        "--model",
+        CONFORMANCE / case / "config.json",
+        "--checkpoint",
+        CONFORMANCE / case / "ckpt-0",
+        "--dtype",
+        "float32",
+        "--mesh",
+        "1x1",
+    ]
 
 
 def report(output: Path) -> dict[str, Any]:
@@ -134,7 +140,7 @@ class Running:
         ]
 
     def stop_replica(self, parts: int) -> None:
-        """SIGSTOP to its only actor once so many shards are committed: what follows happens in the middle of the run."""
+        """Sends SIGSTOP to the only actor, in mid-run, once `shards` shards are committed."""
         self.wait_until(lambda: len(self.replicas()) == 1, "replica")
         (replica,) = self.replicas()
         self.wait_for_parts(parts)

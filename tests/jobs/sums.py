@@ -24,7 +24,7 @@ def tokenizer() -> Tokenizer:
 
 
 def answer(request: Request) -> Completion:
-    """The sum that a prompt ends in, a third of the time one too high: a function of the request alone."""
+    """The sum at the end of a prompt, a third of the time one too high; fixed per request."""
     assert request.sampling is not None
     asked = re.findall(r"(\d+) \+ (\d+)", tokenizer().text(request.prompt_ids))
     one, other = map(int, asked[-1])

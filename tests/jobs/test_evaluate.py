@@ -95,9 +95,13 @@ def test_all_steps_at_once_and_again(
     assert main(*words) == 0
     found = metrics(tmp_path / "run")
     assert set(found["results"]) == {
-        *(f"mmlu_{subject}" for subject in own_data.SUBJECTS), "mmlu_stem", "mmlu_social_sciences", "mmlu", "gsm8k_cot",
+        *(f"mmlu_{subject}" for subject in own_data.SUBJECTS),
+        "mmlu_stem",
+        "mmlu_social_sciences",
+        "mmlu",
+        "gsm8k_cot",
         "humaneval",
-    }  # fmt: skip
+    }
     assert found["results"]["mmlu"]["sample_len"] == 9
     assert (tmp_path / "run" / "report.html").read_text().startswith("<!DOCTYPE html>")
     before = {
@@ -334,7 +338,7 @@ def test_the_sample_configuration_is_valid() -> None:
 
 
 def test_mmlu_costs_one_prefill_of_each_subjects_shots_and_one_of_each_question(data: Path) -> None:
-    """Prompts as they are, but for the length of their shots and questions, which are cut to what a small engine holds."""
+    """Real prompts, with shots and questions shortened to what a small engine holds."""
     requests = build_requests(["mmlu"], DataFolder(str(data)), PromptOptions())
     tokenizer, page = Tokenizer((DEMO / "tokenizer.model").read_bytes()), 8
     whole = tokenizer.encode([request.prompt for request in requests])

@@ -1,4 +1,4 @@
-"""jobs/evaluate_cot_shots.py: the worked examples out of a task file of the harness, here one of our own texts."""
+"""jobs/evaluate_cot_shots.py: worked examples from a task file of the harness, with our texts."""
 
 from pathlib import Path
 

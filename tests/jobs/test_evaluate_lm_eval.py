@@ -1,4 +1,4 @@
-"""The adapter for lm-evaluation-harness, with the real package, which has an environment of its own."""
+"""The adapter for lm-evaluation-harness, with the real package in its own environment."""
 
 import subprocess
 import sys

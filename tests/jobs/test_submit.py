@@ -1,4 +1,4 @@
-"""`ray job submit` and jobs/submit.py against a real head, with a second node and token authentication."""
+"""`ray job submit` and jobs/submit.py on a real head, a second node and token authentication."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ sys.exit(3)
 def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(
     cluster: Cluster, tmp_path: Path
 ) -> None:
-    """The first try is interrupted, the second runs while its submitter is killed, and another submitter joins it."""
+    """An interrupted attempt is retried; another submitter joins when the first one is killed."""
     program = [
         sys.executable,
         "jobs/submit.py",

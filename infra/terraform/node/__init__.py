@@ -1,1 +1,1 @@
-"""What runs on the machines that infra/terraform makes: shell for set-up, Python for what watches and repeats."""
+"""Set-up scripts (shell) and watchers (Python) of the machines that infra/terraform creates."""

@@ -1,4 +1,6 @@
-"""This machine's address -> its Ray node is drained: it gets no more work and hands back what it cannot end.
+"""Drains the Ray node at this machine's address.
+
+The node gets no more work and hands back what it cannot end.
 
     python drain.py --address HEAD:6379 --ip 10.42.0.17 --reason "spot interruption" --seconds 110
 
@@ -24,7 +26,7 @@ def drain(address: str, ip: str, reason: str, deadline_ms: int) -> str:
 
     Raises:
         LookupError: Ray has no living node there.
-        RuntimeError: Ray refuses, for example because the node is busy with a deadline that has passed.
+        RuntimeError: Ray refuses, for example because a busy node's deadline has passed.
     """
     client = GcsClient(address=address)
     alive: list[str] = [

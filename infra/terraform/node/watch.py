@@ -1,4 +1,6 @@
-"""Instance metadata and Ray's metrics -> a node that is drained before it goes, a worker that leaves when nobody needs it.
+"""Drains a node before EC2 takes it back, and ends a worker that is idle.
+
+Reads the instance metadata and Ray's metrics.
 
     python watch.py        # settings from the environment: /etc/grok-batch/node.env
 
@@ -87,7 +89,7 @@ def notice(metadata: Metadata, now: datetime, hook_s: int) -> Notice | None:
 
 
 def gpus_in_use(metrics: str) -> float:
-    """Returns how many GPUs of this node are held, from Ray's metrics in Prometheus' text format."""
+    """Returns the number of this node's GPUs in use, from Ray's metrics in Prometheus' format."""
     return sum(float(value) for value in GPU_LINE.findall(metrics))
 
 
@@ -203,10 +205,18 @@ class Watch:
             return
         say("no replica is left; the group may end the instance")
         self.released = run(
-            "aws", "autoscaling", "complete-lifecycle-action", "--lifecycle-action-result", "CONTINUE",
-            "--auto-scaling-group-name", self.settings.asg, "--lifecycle-hook-name", self.settings.hook,
-            "--instance-id", self.metadata.get("instance-id") or "",
-        )  # fmt: skip
+            "aws",
+            "autoscaling",
+            "complete-lifecycle-action",
+            "--lifecycle-action-result",
+            "CONTINUE",
+            "--auto-scaling-group-name",
+            self.settings.asg,
+            "--lifecycle-hook-name",
+            self.settings.hook,
+            "--instance-id",
+            self.metadata.get("instance-id") or "",
+        )
 
     def _held(self) -> float | None:
         """Returns how many GPUs replicas hold, and counts this worker's minute.
@@ -230,9 +240,18 @@ class Watch:
     def _count(self, metric: str, value: float) -> None:
         if self.draining is None:
             run(
-                "aws", "cloudwatch", "put-metric-data", "--namespace", self.settings.namespace, "--metric-name", metric,
-                "--value", f"{value:g}", "--dimensions", f"Cluster={self.settings.cluster}",
-            )  # fmt: skip
+                "aws",
+                "cloudwatch",
+                "put-metric-data",
+                "--namespace",
+                self.settings.namespace,
+                "--metric-name",
+                metric,
+                "--value",
+                f"{value:g}",
+                "--dimensions",
+                f"Cluster={self.settings.cluster}",
+            )
 
     def _idle_too_long(self, held: float) -> bool:
         if held > 0:

@@ -1,4 +1,6 @@
-"""engine.py with min-p, repetition penalty and the cut-off: against the NumPy model, alone and in company, and what is refused.
+"""Min-p, repetition penalty and repetition cut-off in the engine, and rejected parameters.
+
+Rows alone and in batches are compared with the NumPy model.
 
 One penalty or one loop must not be felt by any other row, and none may depend on slot, call, batch,
 mesh or order.

@@ -122,7 +122,11 @@ def test_min_p_keeps_what_is_likely_enough_beside_the_most_likely() -> None:
 
 
 def test_min_p_comes_before_top_p_as_in_vllm() -> None:
-    """0.5 of the mass: of all it takes two tokens, of the three that min-p leaves (0.8 of it) the first is enough."""
+    """Min-p is applied before top-p.
+
+    Of all tokens, two reach a mass of 0.5. Of the three that min-p leaves (0.8 of the mass), the
+    first one does.
+    """
     logits = jnp.log(jnp.array([[0.42, 0.2, 0.18, 0.1, 0.1]]))
     alone = filter_logits(logits, jnp.array([0], jnp.int32), jnp.array([0.5]))
     both = filter_logits(

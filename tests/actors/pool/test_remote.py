@@ -3,14 +3,20 @@ from ray.exceptions import ActorDiedError, ActorUnavailableError, NodeDiedError,
 
 from actors.pool.remote import blame, driver_is_dead, sentence
 
-PREAMBLE = "The actor died unexpectedly before finishing this task.\n\tclass_name: RemoteReplica\n\tactor_id: 51c5\n\tpid: 7\n"
+PREAMBLE = (
+    "The actor died unexpectedly before finishing this task.\n"
+    "\tclass_name: RemoteReplica\n\tactor_id: 51c5\n\tpid: 7\n"
+)
 WORKER = (
     "The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker "
     "exit detail: Worker "
     "unexpectedly exits with a connection error code 2. End of file. Some common causes include: "
     "(1) the OOM killer"
 )
-NODE = "The actor died because its node has died. Node Id: 4d10\n\tthe actor's node was terminated {}: {}"
+NODE = (
+    "The actor died because its node has died. Node Id: 4d10\n"
+    "\tthe actor's node was terminated {}: {}"
+)
 UNEXPECTED = NODE.format("unexpectedly", "health check failed due to missing too many heartbeats")
 EXPECTED = NODE.format("expectedly", "received SIGTERM")
 
@@ -52,7 +58,10 @@ def test_a_reason_is_one_line_that_begins_with_the_cause() -> None:
 
 
 def test_an_owner_that_died_is_the_driver_itself() -> None:
-    owner = "The actor is dead because its owner has died. Owner Id: 01000000ffff Owner worker exit type: SYSTEM_ERROR"
+    owner = (
+        "The actor is dead because its owner has died. "
+        "Owner Id: 01000000ffff Owner worker exit type: SYSTEM_ERROR"
+    )
     assert driver_is_dead(died(owner))
     assert not driver_is_dead(died(WORKER))
     assert not driver_is_dead(died(UNEXPECTED))

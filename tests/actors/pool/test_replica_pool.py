@@ -90,7 +90,7 @@ def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> No
 
 
 class LateToSayWhere(RemoteReplica):
-    """Its thread that answers for the process comes to it later than the one that loads a model of no weight."""
+    """The process starts to answer later than it loads a model of no weight."""
 
     @ray.method(concurrency_group=WATCH)
     def place(self) -> Place:
@@ -189,7 +189,7 @@ def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
 
 @pytest.mark.parametrize("moment", ["idle", "running"])
 def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -> None:
-    """SIGSTOP: the process lives and says nothing, as one that its machine swaps out or a debugger holds."""
+    """SIGSTOP stands for a process that is swapped out or held by a debugger: alive but silent."""
     with faulty(
         {"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=PATIENT_S
     ) as pool:
@@ -262,7 +262,7 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(
 
 
 def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
-    """Once the run has begun, replacements that cannot load are tried again, more and more rarely."""
+    """Once the run has begun, replacements that cannot load are retried with growing delays."""
     said: list[str] = []
     with start(
         {}, lambda event, *_, **__: said.append(event), max_load_losses=2, minimum=1, maximum=1

@@ -1,4 +1,4 @@
-"""actors/pool/replica_pool.py on a fake Ray: which actors are started, given up and replaced, and when."""
+"""Policy of the replica pool on a fake Ray: when actors are started, given up and replaced."""
 
 import time
 from collections.abc import Callable, Iterator

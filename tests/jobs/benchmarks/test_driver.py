@@ -1,4 +1,4 @@
-"""jobs/benchmark_driver.py on a small scale: every line is there, the figures are consistent, the folder is gone."""
+"""Small runs of jobs/benchmark_driver.py: complete output, consistent figures, folder removed."""
 
 import re
 from pathlib import Path

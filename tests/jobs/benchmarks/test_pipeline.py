@@ -1,4 +1,4 @@
-"""jobs/benchmark_pipeline.py: the prompts of each pass, and a small run whose figures are consistent."""
+"""jobs/benchmark_pipeline.py: prompts of each pass, and consistent figures of a small run."""
 
 import json
 from pathlib import Path

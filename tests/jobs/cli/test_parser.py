@@ -22,12 +22,28 @@ BASE = ("-i", "in.parquet", "-o", "out", "--model", "demo")
 def test_defaults_are_those_of_the_interface() -> None:
     config = read(*BASE)
     expected: dict[str, Any] = {
-        "input": "in.parquet", "output": "out", "task": "generate", "prompt_column": "prompt",
+        "input": "in.parquet",
+        "output": "out",
+        "task": "generate",
+        "prompt_column": "prompt",
         "id_column": "id",
-        "max_tokens": None, "temperature": 0.0, "n": 1, "min_p": 0.0, "repetition_penalty": 1.0, "repetition_max_pattern": 0,
-        "logprobs": 0, "prompt_logprobs": None, "dtype": "bfloat16", "on_overflow": "error",
-        "resume": "auto", "retry_failed": False, "max_error_rate": 0.01, "max_attempts": 3, "stop": (), "dry_run": False,
-    }  # fmt: skip
+        "max_tokens": None,
+        "temperature": 0.0,
+        "n": 1,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "repetition_max_pattern": 0,
+        "logprobs": 0,
+        "prompt_logprobs": None,
+        "dtype": "bfloat16",
+        "on_overflow": "error",
+        "resume": "auto",
+        "retry_failed": False,
+        "max_error_rate": 0.01,
+        "max_attempts": 3,
+        "stop": (),
+        "dry_run": False,
+    }
     assert {name: getattr(config, name) for name in expected} == expected
     assert (config.replica_range(), config.mesh_shape(), config.partition_pair()) == (
         (1, 1),

@@ -1,4 +1,4 @@
-"""The committed demo model for the tests of this folder: its float parameters, its tokenizer and the questions it is asked."""
+"""The committed demo model for the tests: float parameters, tokenizer and questions."""
 
 from functools import lru_cache
 from typing import Any

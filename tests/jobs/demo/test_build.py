@@ -1,4 +1,4 @@
-"""The committed demo files: texts are what make_demo.py writes, the tokenizer behaves like Grok-1's, weights are int8."""
+"""The committed demo files: texts of make_demo.py, a tokenizer like Grok-1's, int8 weights."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,7 @@
-"""A greedy loop of the demo model is cut off at the token that completes the pattern, and its slot goes to the next request."""
+"""The repetition cut-off on a greedy loop of the demo model.
+
+The completion ends at the token that completes the pattern; its slot goes to the next request.
+"""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""The forward pass that the demo model is trained with is the engine's, but for what its experts have no room for."""
+"""The demo model's training forward pass equals the engine's, except for expert capacity."""
 
 from dataclasses import replace
 from functools import partial

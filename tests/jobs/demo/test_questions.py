@@ -1,4 +1,4 @@
-"""The demo's questions: right answers among distinct choices, the same for the same seed, and never both trained on and asked."""
+"""The demo's questions: correct, distinct choices, reproducible, training and test disjoint."""
 
 from itertools import islice
 

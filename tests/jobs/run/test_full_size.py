@@ -1,4 +1,4 @@
-"""The dry run of a model too large for any machine here: what is asked, what is shown, and that Grok-1 fits eight H100."""
+"""Dry run of a model too large for this machine: request, output, and Grok-1 on eight H100."""
 
 import dataclasses
 import re
@@ -199,7 +199,7 @@ def compiler() -> Path:
     return AOT
 
 
-# All sixty-four layers take minutes to compile, and no program depends on their number but in length.
+# All sixty-four layers take minutes to compile; their number changes only a program's length.
 LAYERS = [3, pytest.param(GROK_1.num_layers, marks=[pytest.mark.long, pytest.mark.timeout(900)])]
 
 
@@ -240,7 +240,7 @@ def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(
     assert target["capacity_bytes"] == 80 * 10**9
     assert target["cache_tokens"] >= 250_000
     for name, program in target["programs"].items():
-        # the inputs of a program are the weights and the cache, the arrays of a call and nothing else
+        # a program's inputs are the weights, the cache, the arrays of a call and nothing else
         call_bytes = program["input_bytes"] + program["temporary_bytes"] + program["output_bytes"]
         assert kept * missing_layers + call_bytes <= 80 * 10**9, name
     if layers == GROK_1.num_layers:

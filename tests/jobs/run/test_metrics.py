@@ -1,4 +1,4 @@
-"""jobs/run/metrics.py: a metric for every figure of a run, counters that only grow, and how the run ended."""
+"""Prometheus metrics of a run: one per figure, monotonic counters, and the exit state."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping
@@ -155,14 +155,32 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: FakeRay) -> Non
         progress.replica_ready("b", None)
         progress.shard_committed()
     expected = {
-        "rows_total": 3, "rows_planned": 10, "row_errors_total": 1, "shards_committed_total": 1, "prompt_tokens_total": 60,
-        "completion_tokens_total": 20, "cached_tokens_total": 12, "prompt_tokens_per_second": 6,
+        "rows_total": 3,
+        "rows_planned": 10,
+        "row_errors_total": 1,
+        "shards_committed_total": 1,
+        "prompt_tokens_total": 60,
+        "completion_tokens_total": 20,
+        "cached_tokens_total": 12,
+        "prompt_tokens_per_second": 6,
         "completion_tokens_per_second": 2,
-        "padding_ratio": 0.1, "prefix_reuse_ratio": 0.2, "request_retries_total": 4, "batches_in_flight": 3, "replicas_up": 1,
-        "replicas_wanted": 2, "replicas_started_total": 2, "replicas_lost_total": 1, "replica_up_seconds_total": 10,
-        "replica_busy_seconds_total": 5, "prefill_tokens_total": 90, "prefill_positions_total": 100, "elapsed_seconds": 10,
-        "cost_total": 0.1, "cost_budget": 5, "runs_started_total": 1,
-    }  # fmt: skip
+        "padding_ratio": 0.1,
+        "prefix_reuse_ratio": 0.2,
+        "request_retries_total": 4,
+        "batches_in_flight": 3,
+        "replicas_up": 1,
+        "replicas_wanted": 2,
+        "replicas_started_total": 2,
+        "replicas_lost_total": 1,
+        "replica_up_seconds_total": 10,
+        "replica_busy_seconds_total": 5,
+        "prefill_tokens_total": 90,
+        "prefill_positions_total": 100,
+        "elapsed_seconds": 10,
+        "cost_total": 0.1,
+        "cost_budget": 5,
+        "runs_started_total": 1,
+    }
     assert {name: values(ray, name) for name in expected} == {
         name: {(RUN,): pytest.approx(each)} for name, each in expected.items()
     }

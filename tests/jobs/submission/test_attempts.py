@@ -1,4 +1,4 @@
-"""jobs/submit.py and jobs/submission/attempts.py: what is tried again, what is joined, and which exit code comes out of it."""
+"""jobs/submit.py and jobs/submission/attempts.py: retries, joined attempts and exit codes."""
 
 import os
 import subprocess
@@ -114,7 +114,7 @@ def test_names_are_made_of_the_command() -> None:
     assert default_name(["/bin/echo hello", "x"]).startswith("echo-hello-")
 
 
-# -- on this machine ------------------------------------------------------------------------------------------------------------
+# -- on this machine -------------------------------------------------------------------
 
 COUNTING = """
 import pathlib, sys
@@ -166,7 +166,10 @@ def test_what_cannot_be_submitted_is_said_in_a_sentence() -> None:
 
 
 def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
-    script = "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); print('up', flush=True); time.sleep(60)"
+    script = (
+        "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); "
+        "print('up', flush=True); time.sleep(60)"
+    )
     program = [
         sys.executable,
         "jobs/submit.py",
@@ -193,7 +196,7 @@ def test_a_command_that_is_killed_has_said_nothing() -> None:
     ) == AttemptResult(None)
 
 
-# -- on a cluster ---------------------------------------------------------------------------------------------------------------
+# -- on a cluster ----------------------------------------------------------------------
 
 
 class FakeCluster:

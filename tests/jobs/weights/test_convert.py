@@ -1,4 +1,4 @@
-"""Conversion: the same numbers, once, whatever interrupts it, and nothing else's files taken for its own."""
+"""Weight conversion: equal numbers, written once despite interruptions, in its own files only."""
 
 import os
 import shutil

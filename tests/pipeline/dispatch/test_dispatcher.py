@@ -475,7 +475,7 @@ def test_late_batch_that_was_lost_before_gets_no_second_replica() -> None:
 
 
 def test_interrupted_run_drops_batches_that_wait_for_their_replica() -> None:
-    """Batches that were drawn and that no replica holds are not submitted after the interruption."""
+    """Batches that are sampled but not in flight are not submitted after the interruption."""
     prefix_batches = [Batch((request(row),), b"prefix") for row in range(100)]
     answered: list[int] = []
     run = run_batches(

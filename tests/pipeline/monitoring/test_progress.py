@@ -123,9 +123,20 @@ def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
         name: pytest.approx(sum(values), abs=0.1) for name, values in over.items() if name != "s"
     }
     assert sums == {
-        "rows": 100, "prompt": 90 * 30, "completion": 90 * 10, "cached": 90 * 6, "errors": 10, "retries": 3, "losses": 0,
-        "prefill_tokens": 9 * 99, "prefill_positions": 10 * 99, "extend_tokens": 9 * 99, "extend_positions": 10 * 99, "busy_s": 85.0, "up_s": 170.0,
-    }  # fmt: skip
+        "rows": 100,
+        "prompt": 90 * 30,
+        "completion": 90 * 10,
+        "cached": 90 * 6,
+        "errors": 10,
+        "retries": 3,
+        "losses": 0,
+        "prefill_tokens": 9 * 99,
+        "prefill_positions": 10 * 99,
+        "extend_tokens": 9 * 99,
+        "extend_positions": 10 * 99,
+        "busy_s": 85.0,
+        "up_s": 170.0,
+    }
     assert {len(values) for values in over.values()} == {len(over["s"])}
 
 

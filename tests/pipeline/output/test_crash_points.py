@@ -51,7 +51,7 @@ class Life:
 
 
 def counted(patch: pytest.MonkeyPatch, life: Life, owner: Any, name: str) -> None:
-    """Makes `owner.name` an operation of `life`: it may end before it, or after it has taken effect."""
+    """Makes `owner.name` a crash point: `life` may end before it, or after it has taken effect."""
     original = getattr(owner, name)
 
     def counting(*args: Any, **options: Any) -> Any:
@@ -253,7 +253,7 @@ def test_early_stops_keep_what_is_committed(
     assert json.dumps(rows_of(str(tmp_path))) == undisturbed
 
 
-# -- several drivers, in processes of their own ---------------------------------------------------------------------------------
+# -- several drivers, in processes of their own ----------------------------------------
 
 
 def start(source: Path, output: Path, partition: str, *more: object) -> subprocess.Popen[str]:

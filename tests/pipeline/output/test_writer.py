@@ -202,7 +202,10 @@ def test_however_often_it_is_stopped_the_table_is_the_same(
     stops: list[int],
     seed: int,
 ) -> None:
-    """Reader to writer, completions in any order, stopped after any of them, then the same again until nothing remains."""
+    """Resuming after any stop gives complete output, whatever the order of completions.
+
+    From reader to writer; the same run is repeated until nothing remains.
+    """
     base = tmp_path_factory.mktemp("resume")
     table = pa.table(
         {
@@ -329,7 +332,7 @@ def test_losing_to_another_run_stops(folder: RunFolder) -> None:
 
 
 def first_run(folder: RunFolder) -> Shard:
-    """Commits a shard of 4 rows with 1, 2, 1, 2 samples, of which rows 1 (one sample) and 2 failed."""
+    """Commits 4 rows with 1, 2, 1, 2 samples, where row 1 (one sample) and row 2 failed."""
     shard = Shard(0, "f", 0, 4)
     rows = [
         row(RowRef(0, 0)),

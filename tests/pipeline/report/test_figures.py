@@ -9,18 +9,33 @@ from pipeline.report.figures import TABLE_ROWS, compact, duration, joined, perce
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0, "0 %"), (1, "100 %"), (0.5, "50 %"), (0.0312, "3.1 %"), (0.00004, "0.004 %"), (0.9996, "100.0 %"), (0.994, "99.4 %"),
-     (math.nan, "–")],
-)  # fmt: skip
+    [
+        (0, "0 %"),
+        (1, "100 %"),
+        (0.5, "50 %"),
+        (0.0312, "3.1 %"),
+        (0.00004, "0.004 %"),
+        (0.9996, "100.0 %"),
+        (0.994, "99.4 %"),
+        (math.nan, "–"),
+    ],
+)
 def test_percentages_keep_what_matters(value: float, words: str) -> None:
     assert percent(value).replace("\u00a0", " ") == words
 
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.0, "0 s"), (0.25, "0.25 s"), (12.4, "12 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"), (18_180, "5 h 03 min"),
-     (6.84e6, "1,900 h")],
-)  # fmt: skip
+    [
+        (0.0, "0 s"),
+        (0.25, "0.25 s"),
+        (12.4, "12 s"),
+        (59.7, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (18_180, "5 h 03 min"),
+        (6.84e6, "1,900 h"),
+    ],
+)
 def test_durations_are_as_fine_as_their_size(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 

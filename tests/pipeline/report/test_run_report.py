@@ -17,7 +17,10 @@ from pipeline.monitoring.deprecated_keys import RENAMED
 from pipeline.monitoring.progress import Progress
 from pipeline.report.run_report import STATUS, render
 
-HOSTILE = """</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>" onload='alert(3)' $x^2$ &amp; {{7*7}}"""
+HOSTILE = (
+    "</td></svg><script>alert(1)</script><img src=x onerror=alert(2)>"
+    "\" onload='alert(3)' $x^2$ &amp; {{7*7}}"
+)
 
 
 class Page(HTMLParser):
@@ -162,10 +165,18 @@ def test_the_figures_of_the_run_are_on_the_page() -> None:
     )
     text = " ".join(page.text.split())
     for words in (
-        "complete, some rows failed", "bucket/runs", "partition 1 of 4", "5 of 9 shards were there before", "empty_prompt",
-        "part-00000, row 2", "is empty 2", "2026-01-02 03:04:05 UTC to 2026-01-02 03:04:25 UTC: 20 s", "Requests run again35",
-        "5 replicas lost", f"Cost{(40 + 0.5) * 2 / 3600:.2f}",
-    ):  # fmt: skip
+        "complete, some rows failed",
+        "bucket/runs",
+        "partition 1 of 4",
+        "5 of 9 shards were there before",
+        "empty_prompt",
+        "part-00000, row 2",
+        "is empty 2",
+        "2026-01-02 03:04:05 UTC to 2026-01-02 03:04:25 UTC: 20 s",
+        "Requests run again35",
+        "5 replicas lost",
+        f"Cost{(40 + 0.5) * 2 / 3600:.2f}",
+    ):
         assert words in text, words
     tokens = sum(3 * row for row in range(30, 100))
     assert f"{tokens / 20:,.0f} per s" in text

@@ -173,7 +173,7 @@ def test_missing_bucket(s3_url: str) -> None:
 @pytest.mark.slow
 @pytest.mark.s3
 def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """S3-compatible servers ignore the condition on multipart uploads: a large part must not become one."""
+    """S3-compatible servers ignore the condition on multipart uploads: large parts avoid them."""
     fs, _ = s3.filesystem(s3_url, s3.S3Config())
     calls = []
     original = type(fs)._call_s3
@@ -206,7 +206,7 @@ def test_lost_race_is_told_by_the_object_whatever_the_error(
 
 
 def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
-    """Other drivers write aside and unlink while we list: never an error, never a part that is missing."""
+    """Files that others write and unlink during a listing cause no error and hide no part."""
     for number in range(20):
         storage.put_if_absent(str(tmp_path / f"part-{number}"), b"x")
     done = Event()
@@ -236,7 +236,7 @@ def test_no_permission(s3_url: str, s3_faults: S3Faults) -> None:
 
 @pytest.mark.s3
 def test_a_write_whose_answer_is_lost_is_there_once(s3_url: str, s3_faults: S3Faults) -> None:
-    """The client tries again, and finds its own object: that counts as somebody else's, and the bytes are right."""
+    """A retry that meets its own object reports an existing object, with the right bytes."""
     url = storage.join(s3_url, "part")
     s3_faults.next = ["lose the answer"]
     assert not storage.put_if_absent(url, b"mine")

@@ -1,4 +1,4 @@
-"""pipeline/storage/local_disk.py: what killed drivers leave aside is removed, what living ones write is not."""
+"""Local storage: temporary files of killed drivers are removed, those of live drivers are kept."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""repetition.py: the token at which a completion has fallen into a loop, against a search from scratch after every token."""
+"""Detection of repetition loops, compared with a search from scratch after every token."""
 
 import pytest
 from hypothesis import given
