@@ -65,7 +65,8 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         ModelError: no replica can work.
         DatasetError: shards of the input could not be read (all others are committed), or a part
             could not be written.
-        OutageError: object storage did not answer within the retry window; what was complete is committed.
+        OutageError: object storage did not answer within the retry window; what was complete is
+            committed.
         CommitError: exactly once was broken.
     """
     c = pipeline

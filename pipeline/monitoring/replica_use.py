@@ -86,7 +86,7 @@ class ReplicaUse:
         return ReplicaStats(**totals)
 
     def counts(self) -> tuple[int, int]:
-        """Returns how many replicas came up and how many were lost, before they came up or after."""
+        """Returns how many replicas came up and how many were lost, loading ones included."""
         came_up = 0
         lost = 0
         for use in list(self._uses.values()):
