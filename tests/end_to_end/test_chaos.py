@@ -51,7 +51,7 @@ def kill(driver: "subprocess.Popen[str]") -> None:
         return
 
 
-def test_a_driver_killed_at_random_moments_leaves_no_trace(tmp_path: Path) -> None:
+def test_killed_driver_does_not_change_the_output(tmp_path: Path) -> None:
     source = write_input(tmp_path / "in.parquet", ROWS)
     undisturbed = tmp_path / "undisturbed"
     list(drive(source, str(undisturbed), FakeReplicas(1)))

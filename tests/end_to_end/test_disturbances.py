@@ -67,7 +67,7 @@ def stop_at(run: Running, parts: int) -> None:
     assert len(run.parts()) < SHARDS, "the run was over before it could be disturbed"
 
 
-def test_a_lost_head_then_a_killed_driver_leave_no_trace(
+def test_lost_head_and_killed_driver_do_not_change_output(
     prompts: Path, flags: list[object], undisturbed: pa.Table, tmp_path: Path
 ) -> None:
     """kill -9 of the GCS; the same command, kill -9 of the driver; the same command."""
@@ -110,7 +110,7 @@ def committed(run: Running) -> dict[str, int]:
 
 
 @pytest.mark.s3
-def test_storage_outages_a_poison_row_and_a_killed_replica_on_s3(
+def test_storage_outages_and_replica_losses_on_s3(
     prompts: Path,
     flags: list[object],
     undisturbed: pa.Table,

@@ -35,7 +35,7 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
+def test_report_shows_all_plots_and_fetches_nothing(
     scheme: str, report_file: Path, browser: Browser
 ) -> None:
     assert look_at_report(browser, report_file, scheme) == PLOTS
@@ -46,7 +46,7 @@ def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
     ]
 
 
-def test_what_changed_unfolds(report_file: Path, browser: Browser) -> None:
+def test_details_of_changed_answers_unfold(report_file: Path, browser: Browser) -> None:
     browser.open(report_file)
     unfold = """[...document.querySelectorAll('details')]
       .filter(details => details.innerText.includes('worse'))
@@ -59,7 +59,7 @@ def test_what_changed_unfolds(report_file: Path, browser: Browser) -> None:
     assert "mmlu_anatomy/0" in browser.evaluate("document.body.innerText")
 
 
-def test_it_fits_a_telephone(report_file: Path, browser: Browser) -> None:
+def test_report_fits_a_phone_screen(report_file: Path, browser: Browser) -> None:
     browser.call(
         "Emulation.setDeviceMetricsOverride",
         width=390,

@@ -355,7 +355,7 @@ def seen() -> dict[str, Seen]:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what)
-def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
+def test_fault_keeps_good_rows_and_reports_one_line(
     fault: Fault,
     tmp_path: Path,
     seen: dict[str, Seen],
@@ -376,7 +376,7 @@ def test_a_fault_costs_no_good_row_and_is_told_in_one_sentence(
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_a_bucket_without_permission(
+def test_bucket_without_permission_is_refused(
     s3_url: str,
     s3_faults: S3Faults,
     tmp_path: Path,
@@ -431,7 +431,9 @@ def escaped(text: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_the_page_says_what_happens(seen: dict[str, Seen], request: pytest.FixtureRequest) -> None:
+def test_documented_faults_match_the_runs(
+    seen: dict[str, Seen], request: pytest.FixtureRequest
+) -> None:
     if len(seen) <= len(FAULTS):
         pytest.skip("needs all tests of this file")
     written = page(seen)
@@ -443,7 +445,7 @@ def test_the_page_says_what_happens(seen: dict[str, Seen], request: pytest.Fixtu
     )
 
 
-def test_rows_of_a_shard_that_cannot_be_read_come_later(
+def test_unreadable_shard_is_added_by_a_later_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A disk fails for a while: the run skips the shard; the same command adds it."""

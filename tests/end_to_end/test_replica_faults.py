@@ -34,7 +34,7 @@ def flags(tmp_path: Path) -> list[object]:
     return ["-i", prompts, *conformance_flags(), *sizes, "-o", tmp_path / "out"]
 
 
-def test_signals_commit_what_is_complete_and_the_same_command_continues(
+def test_signal_commits_complete_shards_and_run_continues(
     flags: list[object], tmp_path: Path
 ) -> None:
     """SIGTERM; the same command, Ctrl-C; the same command."""
@@ -64,9 +64,7 @@ def test_signals_commit_what_is_complete_and_the_same_command_continues(
     assert all(row["status"] == "ok" for row in rows)
 
 
-def test_a_signal_while_replicas_load_ends_the_job_at_once(
-    flags: list[object], tmp_path: Path
-) -> None:
+def test_signal_while_replicas_load_ends_the_job(flags: list[object], tmp_path: Path) -> None:
     with running(flags, tmp_path) as run:
         run.wait_for_text(LOADING)
         run.process.send_signal(signal.SIGTERM)
@@ -76,9 +74,7 @@ def test_a_signal_while_replicas_load_ends_the_job_at_once(
         assert report(run.output)["status"] == "interrupted"
 
 
-def test_a_killed_replica_is_replaced_and_reported_and_strangers_cannot_join(
-    flags: list[object], tmp_path: Path
-) -> None:
+def test_killed_replica_is_replaced_and_reported(flags: list[object], tmp_path: Path) -> None:
     """Meanwhile, the cluster that the job started asks a client without its token to stay out."""
     with running(flags, tmp_path) as run:
         run.wait_for_parts(2)
@@ -121,7 +117,7 @@ def gcs_port(driver: int) -> str:
     raise AssertionError("the job started no Ray")
 
 
-def test_a_damaged_checkpoint_stops_the_job_with_one_sentence(
+def test_damaged_checkpoint_stops_the_job_with_one_line(
     flags: list[object], tmp_path: Path
 ) -> None:
     shutil.copytree(CONFORMANCE / "mha" / "ckpt-0", tmp_path / "ckpt-0")

@@ -53,14 +53,14 @@ def report_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_plot_is_seen_and_nothing_is_fetched_run_or_complained_about(
+def test_report_shows_all_plots_and_fetches_nothing(
     scheme: str, report_file: Path, browser: Browser
 ) -> None:
     assert look_at_report(browser, report_file, scheme) == PLOTS
     assert browser.evaluate("document.title") == "Run report: demo, generate"
 
 
-def test_it_fits_a_telephone(report_file: Path, browser: Browser) -> None:
+def test_report_fits_a_phone_screen(report_file: Path, browser: Browser) -> None:
     browser.call(
         "Emulation.setDeviceMetricsOverride",
         width=390,

@@ -53,7 +53,7 @@ def is_poison(request: Request) -> bool:
     return request.prompt_ids[0] in (7, 8, 20)
 
 
-def test_failed_rows_are_run_again_and_the_table_is_that_of_a_run_without_failures(
+def test_retry_failed_gives_the_output_of_a_run_without_failures(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("undisturbed") == 0
@@ -79,7 +79,7 @@ def test_failed_rows_are_run_again_and_the_table_is_that_of_a_run_without_failur
     assert "nothing to do" in capsys.readouterr().out
 
 
-def test_over_the_error_budget_it_stops_early_and_keeps_what_is_committed(
+def test_exceeded_error_budget_stops_and_keeps_committed_shards(
     main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("pipeline.monitoring.progress.ROWS_BEFORE_EARLY_STOP", 20)
@@ -103,7 +103,7 @@ def test_over_the_error_budget_it_stops_early_and_keeps_what_is_committed(
     assert table(tmp_path / "out").equals(table(tmp_path / "undisturbed"))
 
 
-def test_another_configuration_is_refused_with_its_keys_and_nothing_is_touched(
+def test_another_configuration_is_refused_and_changes_nothing(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("out") == 0
@@ -122,7 +122,7 @@ def test_another_configuration_is_refused_with_its_keys_and_nothing_is_touched(
     } == before
 
 
-def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
+def test_run_from_before_a_parameter_existed_continues(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A parameter that has no effect by default is in the fingerprint only where it is set."""
@@ -161,7 +161,7 @@ def test_a_run_from_before_a_parameter_came_goes_on_and_others_are_refused(
         assert main(flags[0]) == 2, "and is not continued without it"
 
 
-def test_partitions_end_with_one_success_whoever_is_last(
+def test_last_partition_writes_the_success_marker(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for index in (2, 0, 1):

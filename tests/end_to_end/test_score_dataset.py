@@ -44,7 +44,7 @@ def write(path: Path, **columns: object) -> Path:
     return path
 
 
-def test_text_ids_and_logprobs_equal_an_independent_forward_pass(tmp_path: Path) -> None:
+def test_output_equals_an_independent_forward_pass(tmp_path: Path) -> None:
     """Generate, score and perplexity of the demo model in float32 equal NumPy's numbers.
 
     NumPy recomputes each number from text to log-prob.
@@ -129,7 +129,7 @@ def random_prompts(path: Path, rows: int, vocabulary: int = 512) -> Path:
     )
 
 
-def test_two_replicas_of_eight_devices_give_the_table_of_one_device(tmp_path: Path) -> None:
+def test_two_replicas_of_eight_devices_match_one_device(tmp_path: Path) -> None:
     """Greedy and sampled rows, two samples each."""
     prompts = random_prompts(tmp_path / "in.parquet", 40)
     flags = [
@@ -156,7 +156,7 @@ def test_two_replicas_of_eight_devices_give_the_table_of_one_device(tmp_path: Pa
     assert len(report(tmp_path / "many")["replicas"]) == 2
 
 
-def test_rows_that_cannot_run_are_error_rows_and_all_others_are_good(tmp_path: Path) -> None:
+def test_invalid_rows_become_error_rows_alone(tmp_path: Path) -> None:
     good = [[5, 6, 7], [300, 4], [9] * 20]
     bad = [[], None, [7, 512], [8] * 100_000]
     prompts = write(

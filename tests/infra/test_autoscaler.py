@@ -80,7 +80,7 @@ def run(*arguments: str, text: str = "") -> "subprocess.CompletedProcess[str]":
     )
 
 
-def test_ray_finds_the_configuration_valid_and_complete() -> None:
+def test_configuration_is_valid_for_ray() -> None:
     from ray.autoscaler._private.util import prepare_config, validate_config
 
     made = yaml.safe_load(run(text=json.dumps(outputs())).stdout)
@@ -93,7 +93,7 @@ def test_ray_finds_the_configuration_valid_and_complete() -> None:
     assert made["provider"]["cache_stopped_nodes"] is False
 
 
-def test_a_file_in_and_a_file_out(tmp_path: Path) -> None:
+def test_autoscaler_converts_a_file(tmp_path: Path) -> None:
     (tmp_path / "outputs.json").write_text(json.dumps(outputs(max_workers=7)))
     done = run(str(tmp_path / "outputs.json"), "-o", str(tmp_path / "autoscaler.yaml"))
     assert (done.returncode, done.stdout) == (0, "")
@@ -109,7 +109,7 @@ def test_a_file_in_and_a_file_out(tmp_path: Path) -> None:
         ("[]", "expected the output `cluster`"),
     ],
 )
-def test_what_is_no_cluster_is_refused_in_a_sentence(text: str, message: str) -> None:
+def test_invalid_outputs_are_a_one_line_error(text: str, message: str) -> None:
     done = run(text=text)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert message in done.stderr
@@ -134,7 +134,7 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of boto3 and moto, not of ours
-def test_rays_provider_launches_and_ends_machines_with_it(ec2: Any) -> None:
+def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -206,7 +206,7 @@ print("after", gpus(), flush=True)
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(400)
-def test_a_real_autoscaler_starts_a_machine_for_each_replica_and_ends_it_when_idle(
+def test_autoscaler_starts_machines_and_ends_idle_ones(
     tmp_path: Path,
 ) -> None:
     """The generated file with another provider: machines are local processes that join alone."""

@@ -92,7 +92,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     return folder
 
 
-def test_the_context_is_small_and_holds_no_tests_and_no_history() -> None:
+def test_build_context_is_small_and_excludes_tests() -> None:
     if not (ROOT / ".git").exists():
         pytest.skip("this is no git checkout")
     files = context()
@@ -113,7 +113,7 @@ def test_the_context_is_small_and_holds_no_tests_and_no_history() -> None:
     assert sum((ROOT / path).stat().st_size for path in files) < 20e6
 
 
-def test_it_runs_as_nobody_special_and_pins_its_packages() -> None:
+def test_image_runs_unprivileged_and_pins_its_packages() -> None:
     found = instructions()
     last = dict(found)
     assert last["USER"] == "10001:10001"
@@ -136,7 +136,7 @@ def test_it_runs_as_nobody_special_and_pins_its_packages() -> None:
     assert last["ENV"].startswith("PATH=/opt/grok-batch/.venv/bin:")
 
 
-def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path: Path) -> None:
+def test_image_installs_the_lock_file_with_hashes(tmp_path: Path) -> None:
     """`make setup` needs no more than the layer has: the Makefile and the lock files."""
     [sources] = [sources for sources, _ in copies() if "Makefile" in sources]
     for source in sources:
@@ -154,7 +154,7 @@ def test_the_packages_of_the_image_come_from_the_lock_file_with_hashes(tmp_path:
     assert "--require-hashes -r requirements-cuda12.lock" in done.stdout
 
 
-def test_hadolint_has_nothing_to_say() -> None:
+def test_dockerfile_passes_hadolint() -> None:
     hadolint = program("hadolint", "make infra-tools")
     done = subprocess.run(
         [hadolint, str(DOCKERFILE)], capture_output=True, text=True, timeout=60, check=False
@@ -168,7 +168,7 @@ def test_hadolint_has_nothing_to_say() -> None:
 
 
 @pytest.mark.slow
-def test_from_what_is_copied_a_model_answers(image: Path) -> None:
+def test_copied_files_suffice_to_run_a_model(image: Path) -> None:
     assert not (image / "tests").exists()
     env = environment(PYTHONPATH=str(image), PYTHONDONTWRITEBYTECODE="1", JAX_PLATFORMS="cpu")
     command = [
@@ -200,7 +200,7 @@ runpy.run_path("jobs/smoke.py", run_name="__main__")
 """
 
 
-def test_too_few_gpus_are_a_failure_that_says_where_to_look() -> None:
+def test_smoke_with_too_few_gpus_explains_the_failure() -> None:
     env = environment(JAX_PLATFORMS="cpu")
     done = subprocess.run(
         [sys.executable, "jobs/smoke.py", "--gpus", "8"],
@@ -218,7 +218,7 @@ def test_too_few_gpus_are_a_failure_that_says_where_to_look() -> None:
     )
 
 
-def test_smoke_fails_on_a_wrong_answer(capsys: pytest.CaptureFixture[str]) -> None:
+def test_smoke_fails_on_a_wrong_completion(capsys: pytest.CaptureFixture[str]) -> None:
     def wrong() -> Iterator[str]:
         yield "first"
         raise smoke.SmokeError("'2 + 3 =' is continued with ' 6'")
@@ -251,7 +251,7 @@ def healthcheck() -> Any:
 @pytest.mark.parametrize(
     ("answer", "well"), [(b"success", True), (b"failed", False), (None, False)]
 )
-def test_a_node_is_as_healthy_as_its_agent_says(answer: bytes | None, well: bool) -> None:
+def test_healthcheck_reports_the_state_of_the_agent(answer: bytes | None, well: bool) -> None:
     class Agent(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if answer else 503)
@@ -272,7 +272,7 @@ def test_a_node_is_as_healthy_as_its_agent_says(answer: bytes | None, well: bool
     assert healthcheck().healthy(url) is False
 
 
-def test_a_container_without_a_node_has_none_to_ask(tmp_path: Path) -> None:
+def test_healthcheck_detects_the_raylet(tmp_path: Path) -> None:
     (tmp_path / "12").mkdir()
     (tmp_path / "12" / "comm").write_text("python\n")
     (tmp_path / "13").mkdir()

@@ -85,7 +85,7 @@ def containers(resources: list[Resource]) -> Iterator[tuple[dict[str, Any], dict
 # -- schemas ---------------------------------------------------------------------------
 
 
-def test_every_file_is_part_of_something() -> None:
+def test_every_file_is_used_by_a_kustomization() -> None:
     used = {FOLDER / "base" / "settings.env"}
     for kustomization in FOLDER.rglob("kustomization.yaml"):
         rules = yaml.safe_load(kustomization.read_text())
@@ -104,7 +104,7 @@ def test_every_file_is_part_of_something() -> None:
 
 
 @pytest.mark.parametrize("name", [*OVERLAYS, *COMPONENTS])
-def test_kubectl_composes_the_same(name: str, tmp_path: Path) -> None:
+def test_kubectl_builds_the_same_manifests(name: str, tmp_path: Path) -> None:
     kubectl = program("kubectl", "any version with kustomize 5")
     if name in OVERLAYS:
         folder, ours = FOLDER / name, build(FOLDER / name)
@@ -133,7 +133,7 @@ def by_name(resources: list[Resource]) -> dict[tuple[str, str], Resource]:
     return {(each["kind"], each["metadata"]["name"]): each for each in resources}
 
 
-def test_rays_resources_fit_kuberays_schemas(
+def test_ray_resources_match_kuberay_schemas(
     built: dict[str, list[Resource]], tmp_path: Path
 ) -> None:
     if not CRDS.exists():
@@ -169,7 +169,7 @@ for each in json.load(sys.stdin):
 """
 
 
-def test_other_resources_fit_the_schemas_of_kubernetes(built: dict[str, list[Resource]]) -> None:
+def test_other_resources_match_kubernetes_schemas(built: dict[str, list[Resource]]) -> None:
     python = python_with("kubernetes_validate")
 
     def wrong(resources: list[Resource]) -> str:
@@ -206,7 +206,7 @@ def test_other_resources_fit_the_schemas_of_kubernetes(built: dict[str, list[Res
 # -- consistency -----------------------------------------------------------------------
 
 
-def test_versions_are_those_of_the_lock_file_and_of_the_project(
+def test_versions_match_lock_file_and_project(
     built: dict[str, list[Resource]],
 ) -> None:
     [ray] = re.findall(
@@ -221,7 +221,7 @@ def test_versions_are_those_of_the_lock_file_and_of_the_project(
         assert images == {f"registry.example.com/grok-batch:{version}", "amazon/aws-cli:2.15.0"}
 
 
-def test_all_ways_run_the_same_cluster(built: dict[str, list[Resource]]) -> None:
+def test_overlays_run_the_same_cluster(built: dict[str, list[Resource]]) -> None:
     assert (
         cluster_spec(built["job"])
         == cluster_spec(built["nightly"])
@@ -231,7 +231,7 @@ def test_all_ways_run_the_same_cluster(built: dict[str, list[Resource]]) -> None
     assert [each for each in built["job"] + built["nightly"] if each["kind"] == "RayCluster"] == []
 
 
-def test_what_is_named_is_there(built: dict[str, list[Resource]]) -> None:
+def test_referenced_objects_exist(built: dict[str, list[Resource]]) -> None:
     for name, resources in built.items():
         there = {(each["kind"], each["metadata"]["name"]) for each in resources}
         assert {
@@ -261,7 +261,7 @@ def test_what_is_named_is_there(built: dict[str, list[Resource]]) -> None:
     assert '{"key": "auth_token", "name": "grok-batch-token"}' in cron
 
 
-def test_pods_have_no_more_rights_than_they_need(built: dict[str, list[Resource]]) -> None:
+def test_pods_have_minimal_rights(built: dict[str, list[Resource]]) -> None:
     for name, resources in built.items():
         for spec, container in containers(resources):
             own = container["securityContext"]
@@ -286,7 +286,7 @@ def test_pods_have_no_more_rights_than_they_need(built: dict[str, list[Resource]
     assert "10001:10001" in (ROOT / "infra" / "image" / "Dockerfile").read_text()
 
 
-def test_a_worker_is_one_machine_and_one_replica(built: dict[str, list[Resource]]) -> None:
+def test_worker_is_one_machine_and_one_replica(built: dict[str, list[Resource]]) -> None:
     [group] = cluster_spec(built["cluster"])["workerGroupSpecs"]
     [worker] = group["template"]["spec"]["containers"]
     assert (
@@ -341,7 +341,7 @@ def commands(built: dict[str, list[Resource]]) -> dict[str, list[str]]:
 
 
 @pytest.mark.parametrize("name", ["job", "nightly", "cronjob"])
-def test_the_commands_are_understood(name: str, built: dict[str, list[Resource]]) -> None:
+def test_commands_have_valid_flags(name: str, built: dict[str, list[Resource]]) -> None:
     script, *words = commands(built)[name]
     assert (ROOT / "jobs" / Path(script).name).is_file()
     flags, command = split_command_line(words)
@@ -384,7 +384,7 @@ def parse_inner(name: str, flags: list[str]) -> Any:
     )
 
 
-def test_nights_begin_when_the_schedule_says(built: dict[str, list[Resource]]) -> None:
+def test_night_starts_at_its_schedule(built: dict[str, list[Resource]]) -> None:
     for name, kind in (("nightly", "RayCronJob"), ("cronjob", "CronJob")):
         spec = of_kind(built[name], kind)["spec"]
         minute, hour, *rest = spec["schedule"].split()
@@ -402,7 +402,7 @@ def test_nights_begin_when_the_schedule_says(built: dict[str, list[Resource]]) -
         assert limit < 24 * 3600, "a night ends before the next one begins"
 
 
-def test_the_cronjob_tries_again_exactly_what_submit_would(
+def test_cronjob_retries_the_exit_codes_of_submit(
     built: dict[str, list[Resource]],
 ) -> None:
     rules = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]["podFailurePolicy"][
@@ -412,7 +412,7 @@ def test_the_cronjob_tries_again_exactly_what_submit_would(
     assert set(final) == set(FINAL_CODES) - {0, 3}  # those are accepted
 
 
-def test_the_operators_rules_are_those_of_prometheus(built: dict[str, list[Resource]]) -> None:
+def test_operator_rules_equal_prometheus_rules(built: dict[str, list[Resource]]) -> None:
     assert of_kind(built["with components"], "PrometheusRule")["spec"] == yaml.safe_load(
         RULES.read_text()
     )
@@ -433,7 +433,7 @@ echo "$@" >> "$LOG"
 
 
 @pytest.mark.parametrize("case", ["filled", "whole already", "empty url", "fails"])
-def test_the_cache_of_weights_is_marked_last(
+def test_weight_cache_is_marked_last(
     case: str, built: dict[str, list[Resource]], tmp_path: Path
 ) -> None:
     """Runs the shell of both init containers; fake `aws` and `python` record their arguments."""

@@ -64,17 +64,17 @@ def alerts() -> list[dict[str, Any]]:
     [RULES, RULES_TEST, DASHBOARD, ROOT / "docs" / "observability.md"],
     ids=lambda path: path.name,
 )
-def test_only_metrics_that_exist_are_named(path: Path) -> None:
+def test_rules_and_panels_use_existing_metrics(path: Path) -> None:
     used = named(path.read_text())
     assert len(used) > 8
     assert used - NAMES == set()
 
 
-def test_the_dashboard_shows_every_metric() -> None:
+def test_dashboard_shows_every_metric() -> None:
     assert NAMES - named(DASHBOARD.read_text()) == set()
 
 
-def test_the_documentation_lists_every_metric_with_its_kind_and_labels() -> None:
+def test_documentation_lists_every_metric() -> None:
     table = (ROOT / "docs" / "observability.md").read_text()
     for metric in EVERY:
         labels = ", ".join(f"`{label}`" for label in metric.labels[1:])
@@ -101,7 +101,7 @@ def test_alerts_are_complete_and_tested() -> None:
     assert tested == {alert["alert"] for alert in alerts()}
 
 
-def test_panels_fit_into_the_page_and_explain_themselves() -> None:
+def test_panels_fit_the_grid_and_have_descriptions() -> None:
     panels = dashboard()["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken: dict[tuple[int, int], str] = {}
@@ -151,7 +151,7 @@ def lost(written: Any, understood: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: {written!r} became {understood!r}"
 
 
-def test_grafanas_own_model_understands_every_key(tmp_path: Path) -> None:
+def test_dashboard_is_valid_for_grafana(tmp_path: Path) -> None:
     python = python_with("grafana_foundation_sdk")
 
     def through(content: dict[str, Any]) -> list[str]:
@@ -180,7 +180,7 @@ def promtool(*arguments: object) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=150, check=False)
 
 
-def test_the_rules_do_what_their_tests_say() -> None:
+def test_alert_rules_pass_promtool_tests() -> None:
     assert promtool("check", "config", FOLDER / "prometheus" / "prometheus.yml").returncode == 0
     done = promtool("test", "rules", RULES_TEST)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -193,7 +193,7 @@ ALWAYS = (
 
 
 @pytest.mark.parametrize("expr", ["vector(0) > 1", ALWAYS], ids=["never", "always"])
-def test_a_rule_that_never_fires_or_always_does_is_noticed(expr: str, tmp_path: Path) -> None:
+def test_rule_that_never_or_always_fires_is_detected(expr: str, tmp_path: Path) -> None:
     rules = yaml.safe_load(RULES.read_text())
     for rule in rules["groups"][0]["rules"]:
         rule |= {"expr": expr, "for": "0s"}
@@ -266,7 +266,7 @@ cost_budget: 0.01
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-def test_a_real_prometheus_scrapes_a_run_and_every_panel_has_something_to_show(
+def test_panels_show_data_of_a_run_in_prometheus(
     tmp_path: Path,
 ) -> None:
     """Found by Ray's own service discovery; asked while the run goes on, and after its end."""

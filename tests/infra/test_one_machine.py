@@ -34,7 +34,7 @@ def unit(name: str) -> configparser.ConfigParser:
 
 
 @pytest.mark.parametrize("path", UNITS, ids=lambda path: path.name)
-def test_systemd_accepts_the_units(path: Path, tmp_path: Path) -> None:
+def test_units_are_valid_for_systemd(path: Path, tmp_path: Path) -> None:
     analyze = program("systemd-analyze", "part of systemd")
 
     def complaints(text: str) -> list[str]:
@@ -57,7 +57,7 @@ def test_systemd_accepts_the_units(path: Path, tmp_path: Path) -> None:
     assert complaints(path.read_text().replace("[Install]", "NoSuchKey=1\n[Install]")) != []
 
 
-def test_the_nightly_command_is_understood_and_a_night_ends_before_the_next() -> None:
+def test_nightly_command_is_valid_and_ends_before_the_next() -> None:
     service, timer = (
         unit("grok-batch-nightly.service")["Service"],
         unit("grok-batch-nightly.timer")["Timer"],
@@ -78,7 +78,7 @@ def test_the_nightly_command_is_understood_and_a_night_ends_before_the_next() ->
     assert (asked.output, asked.name) == ("/srv/grok-batch/nightly/{night}", "{night}")
 
 
-def test_the_head_is_for_this_machine_only() -> None:
+def test_head_listens_on_this_machine_only() -> None:
     service = unit("ray-head.service")["Service"]
     assert "--node-ip-address=127.0.0.1" in service["ExecStart"]
     assert "--dashboard-host=127.0.0.1" in service["ExecStart"]
@@ -94,7 +94,7 @@ MACHINES = {
 
 
 @pytest.mark.parametrize("name", MACHINES)
-def test_speeds_and_prices_of_the_page_follow_from_the_model_and_the_dry_runs_assumptions(
+def test_documented_speeds_and_prices_follow_from_the_model(
     name: str,
 ) -> None:
     flops_per_s, bytes_per_s, price = MACHINES[name]
@@ -121,7 +121,7 @@ def test_speeds_and_prices_of_the_page_follow_from_the_model_and_the_dry_runs_as
     assert f"{met / 1e9:.2f} billion" in page
 
 
-def test_what_fits_is_what_the_plan_at_full_size_says() -> None:
+def test_documented_capacity_is_that_of_the_full_size_plan() -> None:
     plan = (ROOT / "docs" / "full-size.md").read_text()
     page = (ROOT / "docs" / "clusters" / "index.md").read_text()
     fit = [

@@ -102,7 +102,7 @@ def test_configuration_is_valid(terraform: Terraform, folder: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_plans_hold_what_they_promise(terraform: Terraform, composed: list[dict[str, Any]]) -> None:
+def test_terraform_tests_pass(terraform: Terraform, composed: list[dict[str, Any]]) -> None:
     files = sorted(
         path.stem.removesuffix(".tftest") for path in (SOURCE / "tests").glob("*.tftest.hcl")
     )
@@ -157,7 +157,7 @@ def test_planted_fault_is_found(
     )
 
 
-def test_checkov_finds_nothing_that_is_not_explained() -> None:
+def test_checkov_findings_are_explained() -> None:
     command = [
         program("checkov", INSTALL),
         "-d",
@@ -186,7 +186,7 @@ def test_checkov_finds_nothing_that_is_not_explained() -> None:
     assert [check for check, reason in skipped if len(reason.split()) < 4] == []
 
 
-def test_policies_allow_no_more_than_is_explained(states: dict[str, list[dict[str, Any]]]) -> None:
+def test_policy_findings_are_explained(states: dict[str, list[dict[str, Any]]]) -> None:
     policies = {
         (resource["address"], resource["values"]["policy"])
         for run in states.values()
@@ -217,7 +217,7 @@ def explanation(finding: dict[str, str]) -> tuple[str, str] | None:
     )
 
 
-def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]]) -> None:
+def test_policy_wildcards_are_limited(states: dict[str, list[dict[str, Any]]]) -> None:
     """Wildcards are used only where they are needed.
 
     A star as resource: AWS offers no other. A star as action: the key's own policy, and denials.
@@ -233,7 +233,7 @@ def test_no_statement_allows_everything(states: dict[str, list[dict[str, Any]]])
     assert starred == {"SessionManagerAndRunCommand", "Metrics", "SeeWorkers", "SeeInstances"}
 
 
-def test_workers_see_neither_prompts_nor_results(states: dict[str, list[dict[str, Any]]]) -> None:
+def test_workers_cannot_read_prompts_or_results(states: dict[str, list[dict[str, Any]]]) -> None:
     (policy,) = {
         resource["values"]["policy"]
         for resource in states["ray_scales"]
@@ -260,7 +260,7 @@ def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])
-def test_rendered_user_data_is_sound(
+def test_rendered_user_data_passes_shellcheck(
     states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path
 ) -> None:
     script = tmp_path / "user_data.sh"
@@ -273,7 +273,7 @@ def test_rendered_user_data_is_sound(
 @pytest.mark.parametrize(
     "script", sorted([*NODE.glob("*.sh"), SOURCE / "release.sh"]), ids=lambda path: path.name
 )
-def test_script_is_sound(script: Path) -> None:
+def test_scripts_pass_shellcheck(script: Path) -> None:
     assert script.stat().st_mode & 0o111, f"{script} cannot be run: chmod +x"
     check_script(script)
 
@@ -284,7 +284,7 @@ def check_script(script: Path) -> None:
         assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_services_are_sound(tmp_path: Path) -> None:
+def test_services_are_valid_for_systemd(tmp_path: Path) -> None:
     for unit in (NODE / "systemd").iterdir():
         text = unit.read_text().replace("/opt/grok-batch/release/.venv/bin/python", sys.executable)
         (tmp_path / unit.name).write_text(text.replace("/opt/grok-batch/release", str(ROOT)))
@@ -299,7 +299,7 @@ def test_services_are_sound(tmp_path: Path) -> None:
     assert (done.returncode, ours) == (0, []), done.stderr
 
 
-def test_rays_autoscaler_is_configured_by_what_terraform_gives_out(
+def test_outputs_configure_the_autoscaler(
     composed: list[dict[str, Any]],
 ) -> None:
     (message,) = (
@@ -336,7 +336,7 @@ def test_documented_outputs_exist() -> None:
         assert named - outputs == set(), name
 
 
-def test_no_lock_file_of_an_offline_mirror_is_kept() -> None:
+def test_lock_files_of_offline_mirrors_are_absent() -> None:
     listed = subprocess.run(
         ["git", "ls-files", str(SOURCE)], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout

@@ -104,19 +104,21 @@ def test_night_raises_the_group_submits_with_retries_and_lowers_it(nightly: Nigh
     assert command == "python jobs/evaluate.py -o s3://b/2026-11-24"
 
 
-def test_where_ray_scales_nobody_touches_a_group(nightly: Nightly) -> None:
+def test_night_with_ray_autoscaling_keeps_the_group(nightly: Nightly) -> None:
     assert nightly.run(SCALING="ray")[0] == 0
     assert (nightly.wanted(), nightly.succeeded()) == ([], ["1"])
 
 
 @pytest.mark.parametrize(("code", "told"), [(3, "1"), (1, "0"), (4, "0"), (5, "0"), (75, "0")])
-def test_exit_code_of_the_job_is_passed_on_and_told(code: int, told: str, nightly: Nightly) -> None:
+def test_exit_code_of_the_job_is_returned_and_alerted(
+    code: int, told: str, nightly: Nightly
+) -> None:
     nightly.submits(f"sys.exit({code})")
     assert nightly.run()[0] == code
     assert (nightly.wanted(), nightly.succeeded()) == (["2", "0"], [told])
 
 
-def test_machines_go_when_the_service_is_stopped(nightly: Nightly) -> None:
+def test_machines_end_when_the_service_stops(nightly: Nightly) -> None:
     nightly.submits("time.sleep(60)")
     process = nightly.start()
     for _ in range(300):
@@ -154,7 +156,7 @@ def test_job_is_stopped_at_the_deadline(nightly: Nightly) -> None:
     assert Path(f"{nightly.submitted}.stopped").exists()
 
 
-def test_night_that_gets_no_machines_fails_loudly_and_asks_for_none_to_stay(
+def test_night_without_machines_fails_and_lowers_the_group(
     nightly: Nightly,
 ) -> None:
     nightly.commands.fake("aws", "sys.exit('AccessDenied' if args[-1] == '2' else 0)")
@@ -165,7 +167,7 @@ def test_night_that_gets_no_machines_fails_loudly_and_asks_for_none_to_stay(
     assert (nightly.wanted(), nightly.succeeded()) == (["2", "0"], ["0"])
 
 
-def test_failure_is_told_even_if_the_group_cannot_be_lowered(nightly: Nightly) -> None:
+def test_failure_is_alerted_if_the_group_cannot_be_lowered(nightly: Nightly) -> None:
     nightly.commands.fake(
         "aws", "sys.exit('Throttling' if args[-1] == '0' and args[0] == 'autoscaling' else 0)"
     )

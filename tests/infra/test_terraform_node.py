@@ -78,7 +78,7 @@ def fill(
 
 
 @pytest.mark.s3
-def test_weights_are_copied_once_checked_and_found_by_replicas(
+def test_weights_are_copied_once_and_verified(
     weights_url: str, tmp_path: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = tmp_path / "nvme"
@@ -95,7 +95,7 @@ def test_weights_are_copied_once_checked_and_found_by_replicas(
 
 
 @pytest.mark.s3
-def test_half_a_copy_is_completed_and_a_strange_file_removed(
+def test_partial_copy_is_completed_and_unknown_files_removed(
     weights_url: str, tmp_path: Path, commands: Commands
 ) -> None:
     copy = tmp_path / "nvme" / weights_url.removeprefix("s3://")
@@ -110,7 +110,9 @@ def test_half_a_copy_is_completed_and_a_strange_file_removed(
 
 
 @pytest.mark.s3
-def test_damaged_weights_get_no_mark(weights_url: str, tmp_path: Path, commands: Commands) -> None:
+def test_damaged_weights_get_no_marker(
+    weights_url: str, tmp_path: Path, commands: Commands
+) -> None:
     files = fsspec.filesystem("s3")
     victim = sorted(files.ls(weights_url, detail=False))[3]
     whole = files.cat_file(victim)
@@ -126,7 +128,7 @@ def test_damaged_weights_get_no_mark(weights_url: str, tmp_path: Path, commands:
 
 
 @pytest.mark.s3
-def test_weights_that_cannot_be_copied_are_tried_three_times(
+def test_weights_copy_is_tried_three_times(
     weights_url: str, tmp_path: Path, commands: Commands
 ) -> None:
     commands.fake("aws", "sys.exit('fatal error: 503' if args[:2] == ['s3', 'sync'] else 0)")
@@ -153,9 +155,7 @@ TOKEN = {
 }
 
 
-def test_head_makes_the_token_once_and_workers_read_the_same(
-    tmp_path: Path, commands: Commands
-) -> None:
+def test_head_creates_the_token_that_workers_read(tmp_path: Path, commands: Commands) -> None:
     tokens = []
     for role in ("head", "head", "worker"):
         file = tmp_path / f"token-{len(tokens)}"
@@ -169,7 +169,7 @@ def test_head_makes_the_token_once_and_workers_read_the_same(
     assert tokens[0] not in commands.log.read_text(), "it must not stand in a command line"
 
 
-def test_worker_waits_for_the_token_and_says_what_is_wrong(
+def test_worker_waits_for_the_token_and_reports_failures(
     tmp_path: Path, commands: Commands
 ) -> None:
     done = run("token.sh", tmp_path / "token", commands=commands, **TOKEN)
@@ -185,7 +185,7 @@ def test_worker_waits_for_the_token_and_says_what_is_wrong(
 # -- leaving, logs, disks --------------------------------------------------------------
 
 
-def test_head_never_leaves(commands: Commands) -> None:
+def test_head_never_leaves_its_group(commands: Commands) -> None:
     done = run("leave.sh", "WorkerGaveUp", "boot failed", commands=commands, ROLE="head")
     assert (done.returncode, commands.calls()) == (0, [])
     assert "a head stays" in done.stderr
@@ -209,7 +209,7 @@ def test_worker_that_its_group_holds_back_shuts_down(commands: Commands) -> None
     assert "the group did not let go of i-0123456789abcdef0" in done.stderr
 
 
-def test_worker_shuts_down_even_if_no_metric_can_be_written(commands: Commands) -> None:
+def test_worker_shuts_down_if_metrics_fail(commands: Commands) -> None:
     commands.fake("aws", "sys.exit(1)")
     commands.fake("systemctl")
     assert (
@@ -262,9 +262,7 @@ def test_instance_store_is_striped_once_and_only_mounted_again(
     ]
 
 
-def test_disks_that_the_image_mounted_are_used_where_they_are(
-    tmp_path: Path, commands: Commands
-) -> None:
+def test_disks_mounted_by_the_image_stay_in_place(tmp_path: Path, commands: Commands) -> None:
     commands.fake("mountpoint", "sys.exit(args[-1] != '/opt/dlami/nvme')")
     commands.fake("mount")
     assert run("nvme.sh", tmp_path / "nvme", commands=commands).returncode == 0
@@ -334,7 +332,7 @@ def test_worker_joins_the_head_with_token_and_weight_cache(
 
 
 @pytest.mark.s3
-def test_head_listens_for_people_on_its_loopback_only_and_autoscales_once_configured(
+def test_head_dashboard_is_local_and_autoscaler_optional(
     tmp_path: Path, commands: Commands, s3_url: str
 ) -> None:
     url = f"{s3_url}/cluster/autoscaler.yaml"
@@ -348,7 +346,7 @@ def test_head_listens_for_people_on_its_loopback_only_and_autoscales_once_config
 
 
 @pytest.mark.s3
-def test_head_without_autoscaler_configuration_says_so_and_starts(
+def test_head_without_autoscaler_configuration_starts(
     tmp_path: Path, commands: Commands, s3_url: str
 ) -> None:
     flags, _, said = started(
@@ -411,7 +409,7 @@ def release(
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_release_is_reproducible_uploaded_once_and_installed_by_the_first_boot(
+def test_release_is_reproducible_and_installed_by_first_boot(
     checkout: Path, tmp_path: Path, commands: Commands, s3_url: str
 ) -> None:
     releases = f"{s3_url}/cluster/releases"

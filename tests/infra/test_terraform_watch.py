@@ -109,7 +109,7 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
             watch.stop()
 
 
-def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(
+def test_spot_interruption_drains_the_node_once(
     watched: Watched,
 ) -> None:
     watched.start()
@@ -136,7 +136,7 @@ def test_spot_interruption_drains_the_node_once_and_keeps_it_from_joining_again(
     )
 
 
-def test_scaling_in_waits_until_no_replica_is_left(watched: Watched) -> None:
+def test_scale_in_waits_for_the_last_replica(watched: Watched) -> None:
     watched.imds.pages[GROUP] = "InService"
     watched.start()
     watched.until(lambda: watched.commands.called("aws", "cloudwatch"))
@@ -151,7 +151,7 @@ def test_scaling_in_waits_until_no_replica_is_left(watched: Watched) -> None:
     assert {"test-workers", "test-drain", "i-0123456789abcdef0", "CONTINUE"} <= set(call)
 
 
-def test_scaling_in_does_not_wait_for_a_ray_that_is_gone(watched: Watched) -> None:
+def test_scale_in_does_not_wait_for_a_dead_ray(watched: Watched) -> None:
     watched.imds.pages[GROUP] = "Terminated"
     watched.ray.pages.clear()
     watched.start()
@@ -184,7 +184,7 @@ def test_idle_worker_without_a_group_shuts_down(watched: Watched) -> None:
     assert watched.commands.called("aws", "autoscaling") == []
 
 
-def test_worker_in_use_or_starting_does_not_leave_and_is_counted(watched: Watched) -> None:
+def test_worker_in_use_or_starting_stays_and_is_counted(watched: Watched) -> None:
     watched.start(IDLE_MINUTES="0.002")
     watched.until(lambda: len(watched.commands.called("aws", "cloudwatch")) >= 4)
     watched.ray.pages.clear()  # Ray restarts
@@ -200,7 +200,7 @@ def test_worker_in_use_or_starting_does_not_leave_and_is_counted(watched: Watche
     assert "metrics do not answer" in watched.stop()
 
 
-def test_watch_outlives_metadata_and_commands_that_fail(watched: Watched) -> None:
+def test_watch_survives_failing_metadata_and_commands(watched: Watched) -> None:
     watched.commands.fake("aws", "sys.exit('AccessDenied: the role may not')")
     pages = dict(watched.imds.pages)
     watched.imds.session = False
@@ -293,7 +293,7 @@ def wait(condition: Callable[[], object]) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
-def test_gpus_of_replicas_are_counted_and_the_node_of_this_machine_is_drained(
+def test_watch_counts_gpus_and_drains_its_own_node(
     cluster: tuple[Cluster, str],
 ) -> None:
     made, metrics = cluster

@@ -37,9 +37,7 @@ sys.exit(3)
 """
 
 
-def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(
-    cluster: Cluster, tmp_path: Path
-) -> None:
+def test_submit_retries_joins_and_returns_the_exit_code(cluster: Cluster, tmp_path: Path) -> None:
     """An interrupted attempt is retried; another submitter joins when the first one is killed."""
     program = [
         sys.executable,
@@ -80,7 +78,7 @@ def test_a_job_is_submitted_again_joined_and_ends_with_its_own_code(
     assert not {"tests", "docs", "infra", ".git", ".venv", "requirements.lock"} & travelled
 
 
-def test_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
+def test_submit_with_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
     program = [
         sys.executable,
         "jobs/submit.py",
@@ -99,7 +97,7 @@ def test_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
     assert "refuses the token" in done.stderr
 
 
-def test_submitted_jobs_run_on_both_nodes_are_found_done_and_outlive_a_node(
+def test_submitted_jobs_use_both_nodes_and_survive_a_node_loss(
     cluster: Cluster, tmp_path: Path
 ) -> None:
     """The code travels with the job.

@@ -24,7 +24,9 @@ def watch(clock: Clock) -> HeartbeatMonitor:
     return made
 
 
-def test_one_question_at_a_time(watch: HeartbeatMonitor, clock: Clock) -> None:
+def test_monitor_sends_one_heartbeat_request_at_a_time(
+    watch: HeartbeatMonitor, clock: Clock
+) -> None:
     assert watch.turn() == ([], [])
     asked = []
     for _ in range(200):
@@ -36,7 +38,7 @@ def test_one_question_at_a_time(watch: HeartbeatMonitor, clock: Clock) -> None:
     assert watch.turn() == (["a"], [])
 
 
-def test_who_does_not_answer_hangs(watch: HeartbeatMonitor, clock: Clock) -> None:
+def test_replica_without_heartbeat_hangs(watch: HeartbeatMonitor, clock: Clock) -> None:
     clock.s = 10.1
     assert watch.turn() == (["a"], [])
     clock.s = 50.0
@@ -61,12 +63,14 @@ def test_who_does_not_answer_hangs(watch: HeartbeatMonitor, clock: Clock) -> Non
         (Heartbeat("compilation", 40 * COMPILATION_FACTOR + 1), True),
     ],
 )
-def test_what_an_answer_means(watch: HeartbeatMonitor, heartbeat: Heartbeat, hangs: bool) -> None:
+def test_heartbeat_decides_by_state_and_step_time(
+    watch: HeartbeatMonitor, heartbeat: Heartbeat, hangs: bool
+) -> None:
     reason = watch.received("a", heartbeat)
     assert (reason is not None) == hangs
     assert reason is None or f"at one {heartbeat.doing} for" in reason
 
 
-def test_an_answer_of_a_forgotten_replica_means_nothing(watch: HeartbeatMonitor) -> None:
+def test_heartbeat_of_forgotten_replica_is_ignored(watch: HeartbeatMonitor) -> None:
     watch.forget("a")
     assert watch.received("a", Heartbeat("step", 9e9)) is None

@@ -121,7 +121,7 @@ def loss_of(name: str, pool: ReplicaPool) -> ReplicaLost:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_an_ended_raylet_costs_no_row_and_capacity_that_comes_back_is_used(
+def test_pool_loses_no_row_with_a_raylet_and_uses_new_capacity(
     cluster: Cluster, number: signal.Signals
 ) -> None:
     first, second = (cluster.add_node(num_cpus=2, num_gpus=1) for _ in range(2))
@@ -140,7 +140,7 @@ def test_an_ended_raylet_costs_no_row_and_capacity_that_comes_back_is_used(
     assert [each["lost"] is not None for each in came_up(progress)].count(True) == 1
 
 
-def test_a_killed_raylet_is_the_nodes_fault(cluster: Cluster) -> None:
+def test_killed_raylet_is_blamed_on_its_node(cluster: Cluster) -> None:
     node = cluster.add_node(num_cpus=2, num_gpus=1)
     with start(BUSY, maximum=1) as pool:
         pool.wait_for_minimum()
@@ -151,7 +151,7 @@ def test_a_killed_raylet_is_the_nodes_fault(cluster: Cluster) -> None:
         assert lost.blame == "node", lost
 
 
-def test_a_drained_node_hands_back_what_it_holds_and_is_replaced(cluster: Cluster) -> None:
+def test_drained_node_returns_its_batches_and_is_replaced(cluster: Cluster) -> None:
     node = cluster.add_node(num_cpus=2, num_gpus=1)
     progress, found = Progress(1), list[Completion]()
     with start(maximum=1) as pool:
@@ -168,7 +168,7 @@ def test_a_drained_node_hands_back_what_it_holds_and_is_replaced(cluster: Cluste
     assert (old["lost"], new["lost"]) == (None, None)
 
 
-def test_a_drained_node_that_dies_before_its_batches_end_is_nobodys_fault(cluster: Cluster) -> None:
+def test_drained_node_that_dies_early_blames_no_row(cluster: Cluster) -> None:
     node = cluster.add_node(num_cpus=2, num_gpus=1)
     with start(BUSY, maximum=1) as pool:
         pool.wait_for_minimum()

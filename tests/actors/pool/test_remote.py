@@ -40,11 +40,11 @@ def died(words: str, *, preempted: bool = False) -> ActorDiedError:
         (RayTaskError("run", "traceback", RuntimeError("its node has died")), "replica"),
     ],
 )
-def test_who_is_to_blame(error: BaseException, expected: str) -> None:
+def test_loss_is_blamed_on_row_node_or_nobody(error: BaseException, expected: str) -> None:
     assert blame(error) == expected
 
 
-def test_a_reason_is_one_line_that_begins_with_the_cause() -> None:
+def test_sentence_is_one_line_that_starts_with_the_cause() -> None:
     assert sentence(died(WORKER)) == (
         "its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: Worker "
         "unexpectedly exits with a "
@@ -57,7 +57,7 @@ def test_a_reason_is_one_line_that_begins_with_the_cause() -> None:
     assert sentence(OSError("disk")) == "OSError: disk"
 
 
-def test_an_owner_that_died_is_the_driver_itself() -> None:
+def test_driver_is_dead_when_the_owner_of_an_actor_died() -> None:
     owner = (
         "The actor is dead because its owner has died. "
         "Owner Id: 01000000ffff Owner worker exit type: SYSTEM_ERROR"

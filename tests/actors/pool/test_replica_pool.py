@@ -65,7 +65,7 @@ def faulty(spec: dict[str, object], **config: float) -> ReplicaPool:
     return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=FAULTY)  # type: ignore[arg-type]
 
 
-def test_a_replica_answers_and_a_killed_one_is_replaced_under_a_new_name() -> None:
+def test_killed_replica_is_replaced_under_a_new_name() -> None:
     with start({}) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
@@ -98,7 +98,7 @@ class LateToSayWhere(RemoteReplica):
         return super().place()
 
 
-def test_of_a_replica_that_is_up_it_is_known_where_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pool_reports_node_of_running_replica(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("actors.pool.replica_pool.RemoteReplica", LateToSayWhere)
     with start({}) as pool:
         pool.wait_for_minimum()
@@ -108,7 +108,7 @@ def test_of_a_replica_that_is_up_it_is_known_where_it_runs(monkeypatch: pytest.M
         assert str(member.place.pid) == member.info.node
 
 
-def test_a_row_that_kills_its_actor_ends_as_an_error_and_all_others_are_answered() -> None:
+def test_row_that_kills_its_actor_fails_alone() -> None:
     source = [batch([0, 1]), batch([2, 3])]
     with start({"deadly_row": 2}, minimum=2, maximum=2) as pool:
         pool.wait_for_minimum()
@@ -123,7 +123,7 @@ def test_a_row_that_kills_its_actor_ends_as_an_error_and_all_others_are_answered
     }
 
 
-def test_a_model_that_cannot_be_loaded_stops_at_once_with_its_sentence() -> None:
+def test_model_that_cannot_load_stops_the_pool_with_its_error() -> None:
     with (
         start({"refuse": True}) as pool,
         pytest.raises(ModelError, match=r"^checkpoint /nowhere: no files there; give the folder"),
@@ -131,7 +131,7 @@ def test_a_model_that_cannot_be_loaded_stops_at_once_with_its_sentence() -> None
         pool.wait_for_minimum()
 
 
-def test_dying_while_loading_again_and_again_stops_with_the_cause() -> None:
+def test_repeated_deaths_while_loading_stop_with_the_cause() -> None:
     with (
         start({"die_loading": True}, max_load_losses=2) as pool,
         pytest.raises(ModelError, match=r"2 were lost in a row"),
@@ -139,7 +139,7 @@ def test_dying_while_loading_again_and_again_stops_with_the_cause() -> None:
         pool.wait_for_minimum()
 
 
-def test_a_cluster_without_room_is_described() -> None:
+def test_cluster_without_room_is_described() -> None:
     said: list[str] = []
     with start(
         {}, lambda _, message, **__: said.append(message), minimum=9, maximum=9, remind_s=0.0
@@ -150,7 +150,7 @@ def test_a_cluster_without_room_is_described() -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", "kill", "hog", "raise"])
-def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: str) -> None:
+def test_poisonous_row_costs_a_bounded_number_of_replicas(how: str) -> None:
     """Its process ends itself, is killed, runs out of memory, or its engine breaks."""
     source = [batch([0, 1]), batch([2, 3])]
     progress = Progress(4)
@@ -168,7 +168,7 @@ def test_a_poisonous_row_is_found_and_costs_a_bounded_number_of_replicas(how: st
     assert report["retries"] in range(2, 8)
 
 
-def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
+def test_hung_engine_is_replaced_and_its_row_fails() -> None:
     source = [batch([0, 1]), batch([2, 3])]
     progress = Progress(4)
     with faulty({"row": 2, "how": "hang"}, step_timeout_s=PATIENT_S) as pool:
@@ -188,7 +188,7 @@ def test_a_hung_engine_is_replaced_and_its_row_found() -> None:
 
 
 @pytest.mark.parametrize("moment", ["idle", "running"])
-def test_a_stopped_process_is_replaced_and_gives_its_devices_back(moment: str) -> None:
+def test_stopped_process_is_replaced_and_frees_its_devices(moment: str) -> None:
     """SIGSTOP stands for a process that is swapped out or held by a debugger: alive but silent."""
     with faulty(
         {"row": 1, "how": "slow", "slow_s": 60}, minimum=1, maximum=1, step_timeout_s=PATIENT_S
@@ -225,7 +225,7 @@ def process_lives(pid: int) -> bool:
     return True
 
 
-def test_an_idle_replica_that_dies_is_noticed() -> None:
+def test_death_of_idle_replica_is_detected() -> None:
     with faulty({}, minimum=1, maximum=1, step_timeout_s=2.0) as pool:
         pool.wait_for_minimum()
         ready = until(pool, ReplicaReady)
@@ -236,7 +236,7 @@ def test_an_idle_replica_that_dies_is_noticed() -> None:
         assert isinstance(until(pool, ReplicaReady), ReplicaReady)
 
 
-def test_a_given_up_replica_that_still_answers_is_not_heard(
+def test_results_of_abandoned_replica_are_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """As behind a network partition: ending it does not reach it."""
@@ -261,7 +261,7 @@ def test_a_given_up_replica_that_still_answers_is_not_heard(
             ray.kill(actor)
 
 
-def test_one_bad_replica_does_not_stop_a_run_that_goes_on() -> None:
+def test_run_continues_with_one_failing_replica() -> None:
     """Once the run has begun, replacements that cannot load are retried with growing delays."""
     said: list[str] = []
     with start(

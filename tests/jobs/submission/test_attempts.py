@@ -50,7 +50,7 @@ class Scripted:
         ([AttemptResult(1)] * 4, 1, [30, 60, 120]),
     ],
 )
-def test_only_what_may_end_otherwise_is_tried_again(
+def test_only_transient_exit_codes_are_retried(
     ends: list[AttemptResult], code: int, pauses: list[float]
 ) -> None:
     slept: list[float] = []
@@ -63,7 +63,7 @@ def test_only_what_may_end_otherwise_is_tried_again(
     assert attempts.ends == []
 
 
-def test_pauses_are_bounded() -> None:
+def test_retry_pauses_are_bounded() -> None:
     slept: list[float] = []
     run_with_retries(
         Scripted(*[AttemptResult(75)] * 12),
@@ -75,7 +75,7 @@ def test_pauses_are_bounded() -> None:
     assert max(slept) == slept[-1] == 900
 
 
-def test_a_night_is_the_date_on_which_it_began() -> None:
+def test_night_is_named_by_its_start_date() -> None:
     config = SubmitConfig(night_begins="22:30")
     assert config.night(datetime(2026, 11, 24, 22, 31, tzinfo=UTC)) == "2026-11-24"
     assert config.night(datetime(2026, 11, 25, 3, 0, tzinfo=UTC)) == "2026-11-24"
@@ -83,7 +83,7 @@ def test_a_night_is_the_date_on_which_it_began() -> None:
     assert SubmitConfig().night(datetime(2026, 11, 25, 0, 0, tzinfo=UTC)) == "2026-11-25"
 
 
-def test_accepted_codes_become_0_and_parts_of_them_do_not() -> None:
+def test_accepted_exit_codes_become_0() -> None:
     config = SubmitConfig(accept="0,3,75")
     assert [config.accepted(code) for code in (0, 3, 75)] == [0, 0, 0]
     assert [config.accepted(code) for code in (5, 7, 30)] == [5, 7, 30]
@@ -99,12 +99,12 @@ def test_accepted_codes_become_0_and_parts_of_them_do_not() -> None:
         ({"name": "a b"}, "--name"),
     ],
 )
-def test_flags_are_checked(flags: dict[str, Any], message: str) -> None:
+def test_invalid_flags_are_refused(flags: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SubmitConfig(**flags)
 
 
-def test_names_are_made_of_the_command() -> None:
+def test_submission_name_derives_from_the_command() -> None:
     assert default_name(COMMAND).startswith("score_dataset-")
     assert (
         default_name(COMMAND)
@@ -141,7 +141,7 @@ def here(*command: object, flags: Sequence[str] = ()) -> subprocess.CompletedPro
     )
 
 
-def test_here_a_command_is_a_process_that_is_tried_again(tmp_path: Path) -> None:
+def test_local_command_is_a_process_that_is_retried(tmp_path: Path) -> None:
     done = here(
         sys.executable, "-c", COUNTING, tmp_path / "{night}", 75, 1, 3, flags=["--accept", "0,3"]
     )
@@ -154,7 +154,7 @@ def test_here_a_command_is_a_process_that_is_tried_again(tmp_path: Path) -> None
     assert [path.name for path in tmp_path.iterdir()] == [datetime.now(UTC).date().isoformat()]
 
 
-def test_what_cannot_be_submitted_is_said_in_a_sentence() -> None:
+def test_invalid_submission_is_a_one_line_error() -> None:
     missing = here("no-such-program")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     assert "cannot start no-such-program" in missing.stderr
@@ -165,7 +165,7 @@ def test_what_cannot_be_submitted_is_said_in_a_sentence() -> None:
     assert "the command is missing" in nothing.stderr
 
 
-def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
+def test_local_signal_is_forwarded_and_ends_retries(tmp_path: Path) -> None:
     script = (
         "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(75)); "
         "print('up', flush=True); time.sleep(60)"
@@ -190,7 +190,7 @@ def test_a_signal_is_handed_on_and_ends_the_tries(tmp_path: Path) -> None:
     assert (process.returncode, said) == (75, "attempt 1 of 5: exit code 75\n")
 
 
-def test_a_command_that_is_killed_has_said_nothing() -> None:
+def test_killed_command_has_no_exit_code_of_its_own() -> None:
     assert ChildProcess().run(
         [sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"]
     ) == AttemptResult(None)
@@ -271,7 +271,7 @@ def on(cluster: Callable[[str], Any], **more: Any) -> RayJobs:
         ("vanished", None, AttemptResult(None)),
     ],
 )
-def test_a_job_ends_as_its_driver_did(
+def test_job_exit_code_is_that_of_its_driver(
     status: str, code: int | None, ended: AttemptResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster = FakeCluster((status, code))
@@ -281,7 +281,7 @@ def test_a_job_ends_as_its_driver_did(
     assert capsys.readouterr().out == "first line\nsecond line\n"
 
 
-def test_each_try_has_a_number_of_its_own_also_after_the_cluster_forgot_the_others() -> None:
+def test_attempts_keep_counting_on_a_new_cluster() -> None:
     cluster = FakeCluster(("FAILED", 75), ("vanished", None), ("SUCCEEDED", 0))
     jobs = on(cluster)
     assert [jobs.run(COMMAND) for _ in range(3)] == [
@@ -292,7 +292,7 @@ def test_each_try_has_a_number_of_its_own_also_after_the_cluster_forgot_the_othe
     assert cluster.submitted == ["nightly-1", "nightly-2", "nightly-3"]
 
 
-def test_a_running_job_is_joined_and_an_ended_one_is_followed_by_the_next() -> None:
+def test_running_job_is_joined_and_ended_job_is_followed() -> None:
     cluster = FakeCluster(("SUCCEEDED", 0), ("SUCCEEDED", 0))
     cluster.add("nightly-9", ENTRYPOINT, "FAILED", 75)
     cluster.add("nightly-10", ENTRYPOINT, "RUNNING")
@@ -305,14 +305,14 @@ def test_a_running_job_is_joined_and_an_ended_one_is_followed_by_the_next() -> N
     assert cluster.submitted == ["nightly-11"]
 
 
-def test_another_command_under_the_same_name_is_refused() -> None:
+def test_name_of_another_command_is_refused() -> None:
     cluster = FakeCluster()
     cluster.add("nightly-1", "python other.py", "RUNNING")
     with pytest.raises(ConfigError, match=r"nightly-1 runs another command \(python other.py\)"):
         on(cluster).run(COMMAND)
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(capsys: pytest.CaptureFixture[str]) -> None:
+def test_broken_log_connection_resumes_where_it_broke(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = FakeCluster(("broken", None), ("broken", None), ("SUCCEEDED", 0))
     assert on(cluster).run(COMMAND) == AttemptResult(0)
     assert capsys.readouterr().out == "first line\nsecond line\n"
@@ -335,7 +335,7 @@ class Signalled(FakeCluster):
         return True
 
 
-def test_a_signal_stops_the_job_which_is_waited_for(capsys: pytest.CaptureFixture[str]) -> None:
+def test_signal_stops_the_job_and_waits_for_its_end(capsys: pytest.CaptureFixture[str]) -> None:
     cluster = Signalled()
     assert run_with_retries(on(cluster), COMMAND, SubmitConfig(pause_s=0), RunLog()) == 75
     assert (cluster.stopped, cluster.submitted) == ("nightly-1", ["nightly-1"])
@@ -344,14 +344,14 @@ def test_a_signal_stops_the_job_which_is_waited_for(capsys: pytest.CaptureFixtur
     assert "job nightly-1 is asked to stop" in said.err
 
 
-def test_or_it_leaves_the_job_running() -> None:
+def test_signal_with_detach_leaves_the_job_running() -> None:
     cluster = Signalled()
     with pytest.raises(KeyboardInterrupt):
         on(cluster, detach=True).run(COMMAND)
     assert (cluster.stopped, cluster.jobs["nightly-1"].status.value) == (None, "RUNNING")
 
 
-def test_a_silent_cluster_is_waited_for_but_not_for_ever() -> None:
+def test_silent_cluster_is_retried_for_a_limited_time() -> None:
     cluster = FakeCluster(("SUCCEEDED", 0))
     cluster.refuse = [ConnectionError("Failed to connect to Ray at address: http://head:8265.")] * 3
     assert on(cluster).run(COMMAND) == AttemptResult(0)
@@ -361,7 +361,7 @@ def test_a_silent_cluster_is_waited_for_but_not_for_ever() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_an_answer_that_was_lost_on_the_way_starts_no_second_job() -> None:
+def test_lost_response_starts_no_second_job() -> None:
     cluster = FakeCluster(("SUCCEEDED", 0))
     jobs = on(cluster)
     first = cluster.submit_job
@@ -384,23 +384,21 @@ def test_an_answer_that_was_lost_on_the_way_starts_no_second_job() -> None:
         AuthenticationError("Authentication failed: Forbidden: Invalid authentication token"),
     ],
 )
-def test_a_refused_token_is_nothing_to_wait_for(error: Exception) -> None:
+def test_refused_token_is_not_retried(error: Exception) -> None:
     cluster = FakeCluster()
     cluster.refuse = [error]
     with pytest.raises(ConfigError, match="refuses the token"):
         on(cluster, retry_window_s=60).run(COMMAND)
 
 
-def test_what_nobody_expects_is_not_swallowed() -> None:
+def test_unexpected_error_is_raised() -> None:
     cluster = FakeCluster()
     cluster.refuse = [KeyError("a fault of this program")]
     with pytest.raises(KeyError):
         on(cluster, retry_window_s=60).run(COMMAND)
 
 
-def test_a_token_in_the_environment_is_used(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_token_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_token = tmp_path / "none"
     # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests
     # refuse their own process.
