@@ -51,8 +51,10 @@ class ByteProgress:
         line = f"{self._line(now_s)}  {note[:NOTE_CHARS]:<{NOTE_CHARS}}"
         if live:
             line = f"\r{line}"
-        end = "" if live and not finished else "\n"
-        print(line, end=end, file=self._stream, flush=True)
+        if finished or not live:
+            line = f"{line}\n"
+        self._stream.write(line)
+        self._stream.flush()
 
     def _line(self, now_s: float) -> str:
         elapsed_s = max(now_s - self._started_s, 1e-6)

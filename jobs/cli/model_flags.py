@@ -1,4 +1,4 @@
-"""Flags of the main job that jobs made of it offer as their own: which model and machines."""
+"""Flags of the main job that other jobs share: model, machines, resume and cost."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -64,5 +64,6 @@ class ModelFlags:
         )
 
 
-def _values(flags: object, kind: type[Any]) -> dict[str, Any]:
-    return {field.name: getattr(flags, field.name) for field in dataclasses.fields(kind)}
+def _values(flags: object, flags_class: type[Any]) -> dict[str, Any]:
+    """Returns the values of the fields that `flags_class` declares."""
+    return {field.name: getattr(flags, field.name) for field in dataclasses.fields(flags_class)}

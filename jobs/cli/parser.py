@@ -56,11 +56,15 @@ def parse(
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(f"{_one_line(str(error))}; see --help") from error
+
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]  # a dataclass
-        if field.name in values:
-            value = values[field.name]
-            fields[field.name] = tuple(value) if isinstance(value, list) else value
+        if field.name not in values:
+            continue
+        value = values[field.name]
+        if isinstance(value, list):
+            value = tuple(value)
+        fields[field.name] = value
     return config_class(**fields)
 
 
@@ -108,9 +112,11 @@ class _Repeated(argparse.Action):
     def __call__(
         self, _parser: Any, namespace: Any, values: Any, _option: str | None = None
     ) -> None:
-        before = getattr(namespace, self.dest) if self.seen else []
+        previous: list[Any] = []
+        if self.seen:
+            previous = getattr(namespace, self.dest)
         self.seen = True
-        setattr(namespace, self.dest, [*before, *values])
+        setattr(namespace, self.dest, [*previous, *values])
 
 
 class _Strings:
@@ -130,8 +136,8 @@ class _Strings:
 class _Items:
     """Items of a sampling parameter, as the command line or the file writes them."""
 
-    def __init__(self, kind: ParameterKind) -> None:
-        self._kind = kind
+    def __init__(self, parameter_kind: ParameterKind) -> None:
+        self._kind = parameter_kind
 
     def __call__(self, value: object) -> list[Any]:
         if value == []:
@@ -148,9 +154,10 @@ class _Items:
 
 
 class _Text:
-    """Text as it was typed: the parser's own `str` would hand `--replicas 2:8` to YAML first.
+    """A string, as it was typed.
 
-    A file may say `replicas: 2`.
+    The parser's own `str` passes `--replicas 2:8` through YAML first. In a file, `replicas: 2` is
+    valid too.
     """
 
     def __call__(self, value: object) -> str:
@@ -202,10 +209,14 @@ def _options(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
         return {"action": _Repeated, "type": _Items(value_kind), "default": []}
 
     has_default = field.default is not dataclasses.MISSING
-    default = field.default if has_default else {}  # of a map
+    default: Any = {}  # of a map
+    if has_default:
+        default = field.default
     if hint is bool:  # --dry-run is --dry-run true
         return {"type": bool, "default": default, "nargs": "?", "const": True}
-    return {"type": _Text() if hint is str else hint, "default": default}
+    if hint is str:
+        return {"type": _Text(), "default": default}
+    return {"type": hint, "default": default}
 
 
 def _one_line(message: str) -> str:

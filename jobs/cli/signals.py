@@ -28,12 +28,12 @@ class StopSignals:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_class: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._previous.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            _restore(number, handler)
 
     def _record(self, number: int, _frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:
@@ -62,7 +62,14 @@ def raise_on_sigterm() -> Iterator[None]:
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL if previous is None else previous)
+        _restore(signal.SIGTERM, previous)
+
+
+def _restore(number: int, handler: Handler) -> None:
+    """Reinstalls a handler; None, a handler that Python did not install, becomes the default."""
+    if handler is None:
+        handler = signal.SIG_DFL
+    signal.signal(number, handler)
 
 
 def _raise_interrupted(_number: int, _frame: FrameType | None) -> None:

@@ -248,9 +248,12 @@ def open_runner(
     if has_token or token_file.exists():
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
-    folder = Path(config.working_dir) if config.working_dir else None
-    if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--working-dir: {folder} is not a folder")
+    folder = None
+    if config.working_dir:
+        folder = Path(config.working_dir)
+        if not folder.is_dir():
+            raise ConfigError(f"--working-dir: {folder} is not a folder")
+
     address = config.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     return RayJobs(
         address,
@@ -268,10 +271,10 @@ def _commit_variable(folder: Path | None) -> dict[str, str]:
     if folder is None or not (folder / ".git").exists():
         return {}
     command = ["git", "-C", str(folder), "rev-parse", "HEAD"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    if process.returncode != 0:
         return {}
-    return {"GROK_BATCH_COMMIT": done.stdout.strip()}
+    return {"GROK_BATCH_COMMIT": process.stdout.strip()}
 
 
 def _is_rejected(error: Exception) -> bool:
@@ -284,14 +287,24 @@ def _is_rejected(error: Exception) -> bool:
     return re.search(r"status code 40[13]\b|40[13] Client Error", str(error)) is not None
 
 
-def _exit_code(returned: int) -> int | None:
-    """Returns the exit code of a process, None where a signal killed it."""
-    return None if returned < 0 else returned
+def _exit_code(return_code: int) -> int | None:
+    """Returns the exit code of a process; None if a signal killed it.
+
+    Args:
+        return_code: as `subprocess` reports it, negative for a signal.
+    """
+    if return_code < 0:
+        return None
+    return return_code
 
 
 def _job_result(info: Any) -> AttemptResult:
+    """Returns the result of a Ray job that has ended."""
     status = str(info.status.value)
     if status == "SUCCEEDED":
         return AttemptResult(0)
-    code = info.driver_exit_code
-    return AttemptResult(None if code is None else _exit_code(int(code)), status == "STOPPED")
+
+    code = None
+    if info.driver_exit_code is not None:
+        code = _exit_code(int(info.driver_exit_code))
+    return AttemptResult(code, stopped=status == "STOPPED")

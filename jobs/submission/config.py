@@ -111,19 +111,23 @@ class SubmitConfig:
 
     def accepted(self, code: int) -> int:
         """Returns 0 for an exit code of --accept, any other code unchanged."""
-        return 0 if str(code) in self.accept.split(",") else code
+        if str(code) in self.accept.split(","):
+            return 0
+        return code
 
 
 def split_command_line(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Returns the flags before -- and the command after it."""
     words = list(arguments)
-    end = words.index("--") if "--" in words else len(words)
-    return words[:end], words[end + 1 :]
+    if "--" not in words:
+        return words, []
+    separator = words.index("--")
+    return words[:separator], words[separator + 1 :]
 
 
 def default_name(command: Sequence[str]) -> str:
     """Returns a name for a command: its script, and eight digits of a digest of the command."""
-    scripts = [word for word in command if word.endswith(".py")]
-    script = Path(scripts[0] if scripts else command[0]).stem
+    scripts = (word for word in command if word.endswith(".py"))
+    script = Path(next(scripts, command[0])).stem
     digest = hashlib.sha256(shell_words(command).encode()).hexdigest()[:8]
     return re.sub(r"[^\w.-]", "-", f"{script}-{digest}")

@@ -35,12 +35,14 @@ def run_with_retries(
     number = 1
     while True:
         result = runner.run(command)
-        code = ExitCode.INTERRUPTED if result.code is None else result.code
-        is_last = code in FINAL_CODES or result.stopped or number == config.attempts
-        _log_attempt(log, number, config.attempts, result, None if is_last else pause_s)
-        if is_last:
+        code = result.code
+        if code is None:
+            code = ExitCode.INTERRUPTED
+        if code in FINAL_CODES or result.stopped or number == config.attempts:
+            _log_attempt(log, number, config.attempts, result, pause_s=None)
             return code
 
+        _log_attempt(log, number, config.attempts, result, pause_s)
         sleep(pause_s)
         pause_s = min(2 * pause_s, MAX_PAUSE_S)
         number += 1
@@ -50,7 +52,9 @@ def _log_attempt(
     log: RunLog, number: int, attempts: int, result: AttemptResult, pause_s: float | None
 ) -> None:
     """Logs how an attempt ended; `pause_s` is None after the last one."""
-    outcome = "lost" if result.code is None else f"exit code {result.code}"
+    outcome = f"exit code {result.code}"
+    if result.code is None:
+        outcome = "lost"
     message = f"attempt {number} of {attempts}: {outcome}"
     if pause_s is not None:
         message += f"; the same command again in {pause_s:g} s"
