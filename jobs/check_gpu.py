@@ -49,13 +49,19 @@ def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -
         return ExitCode.BAD_ARGUMENTS
 
     print(f"{device.device_kind}, jax {jax.__version__}")
-    sizes = TINY if interpret else GROK_1_SHARD
-    kernels = interpreted if interpret else GPU.kernels
+    sizes = GROK_1_SHARD
+    kernels = GPU.kernels
+    if interpret:
+        sizes = TINY
+        kernels = interpreted
+
     all_right = True
     for comparison in compare(sizes, kernels, timed=not interpret):
         print(comparison.line())
         all_right = all_right and comparison.is_right
-    return ExitCode.OK if all_right else ExitCode.FAILED
+    if not all_right:
+        return ExitCode.FAILED
+    return ExitCode.OK
 
 
 if __name__ == "__main__":

@@ -108,7 +108,9 @@ def _run_and_select(
     if config.resume == "require":  # the prompts were there; the run may not have begun
         config = dataclasses.replace(config, resume="auto")
 
-    early_stopping = _StopAtOnce() if RunFolder(dataset_url).finished() else None
+    early_stopping = None
+    if RunFolder(dataset_url).finished():
+        early_stopping = _StopAtOnce()
     code = run_prompts(config, prompts, completions_url, early_stopping, backend)
     if not code.is_complete:
         return code

@@ -37,7 +37,9 @@ def main(arguments: Sequence[str]) -> int:
     if flags.ray:
         checks["through Ray"] = smoke.through_ray
 
-    return ExitCode.OK if smoke.run_checks(checks) else ExitCode.FAILED
+    if not smoke.run_checks(checks):
+        return ExitCode.FAILED
+    return ExitCode.OK
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -58,7 +58,9 @@ def _verify(arguments: Sequence[str]) -> int:
     except ModelError as error:
         raise ConfigError(str(error)) from error
     _print_problems(problems, url, layout, model)
-    return ExitCode.FAILED if problems else ExitCode.OK
+    if problems:
+        return ExitCode.FAILED
+    return ExitCode.OK
 
 
 def _print_problems(problems: list[Problem], url: str, layout: str, model: ModelConfig) -> None:
@@ -78,7 +80,10 @@ def _print_problems(problems: list[Problem], url: str, layout: str, model: Model
     )
     for problem in problems:
         table.add_row(problem.file, problem.tensor, problem.what)
-    width = None if sys.stdout.isatty() else LOG_WIDTH
+
+    width = None  # of the terminal
+    if not sys.stdout.isatty():
+        width = LOG_WIDTH
     Console(width=width).print(table, markup=False)
 
 

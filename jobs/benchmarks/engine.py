@@ -102,8 +102,11 @@ def machine_rates(dtype: str) -> dict[str, Any]:
     """
     device = jax.devices()[0]
     is_cpu = device.platform == "cpu"
-    size = 2048 if is_cpu else 8192
-    size_bytes = 1 << 28 if is_cpu else 1 << 31  # far more than any cache holds
+    size = 8192
+    size_bytes = 1 << 31  # far more than any cache holds
+    if is_cpu:
+        size = 2048
+        size_bytes = 1 << 28
 
     product_s = min(_product_seconds(size, name) for name in {dtype, "float32"})
     data = jnp.ones((size_bytes,), jnp.uint8).view(jnp.float32)

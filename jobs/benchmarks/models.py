@@ -1,7 +1,7 @@
-"""Models to measure, with random weights made where they will lie: no checkpoint is read.
+"""Models for benchmarks, with random parameters that are computed on the devices of the mesh.
 
-Input: a model and a mesh. Output: parameters as an engine on that mesh takes them. The numbers mean
-nothing; their magnitudes are such that activations neither vanish nor grow.
+No checkpoint is read. The parameters have the layout that an engine on that mesh takes, and
+magnitudes with which activations neither vanish nor grow.
 """
 
 from collections.abc import Callable
@@ -11,9 +11,9 @@ from typing import Any
 
 from actors.model.config import DEMO, GROK_1, SMALL, ModelConfig, TensorSpec, parameter_shapes
 
-# What one of eight devices holds of Grok-1 on the mesh 1x8: an eighth of the heads, of each
-# expert's width and of the vocabulary. It runs on one device, so the two all-reduces of a layer are
-# not in what is measured.
+# The share of Grok-1 of one of eight devices on the mesh 1x8: an eighth of the heads, of each
+# expert's width and of the vocabulary. It runs on one device, so measurements do not include the
+# two all-reduces of a layer.
 GROK_1_SHARD = replace(
     GROK_1,
     vocab_size=GROK_1.vocab_size // 8,
@@ -29,7 +29,12 @@ def random_params(
 ) -> dict[str, dict[str, Any]]:
     """Returns random parameters on the mesh: dense in `dtype`, or int8 as the kernels read them.
 
-    `platform`: whose kernels; None: the platform of the mesh's devices.
+    Args:
+        model: hyperparameters.
+        mesh: devices that hold the parameters.
+        dtype: of dense parameters.
+        dense: no int8 weights.
+        platform: the kernels' platform; None: the platform of the mesh's devices.
     """
     from actors.kernels.choice import select_platform
 
@@ -48,35 +53,39 @@ def _stored(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:
     specs = parameter_specs(model)
     params: dict[str, dict[str, Any]] = {}
     for number, tensor in enumerate(parameter_shapes(model)):
-        where = jax.tree.map(
-            lambda spec: NamedSharding(mesh, spec), specs[tensor.module][tensor.name]
-        )
-        params.setdefault(tensor.module, {})[tensor.name] = _maker(
-            _on_one_device(tensor, model), where
-        )(jax.random.key(number))
+        spec = specs[tensor.module][tensor.name]
+        shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), spec)
+        make_tensor = _tensor_factory(_on_one_device(tensor, model), shardings)
+
+        module_params = params.setdefault(tensor.module, {})
+        module_params[tensor.name] = make_tensor(jax.random.key(number))
     return params
 
 
 def _on_one_device(tensor: TensorSpec, model: ModelConfig) -> TensorSpec:
-    """Returns the tensor with as many groups of scales as one device has of it: of a shard of eight, one of eight."""
-    return (
-        replace(tensor, scale_groups=1) if model is GROK_1_SHARD and tensor.scale_groups else tensor
-    )
+    """Returns the tensor with the groups of scales that one device holds.
+
+    A device of GROK_1_SHARD holds one of the eight groups.
+    """
+    if model is GROK_1_SHARD and tensor.scale_groups:
+        return replace(tensor, scale_groups=1)
+    return tensor
 
 
-def _maker(tensor: TensorSpec, where: Any) -> Callable[[Any], Any]:
-    """Returns the compiled function random key -> tensor.
+def _tensor_factory(tensor: TensorSpec, shardings: Any) -> Callable[[Any], Any]:
+    """Returns the compiled function from a random key to a tensor.
 
-    It makes each device's part on that device.
+    It computes each device's part on that device.
     """
     import jax
 
-    return jax.jit(
-        partial(_plain if tensor.scale_groups is None else _int8, tensor), out_shardings=where
-    )
+    random_tensor = _int8
+    if tensor.scale_groups is None:
+        random_tensor = _dense
+    return jax.jit(partial(random_tensor, tensor), out_shardings=shardings)
 
 
-def _plain(tensor: TensorSpec, key: Any) -> Any:
+def _dense(tensor: TensorSpec, key: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
@@ -91,8 +100,9 @@ def _int8(tensor: TensorSpec, key: Any) -> Any:
 
     from actors.kernels.quantized import QuantizedWeight
 
-    weight = jax.lax.bitcast_convert_type(jax.random.bits(key, tensor.shape, jnp.uint8), jnp.int8)
+    bits = jax.random.bits(key, tensor.shape, jnp.uint8)
+    weight = jax.lax.bitcast_convert_type(bits, jnp.int8)
     assert tensor.scales_shape is not None  # int8
-    return QuantizedWeight(
-        weight, jnp.full(tensor.scales_shape, 1 / (74 * tensor.shape[-2] ** 0.5), jnp.bfloat16)
-    )
+    scale = 1 / (74 * tensor.shape[-2] ** 0.5)
+    scales = jnp.full(tensor.scales_shape, scale, jnp.bfloat16)
+    return QuantizedWeight(weight, scales)

@@ -123,32 +123,34 @@ def print_figures(values: dict[str, Any]) -> None:
     table = Table()
     for name in COLUMNS:
         table.add_column(name, justify="right")
-    for kind, label in LABELS.items():
-        table.add_row(label, *_cells(values[kind], ideal["pages"]))
+    for key, label in LABELS.items():
+        table.add_row(label, *_cells(values[key], ideal["pages"]))
     Console().print(table)
-    for kind, label in LABELS.items():
-        print(f"{label}: {_activity_text(values[kind])}")
+    for key, label in LABELS.items():
+        print(f"{label}: {_activity_text(values[key])}")
 
     ratios = ", ".join(f"{ratio:.1%}" for ratio in values["efficiency"])
     median = statistics.median(values["efficiency"])
     print(f"Parquet to Parquet reaches {median:.1%} of the engine alone ({ratios})")
 
 
-def _cells(kind: dict[str, Any], ideal: float) -> tuple[str, ...]:
-    rows_used = kind["decode_rows_used"]
+def _cells(pass_figures: dict[str, Any], ideal: float) -> tuple[str, ...]:
+    rows_used = ""
+    if pass_figures["decode_rows_used"] is not None:
+        rows_used = f"{pass_figures['decode_rows_used']:.1%}"
     return (
-        f"{kind['tokens_per_s']:,.0f}",
-        f"{kind['prefill_tokens']:,}",
-        f"{kind['gain']:.2f}",
-        f"{kind['gain'] / ideal:.0%}",
-        f"{kind['padding']:.1%}",
-        "" if rows_used is None else f"{rows_used:.1%}",
+        f"{pass_figures['tokens_per_s']:,.0f}",
+        f"{pass_figures['prefill_tokens']:,}",
+        f"{pass_figures['gain']:.2f}",
+        f"{pass_figures['gain'] / ideal:.0%}",
+        f"{pass_figures['padding']:.1%}",
+        rows_used,
     )
 
 
-def _activity_text(kind: dict[str, Any]) -> str:
-    seconds = kind["time"]
-    calls = kind["calls"]
+def _activity_text(pass_figures: dict[str, Any]) -> str:
+    seconds = pass_figures["time"]
+    calls = pass_figures["calls"]
     activities = ", ".join(f"{name} {seconds[name]:.2f}" for name in ACTIVITIES)
     return (
         f"seconds of the engine {activities}; calls {calls['prefill']} prefill, "

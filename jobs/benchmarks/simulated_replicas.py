@@ -72,13 +72,16 @@ class _SimulatedReplica:
     busy_s: float = 0.0
 
 
+Transition = Literal["ready", "lost", "done"]
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Due:
     """An event of the simulation, ordered by time and then by creation."""
 
     time_s: float
     order: int
-    kind: Literal["ready", "lost", "done"] = field(compare=False)
+    transition: Transition = field(compare=False)
     replica: str = field(compare=False)
     batch: int = field(default=-1, compare=False)  # number, for "done"
 
@@ -164,9 +167,9 @@ class SimulatedReplicas:
             self._stop(name, self._clock.now())
 
     def _schedule(
-        self, time_s: float, kind: Literal["ready", "lost", "done"], replica: str, batch: int = -1
+        self, time_s: float, transition: Transition, replica: str, batch: int = -1
     ) -> None:
-        heapq.heappush(self._due, _Due(time_s, next(self._order), kind, replica, batch))
+        heapq.heappush(self._due, _Due(time_s, next(self._order), transition, replica, batch))
 
     def _start(self, time_s: float) -> None:
         name = f"simulated-{next(self._names)}"
@@ -174,11 +177,11 @@ class SimulatedReplicas:
         self._schedule(time_s, "ready", name)
 
     def _happen(self, due: _Due) -> Iterator[Event]:
-        if due.kind == "ready":
+        if due.transition == "ready":
             yield from self._become_ready(due)
         elif due.replica not in self._replicas:
             return  # the replica was lost or retired before
-        elif due.kind == "lost":
+        elif due.transition == "lost":
             self.losses += 1
             self._stop(due.replica, due.time_s)
             self._start(due.time_s + RESPAWN_S)

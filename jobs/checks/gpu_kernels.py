@@ -85,7 +85,9 @@ class Comparison:
             gb_per_s = self.case.min_bytes / self.seconds / 1e9
             line += f"   {self.seconds * 1e6:9,.0f} us, {gb_per_s:7,.0f} GB/s"
             line += f"   plain XLA {self.xla_seconds * 1e6:9,.0f} us"
-        return line if self.is_right else f"{line}   WRONG"
+        if not self.is_right:
+            line += "   WRONG"
+        return line
 
 
 def compare(sizes: Sizes, kernels: Kernels, *, timed: bool) -> Iterator[Comparison]:
@@ -94,12 +96,12 @@ def compare(sizes: Sizes, kernels: Kernels, *, timed: bool) -> Iterator[Comparis
         run_kernels = partial(jax.jit(case.function(kernels)), *case.arguments)
         run_xla = partial(jax.jit(case.function(XLA.kernels)), *case.arguments)
         difference = jnp.abs(run_kernels().astype(jnp.float32) - run_xla().astype(jnp.float32))
-        yield Comparison(
-            case,
-            float(jnp.max(difference)),
-            _call_seconds(run_kernels) if timed else None,
-            _call_seconds(run_xla) if timed else None,
-        )
+        seconds = None
+        xla_seconds = None
+        if timed:
+            seconds = _call_seconds(run_kernels)
+            xla_seconds = _call_seconds(run_xla)
+        yield Comparison(case, float(jnp.max(difference)), seconds, xla_seconds)
 
 
 def cases(sizes: Sizes) -> Iterator[Case]:
@@ -158,7 +160,8 @@ def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Ca
     return Case(name, function, (x_ND, chosen_NX, weights), dtype, min_bytes)
 
 
-def _attention_case(kind: str, sizes: Sizes, sequences: int, new_tokens: int, dtype: str) -> Case:
+def _attention_case(phase: str, sizes: Sizes, sequences: int, new_tokens: int, dtype: str) -> Case:
+    """Returns a case of attention; `phase` is `decode` or `prefill`."""
     table_pages = -(-sizes.context // PAGE_SIZE)
     pages = sequences * table_pages
     placement = _placement(sizes, sequences, new_tokens, table_pages)
@@ -175,7 +178,7 @@ def _attention_case(kind: str, sizes: Sizes, sequences: int, new_tokens: int, dt
 
     token_bytes = 2 * sizes.key_size * jnp.dtype(dtype).itemsize
     min_bytes = float(placement.length_B.sum()) * token_bytes
-    name = f"{kind}, {sequences} sequences, {new_tokens} new"
+    name = f"{phase}, {sequences} sequences, {new_tokens} new"
     return Case(name, function, (queries, keys, values, placement), dtype, min_bytes)
 
 

@@ -69,7 +69,10 @@ def versions() -> Iterator[str]:
         except metadata.PackageNotFoundError:
             continue  # packages for GPUs are absent on a machine without
     driver = Path("/proc/driver/nvidia/version")
-    yield driver.read_text().splitlines()[0] if driver.exists() else "no NVIDIA driver"
+    if driver.exists():
+        yield driver.read_text().splitlines()[0]
+    else:
+        yield "no NVIDIA driver"
 
 
 def devices(min_gpus: int) -> Iterator[str]:
