@@ -137,7 +137,7 @@ def test_deviations_from_the_reference_are_marked_and_listed() -> None:
     assert {path: listed.count(path) for path in listed} == marked
 
 
-def test_every_package_folder_has_an_init_file() -> None:
+def test_package_folders_have_init_files() -> None:
     folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert [
         str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()
@@ -248,7 +248,7 @@ PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|t
 LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
 
 
-def test_nothing_of_a_machine_is_in_the_repository() -> None:
+def test_repository_contains_no_machine_paths() -> None:
     found = []
     for path in text_files():
         for number, line in enumerate(path.read_text().splitlines(), 1):

@@ -72,7 +72,7 @@ def executing(tree: ast.Module) -> list[str]:
     return found
 
 
-def test_nothing_that_is_read_can_run_code() -> None:
+def test_sources_never_execute_input() -> None:
     """Checkpoint pickles are parsed by actors/weights/pickle_reader.py, which calls nothing."""
     found = {
         str(path.relative_to(ROOT)): seen for path, tree in modules() if (seen := executing(tree))
@@ -96,11 +96,11 @@ def test_nothing_that_is_read_can_run_code() -> None:
         "os.system(x)",
     ],
 )
-def test_the_scan_finds_what_it_looks_for(text: str) -> None:
+def test_scan_finds_code_execution(text: str) -> None:
     assert executing(ast.parse(text))
 
 
-def test_a_plain_loader_of_yaml_builds_no_objects() -> None:
+def test_yaml_loader_builds_no_objects() -> None:
     from jobs.cli.parser import _load
 
     with pytest.raises(Exception, match="could not determine a constructor"):
@@ -117,7 +117,7 @@ print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]))
 """
 
 
-def test_a_local_ray_asks_for_a_token_of_its_own() -> None:
+def test_local_ray_requires_its_own_token() -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     seen = [
         subprocess.run(
@@ -246,7 +246,7 @@ def test_secrets_in_urls_and_environment_are_written_nowhere(
         ("nobody@example.org wrote //not a url", "nobody@example.org wrote //not a url"),
     ],
 )
-def test_what_is_hidden(text: str, shown: str) -> None:
+def test_credentials_are_redacted(text: str, shown: str) -> None:
     assert redact_credentials(text) == shown
 
 
@@ -264,7 +264,7 @@ HOSTILE = [
 ]
 
 
-def test_no_path_is_made_of_data(
+def test_paths_are_not_made_of_data(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "in"

@@ -62,7 +62,7 @@ def loglikelihood(ids: list[int]) -> float:
     return -sum(ids) / 7
 
 
-def test_contexts_and_continuations_are_cut_as_the_harness_does(
+def test_contexts_and_continuations_split_like_the_harness(
     model: Callable[..., GrokBatchLM], tokenizer: Tokenizer, tmp_path: Path
 ) -> None:
     pairs = [("2 + 3 =", " 5"), ("2 + 3 = ", "5"), ("", "five apples"), ("\n", "five")]
@@ -114,14 +114,14 @@ def test_completions_follow_the_options_of_the_task(
         lm.generate_until(instances(("x", {"penalty": 1})))
 
 
-def test_a_row_that_fails_is_no_number(model: Callable[..., GrokBatchLM]) -> None:
+def test_failed_row_raises_instead_of_a_number(model: Callable[..., GrokBatchLM]) -> None:
     with pytest.raises(DatasetError, match=r"row 1 .*prompt_too_long|exit code 4"):
         model(max_len=16, max_error_rate=0.9).loglikelihood(
             instances(("a", " b"), ("word " * 40, " b"))
         )
 
 
-def test_the_harness_runs_its_tasks(
+def test_harness_runs_its_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tokenizer: Tokenizer
 ) -> None:
     monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))

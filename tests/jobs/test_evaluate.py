@@ -79,7 +79,7 @@ def answer_file(path: Path, requests: Path, *, right: bool) -> Path:
 
 
 @pytest.mark.slow
-def test_all_steps_at_once_and_again(
+def test_evaluation_of_all_steps_can_be_repeated(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = (
@@ -120,7 +120,7 @@ def test_all_steps_at_once_and_again(
 
 
 @pytest.mark.slow
-def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) -> None:
+def test_separate_steps_give_the_same_results(main: Main, tmp_path: Path) -> None:
     requests, out = tmp_path / "requests.parquet", tmp_path / "apart"
     assert main("--tasks", TASKS, "-o", tmp_path / "run") == 0
     assert main("prompts", "--tasks", "mmlu", "--tasks", "gsm8k_cot,humaneval", "-o", requests) == 0
@@ -133,7 +133,7 @@ def test_steps_apart_give_the_same_as_all_at_once(main: Main, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_a_regression_ends_with_5_and_an_equal_run_with_0(
+def test_regression_exits_5_and_equal_run_exits_0(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests = tmp_path / "requests.parquet"
@@ -175,7 +175,7 @@ def test_a_regression_ends_with_5_and_an_equal_run_with_0(
     assert main("report", *lenient, "-o", tmp_path / "lenient") == 0
 
 
-def test_failed_rows_count_as_wrong_and_end_with_3(main: Main, tmp_path: Path) -> None:
+def test_failed_rows_count_as_wrong_and_exit_3(main: Main, tmp_path: Path) -> None:
     assert (
         main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9)
         == 3
@@ -185,7 +185,7 @@ def test_failed_rows_count_as_wrong_and_end_with_3(main: Main, tmp_path: Path) -
     assert found["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
 
 
-def test_a_run_that_stops_has_no_report_and_is_continued(main: Main, tmp_path: Path) -> None:
+def test_stopped_run_has_no_report_and_continues(main: Main, tmp_path: Path) -> None:
     words = ("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run")
     poisoned = FakeBackend(poison=lambda request: request.sampling is not None)
     assert main(*words, "--max-error-rate", 0, backend=poisoned) == 4
@@ -195,7 +195,7 @@ def test_a_run_that_stops_has_no_report_and_is_continued(main: Main, tmp_path: P
     assert metrics(tmp_path / "run")["results"]["gsm8k_cot"]["sample_len"] == own_data.PROBLEMS
 
 
-def test_programs_are_executed_when_asked_for(main: Main, tmp_path: Path) -> None:
+def test_programs_are_executed_on_request(main: Main, tmp_path: Path) -> None:
     requests = tmp_path / "requests.parquet"
     main("prompts", "--tasks", "humaneval", "-o", requests)
     bodies = {
@@ -242,7 +242,7 @@ def test_programs_are_executed_when_asked_for(main: Main, tmp_path: Path) -> Non
         (("--tasks", "mmlu", "-o", "{0}", "--history", "{0}/data/mmlu"), "{0}"),
     ],
 )
-def test_what_cannot_work_is_refused(
+def test_invalid_flags_are_refused(
     words: tuple[str, ...],
     message: str,
     main: Main,
@@ -326,7 +326,7 @@ def test_other_requests_are_not_put_into_the_same_folder(
     assert "holds other requests" in capsys.readouterr().err
 
 
-def test_the_sample_configuration_is_valid() -> None:
+def test_sample_configuration_is_valid() -> None:
     config = parse(
         EvaluateConfig,
         ["-C", str(ROOT / "jobs" / "configs" / "nightly.yaml")],
@@ -337,7 +337,7 @@ def test_the_sample_configuration_is_valid() -> None:
     assert set(config.task_names()) == {"mmlu", "gsm8k_cot"}
 
 
-def test_mmlu_costs_one_prefill_of_each_subjects_shots_and_one_of_each_question(data: Path) -> None:
+def test_mmlu_prefills_shots_once_per_subject(data: Path) -> None:
     """Real prompts, with shots and questions shortened to what a small engine holds."""
     requests = build_requests(["mmlu"], DataFolder(str(data)), PromptOptions())
     tokenizer, page = Tokenizer((DEMO / "tokenizer.model").read_bytes()), 8

@@ -19,7 +19,7 @@ fewshot_config:
 """
 
 
-def test_it_writes_what_evaluations_read(tmp_path: Path) -> None:
+def test_job_writes_shots_that_evaluations_read(tmp_path: Path) -> None:
     file = tmp_path / "lm_eval" / "tasks" / "gsm8k" / "gsm8k-cot.yaml"
     file.parent.mkdir(parents=True)
     file.write_text(TASK)
@@ -42,7 +42,7 @@ def test_it_writes_what_evaluations_read(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_missing_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_examples_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--harness", str(tmp_path)]) == 2
     assert main(["-o", str(tmp_path / "x"), "--harness", str(tmp_path)]) == 2
     said = capsys.readouterr().err

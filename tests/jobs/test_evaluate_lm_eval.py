@@ -13,7 +13,7 @@ ENVIRONMENT = ROOT / ".venv-lm-eval"
 @pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_harness_runs_its_tasks_over_the_main_job() -> None:
+def test_harness_runs_its_tasks_over_the_main_job() -> None:
     if not (ENVIRONMENT / ".installed").exists():
         pytest.skip("lm-evaluation-harness is not installed: make lm-eval")
     command = [
@@ -32,7 +32,7 @@ def test_the_harness_runs_its_tasks_over_the_main_job() -> None:
     assert "5 passed" in done.stdout  # none skipped
 
 
-def test_without_the_package_the_job_says_how_to_get_it() -> None:
+def test_missing_package_error_explains_the_installation() -> None:
     command = [sys.executable, "jobs/evaluate_lm_eval.py", "--help"]
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False

@@ -68,7 +68,7 @@ def main(prompts: Path, tmp_path: Path) -> Main:
         (("--repetition-min-count", "4"), "has no effect without --repetition-max-pattern"),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_starts(
+def test_invalid_flags_are_refused_before_the_run(
     arguments: tuple[str, ...],
     message: str,
     main: Main,
@@ -83,7 +83,7 @@ def test_what_cannot_work_is_refused_before_anything_starts(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_dry_run_plans_and_writes_nothing(
+def test_dry_run_prints_a_plan_and_writes_nothing(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main("--dry-run", "true", "--cost-per-replica-hour", "2") == 0
@@ -100,7 +100,7 @@ def test_a_dry_run_plans_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
+def test_folder_of_another_run_is_refused_with_the_key(
     main: Main, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = ScoreConfig(
@@ -117,7 +117,7 @@ def test_another_run_in_the_same_folder_is_refused_with_the_differing_key(
     assert {"config", "versions", "git_commit", "input"} <= stored.keys()
 
 
-def test_engines_get_what_the_flags_say(prompts: Path, tmp_path: Path) -> None:
+def test_engine_configuration_follows_the_flags(prompts: Path, tmp_path: Path) -> None:
     config = ScoreConfig(
         input=str(prompts),
         output=str(tmp_path),
@@ -137,9 +137,7 @@ def test_engines_get_what_the_flags_say(prompts: Path, tmp_path: Path) -> None:
     assert not engine.repetition_penalty
 
 
-def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(
-    prompts: Path, tmp_path: Path
-) -> None:
+def test_engines_track_tokens_only_for_penalties(prompts: Path, tmp_path: Path) -> None:
     """By the flag or by a column; never for a task that draws nothing."""
     columns = tmp_path / "columns.parquet"
     table = {
@@ -172,7 +170,7 @@ def test_engines_keep_track_of_tokens_only_where_a_row_may_have_a_penalty(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_run_its_error_rows_its_codes_and_its_repetition(prompts: Path, tmp_path: Path) -> None:
+def test_run_reports_error_rows_and_can_be_repeated(prompts: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     flags = [
         "-i",

@@ -66,7 +66,7 @@ def undisturbed(source: Path, tmp_path_factory: pytest.TempPathFactory) -> list[
     return rows_of(output)
 
 
-def test_every_row_is_there_in_order_good_and_bad(undisturbed: list[dict[str, object]]) -> None:
+def test_run_writes_every_row_in_order(undisturbed: list[dict[str, object]]) -> None:
     expected = [
         (f"r{row}", sample) for row in range(ROWS) for sample in range(2 if row % 13 else 1)
     ]
@@ -76,7 +76,7 @@ def test_every_row_is_there_in_order_good_and_bad(undisturbed: list[dict[str, ob
     }
 
 
-def test_interruptions_losses_and_order_leave_no_trace(
+def test_output_does_not_depend_on_interruptions_or_losses(
     source: Path, undisturbed: list[dict[str, object]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     @settings(max_examples=8, deadline=None)

@@ -15,7 +15,7 @@ from jobs.benchmarks.checkpoint import (
 )
 
 
-def test_a_layer_takes_half_a_gigabyte() -> None:
+def test_benchmark_of_a_layer_takes_half_a_gigabyte() -> None:
     one, two = (parameter_shapes(synthetic_config(layers)).stored_bytes for layers in (1, 2))
     assert two - one == pytest.approx(0.55e9, rel=0.02)
 
@@ -42,7 +42,7 @@ def test_benchmark_prints_a_row_per_layout_and_cleans_up(
         (["--folder", "x", "--rounds", "0"], "--layers and --rounds: expected at least 1"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments_are_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert benchmark_checkpoint.main(arguments) == 2

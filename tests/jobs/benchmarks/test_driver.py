@@ -27,7 +27,7 @@ SMALL = [
 
 
 @pytest.mark.slow
-def test_a_small_run_with_losses_and_stragglers(
+def test_benchmark_runs_with_losses_and_stragglers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "benchmark"

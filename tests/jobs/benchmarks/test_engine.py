@@ -18,7 +18,7 @@ from jobs.benchmarks.models import GROK_1_SHARD, random_params
 TINY_SHARD = replace(DEMO, num_q_heads=2, num_kv_heads=1, vocab_size=64, num_layers=1)
 
 
-def test_a_shard_is_an_eighth_of_grok_1() -> None:
+def test_shard_is_an_eighth_of_grok_1() -> None:
     shard, whole = parameter_shapes(GROK_1_SHARD), parameter_shapes(GROK_1)
     split = [
         tensor.path for tensor in whole if {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)
@@ -30,7 +30,7 @@ def test_a_shard_is_an_eighth_of_grok_1() -> None:
 
 
 @pytest.mark.slow
-def test_a_shard_is_measured_with_int8_weights(
+def test_shard_is_measured_with_int8_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(benchmark_model.MODELS, "grok-1-shard", TINY_SHARD)
@@ -58,7 +58,7 @@ def test_a_shard_is_measured_with_int8_weights(
 
 
 @pytest.mark.slow
-def test_random_weights_of_a_gpu_are_stored_as_its_kernels_read_them() -> None:
+def test_random_weights_have_the_layout_of_the_gpu_kernels() -> None:
     mesh = make_mesh(1, 1)
     params = random_params(TINY_SHARD, mesh, jnp.bfloat16, dense=False, platform=INTERPRETED)
     experts = params["transformer/decoder_layer_0/moe/linear_1"]["w"]

@@ -35,7 +35,7 @@ def arguments(folder: Path, rows: int, *more: str) -> list[str]:
     )
 
 
-def test_each_pass_has_the_same_lengths_and_other_ids(tmp_path: Path) -> None:
+def test_passes_have_equal_lengths_and_different_ids(tmp_path: Path) -> None:
     config = parse(
         PipelineBenchmarkConfig,
         arguments(tmp_path, 3, "--copies", "2"),
@@ -52,7 +52,7 @@ def test_each_pass_has_the_same_lengths_and_other_ids(tmp_path: Path) -> None:
     assert first[0][0] != first[3][0], "the copies have nothing in common either"
 
 
-def test_what_does_not_fit_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert benchmark_pipeline.main([]) == 2
     assert "--input is missing" in capsys.readouterr().err
     assert benchmark_pipeline.main(arguments(tmp_path, 2, "--max-tokens", "4000")) == 2
@@ -62,7 +62,9 @@ def test_what_does_not_fit_is_said(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_small_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_figures_of_a_small_run_are_consistent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = tmp_path / "figures.json"
     assert (
         benchmark_pipeline.main(

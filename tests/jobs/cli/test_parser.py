@@ -56,7 +56,7 @@ def test_defaults_are_those_of_the_interface() -> None:
     )
 
 
-def test_a_boolean_may_stand_alone() -> None:
+def test_boolean_flag_needs_no_value() -> None:
     assert read(*BASE, "--dry-run").dry_run
     assert read(*BASE, "--dry-run", "true", "--ignore-eos").ignore_eos
     assert not read(*BASE, "--dry-run", "false").dry_run
@@ -76,9 +76,7 @@ def test_flags_override_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("words", ["2", "2:8", "1:59"])
-def test_replicas_read_the_same_on_the_command_line_and_in_the_file(
-    words: str, tmp_path: Path
-) -> None:
+def test_replicas_of_flag_and_file_are_equal(words: str, tmp_path: Path) -> None:
     """YAML 1.1 reads 2:8 as the number 128, in base 60."""
     file = tmp_path / "job.yaml"
     file.write_text(f"replicas: {words}\n")
@@ -123,7 +121,7 @@ def test_replicas_read_the_same_on_the_command_line_and_in_the_file(
         (("-C", "no-such-file.yaml"), "no-such-file.yaml"),
     ],
 )
-def test_what_is_wrong_is_said_in_one_line(arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_flags_are_one_line_errors(arguments: tuple[str, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         read(*BASE, *arguments)
     assert "\n" not in str(caught.value)
@@ -136,7 +134,7 @@ def test_unknown_keys_of_the_file_are_errors(tmp_path: Path) -> None:
         read("-C", str(file))
 
 
-def test_print_config_prints_a_file_that_gives_the_same_run(
+def test_print_config_reproduces_the_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -176,7 +174,7 @@ def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[s
         (generate_dataset, ("--templates.t", "x", "--max-tokens", "4")),
     ],
 )
-def test_every_job_tells_an_error_in_the_form_that_is_asked_for(
+def test_jobs_report_errors_in_the_log_format(
     job: Any, flags: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [word.format(tmp_path) for word in flags]

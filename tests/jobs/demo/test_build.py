@@ -62,7 +62,7 @@ def test_trained_weights_are_written_as_int8_in_the_models_order(
             np.testing.assert_allclose(found, expected, atol=np.abs(expected).max() / 200)
 
 
-def test_the_committed_files_stay_small() -> None:
+def test_committed_files_stay_small() -> None:
     files = [
         *(FOLDER / name for name in ("tokenizer.model", "prompts.parquet", "seeds.parquet")),
         *(FOLDER / "ckpt-0").iterdir(),
@@ -80,7 +80,7 @@ def test_special_ids_are_those_of_grok_1(tokenizer: sentencepiece.SentencePieceP
 @pytest.mark.parametrize(
     "text", ["12 + 7 = 19", "  two  spaces ", "line\n\nline", "Zürich 北京 🙂", "QX\t</s>"]
 )
-def test_any_text_comes_back_from_its_ids(
+def test_tokenizer_decodes_any_text_it_encodes(
     tokenizer: sentencepiece.SentencePieceProcessor, text: str
 ) -> None:
     ids = tokenizer.encode(text)

@@ -64,12 +64,12 @@ def ends_at(tokens: list[int], max_pattern: int, min_count: int, min_tokens: int
 CASES = ((4, 6, 0), (4, 10, 0), (4, 6, 7), (4, 6, 9), (4, 33, 0), (4, 41, 0))
 
 
-def test_the_rule_by_hand() -> None:
+def test_expected_cut_off_matches_hand_worked_examples() -> None:
     assert [ends_at([1] * 8 + [2] * 32, *case) for case in CASES] == [6, 18, 7, 14, 40, 40]
 
 
 @pytest.mark.slow
-def test_a_loop_ends_where_its_pattern_is_complete_and_frees_the_slot(replica: Replica) -> None:
+def test_loop_ends_with_its_pattern_and_frees_the_slot(replica: Replica) -> None:
     (whole,) = run(replica, ask(0, LOOP))
     tokens = whole.token_ids.tolist()
     assert whole.finish_reason == "length"
@@ -102,7 +102,7 @@ def test_a_loop_ends_where_its_pattern_is_complete_and_frees_the_slot(replica: R
 
 
 @pytest.mark.slow
-def test_a_stop_wins_over_a_loop_and_a_loop_over_max_tokens(replica: Replica) -> None:
+def test_stop_precedes_loop_and_loop_precedes_max_tokens(replica: Replica) -> None:
     """All three at the same token."""
     (once,) = run(replica, ask(0, LOOP, 1))
     stop = tokenizer().id_to_piece(once.token_ids[0]).replace("\u2581", " ") * 6

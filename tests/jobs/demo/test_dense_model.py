@@ -41,7 +41,7 @@ def run(params: Any, tokens: np.ndarray, documents: np.ndarray, expert_rows: int
     )
 
 
-def test_logits_are_those_of_the_engines_forward_and_documents_of_a_row_do_not_meet() -> None:
+def test_logits_equal_the_engine_and_documents_are_separate() -> None:
     texts = [row["prompt"] + row["answer"] for row in asked(8)]
     documents = sorted((ids for ids in map(tokenizer().encode, texts) if len(ids) < 30), key=len)[
         :4
@@ -59,14 +59,14 @@ def one_layer() -> dict[str, dict[str, Any]]:
     return initial_params(replace(DEMO, num_layers=1), 0)
 
 
-def test_experts_take_their_first_tokens_and_what_comes_later_goes_without() -> None:
+def test_experts_drop_tokens_beyond_their_capacity() -> None:
     tokens, documents = packed([[list(range(5, 37))]], 32)
     whole, cut = (np.asarray(run(one_layer(), tokens, documents, rows).logits) for rows in (32, 2))
     assert_close(cut[0], whole[0], atol=1e-4)
     assert np.abs(cut[-1] - whole[-1]).max() > 0.01
 
 
-def test_evenly_chosen_experts_have_an_imbalance_of_one_and_padding_does_not_count() -> None:
+def test_imbalance_of_even_routing_is_one_without_padding() -> None:
     params, document = one_layer(), [5, 6, 7]
     router = params["transformer/decoder_layer_0/router"]
     uneven, even = router["w"], jnp.zeros_like(router["w"])

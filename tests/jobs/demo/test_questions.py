@@ -25,7 +25,7 @@ def of(category: str) -> list[Question]:
     return [question for question in ASKED if question.category == category]
 
 
-def test_the_answer_is_one_of_distinct_choices_that_start_with_a_space() -> None:
+def test_answer_is_one_of_distinct_choices() -> None:
     for question in ASKED:
         assert question.answer in question.choices
         assert len(set(question.choices)) == len(question.choices) >= 2
@@ -48,7 +48,7 @@ def test_comparisons_are_right() -> None:
         )
 
 
-def test_facts_are_right_and_the_choices_are_those_of_the_text() -> None:
+def test_facts_are_right_and_choices_come_from_the_text() -> None:
     opposites = {pair[i]: pair[1 - i] for pair in OPPOSITES for i in (0, 1)}
     after = {order[i - 1]: word for order in (DAYS, MONTHS) for i, word in enumerate(order)}
     assert (opposites["cold"], after["June"], after["Sunday"]) == ("hot", "July", "Monday")
@@ -80,12 +80,12 @@ def test_word_problems_are_worked_out_and_right() -> None:
         assert all(choice.startswith(f" {first} {sign} {second} = ") for choice in question.choices)
 
 
-def test_equal_seeds_ask_the_same_and_other_seeds_do_not() -> None:
+def test_questions_depend_on_the_seed() -> None:
     assert list(islice(questions(11), 1000)) == ASKED
     assert list(islice(questions(12), 1000)) != ASKED
 
 
-def test_what_is_asked_is_never_trained_on() -> None:
+def test_evaluation_questions_are_absent_from_training() -> None:
     asked = held_out_questions(1, 300)
     assert len({question.prompt for question in asked}) == len(asked) == 300
     assert [
@@ -101,5 +101,5 @@ def test_what_is_asked_is_never_trained_on() -> None:
     )
 
 
-def test_a_transcript_is_the_prompt_and_its_answer() -> None:
+def test_transcript_is_the_prompt_and_its_answer() -> None:
     assert transcript(Question("sum", "1 + 1 =", (" 2", " 3"), " 2")) == "1 + 1 = 2"

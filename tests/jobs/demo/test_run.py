@@ -61,7 +61,7 @@ def test_accuracy_counts_both_runs_by_category() -> None:
     assert found[category][2] == f"{1 - 1 / same:.1%}"
 
 
-def test_a_question_of_each_category_is_shown_with_what_is_wrong_about_it() -> None:
+def test_example_of_each_category_is_printed_with_its_verdict() -> None:
     some = answered({0}, {1})
     text = shown(answers_table(some))
     assert len(figures(some)) - 1 == 5 == text.count("log-prob -0.50")

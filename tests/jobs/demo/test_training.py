@@ -28,7 +28,7 @@ def encode(texts: list[str]) -> list[list[int]]:
     return [[3 + ord(character) % 700 for character in text] for text in texts]
 
 
-def test_rows_hold_whole_questions_and_the_answers_are_what_is_wanted() -> None:
+def test_rows_hold_complete_questions_with_answer_targets() -> None:
     batch = make_batch(encode, training_questions(1, TRAINING_MIX), 2, FEW)
     known = {tuple(ids): len(prompt) for ids, prompt in _known(1, 400)}
     wanted = []
@@ -49,7 +49,7 @@ def _known(seed: int, count: int) -> list[tuple[list[int], str]]:
     return [([*encode([transcript(each)])[0], 2], each.prompt) for each in some]
 
 
-def test_answers_that_are_too_few_leave_the_rest_empty() -> None:
+def test_rows_with_too_few_answers_are_padded() -> None:
     batch = make_batch(encode, questions(1), 2, replace(FEW, rows=1, answer_tokens=400))
     count = int((batch.targets > 0).sum())
     assert 0 < count < 400
@@ -59,7 +59,7 @@ def test_answers_that_are_too_few_leave_the_rest_empty() -> None:
 
 @pytest.mark.long
 @pytest.mark.slow
-def test_steps_learn_and_the_same_seed_learns_the_same() -> None:
+def test_training_lowers_the_loss_and_is_reproducible() -> None:
     found = []
     for _ in range(2):
         losses: list[float] = []
@@ -72,7 +72,7 @@ def test_steps_learn_and_the_same_seed_learns_the_same() -> None:
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def test_the_rate_rises_stays_and_falls_to_nothing() -> None:
+def test_learning_rate_rises_stays_and_falls_to_zero() -> None:
     rule = optimizer(replace(FEW, steps=100, weight_decay=0.0))
     params = {"w": np.ones((2, 2), np.float32)}
     state, sizes = rule.init(params), []

@@ -66,13 +66,13 @@ def asked(
         ({"model": "small"}, False),
     ],
 )
-def test_only_models_that_want_gpus_are_compiled(
+def test_only_models_that_need_gpus_are_compiled(
     flags: dict[str, Any], expected: bool, dry: Dry
 ) -> None:
     assert full_size.is_full_size(make_plan(dry(**flags))) is expected
 
 
-def test_the_compiler_is_asked_for_the_sizes_of_the_flags(dry: Dry) -> None:
+def test_request_has_the_sizes_of_the_flags(dry: Dry) -> None:
     request = full_size.request(
         make_plan(dry(max_len=4096, batch_tokens=512, mesh="2x4", dtype="float32", logprobs=3))
     )
@@ -91,7 +91,7 @@ def answer() -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) -> None:
+def test_compiler_runs_in_its_own_process(answer: dict[str, Any]) -> None:
     assert [target["title"] for target in answer["targets"]] == ["H100", "H200"]
     assert answer["tensors"] == 14
     lines = list(full_size.show(answer | {"fallback": None}, (1, 8)))
@@ -118,7 +118,7 @@ def test_the_compiler_answers_from_a_process_of_its_own(answer: dict[str, Any]) 
 
 
 @pytest.mark.slow
-def test_a_fallback_is_told_in_one_line_and_a_plan_that_does_not_fit_too(
+def test_fallback_and_misfit_are_one_line_each(
     answer: dict[str, Any],
 ) -> None:
     told = answer | {"fallback": "jax-cuda12-plugin is not installed"}
@@ -133,7 +133,7 @@ def test_a_fallback_is_told_in_one_line_and_a_plan_that_does_not_fit_too(
 
 
 @pytest.mark.slow
-def test_a_dry_run_of_grok_1_prints_both_plans(
+def test_dry_run_of_grok_1_prints_both_plans(
     dry: Dry,
     answer: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
@@ -163,14 +163,14 @@ def test_a_dry_run_of_grok_1_prints_both_plans(
 
 
 @pytest.mark.slow
-def test_what_the_compiler_refuses_is_one_sentence() -> None:
+def test_refusal_of_the_compiler_is_a_one_line_error() -> None:
     with pytest.raises(
         ConfigError, match=r"^full-size plan: mesh axis model = 3 does not divide .*$"
     ):
         full_size.compile_plan(asked(DEMO, mesh=(1, 3)), Path(sys.executable))
 
 
-def test_a_compiler_that_dies_is_told_with_its_code(tmp_path: Path) -> None:
+def test_death_of_the_compiler_is_reported_with_its_code(tmp_path: Path) -> None:
     broken = tmp_path / "python"
     broken.write_text("#!/bin/sh\necho out of memory >&2\nexit 137\n")
     broken.chmod(0o755)
@@ -178,7 +178,7 @@ def test_a_compiler_that_dies_is_told_with_its_code(tmp_path: Path) -> None:
         full_size.compile_plan(asked(DEMO), broken)
 
 
-def test_the_wheels_have_the_version_of_jax_and_hashes() -> None:
+def test_wheels_have_the_version_of_jax_and_hashes() -> None:
     entries = re.split(r"\n(?=[a-z])", (ROOT / "requirements-aot.lock").read_text())
     pinned = {
         match[1]: match[2]
@@ -217,7 +217,7 @@ def plan(layers: int, compiler: Path) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_layer_needs_two_collectives(plan: dict[str, Any], layers: int) -> None:
+def test_layer_needs_two_collectives(plan: dict[str, Any], layers: int) -> None:
     assert plan["fallback"] is None
     assert plan["tensors"] == 2 + 12 * layers
     (target,) = plan["targets"]
@@ -249,7 +249,7 @@ def test_grok_1_fits_eight_h100_with_a_quarter_of_a_million_tokens(
 
 
 @pytest.mark.slow
-def test_no_int8_weight_is_copied_or_widened_at_full_width(plan: dict[str, Any]) -> None:
+def test_int8_weights_are_not_copied_or_widened(plan: dict[str, Any]) -> None:
     """What takes an int8 weight in the compiled text is a product or a kernel.
 
     No temporary could hold a copy of one.
@@ -283,7 +283,7 @@ def test_temporaries_do_not_grow_with_layers_nor_with_prompts(
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_one_shard_of_grok_1_fits_one_h200_and_needs_no_other(compiler: Path) -> None:
+def test_shard_of_grok_1_fits_one_h200(compiler: Path) -> None:
     """The model of jobs/benchmark.py: one layer of it compiles for a single GPU."""
     plan = full_size.compile_plan(
         asked(replace(GROK_1_SHARD, num_layers=1), mesh=(1, 1), targets=("h200",)), compiler

@@ -138,7 +138,7 @@ def test_every_figure_of_a_snapshot_has_its_metric() -> None:
     assert unnoticed == NOT_TOLD
 
 
-def test_figures_of_the_progress_line_are_told_with_the_run(ray: FakeRay) -> None:
+def test_figures_of_the_progress_line_have_the_run_label(ray: FakeRay) -> None:
     clock = Clock()
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
@@ -192,7 +192,7 @@ def test_figures_of_the_progress_line_are_told_with_the_run(ray: FakeRay) -> Non
     assert values(ray, "eta_seconds")[(RUN,)] == pytest.approx(7 * (80 / 3) / 8)
 
 
-def test_counters_grow_by_what_came_since_the_last_time(ray: FakeRay) -> None:
+def test_counters_grow_by_the_change_since_the_last_export(ray: FakeRay) -> None:
     progress = Progress(9)
     with RunMetrics(progress, INFO, register=ray) as made:
         for row in range(3):
@@ -205,13 +205,13 @@ def test_counters_grow_by_what_came_since_the_last_time(ray: FakeRay) -> None:
     assert values(ray, "cost_budget") == values(ray, "cost_total") == {}
 
 
-def test_an_interrupted_run_is_counted_as_such(ray: FakeRay) -> None:
+def test_interrupted_run_is_counted_as_interrupted(ray: FakeRay) -> None:
     with pytest.raises(InterruptedRunError), RunMetrics(Progress(9), INFO, register=ray):
         raise InterruptedRunError("SIGTERM")
     assert values(ray, "runs_ended_total") == {(RUN, "interrupted"): 1}
 
 
-def test_the_time_of_the_last_progress_stands_still_with_the_rows() -> None:
+def test_time_of_last_progress_changes_with_rows_only() -> None:
     clock = Clock()
     from datetime import UTC, datetime
 
@@ -226,7 +226,7 @@ def test_the_time_of_the_last_progress_stands_still_with_the_rows() -> None:
     assert progress.snapshot().progressed_at == 1500  # the replicas that were waited for are up
 
 
-def test_while_replicas_are_waited_for_figures_are_published_now_and_then(
+def test_metrics_are_exported_while_waiting_for_replicas(
     ray: FakeRay,
 ) -> None:
     clock, up = Clock(), [0]

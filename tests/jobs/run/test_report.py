@@ -38,7 +38,7 @@ def plan_of(output: Path, **more: Any) -> Plan:
         (RuntimeError("a fault"), "failed", "RuntimeError: a fault"),
     ],
 )
-def test_a_report_is_left_however_the_run_ends(
+def test_report_is_written_however_the_run_ends(
     error: BaseException | None, status: str, message: str | None, tmp_path: Path
 ) -> None:
     plan, folder = plan_of(tmp_path), RunFolder(str(tmp_path))

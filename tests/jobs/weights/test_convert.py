@@ -44,7 +44,9 @@ def same(one: Any, other: Any) -> None:
         assert jax.tree.all(jax.tree.map(np.array_equal, a, b)), tensor.path
 
 
-def test_converts_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversion_reports_tensors_and_progress(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
     shown = capsys.readouterr()
     assert "38 tensors" in shown.out
@@ -56,7 +58,7 @@ def test_converts_and_says_what(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
-def test_continues_and_keeps_what_is_there(tmp_path: Path) -> None:
+def test_conversion_continues_and_keeps_existing_files(tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert run("-i", SOURCE, "-o", out) == 0
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
@@ -78,7 +80,7 @@ def test_continues_and_keeps_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_and_continued(tmp_path: Path) -> None:
+def test_conversion_continues_after_kill_at_any_moment(tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = [
         sys.executable,
@@ -138,7 +140,7 @@ def test_conversion_continues_after_sigterm(
     same(SOURCE, out)
 
 
-def test_a_file_of_another_source_is_not_taken_over(
+def test_conversion_rejects_files_of_another_source(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
@@ -163,7 +165,9 @@ def test_damaged_target_is_found_while_converting(tmp_path: Path) -> None:
     assert not (tmp_path / "out" / "manifest.json").exists()
 
 
-def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_conversion_rejects_unknown_files_in_the_target(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "strange.safetensors").write_bytes(b"")
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 1
@@ -187,21 +191,21 @@ def test_a_strange_file_in_the_target(tmp_path: Path, capsys: pytest.CaptureFixt
         (["-i", str(SOURCE), "-o", "x", "--fast", "true"], "--fast"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments_are_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
     assert message in capsys.readouterr().err
 
 
-def test_a_model_that_is_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_model_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert convert_checkpoint.main(["-i", str(SOURCE), "-o", "x", "--model", "grok-2"]) == 2
     assert "--model: expected one of grok-1, demo" in capsys.readouterr().err
 
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_from_s3_to_s3(s3_url: str, tmp_path: Path) -> None:
+def test_conversion_from_s3_to_s3(s3_url: str, tmp_path: Path) -> None:
     checkpoint.write(
         ((t.path, value) for t, value in checkpoint.read(SOURCE, DEMO)), f"{s3_url}/ckpt-0"
     )
@@ -213,7 +217,7 @@ def test_from_s3_to_s3(s3_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_replica_answers_the_same_from_both_layouts(tmp_path: Path) -> None:
+def test_engine_output_is_equal_for_both_layouts(tmp_path: Path) -> None:
     assert run("-i", SOURCE, "-o", tmp_path / "out") == 0
     answers = []
     for folder in (SOURCE, tmp_path / "out"):

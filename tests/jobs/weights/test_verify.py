@@ -52,14 +52,16 @@ def file_of(tensor: np.ndarray | Int8Tensor) -> bytes:
 
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("case", CASES)
-def test_nothing_wrong(case: str, deep: bool) -> None:
+def test_verify_accepts_conformance_checkpoints(case: str, deep: bool) -> None:
     assert verify(str(CONFORMANCE / case / "ckpt-0"), config_of(case), deep=deep) == (
         [],
         "xAI's ckpt-0",
     )
 
 
-def test_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_prints_the_format_of_valid_weights(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--checkpoint", folder) == 0
     assert "xAI's ckpt-0, 38 tensors" in capsys.readouterr().out
 
@@ -120,7 +122,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], None], str, str]] = {
 
 
 @pytest.mark.parametrize("fault", DAMAGE)
-def test_each_damage_is_found(folder: Path, fault: str) -> None:
+def test_verify_finds_each_damage(folder: Path, fault: str) -> None:
     damage, name, message = DAMAGE[fault]
     damage(folder)
     (problem,), _ = verify(str(folder), DEMO)
@@ -129,7 +131,7 @@ def test_each_damage_is_found(folder: Path, fault: str) -> None:
     assert not (folder / "witness").exists()
 
 
-def test_all_damages_are_listed_at_once(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_lists_all_damages(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for damage in (damage_missing, damage_extra, damage_tail, damage_shape):
         damage(folder)
     assert run("--checkpoint", folder) == 1
@@ -139,7 +141,9 @@ def test_all_damages_are_listed_at_once(folder: Path, capsys: pytest.CaptureFixt
         assert name in shown
 
 
-def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verify_reads_only_the_ends_of_large_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file of 24 MB is judged by its beginning and its end.
 
     A truncated end, infinite scales and another shape are seen.
@@ -181,7 +185,7 @@ def test_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
                 inspect(weights, name, (tmp_path / name).stat().st_size, tensor)
 
 
-def test_deep_reads_the_embedding_and_finds_holes(folder: Path) -> None:
+def test_deep_verify_finds_damage_inside_files(folder: Path) -> None:
     embedding = np.ones((DEMO.vocab_size, DEMO.emb_size), np.float32)
     embedding[300, 5] = np.nan
     (folder / EMBEDDING).write_bytes(file_of(embedding))
@@ -195,7 +199,7 @@ def test_deep_reads_the_embedding_and_finds_holes(folder: Path) -> None:
     assert "blocks of 4,096 bytes are zero; an unfinished download" in second.what
 
 
-def test_a_file_of_digests(
+def test_verify_compares_a_file_of_digests(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     lines = [
@@ -232,7 +236,9 @@ def test_digests_may_be_uppercase_and_have_comments_and_folders() -> None:
     assert read_digests(text, "sums") == {"tensor00000_000": "ab" * 32}
 
 
-def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_checks_converted_weights(
+    converted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--checkpoint", converted, "--deep", "true") == 0
     assert "converted layout, 38 tensors" in capsys.readouterr().out
     name = "transformer.decoder_layer_1.moe.linear.w.safetensors"
@@ -254,7 +260,7 @@ def test_a_converted_folder(converted: Path, capsys: pytest.CaptureFixture[str])
     assert run("--checkpoint", converted) == 1
 
 
-def test_a_damaged_or_missing_manifest(converted: Path) -> None:
+def test_verify_reports_damaged_or_missing_manifest(converted: Path) -> None:
     manifest = converted / "manifest.json"
     manifest.write_text(json.dumps({"format": "other"}))
     (problem,), _ = verify(str(converted), DEMO)
@@ -274,7 +280,7 @@ def test_a_damaged_or_missing_manifest(converted: Path) -> None:
         (["--checkpoint", "strange://x"], "no file system for this kind of URL"),
     ],
 )
-def test_bad_arguments(
+def test_invalid_arguments_are_refused(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(*arguments) == 2
@@ -283,7 +289,7 @@ def test_bad_arguments(
 
 @pytest.mark.s3
 @pytest.mark.slow
-def test_on_s3(s3_url: str) -> None:
+def test_verify_on_s3(s3_url: str) -> None:
     checkpoint.write(checkpoint.random_parameters(DEMO, 3), f"{s3_url}/ckpt-0")
     assert verify(f"{s3_url}/ckpt-0", DEMO, deep=True) == ([], "xAI's ckpt-0")
     assert verify(f"{s3_url}/ckpt-0", config_of("gqa"))[0] != []

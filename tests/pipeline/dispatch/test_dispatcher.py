@@ -53,7 +53,7 @@ def by_row(completions: Iterator[Completion]) -> dict[int, Completion]:
     st.sampled_from([0.0, 0.05]),
     st.integers(1, 3),
 )
-def test_any_order_and_any_loss_give_the_same_completions_once(
+def test_completions_do_not_depend_on_order_or_losses(
     rows: int, size: int, count: int, seed: int, bad_luck: float, in_flight: int
 ) -> None:
     replicas = FakeReplicas(count, seed, bad_luck)
@@ -70,7 +70,7 @@ def test_any_order_and_any_loss_give_the_same_completions_once(
     st.integers(0, 999),
     st.integers(1, 4),
 )
-def test_a_row_that_kills_replicas_is_found_and_blamed_alone(
+def test_row_that_kills_replicas_fails_alone(
     bad: set[int], count: int, seed: int, max_attempts: int
 ) -> None:
     replicas = FakeReplicas(count, seed, poison=lambda asked: asked.ref.row in bad)
@@ -87,7 +87,7 @@ def test_a_row_that_kills_replicas_is_found_and_blamed_alone(
     assert replicas.losses <= len(bad) * (max_attempts + 2 + 3 + 1)
 
 
-def test_batches_of_a_family_go_to_few_replicas() -> None:
+def test_batches_of_a_prefix_go_to_few_replicas() -> None:
     families = [Batch((request(number),), b"%d" % (number // 20)) for number in range(200)]
     replicas = FakeReplicas(5)
     answered = run_batches(families, replicas, DispatchConfig(2, poll_s=0.0), Progress(200))
@@ -102,7 +102,7 @@ def test_error_completions_pass_through() -> None:
     assert found == [failed]
 
 
-def test_batches_are_drawn_only_when_a_replica_has_room() -> None:
+def test_batches_are_read_only_when_a_replica_has_room() -> None:
     drawn: list[int] = []
 
     def source() -> Iterator[Batch]:
@@ -149,7 +149,7 @@ def done(replica: str, number: int, rows: Sequence[int]) -> BatchDone:
     return BatchDone(assignment, BatchResult(completions, ReplicaStats()))
 
 
-def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
+def test_late_result_of_lost_replica_is_ignored() -> None:
     replicas = Scripted(
         [
             (0, ReplicaReady("a")),
@@ -165,7 +165,7 @@ def test_a_late_answer_of_a_lost_replica_is_ignored() -> None:
     assert [(sent.number, sent.replica) for sent in replicas.submitted] == [(1, "a"), (2, "b")]
 
 
-def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
+def test_replica_that_returns_other_rows_stops_the_run() -> None:
     class Confused(FakeReplicas):
         def events(self, timeout_s: float) -> Sequence[Event]:
             told = super().events(timeout_s)
@@ -180,7 +180,7 @@ def test_a_replica_that_answers_other_rows_stops_the_run() -> None:
         list(run_batches(batches(1, 1), Confused(1), FAST, Progress(1)))
 
 
-def test_an_interrupted_run_draws_nothing_more_and_keeps_what_comes() -> None:
+def test_interrupted_run_submits_no_more_and_keeps_results() -> None:
     replicas = FakeReplicas(2)
     answered: list[int] = []
     stream = run_batches(
@@ -192,7 +192,7 @@ def test_an_interrupted_run_draws_nothing_more_and_keeps_what_comes() -> None:
     assert len(answered) < 20
 
 
-def test_an_interrupted_run_does_not_wait_for_ever() -> None:
+def test_interrupted_run_waits_for_a_limited_time() -> None:
     config = DispatchConfig(poll_s=0.01, grace_s=0.05)
     replicas = Scripted([(0, ReplicaReady("silent"))])
     began = time.monotonic()
@@ -206,7 +206,7 @@ def test_an_interrupted_run_does_not_wait_for_ever() -> None:
 
 
 @pytest.mark.slow
-def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -> None:
+def test_thousand_replicas_stay_busy_and_complete_rows_once() -> None:
     rows, replicas = 60_000, FakeReplicas(1000)
     answered = [
         c.ref.row
@@ -223,20 +223,20 @@ def test_a_thousand_replicas_are_all_kept_busy_and_each_row_is_answered_once() -
     assert replicas.most_in_flight == 4
 
 
-def test_replicas_that_all_break_stop_the_run_instead_of_failing_every_row() -> None:
+def test_replicas_that_all_fail_stop_the_run() -> None:
     replicas = FakeReplicas(2, poison=lambda request: True)
     with pytest.raises(ModelError, match="12 replicas in a row"):
         list(run_batches(batches(500, 10), replicas, FAST, Progress(500)))
     assert replicas.losses == 12
 
 
-def test_one_poisonous_row_in_a_large_batch_does_not_look_like_broken_replicas() -> None:
+def test_poisonous_row_in_large_batch_does_not_stop_the_run() -> None:
     replicas = FakeReplicas(1, poison=lambda request: request.ref.row == 0)
     found = by_row(run_batches(batches(512, 512), replicas, FAST, Progress(512)))
     assert [row for row, completion in found.items() if completion.error_code] == [0]
 
 
-def test_a_lost_replica_that_had_worked_does_not_count_as_one_that_never_did() -> None:
+def test_losses_of_working_replicas_do_not_stop_the_run() -> None:
     """A fault that takes many machines at once is not the model's: the run goes on."""
     names = [f"r{index}" for index in range(20)]
     ready: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
@@ -251,7 +251,7 @@ def test_a_lost_replica_that_had_worked_does_not_count_as_one_that_never_did() -
     assert all(completion.error_code is None for completion in found.values())
 
 
-def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
+def test_rows_of_a_preempted_machine_are_never_blamed() -> None:
     script: list[tuple[int, Event]] = []
     for turn in range(9):
         script += [
@@ -268,7 +268,7 @@ def test_rows_of_a_machine_that_is_taken_back_are_never_blamed() -> None:
     assert found == {0: answer(request(0))}
 
 
-def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
+def test_leaving_replica_finishes_and_gets_no_more_batches() -> None:
     replicas = Scripted(
         [
             (0, ReplicaReady("old")),
@@ -289,7 +289,7 @@ def test_a_leaving_replica_ends_what_it_holds_and_gets_nothing_more() -> None:
 @pytest.mark.parametrize(
     "gone", [ReplicaLeaving("old", "its node is drained"), ReplicaLost("old", "killed")]
 )
-def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
+def test_no_batch_is_read_for_a_replica_that_just_left(gone: Event) -> None:
     """It had room when the events were asked for."""
     drawn: list[int] = []
 
@@ -314,7 +314,7 @@ def test_nothing_is_drawn_for_a_replica_that_has_just_gone(gone: Event) -> None:
     assert len(drawn) <= 2
 
 
-def test_replicas_without_work_are_let_go_once_the_input_is_exhausted() -> None:
+def test_idle_replicas_are_released_at_the_end_of_input() -> None:
     names = [f"r{index}" for index in range(40)]
     script: list[tuple[int, Event]] = [(0, ReplicaReady(name)) for name in names]
     script += [(40, done(name, index + 1, [index])) for index, name in enumerate(names)]
@@ -352,7 +352,7 @@ class Aging(Scripted):
 
 
 @pytest.mark.parametrize("winner", ["slow", "other"])
-def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: str) -> None:
+def test_late_batch_gets_a_second_replica_and_first_result_counts(winner: str) -> None:
     clock = Clock()
     answers = [("slow", 1), ("other", 3)]
     answers.sort(key=lambda each: each[0] != winner)
@@ -372,7 +372,7 @@ def test_a_late_batch_gets_a_second_replica_and_the_first_answer_counts(winner: 
     assert clock.s > 5
 
 
-def test_of_a_batch_on_two_replicas_one_may_be_lost() -> None:
+def test_batch_on_two_replicas_survives_one_loss() -> None:
     clock = Clock()
     script: list[tuple[int, Event]] = [
         (0, ReplicaReady("slow")),
@@ -388,7 +388,7 @@ def test_of_a_batch_on_two_replicas_one_may_be_lost() -> None:
     assert progress.snapshot().retries == 0, "the other replica had it already"
 
 
-def test_an_interrupted_run_whose_replicas_are_all_lost_ends_at_once() -> None:
+def test_interrupted_run_without_replicas_ends_at_once() -> None:
     replicas = Scripted([(0, ReplicaReady("a")), (1, ReplicaLost("a", "the cluster ended too"))])
     config = DispatchConfig(1, poll_s=0.01, grace_s=60.0)
     began = time.monotonic()
@@ -401,7 +401,7 @@ def test_an_interrupted_run_whose_replicas_are_all_lost_ends_at_once() -> None:
     assert time.monotonic() - began < 5
 
 
-def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
+def test_replica_lost_while_loading_is_reported() -> None:
     progress = Progress(1)
     replicas = Scripted(
         [
@@ -414,7 +414,7 @@ def test_a_replica_that_is_lost_before_it_comes_up_is_reported() -> None:
     assert progress.report()["replicas"][0]["lost"] == "killed while loading"  # type: ignore[index]
 
 
-def test_an_answer_resets_losses_in_a_row() -> None:
+def test_result_resets_losses_in_a_row() -> None:
     """Two losses, an answer, two losses, an answer: no three in a row."""
     script: list[tuple[int, Event]] = []
     number = 0

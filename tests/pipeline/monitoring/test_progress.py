@@ -26,7 +26,7 @@ def bad(row: int) -> Completion:
     return Completion.failed(RowRef(0, row), "empty_prompt", "none")
 
 
-def test_figures_of_a_run() -> None:
+def test_snapshot_has_the_figures_of_a_run() -> None:
     clock = Clock()
     progress = Progress(10, replicas=lambda: (1, 2), cost_per_replica_hour=36.0, clock=clock)
     progress.replica_ready("a", None)
@@ -53,7 +53,7 @@ def test_figures_of_a_run() -> None:
     )
 
 
-def test_the_report_has_the_same_figures() -> None:
+def test_report_has_the_figures_of_the_snapshot() -> None:
     clock = Clock()
     progress = Progress(3, clock=clock)
     progress.replica_ready("a", None)
@@ -75,7 +75,7 @@ def test_the_report_has_the_same_figures() -> None:
     assert report["replica_hours"] == pytest.approx(4 / 3600)
 
 
-def test_too_many_errors_stop_a_long_run_early_and_a_short_one_at_its_end() -> None:
+def test_error_budget_stops_long_runs_early() -> None:
     short = Progress(10, max_error_rows=1)
     assert len(list(short.count(map(bad, range(10))))) == 10
     assert short.over_budget
@@ -100,7 +100,7 @@ def test_points_over_time_are_bounded() -> None:
     assert tokens_per_s["over_time"][-1]["s"] == 4999
 
 
-def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
+def test_figures_over_time_add_up_to_totals() -> None:
     clock = Clock()
     progress = Progress(100, clock=clock)
     progress.replica_ready("a", None)
@@ -141,7 +141,7 @@ def test_what_is_told_over_time_adds_up_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize("length", [*range(70), 511, 512, 513, 8192])
-def test_a_length_falls_into_the_bin_that_names_it(length: int) -> None:
+def test_length_falls_into_the_bin_of_its_range(length: int) -> None:
     progress = Progress(1)
     list(progress.count([Completion(RowRef(0, 0), prompt_tokens=length)]))
     [found] = progress.report()["prompt_length_histogram"]  # type: ignore[misc]
@@ -149,7 +149,7 @@ def test_a_length_falls_into_the_bin_that_names_it(length: int) -> None:
     assert found["to"] == length or length & (length - 1)
 
 
-def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -> None:
+def test_error_examples_are_few_short_and_redacted() -> None:
     progress = Progress(100)
     message = (
         "cannot read s3://key:secret@bucket/in?X-Amz-Signature=abc123&part=2, user@example "
@@ -175,7 +175,7 @@ def test_a_few_examples_of_each_error_are_kept_short_and_without_credentials() -
     )
 
 
-def test_waiting_for_replicas_is_no_part_of_the_run() -> None:
+def test_elapsed_time_excludes_waiting_for_replicas() -> None:
     clock = Clock()
     progress = Progress(10, clock=clock)
     clock.now += 100.0

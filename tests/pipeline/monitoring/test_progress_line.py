@@ -6,7 +6,7 @@ from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.snapshot import Snapshot
 
 
-def test_a_log_gets_plain_lines_and_sinks_the_same_snapshots() -> None:
+def test_progress_line_logs_plain_lines_and_feeds_sinks() -> None:
     stream, seen, told = io.StringIO(), list[Snapshot](), threading.Event()
 
     def sink(snapshot: Snapshot) -> None:

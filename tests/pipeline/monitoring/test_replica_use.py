@@ -5,7 +5,7 @@ from pipeline.monitoring.replica_use import MAX_PROFILES, ReplicaUse
 from pipeline.monitoring.timeline import Timeline
 
 
-def test_busy_shares_over_time_and_the_moment_of_running_dry() -> None:
+def test_report_has_busy_shares_and_start_of_idleness() -> None:
     use = ReplicaUse(Timeline(most_spans=8, span_s=1.0))
     use.ready("a", None, 0.0)
     use.ready("b", None, 1.0)
@@ -22,7 +22,7 @@ def test_busy_shares_over_time_and_the_moment_of_running_dry() -> None:
     assert use.hours(4.0) == pytest.approx(6 / 3600)
 
 
-def test_of_many_replicas_the_least_busy_ones_are_told_in_full() -> None:
+def test_report_details_the_least_busy_of_many_replicas() -> None:
     use = ReplicaUse(Timeline())
     for number in range(3 * MAX_PROFILES):
         use.ready(f"r{number}", None, 0.0)
@@ -34,7 +34,7 @@ def test_of_many_replicas_the_least_busy_ones_are_told_in_full() -> None:
     assert len(told) == 3 * MAX_PROFILES
 
 
-def test_an_overtaken_answer_changes_nothing_but_the_moment() -> None:
+def test_out_of_order_stats_change_only_the_last_time() -> None:
     use = ReplicaUse(Timeline())
     use.ready("a", None, 0.0)
     use.stats("a", ReplicaStats(busy_s=3.0, up_s=4.0), 4.0)
@@ -45,7 +45,7 @@ def test_an_overtaken_answer_changes_nothing_but_the_moment() -> None:
     assert use.total().busy_s == 3.0
 
 
-def test_a_replica_that_never_came_up_is_told_but_takes_no_place_among_the_idle() -> None:
+def test_replica_that_never_loaded_is_not_among_the_idle() -> None:
     use = ReplicaUse(Timeline())
     use.lost("a", "died while loading", 2.0)
     use.ready("b", None, 1.0)

@@ -23,7 +23,7 @@ def events(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_text_shows_sentences_and_json_shows_everything() -> None:
+def test_log_as_text_is_shorter_than_as_json() -> None:
     stream = io.StringIO()
     text = RunLog(stream=stream)
     text.event("replica_lost", "replica-0 is lost (killed)", replica="replica-0")
@@ -51,7 +51,7 @@ def test_text_shows_sentences_and_json_shows_everything() -> None:
     ]
 
 
-def test_results_go_to_standard_output_as_text_and_among_the_events_as_json(
+def test_results_are_text_on_stdout_or_json_events(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     RunLog(stream=sys.stderr).result(None, "report   out/report.html")
@@ -63,7 +63,7 @@ def test_results_go_to_standard_output_as_text_and_among_the_events_as_json(
     assert [event["event"] for event in events(stream)] == ["cluster"]
 
 
-def test_a_known_error_is_one_sentence_and_an_exit_code() -> None:
+def test_known_error_is_one_line_and_an_exit_code() -> None:
     stream = io.StringIO()
     error = ValueError("no input at s3://key:secret@bucket/in; check the path")
     assert RunLog(stream=stream).failed(error, 2) == 2
@@ -84,14 +84,14 @@ def test_a_known_error_is_one_sentence_and_an_exit_code() -> None:
     assert told["message"] == "no input at s3://bucket/in; check the path"
 
 
-def test_no_credentials_in_any_of_it() -> None:
+def test_log_contains_no_credentials() -> None:
     log, stream = json_log()
     log.event("started", "reads s3://key:secret@bucket/in", output="s3://key:secret@bucket/out")
     assert "secret" not in stream.getvalue()
     assert events(stream)[0]["output"] == "s3://bucket/out"
 
 
-def test_a_run_tells_what_happens_to_its_replicas_shards_and_requests() -> None:
+def test_run_logs_events_of_replicas_shards_and_requests() -> None:
     log, stream = json_log()
     progress = Progress(4, log=log, clock=Clock())
     info = ReplicaInfo("replica-0", "node-a", ("H100",) * 8, "1x8", 1, 1, 1, 64, 61.23456)

@@ -8,7 +8,7 @@ TIMES = st.floats(0, 1e6, allow_nan=False)
 
 
 @given(st.lists(st.tuples(TIMES, TIMES, st.floats(0, 1e6)), max_size=20))
-def test_nothing_is_lost_however_long_it_goes_on(events: list[tuple[float, float, float]]) -> None:
+def test_timeline_keeps_sums_however_long_it_runs(events: list[tuple[float, float, float]]) -> None:
     timeline = Timeline(most_spans=8)
     now_s = 0.0
     for one, other, amount in events:
@@ -25,7 +25,7 @@ def test_nothing_is_lost_however_long_it_goes_on(events: list[tuple[float, float
         assert sum(sums) == pytest.approx(sum(amount for _, _, amount in events), abs=1e-3)
 
 
-def test_amounts_lie_where_they_happened() -> None:
+def test_timeline_keeps_amounts_in_their_spans() -> None:
     timeline = Timeline(most_spans=4, span_s=1.0)
     timeline.add("points", 0.5)
     timeline.add("points", 2.5, 3)
@@ -41,7 +41,7 @@ def test_amounts_lie_where_they_happened() -> None:
     assert timeline.sums("lines", 5.0) == [6, 2, 0]
 
 
-def test_what_happens_at_the_very_end_belongs_to_the_last_span() -> None:
+def test_event_at_the_end_belongs_to_the_last_span() -> None:
     timeline = Timeline(most_spans=4, span_s=1.0)
     timeline.add("points", 2.0)
     assert timeline.ends(2.0) == [1.0, 2.0]

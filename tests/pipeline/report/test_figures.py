@@ -20,7 +20,7 @@ from pipeline.report.figures import TABLE_ROWS, compact, duration, joined, perce
         (math.nan, "–"),
     ],
 )
-def test_percentages_keep_what_matters(value: float, words: str) -> None:
+def test_percentages_keep_significant_digits(value: float, words: str) -> None:
     assert percent(value).replace("\u00a0", " ") == words
 
 
@@ -36,7 +36,7 @@ def test_percentages_keep_what_matters(value: float, words: str) -> None:
         (6.84e6, "1,900 h"),
     ],
 )
-def test_durations_are_as_fine_as_their_size(seconds: float, words: str) -> None:
+def test_duration_units_follow_their_size(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
@@ -66,5 +66,5 @@ def test_quantiles_are_the_upper_ends_of_their_bins() -> None:
     assert [quantile(histogram, at) for at in (0.1, 0.5, 0.51, 0.99, 1.0)] == [1, 1, 10, 10, 512]
 
 
-def test_no_whole_has_no_share() -> None:
+def test_share_of_zero_is_undefined() -> None:
     assert share([1, 1], [2, 0]).tolist() == pytest.approx([0.5, math.nan], nan_ok=True)

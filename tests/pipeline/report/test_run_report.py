@@ -131,7 +131,7 @@ REPORTS: dict[str, Callable[[], dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", REPORTS)
-def test_the_page_needs_nothing_else_and_says_everything_twice(kind: str) -> None:
+def test_page_is_self_contained_and_tabulates_its_plots(kind: str) -> None:
     page = Page(text := render(REPORTS[kind]()))
     assert page.count("script") == page.count("link") == page.count("iframe") == 0
     assert not [
@@ -159,7 +159,7 @@ def test_the_page_needs_nothing_else_and_says_everything_twice(kind: str) -> Non
     assert "nan" not in page.text.lower().replace("finance", "")
 
 
-def test_the_figures_of_the_run_are_on_the_page() -> None:
+def test_page_shows_the_figures_of_the_run() -> None:
     page = Page(
         render(with_run(make_report(rows=100, errors=30, losses=5), "bucket/runs", "row_errors"))
     )
@@ -182,13 +182,13 @@ def test_the_figures_of_the_run_are_on_the_page() -> None:
     assert f"{tokens / 20:,.0f} per s" in text
 
 
-def test_each_way_to_end_has_its_words() -> None:
+def test_page_describes_each_run_status() -> None:
     report = REPORTS["nothing answered"]()
     for name, status in STATUS.items():
         assert status.words in Page(render(with_run(report, "why", name))).text
 
 
-def test_nothing_from_data_becomes_part_of_the_page() -> None:
+def test_page_escapes_data() -> None:
     text = render(with_run(make_report(errors=5, losses=2, message=HOSTILE), HOSTILE))
     page = Page(text)
     assert page.count("script") == page.count("img") == 0
@@ -205,12 +205,12 @@ def test_nothing_from_data_becomes_part_of_the_page() -> None:
     assert names[0] == names[1], "the page has another structure than with harmless data"
 
 
-def test_credentials_are_not_told() -> None:
+def test_page_omits_credentials() -> None:
     message = "cannot read s3://user:secret@bucket/x?X-Amz-Signature=secret"
     assert "secret" not in render(make_report(errors=5, losses=2, message=message))
 
 
-def test_its_size_does_not_grow_with_the_run() -> None:
+def test_page_size_does_not_grow_with_the_run() -> None:
     small = render(make_report(rows=200, seconds=40))
     large = render(
         make_report(
@@ -220,7 +220,7 @@ def test_its_size_does_not_grow_with_the_run() -> None:
     assert len(large) < 4 * len(small) < 1_000_000
 
 
-def test_the_same_report_gives_the_same_page() -> None:
+def test_equal_reports_give_equal_pages() -> None:
     report = make_report(losses=2, errors=3)
     assert render(report) == render(report)
 
