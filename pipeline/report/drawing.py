@@ -1,9 +1,7 @@
-"""A function that draws → an SVG in the colours of the page's style sheet.
-
-What all plots of all reports have in common.
+"""Renders plots of all reports as SVG elements in the colours of the page's style sheet.
 
 SVG is crisp at any size, prints, and needs no script. Colours are names of the page's style sheet,
-so that they follow its light or dark scheme. Knows no page and no figures of any run.
+so that they follow its light or dark scheme. Does not depend on a page or on the data of a run.
 """
 
 import re
@@ -21,8 +19,13 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pipeline.report.figures import compact
 
 WIDTH = 9.2  # inches, of 72 SVG units each
-# stand for names of the style sheet:
-INK, LINE, IN, OUT, BAD, CALM = (f"#0{index}0{index}0{index}" for index in range(1, 7))
+# placeholders, which `svg` replaces by names of the style sheet
+INK = "#010101"
+LINE = "#020202"
+IN = "#030303"
+OUT = "#040404"
+BAD = "#050505"
+CALM = "#060606"
 STYLE_NAMES = {INK: "ink", LINE: "line", IN: "in", OUT: "out", BAD: "bad", CALM: "calm"}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
@@ -49,11 +52,13 @@ SETTINGS: dict[Any, Any] = {
     "figure.facecolor": "none",
     "axes.facecolor": "none",
 }
+# without the date and the version, so that the same plot is the same file
+NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A picture and what it says in words and in numbers."""
+    """A plot with its explanation and a table of its numbers."""
 
     name: str  # unique on the page
     title: str
@@ -64,30 +69,48 @@ class Plot:
 
 
 def svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> Markup:
-    """Returns what `draw` draws as an SVG element: no size of its own, colours by name, ids that no other plot has."""
-    with rc_context({**SETTINGS, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
-        drawn = StringIO()
-        figure.savefig(
-            drawn, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        )
-    element = drawn.getvalue()
+    """Returns a plot as an SVG element that may stand in a page beside other plots.
+
+    It has no size of its own, its colours are names of the style sheet, and its ids are unique.
+
+    Args:
+        name: of the plot, unique on the page.
+        draw: draws on the figure.
+        height: in inches.
+        width: in inches.
+    """
+    element = _matplotlib_svg(name, draw, height, width)
     element = element[element.index("<svg") :]
     element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", element, count=1, flags=re.DOTALL)
     for size in ("width", "height"):
         element = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", element, count=1)
+
     element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element)
     element = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", element)
     for color, style_name in STYLE_NAMES.items():
         element = element.replace(color, f"var(--{style_name})")
+
     label = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-words"'
     element = element.replace("<svg", f"<svg {label}", 1)
     return Markup(element)  # matplotlib has escaped the texts in it
 
 
-def count_axis(axes: Axes, *, whole: bool = False) -> None:
+def _matplotlib_svg(name: str, draw: Callable[[Figure], None], height: float, width: float) -> str:
+    """Returns the SVG file that matplotlib writes; the same bytes for the same plot."""
+    with rc_context({**SETTINGS, "svg.hashsalt": name}):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        draw(figure)
+        file = StringIO()
+        figure.savefig(file, format="svg", metadata=NO_METADATA)
+    return file.getvalue()
+
+
+def count_axis(axes: Axes, *, integer: bool = False) -> None:
     """Lets the value axis begin at 0, with few ticks in short numbers."""
-    axes.set_ylim(0, max(axes.get_ylim()[1], 1.0 if whole else 1e-3))
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=whole))
+    smallest_top = 1e-3
+    if integer:
+        smallest_top = 1.0
+    _, top = axes.get_ylim()
+    axes.set_ylim(0, max(top, smallest_top))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=integer))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: compact(value)))

@@ -1,4 +1,4 @@
-"""Series, bins and words for plots and tables, from the figures of report.json."""
+"""Computes series and formats numbers for plots and tables, from the figures of report.json."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,28 +9,28 @@ from numpy.typing import NDArray
 
 from pipeline.dispatch.replicas import NO_WORK_LEFT
 
-TABLE_ROWS = 24  # of the table beside a plot over time: spans are joined until they are so few
+TABLE_ROWS = 24  # at most, of the table beside a plot over time: longer runs have longer spans
 # report.json's `over_time`: ends of spans in `s`, and sums of each span
-Over = Mapping[str, Sequence[float]]
+OverTime = Mapping[str, Sequence[float]]
 Series = NDArray[np.float64]
 
 
-def per_s(over: Over, name: str) -> Series:
+def per_s(over_time: OverTime, name: str) -> Series:
     """Returns the sums of a series as rates."""
-    return share(over[name], np.diff([0.0, *over["s"]]))
+    return share(over_time[name], np.diff([0.0, *over_time["s"]]))
 
 
-def padding(over: Over) -> Series:
-    """Returns which share of computed prompt positions held no token.
+def padding(over_time: OverTime) -> Series:
+    """Returns the share of computed prompt positions that held no token.
 
     NaN where nothing was computed.
     """
-    return 1 - share(over["prefill_tokens"], over["prefill_positions"])
+    return 1 - share(over_time["prefill_tokens"], over_time["prefill_positions"])
 
 
-def reuse(over: Over) -> Series:
-    """Returns which share of read tokens was not computed again; NaN where nothing was read."""
-    return share(over["cached"], over["prompt"])
+def reuse(over_time: OverTime) -> Series:
+    """Returns the share of read tokens that was not computed again; NaN where none was read."""
+    return share(over_time["cached"], over_time["prompt"])
 
 
 def share(part: Iterable[float], total: Iterable[float]) -> Series:
@@ -42,13 +42,14 @@ def share(part: Iterable[float], total: Iterable[float]) -> Series:
     return shares
 
 
-def joined(over: Over) -> Over:
+def join_spans(over_time: OverTime) -> OverTime:
     """Returns the same sums over at most `TABLE_ROWS` longer spans."""
-    size = -(-len(over["s"]) // TABLE_ROWS)
-    starts = range(0, len(over["s"]), size)
+    count = len(over_time["s"])
+    size = math.ceil(count / TABLE_ROWS)
+    starts = range(0, count, size)
     spans = [slice(start, start + size) for start in starts]
     sums = {}
-    for name, values in over.items():
+    for name, values in over_time.items():
         if name == "s":
             sums[name] = [values[span][-1] for span in spans]
         else:
@@ -68,8 +69,10 @@ def quantile(histogram: Sequence[Mapping[str, int]], fraction: float) -> int:
 
 
 def bin_label(low: int, high: int) -> str:
-    """Returns a bin in words."""
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    """Returns the label of a bin of lengths: 8, or 9–10."""
+    if low == high:
+        return f"{low:,}"
+    return f"{low:,}–{high:,}"
 
 
 def idle_tails(replicas: Iterable[Mapping[str, Any]]) -> list[tuple[float, float]]:
@@ -100,7 +103,7 @@ def percent(value: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Returns a time in words that fit its size: 0.25 s, 12 s, 3 min 20 s, 5 h 03 min."""
+    """Returns a duration in the units that fit it: 0.25 s, 12 s, 3 min 20 s, 5 h 03 min."""
     if seconds < 10:
         return f"{seconds:.2g} s"
     if seconds < 59.5:
@@ -131,7 +134,7 @@ def size_in_bytes(size: int) -> str:
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:
-    """Returns the seconds of the unit that a time axis of this length has, and its name."""
+    """Returns the unit of a time axis of this length: its seconds and its name."""
     if longest_s < 180:
         return 1.0, "seconds"
     if longest_s < 3 * 3600:

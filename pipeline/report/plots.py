@@ -1,11 +1,11 @@
-"""Plots of report.json's figures: an SVG, a line of explanation and a table of the numbers each.
+"""Draws the figures of report.json as plots, each with an explanation and a table of its numbers.
 
-Amounts of data are bounded by report.json, whatever the size of the run. Knows no page and no
-files.
+The amount of data is bounded by report.json, whatever the size of the run. Does not depend on the
+page or on files.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,12 +15,12 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, WIDTH, Plot, count_axis, svg
 from pipeline.report.figures import (
-    Over,
+    OverTime,
     Series,
     bin_label,
     duration,
     idle_tails,
-    joined,
+    join_spans,
     padding,
     per_s,
     percent,
@@ -30,31 +30,48 @@ from pipeline.report.figures import (
 )
 from pipeline.storage.redaction import redact_credentials
 
+Replica = Mapping[str, Any]
+LengthBin = Mapping[str, int]
+
 NAME_CHARS = 24
-# of the map of replicas, which is a bitmap: legible on either background
+MAX_LENGTH_TICKS = 9
+# of the map of replicas, which is a bitmap: legible on a light and on a dark background
 BUSY_RGB = (0.16, 0.47, 0.84)
 IDLE_ALPHA = 0.1
+# of the replicas without work, in the table of the tail
+TAIL_FRACTIONS = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
+FAILURE_TITLES = {
+    "errors": "Failed rows",
+    "retries": "Requests queued again",
+    "losses": "Replicas lost",
+}
 
 
-def throughput(over: Over) -> Plot:
-    """Tokens per second, read and generated."""
+# -- tokens ----------------------------------------------------------------------------------------
+
+
+def throughput(over_time: OverTime) -> Plot:
+    """Plots prompt and completion tokens per second."""
 
     def draw(figure: Figure) -> None:
-        for axes, name, title, color in (
-            (figure.add_subplot(2, 1, 1), "prompt", "Read: prompts and scored texts", IN),
-            (figure.add_subplot(2, 1, 2), "completion", "Generated", OUT),
-        ):
-            _stairs(axes, per_s(over, name), over, color)
-            axes.set_title(title)
-            count_axis(axes)
-        figure.axes[0].tick_params(labelbottom=False)
-        figure.axes[0].set_xlabel("")
+        prompt_axes = figure.add_subplot(2, 1, 1)
+        completion_axes = figure.add_subplot(2, 1, 2)
 
-    few = joined(over)
-    rows = (
-        (f"{read:,.0f}", f"{drawn:,.0f}")
-        for read, drawn in zip(per_s(few, "prompt"), per_s(few, "completion"), strict=True)
-    )
+        _stairs(prompt_axes, per_s(over_time, "prompt"), over_time, IN)
+        prompt_axes.set_title("Read: prompts and scored texts")
+        count_axis(prompt_axes)
+
+        _stairs(completion_axes, per_s(over_time, "completion"), over_time, OUT)
+        completion_axes.set_title("Generated")
+        count_axis(completion_axes)
+
+        _hide_time_labels(prompt_axes)
+
+    spans = join_spans(over_time)
+    rows = []
+    rates = zip(per_s(spans, "prompt"), per_s(spans, "completion"), strict=True)
+    for prompt_per_s, completion_per_s in rates:
+        rows.append((f"{prompt_per_s:,.0f}", f"{completion_per_s:,.0f}"))
     return Plot(
         "throughput",
         "Tokens per second",
@@ -62,35 +79,27 @@ def throughput(over: Over) -> Plot:
         "Reused tokens count as read.",
         svg("throughput", draw, 3.3),
         ("until", "read per s", "generated per s"),
-        _timed(few, rows),
+        _with_times(spans, rows),
     )
 
 
-def shares(over: Over) -> Plot:
-    """Padding and prefix reuse over time."""
+def shares(over_time: OverTime) -> Plot:
+    """Plots padding and prefix reuse over time."""
 
     def draw(figure: Figure) -> None:
-        for axes, values, title, color in (
-            (
-                figure.add_subplot(1, 2, 1),
-                padding(over),
-                "Padding, share of computed prompt positions",
-                BAD,
-            ),
-            (figure.add_subplot(1, 2, 2), reuse(over), "Prefix reuse, share of read tokens", IN),
-        ):
-            _stairs(axes, values, over, color)
-            axes.set_title(title)
-            top = float(np.max(values, initial=0.0, where=~np.isnan(values)))
-            axes.set_ylim(0, 1 if top > 0.5 else max(0.05, top * 1.25))
-            axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
-            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
+        padding_axes = figure.add_subplot(1, 2, 1)
+        reuse_axes = figure.add_subplot(1, 2, 2)
 
-    few = joined(over)
-    rows = (
-        (percent(lost), percent(gained))
-        for lost, gained in zip(padding(few), reuse(few), strict=True)
-    )
+        _draw_shares(padding_axes, padding(over_time), over_time, BAD)
+        padding_axes.set_title("Padding, share of computed prompt positions")
+
+        _draw_shares(reuse_axes, reuse(over_time), over_time, IN)
+        reuse_axes.set_title("Prefix reuse, share of read tokens")
+
+    spans = join_spans(over_time)
+    rows = []
+    for padding_share, reuse_share in zip(padding(spans), reuse(spans), strict=True):
+        rows.append((percent(padding_share), percent(reuse_share)))
     return Plot(
         "shares",
         "Padding and prefix reuse",
@@ -98,78 +107,102 @@ def shares(over: Over) -> Plot:
         "computed again: more is better.",
         svg("shares", draw, 2.2),
         ("until", "padding", "prefix reuse"),
-        _timed(few, rows),
+        _with_times(spans, rows),
     )
 
 
-def lengths(
-    name: str, title: str, histogram: Sequence[Mapping[str, int]], explanation: str
-) -> Plot:
-    """How long texts were, over doublings of length.
+def _draw_shares(axes: Axes, values: Series, over_time: OverTime, color: str) -> None:
+    """Draws shares over an axis of percentages: a full one, or a shorter one for small shares."""
+    _stairs(axes, values, over_time, color)
+    highest = float(np.max(values, initial=0.0, where=~np.isnan(values)))
+    limit = 1.0
+    if highest <= 0.5:
+        limit = max(0.05, highest * 1.25)
+    axes.set_ylim(0, limit)
+    axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
-    Areas are numbers of samples, however wide report.json's bins are.
+
+def lengths(name: str, title: str, histogram: Sequence[LengthBin], explanation: str) -> Plot:
+    """Plots a histogram of the lengths of texts, in tokens, over a logarithmic axis.
+
+    Areas are numbers of samples, however wide the bins of report.json are.
     """
-    low, high, count = (
-        np.array([each[key] for each in histogram], float) for key in ("from", "to", "rows")
-    )
+    low = _column(histogram, "from")
+    high = _column(histogram, "to")
+    count = _column(histogram, "rows")
+    color = OUT
+    if name == "prompt-lengths":
+        color = IN
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        # an axis of doublings that has a place for 0
-        left, right = np.log2(np.maximum(low, 0.5)), np.log2(high + 1)
-        axes.bar(
-            left,
-            count / (right - left),
-            width=right - left,
-            align="edge",
-            color=IN if name == "prompt-lengths" else OUT,
-        )
-        doublings = range(max(0, math.floor(left[0])), math.ceil(right[-1]) + 1)
-        shown = doublings[:: -(-len(doublings) // 9)]
-        axes.set_xticks(
-            [math.log2((1 << each) + 0.5) for each in shown], [f"{1 << each:,}" for each in shown]
-        )
-        axes.set(
-            xlim=(left[0] - 0.15, max(right[-1], left[0] + 2) + 0.15), xlabel="tokens", yticks=[]
-        )
+        # half a token stands for 0, which has no logarithm
+        bin_starts = np.log2(np.maximum(low, 0.5))
+        bin_ends = np.log2(high + 1)
+        widths = bin_ends - bin_starts
+        axes.bar(bin_starts, count / widths, width=widths, align="edge", color=color)
+
+        first_exponent = max(0, math.floor(bin_starts[0]))
+        last_exponent = math.ceil(bin_ends[-1])
+        exponents = range(first_exponent, last_exponent + 1)
+        exponents_per_tick = math.ceil(len(exponents) / MAX_LENGTH_TICKS)
+        ticks = []
+        labels = []
+        for exponent in exponents[::exponents_per_tick]:
+            tokens = 1 << exponent
+            ticks.append(math.log2(tokens + 0.5))
+            labels.append(f"{tokens:,}")
+        axes.set_xticks(ticks, labels)
+
+        begin = bin_starts[0] - 0.15
+        end = max(bin_ends[-1], bin_starts[0] + 2) + 0.15
+        axes.set(xlim=(begin, end), xlabel="tokens", yticks=[])
         axes.spines.left.set_visible(False)
 
-    rows = tuple(
-        (
-            bin_label(each["from"], each["to"]),
-            f"{each['rows']:,}",
-            percent(each["rows"] / float(count.sum())),
-        )
-        for each in histogram
-    )
+    total = float(count.sum())
+    rows = []
+    for length_bin in histogram:
+        samples = length_bin["rows"]
+        label = bin_label(length_bin["from"], length_bin["to"])
+        rows.append((label, f"{samples:,}", percent(samples / total)))
     return Plot(
         name,
         title,
         explanation,
         svg(name, draw, 2.2, WIDTH / 2),
         ("tokens", "samples", "share"),
-        rows,
+        tuple(rows),
     )
 
 
-def capacity(over: Over) -> Plot:
-    """How many replicas were up, and how many of them computed."""
+def _column(histogram: Sequence[LengthBin], key: str) -> Series:
+    return np.array([length_bin[key] for length_bin in histogram], float)
+
+
+# -- replicas --------------------------------------------------------------------------------------
+
+
+def capacity(over_time: OverTime) -> Plot:
+    """Plots how many replicas were up, and how many of them computed."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        up = np.nan_to_num(per_s(over, "up_s"))
-        _stairs(axes, up, over, CALM, "up")
-        _stairs(axes, np.minimum(np.nan_to_num(per_s(over, "busy_s")), up), over, IN, "busy")
+        up = np.nan_to_num(per_s(over_time, "up_s"))
+        busy = np.minimum(np.nan_to_num(per_s(over_time, "busy_s")), up)
+        _stairs(axes, up, over_time, CALM, "up")
+        _stairs(axes, busy, over_time, IN, "busy")
         axes.set_ylabel("replicas")
-        count_axis(axes, whole=True)
+        count_axis(axes, integer=True)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
 
-    few = joined(over)
-    columns = (per_s(few, "up_s"), per_s(few, "busy_s"), share(few["busy_s"], few["up_s"]))
-    rows = (
-        (f"{up:.1f}", f"{busy:.1f}", percent(min(both, 1.0)))
-        for up, busy, both in zip(*columns, strict=True)
-    )
+    spans = join_spans(over_time)
+    up_counts = per_s(spans, "up_s")
+    busy_counts = per_s(spans, "busy_s")
+    busy_shares = share(spans["busy_s"], spans["up_s"])
+    rows = []
+    for up, busy, busy_share in zip(up_counts, busy_counts, busy_shares, strict=True):
+        rows.append((f"{up:.1f}", f"{busy:.1f}", percent(min(busy_share, 1.0))))
     return Plot(
         "capacity",
         "Replicas up and busy",
@@ -177,64 +210,52 @@ def capacity(over: Over) -> Plot:
         "to finish.",
         svg("capacity", draw, 2.1),
         ("until", "up", "busy", "busy share"),
-        _timed(few, rows),
+        _with_times(spans, rows),
     )
 
 
-def replica_map(over: Over, replicas: Sequence[Mapping[str, Any]]) -> Plot | None:
-    """How busy each replica was over time: of many, the least busy ones.
+def replica_map(over_time: OverTime, replicas: Sequence[Replica]) -> Plot | None:
+    """Plots the busy share of each replica over time; of many replicas, of the least busy ones.
 
-    None when there was none.
+    Returns None when report.json has the busy share of no replica.
     """
-    shown = [replica for replica in replicas if replica["busy_over_time"] is not None]
-    if not shown:
+    profiled = [replica for replica in replicas if replica["busy_over_time"] is not None]
+    if not profiled:
         return None
-    if len(shown) < (up := sum(row["up_s"] > 0 for row in replicas)):
-        shown.sort(key=lambda row: row["utilisation"])
-    now_s = over["s"][-1]
+    up_count = sum(replica["up_s"] > 0 for replica in replicas)
+    if len(profiled) < up_count:
+        profiled.sort(key=lambda replica: replica["utilisation"])
+    last_s = over_time["s"][-1]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        scale, unit = time_unit(now_s)
-        busy = np.array(
-            [
-                [math.nan if each is None else each for each in row["busy_over_time"]]
-                for row in shown
-            ],
-            float,
-        )
-        picture = np.empty((*busy.shape, 4))
-        picture[..., :3] = BUSY_RGB
-        picture[..., 3] = np.where(
-            np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * np.nan_to_num(busy)
-        )
-        right = over["s"][0] * busy.shape[1] / scale
-        axes.imshow(picture, extent=(0, right, len(shown), 0), aspect="auto", interpolation="none")
-        for place, row in enumerate(shown):
-            gone = row["lost"] is not None
-            at_s = row["since_s"] + row["up_s"] if gone else row["last_answer_s"]
-            axes.plot(
-                [at_s / scale],
-                [place + 0.5],
-                "x" if gone else "|",
-                color=BAD if gone else INK,
-                clip_on=False,
-            )
-        labels = [f"{_short(row['name'])}  {percent(row['utilisation'])}" for row in shown]
-        axes.set_yticks([place + 0.5 for place in range(len(shown))], labels, fontsize=8)
+        scale, unit = time_unit(last_s)
+        picture = _busy_picture(profiled)
+        end = over_time["s"][0] * picture.shape[1] / scale
+        extent = (0, end, len(profiled), 0)
+        axes.imshow(picture, extent=extent, aspect="auto", interpolation="none")
+
+        centers = []
+        labels = []
+        for index, replica in enumerate(profiled):
+            center = index + 0.5
+            _draw_last_moment(axes, replica, center, scale)
+            centers.append(center)
+            labels.append(f"{_short(replica['name'])}  {percent(replica['utilisation'])}")
+        axes.set_yticks(centers, labels, fontsize=8)
         axes.tick_params(axis="y", length=0)
-        axes.set(
-            xlim=(0, (now_s or 1) / scale), ylim=(len(shown), 0), xlabel=f"{unit} since the start"
-        )
+
+        limits = (0, (last_s or 1) / scale)
+        axes.set(xlim=limits, ylim=(len(profiled), 0), xlabel=f"{unit} since the start")
         axes.grid(visible=False)
 
-    which = f"the {len(shown)} least busy of {up:,}" if len(shown) < up else f"all {len(shown)}"
+    rows = [_replica_row(replica) for replica in profiled]
     return Plot(
         "replica-map",
-        f"Busy share of each replica, {which if len(shown) > 1 else 'the only one'}",
+        f"Busy share of each replica, {_replica_selection(len(profiled), up_count)}",
         "Dark: computing. Pale: up and idle. Blank: not there. A bar marks its last answer, a "
         "cross when it was lost.",
-        svg("replica-map", draw, 0.75 + 0.19 * max(len(shown), 2)),
+        svg("replica-map", draw, 0.75 + 0.19 * max(len(profiled), 2)),
         (
             "replica",
             "node",
@@ -244,34 +265,97 @@ def replica_map(over: Over, replicas: Sequence[Mapping[str, Any]]) -> Plot | Non
             "last answer before its end",
             "went",
         ),
-        tuple(map(_replica_row, shown)),
+        tuple(rows),
     )
 
 
-def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
-    """How many replicas still had work as the end came near.
+def _busy_picture(replicas: Sequence[Replica]) -> Series:
+    """Returns an RGBA bitmap [replica, span, 4]: the busier, the more opaque."""
+    # NumPy reads None, where a replica was not up, as NaN
+    busy = np.array([replica["busy_over_time"] for replica in replicas], float)
+    busy_alpha = IDLE_ALPHA + (1 - IDLE_ALPHA) * np.nan_to_num(busy)
+    picture = np.empty((*busy.shape, 4))
+    picture[..., :3] = BUSY_RGB
+    picture[..., 3] = np.where(np.isnan(busy), 0.0, busy_alpha)
+    return picture
 
-    None for fewer than two, or when none ran dry early.
+
+def _draw_last_moment(axes: Axes, replica: Replica, height: float, scale: float) -> None:
+    """Marks the moment when a replica was lost, or its last answer."""
+    if replica["lost"] is not None:
+        moment_s = replica["since_s"] + replica["up_s"]
+        marker = "x"
+        color = BAD
+    else:
+        moment_s = replica["last_answer_s"]
+        marker = "|"
+        color = INK
+    axes.plot([moment_s / scale], [height], marker, color=color, clip_on=False)
+
+
+def _replica_selection(plotted: int, up_count: int) -> str:
+    """Returns in words which replicas are plotted of those that were up."""
+    if plotted == 1:
+        return "the only one"
+    if plotted < up_count:
+        return f"the {plotted} least busy of {up_count:,}"
+    return f"all {plotted}"
+
+
+def _replica_row(replica: Replica) -> tuple[str, ...]:
+    until_s = replica["since_s"] + replica["up_s"]
+    node = ""
+    if replica["info"]:
+        node = _short(replica["info"]["node"])
+    end = ""
+    if replica["lost"] is not None:
+        end = "lost"
+    elif replica["retired"] is not None:
+        end = "let go"
+    return (
+        _short(replica["name"]),
+        node,
+        duration(replica["since_s"]),
+        duration(replica["up_s"]),
+        percent(replica["utilisation"]),
+        duration(until_s - replica["last_answer_s"]),
+        end,
+    )
+
+
+def tail(replicas: Sequence[Replica], end_s: float) -> Plot | None:
+    """Plots how many replicas still had work before the end of the run, at `end_s`.
+
+    Returns None for fewer than two replicas, or when none ran out of work early.
     """
-    before = [now_s - dry_s for dry_s, _ in idle_tails(replicas)]
-    if len(before) < 2 or before[0] <= 0:
+    # seconds before the end when a replica ran out of work, descending
+    before_end_s = [end_s - idle_since_s for idle_since_s, _ in idle_tails(replicas)]
+    if len(before_end_s) < 2 or before_end_s[0] <= 0:
         return None
+    longest_s = before_end_s[0]
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        scale, unit = time_unit(before[0])
-        at = np.array([-before[0] * 1.1, *(-each for each in before), before[0] * 1e-9])
-        axes.stairs(np.arange(len(before), -1, -1), at / scale, fill=True, color=IN, alpha=0.4)
+        scale, unit = time_unit(longest_s)
+        # the last edge lies just after the end, so that all edges ascend
+        steps_s = [-seconds for seconds in before_end_s]
+        edges_s = np.array([-longest_s * 1.1, *steps_s, longest_s * 1e-9])
+        with_work = np.arange(len(before_end_s), -1, -1)
+        axes.stairs(with_work, edges_s / scale, fill=True, color=IN, alpha=0.4)
         axes.set(
-            xlabel=f"{unit} before the end", ylabel="replicas with work", xlim=(at[0] / scale, 0)
+            xlabel=f"{unit} before the end",
+            ylabel="replicas with work",
+            xlim=(edges_s[0] / scale, 0),
         )
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{abs(value):g}"))
-        count_axis(axes, whole=True)
+        count_axis(axes, integer=True)
 
-    places = sorted(
-        {max(0, math.ceil(len(before) * at) - 1) for at in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)}
-    )
-    rows = tuple((f"{place + 1:,} of {len(before):,}", duration(before[place])) for place in places)
+    count = len(before_end_s)
+    indices = {max(0, math.ceil(count * fraction) - 1) for fraction in TAIL_FRACTIONS}
+    rows = []
+    for index in sorted(indices):
+        without_work = f"{index + 1:,} of {count:,}"
+        rows.append((without_work, duration(before_end_s[index])))
     return Plot(
         "tail",
         "The tail: replicas that still had work",
@@ -279,54 +363,60 @@ def tail(replicas: Sequence[Mapping[str, Any]], now_s: float) -> Plot | None:
         "or take fewer replicas.",
         svg("tail", draw, 1.9),
         ("replicas without work", "from so long before the end"),
-        rows,
+        tuple(rows),
     )
 
 
-def failures(over: Over) -> Plot | None:
-    """Failed rows, requests that ran again and lost replicas over time.
+# -- failures --------------------------------------------------------------------------------------
 
-    None when there were none.
+
+def failures(over_time: OverTime) -> Plot | None:
+    """Plots failed rows, requests that ran again and lost replicas over time.
+
+    Returns None when there were none.
     """
-    titles = {
-        "errors": "Failed rows",
-        "retries": "Requests queued again",
-        "losses": "Replicas lost",
-    }
-    names = [name for name in titles if any(over[name])]
+    names = [name for name in FAILURE_TITLES if any(over_time[name])]
     if not names:
         return None
 
     def draw(figure: Figure) -> None:
-        for place, name in enumerate(names, 1):
-            axes = figure.add_subplot(len(names), 1, place)
-            _stairs(axes, np.array(over[name], float), over, OUT if name == "retries" else BAD)
-            axes.set_title(titles[name])
-            count_axis(axes, whole=True)
-            if place < len(names):
-                axes.tick_params(labelbottom=False)
-                axes.set_xlabel("")
+        for number, name in enumerate(names, 1):
+            color = BAD
+            if name == "retries":
+                color = OUT
+            axes = figure.add_subplot(len(names), 1, number)
+            _stairs(axes, np.array(over_time[name], float), over_time, color)
+            axes.set_title(FAILURE_TITLES[name])
+            count_axis(axes, integer=True)
+            if number < len(names):
+                _hide_time_labels(axes)
 
-    few = joined(over)
-    rows = zip(*([f"{value:,.0f}" for value in few[name]] for name in names), strict=True)
+    spans = join_spans(over_time)
+    header = ["until"]
+    columns = []
+    for name in names:
+        header.append(FAILURE_TITLES[name].lower())
+        columns.append([f"{count:,.0f}" for count in spans[name]])
     return Plot(
         "failures",
         "Failures, retries and losses over time",
-        f"How many in each {duration(over['s'][0])}. A lost replica's requests run again; a burst "
-        "points at a node or a file.",
+        f"How many in each {duration(over_time['s'][0])}. A lost replica's requests run again; a "
+        "burst points at a node or a file.",
         svg("failures", draw, 0.7 + 1.1 * len(names)),
-        ("until", *(titles[name].lower() for name in names)),
-        _timed(few, rows),
+        tuple(header),
+        _with_times(spans, zip(*columns, strict=True)),
     )
 
 
-# -- shared drawing helpers ----------------------------------------------------------
+# -- common to all plots ---------------------------------------------------------------------------
 
 
-def _stairs(axes: Axes, values: Series, over: Over, color: str, label: str | None = None) -> None:
-    """One level per span of time, filled down to zero; spans without a value are gaps."""
-    scale, unit = time_unit(over["s"][-1])
-    edges = np.array([0.0, *over["s"]]) / scale
+def _stairs(
+    axes: Axes, values: Series, over_time: OverTime, color: str, label: str | None = None
+) -> None:
+    """Draws one level per span of time, filled down to zero; spans without a value are gaps."""
+    scale, unit = time_unit(over_time["s"][-1])
+    edges = np.array([0.0, *over_time["s"]]) / scale
     axes.stairs(values, edges, fill=True, color=color, alpha=0.25)
     axes.stairs(values, edges, baseline=None, color=color, linewidth=1.4, label=label)
     axes.set_xlim(0, edges[-1] or 1)
@@ -334,23 +424,22 @@ def _stairs(axes: Axes, values: Series, over: Over, color: str, label: str | Non
     axes.set_xlabel(f"{unit} since the start")
 
 
-def _timed(over: Over, rows: Any) -> tuple[tuple[str, ...], ...]:
-    return tuple((duration(end), *row) for end, row in zip(over["s"], rows, strict=True))
+def _hide_time_labels(axes: Axes) -> None:
+    """Hides the labels of the time axis; the axes below have the same."""
+    axes.tick_params(labelbottom=False)
+    axes.set_xlabel("")
 
 
-def _replica_row(row: Mapping[str, Any]) -> tuple[str, ...]:
-    until_s = row["since_s"] + row["up_s"]
-    return (
-        _short(row["name"]),
-        _short(row["info"]["node"]) if row["info"] else "",
-        duration(row["since_s"]),
-        duration(row["up_s"]),
-        percent(row["utilisation"]),
-        duration(until_s - row["last_answer_s"]),
-        "lost" if row["lost"] is not None else "let go" if row["retired"] is not None else "",
-    )
+def _with_times(over_time: OverTime, rows: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+    """Returns the rows of a table, each with the end of its span in front."""
+    rows_with_times = []
+    for end_s, row in zip(over_time["s"], rows, strict=True):
+        rows_with_times.append((duration(end_s), *row))
+    return tuple(rows_with_times)
 
 
 def _short(name: object) -> str:
     text = redact_credentials(str(name))
-    return text if len(text) <= NAME_CHARS else text[: NAME_CHARS - 1] + "…"
+    if len(text) <= NAME_CHARS:
+        return text
+    return text[: NAME_CHARS - 1] + "…"

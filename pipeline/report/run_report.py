@@ -1,7 +1,7 @@
-"""The content of report.json as report.html: one page that needs neither network nor scripts.
+"""Renders report.json as report.html, one page that needs neither network nor scripts.
 
-Its size is bounded whatever the size of the run, and it computes nothing that is not in
-report.json.
+The size of the page is bounded, whatever the size of the run. Every figure on it is in report.json
+or follows from figures there.
 """
 
 import math
@@ -25,9 +25,9 @@ from pipeline.report.plots import (
     throughput,
 )
 
-MOST_REASONS = 12  # rows of the table of lost replicas
-NODES_SHOWN = 3  # of the replicas that were lost for one reason
-# beyond these a figure is pointed out
+MAX_REASONS = 12  # rows of the table of lost replicas
+MAX_NODES = 3  # of the replicas that were lost for one reason
+# beyond these, the page has a remark about the figure
 HIGH_PADDING = 0.05
 LOW_UTILISATION = 0.9
 HIGH_TAIL = 0.05
@@ -70,7 +70,7 @@ def context_of(report: Report) -> dict[str, Any]:
         "status": STATUS.get(report.get("status", "")),
         "message": report.get("message"),
         "partition": _partition(config),
-        "shards_before": run["shards"]["own"] - run["shards"]["to_do"] if run else 0,
+        "shards_before": _shards_before(run),
         "began_at": _moment(report["began_at"]),
         "ended_at": _moment(report["ended_at"]),
         "cards": list(_cards(report)),
@@ -107,6 +107,14 @@ def _partition(config: Mapping[str, Any]) -> dict[str, int] | None:
     return {"index": int(index), "count": int(count)}
 
 
+def _shards_before(run: Mapping[str, Any]) -> int:
+    """Returns how many shards of the run were committed before this driver began."""
+    if not run:
+        return 0
+    before: int = run["shards"]["own"] - run["shards"]["to_do"]
+    return before
+
+
 def _moment(iso: str) -> str:
     return iso.replace("T", " ").replace("+00:00", " UTC")
 
@@ -115,7 +123,9 @@ def _cards(report: Report) -> Iterator[tuple[str, str, str]]:
     rows = report["rows"]
     tokens = report["tokens"]
     per_s = report["tokens_per_s"]
-    failed_share = rows["failed"] / rows["answered"] if rows["answered"] else 0.0
+    failed_share = 0.0
+    if rows["answered"]:
+        failed_share = rows["failed"] / rows["answered"]
     committed = f"{rows['shards_committed']:,} shards committed"
 
     yield "Rows answered", f"{rows['answered']:,}", f"of {rows['total']:,} to do; {committed}"
@@ -200,11 +210,11 @@ def _length_plots(report: Report) -> Iterator[Plot]:
     ):
         histogram = report[f"{name}_length_histogram"]
         if histogram:
-            half = quantile(histogram, 0.5)
-            most = quantile(histogram, 0.99)
+            median = quantile(histogram, 0.5)
+            percentile_99 = quantile(histogram, 0.99)
             explanation = (
-                f"Half of the {texts} have up to {half:,} tokens, 99\u00a0% up to {most:,}. "
-                "Areas are numbers of samples."
+                f"Half of the {texts} have up to {median:,} tokens, "
+                f"99\u00a0% up to {percentile_99:,}. Areas are numbers of samples."
             )
             yield lengths(f"{name}-lengths", title, histogram, explanation)
 
@@ -214,8 +224,12 @@ def _replica_plots(report: Report) -> list[Plot]:
     if not replicas:
         return []
     over_time = report["over_time"]
-    optional = (replica_map(over_time, replicas), tail(replicas, report["elapsed_s"]))
-    return [capacity(over_time), *filter(None, optional)]
+    plots = [
+        capacity(over_time),
+        replica_map(over_time, replicas),
+        tail(replicas, report["elapsed_s"]),
+    ]
+    return [plot for plot in plots if plot is not None]
 
 
 # -- tables ----------------------------------------------------------------------------------------
@@ -232,7 +246,7 @@ def _losses(replicas: Sequence[Replica]) -> tuple[list[tuple[str, ...]], int]:
             reason = re.sub(r"[0-9a-f]*[0-9][0-9a-f]*", "#", replica["lost"])
             by_reason.setdefault(reason, []).append(replica)
 
-    most_frequent = sorted(by_reason.values(), key=len, reverse=True)[:MOST_REASONS]
+    most_frequent = sorted(by_reason.values(), key=len, reverse=True)[:MAX_REASONS]
     return [_loss_row(lost) for lost in most_frequent], len(by_reason)
 
 
@@ -249,11 +263,15 @@ def _loss_times(lost: Sequence[Replica]) -> str:
 
 
 def _loss_nodes(lost: Sequence[Replica]) -> str:
-    nodes = list(dict.fromkeys(str(replica["info"]["node"]) for replica in lost if replica["info"]))
-    names = ", ".join(nodes[:NODES_SHOWN])
-    if len(nodes) <= NODES_SHOWN:
+    distinct_nodes: dict[str, None] = {}  # in the order of the losses
+    for replica in lost:
+        if replica["info"]:
+            distinct_nodes[str(replica["info"]["node"])] = None
+    nodes = list(distinct_nodes)
+    names = ", ".join(nodes[:MAX_NODES])
+    if len(nodes) <= MAX_NODES:
         return names
-    return f"{names} and {len(nodes) - NODES_SHOWN:,} more"
+    return f"{names} and {len(nodes) - MAX_NODES:,} more"
 
 
 def _error_counts(report: Report) -> list[tuple[str, str, str]]:
@@ -265,7 +283,9 @@ def _error_counts(report: Report) -> list[tuple[str, str, str]]:
 def _error_examples(report: Report) -> Iterator[tuple[str, object, str, str]]:
     for code in report["errors_by_code"]:
         for example in report["error_examples"][code]:
-            row_id = "–" if example["id"] is None else example["id"]
+            row_id = example["id"]
+            if row_id is None:
+                row_id = "–"
             address = f"part-{example['shard']:05d}, row {example['row']:,}"
             yield code, row_id, address, example["message"]
 
@@ -282,8 +302,6 @@ def _engine_times(report: Report) -> list[tuple[str, str, str]]:
     decode = (
         f"{stats['generated_tokens']:,} tokens drawn, by {percent(slots_used)} of slots × steps"
     )
-    load_s = [replica["info"]["load_s"] for replica in report["replicas"] if replica["info"]]
-    slowest_load = duration(max(load_s)) if load_s else "–"
     return [
         ("Up", duration(_up_s(report)), f"{_hours(report)} replica-hours"),
         ("Busy", duration(stats["busy_s"]), busy),
@@ -296,14 +314,23 @@ def _engine_times(report: Report) -> list[tuple[str, str, str]]:
         ),
         (
             "Loading the model",
-            slowest_load,
+            _slowest_load(report["replicas"]),
             "the slowest replica; before it counted as up",
         ),
     ]
 
 
+def _slowest_load(replicas: Sequence[Replica]) -> str:
+    load_s = [replica["info"]["load_s"] for replica in replicas if replica["info"]]
+    if not load_s:
+        return "–"
+    return duration(max(load_s))
+
+
 def _cost(report: Report) -> str | None:
-    return None if report["cost"] is None else f"{report['cost']:,.2f}"
+    if report["cost"] is None:
+        return None
+    return f"{report['cost']:,.2f}"
 
 
 def _flags(config: Mapping[str, Any]) -> Iterator[tuple[str, object]]:
@@ -322,7 +349,8 @@ def _versions(run: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _lost_count(report: Report) -> int:
-    return sum(replica["lost"] is not None for replica in report["replicas"])
+    lost = [replica for replica in report["replicas"] if replica["lost"] is not None]
+    return len(lost)
 
 
 def _up_s(report: Report) -> float:
@@ -332,12 +360,16 @@ def _up_s(report: Report) -> float:
 
 def _hours(report: Report) -> str:
     hours = report["replica_hours"]
-    return f"{hours:,.1f}" if hours >= 10 else f"{hours:.3g}"
+    if hours >= 10:
+        return f"{hours:,.1f}"
+    return f"{hours:.3g}"
 
 
 def _share_of_up_time(report: Report, seconds: float) -> float:
     up_s = _up_s(report)
-    return seconds / up_s if up_s else 0.0
+    if not up_s:
+        return 0.0
+    return seconds / up_s
 
 
 def _busy_share(report: Report) -> float:
@@ -345,6 +377,6 @@ def _busy_share(report: Report) -> float:
 
 
 def _tail_share(report: Report) -> float:
-    """Returns which share of the replicas' time came after their last answer."""
+    """Returns the share of the replicas' time that came after their last answer."""
     idle_s = sum(idle_s for _, idle_s in idle_tails(report["replicas"]))
     return _share_of_up_time(report, idle_s)

@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.figures import TABLE_ROWS, compact, duration, joined, percent, quantile, share
+from pipeline.report.figures import (
+    TABLE_ROWS,
+    compact,
+    duration,
+    join_spans,
+    percent,
+    quantile,
+    share,
+)
 
 
 @pytest.mark.parametrize(
@@ -50,11 +58,11 @@ def test_numbers_on_axes_are_short(value: float, words: str) -> None:
 
 @given(st.lists(st.integers(0, 1000), min_size=1, max_size=120))
 def test_joined_spans_hold_the_same_sums(values: list[int]) -> None:
-    ends = [1.5 * place for place in range(1, len(values) + 1)]
-    few = joined({"s": ends, "rows": [float(value) for value in values]})
-    assert sum(few["rows"]) == sum(values)
-    assert few["s"][-1] == ends[-1]
-    assert len(few["s"]) == len(few["rows"]) <= TABLE_ROWS
+    ends = [1.5 * number for number in range(1, len(values) + 1)]
+    spans = join_spans({"s": ends, "rows": [float(value) for value in values]})
+    assert sum(spans["rows"]) == sum(values)
+    assert spans["s"][-1] == ends[-1]
+    assert len(spans["s"]) == len(spans["rows"]) <= TABLE_ROWS
 
 
 def test_quantiles_are_the_upper_ends_of_their_bins() -> None:
