@@ -172,7 +172,7 @@ def test_activation_sharding_on_one_model_device_changes_nothing() -> None:
     assert on.total() == 2 * DEMO.num_layers + 1
 
 
-def test_activation_sharding_rejects_meshes_that_do_not_divide_the_width() -> None:
+def test_activation_sharding_rejects_indivisible_widths() -> None:
     narrow = replace(DEMO, emb_size=60)
     with pytest.raises(
         ModelError, match="mesh axis model = 8 does not divide the model's emb_size 60"

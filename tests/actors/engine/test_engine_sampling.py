@@ -102,7 +102,7 @@ def same(one: Completion, other: Completion) -> None:
     np.testing.assert_allclose(one.token_logprobs or [], other.token_logprobs or [], atol=1e-4)
 
 
-def test_a_row_does_not_depend_on_neighbours_order_calls_mesh_or_pressure() -> None:
+def test_sampled_row_does_not_depend_on_batch_mesh_or_cache() -> None:
     requests = workload()
     together = run(make_engine(**PENALTIES), requests)
     assert {completion.finish_reason for completion in together} == {"length", "repetition"}
@@ -116,7 +116,7 @@ def test_a_row_does_not_depend_on_neighbours_order_calls_mesh_or_pressure() -> N
             same(one, other)
 
 
-def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() -> None:
+def test_penalty_support_does_not_change_other_completions() -> None:
     """Same tokens, as many programs, and nothing is handed to the device for it."""
     requests = [
         replace(request, sampling=replace(request.sampling, repetition_penalty=1.0))
@@ -138,7 +138,7 @@ def test_a_run_without_penalties_is_the_same_with_and_without_the_possibility() 
     assert inputs == {False: 12, True: 13}
 
 
-def test_a_penalty_is_refused_by_an_engine_that_keeps_no_track_of_tokens() -> None:
+def test_engine_without_penalty_support_refuses_penalties() -> None:
     engine = make_engine()
     with pytest.raises(InvalidParameterError, match=r"repetition_penalty: expected 1.0, got 1\.2"):
         engine.add(generate(0, [5], 4, repetition_penalty=1.2))
@@ -160,9 +160,7 @@ def test_min_p_1_is_greedy_at_any_temperature() -> None:
 
 
 @pytest.mark.parametrize(("length", "tail"), [(33, 0), (40, 7)])
-def test_samples_of_a_row_compute_its_prompt_once_and_draw_with_seeds_of_their_own(
-    length: int, tail: int
-) -> None:
+def test_samples_share_a_prompt_and_have_their_own_seeds(length: int, tail: int) -> None:
     """From the row to the counters, n = 4: whole pages of 8 tokens are shared.
 
     What does not fill a page each sample computes.

@@ -50,7 +50,7 @@ def test_reference_sampler_goldens() -> None:
     np.testing.assert_allclose(jax.nn.softmax(kept, axis=-1), gold["probs"], atol=2e-6)
 
 
-def test_top_k_keeps_the_k_largest_and_ties_then_top_p_works_on_what_is_left() -> None:
+def test_top_k_keeps_ties_and_precedes_top_p() -> None:
     logits = jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1], [0.4, 0.2, 0.2, 0.2]]))
     kept = filter_logits(logits, jnp.array([2, 2], jnp.int32), jnp.ones(2)) > MASKED / 2
     np.testing.assert_array_equal(kept, [[True, True, False, False], [True, True, True, True]])
@@ -60,7 +60,7 @@ def test_top_k_keeps_the_k_largest_and_ties_then_top_p_works_on_what_is_left() -
         assert int(kept.sum()) == expected
 
 
-def test_greedy_rows_take_the_lowest_of_equal_logits_and_ignore_filters() -> None:
+def test_greedy_rows_take_the_lowest_id_and_ignore_filters() -> None:
     logits = jnp.array([[1.0, 3.0, 3.0, 0.0]] * 2)
     tokens = sample_tokens(
         logits, draw(2, temperature=jnp.array([0.0, 1e-4]), top_k=jnp.array([1, 1], jnp.int32))
@@ -69,7 +69,7 @@ def test_greedy_rows_take_the_lowest_of_equal_logits_and_ignore_filters() -> Non
     assert int(tokens[1]) in (1, 2)
 
 
-def test_draws_follow_the_distribution_and_nothing_else() -> None:
+def test_samples_follow_the_distribution() -> None:
     """4,096 seeds: frequencies within four standard errors.
 
     And a row's draw is the same alone as in company.
@@ -85,7 +85,7 @@ def test_draws_follow_the_distribution_and_nothing_else() -> None:
         assert int(sample_tokens(logits[:1], one)[0]) == tokens[row]
 
 
-def test_the_position_changes_the_draw_and_the_temperature_sharpens_it() -> None:
+def test_sample_depends_on_position_and_temperature() -> None:
     rows = 512
     logits = jnp.tile(jnp.log(jnp.array([[0.4, 0.3, 0.2, 0.1]])), (rows, 1))
     first, second = (
@@ -97,7 +97,7 @@ def test_the_position_changes_the_draw_and_the_temperature_sharpens_it() -> None
     assert np.mean(cold == 0) > np.mean(first == 0) + 0.15
 
 
-def test_eos_is_hidden_until_enough_tokens_are_drawn() -> None:
+def test_eos_is_masked_before_min_tokens() -> None:
     logits = jnp.array([[0.0, 0.0, 9.0]] * 2)
     state = draw(2, position=jnp.array([1, 2], jnp.int32), eos_from=jnp.array([2, 2], jnp.int32))
     hidden = mask_eos(logits, state, eos_token=2, first_id=0)
@@ -106,7 +106,7 @@ def test_eos_is_hidden_until_enough_tokens_are_drawn() -> None:
     assert float(shifted[0, 0]) < -1e29, "the mask follows vocabulary ids, not columns"
 
 
-def test_min_p_keeps_what_is_likely_enough_beside_the_most_likely() -> None:
+def test_min_p_threshold_follows_the_most_likely_token() -> None:
     """What it is for (arXiv:2407.01082): the threshold follows the most likely token.
 
     A sure row is cut, an open one is not.
@@ -121,7 +121,7 @@ def test_min_p_keeps_what_is_likely_enough_beside_the_most_likely() -> None:
     )
 
 
-def test_min_p_comes_before_top_p_as_in_vllm() -> None:
+def test_filters_apply_min_p_before_top_p() -> None:
     """Min-p is applied before top-p.
 
     Of all tokens, two reach a mass of 0.5. Of the three that min-p leaves (0.8 of the mass), the
@@ -135,7 +135,7 @@ def test_min_p_comes_before_top_p_as_in_vllm() -> None:
     assert [int((each > MASKED / 2).sum()) for each in (alone, both)] == [2, 1]
 
 
-def test_the_temperature_comes_before_min_p() -> None:
+def test_temperature_applies_before_min_p() -> None:
     rows = 2048
     logits = jnp.tile(jnp.log(jnp.array([[0.6, 0.3, 0.1]])), (rows, 1))
     for temperature, expected in ((1.0, {0, 1}), (4.0, {0, 1, 2}), (0.5, {0})):
@@ -151,7 +151,7 @@ def test_the_temperature_comes_before_min_p() -> None:
     st.sampled_from([0.07, 0.31, 0.62, 0.93, 1.0]),
 )
 @example([0, 0, 0, 0, 0, 0, 0, 0, 1], 0.0, 2, 0.31)  # equals of the k-th token are part of the mass
-def test_the_filters_leave_what_plain_loops_leave(
+def test_filters_equal_plain_loops(
     halves: list[int], min_p: float, top_k: int, top_p: float
 ) -> None:
     """Logits in halves: many ties.
@@ -174,7 +174,7 @@ def test_the_filters_leave_what_plain_loops_leave(
 @pytest.mark.parametrize(
     "filters", [{}, {"min_p": 0.3}, {"top_k": 3}, {"min_p": 0.1, "top_p": 0.7}]
 )
-def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
+def test_filtered_row_does_not_depend_on_filters_of_others(
     filters: dict[str, float],
 ) -> None:
     """Filters of other rows switch branches of the program on.
@@ -198,7 +198,7 @@ def test_a_filtered_row_draws_the_same_whatever_filters_others_have(
     assert (together[1::2] != alone[1::2]).any()
 
 
-def test_sampling_takes_min_p_before_top_p() -> None:
+def test_sampling_applies_min_p_before_top_p() -> None:
     """Of 0.8 that min-p leaves, the first token has half; of all, top-p would take two."""
     rows = 512
     logits = jnp.tile(jnp.log(jnp.array([[0.42, 0.2, 0.18, 0.1, 0.1]])), (rows, 1))

@@ -44,7 +44,7 @@ def test_likelihood_of_targets(shards: int) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 4])
-def test_more_alternatives_than_a_device_has_rows(shards: int) -> None:
+def test_top_logprobs_may_exceed_the_rows_of_a_device(shards: int) -> None:
     logits = np.random.default_rng(1).normal(size=(2, 8)).astype(np.float32)
     out: Likelihood = on_mesh(
         partial(likelihood, k=7), shards, logits, np.zeros(2, np.int32), out=PartitionSpec()

@@ -46,7 +46,7 @@ def soon(true: Callable[[], bool]) -> None:
         time.sleep(0.001)
 
 
-def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: GcsMonitor) -> None:
+def test_head_is_probed_at_once_on_request(head: Head, watch: GcsMonitor) -> None:
     assert watch.draining == set()
     head.s, head.draining = 5.0, {"node"}
     assert watch.answered_since(0.0)
@@ -55,9 +55,7 @@ def test_it_is_asked_at_once_when_somebody_has_to_know(head: Head, watch: GcsMon
     assert watch.draining == {"node"}
 
 
-def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(
-    head: Head, watch: GcsMonitor
-) -> None:
+def test_silent_head_is_lost_without_blocking(head: Head, watch: GcsMonitor) -> None:
     head.there.clear()
     head.s = 1019.0
     assert not watch.answered_since(1.0)
@@ -72,7 +70,7 @@ def test_a_silent_head_is_gone_after_a_while_and_nobody_waits_for_it(
     watch.check()
 
 
-def test_it_is_asked_now_and_then_by_itself(head: Head) -> None:
+def test_head_is_probed_periodically(head: Head) -> None:
     made = GcsMonitor(head.ask, 0.01, 20.0, head.clock)
     head.draining = {"node"}
     soon(lambda: made.draining == {"node"})

@@ -89,7 +89,7 @@ def test_overtaken_batch_is_placed_when_overdue() -> None:
     ),
     st.integers(1, 6),
 )
-def test_every_batch_is_taken_exactly_once(moves: list[tuple[str, int, bool]], limit: int) -> None:
+def test_batches_are_taken_exactly_once(moves: list[tuple[str, int, bool]], limit: int) -> None:
     queue, added, taken = WaitingBatches(), 0, []
     for move, number, flag in moves:
         if move == "add":

@@ -32,7 +32,7 @@ def only_batches(items: Iterator[Batch | Completion]) -> list[Batch]:
     st.integers(1, 40),
     st.integers(1, 20),
 )
-def test_every_request_is_in_one_batch_within_budget_and_age(
+def test_requests_are_batched_once_within_budget_and_age(
     shapes: list[tuple[int, int, int]], budget: int, age: int, lanes: int
 ) -> None:
     requests = [request(row, *shape) for row, shape in enumerate(shapes)]
@@ -56,13 +56,13 @@ def test_every_request_is_in_one_batch_within_budget_and_age(
     assert sorted(seen) == [each.ref for each in requests]
 
 
-def test_the_same_requests_give_the_same_batches() -> None:
+def test_equal_requests_give_equal_batches() -> None:
     requests = [request(row, row % 50 + 1) for row in range(300)]
     config = BucketConfig(LADDER, 1000)
     assert list(fill_batches(requests, config)) == list(fill_batches(requests, config))
 
 
-def test_requests_travel_with_those_of_their_length() -> None:
+def test_batches_hold_prompts_of_similar_length() -> None:
     requests = [request(row, 16 if row % 2 else 256, first=row + 200) for row in range(200)]
     full = [
         batch
@@ -74,7 +74,7 @@ def test_requests_travel_with_those_of_their_length() -> None:
     assert len(mixed) <= 1
 
 
-def test_prompts_that_share_a_prefix_travel_together() -> None:
+def test_prompts_that_share_a_prefix_are_batched_together() -> None:
     lengths = [PREFIX_TOKENS + 8 + 20 * (row // 4 % 5) for row in range(200)]
     requests = [request(row, lengths[row], first=row % 4 + 300) for row in range(200)]
     batches = only_batches(
@@ -104,7 +104,7 @@ def test_samples_of_a_row_stay_together_and_fill_batches(length: int) -> None:
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 4
 
 
-def test_many_small_families_do_not_become_many_small_batches() -> None:
+def test_small_prefix_groups_share_batches() -> None:
     requests = [request(row, 100, first=row // 2 % 500 + 1) for row in range(4000)]
     batches = only_batches(
         fill_batches(requests, BucketConfig(LADDER, 4096, max_bucket_age_rows=100))
@@ -112,7 +112,7 @@ def test_many_small_families_do_not_become_many_small_batches() -> None:
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 12
 
 
-def test_the_end_is_cut_finely_enough_for_all_lanes() -> None:
+def test_last_batches_are_split_over_all_replicas() -> None:
     requests = [request(row, 16) for row in range(40)]
     batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 8192), lambda: 4))
     assert len(batches) >= 4

@@ -111,7 +111,7 @@ def test_damaged_file_is_named(tmp_path: Path, content: bytes) -> None:
         list_input(str(tmp_path))
 
 
-def test_nothing_there_and_nothing_in_it(root: str) -> None:
+def test_missing_and_empty_inputs_are_refused(root: str) -> None:
     with pytest.raises(DatasetError, match="no input at"):
         list_input(storage.join(root, "nothing"))
     write_parquet(storage.join(root, "empty.parquet"), 0)
@@ -140,6 +140,6 @@ def test_plan_covers_each_row_once_in_order(
     assert all(1 <= s.rows <= shard_rows for s in shards)
 
 
-def test_plan_refuses_nonsense() -> None:
+def test_plan_refuses_invalid_sizes() -> None:
     with pytest.raises(ConfigError, match="at least 1"):
         plan_shards([InputFile("f", 1, "v", 3)], 0)

@@ -118,7 +118,7 @@ LIVES = st.lists(st.integers(0, 420), min_size=1, max_size=6)
 
 
 @pytest.mark.slow
-def test_crashes_anywhere_on_a_disk_leave_no_trace(
+def test_crashes_on_disk_do_not_change_the_output(
     source: Path, undisturbed: str, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     seen = {"crashes": 0, "kept": 0, "aside": 0}
@@ -164,9 +164,7 @@ def test_crashes_anywhere_on_a_disk_leave_no_trace(
 
 
 @pytest.mark.slow
-def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
-    source: Path, undisturbed: str
-) -> None:
+def test_crashes_on_object_storage_do_not_change_the_output(source: Path, undisturbed: str) -> None:
     seen = {"crashes": 0, "kept": 0, "outages": 0}
 
     @settings(max_examples=40, deadline=None)
@@ -214,7 +212,7 @@ def test_crashes_and_outages_anywhere_on_object_storage_leave_no_trace(
     assert all(seen.values()), seen
 
 
-def test_an_outage_that_does_not_pass_keeps_what_is_committed(
+def test_permanent_outage_keeps_committed_shards(
     source: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, puts = MemoryS3(), iter(range(1000))
@@ -237,7 +235,7 @@ def test_an_outage_that_does_not_pass_keeps_what_is_committed(
     assert json.dumps(rows_of(url)) == undisturbed
 
 
-def test_early_stops_keep_what_is_committed(
+def test_early_stops_keep_committed_shards(
     source: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Over the error budget, and interrupted."""
@@ -310,7 +308,7 @@ def test_partitions_share_a_run_folder_and_the_last_one_finishes(
 
 
 @pytest.mark.slow
-def test_a_killed_driver_of_a_partition_is_finished_by_a_later_one(
+def test_partition_of_a_killed_driver_is_finished_later(
     source: Path, undisturbed: str, tmp_path: Path
 ) -> None:
     doomed = start(source, tmp_path, "0/2", 1, 0.05)

@@ -68,7 +68,7 @@ def test_driver_that_commits_last_finishes(folder: RunFolder) -> None:
     assert remaining(SHARDS, state) == ()
 
 
-def test_run_with_more_parts_than_asked_for_is_not_finished_by_one_missing(
+def test_run_with_superfluous_parts_and_one_missing_is_unfinished(
     folder: RunFolder,
 ) -> None:
     for missing in range(6):
@@ -128,7 +128,7 @@ def test_parts_of_another_run_are_refused(folder: RunFolder) -> None:
         read_state(folder, SHARDS[:1], "other")
 
 
-def test_every_part_whose_failures_are_read_is_checked(folder: RunFolder) -> None:
+def test_parts_are_checked_before_their_failures_are_read(folder: RunFolder) -> None:
     write_part(folder, 0, ["ok"])
     write_part(folder, 3, ["error"], fingerprint="other")
     assert read_state(folder, SHARDS, "fp").committed == {0, 3}

@@ -109,6 +109,6 @@ def test_score(task: Task) -> None:
 
 
 @pytest.mark.parametrize("task", TASKS.values())
-def test_no_task_writes_a_column_that_may_pass_through(task: Task) -> None:
+def test_output_columns_differ_from_pass_through_columns(task: Task) -> None:
     widest = output_schema(INPUTS, task=task, logprobs=2, prompt_logprobs=2, choices=True)
     assert set(widest.arrow.names) - {"subject"} == task_columns(task)

@@ -61,7 +61,7 @@ def read_part(folder: RunFolder, number: int) -> pa.Table:
 # -- columns ----------------------------------------
 
 
-def test_every_column_of_a_good_and_a_failed_row(folder: RunFolder) -> None:
+def test_columns_of_a_good_and_a_failed_row(folder: RunFolder) -> None:
     good = OutputRow(completed(RowRef(0, 0)), "hello")
     commits = run(folder, [(Shard(0, "f", 0, 2), ids(2))], [failed(RowRef(0, 1)), good])
     assert commits == [CommittedShard(0, 2, 2, {"engine_crash": 1}, 3, 2, 1, published=True)]
@@ -157,7 +157,7 @@ def test_any_order_gives_the_same_bytes(
     ]
 
 
-def test_a_shard_is_published_when_its_last_row_is_in(tmp_path: Path) -> None:
+def test_shard_is_published_with_its_last_row(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     writer = Writer(folder, schema_of(ids(1)), "fp")
     seen: list[frozenset[int]] = []
@@ -195,7 +195,7 @@ def test_unusual_passthrough_types_survive(tmp_path: Path) -> None:
     stops=st.lists(st.integers(0, 30), max_size=4),
     seed=st.integers(0, 999),
 )
-def test_however_often_it_is_stopped_the_table_is_the_same(
+def test_stopped_runs_give_the_same_table(
     tmp_path_factory: pytest.TempPathFactory,
     rows: int,
     shard_rows: int,
@@ -281,7 +281,7 @@ def test_shards_open_once_and_with_their_rows(tmp_path: Path) -> None:
         run(RunFolder(str(tmp_path)), [first, (Shard(1, "f", 2, 2), ids(3))], [])
 
 
-def test_an_error_in_the_stream_keeps_what_is_complete(tmp_path: Path) -> None:
+def test_error_in_the_stream_keeps_complete_shards(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path))
     writer = Writer(folder, schema_of(ids(1)), "fp")
 
@@ -366,7 +366,7 @@ def test_rows_that_ran_again_are_merged(folder: RunFolder, tmp_path: Path) -> No
     assert _to_retry(shard, folder) == ()
 
 
-def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) -> None:
+def test_part_replaced_by_another_driver_is_kept(folder: RunFolder) -> None:
     shard = first_run(folder)
     (todo,) = _to_retry(shard, folder)
     late = Writer(folder, schema_of(ids(1)), "fp")
@@ -383,7 +383,7 @@ def test_a_part_that_another_driver_replaced_is_left_alone(folder: RunFolder) ->
     assert storage.read(folder.part_url(0)) == before is not None
 
 
-def test_a_committed_part_that_vanished(tmp_path: Path) -> None:
+def test_committed_part_that_vanished_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=r"part-00000\.parquet has vanished"):
         run(RunFolder(str(tmp_path)), [(Shard(0, "f", 0, 4, only=(1,)), ids(1))], [])
 

@@ -29,7 +29,7 @@ def test_publish_creates_once(root: str) -> None:
     assert storage.read(url)[0] == b"first"
 
 
-def test_of_many_publishers_exactly_one_wins(root: str) -> None:
+def test_one_of_many_publishers_wins(root: str) -> None:
     url = storage.join(root, "contended")
     barrier = Barrier(6)
 
@@ -56,7 +56,7 @@ def test_replace_only_against_the_version_that_was_read(root: str) -> None:
     assert storage.stat(url) == storage.StoredObject(storage.canonical(url), 3, newer)
 
 
-def test_of_many_replacers_exactly_one_wins(root: str) -> None:
+def test_one_of_many_replacers_wins(root: str) -> None:
     url = storage.join(root, "part")
     storage.put_if_absent(url, b"old")
     version = storage.read(url)[1]
@@ -100,7 +100,7 @@ def test_listing_is_sorted_with_size_and_version(root: str) -> None:
     assert storage.list_objects(storage.join(root, "nothing")) == ()
 
 
-def test_listing_sees_what_others_wrote_since(root: str) -> None:
+def test_listing_includes_later_writes_of_others(root: str) -> None:
     storage.put_if_absent(storage.join(root, "data", "one"), b"1")
     assert len(storage.list_objects(storage.join(root, "data"))) == 1
     storage.put_if_absent(storage.join(root, "data", "two"), b"2")
@@ -123,9 +123,7 @@ def test_missing_file_is_named(root: str) -> None:
         storage.read(url)
 
 
-def test_an_aborted_write_leaves_nothing_visible(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_aborted_write_leaves_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -144,7 +142,7 @@ def test_file_that_cannot_be_read_is_explained(
         storage.put_if_absent(str(tmp_path / "folder" / "x" / "not-a-folder"), b"")
 
 
-def test_unknown_protocol() -> None:
+def test_unknown_protocol_is_refused() -> None:
     with pytest.raises(DatasetError, match="no file system for this kind of URL"):
         storage.list_objects("nosuch://bucket/key")
 
@@ -161,7 +159,7 @@ def test_file_urls_and_plain_paths_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.s3
-def test_missing_bucket(s3_url: str) -> None:
+def test_missing_bucket_is_named(s3_url: str) -> None:
     for call in (storage.list_objects, lambda url: storage.put_if_absent(url, b"")):
         with pytest.raises(DatasetError, match="the bucket does not exist"):
             call("s3://no-such-bucket/key")
@@ -188,9 +186,7 @@ def test_parts_are_one_put(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.s3
-def test_lost_race_is_told_by_the_object_whatever_the_error(
-    s3_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lost_race_is_detected_by_the_object(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """radosgw answers with EINVAL where others say FileExistsError."""
     url = storage.join(s3_url, "part")
     storage.put_if_absent(url, b"winner")
@@ -205,7 +201,7 @@ def test_lost_race_is_told_by_the_object_whatever_the_error(
         storage.put_if_absent(storage.join(s3_url, "other"), b"x")
 
 
-def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
+def test_listing_tolerates_concurrent_changes(tmp_path: Path) -> None:
     """Files that others write and unlink during a listing cause no error and hide no part."""
     for number in range(20):
         storage.put_if_absent(str(tmp_path / f"part-{number}"), b"x")
@@ -227,7 +223,7 @@ def test_listing_while_files_come_and_go(tmp_path: Path) -> None:
 
 
 @pytest.mark.s3
-def test_no_permission(s3_url: str, s3_faults: S3Faults) -> None:
+def test_missing_permission_is_named(s3_url: str, s3_faults: S3Faults) -> None:
     for call in (storage.list_objects, storage.read, lambda url: storage.put_if_absent(url, b"")):
         s3_faults.always = "403"
         with pytest.raises(DatasetError, match=r"s3://.*/key: permission denied"):
@@ -235,7 +231,7 @@ def test_no_permission(s3_url: str, s3_faults: S3Faults) -> None:
 
 
 @pytest.mark.s3
-def test_a_write_whose_answer_is_lost_is_there_once(s3_url: str, s3_faults: S3Faults) -> None:
+def test_write_with_lost_response_exists_once(s3_url: str, s3_faults: S3Faults) -> None:
     """A retry that meets its own object reports an existing object, with the right bytes."""
     url = storage.join(s3_url, "part")
     s3_faults.next = ["lose the answer"]
@@ -257,7 +253,7 @@ TRANSIENT = ["503", "500", "drop", "reset", "slow"]
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", TRANSIENT)
-def test_what_may_pass_is_waited_out_on_every_operation(
+def test_transient_faults_are_retried_on_every_operation(
     s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
     client = quick_client()
@@ -304,7 +300,7 @@ def test_truncated_bodies_are_read_again(s3_url: str, s3_faults: S3Faults) -> No
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["lose the answer", "slow"])
-def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
+def test_commit_with_repeatedly_lost_responses_is_one_object(
     s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
     client = quick_client()
@@ -323,7 +319,7 @@ def test_a_commit_whose_answers_are_lost_again_and_again_is_one_object(
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["503", "reset", "slow"])
-def test_what_does_not_pass_ends_in_time_with_one_sentence(
+def test_permanent_fault_ends_in_time_with_one_line(
     s3_url: str, s3_faults: S3Faults, fault: str
 ) -> None:
     url = storage.join(s3_url, "part")
@@ -350,7 +346,7 @@ def test_what_does_not_pass_ends_in_time_with_one_sentence(
 
 
 @pytest.mark.s3
-def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults: S3Faults) -> None:
+def test_permanent_error_is_not_retried(s3_url: str, s3_faults: S3Faults) -> None:
     s3_faults.always = "403"
     client = storage.RUN_CLIENT
     with pytest.raises(DatasetError, match="permission denied") as told:
@@ -361,7 +357,7 @@ def test_what_trying_again_cannot_change_is_said_at_once(s3_url: str, s3_faults:
 
 @pytest.mark.slow
 @pytest.mark.s3
-def test_unreachable_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable_endpoint_is_an_error(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
@@ -371,7 +367,7 @@ def test_unreachable_endpoint(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> N
         assert time.monotonic() - began < storage.BEFORE_RUN.retry_window_s + 10
 
 
-def test_an_object_that_changed_since_it_was_listed_is_refused(root: str) -> None:
+def test_object_changed_since_its_listing_is_refused(root: str) -> None:
     url = storage.join(root, "in.parquet")
     storage.overwrite(url, b"one")
     [listed] = storage.list_objects(url)
@@ -386,7 +382,7 @@ def test_an_object_that_changed_since_it_was_listed_is_refused(root: str) -> Non
         pass
 
 
-def test_messages_hide_what_urls_hold() -> None:
+def test_messages_omit_credentials_of_urls() -> None:
     with pytest.raises(DatasetError) as told:
         storage.put_if_absent("http://user:pa55word@127.0.0.1/part?X-Amz-Signature=abcdef", b"")
     assert "pa55word" not in str(told.value)

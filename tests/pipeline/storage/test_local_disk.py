@@ -35,7 +35,7 @@ def writer(path: Path) -> subprocess.Popen[str]:
     return started
 
 
-def test_files_aside_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_path: Path) -> None:
+def test_temporary_files_of_dead_processes_are_removed(tmp_path: Path) -> None:
     with writer(tmp_path / "part-00000.parquet") as process:
         [aside] = tmp_path.glob(".*.aside")
         old = time.time() - 10 * local_disk.ABANDONED_S
@@ -49,7 +49,7 @@ def test_files_aside_of_the_dead_are_removed_and_those_of_the_living_stay(tmp_pa
         assert list(tmp_path.iterdir()) == []
 
 
-def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: Path) -> None:
+def test_old_temporary_files_of_other_machines_are_removed(tmp_path: Path) -> None:
     aside = tmp_path / local_disk.TEMPORARY_NAME.format(
         name="part-00000.parquet", kernel="another", random="1234"
     )
@@ -66,7 +66,7 @@ def test_files_aside_of_other_machines_are_removed_when_they_are_old(tmp_path: P
     ]
 
 
-def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Path) -> None:
+def test_temporary_file_removed_before_its_lock_is_recreated(tmp_path: Path) -> None:
     """Between creation and lock, another driver may take it for a dead one's."""
     original, removed = os.open, []
 
@@ -87,7 +87,7 @@ def test_a_file_that_was_removed_before_it_was_locked_is_made_again(tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ["part"]
 
 
-def test_a_folder_that_is_not_there_has_nothing_to_remove(tmp_path: Path) -> None:
+def test_missing_folder_has_no_temporary_files(tmp_path: Path) -> None:
     assert DISK.remove_abandoned(str(tmp_path / "nothing")) == 0
 
 
@@ -147,7 +147,7 @@ def test_replace_waits_for_the_lock_of_the_folder(tmp_path: Path) -> None:
     assert part.read_bytes() == b"new"
 
 
-def test_stat_of_what_is_no_file_is_none(tmp_path: Path) -> None:
+def test_stat_of_a_missing_file_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for name in ("", "nothing", "file/below"):
         assert DISK.stat(str(tmp_path / name)) is None

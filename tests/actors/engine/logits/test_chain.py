@@ -71,7 +71,7 @@ def test_processor_equals_plain_loops(name: str, shards: int, steps: int) -> Non
 
 
 @pytest.mark.parametrize("steps", [0, 2])
-def test_all_processors_together_keep_the_order(steps: int) -> None:
+def test_processors_apply_in_the_declared_order(steps: int) -> None:
     rows = rows_with(*CASES)
     logits = logits_of_rows(2)
     compare(rows, logits, process(chain_for(CASES), rows, logits, shards=8, steps=steps))

@@ -59,7 +59,7 @@ def case(seed: int) -> tuple[np.ndarray, ...]:
 
 
 @pytest.mark.parametrize("shards", [1, 8])
-def test_tokens_of_prompt_and_completion_are_made_less_likely(shards: int) -> None:
+def test_penalty_lowers_tokens_of_prompt_and_completion(shards: int) -> None:
     for seed in range(40):
         logits, tokens, pages, length, last, penalty = arrays = case(seed)
         out = np.asarray(on_mesh(shards)(*arrays))
@@ -75,12 +75,12 @@ def test_tokens_of_prompt_and_completion_are_made_less_likely(shards: int) -> No
             np.testing.assert_array_equal(out[row][unseen], logits[row][unseen])
 
 
-def test_eight_devices_give_the_same_bits_as_one() -> None:
+def test_penalty_has_equal_bits_on_eight_devices_and_one() -> None:
     for seed in range(5):
         np.testing.assert_array_equal(on_mesh(8)(*case(seed)), on_mesh(1)(*case(seed)))
 
 
-def test_a_row_is_the_same_to_the_bit_whoever_is_beside_it() -> None:
+def test_penalty_of_a_row_does_not_depend_on_its_batch() -> None:
     """Alone among rows without a penalty, and among rows that all have one.
 
     Without one, no bit of it changes.
@@ -99,7 +99,7 @@ def test_a_row_is_the_same_to_the_bit_whoever_is_beside_it() -> None:
     assert (full[2] != arrays[0][2]).any()
 
 
-def test_a_penalty_above_1_lowers_every_seen_logit_and_raises_none() -> None:
+def test_penalty_above_1_lowers_seen_logits_only() -> None:
     logits, *others, _ = case(2)
     out = np.asarray(on_mesh(1)(logits, *others, np.full(ROWS, 1.5, np.float32)))
     changed = out != logits

@@ -36,13 +36,13 @@ def is_loop(tokens: list[int], max_pattern: int, min_count: int) -> bool:
         ([-1 & 0x7FFFFFFF], 4, 2, None),  # what was before the first token equals nothing
     ],
 )
-def test_it_ends_with_the_token_that_completes_the_pattern(
+def test_repetition_ends_with_the_token_that_completes_it(
     tokens: list[int], max_pattern: int, min_count: int, expected: int | None
 ) -> None:
     assert ends_at(tokens, max_pattern, min_count) == expected
 
 
-def test_before_it_is_armed_nothing_ends_but_everything_is_remembered() -> None:
+def test_unarmed_detector_remembers_tokens_without_ending() -> None:
     assert ends_at([3, 3, 3, 3, 3, 3], 1, 3, armed_from=5) == 5
     assert ends_at([3, 3, 3, 4, 5, 6], 1, 3, armed_from=4) is None
 
@@ -57,7 +57,7 @@ def test_before_it_is_armed_nothing_ends_but_everything_is_remembered() -> None:
     st.integers(2, 5),
     st.integers(0, 20),
 )
-def test_it_is_the_first_token_after_which_the_end_is_a_loop(
+def test_repetition_is_found_at_its_first_token(
     tokens: list[int], max_pattern: int, min_count: int, armed_from: int
 ) -> None:
     prefixes = range(max(armed_from, 1), len(tokens) + 1)
@@ -66,7 +66,7 @@ def test_it_is_the_first_token_after_which_the_end_is_a_loop(
 
 
 @pytest.mark.parametrize(("max_pattern", "min_count"), [(0, 4), (-3, 4), (4, 1), (4, 0)])
-def test_a_pattern_that_is_none_is_refused(max_pattern: int, min_count: int) -> None:
+def test_invalid_pattern_is_refused(max_pattern: int, min_count: int) -> None:
     with pytest.raises(
         InvalidParameterError,
         match=f"max_pattern {max_pattern} and repetition_min_count {min_count}",

@@ -19,24 +19,24 @@ def feed(stops: tuple[str, ...], tokens: list[int], armed_from: int = 0) -> Stop
     return None
 
 
-def test_a_stop_may_span_tokens_and_characters_may_too() -> None:
+def test_stop_string_spans_tokens_and_characters() -> None:
     assert feed(("Q:",), [4, 1, 2]) == StopMatch("Q:", 3)
     assert feed(("é",), [4, 5, 6]) == StopMatch("é", 2)
     assert feed(("Q:",), [4, 1, 4, 2]) is None
 
 
-def test_the_earliest_start_wins_then_the_given_order() -> None:
+def test_earliest_start_wins_then_the_first_stop_string() -> None:
     assert feed((":", " Q:"), [4, 1, 2]) == StopMatch(" Q:", 2)
     assert feed(("a", "aa"), [8]) == StopMatch("a", 0)
     assert feed(("aa", "a"), [8]) == StopMatch("aa", 0)
 
 
-def test_before_it_is_armed_nothing_stops_but_everything_is_remembered() -> None:
+def test_unarmed_search_remembers_text_without_stopping() -> None:
     assert feed(("Q:",), [3, 4], armed_from=1) is None
     assert feed(("Q:",), [1, 2], armed_from=1) == StopMatch("Q:", 1)
 
 
-def test_an_empty_stop_string_is_refused() -> None:
+def test_empty_stop_string_is_refused() -> None:
     with pytest.raises(InvalidParameterError, match="empty string"):
         StopSearch(("",), BYTES)
 
@@ -45,9 +45,7 @@ def test_an_empty_stop_string_is_refused() -> None:
     st.lists(st.integers(0, len(BYTES) - 1), max_size=12),
     st.lists(st.sampled_from(["Q:", " a", "aaa", "é", "\n"]), min_size=1),
 )
-def test_it_stops_at_the_first_token_that_completes_a_stop(
-    tokens: list[int], stops: list[str]
-) -> None:
+def test_search_stops_at_the_first_completing_token(tokens: list[int], stops: list[str]) -> None:
     match = feed(tuple(stops), tokens)
     prefixes = [b"".join(BYTES[t] for t in tokens[:n]) for n in range(len(tokens) + 1)]
     first = next((text for text in prefixes if any(s.encode() in text for s in stops)), None)
