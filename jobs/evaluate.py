@@ -1,9 +1,9 @@
 """Evaluation: data sets → request rows → completions → metrics, compared with earlier runs.
 
-    python jobs/evaluate.py -C nightly.yaml [--flag value …]                               all three
-    steps python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
-    python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model] python
-    jobs/evaluate.py report --requests requests.parquet --outputs URL -o DIR [--history URL]
+    python jobs/evaluate.py -C nightly.yaml [--flag value …]     # all three steps
+    python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
+    python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model]
+    python jobs/evaluate.py report --requests requests.parquet --outputs URL -o DIR [--history URL]
 
 Exit codes are those of jobs/score_dataset.py, and 5: a metric is significantly worse than in the
 last or the best run.
@@ -13,6 +13,7 @@ command again continues.
 """
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -37,13 +38,12 @@ from pipeline.output.publication import publish_once, to_parquet
 from pipeline.storage.redaction import redact_credentials
 
 STEPS: tuple[Step, ...] = ("prompts", "run", "report")
+MAX_LISTED_TASKS = 7  # with their numbers of rows, in a message
 DESCRIPTION = (
     "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: "
-    "prompts (data sets to request "
-    "rows), run (request rows to output rows, as the main job does), report (output rows to "
-    "metrics, history and report.html); "
-    "without a step all three. The 8 worked examples of gsm8k_cot are read from "
-    "gsm8k/cot_shots.jsonl below --data; "
+    "prompts (data sets to request rows), run (request rows to output rows, as the main job does), "
+    "report (output rows to metrics, history and report.html); without a step all three. The 8 "
+    "worked examples of gsm8k_cot are read from gsm8k/cot_shots.jsonl below --data; "
     "jobs/evaluate_cot_shots.py writes that file. More in docs/evaluation.md."
 )
 
@@ -79,7 +79,7 @@ def _run_step(step: Step, config: EvaluateConfig, backend: Backend) -> int:
 
 
 def _all_steps(config: EvaluateConfig, output: str, backend: Backend) -> int:
-    # what cannot be compared with is found out before hours of computing, not after
+    # an unreadable history fails before hours of computation, not after
     History.load(config.history)
     requests = storage.join(output, "requests.parquet")
     write_prompts(config, requests)
@@ -98,36 +98,33 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
     Raises:
         ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
     """
-    requests = build_requests(
-        config.task_names(), DataFolder(str(config.data)), config.prompt_options()
-    )
-    publish_once(url, to_parquet(to_table(requests, config.task_names())), "requests")
-    counts = {
-        task: sum(request.task == task for request in requests)
-        for task in dict.fromkeys(each.task for each in requests)
-    }
-    few = (
-        ", ".join(f"{task} {count:,}" for task, count in counts.items())
-        if len(counts) < 8
-        else f"{len(counts)} tasks"
-    )
-    _log(config).result(
-        "requests",
-        f"requests {redact_credentials(url)}: {len(requests):,} rows ({few})",
-        rows=len(requests),
-    )
+    data = DataFolder(str(config.data))
+    requests = build_requests(config.task_names(), data, config.prompt_options())
+    table = to_table(requests, config.task_names())
+    publish_once(url, to_parquet(table), "requests")
+
+    counts = Counter(request.task for request in requests)
+    summary = f"{len(counts)} tasks"
+    if len(counts) <= MAX_LISTED_TASKS:
+        summary = ", ".join(f"{task} {count:,}" for task, count in counts.items())
+    message = f"requests {redact_credentials(url)}: {len(requests):,} rows ({summary})"
+    _log(config).result("requests", message, rows=len(requests))
     return ExitCode.OK
 
 
 def run_requests(
     config: EvaluateConfig, requests_url: str, output: str, backend: Backend = RAY
 ) -> ExitCode:
-    """Runs the request rows through the main job and returns its exit code: of both runs, the one that matters more."""
+    """Runs the request rows through the main job, as one run per task of it.
+
+    Returns:
+        The exit code that matters more of both runs.
+    """
     worst = ExitCode.OK
-    for kind, table in parts(to_table(read_requests(requests_url))).items():
-        part_url = storage.join(output, f"requests-{kind}.parquet")
+    for job_task, table in parts(to_table(read_requests(requests_url))).items():
+        part_url = storage.join(output, f"requests-{job_task}.parquet")
         publish_once(part_url, to_parquet(table), "requests")
-        main_job = config.score_config(kind, part_url, storage.join(output, kind))
+        main_job = config.score_config(job_task, part_url, storage.join(output, job_task))
         code = run_job(main_job, backend)
         if not code.is_complete:
             return code
@@ -136,10 +133,9 @@ def run_requests(
 
 
 def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:
-    """Returns where a run over the requests leaves its output rows."""
-    return tuple(
-        storage.join(output, kind, "data") for kind in parts(to_table(read_requests(requests_url)))
-    )
+    """Returns the URLs of the output rows of a run over the requests."""
+    job_tasks = parts(to_table(read_requests(requests_url)))
+    return tuple(storage.join(output, job_task, "data") for job_task in job_tasks)
 
 
 def _log(config: EvaluateConfig) -> RunLog:

@@ -1,9 +1,9 @@
-"""The task file of gsm8k_cot in an installed lm-evaluation-harness → gsm8k/cot_shots.jsonl, which evaluations read.
+"""Writes gsm8k/cot_shots.jsonl, which evaluations read, from an installed lm-evaluation-harness.
 
     python jobs/evaluate_cot_shots.py -o DATA/gsm8k/cot_shots.jsonl
 
-The worked examples are other people's texts: they are copied from where they are installed and are
-not part of this repository.
+The worked examples are texts of other authors: they are copied from the harness's task file of
+gsm8k_cot and are not part of this repository.
 """
 
 import importlib.util
@@ -58,8 +58,8 @@ def worked_examples(package: Path) -> list[dict[str, str]]:
     try:
         task: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_SafeLoader)
         examples = [
-            {"question": each["question"], "answer": each["target"]}
-            for each in task["fewshot_config"]["samples"]
+            {"question": sample["question"], "answer": sample["target"]}
+            for sample in task["fewshot_config"]["samples"]
         ]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -80,11 +80,12 @@ def main(arguments: list[str]) -> int:
         )
         if not config.output:
             raise ConfigError("--output is missing; see --help")
-        examples = worked_examples(Path(config.harness) if config.harness else _installed())
-        storage.overwrite(
-            config.output,
-            "".join(json.dumps(each, ensure_ascii=False) + "\n" for each in examples).encode(),
-        )
+        package = Path(config.harness) if config.harness else _installed_package()
+        examples = worked_examples(package)
+        lines = ""
+        for example in examples:
+            lines += json.dumps(example, ensure_ascii=False) + "\n"
+        storage.overwrite(config.output, lines.encode())
     except GrokBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -92,14 +93,14 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _installed() -> Path:
-    found = importlib.util.find_spec("lm_eval")
-    if found is None or found.origin is None:
+def _installed_package() -> Path:
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or spec.origin is None:
         raise ConfigError(
             "lm-evaluation-harness is not installed here; install the extra lm-eval, or name its "
             "folder with --harness"
         )
-    return Path(found.origin).parent
+    return Path(spec.origin).parent
 
 
 if __name__ == "__main__":

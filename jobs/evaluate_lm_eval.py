@@ -1,10 +1,10 @@
-"""lm-evaluation-harness over this project's engine: any of its tasks, run as the main job runs rows. Needs `make lm-eval`.
+"""Runs any task of lm-evaluation-harness through the main job. Needs `make lm-eval`.
 
-    .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN [flags
-    of the model]
+    .venv-lm-eval/bin/python jobs/evaluate_lm_eval.py --tasks arc_easy,lambada_openai -o RUN
+        [flags of the model]
 
-The harness makes the requests and the metrics; `GrokBatchLM` answers them. Each kind of request
-becomes one run folder below the output, named by a digest of its rows: the same command again
+The harness makes the requests and the metrics; `GrokBatchLM` answers the requests. Requests of one
+type are one run folder below the output, named by a digest of its rows: the same command again
 continues.
 """
 
@@ -47,7 +47,7 @@ from jobs.run.models import model_config
 from jobs.run.plan import DEMO
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.evals.requests import Kind
+from pipeline.evals.requests import JobTask
 from pipeline.input import formats
 from pipeline.output.publication import to_parquet
 from pipeline.requests.tokenizer import Tokenizer
@@ -55,6 +55,7 @@ from pipeline.storage.redaction import redact_credentials
 
 MAX_TOKENS = 256  # of a completion, where the task does not say: the harness's default
 KNOWN_OPTIONS = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})
+RESULTS = ("results", "groups", "versions", "n-shot", "n-samples")  # keys of results.json
 Ids = list[int]
 
 
@@ -78,8 +79,9 @@ class HarnessConfig(ModelFlags):
     )
 
     def task_names(self) -> list[str]:
-        """Returns what --tasks names, one by one."""
-        return [name.strip() for each in self.tasks for name in each.split(",") if name.strip()]
+        """Returns the names of --tasks, without those that are empty."""
+        names = ",".join(self.tasks).split(",")
+        return [name.strip() for name in names if name.strip()]
 
 
 class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy does not see it
@@ -98,15 +100,16 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         super().__init__()
         if not config.output:
             raise ConfigError("--output is missing; see --help")
-        source = config.tokenizer or (
-            str(DEMO / "tokenizer.model") if config.model == "demo" else None
-        )
-        if source is None:
+        tokenizer_url = config.tokenizer
+        if not tokenizer_url and config.model == "demo":
+            tokenizer_url = str(DEMO / "tokenizer.model")
+        if not tokenizer_url:
             raise ConfigError("--tokenizer is missing: the harness hands over text")
         model = model_config(config.model)
-        self._config, self._output = config, config.output
+        self._config = config
+        self._output = config.output
         self._backend = backend
-        self._tokenizer = Tokenizer(storage.read(source)[0])
+        self._tokenizer = Tokenizer(storage.read(tokenizer_url)[0])
         self._prefix = model.eos_token if config.prefix_token is None else config.prefix_token
         self._max_len = config.max_len or model.sequence_len
 
@@ -116,39 +119,44 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         return [(row["loglikelihood"], row["is_greedy"]) for row in self._score(pairs)]
 
     def loglikelihood_rolling(self, requests: Sequence[Any]) -> list[float]:
-        """Returns the log-likelihood of each whole text, in windows of the longest length, each token scored once."""
+        """Returns the log-likelihood of each text.
+
+        A text is split into windows of the greatest length, so that each token is scored once.
+        """
+        texts = self._tokenizer.encode([request.args[0] for request in requests])
         windows: list[tuple[Ids, Ids]] = []
-        owners: list[int] = []
-        for number, ids in enumerate(
-            self._tokenizer.encode([request.args[0] for request in requests])
-        ):
+        text_numbers: list[int] = []  # of each window
+        for number, ids in enumerate(texts):
             for pair in get_rolling_token_windows(ids, self._prefix, self._max_len - 1, 1):
                 windows.append(make_disjoint_window(pair))
-                owners.append(number)
+                text_numbers.append(number)
+
         totals = [0.0] * len(requests)
-        for owner, row in zip(owners, self._score(windows), strict=True):
-            totals[owner] += row["loglikelihood"]
+        for number, row in zip(text_numbers, self._score(windows), strict=True):
+            totals[number] += row["loglikelihood"]
         return totals
 
     def generate_until(self, requests: Sequence[Any]) -> list[str]:
         """Returns the completion of each (context, options), up to its first stop string."""
         contexts = self._tokenizer.encode([request.args[0] for request in requests])
-        rows = [
-            {"id": number, "prompt_token_ids": ids or [self._prefix], **_sampling(request.args[1])}
-            for number, (ids, request) in enumerate(zip(contexts, requests, strict=True))
-        ]
+        rows = []
+        for number, (ids, request) in enumerate(zip(contexts, requests, strict=True)):
+            prompt = ids or [self._prefix]
+            sampling = _sampling(request.args[1])
+            rows.append({"id": number, "prompt_token_ids": prompt, **sampling})
         return [row["text"] for row in self._run("generate", rows, ("text",))]
 
     def _encoded_pair(self, context: str, continuation: str) -> tuple[Ids, Ids]:
-        """Context and continuation are encoded together and cut.
+        """Returns the ids of context and continuation, which are encoded together and then split.
 
         White space that ends the context begins the continuation.
         """
-        kept = context.rstrip()
-        if not kept:
-            return [self._prefix], self._tokenizer.encode([context + continuation])[0]
-        first, whole = self._tokenizer.encode([kept, context + continuation])
-        return first, whole[len(first) :]
+        text = context + continuation
+        stripped_context = context.rstrip()
+        if not stripped_context:
+            return [self._prefix], self._tokenizer.encode([text])[0]
+        context_ids, text_ids = self._tokenizer.encode([stripped_context, text])
+        return context_ids, text_ids[len(context_ids) :]
 
     def _score(self, pairs: Sequence[tuple[Ids, Ids]]) -> list[dict[str, Any]]:
         rows = [
@@ -158,33 +166,32 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         return self._run("score", rows, ("loglikelihood", "is_greedy"))
 
     def _run(
-        self, kind: Kind, rows: Sequence[Mapping[str, Any]], results: Sequence[str]
+        self, job_task: JobTask, rows: Sequence[Mapping[str, Any]], results: Sequence[str]
     ) -> list[dict[str, Any]]:
         """Runs rows through the main job and returns their results in order."""
         if not rows:
             return []
-        data = to_parquet(pa.Table.from_pylist([dict(row) for row in rows]))
-        folder = storage.join(
-            self._output, f"{kind}-{hashlib.blake2b(data, digest_size=8).hexdigest()}"
-        )
+        data = to_parquet(pa.Table.from_pylist(list(map(dict, rows))))
+        digest = hashlib.blake2b(data, digest_size=8).hexdigest()
+        folder = storage.join(self._output, f"{job_task}-{digest}")
         requests_url = f"{folder}.parquet"
         storage.put_if_absent(requests_url, data)
-        main_job = self._config.score_config(kind, requests_url, folder)
+        main_job = self._config.score_config(job_task, requests_url, folder)
         code = run_job(main_job, self._backend)
         if not code.is_complete:
             raise DatasetError(
                 f"the run in {folder} ended with exit code {code}; its message is above"
             )
-        found = _read(
-            storage.join(folder, "data"), ("id", "status", "error_code", "error_message", *results)
-        )
-        failed = next((row for row in found if row["status"] != "ok"), None)
-        if failed is not None:
-            raise DatasetError(
-                f"row {failed['id']} of {requests_url} failed: {failed['error_code']}: "
-                f"{failed['error_message']}"
-            )
-        return sorted(found, key=lambda row: int(row["id"]))
+
+        columns = ("id", "status", "error_code", "error_message", *results)
+        output_rows = _read(storage.join(folder, "data"), columns)
+        for row in output_rows:
+            if row["status"] != "ok":
+                raise DatasetError(
+                    f"row {row['id']} of {requests_url} failed: {row['error_code']}: "
+                    f"{row['error_message']}"
+                )
+        return sorted(output_rows, key=lambda row: int(row["id"]))
 
 
 def _read(folder: str, columns: Sequence[str]) -> list[dict[str, Any]]:
@@ -196,10 +203,13 @@ def _read(folder: str, columns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _sampling(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the columns that say how a row is completed, of the options that a task of the harness has.
+    """Returns the sampling columns of a row.
+
+    Args:
+        options: generation options of a task of the harness.
 
     Raises:
-        ConfigError: an option that the engine does not have.
+        ConfigError: the engine does not support an option.
     """
     unknown = set(options) - KNOWN_OPTIONS
     if unknown:
@@ -208,11 +218,14 @@ def _sampling(options: Mapping[str, Any]) -> dict[str, Any]:
             f"{sorted(KNOWN_OPTIONS)}"
         )
     until = options.get("until") or []
-    greedy = options.get("do_sample") is False or not options.get("temperature")
+    stop = [until] if isinstance(until, str) else list(until)
+    temperature = 0.0
+    if options.get("do_sample") is not False and options.get("temperature"):
+        temperature = float(options["temperature"])
     return {
-        "stop": [until] if isinstance(until, str) else list(until),
+        "stop": stop,
         "max_tokens": int(options.get("max_gen_toks") or MAX_TOKENS),
-        "temperature": 0.0 if greedy else float(options["temperature"]),
+        "temperature": temperature,
         "top_p": float(options.get("top_p") or 1.0),
         "top_k": int(options.get("top_k") or 0),
     }
@@ -229,7 +242,7 @@ def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
         )
         if not config.task_names():
             raise ConfigError("--tasks is missing; see --help")
-        found = simple_evaluate(
+        evaluation = simple_evaluate(
             model=GrokBatchLM(config, backend),
             tasks=config.task_names(),
             num_fewshot=config.num_fewshot,
@@ -239,13 +252,9 @@ def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
     except GrokBatchError as error:
         print(f"error: {redact_credentials(str(error))}", file=sys.stderr)
         return ExitCode.BAD_ARGUMENTS
-    kept = {
-        name: found[name]
-        for name in ("results", "groups", "versions", "n-shot", "n-samples")
-        if name in found
-    }
+    content = {name: evaluation[name] for name in RESULTS if name in evaluation}
     url = storage.join(str(config.output), "results.json")
-    storage.overwrite(url, (json.dumps(kept, indent=2, default=str) + "\n").encode())
+    storage.overwrite(url, (json.dumps(content, indent=2, default=str) + "\n").encode())
     print(f"results  {redact_credentials(url)}")
     return ExitCode.OK
 

@@ -1,4 +1,4 @@
-"""The configuration of evaluations: flags of its own, and those of the main job that choose the model and the machines."""
+"""The configuration of evaluations: own flags, and those of the main job for model and machines."""
 
 import math
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ REQUIRED: dict[Step, tuple[str, ...]] = {
 class EvaluateConfig(ModelFlags):
     """One call of jobs/evaluate.py.
 
-    A step looks at the flags that concern it, so that one file serves all steps.
+    A step reads the flags that concern it, so that one file serves all steps.
 
     Raises:
         ConfigError: flags are out of range or contradict each other.
@@ -36,9 +36,9 @@ class EvaluateConfig(ModelFlags):
     )
     data: str | None = flag(
         None,
-        "folder or URL of the data sets in hub layout: mmlu/all/{dev,test}-*.parquet, gsm8k/main/{train,test}-*.parquet, "
-        "humaneval/openai_humaneval/test-*.parquet; gsm8k_cot reads its 8 worked examples from "
-        "gsm8k/cot_shots.jsonl there",
+        "folder or URL of the data sets in hub layout: mmlu/all/{dev,test}-*.parquet, "
+        "gsm8k/main/{train,test}-*.parquet, humaneval/openai_humaneval/test-*.parquet; gsm8k_cot "
+        "reads its 8 worked examples from gsm8k/cot_shots.jsonl there",
     )
     requests: str | None = flag(None, "file of request rows, for the steps run and report")
     outputs: tuple[str, ...] = flag(
@@ -79,10 +79,13 @@ class EvaluateConfig(ModelFlags):
 
     def __post_init__(self) -> None:
         ranges = (
-            ("limit", self.limit, 1, math.inf), ("samples", self.samples, 1, 4096),
-            ("sample-temperature", self.sample_temperature, 0, 1e6), ("program-timeout-s", self.program_timeout_s, 0.01, 3600),
-            ("margin", self.margin, 0, 1), ("confidence", self.confidence, 0.5, 0.9999),
-        )  # fmt: skip
+            ("limit", self.limit, 1, math.inf),
+            ("samples", self.samples, 1, 4096),
+            ("sample-temperature", self.sample_temperature, 0, 1e6),
+            ("program-timeout-s", self.program_timeout_s, 0.01, 3600),
+            ("margin", self.margin, 0, 1),
+            ("confidence", self.confidence, 0.5, 0.9999),
+        )
         for name, value, low, high in ranges:
             if value is not None and not low <= value <= high:
                 raise ConfigError(f"--{name}: expected from {low:g} to {high:g}, got {value}")
@@ -93,7 +96,7 @@ class EvaluateConfig(ModelFlags):
             )
 
     def require(self, step: Step) -> None:
-        """Checks that the flags that a step cannot do without are given.
+        """Checks that the flags that a step needs are given.
 
         Raises:
             ConfigError: one is missing.
@@ -105,15 +108,14 @@ class EvaluateConfig(ModelFlags):
             self.score_config("score", "requests.parquet", "run")
 
     def task_names(self) -> tuple[str, ...]:
-        """Returns what --tasks names, one by one."""
-        return tuple(
-            name.strip() for each in self.tasks for name in each.split(",") if name.strip()
-        )
+        """Returns the names of --tasks, without those that are empty."""
+        names = ",".join(self.tasks).split(",")
+        return tuple(name.strip() for name in names if name.strip())
 
     def prompt_options(self) -> PromptOptions:
-        """Returns what is chosen about prompts."""
+        """Returns the options of prompts."""
         return PromptOptions(self.limit, self.samples, self.sample_temperature)
 
     def rules(self) -> Rules:
-        """Returns when a difference is a regression."""
+        """Returns the rules for calling a difference a regression."""
         return Rules(self.margin, self.confidence)

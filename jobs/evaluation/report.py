@@ -1,4 +1,4 @@
-"""Output rows of any run over request rows → metrics.json, samples.parquet and report.html, a line in history, an exit code."""
+"""The report step: output rows of a run as metrics, samples, report page, history and exit code."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from pipeline.evals.answers import list_outputs, read_answers
 from pipeline.evals.evaluation import Evaluation, RunInfo, evaluate
 from pipeline.evals.execution.sandbox import Sandbox
 from pipeline.evals.history import History, run_identity
-from pipeline.evals.requests import asked_names, read_requests
+from pipeline.evals.requests import read_requests, requested_names
 from pipeline.evals.suite import EvalRequest
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
@@ -25,24 +25,27 @@ from pipeline.storage.redaction import redact_credentials
 def make_report(
     config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str
 ) -> ExitCode:
-    """Judges a run, writes what is found into `folder`, adds it to history and returns the exit code.
+    """Scores a run, writes its report into `folder`, adds it to history and returns the exit code.
 
     Raises:
         DatasetError: requests, outputs or history cannot be read, or do not belong together.
         ConfigError: programs are to be executed, and this machine cannot confine them.
     """
-    requests, files = read_requests(requests_url), list_outputs(outputs)
+    requests = read_requests(requests_url)
+    files = list_outputs(outputs)
     answers = read_answers(requests, files)
     if config.execute_programs:
         answers = scoring.executed(requests, answers, Sandbox(config.program_timeout_s).run)
+
     history = History.load(config.history)
     info = _run_info(config, requests, files, history)
-    evaluation = evaluate(
-        requests, asked_names(requests_url, requests), answers, info, history, config.rules()
-    )
-    _write(evaluation, config, {"Requests": requests_url, "Output": ", ".join(outputs)}, folder)
+    requested = requested_names(requests_url, requests)
+    evaluation = evaluate(requests, requested, answers, info, history, config.rules())
+
+    locations = {"Requests": requests_url, "Output": ", ".join(outputs)}
+    _write(evaluation, config, locations, folder)
     history.add(evaluation.entries, evaluation.samples)
-    _tell(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
+    _log_results(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
     if evaluation.regressions:
         return ExitCode.REGRESSION
     return ExitCode.ROW_ERRORS if evaluation.failed else ExitCode.OK
@@ -56,45 +59,58 @@ def _run_info(
 ) -> RunInfo:
     documents = scoring.common_digest(scoring.document_digests(requests).values())
     run = run_identity(documents, files, config.name)
-    made = _run_json(files)
-    told = made.get("config", {})
-    at = history.began(run) or datetime.now(UTC)
+    run_json = _read_run_json(files)
+    run_config = run_json.get("config", {})
     return RunInfo(
-        run, at, config.name, told.get("model"), told.get("checkpoint"), made.get("git_commit")
+        run=run,
+        reported_at=history.began(run) or datetime.now(UTC),
+        name=config.name,
+        model=run_config.get("model"),
+        checkpoint=run_config.get("checkpoint"),
+        git_commit=run_json.get("git_commit"),
     )
 
 
-def _run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
-    """Returns the run.json beside the first file's folder `data`, where the output is a run folder of the main job."""
-    folder, _, inside = files[0].url.rpartition("/data/")
+def _read_run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
+    """Returns run.json of the run folder that holds the first file.
+
+    Empty if the output is not a run folder of the main job.
+    """
+    folder, _, path = files[0].url.rpartition("/data/")
     url = storage.join(folder, "run.json")
-    if not folder or "/" in inside or storage.stat(url) is None:
+    if not folder or "/" in path or storage.stat(url) is None:
         return {}
-    found: dict[str, Any] = json.loads(storage.read(url)[0])
-    return found
+    run_json: dict[str, Any] = json.loads(storage.read(url)[0])
+    return run_json
 
 
 def _write(
-    evaluation: Evaluation, config: EvaluateConfig, where: dict[str, str], folder: str
+    evaluation: Evaluation, config: EvaluateConfig, locations: dict[str, str], folder: str
 ) -> None:
-    """Writes the numbers first: a picture that cannot be drawn must not cost them."""
+    """Writes metrics.json, samples.parquet and report.html.
+
+    In this order: a failure of the plotting library does not lose the metrics.
+    """
     metrics = json.dumps(evaluation.metrics(), indent=2, ensure_ascii=False) + "\n"
     storage.overwrite(storage.join(folder, "metrics.json"), metrics.encode())
-    storage.overwrite(
-        storage.join(folder, "samples.parquet"), to_parquet(scoring.to_table(evaluation.samples))
-    )
+
+    samples = to_parquet(scoring.to_table(evaluation.samples))
+    storage.overwrite(storage.join(folder, "samples.parquet"), samples)
+
     # only now: the plotting library takes a second to import
     from pipeline.evals.report.page import render
 
-    storage.overwrite(
-        storage.join(folder, "report.html"), render(evaluation, config.rules(), where).encode()
-    )
+    page = render(evaluation, config.rules(), locations)
+    storage.overwrite(storage.join(folder, "report.html"), page.encode())
 
 
-def _tell(evaluation: Evaluation, folder: str, log: RunLog) -> None:
+def _log_results(evaluation: Evaluation, folder: str, log: RunLog) -> None:
     for entry in evaluation.headlines:
-        error = "" if entry.stderr is None else f" ± {entry.stderr:.4f}"
-        message = f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{error}  ({entry.count:,} documents)"
+        stderr = "" if entry.stderr is None else f" ± {entry.stderr:.4f}"
+        message = (
+            f"{entry.task:<12} {entry.metric:<28} {entry.value:.4f}{stderr}  "
+            f"({entry.count:,} documents)"
+        )
         log.result(
             "metric",
             message,
@@ -103,20 +119,21 @@ def _tell(evaluation: Evaluation, folder: str, log: RunLog) -> None:
             value=entry.value,
             stderr=entry.stderr,
         )
-    for each in evaluation.comparisons:
-        found = each.difference
-        verdict = "REGRESSION" if found.regression else "ok"
+    for comparison in evaluation.comparisons:
+        now = comparison.now
+        difference = comparison.difference
+        run_before = comparison.before.name or comparison.before.run
+        verdict = "REGRESSION" if difference.regression else "ok"
         message = (
-            f"{each.now.task:<12} {each.now.metric:<28} {found.value:+.4f} [{found.low:+.4f}, "
-            f"{found.high:+.4f}] against the "
-            f"{each.against} run {each.before.name or each.before.run}: {verdict}"
+            f"{now.task:<12} {now.metric:<28} {difference.value:+.4f} [{difference.low:+.4f}, "
+            f"{difference.high:+.4f}] against the {comparison.against} run {run_before}: {verdict}"
         )
         log.result(
             "comparison",
             message,
-            task=each.now.task,
-            metric=each.now.metric,
-            regression=found.regression,
+            task=now.task,
+            metric=now.metric,
+            regression=difference.regression,
         )
     if evaluation.failed:
         log.result(

@@ -1,11 +1,8 @@
-"""A folder or URL with data sets in the layout of the Hugging Face hub → their rows.
+"""Rows of data sets in the layout of the Hugging Face hub, below a folder or URL.
 
-Knows no tasks.
+    <folder>/<data set>/<configuration>/<split>-00000-of-00001.parquet    one or several per split
 
-<folder>/<data set>/<configuration>/<split>-00000-of-00001.parquet      one file or several per
-split
-
-Splits are kept once read: a suite asks for the same rows task by task.
+Does not depend on tasks. Splits are cached: a suite reads the same rows for each of its tasks.
 """
 
 import json
@@ -44,14 +41,21 @@ class DataFolder:
         key = (folder, split, tuple(columns))
         if key not in self._rows:
             files = self._files(folder, split)
-            self._rows[key] = [row for url in files for row in self._read(url, columns)]
+            rows: list[dict[str, Any]] = []
+            for url in files:
+                rows += self._read(url, columns)
+            self._rows[key] = rows
         return self._rows[key]
 
     def json_lines(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
-        """Returns the objects of a JSON-lines file below the folder, each with text under all of `columns`.
+        """Returns the objects of a JSON-lines file below the folder.
+
+        Args:
+            path: of the file, within the folder.
+            columns: keys that are needed, each with a text as its value.
 
         Raises:
-            DatasetError: no such file, or a line is no such object.
+            DatasetError: no such file, or a line is not an object with these texts.
         """
         url = storage.join(self.url, path)
         rows = []
@@ -68,14 +72,14 @@ class DataFolder:
 
     def _files(self, folder: str, split: str) -> list[str]:
         start = f"{storage.canonical(self.url)}/{folder}/{split}-"
-        found = [url for url in self._listing if url.startswith(start) and url.endswith(".parquet")]
-        if not found:
+        urls = [url for url in self._listing if url.startswith(start) and url.endswith(".parquet")]
+        if not urls:
+            data_url = redact_credentials(self.url).rstrip("/")
             raise DatasetError(
-                f"no {self._shown(folder)}/{split}-*.parquet; --data must hold the data sets in "
-                "the layout of the Hugging Face "
-                "hub: see docs/evaluation.md"
+                f"no {data_url}/{folder}/{split}-*.parquet; --data must hold the data sets in "
+                "the layout of the Hugging Face hub: see docs/evaluation.md"
             )
-        return sorted(found)
+        return sorted(urls)
 
     def _read(self, url: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         with formats.open_parquet(url) as parquet:
@@ -95,11 +99,8 @@ class DataFolder:
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows
 
-    def _shown(self, folder: str) -> str:
-        return f"{redact_credentials(self.url).rstrip('/')}/{folder}"
-
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is no text")
+        raise TypeError(f"{value!r} is not a text")
     return value

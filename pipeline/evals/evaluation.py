@@ -1,4 +1,7 @@
-"""Requests, answers and history → an `Evaluation`: everything that metrics.json, report.html and the exit code tell."""
+"""The evaluation of a run: scores of its answers, and comparisons with earlier runs.
+
+metrics.json, report.html and the exit code are made of an `Evaluation`.
+"""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,17 +12,17 @@ from pipeline.evals.comparison import Difference, Rules, paired
 from pipeline.evals.history import Entry, History
 from pipeline.evals.metrics import Score, results, scores
 from pipeline.evals.scoring import Sample, common_digest, document_digests, score
-from pipeline.evals.suite import EvalRequest
+from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.tasks import suite_of
 
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is called and what it was made with."""
+    """Name and origin of a run."""
 
-    run: str
-    at: datetime
-    name: str
+    run: str  # identity, from history.py
+    reported_at: datetime  # for the first time, UTC
+    name: str  # given by the user
     model: str | None = None
     checkpoint: str | None = None
     git_commit: str | None = None
@@ -60,22 +63,18 @@ class Evaluation:
 
     @property
     def headlines(self) -> tuple[Entry, ...]:
-        """What the run is judged by: the tasks and groups that were asked for, without those inside others of them."""
-        return tuple(
-            entry for entry, score in zip(self.entries, self.scores, strict=True) if score.headline
-        )
+        """Entries of the requested tasks and groups, without those inside other requested ones."""
+        return _headlines(self.entries, self.scores)
 
     @property
     def regressions(self) -> tuple[Comparison, ...]:
         """Comparisons that fail the run."""
-        return tuple(each for each in self.comparisons if each.difference.regression)
+        return tuple(filter(_is_regression, self.comparisons))
 
     @property
     def failed(self) -> int:
-        """Requests whose output is an error."""
-        return sum(
-            any(answer.error is not None for answer in answers) for answers in self.answers.values()
-        )
+        """Number of requests whose output is an error."""
+        return sum(map(_has_failed, self.answers.values()))
 
     def metrics(self) -> dict[str, object]:
         """Returns the content of metrics.json."""
@@ -83,13 +82,13 @@ class Evaluation:
             "results": results(self.scores, self.requests),
             "failed": self.failed,
             "run": self.info.run,
-            "comparisons": [_told(comparison) for comparison in self.comparisons],
+            "comparisons": list(map(_comparison_metrics, self.comparisons)),
         }
 
 
 def evaluate(
     requests: Sequence[EvalRequest],
-    asked: Collection[str],
+    requested: Collection[str],
     answers: Answers,
     info: RunInfo,
     history: History,
@@ -98,33 +97,49 @@ def evaluate(
     """Judges answers and compares them with the last and the best run over the same documents.
 
     Args:
-        requests: what was asked.
-        asked: names of the tasks and groups that it was asked for.
+        requests: all requests of the run.
+        requested: names of the requested tasks and groups.
         answers: to every request.
         info: of this run.
         history: earlier runs.
-        rules: when a difference is a regression.
+        rules: for calling a difference a regression.
 
     Raises:
         DatasetError: an answer does not fit its request, or history lacks what it should have.
     """
     samples = score(requests, answers)
-    found = scores(samples, asked)
+    all_scores = scores(samples, requested)
     digests = document_digests(requests)
-    entries = [_entry(each, requests, answers, digests, info) for each in found]
+    entries = [_entry(score, requests, answers, digests, info) for score in all_scores]
     earlier = {(entry.task, entry.metric): history.before(entry) for entry in entries}
-    judged = [entry for entry, each in zip(entries, found, strict=True) if each.headline]
-    comparisons = _compare(judged, earlier, samples, history, rules)
+    headlines = _headlines(entries, all_scores)
+    comparisons = _compare(headlines, earlier, samples, history, rules)
     return Evaluation(
-        info,
-        tuple(requests),
-        answers,
-        tuple(samples),
-        tuple(found),
-        tuple(entries),
-        earlier,
-        tuple(comparisons),
+        info=info,
+        requests=tuple(requests),
+        answers=answers,
+        samples=tuple(samples),
+        scores=tuple(all_scores),
+        entries=tuple(entries),
+        earlier=earlier,
+        comparisons=tuple(comparisons),
     )
+
+
+def _headlines(entries: Iterable[Entry], all_scores: Iterable[Score]) -> tuple[Entry, ...]:
+    headlines = []
+    for entry, entry_score in zip(entries, all_scores, strict=True):
+        if entry_score.headline:
+            headlines.append(entry)
+    return tuple(headlines)
+
+
+def _is_regression(comparison: Comparison) -> bool:
+    return comparison.difference.regression
+
+
+def _has_failed(answers: Iterable[Answer]) -> bool:
+    return any(answer.error is not None for answer in answers)
 
 
 def _entry(
@@ -137,11 +152,20 @@ def _entry(
     tasks = frozenset(suite_of(score.name).members(score.name))
     ids = [request.id for request in requests if request.task in tasks]
     return Entry(
-        run=info.run, at=info.at, name=info.name, model=info.model, checkpoint=info.checkpoint, git_commit=info.git_commit,
-        task=score.name, metric=score.metric, value=score.value, stderr=score.stderr, count=score.documents,
-        failed=sum(any(answer.error is not None for answer in answers[name]) for name in ids),
-        documents=common_digest(digests[name] for name in ids),
-    )  # fmt: skip
+        run=info.run,
+        at=info.reported_at,
+        name=info.name,
+        model=info.model,
+        checkpoint=info.checkpoint,
+        git_commit=info.git_commit,
+        task=score.name,
+        metric=score.metric,
+        value=score.value,
+        stderr=score.stderr,
+        count=score.documents,
+        failed=sum(_has_failed(answers[request_id]) for request_id in ids),
+        documents=common_digest(digests[request_id] for request_id in ids),
+    )
 
 
 def _compare(
@@ -151,39 +175,50 @@ def _compare(
     history: History,
     rules: Rules,
 ) -> list[Comparison]:
-    found: list[Comparison] = []
-    loaded: dict[str, list[Sample]] = {}
-    for entry in entries:
-        before = earlier[entry.task, entry.metric]
-        if not before:
-            continue
-        last, best = before[-1], max(before, key=lambda each: (each.value, each.at))
-        pairs = [("last and best", last)] if last is best else [("last", last), ("best", best)]
-        for against, other in pairs:
-            if other.run not in loaded:
-                loaded[other.run] = history.samples(other.run)
-            found.append(_comparison(entry, other, against, loaded[other.run], samples, rules))
-    return found
+    comparisons: list[Comparison] = []
+    samples_of_run: dict[str, list[Sample]] = {}
+    for now in entries:
+        for against, before in _references(earlier[now.task, now.metric]):
+            if before.run not in samples_of_run:
+                samples_of_run[before.run] = history.samples(before.run)
+            samples_before = samples_of_run[before.run]
+            comparison = _comparison(now, before, against, samples, samples_before, rules)
+            comparisons.append(comparison)
+    return comparisons
+
+
+def _references(earlier: Sequence[Entry]) -> list[tuple[str, Entry]]:
+    """Returns the entries that a run is compared with, and what each is of the earlier ones."""
+    if not earlier:
+        return []
+    last = earlier[-1]
+    best = max(earlier, key=lambda entry: (entry.value, entry.at))
+    if last is best:
+        return [("last and best", last)]
+    return [("last", last), ("best", best)]
 
 
 def _comparison(
-    entry: Entry,
-    other: Entry,
+    now: Entry,
+    before: Entry,
     against: str,
-    before: Iterable[Sample],
-    now: Iterable[Sample],
+    samples: Iterable[Sample],
+    samples_before: Iterable[Sample],
     rules: Rules,
 ) -> Comparison:
-    mine, theirs = _by_id(now, entry), _by_id(before, entry)
-    difference = paired(
-        {name: sample.value for name, sample in theirs.items()},
-        {name: sample.value for name, sample in mine.items()},
-        rules,
-    )
-    changes = tuple(
-        Change(theirs[name], mine[name]) for name in mine if mine[name].value != theirs[name].value
-    )
-    return Comparison(entry, other, against, difference, changes)
+    by_id = _by_id(samples, now)
+    by_id_before = _by_id(samples_before, now)
+    difference = paired(_values(by_id_before), _values(by_id), rules)
+    changes = []
+    for sample_id, sample in by_id.items():
+        sample_before = by_id_before[sample_id]
+        if sample.value != sample_before.value:
+            changes.append(Change(before=sample_before, now=sample))
+    return Comparison(now, before, against, difference, tuple(changes))
+
+
+def _values(by_id: Mapping[str, Sample]) -> dict[str, float]:
+    return {sample_id: sample.value for sample_id, sample in by_id.items()}
 
 
 def _by_id(samples: Iterable[Sample], entry: Entry) -> dict[str, Sample]:
@@ -195,12 +230,22 @@ def _by_id(samples: Iterable[Sample], entry: Entry) -> dict[str, Sample]:
     }
 
 
-def _told(comparison: Comparison) -> dict[str, object]:
+def _comparison_metrics(comparison: Comparison) -> dict[str, object]:
+    """Returns an element of `comparisons` in metrics.json."""
     difference = comparison.difference
     return {
-        "task": comparison.now.task, "metric": comparison.now.metric, "against": comparison.against,
-        "run": comparison.before.run, "name": comparison.before.name, "before": comparison.before.value,
-        "now": comparison.now.value, "difference": difference.value, "interval": [difference.low, difference.high],
-        "p_value": difference.p_value, "better": difference.better, "worse": difference.worse,
-        "documents": difference.documents, "regression": difference.regression,
-    }  # fmt: skip
+        "task": comparison.now.task,
+        "metric": comparison.now.metric,
+        "against": comparison.against,
+        "run": comparison.before.run,
+        "name": comparison.before.name,
+        "before": comparison.before.value,
+        "now": comparison.now.value,
+        "difference": difference.value,
+        "interval": [difference.low, difference.high],
+        "p_value": difference.p_value,
+        "better": difference.better,
+        "worse": difference.worse,
+        "documents": difference.documents,
+        "regression": difference.regression,
+    }

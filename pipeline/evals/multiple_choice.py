@@ -1,4 +1,4 @@
-"""Log-likelihoods of choices → accuracy, and how sure the model was. Knows no task."""
+"""Accuracy and confidence of an answer, from the log-likelihoods of its choices."""
 
 from collections.abc import Sequence
 

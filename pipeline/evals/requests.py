@@ -1,6 +1,6 @@
-"""Names of tasks and a data folder → request rows; request rows ↔ Parquet. Knows no outputs.
+"""Request rows of tasks, and their form in Parquet.
 
-One file holds the rows of all tasks. A run of the main job does one thing, so that `parts` splits
+One file holds the rows of all tasks. A run of the main job has one task, so that `parts` splits
 them: rows with choices are scored, the others are completed.
 """
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.evals.data_folder import DataFolder
@@ -29,21 +30,21 @@ FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("n", pa.int32()),
 )
 SCHEMA = pa.schema(FIELDS)
-ASKED_KEY = b"tasks"
+REQUESTED_KEY = b"tasks"  # of the schema metadata
 SAMPLING = ("stop", "max_tokens", "temperature", "n")
-Kind = Literal["score", "generate"]
+JobTask = Literal["score", "generate"]  # of the main job
 
 
 def build_requests(
     names: Iterable[str], data: DataFolder, options: PromptOptions
 ) -> list[EvalRequest]:
-    """Returns the requests of tasks and groups, each task once, in the order in which they are named.
+    """Returns the requests of tasks and groups, each task once, in the order of their names.
 
     Of a group, the tasks that the data set holds.
 
     Raises:
         ConfigError: no names, or an unknown one.
-        DatasetError: a data set is missing or damaged, or holds nothing of what is asked for.
+        DatasetError: a data set is missing or damaged, or has no row of a requested task or group.
     """
     requests: list[EvalRequest] = []
     done: set[str] = set()
@@ -63,14 +64,19 @@ def build_requests(
     return requests
 
 
-def to_table(requests: Sequence[EvalRequest], asked: Iterable[str] = ()) -> pa.Table:
-    """Returns the requests as a table of `SCHEMA`, whose metadata tell what was asked for by name."""
-    columns = {name: [getattr(request, name) for request in requests] for name in SCHEMA.names}
-    told = {ASKED_KEY: ",".join(asked).encode()}
-    return pa.table(
-        {name: pa.array(values, SCHEMA.field(name).type) for name, values in columns.items()},
-        schema=SCHEMA.with_metadata(told),
-    )
+def to_table(requests: Sequence[EvalRequest], requested: Iterable[str] = ()) -> pa.Table:
+    """Returns the requests as a table of `SCHEMA`.
+
+    Args:
+        requests: in the order of the rows.
+        requested: names of the requested tasks and groups, for the metadata of the schema.
+    """
+    columns = []
+    for column in SCHEMA:
+        values = [getattr(request, column.name) for request in requests]
+        columns.append(pa.array(values, column.type))
+    metadata = {REQUESTED_KEY: ",".join(requested).encode()}
+    return pa.table(columns, schema=SCHEMA.with_metadata(metadata))
 
 
 def read_requests(url: str) -> tuple[EvalRequest, ...]:
@@ -81,42 +87,44 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
     """
     with formats.open_parquet(url) as parquet:
         table = parquet.read()
-    shown = redact_credentials(url)
-    missing = [
-        name for name in SCHEMA.names if name not in table.column_names and name not in SAMPLING
-    ]
+    present = [name for name in SCHEMA.names if name in table.column_names]
+    missing = [name for name in SCHEMA.names if name not in (*present, *SAMPLING)]
     if missing:
         raise DatasetError(
-            f"{shown}: expected the rows that `evaluate.py prompts` writes, columns {missing} are "
-            "missing"
+            f"{redact_credentials(url)}: expected the rows that `evaluate.py prompts` writes, "
+            f"columns {missing} are missing"
         )
-    known = [name for name in SCHEMA.names if name in table.column_names]
-    requests = tuple(_request(row) for row in table.select(known).to_pylist())
+    requests = tuple(map(_request, table.select(present).to_pylist()))
     if not requests:
-        raise DatasetError(f"{shown} has no row; nothing is to be evaluated")
-    seen: set[str] = set()
+        raise DatasetError(f"{redact_credentials(url)} has no row; nothing is to be evaluated")
+    ids: set[str] = set()
     for request in requests:
-        if request.id in seen:
-            raise DatasetError(f"{shown}: id {request.id!r} comes twice; answers are joined by id")
-        seen.add(request.id)
+        if request.id in ids:
+            raise DatasetError(
+                f"{redact_credentials(url)}: id {request.id!r} comes twice; answers are joined by "
+                "id"
+            )
+        ids.add(request.id)
     return requests
 
 
-def asked_names(url: str, requests: Iterable[EvalRequest]) -> tuple[str, ...]:
+def requested_names(url: str, requests: Iterable[EvalRequest]) -> tuple[str, ...]:
     """Returns the tasks and groups that the requests of a file were built for.
 
-    If it does not say, the widest that they make.
+    The widest group of each task, or the task, if the file does not name them.
     """
     with formats.open_parquet(url) as parquet:
-        told = (parquet.schema_arrow.metadata or {}).get(ASKED_KEY, b"").decode()
-    if told:
-        return tuple(told.split(","))
-    suites = {request.task: suite_of(request.task) for request in requests}
-    return tuple(
-        dict.fromkeys(
-            suite.groups[-1].name if suite.groups else task for task, suite in suites.items()
-        )
-    )
+        metadata = parquet.schema_arrow.metadata or {}
+    requested = metadata.get(REQUESTED_KEY, b"").decode()
+    if requested:
+        return tuple(requested.split(","))
+
+    names: dict[str, None] = {}  # a set that keeps its order
+    for task in dict.fromkeys(request.task for request in requests):
+        groups = suite_of(task).groups
+        name = groups[-1].name if groups else task
+        names[name] = None
+    return tuple(names)
 
 
 def _request(row: dict[str, object]) -> EvalRequest:
@@ -126,15 +134,20 @@ def _request(row: dict[str, object]) -> EvalRequest:
     return EvalRequest(**fields)
 
 
-def parts(table: pa.Table) -> dict[Kind, pa.Table]:
-    """Returns the rows by what a run does with them, each with the columns that it needs.
+def parts(table: pa.Table) -> dict[JobTask, pa.Table]:
+    """Returns the rows by the task of the main job that runs them, with the columns that it needs.
 
-    A kind without rows is absent.
+    A task without rows is absent.
     """
-    scored = [choices is not None for choices in table["choices"].to_pylist()]
-    split = {
-        "score": table.filter(pa.array(scored)).drop_columns(list(SAMPLING)),
-        "generate": table.filter(pa.array([not each for each in scored])).drop_columns(["choices"]),
-    }
-    kinds: tuple[Kind, Kind] = ("score", "generate")
-    return {kind: split[kind] for kind in kinds if split[kind].num_rows}
+    has_choices = [choices is not None for choices in table["choices"].to_pylist()]
+    is_scored = pa.array(has_choices, pa.bool_())
+    by_job_task: dict[JobTask, pa.Table] = {}
+
+    scored = table.filter(is_scored)
+    if scored.num_rows:
+        by_job_task["score"] = scored.drop_columns(list(SAMPLING))
+
+    completed = table.filter(pc.invert(is_scored))
+    if completed.num_rows:
+        by_job_task["generate"] = completed.drop_columns(["choices"])
+    return by_job_task

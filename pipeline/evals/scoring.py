@@ -1,4 +1,4 @@
-"""Requests and answers → what each document is worth by each metric, as rows that history keeps and the report compares."""
+"""Values of documents by each metric, as rows that history stores and the report compares."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ FIELDS: tuple[tuple[str, pa.DataType], ...] = (
 )
 SCHEMA = pa.schema(FIELDS)
 DIGEST_BYTES = 12
-SHOWN_CHARS = 400  # of an answer
+MAX_ANSWER_CHARS = 400  # of an answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +40,23 @@ class Sample:
 
 
 def executed(requests: Iterable[EvalRequest], answers: Answers, execute: Executor) -> Answers:
-    """Returns the answers with `passed` filled in where a task's metric is whether a program runs."""
-    places: list[tuple[str, int]] = []
+    """Returns the answers, those of suites with a `program` with `passed` from its execution."""
+    keys: list[tuple[str, int]] = []  # request and index of the sample
     programs: list[str] = []
     for request in requests:
-        program = suite_of(request.task).program
+        program_of = suite_of(request.task).program
+        if program_of is None:
+            continue
         for index, answer in enumerate(answers[request.id]):
-            if program is not None and answer.error is None:
-                places.append((request.id, index))
-                programs.append(program(request, answer.text))
-    judged = {name: list(samples) for name, samples in answers.items()}
-    for (name, index), passed in zip(places, execute(programs), strict=True):
-        judged[name][index] = replace(judged[name][index], passed=passed)
-    return {name: tuple(samples) for name, samples in judged.items()}
+            if answer.error is None:
+                keys.append((request.id, index))
+                programs.append(program_of(request, answer.text))
+
+    by_id = {request_id: list(samples) for request_id, samples in answers.items()}
+    for (request_id, index), passed in zip(keys, execute(programs), strict=True):
+        samples = by_id[request_id]
+        samples[index] = replace(samples[index], passed=passed)
+    return {request_id: tuple(samples) for request_id, samples in by_id.items()}
 
 
 def score(requests: Iterable[EvalRequest], answers: Answers) -> list[Sample]:
@@ -61,25 +65,38 @@ def score(requests: Iterable[EvalRequest], answers: Answers) -> list[Sample]:
     Raises:
         DatasetError: an answer does not fit its request.
     """
-    return [sample for request in requests for sample in _samples(request, answers[request.id])]
+    samples: list[Sample] = []
+    for request in requests:
+        samples += _samples(request, answers[request.id])
+    return samples
 
 
 def _samples(request: EvalRequest, answers: Sequence[Answer]) -> list[Sample]:
     verdict = suite_of(request.task).score(request, answers)
-    sure = confidence(answers[0])
-    return [
-        Sample(request.id, request.task, metric, value, verdict.answer[:SHOWN_CHARS], sure)
-        for metric, value in verdict.values.items()
-    ]
+    answer = verdict.answer[:MAX_ANSWER_CHARS]
+    chosen_probability = confidence(answers[0])
+    samples = []
+    for metric, value in verdict.values.items():
+        sample = Sample(
+            id=request.id,
+            task=request.task,
+            metric=metric,
+            value=value,
+            answer=answer,
+            confidence=chosen_probability,
+        )
+        samples.append(sample)
+    return samples
 
 
 def document_digests(requests: Iterable[EvalRequest]) -> dict[str, str]:
-    """Returns a digest of each request by its id: equal digests are the same document, asked in the same way."""
+    """Returns a digest of all fields of each request, by id."""
     names = [field.name for field in fields(EvalRequest)]
-    return {
-        request.id: _digest(json.dumps([getattr(request, name) for name in names]))
-        for request in requests
-    }
+    digests = {}
+    for request in requests:
+        values = [getattr(request, name) for name in names]
+        digests[request.id] = _digest(json.dumps(values))
+    return digests
 
 
 def common_digest(digests: Iterable[str]) -> str:
@@ -93,10 +110,10 @@ def _digest(text: str) -> str:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Returns the rows as a table of `SCHEMA`."""
-    columns = {
-        name: pa.array([getattr(sample, name) for sample in samples], SCHEMA.field(name).type)
-        for name in SCHEMA.names
-    }
+    columns = []
+    for column in SCHEMA:
+        values = [getattr(sample, column.name) for sample in samples]
+        columns.append(pa.array(values, column.type))
     return pa.table(columns, schema=SCHEMA)
 
 

@@ -1,6 +1,6 @@
-"""What a task is: data and two small functions.
+"""The interface of a task: its data and two small functions.
 
-One file of tasks/ per suite; knows no files, outputs or reports.
+One file of tasks/ per suite; does not depend on files, outputs or reports.
 
     prompts: documents of a data set → EvalRequest, one per document
     score:   a request and the answers to it → Verdict, its value for each metric
@@ -18,7 +18,10 @@ from pipeline.evals.data_folder import DataFolder
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
-    """One document of a task as a row to run: with `choices` it is scored, without it is completed."""
+    """One document of a task as a row to run.
+
+    The main job scores the `choices`, or completes the prompt of a row without them.
+    """
 
     id: str  # <task>/<doc_id>
     task: str
@@ -34,7 +37,7 @@ class EvalRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One output row: what the model made of a request.
+    """One output row of a request.
 
     A row that failed has an `error` and nothing else.
     """
@@ -50,10 +53,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A document's values, by metric (a metric that was not computed is absent), and what was taken as the answer."""
+    """Values of a document."""
 
-    values: Mapping[str, float]
-    answer: str
+    values: Mapping[str, float]  # by metric; one that was not computed is absent
+    answer: str  # that was extracted from the output
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class PromptOptions:
-    """What a user may choose about prompts."""
+    """Options of prompts that the user sets."""
 
     limit: int | None = None  # only the first documents of each task
     samples: int = 1  # of each document of suites whose metric uses several
@@ -91,12 +94,12 @@ class Suite:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All that --tasks may ask for."""
+        """Names of the tasks and groups, as --tasks accepts them."""
         return (*self.tasks, *(group.name for group in self.groups))
 
     def members(self, name: str) -> tuple[str, ...]:
-        """Returns the tasks that the name of a task or group stands for, in the suite's order."""
+        """Returns the tasks of a group, or the task of this name, in the suite's order."""
         if name in self.tasks:
             return (name,)
-        inside = next(group.tasks for group in self.groups if group.name == name)
-        return tuple(task for task in self.tasks if task in inside)
+        group_tasks = next(group.tasks for group in self.groups if group.name == name)
+        return tuple(task for task in self.tasks if task in group_tasks)

@@ -1,6 +1,6 @@
-"""A completion → the answer in it → whether it is the expected one, as lm-evaluation-harness cuts, filters and compares.
+"""Extraction and comparison of the answer in a completion, as in lm-evaluation-harness.
 
-Knows no task: patterns come from the caller.
+Does not depend on tasks: patterns come from the caller.
 """
 
 import re
@@ -16,14 +16,14 @@ class Extraction:
 
     name: str
     pattern: str
-    which: int = 0
+    match_index: int = 0
 
     def answer(self, text: str) -> str:
-        """Returns the answer in `text`: the match, or of a pattern with several groups the first one that is not empty."""
-        found = re.findall(self.pattern, text)
-        if not found:
+        """Returns the match in `text`: with several groups, the first non-empty one."""
+        matches = re.findall(self.pattern, text)
+        if not matches:
             return NO_MATCH
-        match: str | tuple[str, ...] = found[self.which]
+        match: str | tuple[str, ...] = matches[self.match_index]
         if isinstance(match, tuple):
             match = next((group for group in match if group), NO_MATCH)
         return match.strip()
@@ -40,11 +40,14 @@ def cut_at_stops(text: str, stops: Sequence[str]) -> str:
 
 
 def exact_match(answer: str, target: str, ignored: Sequence[str]) -> bool:
-    """Returns whether both are the same once the patterns `ignored`, in this order, are removed and case is ignored."""
-    return _plain(answer, ignored) == _plain(target, ignored)
+    """Returns whether both are equal without the patterns `ignored`, and without regard to case.
+
+    Patterns are removed in their order.
+    """
+    return _normalized(answer, ignored) == _normalized(target, ignored)
 
 
-def _plain(text: str, ignored: Sequence[str]) -> str:
+def _normalized(text: str, ignored: Sequence[str]) -> str:
     for pattern in ignored:
         text = re.sub(pattern, "", text)
     return text.lower()

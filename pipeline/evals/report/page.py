@@ -100,7 +100,7 @@ def _facts(evaluation: Evaluation, locations: Mapping[str, str]) -> dict[str, st
     info = evaluation.info
     return {
         "Run": info.name or info.run,
-        "Reported": f"{info.at:%Y-%m-%d %H:%M:%S} UTC",
+        "Reported": f"{info.reported_at:%Y-%m-%d %H:%M:%S} UTC",
         "Model": info.model,
         "Checkpoint": info.checkpoint,
         "Commit": info.git_commit,

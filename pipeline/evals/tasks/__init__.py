@@ -1,6 +1,6 @@
 """The suites, one file each.
 
-A file of this folder that defines `SUITES` is found here by itself.
+Every module of this folder defines `SUITES`, and is found without registration.
 """
 
 import importlib
@@ -11,44 +11,45 @@ from functools import cache
 from pipeline.errors import ConfigError
 from pipeline.evals.suite import Suite
 
+MAX_LISTED_NAMES = 9  # of a suite in a message; of a larger suite its own name
+
 
 @cache
 def suites() -> tuple[Suite, ...]:
     """Returns all suites, by name."""
-    modules = [
-        importlib.import_module(f"{__name__}.{found.name}")
-        for found in pkgutil.iter_modules(__path__)
-    ]
-    return tuple(
-        sorted(
-            (suite for module in modules for suite in module.SUITES), key=lambda suite: suite.name
-        )
-    )
+    all_suites: list[Suite] = []
+    for module in pkgutil.iter_modules(__path__):
+        all_suites += importlib.import_module(f"{__name__}.{module.name}").SUITES
+    return tuple(sorted(all_suites, key=lambda suite: suite.name))
 
 
 def suite_of(name: str) -> Suite:
     """Returns the suite that has a task or group of this name.
 
     Raises:
-        ConfigError: none has.
+        ConfigError: there is no such suite.
     """
+    expected: list[str] = []
     for suite in suites():
         if name in suite.names:
             return suite
-    known = ", ".join(
-        known
-        for suite in suites()
-        for known in (suite.names if len(suite.names) < 10 else (suite.name,))
-    )
+        if len(suite.names) <= MAX_LISTED_NAMES:
+            expected += suite.names
+        else:
+            expected.append(suite.name)
     raise ConfigError(
-        f"--tasks: expected some of {known} (or a subject such as mmlu_anatomy), got {name!r}"
+        f"--tasks: expected some of {', '.join(expected)} (or a subject such as mmlu_anatomy), "
+        f"got {name!r}"
     )
 
 
 def leaf_tasks(names: Iterable[str]) -> tuple[str, ...]:
-    """Returns the tasks that names of tasks and groups stand for, each once.
+    """Returns the tasks of tasks and groups, each once.
 
     Raises:
         ConfigError: an unknown name.
     """
-    return tuple(dict.fromkeys(task for name in names for task in suite_of(name).members(name)))
+    tasks: dict[str, None] = {}  # a set that keeps its order
+    for name in names:
+        tasks |= dict.fromkeys(suite_of(name).members(name))
+    return tuple(tasks)

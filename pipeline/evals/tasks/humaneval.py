@@ -1,7 +1,7 @@
-"""HumanEval: functions completed from their signature and docstring, 0-shot (lm-evaluation-harness: humaneval 1.0).
+"""HumanEval, 0-shot: completion of functions (lm-evaluation-harness: humaneval 1.0).
 
-The metric is whether the completed program passes its tests: it needs `Answer.passed`, that is,
-somebody who executes it.
+A prompt is the signature and docstring of a function. The metric is whether the completed program
+passes its tests: it needs `Answer.passed`, from an execution of the program.
 """
 
 import math
@@ -23,13 +23,14 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
     Raises:
         DatasetError: the data set is missing.
     """
-    for doc_id, row in enumerate(data.rows(FOLDER, "test", COLUMNS)[: options.limit]):
+    documents = data.rows(FOLDER, "test", COLUMNS)[: options.limit]
+    for doc_id, row in enumerate(documents):
         yield EvalRequest(
-            f"{task}/{doc_id}",
-            task,
-            doc_id,
-            row["prompt"],
-            f"{row['test']}\ncheck({row['entry_point']})",
+            id=f"{task}/{doc_id}",
+            task=task,
+            doc_id=doc_id,
+            prompt=row["prompt"],
+            target=f"{row['test']}\ncheck({row['entry_point']})",
             stop=STOP,
             max_tokens=MAX_TOKENS,
             temperature=options.sample_temperature,
@@ -43,24 +44,33 @@ def program(request: EvalRequest, completion: str) -> str:
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
-    """Returns pass@k for each k of `REPORTED_K` that there are samples for.
+    """Returns pass@k for each k of `REPORTED_K` up to the number of samples.
 
-    Nothing while programs were not executed.
+    No values if programs were not executed.
     """
-    # a row that failed as a whole has one answer, and none of its samples passed
-    n = request.n or len(answers)
     if any(answer.passed is None and answer.error is None for answer in answers):
         return Verdict({}, "not executed")
+
+    # a row that failed as a whole has one answer, and none of its samples passed
+    n = request.n or len(answers)
     passed = sum(bool(answer.passed) for answer in answers)
     values = {f"pass@{k},create_test": pass_at_k(n, passed, k) for k in REPORTED_K if k <= n}
-    return Verdict(values, f"{passed} of {n} passed" if n > 1 else "passed" if passed else "failed")
+    if n > 1:
+        return Verdict(values, f"{passed} of {n} passed")
+    return Verdict(values, "passed" if passed else "failed")
 
 
 def pass_at_k(n: int, passed: int, k: int) -> float:
-    """Returns the probability that one of k samples, drawn from n of which `passed` passed, passes (Chen et al. 2021, §2.1)."""
+    """Returns the probability that at least one of k samples passes (Chen et al. 2021, §2.1).
+
+    Args:
+        n: samples from which k are drawn.
+        passed: samples of these that passed.
+        k: samples that are drawn.
+    """
     if n - passed < k:
         return 1.0
-    return 1.0 - math.prod(1.0 - k / each for each in range(n - passed + 1, n + 1))
+    return 1.0 - math.prod(1.0 - k / size for size in range(n - passed + 1, n + 1))
 
 
 SUITES = (Suite("humaneval", {"humaneval": "humaneval"}, prompts, score, program=program),)

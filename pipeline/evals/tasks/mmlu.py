@@ -1,7 +1,8 @@
-"""MMLU, 5-shot: the likelier of four letters after a question and its choices, as lm-evaluation-harness asks (mmlu 2, tasks 1.0).
+"""MMLU, 5-shot: the likeliest of four letters after a question and its choices.
 
-All documents of a subject have the same beginning, description and shots, and each is one row with
-four choices of one token: a replica computes the beginning once and each question once.
+As in lm-evaluation-harness (mmlu 2, tasks 1.0). All documents of a subject share a prefix, of
+description and shots, and each is one row with four choices of one token: a replica computes the
+prefix once and each question once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,34 +20,92 @@ LETTERS = ("A", "B", "C", "D")
 # As lm-evaluation-harness groups them. The paper's own code counts anatomy among "other".
 CATEGORIES = {
     "stem": (
-        "abstract_algebra anatomy astronomy college_biology college_chemistry "
-        "college_computer_science college_mathematics "
-        "college_physics computer_security conceptual_physics electrical_engineering "
-        "elementary_mathematics high_school_biology "
-        "high_school_chemistry high_school_computer_science high_school_mathematics "
-        "high_school_physics high_school_statistics "
-        "machine_learning"
+        "abstract_algebra",
+        "anatomy",
+        "astronomy",
+        "college_biology",
+        "college_chemistry",
+        "college_computer_science",
+        "college_mathematics",
+        "college_physics",
+        "computer_security",
+        "conceptual_physics",
+        "electrical_engineering",
+        "elementary_mathematics",
+        "high_school_biology",
+        "high_school_chemistry",
+        "high_school_computer_science",
+        "high_school_mathematics",
+        "high_school_physics",
+        "high_school_statistics",
+        "machine_learning",
     ),
     "other": (
-        "business_ethics clinical_knowledge college_medicine global_facts human_aging management "
-        "marketing medical_genetics "
-        "miscellaneous nutrition professional_accounting professional_medicine virology"
+        "business_ethics",
+        "clinical_knowledge",
+        "college_medicine",
+        "global_facts",
+        "human_aging",
+        "management",
+        "marketing",
+        "medical_genetics",
+        "miscellaneous",
+        "nutrition",
+        "professional_accounting",
+        "professional_medicine",
+        "virology",
     ),
     "social_sciences": (
-        "econometrics high_school_geography high_school_government_and_politics "
-        "high_school_macroeconomics "
-        "high_school_microeconomics high_school_psychology human_sexuality professional_psychology "
-        "public_relations "
-        "security_studies sociology us_foreign_policy"
+        "econometrics",
+        "high_school_geography",
+        "high_school_government_and_politics",
+        "high_school_macroeconomics",
+        "high_school_microeconomics",
+        "high_school_psychology",
+        "human_sexuality",
+        "professional_psychology",
+        "public_relations",
+        "security_studies",
+        "sociology",
+        "us_foreign_policy",
     ),
     "humanities": (
-        "formal_logic high_school_european_history high_school_us_history "
-        "high_school_world_history international_law "
-        "jurisprudence logical_fallacies moral_disputes moral_scenarios philosophy prehistory "
-        "professional_law world_religions"
+        "formal_logic",
+        "high_school_european_history",
+        "high_school_us_history",
+        "high_school_world_history",
+        "international_law",
+        "jurisprudence",
+        "logical_fallacies",
+        "moral_disputes",
+        "moral_scenarios",
+        "philosophy",
+        "prehistory",
+        "professional_law",
+        "world_religions",
     ),
 }
-SUBJECTS = {f"mmlu_{name}": name for names in CATEGORIES.values() for name in names.split()}
+
+
+def _subjects() -> dict[str, str]:
+    """Returns the subject of each task."""
+    subjects = {}
+    for category_subjects in CATEGORIES.values():
+        for subject in category_subjects:
+            subjects[f"mmlu_{subject}"] = subject
+    return subjects
+
+
+def _groups() -> tuple[Group, ...]:
+    """Returns a group for each category, and then one for all subjects."""
+    groups = []
+    for category, subjects in CATEGORIES.items():
+        tasks = frozenset(f"mmlu_{subject}" for subject in subjects)
+        groups.append(Group(f"mmlu_{category}", category.replace("_", " "), tasks))
+    return (*groups, Group("mmlu", "mmlu", frozenset(SUBJECTS)))
+
+
+SUBJECTS = _subjects()
 
 
 def question(row: Mapping[str, Any]) -> str:
@@ -54,9 +113,9 @@ def question(row: Mapping[str, Any]) -> str:
 
     The question is stripped, the choices are not.
     """
-    choices = "".join(
-        f"{letter}. {choice}\n" for letter, choice in zip(LETTERS, row["choices"], strict=True)
-    )
+    choices = ""
+    for letter, choice in zip(LETTERS, row["choices"], strict=True):
+        choices += f"{letter}. {choice}\n"
     return f"{row['question'].strip()}\n{choices}Answer:"
 
 
@@ -69,7 +128,8 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
     """Yields the requests of one subject.
 
     Raises:
-        DatasetError: the data set lacks the subject or its shots, or a row is no question with four choices.
+        DatasetError: the data set lacks the subject or its shots, or a row has not four choices and
+            an answer.
     """
     subject = SUBJECTS[task]
     examples = _rows(data, "dev", subject)[:SHOTS]
@@ -78,49 +138,44 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
             f"{FOLDER}/dev: expected at least {SHOTS} rows of subject '{subject}', found "
             f"{len(examples)}"
         )
-    description = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
-    beginning = description + "".join(map(shot, examples))
-    for doc_id, row in enumerate(_rows(data, "test", subject)[: options.limit]):
-        choices = tuple(f" {letter}" for letter in LETTERS)
+    subject_name = subject.replace("_", " ")
+    description = (
+        f"The following are multiple choice questions (with answers) about {subject_name}.\n\n"
+    )
+    shared_prefix = description + "".join(map(shot, examples))
+    choices = tuple(f" {letter}" for letter in LETTERS)
+    documents = _rows(data, "test", subject)[: options.limit]
+    for doc_id, row in enumerate(documents):
         yield EvalRequest(
-            f"{task}/{doc_id}",
-            task,
-            doc_id,
-            beginning + question(row),
-            choices[row["answer"]],
-            choices,
+            id=f"{task}/{doc_id}",
+            task=task,
+            doc_id=doc_id,
+            prompt=shared_prefix + question(row),
+            target=choices[row["answer"]],
+            choices=choices,
         )
 
 
 def has_task(data: DataFolder, task: str) -> bool:
-    """Whether the data set holds the subject; a part of MMLU is evaluated as what it is."""
+    """Returns whether the data set holds the subject: it may be a part of MMLU."""
     return any(row["subject"] == SUBJECTS[task] for row in data.rows(FOLDER, "test", COLUMNS))
 
 
 def _rows(data: DataFolder, split: str, subject: str) -> Sequence[Mapping[str, Any]]:
     rows = [row for row in data.rows(FOLDER, split, COLUMNS) if row["subject"] == subject]
     for number, row in enumerate(rows):
-        if (
-            len(row["choices"]) != len(LETTERS)
-            or None in row["choices"]
-            or row["answer"] not in range(len(LETTERS))
-        ):
+        choices = row["choices"]
+        answer = row["answer"]
+        has_choices = len(choices) == len(LETTERS) and None not in choices
+        if not has_choices or answer not in range(len(LETTERS)):
             raise DatasetError(
                 f"{FOLDER}/{split}, subject '{subject}', row {number}: expected {len(LETTERS)} "
-                "choices and an answer from 0 to "
-                f"{len(LETTERS) - 1}, got {row['choices']!r:.200} and {row['answer']!r}"
+                f"choices and an answer from 0 to {len(LETTERS) - 1}, got {choices!r:.200} and "
+                f"{answer!r}"
             )
     return rows
 
 
-GROUPS = tuple(
-    Group(
-        f"mmlu_{category}",
-        category.replace("_", " "),
-        frozenset(f"mmlu_{name}" for name in names.split()),
-    )
-    for category, names in CATEGORIES.items()
-)
 SUITES = (
     Suite(
         "mmlu",
@@ -128,6 +183,6 @@ SUITES = (
         prompts,
         accuracy,
         has_task,
-        (*GROUPS, Group("mmlu", "mmlu", frozenset(SUBJECTS))),
+        _groups(),
     ),
 )

@@ -68,7 +68,7 @@ def test_a_run_that_is_reported_twice_is_kept_once_and_not_compared_with_itself_
     first = night(0, asked, 0.6, history)
     night(1, asked, 0.7, history)
     again = History.load(history.url)
-    assert again.began("run0") == first.info.at
+    assert again.began("run0") == first.info.reported_at
     assert again.began("run9") is None
     assert not again.add(first.entries, first.samples)
     assert night(0, asked, 0.6, history) == first

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline.evals.metrics import mean_stderr, pooled_stderr, results, scores
-from pipeline.evals.requests import asked_names, to_table
+from pipeline.evals.requests import requested_names, to_table
 from pipeline.evals.scoring import Sample, score
 from pipeline.output.publication import to_parquet
 from tests.pipeline.evals.own_runs import answers, requests
@@ -65,9 +65,9 @@ def test_request_file_stores_requested_names(
 ) -> None:
     asked, file = requests(tmp_path / "data"), tmp_path / "requests.parquet"
     file.write_bytes(to_parquet(to_table(asked, ["mmlu_stem", "gsm8k_cot"])))
-    assert asked_names(str(file), asked) == ("mmlu_stem", "gsm8k_cot")
+    assert requested_names(str(file), asked) == ("mmlu_stem", "gsm8k_cot")
     file.write_bytes(to_parquet(to_table(asked)))
-    assert asked_names(str(file), asked) == ("mmlu", "gsm8k_cot", "humaneval")
+    assert requested_names(str(file), asked) == ("mmlu", "gsm8k_cot", "humaneval")
 
 
 # -- statistics against SciPy ----------------------------------------------------------------------
