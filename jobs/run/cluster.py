@@ -28,19 +28,19 @@ def ray_cluster(replicas: int) -> Iterator[str]:
     another program started for itself and takes down when it ends. `RAY_ADDRESS=local` always
     starts one.
 
-    A local cluster asks for a token even of the users of this machine; the token is made for it and
-    forgotten with it. It offers as many CPUs as replicas need, so that all of them start on a
-    machine of fewer cores.
+    A local cluster requires a token, also from users of this machine; the token is random and is
+    not stored. The cluster offers as many CPUs as replicas need, so that all of them start on a
+    machine with fewer cores.
 
     Yields:
-        What it is connected to, in words.
+        A description of the cluster, for the log.
 
     Raises:
         ConfigError: RAY_ADDRESS names a cluster that does not answer.
     """
-    named = os.environ.get("RAY_ADDRESS")
-    address = named or _announced() or "local"
-    _choose_authentication(address, explicit=named is not None)
+    configured_address = os.environ.get("RAY_ADDRESS")
+    address = configured_address or _announced_address() or "local"
+    _choose_authentication(address, explicit=configured_address is not None)
     import ray
 
     quiet: dict[str, Any] = {"logging_level": "ERROR", "log_to_driver": False}
@@ -49,11 +49,11 @@ def ray_cluster(replicas: int) -> Iterator[str]:
             with keep_handlers():
                 ray.init(address=address, **quiet)
         except (ConnectionError, RuntimeError) as error:
-            if named:
+            if configured_address:
                 reason = " ".join(str(error).split())[:300]
                 raise ConfigError(
-                    f"no Ray cluster answers at RAY_ADDRESS={named} ({reason}); start it or unset "
-                    "it"
+                    f"no Ray cluster answers at RAY_ADDRESS={configured_address} ({reason}); "
+                    "start it or unset it"
                 ) from error
             address = "local"  # the announced cluster has ended
     if address == "local":
@@ -65,29 +65,29 @@ def ray_cluster(replicas: int) -> Iterator[str]:
                 **quiet,
             )
     try:
-        yield (
-            "local Ray"
-            if address == "local"
-            else f"Ray cluster at {ray.get_runtime_context().gcs_address}"
-        )
+        description = "local Ray"
+        if address != "local":
+            description = f"Ray cluster at {ray.get_runtime_context().gcs_address}"
+        yield description
     finally:
         ray.shutdown()
 
 
-def _announced() -> str | None:
-    """Returns the address that the last `ray start` on this machine left, if it did."""
-    note = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray" / "ray_current_cluster"
-    return note.read_text().strip() or None if note.exists() else None
+def _announced_address() -> str | None:
+    """Returns the address that the last `ray start` on this machine wrote; None without one."""
+    ray_folder = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray"
+    address_file = ray_folder / "ray_current_cluster"
+    if not address_file.exists():
+        return None
+    return address_file.read_text().strip() or None
 
 
 def _choose_authentication(address: str, *, explicit: bool) -> None:
-    """Decides about tokens before Ray is imported, which reads these variables once.
+    """Sets Ray's authentication variables before Ray is imported, which reads them once.
 
-    What the user set stays.
-
-    A local cluster gets a token of this process alone. To an announced cluster goes the token that
-    `ray start` used, if there is one. A cluster that was named explicitly is its user's to
-    configure.
+    Variables that the user has set are not changed. A local cluster gets a random token of this
+    process. An announced cluster gets the token that `ray start` used, if there is one. For a
+    cluster that RAY_ADDRESS names, the user configures the token.
     """
     if "ray" in sys.modules or "RAY_AUTH_MODE" in os.environ:
         return

@@ -157,7 +157,9 @@ class ScoreConfig(SamplingParams, InputFlags):
             value = getattr(self, name)
             if value is None or low <= value <= high:
                 continue
-            expected = f"at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+            expected = f"from {low:g} to {high:g}"
+            if high == math.inf:
+                expected = f"at least {low:g}"
             flag_name = name.replace("_", "-")
             raise ConfigError(f"--{flag_name}: expected {expected}, got {value}")
 
@@ -169,14 +171,18 @@ class ScoreConfig(SamplingParams, InputFlags):
             r"(\d+)(?::(\d+))?",
             "MIN or MIN:MAX with 1 <= MIN <= MAX, e.g. 2 or 2:8",
         )
-        high = low if high is None else high
+        if high is None:
+            high = low
         if not 1 <= low <= high:
             raise ConfigError(f"--replicas: expected 1 <= MIN <= MAX, got {self.replicas}")
         return low, high
 
     def mesh_shape(self) -> tuple[int, int]:
         """Returns DATA and MODEL of --mesh."""
-        text = self.mesh or ("1x1" if self.model == "demo" else "1x8")
+        default = "1x8"
+        if self.model == "demo":
+            default = "1x1"
+        text = self.mesh or default
         data, model = _numbers("mesh", text, r"(\d+)x(\d+)", "DATAxMODEL, e.g. 1x8")
         if not data or not model:
             raise ConfigError(f"--mesh: expected at least one device on each axis, got {text}")
@@ -211,8 +217,11 @@ class ScoreConfig(SamplingParams, InputFlags):
 
 
 def _numbers(name: str, text: str, pattern: str, expected: str) -> tuple[int, int | None]:
+    """Returns the one or two numbers of a flag's value; `pattern` has a group for each."""
     match = re.fullmatch(pattern, text)
     if not match:
         raise ConfigError(f"--{name}: expected {expected}, got {text!r}")
-    second = match[2]
-    return int(match[1]), None if second is None else int(second)
+    first = int(match[1])
+    if match[2] is None:
+        return first, None
+    return first, int(match[2])

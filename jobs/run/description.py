@@ -62,12 +62,11 @@ def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[s
 
 def describe(plan: Plan) -> Mapping[str, str]:
     """Returns the lines of the terminal about a run, by label."""
-    rows = sum(shard.rows for shard in plan.own_shards)
     source = redacted(plan.config.input)
     return {
         "model": plan.config.model,
         "task": plan.config.task,
-        "input": f"{source}: {rows:,} rows in {len(plan.own_shards):,} shards",
+        "input": f"{source}: {plan.own_row_count:,} rows in {len(plan.own_shards):,} shards",
         "output": str(redacted(plan.config.output)),
     }
 
@@ -98,9 +97,11 @@ def _git_commit() -> str | None:
     from_environment = os.environ.get("GROK_BATCH_COMMIT") or None
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return from_environment
-    return done.stdout.strip() if done.returncode == 0 else from_environment
+    if process.returncode != 0:
+        return from_environment
+    return process.stdout.strip()

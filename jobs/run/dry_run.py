@@ -1,6 +1,6 @@
-"""A `Plan` → what the run will take: rows, tokens, padding, memory per device, time, cost.
+"""Estimates rows, tokens, padding, memory per device, time and cost of a planned run.
 
-Starts nothing, loads no weights.
+Starts no replica and loads no weights.
 
 Tokens and padding are measured on a sample of the rows, spread over the input, which goes through
 the stages that a run uses. Memory follows from the model's shapes. Time follows from arithmetic and
@@ -23,6 +23,7 @@ from pipeline.requests.tokenize import to_requests
 
 SAMPLED_SHARDS = 8  # spread over the input
 SAMPLED_ROWS = 128  # the first ones of each sampled shard
+ITEMSIZES = {"bfloat16": 2, "float32": 4}
 SHARDED_AXES = {"vocab", "heads", "kv_heads", "ffn"}  # split over the mesh's model axis
 
 
@@ -55,11 +56,13 @@ class Sample:
 def estimate(plan: Plan) -> dict[str, object]:
     """Returns the plan's figures by name, ready to be printed or stored."""
     sample = _sample(plan)
-    rows = sum(shard.rows for shard in plan.own_shards)
+    rows = plan.own_row_count
     scale = rows / sample.rows
     memory = device_bytes(plan)
     runs_on_cpu = plan.config.device == "cpu" or plan.config.model == "demo"
-    device = CPU if runs_on_cpu else H100
+    device = H100
+    if runs_on_cpu:
+        device = CPU
     replica_hours = _seconds(plan, sample, scale, device) / 3600
     replicas = plan.config.replica_range()[1]
 
@@ -89,7 +92,7 @@ def estimate(plan: Plan) -> dict[str, object]:
 
 
 def device_bytes(plan: Plan) -> Mapping[str, int]:
-    """Returns the bytes on one device by kind.
+    """Returns the bytes of weights and of the KV cache on one device.
 
     Weights are int8 with scales; the KV cache holds all slots at full length.
     """
@@ -97,10 +100,13 @@ def device_bytes(plan: Plan) -> Mapping[str, int]:
     _, shards = plan.config.mesh_shape()
     weights = 0
     for tensor in parameter_shapes(plan.model):
-        split = shards if SHARDED_AXES & set(tensor.axes) else 1
-        weights += math.ceil(tensor.stored_bytes / split)
+        tensor_shards = 1
+        if SHARDED_AXES & set(tensor.axes):
+            tensor_shards = shards
+        weights += math.ceil(tensor.stored_bytes / tensor_shards)
+
     tokens = engine.cache_tokens or engine.slots * engine.max_len
-    itemsize = 2 if plan.config.dtype == "bfloat16" else 4
+    itemsize = ITEMSIZES[plan.config.dtype]
     cache = tokens * arithmetic.cache_bytes(plan.model, itemsize)
     return {"weights": weights, "kv_cache": cache // min(shards, plan.model.num_kv_heads)}
 
@@ -168,8 +174,10 @@ def _active_parameters(plan: Plan) -> float:
     expert_share = plan.model.num_selected_experts / plan.model.num_experts
     active = 0.0
     for tensor in parameter_shapes(plan.model):
-        share = expert_share if "experts" in tensor.axes else 1
-        active += math.prod(tensor.shape) * share
+        parameters: float = math.prod(tensor.shape)
+        if "experts" in tensor.axes:
+            parameters *= expert_share
+        active += parameters
     return active
 
 
@@ -185,12 +193,16 @@ def lines(figures: Mapping[str, object]) -> Iterator[str]:
 
 
 def _text(name: str, value: object) -> str:
+    if value is None and name == "cost":
+        return "- (give --cost-per-replica-hour)"
     if value is None:
-        return "- (give --cost-per-replica-hour)" if name == "cost" else "-"
+        return "-"
     if "bytes" in name and isinstance(value, int):
         return f"{value / 1e9:,.3f} GB"
     if name == "padding":
         return f"{value:.1%}"
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return str(value)

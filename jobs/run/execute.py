@@ -54,8 +54,7 @@ class Job:
     @property
     def error_budget(self) -> int:
         """Rows of this partition that may fail."""
-        rows = sum(shard.rows for shard in self.plan.own_shards)
-        return error_budget(rows, self.plan.config.max_error_rate)
+        return error_budget(self.plan.own_row_count, self.plan.config.max_error_rate)
 
     def read_end_state(self, *, count_failures: bool) -> RunState:
         """Reads the committed state at the end of the run.
@@ -63,13 +62,10 @@ class Job:
         Args:
             count_failures: also count the failed rows of this partition, of any run.
         """
-        own_shards = self.plan.own_shards
-        return read_state(
-            self.folder,
-            self.plan.shards,
-            self.fingerprint,
-            failures_in=own_shards if count_failures else (),
-        )
+        failures_in: Sequence[Shard] = ()
+        if count_failures:
+            failures_in = self.plan.own_shards
+        return read_state(self.folder, self.plan.shards, self.fingerprint, failures_in=failures_in)
 
 
 def run_job(
@@ -145,12 +141,10 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
 
     identity = fingerprint(keys)
     folder.remove_abandoned()
-    state = read_state(
-        folder,
-        plan.shards,
-        identity,
-        failures_in=plan.own_shards if config.retry_failed else (),
-    )
+    failures_in: Sequence[Shard] = ()
+    if config.retry_failed:
+        failures_in = plan.own_shards
+    state = read_state(folder, plan.shards, identity, failures_in=failures_in)
     unfinished = remaining(
         plan.shards,
         state,
@@ -174,9 +168,11 @@ def _execute(job: Job) -> ExitCode:
 
     _log_start(job)
     with StopSignals() as signals:
-        progress = _run_shards(job, signals) if job.shards else None
+        progress = None
+        if job.shards:
+            progress = _run_shards(job, signals)
 
-        # A resumed run also has rows that failed before, which only the parts know.
+        # Rows of a resumed run that failed before are recorded in the output files only.
         count_failures = progress is None or progress.ended_early or job.resumed
         state = job.read_end_state(count_failures=count_failures)
         failed = state.failed_row_count
@@ -236,7 +232,10 @@ def _run_shards(job: Job, signals: StopSignals) -> Progress:
 def _drain(
     committed: Generator[CommittedShard], progress: Progress, early_stopping: EarlyStopping
 ) -> None:
-    """Draws all shards through the pipeline, or as many as are enough; running commits finish."""
+    """Runs the pipeline until all shards are committed or the run may stop early.
+
+    Commits that have started are completed.
+    """
     with closing(committed):
         for _ in committed:
             if early_stopping.should_stop(progress.replica_hours):
@@ -247,7 +246,10 @@ def _drain(
 def _progress(job: Job, pool: Pool) -> Progress:
     rows = 0
     for shard in job.shards:
-        rows += shard.rows if shard.only is None else len(shard.only)
+        if shard.only is None:
+            rows += shard.rows
+        else:
+            rows += len(shard.only)
 
     return Progress(
         rows,
@@ -315,4 +317,6 @@ def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) 
         )
     elif not finish(job.folder, job.plan.shards, state.committed):
         job.log.result("partitions", "other partitions of this run are not complete yet")
-    return ExitCode.ROW_ERRORS if failed else ExitCode.OK
+    if failed:
+        return ExitCode.ROW_ERRORS
+    return ExitCode.OK

@@ -1,7 +1,7 @@
 """Dry run of a model too large for this machine: what it takes on eight GPUs that are not here.
 
 The compiler runs in a process of its own (`python -m actors.engine.planning.memory_plan`): this one
-never imports JAX. Knows how to start it and how to show what it says; knows nothing of shapes or
+never imports JAX. This module starts it and formats its output; it does not depend on shapes or
 meshes.
 """
 
@@ -11,7 +11,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ def lines(plan: Plan) -> Iterator[str]:
 
 
 def request(plan: Plan) -> dict[str, Any]:
-    """Returns what `actors.engine.planning.memory_plan` is asked."""
+    """Returns what `actors.engine.planning.memory_plan` takes as its input."""
     return {
         "model": dataclasses.asdict(plan.model),
         "engine": dataclasses.asdict(plan.engine_config()),
@@ -62,11 +62,13 @@ def request(plan: Plan) -> dict[str, Any]:
     }
 
 
-def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> dict[str, Any]:
-    """Asks `actors.engine.planning.memory_plan`, in a process of its own, and returns its answer.
+def compile_plan(
+    plan_request: Mapping[str, Any], interpreter: Path | None = None
+) -> dict[str, Any]:
+    """Runs `actors.engine.planning.memory_plan` in a process of its own and returns its output.
 
     Args:
-        asked: see `request`.
+        plan_request: the value of `request`.
         interpreter: Python that runs it; None: the one that `make aot` has set up, else this one.
 
     Raises:
@@ -78,13 +80,13 @@ def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> d
         "-m",
         "actors.engine.planning.memory_plan",
         "--json",
-        json.dumps(asked),
+        json.dumps(plan_request),
     ]
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             command,
             cwd=ROOT,
-            env=_environment(math.prod(asked["mesh"])),
+            env=_environment(math.prod(plan_request["mesh"])),
             capture_output=True,
             text=True,
             timeout=TIME_LIMIT_S,
@@ -95,20 +97,25 @@ def compile_plan(asked: Mapping[str, Any], interpreter: Path | None = None) -> d
             f"full-size plan: the compiler took more than {TIME_LIMIT_S:.0f} s; give --device cpu "
             "to do without"
         ) from error
-    last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-    if done.returncode == 2:
-        raise ConfigError(f"full-size plan: {last}")
-    if done.returncode:
+
+    stderr_lines = process.stderr.strip().splitlines() or ["no message"]
+    message = stderr_lines[-1]
+    if process.returncode == 2:
+        raise ConfigError(f"full-size plan: {message}")
+    if process.returncode:
         raise ModelError(
-            f"full-size plan: the compiler's process ended with code {done.returncode} ({last})"
+            f"full-size plan: the compiler's process ended with code {process.returncode} ({message})"
         )
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    answer: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
     return answer
 
 
 def _interpreter() -> Path:
-    installed = ROOT / ".venv-aot" / "bin" / "python"
-    return installed if (ROOT / ".venv-aot" / ".installed").exists() else Path(sys.executable)
+    """Returns the Python that `make aot` has set up, or this one."""
+    environment = ROOT / ".venv-aot"
+    if (environment / ".installed").exists():
+        return environment / "bin" / "python"
+    return Path(sys.executable)
 
 
 def _environment(devices: int) -> dict[str, str]:
@@ -158,14 +165,20 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
     yield _row("seconds for all of this", [f"{answer['seconds']:.0f}"])
 
 
-def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
-    def each(name: str) -> list[int]:
-        return [target[name] for target in targets]
+def _cells(
+    records: Iterable[Mapping[str, Any]], text: Callable[[Mapping[str, Any]], str]
+) -> list[str]:
+    """Returns the text of each record."""
+    return [text(record) for record in records]
 
-    for kind in targets[0]["weights_bytes"]:
-        yield kind, [_gb(target["weights_bytes"][kind]) for target in targets]
-    yield "KV pages", [_gb(size) for size in each("cache_bytes")]
-    yield "  for so many tokens", [f"{tokens:,}" for tokens in each("cache_tokens")]
+
+def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
+    """Yields sizes and programs: a label, and a value for each target."""
+    for label in targets[0]["weights_bytes"]:
+        yield label, [_gb(target["weights_bytes"][label]) for target in targets]
+
+    yield "KV pages", _cells(targets, lambda target: _gb(target["cache_bytes"]))
+    yield "  for so many tokens", _cells(targets, lambda target: f"{target['cache_tokens']:,}")
     for name in targets[0]["programs"]:
         yield from _program(name, [target["programs"][name] for target in targets])
 
@@ -173,35 +186,49 @@ def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
 def _verdicts(
     targets: list[dict[str, Any]], *, compiled_for_gpus: bool
 ) -> Iterator[tuple[str, list[str]]]:
-    """Yields what follows from the temporaries; it is not known where they are not a GPU's."""
+    """Yields what follows from the size of temporaries, which only GPUs' programs determine."""
 
-    def each(show_one: Callable[[dict[str, Any]], str]) -> list[str]:
-        return [show_one(target) if compiled_for_gpus else "unknown" for target in targets]
+    def cells(text: Callable[[Mapping[str, Any]], str]) -> list[str]:
+        if not compiled_for_gpus:
+            return ["unknown"] * len(targets)
+        return _cells(targets, text)
 
-    yield "all, in the largest call", each(lambda target: _gb(target["total_bytes"]))
-    yield "memory of the device", [_gb(target["capacity_bytes"]) for target in targets]
-    yield (
-        "it fits",
-        each(lambda target: "yes" if target["total_bytes"] <= target["capacity_bytes"] else "NO"),
-    )
-    yield "KV tokens that fit", each(lambda target: f"{target['cache_tokens_fit']:,}")
-    yield "sequences of full length", each(lambda target: f"{target['sequences_fit']:,}")
+    yield "all, in the largest call", cells(lambda target: _gb(target["total_bytes"]))
+    yield "memory of the device", _cells(targets, lambda target: _gb(target["capacity_bytes"]))
+    yield "it fits", cells(_fits)
+    yield "KV tokens that fit", cells(lambda target: f"{target['cache_tokens_fit']:,}")
+    yield "sequences of full length", cells(lambda target: f"{target['sequences_fit']:,}")
+
+
+def _fits(target: Mapping[str, Any]) -> str:
+    if target["total_bytes"] <= target["capacity_bytes"]:
+        return "yes"
+    return "NO"
 
 
 def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
     """Yields the rows of one step function."""
-    unit = "targets" if name == "score" else "pages"
-    yield name, [f"{each['rows']} x {each['width']} {unit}" for each in programs]
-    for label, key in (
-        ("input", "input_bytes"),
-        ("temporaries", "temporary_bytes"),
-        ("output", "output_bytes"),
-    ):
-        yield f"  {label}", [_gb(each[key]) for each in programs]
-    for kind in sorted({kind for each in programs for kind in each["collectives"]}):
-        yield f"  {kind}", [f"{each['collectives'].get(kind, 0)}" for each in programs]
-    yield "  int8 weights copied or widened", [f"{len(each['weight_copies'])}" for each in programs]
-    yield "  compile seconds", [f"{each['compile_s']:.1f}" for each in programs]
+    unit = "pages"
+    if name == "score":
+        unit = "targets"
+    yield name, _cells(programs, lambda program: f"{program['rows']} x {program['width']} {unit}")
+
+    yield "  input", _cells(programs, lambda program: _gb(program["input_bytes"]))
+    yield "  temporaries", _cells(programs, lambda program: _gb(program["temporary_bytes"]))
+    yield "  output", _cells(programs, lambda program: _gb(program["output_bytes"]))
+
+    collectives: set[str] = set()
+    for program in programs:
+        collectives.update(program["collectives"])
+    for collective in sorted(collectives):
+        counts = [program["collectives"].get(collective, 0) for program in programs]
+        yield f"  {collective}", list(map(str, counts))
+
+    yield (
+        "  int8 weights copied or widened",
+        _cells(programs, lambda program: f"{len(program['weight_copies'])}"),
+    )
+    yield "  compile seconds", _cells(programs, lambda program: f"{program['compile_s']:.1f}")
 
 
 def _gb(size: int) -> str:
@@ -209,4 +236,5 @@ def _gb(size: int) -> str:
 
 
 def _row(name: str, values: list[str]) -> str:
-    return f"{name:<36}" + "".join(f"{value:>20}" for value in values)
+    cells = "".join(f"{value:>20}" for value in values)
+    return f"{name:<36}{cells}"

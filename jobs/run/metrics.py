@@ -31,7 +31,7 @@ class Metric:
     """
 
     name: str
-    kind: Literal["counter", "gauge"]
+    metric_type: Literal["counter", "gauge"]
     help: str
     value: Callable[[Snapshot], float | Mapping[str, float] | None]
     label: str | None = None
@@ -39,7 +39,9 @@ class Metric:
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of its labels."""
-        return ("run",) if self.label is None else ("run", self.label)
+        if self.label is None:
+            return ("run",)
+        return ("run", self.label)
 
 
 METRICS = (
@@ -206,8 +208,10 @@ def register_with_ray(metric: Metric, labels: tuple[str, ...]) -> Any:
     """Returns Ray's counter or gauge for a metric."""
     from ray.util import metrics
 
-    metric_class = metrics.Counter if metric.kind == "counter" else metrics.Gauge
-    return metric_class(PREFIX + metric.name, description=metric.help, tag_keys=labels)
+    name = PREFIX + metric.name
+    if metric.metric_type == "counter":
+        return metrics.Counter(name, description=metric.help, tag_keys=labels)
+    return metrics.Gauge(name, description=metric.help, tag_keys=labels)
 
 
 class RunMetrics:
@@ -254,7 +258,7 @@ class RunMetrics:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_class: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -295,7 +299,7 @@ class RunMetrics:
         tags = dict(self._run)
         if metric.label is not None:
             tags[metric.label] = label
-        if metric.kind == "gauge":
+        if metric.metric_type == "gauge":
             self._metrics[metric.name].set(value, tags=tags)
             return
 

@@ -1,7 +1,7 @@
 """Resolves a `ScoreConfig` before any replica starts: model, tokenizer, input, shards, run.json.
 
-All that a user can get wrong is found here, before anything starts. Reads listings, footers, ids,
-the tokenizer and samples of the checkpoint; loads no weights and imports neither JAX nor Ray.
+Detects the mistakes of a user before anything starts. Reads listings, footers, ids, the tokenizer
+and samples of the checkpoint; loads no weights and imports neither JAX nor Ray.
 """
 
 import hashlib
@@ -51,6 +51,11 @@ class Plan:
         return tuple(shard for shard in self.shards if shard.number % count == index)
 
     @property
+    def own_row_count(self) -> int:
+        """Number of rows of this driver's partition."""
+        return sum(shard.rows for shard in self.own_shards)
+
+    @property
     def task(self) -> Task:
         """What the run does with each row."""
         return TASKS[self.config.task]
@@ -86,17 +91,19 @@ class Plan:
 
     def replica_spec(self) -> ReplicaSpec:
         """Returns what replicas are started with."""
-        table = self.tokenizer.token_bytes if self.tokenizer else None
-        if table is not None:
-            # ids that the model has and the tokenizer has not
-            table += (b"",) * (self.model.vocab_size - len(table))
+        token_bytes = None
+        if self.tokenizer is not None:
+            token_bytes = self.tokenizer.token_bytes
+            # Token ids of the model that the tokenizer does not have.
+            token_bytes += (b"",) * (self.model.vocab_size - len(token_bytes))
+
         return ReplicaSpec(
             model=self.model,
             checkpoint=str(self.config.checkpoint),
             mesh=self.config.mesh_shape(),
             dtype=self.config.dtype,
             engine=self.engine_config(),
-            token_bytes=table,
+            token_bytes=token_bytes,
         )
 
 
@@ -114,34 +121,41 @@ def make_plan(config: ScoreConfig) -> Plan:
         mesh="{}x{}".format(*config.mesh_shape()),
     )
     _check_lengths(config, model)
-    model_bytes = storage.read(config.tokenizer)[0] if config.tokenizer else None
-    tokenizer = Tokenizer(model_bytes) if model_bytes is not None else None
+
+    tokenizer = None
+    tokenizer_digest = None
+    encode_fragment = None
+    if config.tokenizer:
+        tokenizer_bytes = storage.read(config.tokenizer)[0]
+        tokenizer = Tokenizer(tokenizer_bytes)
+        tokenizer_digest = f"sha256:{hashlib.sha256(tokenizer_bytes).hexdigest()}"
+        encode_fragment = tokenizer.encode_fragment
+
     files = list_input(str(config.input), config.limit)
     schema = inspect_columns(files, _columns(config))
     _check_tokenizer(config, model, tokenizer, schema)
     _check_repetition(config, schema)
     check_unique_ids(files, schema.id_column, config.limit)
+
     rules = RequestRules(
         model.vocab_size,
         config.max_len or 0,
         config.on_overflow,
         config.sampling_params(),
-        tokenizer.encode_fragment if tokenizer else None,
+        encode_fragment,
     )
     _check_sampling(rules)
-    sha = f"sha256:{hashlib.sha256(model_bytes).hexdigest()}" if model_bytes is not None else None
     shards = plan_shards(files, config.shard_rows, config.limit)
-    return Plan(config, model, tokenizer, files, schema, shards, rules, sha)
+    return Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
 
 
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
-    """The demo model brings its own weights and tokenizer."""
+    """Fills in the weights and the tokenizer of the demo model, which are part of this package."""
     if config.model != "demo":
         return config
     checkpoint = config.checkpoint or str(DEMO / "ckpt-0")
-    return replace(
-        config, checkpoint=checkpoint, tokenizer=config.tokenizer or str(DEMO / "tokenizer.model")
-    )
+    tokenizer = config.tokenizer or str(DEMO / "tokenizer.model")
+    return replace(config, checkpoint=checkpoint, tokenizer=tokenizer)
 
 
 def _columns(config: ScoreConfig) -> InputColumns:
@@ -154,31 +168,32 @@ def _columns(config: ScoreConfig) -> InputColumns:
 
 
 def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
-    longest = config.max_len or 0
-    if longest > model.sequence_len:
+    max_len = config.max_len or 0
+    if max_len > model.sequence_len:
         raise ConfigError(
             f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got "
-            f"{longest}"
+            f"{max_len}"
         )
     generates = TASKS[config.task].generates
-    if generates and config.max_tokens is not None and config.max_tokens >= longest:
+    if generates and config.max_tokens is not None and config.max_tokens >= max_len:
         raise ConfigError(
-            f"--max-tokens: expected less than --max-len {longest}, got {config.max_tokens}: no "
+            f"--max-tokens: expected less than --max-len {max_len}, got {config.max_tokens}: no "
             "prompt fits beside it"
         )
-    split = config.mesh_shape()[1]
-    shared_out = {
+
+    model_shards = config.mesh_shape()[1]
+    axis_sizes = {
         "key/value heads": model.num_kv_heads,
         "expert rows": model.ffn_size,
         "tokens": model.vocab_size,
     }
     if config.shard_activations:
-        shared_out["activation columns"] = model.emb_size
-    for name, count in shared_out.items():
-        if count % split:
+        axis_sizes["activation columns"] = model.emb_size
+    for name, size in axis_sizes.items():
+        if size % model_shards:
             raise ConfigError(
-                f"--mesh: {config.mesh} splits over {split} devices the model's {count} {name}, "
-                "which it does not divide"
+                f"--mesh: {config.mesh} splits over {model_shards} devices the model's {size} "
+                f"{name}, which it does not divide"
             )
 
 
@@ -218,9 +233,10 @@ def _check_sampling(rules: RequestRules) -> None:
 
 
 def _check_repetition(config: ScoreConfig, schema: InputSchema) -> None:
-    """A count alone looks for nothing: whoever gives it believes that loops are cut off."""
-    searched = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
-    if config.repetition_min_count != PARAMETERS["repetition_min_count"].default and not searched:
+    """Rejects --repetition-min-count without a pattern length: it would have no effect."""
+    has_pattern = config.repetition_max_pattern > 0 or "repetition_max_pattern" in schema.parameters
+    default_count = PARAMETERS["repetition_min_count"].default
+    if config.repetition_min_count != default_count and not has_pattern:
         raise ConfigError(
             f"--repetition-min-count: {config.repetition_min_count} has no effect without "
             "--repetition-max-pattern; give the "

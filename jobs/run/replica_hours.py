@@ -1,13 +1,11 @@
-"""What replicas have cost a run so far, over all calls of the job that ran it.
-
-And where a budget of hours ended it.
+"""Replica hours of a run, over all calls of its job, and the block at which a budget ended it.
 
     <run>/replica-hours/<call>.json             hours of one call, written again as it goes on
     <run>/stop-at-10-replica-hours.json         created once: blocks that count at 10 budgeted hours
 
-Time is not the same twice, so a run that a budget of hours ends writes down where: from then on its
-data set is fixed, too. Hours since the last commit of a call that was killed are not known and not
-counted.
+Durations differ between calls, so a run that is ended by a budget of hours stores the block at
+which it ended: from then on its data set is fixed. Hours after the last commit of a killed call are
+not counted.
 """
 
 import json
@@ -18,35 +16,35 @@ from pipeline import storage
 
 
 class HourLedger:
-    """The hours of a run at `url`; this call's are added to those of calls before."""
+    """The replica hours of the run at `url`, summed over all calls."""
 
     def __init__(
         self, url: str, budget_hours: float, client: storage.Client = storage.DEFAULT_CLIENT
     ) -> None:
-        """Reads what calls before this one have spent."""
-        self._url, self._budget_hours = url, budget_hours
+        """Reads the hours of previous calls."""
+        self._url = url
+        self._budget_hours = budget_hours
         self._client = client
         self._own_url = storage.join(url, "replica-hours", f"{uuid.uuid4().hex}.json")
-        spent = [
-            self._read(stored.url)["replica_hours"]
-            for stored in client.list_objects(storage.join(url, "replica-hours"))
-        ]
-        self._before = float(sum(spent))
+
+        self._previous_hours = 0.0
+        for file in client.list_objects(storage.join(url, "replica-hours")):
+            self._previous_hours += self._read(file.url)["replica_hours"]
 
     def used_up(self, replica_hours: float) -> bool:
-        """Notes the hours of this call; returns whether the budget is used up."""
+        """Stores the hours of this call and returns whether the budget is used up."""
         if replica_hours:
             self._client.overwrite(
                 self._own_url, json.dumps({"replica_hours": replica_hours}).encode()
             )
-        return self._before + replica_hours >= self._budget_hours
+        return self._previous_hours + replica_hours >= self._budget_hours
 
     def stop_at(self, blocks: int) -> None:
-        """Writes down where the budget ended the run, unless that is written already."""
+        """Stores the block at which the budget ended the run, if none is stored yet."""
         self._client.put_if_absent(self._stop_url, (json.dumps({"blocks": blocks}) + "\n").encode())
 
     def stopped_at(self) -> int | None:
-        """Returns how many blocks count, once the budget has ended the run."""
+        """Returns the number of blocks that count; None while the budget has not ended the run."""
         if self._client.stat(self._stop_url) is None:
             return None
         return int(self._read(self._stop_url)["blocks"])

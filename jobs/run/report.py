@@ -21,7 +21,9 @@ INTERRUPTIONS = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)
 def report_url(folder: RunFolder, plan: Plan, extension: str) -> str:
     """Returns the URL of this partition's report; `extension` is `json` or `html`."""
     index, count = plan.config.partition_pair()
-    name = "report" if count == 1 else f"report-{index}-of-{count}"
+    name = "report"
+    if count > 1:
+        name = f"report-{index}-of-{count}"
     return storage.join(folder.url, f"{name}.{extension}")
 
 
@@ -72,7 +74,9 @@ def ending(progress: Progress, error: BaseException | None) -> dict[str, str | N
         return {"status": "over_budget", "message": progress.budget_message()}
     if progress.ended_early:
         return {"status": "enough", "message": None}
-    return {"status": "row_errors" if progress.error_rows else "complete", "message": None}
+    if progress.error_rows:
+        return {"status": "row_errors", "message": None}
+    return {"status": "complete", "message": None}
 
 
 def _error_status(error: BaseException) -> str:

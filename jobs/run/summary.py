@@ -64,19 +64,21 @@ def print_results(
 
 
 def _print_first_rows(url: str, folder: RunFolder) -> None:
-    rows = _first_rows(url, folder)
     file_name = url.rsplit("/", 1)[-1]
     table = Table(title=f"first rows of {file_name}", title_justify="left")
 
-    names = [name for name in rows[0] if any(row[name] is not None for row in rows)]
-    for name in names:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[name])) for name in names))
+    columns: list[list[Text]] = []
+    for name, values in _first_values(url, folder).items():
+        if any(value is not None for value in values):
+            table.add_column(name, overflow="fold")
+            columns.append([Text(_cell(value)) for value in values])
+    for row in zip(*columns, strict=True):
+        table.add_row(*row)
     Console().print(table)
 
 
-def _first_rows(url: str, folder: RunFolder) -> list[dict[str, Any]]:
+def _first_values(url: str, folder: RunFolder) -> dict[str, list[Any]]:
+    """Returns the values of the first rows of an output file, by column."""
     with folder.client.open_object(url) as file:
         parquet = pq.ParquetFile(file)
         names = [name for name in COLUMNS if name in parquet.schema_arrow.names]
@@ -84,16 +86,14 @@ def _first_rows(url: str, folder: RunFolder) -> list[dict[str, Any]]:
     table = pa.Table.from_batches([batch])
 
     # Bytes that are not UTF-8 show as nothing.
-    columns = {name: formats.python_values(table[name])[0] for name in names}
-    return [
-        {name: values[number] for name, values in columns.items()}
-        for number in range(table.num_rows)
-    ]
+    return {name: formats.python_values(table[name])[0] for name in names}
 
 
 def _cell(value: object) -> str:
     text = _text(value)
-    return text if len(text) <= MAX_CHARS else text[: MAX_CHARS - 1] + "…"
+    if len(text) <= MAX_CHARS:
+        return text
+    return text[: MAX_CHARS - 1] + "…"
 
 
 def _text(value: object) -> str:

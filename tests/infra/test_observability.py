@@ -78,7 +78,7 @@ def test_documentation_lists_every_metric() -> None:
     table = (ROOT / "docs" / "observability.md").read_text()
     for metric in EVERY:
         labels = ", ".join(f"`{label}`" for label in metric.labels[1:])
-        row = f"| `ray_{PREFIX}{metric.name}` | {metric.kind} | "
+        row = f"| `ray_{PREFIX}{metric.name}` | {metric.metric_type} | "
         [line] = [line for line in table.splitlines() if line.startswith(row)]
         assert metric.help.rstrip(".") in line, (
             f"{metric.name}: the page says other than the code: {metric.help}"

@@ -64,7 +64,7 @@ class FakeRay(dict[str, FakeMetric]):
     """Metrics by name; call it to register one."""
 
     def __call__(self, metric: Metric, labels: tuple[str, ...]) -> FakeMetric:
-        metric_class = FakeCounter if metric.kind == "counter" else FakeGauge
+        metric_class = FakeCounter if metric.metric_type == "counter" else FakeGauge
         name = PREFIX + metric.name
         self[name] = metric_class(name, metric.help, labels)
         return self[name]
@@ -83,7 +83,7 @@ def test_names_follow_the_conventions_of_prometheus() -> None:
     every = [*METRICS, RUN_INFO, COST_BUDGET, RUNS_STARTED, RUNS_ENDED]
     assert len({metric.name for metric in every}) == len(every)
     for metric in every:
-        assert metric.name.endswith("_total") == (metric.kind == "counter"), metric.name
+        assert metric.name.endswith("_total") == (metric.metric_type == "counter"), metric.name
         assert metric.name == metric.name.lower()
         assert not any(
             metric.name.removesuffix("_total").endswith(unit)
