@@ -338,7 +338,9 @@ class Progress:
 
 
 def _ratio(value: float, total: float) -> float:
-    return value / total if total else 0.0
+    if not total:
+        return 0.0
+    return value / total
 
 
 def _padding(stats: ReplicaStats) -> float:

@@ -43,7 +43,9 @@ class ProgressLine:
         self._progress = progress
         self._every_s = every_s
         self._sinks = sinks
-        self._log = log if log is not None and log.is_json else None
+        self._log: RunLog | None = None
+        if log is not None and log.is_json:
+            self._log = log
         self._stream = stream or sys.stderr
         self._console = Console(file=self._stream)
         self._ended = threading.Event()
@@ -97,6 +99,10 @@ def _figures(snapshot: Snapshot) -> dict[str, Any]:
     """
     figures: dict[str, Any] = {}
     for name, value in asdict(snapshot).items():
-        if name not in {"engine", "progressed_at"}:
-            figures[name] = round(value, 3) if isinstance(value, float) else value
+        if name in {"engine", "progressed_at"}:
+            continue
+        if isinstance(value, float):
+            figures[name] = round(value, 3)
+        else:
+            figures[name] = value
     return figures

@@ -27,12 +27,15 @@ class _Use:
     came_up: bool = False
 
     def up_s(self, now_s: float) -> float:
-        until_s = now_s if self.until_s is None else self.until_s
-        return until_s - self.since_s
+        if self.until_s is None:
+            return now_s - self.since_s
+        return self.until_s - self.since_s
 
     def utilisation(self, now_s: float) -> float:
         up_s = self.up_s(now_s)
-        return min(1.0, self.stats.busy_s / up_s) if up_s > 0 else 0.0
+        if up_s <= 0:
+            return 0.0
+        return min(1.0, self.stats.busy_s / up_s)
 
 
 class ReplicaUse:
@@ -122,9 +125,15 @@ class ReplicaUse:
         return reports
 
     def _report(self, name: str, use: _Use, now_s: float, *, profile: bool) -> dict[str, object]:
+        info = None
+        if use.info is not None:
+            info = asdict(use.info)
+        busy_over_time = None
+        if profile:
+            busy_over_time = self._profile(name, use, now_s)
         return {
             "name": name,
-            "info": asdict(use.info) if use.info else None,
+            "info": info,
             "since_s": use.since_s,
             "up_s": use.up_s(now_s),
             "utilisation": use.utilisation(now_s),
@@ -132,7 +141,7 @@ class ReplicaUse:
             "lost": use.reason,
             "retired": use.retired,
             "stats": add_deprecated_keys(asdict(use.stats)),
-            "busy_over_time": self._profile(name, use, now_s) if profile else None,
+            "busy_over_time": busy_over_time,
         }
 
     def _profile(self, name: str, use: _Use, now_s: float) -> list[float | None]:
@@ -150,6 +159,8 @@ class ReplicaUse:
         """Returns the seconds that a replica was up in each span of the timeline."""
         overlaps_s = []
         for began_s, ended_s in pairwise([0.0, *self._timeline.ends(now_s)]):
-            until_s = ended_s if use.until_s is None else min(use.until_s, ended_s)
+            until_s = ended_s
+            if use.until_s is not None:
+                until_s = min(use.until_s, ended_s)
             overlaps_s.append(max(0.0, until_s - max(use.since_s, began_s)))
         return overlaps_s

@@ -54,7 +54,9 @@ class RowCounts:
             del self._open[ref.shard, ref.row]
             is_error = row.has_failed
 
-        done = FAILED_ROW if is_error else GOOD_ROW
+        done = GOOD_ROW
+        if is_error:
+            done = FAILED_ROW
         self.answered += done.answered
         self.failed += done.failed
         return done

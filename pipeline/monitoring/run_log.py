@@ -74,13 +74,18 @@ class RunLog:
             "message": message,
         }
         for key, value in figures.items():
-            fields[key] = redact_credentials(value) if isinstance(value, str) else value
+            if isinstance(value, str):
+                fields[key] = redact_credentials(value)
+            else:
+                fields[key] = value
         present = {key: value for key, value in fields.items() if value is not None}
         self._write(json.dumps(present, ensure_ascii=False), self._stream or sys.stderr)
 
     def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
         """Logs a known error as one line, as event `name`, and returns the exit code."""
-        message = str(error) if self.is_json else f"{name}: {error}"
+        message = f"{name}: {error}"
+        if self.is_json:
+            message = str(error)
         self.event(name, message, level="error", exit_code=exit_code, error=type(error).__name__)
         return exit_code
 

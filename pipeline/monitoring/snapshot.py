@@ -45,7 +45,9 @@ class Snapshot:
     @property
     def prefix_reuse(self) -> float:
         """Share of the tokens in that were not computed again."""
-        return self.cached / self.tokens_in if self.tokens_in else 0.0
+        if not self.tokens_in:
+            return 0.0
+        return self.cached / self.tokens_in
 
     def line(self) -> str:
         """Returns the figures as one line of text."""

@@ -11,7 +11,7 @@ from actors.protocol.sampling import Sampling
 from actors.protocol.size_buckets import prompt_size_buckets
 from pipeline.dispatch.buckets import PREFIX_TOKENS, BucketConfig, fill_batches, request_tokens
 
-LADDER = prompt_size_buckets(512)
+SIZE_BUCKETS = prompt_size_buckets(512)
 
 
 def request(
@@ -45,9 +45,9 @@ def test_requests_are_batched_once_within_budget_and_age(
             yield each
 
     seen = []
-    for batch in fill_batches(source(), BucketConfig(LADDER, budget, age), lambda: lanes):
+    for batch in fill_batches(source(), BucketConfig(SIZE_BUCKETS, budget, age), lambda: lanes):
         assert isinstance(batch, Batch)
-        tokens = [request_tokens(each, LADDER) for each in batch.requests]
+        tokens = [request_tokens(each, SIZE_BUCKETS) for each in batch.requests]
         assert len(tokens) == 1 or sum(tokens) <= budget
         assert all(drawn - each.ref.row <= age + 1 for each in batch.requests) or drawn == len(
             requests
@@ -58,7 +58,7 @@ def test_requests_are_batched_once_within_budget_and_age(
 
 def test_equal_requests_give_equal_batches() -> None:
     requests = [request(row, row % 50 + 1) for row in range(300)]
-    config = BucketConfig(LADDER, 1000)
+    config = BucketConfig(SIZE_BUCKETS, 1000)
     assert list(fill_batches(requests, config)) == list(fill_batches(requests, config))
 
 
@@ -66,7 +66,7 @@ def test_batches_hold_prompts_of_similar_length() -> None:
     requests = [request(row, 16 if row % 2 else 256, first=row + 200) for row in range(200)]
     full = [
         batch
-        for batch in only_batches(fill_batches(requests, BucketConfig(LADDER, 2000)))
+        for batch in only_batches(fill_batches(requests, BucketConfig(SIZE_BUCKETS, 2000)))
         if len(batch.requests) > 4
     ]
     mixed = [batch for batch in full if len({len(each.prompt_ids) for each in batch.requests}) > 1]
@@ -78,7 +78,9 @@ def test_prompts_that_share_a_prefix_are_batched_together() -> None:
     lengths = [PREFIX_TOKENS + 8 + 20 * (row // 4 % 5) for row in range(200)]
     requests = [request(row, lengths[row], first=row % 4 + 300) for row in range(200)]
     batches = only_batches(
-        fill_batches(requests, BucketConfig(LADDER, 4000, max_bucket_age_rows=10_000), lambda: 1)
+        fill_batches(
+            requests, BucketConfig(SIZE_BUCKETS, 4000, max_bucket_age_rows=10_000), lambda: 1
+        )
     )
     pure = [
         batch
@@ -95,7 +97,7 @@ def test_samples_of_a_row_stay_together_and_fill_batches(length: int) -> None:
         for row in range(100)
         for sample in range(4)
     ]
-    batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 4096)))
+    batches = only_batches(fill_batches(requests, BucketConfig(SIZE_BUCKETS, 4096)))
     batches_of_row = collections.defaultdict(set)
     for number, batch in enumerate(batches):
         for sent in batch.requests:
@@ -107,35 +109,37 @@ def test_samples_of_a_row_stay_together_and_fill_batches(length: int) -> None:
 def test_small_prefix_groups_share_batches() -> None:
     requests = [request(row, 100, first=row // 2 % 500 + 1) for row in range(4000)]
     batches = only_batches(
-        fill_batches(requests, BucketConfig(LADDER, 4096, max_bucket_age_rows=100))
+        fill_batches(requests, BucketConfig(SIZE_BUCKETS, 4096, max_bucket_age_rows=100))
     )
     assert sum(len(batch.requests) for batch in batches) / len(batches) > 12
 
 
 def test_last_batches_are_split_over_all_replicas() -> None:
     requests = [request(row, 16) for row in range(40)]
-    batches = only_batches(fill_batches(requests, BucketConfig(LADDER, 8192), lambda: 4))
+    batches = only_batches(fill_batches(requests, BucketConfig(SIZE_BUCKETS, 8192), lambda: 4))
     assert len(batches) >= 4
     assert max(len(batch.requests) for batch in batches) <= 21
 
 
 def test_completions_pass_at_once() -> None:
     failed = Completion.failed(RowRef(0, 9), "empty_prompt", "no token")
-    assert next(iter(fill_batches([request(0, 3), failed], BucketConfig(LADDER, 100)))) is failed
+    assert (
+        next(iter(fill_batches([request(0, 3), failed], BucketConfig(SIZE_BUCKETS, 100)))) is failed
+    )
 
 
 def test_sizes_are_checked() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        BucketConfig(LADDER, 0)
+        BucketConfig(SIZE_BUCKETS, 0)
 
 
 def test_batch_has_prefix_key_only_if_all_its_prompts_share_it() -> None:
     alike = [request(row, 60, first=1) for row in range(4)]
     mixed = [*alike, request(9, 60, first=2)]
-    (shared,) = only_batches(fill_batches(alike[:1], BucketConfig(LADDER, 4096)))
+    (shared,) = only_batches(fill_batches(alike[:1], BucketConfig(SIZE_BUCKETS, 4096)))
     assert shared.prefix_key == alike[0].prompt_ids[:PREFIX_TOKENS].tobytes()
-    for batch in only_batches(fill_batches(mixed, BucketConfig(LADDER, 4096))):
+    for batch in only_batches(fill_batches(mixed, BucketConfig(SIZE_BUCKETS, 4096))):
         prefixes = {sent.prompt_ids[:PREFIX_TOKENS].tobytes() for sent in batch.requests}
         assert (batch.prefix_key is not None) == (len(prefixes) == 1)
-    (whole,) = only_batches(fill_batches([alike[0], mixed[-1]], BucketConfig(LADDER, 4096)))
+    (whole,) = only_batches(fill_batches([alike[0], mixed[-1]], BucketConfig(SIZE_BUCKETS, 4096)))
     assert whole.prefix_key is None
