@@ -219,6 +219,12 @@ def _compile(
     )
 
 
+def _engine_config(values: Mapping[str, Any]) -> EngineConfig:
+    """Returns the configuration of a request; JSON has lists where it has tuples."""
+    parameters = tuple(values.get("sampling_parameters", ()))
+    return EngineConfig(**{**values, "sampling_parameters": parameters})
+
+
 def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the plan of a request (see the module's example) as plain numbers and strings.
 
@@ -227,7 +233,7 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """
     began = time.perf_counter()
     model = ModelConfig(**request["model"])
-    engine = EngineConfig(**request["engine"])
+    engine = _engine_config(request["engine"])
     data_shards, model_shards = request["mesh"]
     unknown = [name for name in request["targets"] if name not in TARGETS]
     if unknown:
