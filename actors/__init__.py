@@ -1,1 +1,1 @@
-"""Replica side: actors that each own one device mesh, the engine they run, and the model the engine calls."""
+"""Replica side: actors that each own one device mesh, their engine, and the model it calls."""

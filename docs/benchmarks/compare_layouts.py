@@ -1,7 +1,9 @@
-"""The comparison behind checkpoint-loading.md: one checkpoint written and loaded with safetensors, TensorStore and Orbax.
+"""Compares checkpoint layouts of safetensors, TensorStore and Orbax, for checkpoint-loading.md.
 
     PYTHONPATH=. python docs/benchmarks/compare_layouts.py write FOLDER LAYERS
-    PYTHONPATH=. python docs/benchmarks/compare_layouts.py load FOLDER LAYERS safetensors|tensorstore|orbax 1x1|1x8 [s3://…]
+    PYTHONPATH=. python docs/benchmarks/compare_layouts.py load FOLDER LAYERS LAYOUT 1x1|1x8 [s3://…]
+
+LAYOUT is safetensors, tensorstore or orbax.
 
 `write` makes all of them below FOLDER; `load` loads one in a fresh process. Needs, beside the
 project's packages, tensorstore and orbax-checkpoint, which the project does not use. For S3, copy

@@ -48,7 +48,7 @@ def parse(
     """Returns the configuration that `arguments` (without the program's name) describe.
 
     Raises:
-        ConfigError: unknown flag or key, wrong type, unreadable file, or values that the class rejects.
+        ConfigError: unknown flag or key, wrong type, unreadable file, or a rejected value.
         SystemExit: with code 0, after --help or --print-config.
     """
     parser = _parser(config_class, program, description)

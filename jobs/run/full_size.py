@@ -104,7 +104,8 @@ def compile_plan(
         raise ConfigError(f"full-size plan: {message}")
     if process.returncode:
         raise ModelError(
-            f"full-size plan: the compiler's process ended with code {process.returncode} ({message})"
+            f"full-size plan: the compiler's process ended with code {process.returncode} "
+            f"({message})"
         )
     answer: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
     return answer

@@ -223,7 +223,7 @@ def _check_digest(content: np.ndarray, expected: str | None, name: str) -> None:
 
 
 def _check_holes(values: np.ndarray, name: str, hole_bytes: int) -> None:
-    """Raises ModelError where whole blocks are zero, as in a file that is reserved but not filled."""
+    """Raises ModelError where whole blocks are zero, as in a reserved but unfilled file."""
     content = values.reshape(-1).view(np.uint8)
     blocks = len(content) // hole_bytes
 

@@ -48,7 +48,7 @@ class Backend(Protocol):
         ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
-        """Creates the object if there is none, as one step. Returns whether this call created it."""
+        """Creates the object atomically if there is none; returns whether this call created it."""
         ...
 
     def replace_if(self, path: str, data: bytes, version: str) -> bool:

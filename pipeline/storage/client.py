@@ -143,7 +143,8 @@ class Client:
     def overwrite(self, url: str, data: bytes) -> None:
         """Writes `data` at `url` whether or not there is an object.
 
-        For reports, which nothing resumes from.         Readers see the old bytes or the new ones, never a part.
+        For reports, which nothing resumes from. Readers see the old bytes or the new ones, never a
+        part.
 
         Raises:
             DatasetError: it could not be written.
