@@ -33,27 +33,27 @@ def only_batches(items: Iterator[Batch | Completion]) -> list[Batch]:
     st.integers(1, 20),
 )
 def test_requests_are_batched_once_within_budget_and_age(
-    shapes: list[tuple[int, int, int]], budget: int, age: int, lanes: int
+    shapes: list[tuple[int, int, int]], budget: int, max_age_rows: int, concurrency: int
 ) -> None:
     requests = [request(row, *shape) for row, shape in enumerate(shapes)]
-    drawn = 0
+    read = 0
 
     def source() -> Iterator[Request]:
-        nonlocal drawn
-        for each in requests:
-            drawn += 1
-            yield each
+        nonlocal read
+        for item in requests:
+            read += 1
+            yield item
 
-    seen = []
-    for batch in fill_batches(source(), BucketConfig(SIZE_BUCKETS, budget, age), lambda: lanes):
+    config = BucketConfig(SIZE_BUCKETS, budget, max_age_rows)
+    batched = []
+    for batch in fill_batches(source(), config, lambda: concurrency):
         assert isinstance(batch, Batch)
-        tokens = [request_tokens(each, SIZE_BUCKETS) for each in batch.requests]
+        tokens = [request_tokens(item, SIZE_BUCKETS) for item in batch.requests]
         assert len(tokens) == 1 or sum(tokens) <= budget
-        assert all(drawn - each.ref.row <= age + 1 for each in batch.requests) or drawn == len(
-            requests
-        )
-        seen += [each.ref for each in batch.requests]
-    assert sorted(seen) == [each.ref for each in requests]
+        oldest_row = min(item.ref.row for item in batch.requests)
+        assert read - oldest_row <= max_age_rows + 1 or read == len(requests)
+        batched += [item.ref for item in batch.requests]
+    assert sorted(batched) == [item.ref for item in requests]
 
 
 def test_equal_requests_give_equal_batches() -> None:
@@ -63,31 +63,32 @@ def test_equal_requests_give_equal_batches() -> None:
 
 
 def test_batches_hold_prompts_of_similar_length() -> None:
-    requests = [request(row, 16 if row % 2 else 256, first=row + 200) for row in range(200)]
-    full = [
-        batch
-        for batch in only_batches(fill_batches(requests, BucketConfig(SIZE_BUCKETS, 2000)))
-        if len(batch.requests) > 4
-    ]
-    mixed = [batch for batch in full if len({len(each.prompt_ids) for each in batch.requests}) > 1]
-    assert len(full) > 10
-    assert len(mixed) <= 1
+    requests = []
+    for row in range(200):
+        length = 16 if row % 2 else 256
+        requests.append(request(row, length, first=row + 200))
+
+    large_batches = 0
+    mixed_batches = 0
+    for batch in only_batches(fill_batches(requests, BucketConfig(SIZE_BUCKETS, 2000))):
+        if len(batch.requests) > 4:
+            lengths = {len(item.prompt_ids) for item in batch.requests}
+            large_batches += 1
+            mixed_batches += len(lengths) > 1
+    assert large_batches > 10
+    assert mixed_batches <= 1
 
 
 def test_prompts_that_share_a_prefix_are_batched_together() -> None:
     lengths = [PREFIX_TOKENS + 8 + 20 * (row // 4 % 5) for row in range(200)]
     requests = [request(row, lengths[row], first=row % 4 + 300) for row in range(200)]
-    batches = only_batches(
-        fill_batches(
-            requests, BucketConfig(SIZE_BUCKETS, 4000, max_bucket_age_rows=10_000), lambda: 1
-        )
-    )
-    pure = [
-        batch
-        for batch in batches
-        if len({each.prompt_ids[0] for each in batch.requests}) == 1 and len(batch.requests) > 8
-    ]
-    assert len(pure) >= 4
+    config = BucketConfig(SIZE_BUCKETS, 4000, max_bucket_age_rows=10_000)
+
+    single_prefix_batches = 0
+    for batch in only_batches(fill_batches(requests, config, lambda: 1)):
+        prefixes = {item.prompt_ids[0] for item in batch.requests}
+        single_prefix_batches += len(prefixes) == 1 and len(batch.requests) > 8
+    assert single_prefix_batches >= 4
 
 
 @pytest.mark.parametrize("length", [8, 200])
@@ -123,9 +124,8 @@ def test_last_batches_are_split_over_all_replicas() -> None:
 
 def test_completions_pass_at_once() -> None:
     failed = Completion.failed(RowRef(0, 9), "empty_prompt", "no token")
-    assert (
-        next(iter(fill_batches([request(0, 3), failed], BucketConfig(SIZE_BUCKETS, 100)))) is failed
-    )
+    items = fill_batches([request(0, 3), failed], BucketConfig(SIZE_BUCKETS, 100))
+    assert next(iter(items)) is failed
 
 
 def test_sizes_are_checked() -> None:
@@ -141,5 +141,6 @@ def test_batch_has_prefix_key_only_if_all_its_prompts_share_it() -> None:
     for batch in only_batches(fill_batches(mixed, BucketConfig(SIZE_BUCKETS, 4096))):
         prefixes = {sent.prompt_ids[:PREFIX_TOKENS].tobytes() for sent in batch.requests}
         assert (batch.prefix_key is not None) == (len(prefixes) == 1)
-    (whole,) = only_batches(fill_batches([alike[0], mixed[-1]], BucketConfig(SIZE_BUCKETS, 4096)))
-    assert whole.prefix_key is None
+    different = [alike[0], mixed[-1]]
+    (batch,) = only_batches(fill_batches(different, BucketConfig(SIZE_BUCKETS, 4096)))
+    assert batch.prefix_key is None
