@@ -1,4 +1,4 @@
-"""Small data sets in the hub's layout, of texts written for this project: subjects of MMLU, GSM8K, HumanEval."""
+"""Small data sets in the hub's layout, with texts of this project: MMLU, GSM8K and HumanEval."""
 
 import json
 from pathlib import Path
@@ -21,9 +21,14 @@ def write(folder: Path) -> Path:
     return folder
 
 
-def _table(path: Path, rows: list[dict[str, object]], kind: str = "00000-of-00001") -> None:
+def rewrite(file: Path, rows: list[dict[str, object]]) -> None:
+    """Replaces a file of a data set."""
+    pq.write_table(pa.Table.from_pylist(rows), file)
+
+
+def _table(path: Path, rows: list[dict[str, object]], part: str = "00000-of-00001") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), path.with_name(f"{path.name}-{kind}.parquet"))
+    rewrite(path.with_name(f"{path.name}-{part}.parquet"), rows)
 
 
 def choice_row(subject: str, number: int) -> dict[str, object]:
@@ -57,10 +62,9 @@ def _mmlu(folder: Path) -> None:
 def problem(number: int) -> dict[str, object]:
     """A word problem; its answer is 1,002 more than twice its number."""
     question = f"Mira has {number} pens and buys as many, then 1002. How many has she?"
-    return {
-        "question": question,
-        "answer": f"Twice {number} is <<{number}*2={2 * number}>>{2 * number}.\n#### {2 * number + 1002:,}",
-    }
+    twice = 2 * number
+    answer = f"Twice {number} is <<{number}*2={twice}>>{twice}.\n#### {twice + 1002:,}"
+    return {"question": question, "answer": answer}
 
 
 def _gsm8k(folder: Path) -> None:
@@ -89,9 +93,12 @@ def _humaneval(folder: Path) -> None:
     )
     rows: list[dict[str, object]] = [
         {
-            "task_id": f"Own/{number}", "prompt": body, "canonical_solution": "", "entry_point": name,
+            "task_id": f"Own/{number}",
+            "prompt": body,
+            "canonical_solution": "",
+            "entry_point": name,
             "test": f"def check(candidate):\n    {check}\n",
         }
         for number, (name, body, check) in enumerate(zip(TASK_IDS, bodies, checks, strict=True))
-    ]  # fmt: skip
+    ]
     _table(folder / "test", rows)

@@ -1,4 +1,4 @@
-"""Differences over the same documents: their size, their interval, and what is called a regression."""
+"""Differences over the same documents: value, interval and the regression rule."""
 
 import math
 
@@ -21,7 +21,7 @@ def named(values: list[float]) -> dict[str, float]:
 
 
 def test_mcnemar_has_value_of_a_worked_example() -> None:
-    """15 documents got worse and 5 better: 2 * P(X <= 5), X of Binomial(20, 1/2), is 43,400 / 2**20."""
+    """15 documents got worse and 5 better: 2 * P(X <= 5) of Binomial(20, 1/2) is 43,400 / 2**20."""
     before = [1.0] * 15 + [0.0] * 5 + [1.0] * 80
     now = [0.0] * 15 + [1.0] * 5 + [1.0] * 80
     found = paired(named(before), named(now), RULES)

@@ -1,7 +1,7 @@
-"""Prompts, filters and metrics against what lm-evaluation-harness 0.4.13 itself makes of samples of the real data sets.
+"""Prompts, filters and metrics against those of lm-evaluation-harness 0.4.13 on real data.
 
-The samples are other people's texts and not part of this repository: they lie in
-../shared/data/eval, where there is one.
+The samples of the data sets are texts of other authors and not part of this repository: tests are
+skipped without ../shared/data/eval.
 """
 
 import hashlib
@@ -88,7 +88,7 @@ def test_humaneval_prompts_and_programs() -> None:
         )
 
 
-def test_the_data_sets_own_solutions_pass_in_the_sandbox_and_empty_ones_do_not() -> None:
+def test_reference_solutions_pass_in_the_sandbox_and_empty_ones_fail() -> None:
     data = DataFolder(str(SAMPLE)).rows(
         "humaneval/openai_humaneval", "test", ("canonical_solution",)
     )

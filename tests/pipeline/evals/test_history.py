@@ -1,4 +1,4 @@
-"""Runs kept one after the other, on disk and on object storage, and compared with the last and the best one."""
+"""Runs that are added to a history one after the other, and compared with the last and the best."""
 
 from pathlib import Path
 
@@ -10,12 +10,14 @@ from pipeline.storage import StoredObject
 from tests.pipeline.evals.own_runs import night, requests
 
 HEADLINES = {
-    ("mmlu", "acc,none"), ("gsm8k_cot", "exact_match,strict-match"), ("gsm8k_cot", "exact_match,flexible-extract"),
+    ("mmlu", "acc,none"),
+    ("gsm8k_cot", "exact_match,strict-match"),
+    ("gsm8k_cot", "exact_match,flexible-extract"),
     ("humaneval", "pass@1,create_test"),
-}  # fmt: skip
+}
 
 
-def test_each_run_is_compared_with_the_last_and_the_best_one(tmp_path: Path) -> None:
+def test_run_is_compared_with_last_and_best_run(tmp_path: Path) -> None:
     asked, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
     first = night(0, asked, 0.6, history)
     assert (first.comparisons, first.regressions) == ((), ())
@@ -51,7 +53,7 @@ def test_each_run_is_compared_with_the_last_and_the_best_one(tmp_path: Path) -> 
     assert [entry.run for entry in fourth.earlier["mmlu", "acc,none"]] == ["run0", "run1", "run2"]
 
 
-def test_other_documents_are_not_compared(tmp_path: Path) -> None:
+def test_runs_over_different_documents_are_not_compared(tmp_path: Path) -> None:
     asked, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
     night(0, asked, 0.6, history)
     fewer = [request for request in asked if request.id != "mmlu_anatomy/0"]
@@ -61,7 +63,7 @@ def test_other_documents_are_not_compared(tmp_path: Path) -> None:
     assert [entry.run for entry in found.earlier["mmlu_econometrics", "acc,none"]] == ["run0"]
 
 
-def test_a_run_that_is_reported_twice_is_kept_once_and_not_compared_with_itself_or_later_ones(
+def test_run_that_is_reported_twice_is_stored_once(
     tmp_path: Path,
 ) -> None:
     asked, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
@@ -75,7 +77,7 @@ def test_a_run_that_is_reported_twice_is_kept_once_and_not_compared_with_itself_
     assert {entry.run for entry in History.load(history.url).entries} == {"run0", "run1"}
 
 
-def test_samples_and_rows_come_back_as_they_were(s3_url: str, tmp_path: Path) -> None:
+def test_entries_and_samples_survive_object_storage(s3_url: str, tmp_path: Path) -> None:
     asked, history = requests(tmp_path / "data"), History(f"{s3_url}/history")
     found = night(0, asked, 0.6, history)
     kept = History.load(history.url)
@@ -84,20 +86,20 @@ def test_samples_and_rows_come_back_as_they_were(s3_url: str, tmp_path: Path) ->
     assert night(1, asked, 0.6, history).comparisons[0].difference.value == 0.0
 
 
-def test_without_a_history_nothing_is_kept_or_compared(tmp_path: Path) -> None:
+def test_run_without_history_is_not_compared(tmp_path: Path) -> None:
     found = night(0, requests(tmp_path / "data"), 0.6, History(None))
     assert found.comparisons == ()
     assert not History(None).add(found.entries, found.samples)
 
 
-def test_a_folder_of_something_else_is_no_history(tmp_path: Path) -> None:
+def test_history_of_foreign_columns_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "history" / "runs"
     requests(folder)
     with pytest.raises(DatasetError, match=r"no part of a history.*'run'"):
         History.load(str(tmp_path / "history"))
 
 
-def test_the_identity_of_a_run_is_what_was_asked_and_what_was_judged() -> None:
+def test_run_identity_depends_on_documents_outputs_and_name() -> None:
     outputs = [StoredObject("a", 1, "v")]
     known = {
         run_identity("d", outputs, ""),

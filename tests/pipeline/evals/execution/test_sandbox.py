@@ -1,4 +1,4 @@
-"""Programs in the sandbox: right ones pass, wrong ones do not, and none of them gets at anything."""
+"""Programs in the sandbox: correct ones pass, others fail, and none has side effects."""
 
 import socket
 from pathlib import Path
@@ -19,10 +19,13 @@ def passes(program: str) -> bool:
     return passed
 
 
-def test_programs_are_judged_one_by_one() -> None:
-    good = "import math, re, collections, itertools, typing, hashlib, heapq, functools, random\nassert math.gcd(6, 4) == 2"
+def test_result_is_per_program() -> None:
+    correct = (
+        "import math, re, collections, itertools, typing, hashlib, heapq, functools, random\n"
+        "assert math.gcd(6, 4) == 2"
+    )
     programs = [
-        good,
+        correct,
         "assert 1 == 2",
         "def f(:",
         "raise SystemExit(0)",
@@ -33,23 +36,24 @@ def test_programs_are_judged_one_by_one() -> None:
     assert LIMITS.run([]) == []
 
 
-def test_the_file_is_no_main_program_and_has_nothing_to_read() -> None:
+def test_program_has_no_main_environment_files_or_input() -> None:
     assert passes("if __name__ == '__main__':\n    raise ValueError")
     assert passes("import os\nassert not set(os.environ) - {'LC_CTYPE'} and not os.listdir('.')")
     assert not passes("input()")
 
 
-def test_time_and_memory_end() -> None:
+def test_time_and_memory_are_limited() -> None:
     assert SHORT.run(["while True: pass", "import time; time.sleep(60)"]) == [False, False]
     programs = ["import time; time.sleep(0.01)", "x = bytearray(2**29)"]
     assert LIMITS.run(programs) == [True, False]
     assert Sandbox(timeout_s=20, memory_bytes=2**30).run(programs) == [True, True]
 
 
-def test_the_signal_that_ends_its_time_cannot_be_caught() -> None:
-    caught = "import signal\ntry:\n    signal.signal(signal.SIGALRM, print)\nexcept OSError:\n    pass\nwhile True: pass"
-    blocked = "import signal\ntry:\n    signal.pthread_sigmask(0, [signal.SIGALRM])\nexcept OSError:\n    pass\nwhile True: pass"
-    assert SHORT.run([caught, blocked]) == [False, False]
+def test_program_cannot_catch_or_block_the_time_limit() -> None:
+    program = "import signal\ntry:\n    {}\nexcept OSError:\n    pass\nwhile True: pass"
+    catching = program.format("signal.signal(signal.SIGALRM, print)")
+    blocking = program.format("signal.pthread_sigmask(0, [signal.SIGALRM])")
+    assert SHORT.run([catching, blocking]) == [False, False]
 
 
 def refused(statement: str) -> str:
@@ -60,31 +64,42 @@ def refused(statement: str) -> str:
     )
 
 
-def test_nothing_leaves_and_nothing_changes(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.write_text("as it was")
+def test_program_cannot_connect_fork_or_change_files(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("as it was")
     with socket.create_server(("127.0.0.1", 0)) as server:
         statements = [
-            f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))", "socket.socket(socket.AF_UNIX)",
-            "os.fork()", "os.execv('/bin/true', ['true'])", "subprocess.run(['/bin/true'])",
-            "threading.Thread(target=print).start()", "os.kill(os.getppid(), 9)", "os.pipe()",
-            *(each.format(kept) for each in (
-                "open('{0}', 'w')", "open('{0}', 'a')", "open('{0}', 'r+')", "os.unlink('{0}')", "os.truncate('{0}', 0)",
-                "os.chmod('{0}', 0)", "os.rename('{0}', '{0}2')", "os.symlink('{0}', '{0}2')", "os.mkdir('{0}2')",
-                "os.utime('{0}')",
-            )),
-        ]  # fmt: skip
-        assert dict(
-            zip(statements, LIMITS.run([refused(each) for each in statements]), strict=True)
-        ) == dict.fromkeys(statements, True)
+            f"socket.create_connection(('127.0.0.1', {server.getsockname()[1]}))",
+            "socket.socket(socket.AF_UNIX)",
+            "os.fork()",
+            "os.execv('/bin/true', ['true'])",
+            "subprocess.run(['/bin/true'])",
+            "threading.Thread(target=print).start()",
+            "os.kill(os.getppid(), 9)",
+            "os.pipe()",
+            f"open('{file}', 'w')",
+            f"open('{file}', 'a')",
+            f"open('{file}', 'r+')",
+            f"os.unlink('{file}')",
+            f"os.truncate('{file}', 0)",
+            f"os.chmod('{file}', 0)",
+            f"os.rename('{file}', '{file}2')",
+            f"os.symlink('{file}', '{file}2')",
+            f"os.mkdir('{file}2')",
+            f"os.utime('{file}')",
+        ]
+        passed = LIMITS.run([refused(statement) for statement in statements])
+        assert dict(zip(statements, passed, strict=True)) == dict.fromkeys(statements, True)
         server.settimeout(0)
         with pytest.raises(BlockingIOError):
             server.accept()
-    assert kept.read_text() == "as it was"
-    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+    assert file.read_text() == "as it was"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_without_confinement_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_program_runs_without_confinement(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     child = tmp_path / "child.py"
     text = Path(sandbox_child.__file__).read_text()
     child.write_text(text.replace('"x86_64"', '"other"').replace('"aarch64"', '"else"'))
@@ -96,8 +111,8 @@ def test_without_confinement_nothing_runs(monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 @pytest.mark.parametrize("machine", list(sandbox_child.ARCHITECTURES))
-def test_the_filter_lets_through_what_is_named_and_nothing_else(machine: str) -> None:
-    """Interprets the filter, so that the numbers of a machine that is not at hand are looked at too."""
+def test_filter_allows_only_listed_system_calls(machine: str) -> None:
+    """Interprets the filter, which checks the numbers of all architectures on one machine."""
     column, architecture = sandbox_child.ARCHITECTURES[machine]
     named = {pair[column] for pair in sandbox_child.ALLOWED.values()} - {None}
     opening = {pair[column] for pair in (sandbox_child.OPEN, sandbox_child.OPENAT)} - {None}
