@@ -1,4 +1,4 @@
-"""How fast is the engine on this machine, as shares of what the machine can do?
+"""Measures the speed of the engine on this machine, relative to the limits of the machine.
 
     python jobs/benchmark.py --model small                       # on CPU
     python jobs/benchmark.py --model small --mesh 1x4 --json result.json
@@ -12,6 +12,7 @@ compares with the slower of the two limits. Runs the engine alone: no Ray, no te
 """
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,13 +39,14 @@ def main(arguments: Sequence[str]) -> int:
             program="benchmark.py",
             description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
-        data, shards = (int(part) for part in config.mesh.split("x"))
-        use_virtual_devices(data * shards)
+        data_text, shards_text = config.mesh.split("x")
+        mesh_shape = (int(data_text), int(shards_text))
+        use_virtual_devices(math.prod(mesh_shape))
 
         from jobs.benchmarks.engine import measure
         from jobs.benchmarks.engine_table import print_figures
 
-        figures = measure(config, (data, shards))
+        figures = measure(config, mesh_shape)
     except GrokBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return ExitCode.BAD_ARGUMENTS

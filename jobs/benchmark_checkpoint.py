@@ -1,6 +1,6 @@
-"""How fast weights load, beside what the disk itself reads → a table.
+"""Measures how fast weights load, compared with the sequential rate of the disk.
 
-Writes its own checkpoint in xAI's format and deletes it.
+Prints a table. Writes its own checkpoint in xAI's format and deletes it.
 
     python jobs/benchmark_checkpoint.py --folder FOLDER [--layers 8] [--rounds 3]
                                         [--s3 s3://bucket/prefix]

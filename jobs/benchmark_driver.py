@@ -1,4 +1,4 @@
-"""How fast the driver is by itself, and how busy it keeps many replicas → a table.
+"""Measures the speed of the driver alone, and the utilization of many simulated replicas.
 
     python jobs/benchmark_driver.py --folder FOLDER [--rows 1000000] [--replicas 1000]
                                     [--service-s 30] [--failure-s 3600] …
@@ -6,8 +6,8 @@
 Reader, buckets, dispatch, progress and writer run as in a job, from Parquet to committed Parquet in
 FOLDER. Replicas are simulated: they work on their batches one after the other, each for a random
 time; they may be stragglers, and they may be lost and replaced. The clock of the simulation runs
-while the driver works and jumps when the driver would wait. What the simulation itself takes is
-left out of every figure, and so is Ray.
+while the driver works and jumps when the driver would wait. No figure includes the time of the
+simulation itself, and Ray is not used.
 """
 
 import shutil

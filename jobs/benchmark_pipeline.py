@@ -1,4 +1,4 @@
-"""What do prefixes save on real prompts, and how much of the engine's speed does a job reach?
+"""Measures the gain of prefix reuse on real prompts, and the speed of a job relative to the engine.
 
     python jobs/benchmark_pipeline.py --input PROMPTS --tokenizer MODEL --folder FOLDER
                                       [--task score] [--model small]
@@ -7,8 +7,8 @@ Takes the prompts of an input of the main job, with a model of random weights: l
 prefixes are the input's, the token ids are others in every pass, so that each pass starts with a
 cache that has none of its prefixes. One replica on a local Ray runs them in turn through the
 pipeline, Parquet to Parquet, and as one batch that is submitted directly: the engine alone. The
-first pass of either kind compiles and is not counted. Text is left out: ids are read, and none are
-decoded.
+first pass of either kind compiles and is not counted. Prompts are token ids, and completions are
+not decoded to text.
 """
 
 import json

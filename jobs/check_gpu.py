@@ -1,4 +1,4 @@
-"""Do the kernels of a GPU compute what plain XLA computes, on this GPU, and how fast?
+"""Compares the results and the speed of the GPU kernels with plain XLA on this GPU.
 
     python jobs/check_gpu.py                # with an NVIDIA GPU of 24 GB or more: a minute
     python jobs/check_gpu.py --interpret    # anywhere: small sizes in the interpreter, no times

@@ -1,4 +1,4 @@
-"""xAI's ckpt-0 → the converted layout: a safetensors file per tensor, and a manifest of digests.
+"""Converts xAI's ckpt-0 to one safetensors file per tensor and a manifest of digests.
 
     python jobs/convert_checkpoint.py --source ckpt-0 --target s3://models/grok-1-converted
 

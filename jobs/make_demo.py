@@ -1,4 +1,4 @@
-"""Nothing → the files of the demo: tokenizer, trained checkpoint in xAI's format, questions, seeds.
+"""Builds the files of the demo: tokenizer, checkpoint in xAI's format, questions and seeds.
 
     python jobs/make_demo.py [--output FOLDER] [--steps N]        some 20 minutes on two cores
 

@@ -1,4 +1,4 @@
-"""The main job: a data set of prompts → a run folder with completions or log-likelihoods.
+"""Computes completions or log-likelihoods of a data set of prompts; the main job.
 
     python jobs/score_dataset.py -C job.yaml [--flag value …]        every flag: --help
     ray job submit --working-dir . -- python jobs/score_dataset.py -C job.yaml
@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-# started as a file, Python looks for modules in jobs/, not in the repository
+# Started as a file, Python looks for modules in jobs/, not in the repository.
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 

@@ -1,4 +1,4 @@
-"""A command → a job on a Ray cluster that is attempted again until it is done.
+"""Submits a command as a job to a Ray cluster and retries it until it is done.
 
     python jobs/submit.py --name nightly -- python jobs/score_dataset.py -C job.yaml
 

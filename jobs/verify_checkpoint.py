@@ -1,4 +1,4 @@
-"""A folder of weights → a table of what is wrong with it, before any GPU is rented.
+"""Verifies a folder of weights, without a GPU, and prints a table of its problems.
 
     python jobs/verify_checkpoint.py --checkpoint ckpt-0
     python jobs/verify_checkpoint.py --checkpoint s3://models/grok-1-converted --deep true

@@ -1,4 +1,4 @@
-"""Measures how fast weights load, beside what the disk itself reads.
+"""Measures how fast weights load, compared with the sequential rate of the disk.
 
 Every round reads the same files once from a cold page cache with one buffer, which is the disk's
 own sequential rate, then loads each layout onto each mesh in a new process, cold too.
@@ -183,10 +183,10 @@ def _load_in_child(url: str, mesh: str, model: ModelConfig) -> dict[str, Any]:
         "PYTHONPATH": str(ROOT),
     }
     command = [sys.executable, "-c", CHILD, url, mesh, json.dumps(asdict(model))]
-    done = subprocess.run(
+    process = subprocess.run(
         command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True
     )
-    last_line = done.stdout.splitlines()[-1]
+    last_line = process.stdout.splitlines()[-1]
     return dict(json.loads(last_line))
 
 
@@ -214,7 +214,7 @@ def measure_load(url: str, mesh: str, model_json: str) -> None:
 
     model = ModelConfig(**json.loads(model_json))
     devices = make_mesh(*parse_mesh(mesh))
-    # JAX's own start-up must not count.
+    # Excludes the start of JAX from the measurement.
     jax.block_until_ready(jax.device_put(np.zeros(8), devices.devices.flat[0]))
 
     before_bytes = _process_memory("VmRSS")

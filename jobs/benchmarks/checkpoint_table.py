@@ -43,8 +43,8 @@ def print_table(loads: Iterable[Load]) -> None:
 
     print(HEADER)
     print("|---|---|---|---|---|---|---|")
-    for (layout, mesh), measured in rounds.items():
-        print(f"| {layout} | {mesh} | {_cells(measured)} |")
+    for (layout, mesh), loads_of_row in rounds.items():
+        print(f"| {layout} | {mesh} | {_cells(loads_of_row)} |")
 
 
 def _cells(loads: Sequence[Load]) -> str:

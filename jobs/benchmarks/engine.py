@@ -1,4 +1,4 @@
-"""Measures the engine on this machine, as shares of what the machine can do.
+"""Measures the speed of the engine on this machine, relative to the limits of the machine.
 
 Runs in one process, without Ray and without text. All figures are measured in one run: the
 machine's own rates, prefill, and decode at several numbers of slots.

@@ -1,8 +1,8 @@
-"""Measures what shared prefixes save, and how much of the engine's speed the pipeline reaches.
+"""Measures the gain of prefix reuse, and the speed of the pipeline relative to the engine.
 
 One replica on a local Ray runs each pass through the pipeline, Parquet to Parquet, and as one batch
 that is submitted directly: the engine alone. The first pass of either kind compiles and is not
-counted. Text is left out: ids are read, and none are decoded.
+counted. Prompts are token ids, and completions are not decoded to text.
 """
 
 import os
@@ -55,7 +55,7 @@ class SingleReplica:
         """Keeps the replica."""
 
     def events(self, timeout_s: float) -> Sequence[Event]:
-        """Returns that the replica is ready, and later what happens."""
+        """Returns first that the replica is ready, then the events of the pool."""
         if not self._announced:
             self._announced = True
             return [ReplicaReady(self.name, self.info)]
@@ -118,8 +118,7 @@ def _started_replica(plan: Plan) -> Iterator[tuple[Any, ReplicaReady]]:
 def _run_pipeline(plan: Plan, folder: Path, replica: SingleReplica) -> Pass:
     """Runs a pass from Parquet to Parquet, as the main job does."""
     before = _stats(replica)
-    rows = sum(shard.rows for shard in plan.shards)
-    progress = Progress(rows, replicas=lambda: (1, 1))
+    progress = Progress(plan.own_row_count, replicas=lambda: (1, 1))
     schema = output_schema(
         plan.schema,
         task=plan.task,

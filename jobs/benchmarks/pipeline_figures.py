@@ -53,7 +53,7 @@ def figures(
     page_size = plan.engine_config().page_size
     last_is_read = not plan.task.generates
     computed = sequences(plan_requests(plan))
-    tokens = sum(len(sequence) for sequence in computed)
+    tokens = sum(map(len, computed))
 
     efficiency = []
     for pipeline_pass, engine_pass in zip(pipeline_passes, engine_passes, strict=True):
@@ -64,7 +64,7 @@ def figures(
     return {
         "date": time.strftime("%Y-%m-%d"),
         "config": flags,
-        "rows": sum(shard.rows for shard in plan.shards),
+        "rows": plan.own_row_count,
         "tokens": tokens,
         "ideal_gain": {
             "page": page_size,
@@ -80,18 +80,25 @@ def figures(
 def _pass_figures(passes: Sequence[Pass], tokens: int) -> dict[str, Any]:
     """Returns medians of times and the counters of the last pass."""
     stats = passes[-1].stats
-    seconds: dict[str, float] = {}
+    seconds: list[float] = []
+    tokens_per_s: list[float] = []
+    activity_seconds: dict[str, list[float]] = {}
+    for measured_pass in passes:
+        seconds.append(measured_pass.seconds)
+        tokens_per_s.append(measured_pass.tokens_per_s)
+        for activity, activity_s in measured_pass.seconds_by_activity().items():
+            activity_seconds.setdefault(activity, []).append(activity_s)
+
+    times: dict[str, float] = {}
     for activity in ACTIVITIES:
-        seconds[activity] = statistics.median(
-            one_pass.seconds_by_activity()[activity] for one_pass in passes
-        )
+        times[activity] = statistics.median(activity_seconds[activity])
 
     rows_used = None
     if stats.decode_positions:
         rows_used = stats.generated_tokens / stats.decode_positions
     return {
-        "seconds": statistics.median(one_pass.seconds for one_pass in passes),
-        "tokens_per_s": statistics.median(one_pass.tokens_per_s for one_pass in passes),
+        "seconds": statistics.median(seconds),
+        "tokens_per_s": statistics.median(tokens_per_s),
         "prefill_tokens": stats.prefill_tokens,
         "extend_tokens": stats.prefill_tokens,  # deprecated key
         "gain": tokens / stats.prefill_tokens,
@@ -103,7 +110,7 @@ def _pass_figures(passes: Sequence[Pass], tokens: int) -> dict[str, Any]:
             "decode": stats.decode_calls,
             "extend": stats.prefill_calls,  # deprecated key
         },
-        "time": {**seconds, "extend": seconds["prefill"]},  # deprecated key
+        "time": {**times, "extend": times["prefill"]},  # deprecated key
     }
 
 

@@ -2,7 +2,7 @@
 
 A simulated replica works on its batches one after the other, each for a random time; it may be a
 straggler, and it may be lost and replaced. The clock of the simulation runs while the driver works
-and jumps when the driver would wait. Time that the simulation itself takes is left out.
+and jumps when the driver would wait. It excludes the time of the simulation itself.
 """
 
 import heapq

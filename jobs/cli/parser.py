@@ -1,4 +1,4 @@
-"""A frozen dataclass → a command line and a YAML file with the same keys → an instance of it.
+"""Parses a command line and a YAML file with the same keys into a frozen dataclass.
 
 Each field made by `flag` is one flag: `max_tokens` is `--max-tokens` on the command line and
 `max_tokens` in the file of `-C/--config`. Flags override the file; unknown flags and keys are
@@ -147,10 +147,17 @@ class _Items:
         except ValueError as error:
             message = f"expected {self._kind.expected}, got {value!r}"
             raise argparse.ArgumentTypeError(message) from error
-        return [list(item) if isinstance(item, tuple) else item for item in items]
+        return [_to_list(item) for item in items]
 
     def __repr__(self) -> str:  # what --help shows as the type
         return self._kind.column
+
+
+def _to_list(item: object) -> object:
+    """Returns a tuple as a list, any other value unchanged."""
+    if isinstance(item, tuple):
+        return list(item)
+    return item
 
 
 class _Text:

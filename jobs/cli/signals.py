@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a flag that a run polls, so that it stops where nothing is lost."""
+"""Handlers of SIGTERM and Ctrl-C: a run polls a flag and stops where no result is lost."""
 
 import contextlib
 import signal
@@ -47,17 +47,19 @@ def keep_handlers() -> Iterator[None]:
 
     `ray.init` replaces them by its own.
     """
-    before: dict[int, Handler] = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    previous: dict[int, Handler] = {}
+    for stop_signal in STOP_SIGNALS:
+        previous[stop_signal] = signal.getsignal(stop_signal)
     yield
 
-    for number, handler in before.items():
+    for number, handler in previous.items():
         if handler not in _DEFAULT_HANDLERS:
             signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def raise_on_sigterm() -> Iterator[None]:
-    """Lets SIGTERM raise InterruptedRunError within the block."""
+    """Raises InterruptedRunError on SIGTERM within the block."""
     previous: Handler = signal.signal(signal.SIGTERM, _raise_interrupted)
     try:
         yield
