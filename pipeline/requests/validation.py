@@ -133,8 +133,8 @@ def fit_prompt(
     if len(prompt) <= max_tokens:
         return prompt
     if rules.overflow == "truncate-left" and max_tokens > 0:
-        # grok-1: truncates on the left without correcting the length; here the shorter prompt is the
-        # prompt, and its length is what is counted.
+        # grok-1: truncates on the left without correcting the length; here the shorter prompt is
+        # the prompt, and its length is counted.
         return prompt[len(prompt) - max_tokens :]
     limit = f"--max-len {rules.max_len}"
     if reserved_for:
