@@ -138,20 +138,20 @@ class Progress:
         self._log.event("replica_up", replica=replica, **figures)
 
     def replica_lost(self, replica: str, reason: str) -> None:
-        """A replica is gone."""
+        """Reports a replica that was lost, and why."""
         self._replica_use.lost(replica, redact_credentials(reason), self._elapsed_s)
 
     def replica_retired(self, replica: str, reason: str) -> None:
-        """A replica was let go; it held nothing."""
+        """Reports a replica that was retired while it held no batch, and why."""
         self._replica_use.retired(replica, reason, self._elapsed_s)
         self._log.event("replica_retired", replica=replica, reason=reason)
 
     def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
-        """The counters of a replica, as of its last answer."""
+        """Reports the counters of a replica, as of its last answer."""
         self._replica_use.stats(replica, stats, self._elapsed_s)
 
     def batch_retried(self, requests: int) -> None:
-        """So many requests were queued again."""
+        """Reports how many requests were queued again."""
         self._retries += requests
         self._timeline.add("retries", self._elapsed_s, requests)
         self._log.event("requests_retried", level="warning", requests=requests)

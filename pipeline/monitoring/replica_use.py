@@ -47,25 +47,25 @@ class ReplicaUse:
         self._uses: dict[str, _Use] = {}
 
     def ready(self, replica: str, info: ReplicaInfo | None, at_s: float) -> None:
-        """A replica came up."""
+        """Records a replica that came up."""
         self._uses[replica] = _Use(at_s, info, at_s, came_up=True)
 
     def lost(self, replica: str, reason: str, at_s: float) -> None:
-        """A replica is gone, perhaps before it came up."""
+        """Records a lost replica, which need not have come up."""
         use = self._uses.setdefault(replica, _Use(at_s, None, at_s))
         use.until_s = at_s
         use.reason = reason
         self._timeline.add("losses", at_s)
 
     def retired(self, replica: str, reason: str, at_s: float) -> None:
-        """A replica was let go."""
+        """Records a retired replica."""
         use = self._uses.get(replica)
         if use is not None:
             use.until_s = at_s
             use.retired = reason
 
     def stats(self, replica: str, stats: ReplicaStats, at_s: float) -> None:
-        """The counters of a replica, as of its last answer."""
+        """Records the counters of a replica, as of its last answer."""
         use = self._uses.get(replica)
         if use is None:
             return

@@ -338,8 +338,7 @@ def tail(replicas: Sequence[Replica], end_s: float) -> Plot | None:
         axes = figure.add_subplot()
         scale, unit = time_unit(longest_s)
         # the last edge lies just after the end, so that all edges ascend
-        steps_s = [-seconds for seconds in before_end_s]
-        edges_s = np.array([-longest_s * 1.1, *steps_s, longest_s * 1e-9])
+        edges_s = -np.array([longest_s * 1.1, *before_end_s, -longest_s * 1e-9])
         with_work = np.arange(len(before_end_s), -1, -1)
         axes.stairs(with_work, edges_s / scale, fill=True, color=IN, alpha=0.4)
         axes.set(
