@@ -25,12 +25,16 @@ import jax  # noqa: E402
 import numpy as np  # noqa: E402
 from jax.sharding import Mesh, NamedSharding  # noqa: E402
 
-from actors.weights import checkpoint
-from actors.model.config import parameter_shapes  # noqa: E402
-from actors.weights.pickle_reader import BFLOAT16  # noqa: E402
 from actors.kernels.quantized import QuantizedWeight  # noqa: E402
+from actors.model.config import parameter_shapes  # noqa: E402
 from actors.model.sharding import make_mesh, parameter_specs, parse_mesh  # noqa: E402
-from jobs.benchmark_checkpoint import forget, synthetic_config, synthetic_parameters  # noqa: E402
+from actors.weights import checkpoint  # noqa: E402
+from actors.weights.pickle_reader import BFLOAT16  # noqa: E402
+from jobs.benchmarks.checkpoint import (  # noqa: E402
+    drop_from_page_cache,
+    synthetic_config,
+    synthetic_parameters,
+)
 from jobs.weights.convert import convert  # noqa: E402
 
 model, root = synthetic_config(int(layers)), Path(folder).absolute()
@@ -100,7 +104,7 @@ def load(kind: str, mesh_text: str, s3: str | None = None) -> None:
     if s3 is None:
         for each in (root / kind, *(root / kind).rglob("*")):
             if each.is_dir() and all(path.is_file() for path in each.iterdir()):
-                forget(each)
+                drop_from_page_cache(each)
     before, began, cpu_s = memory("VmRSS"), time.perf_counter(), time.process_time()
     if kind == "safetensors":
         params = checkpoint.load(f"{s3}/safetensors" if s3 else root / kind, model, mesh)
