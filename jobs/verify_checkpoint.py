@@ -79,7 +79,7 @@ def _print_problems(problems: list[Problem], url: str, layout: str, model: Model
         title_justify="left",
     )
     for problem in problems:
-        table.add_row(problem.file, problem.tensor, problem.what)
+        table.add_row(problem.file, problem.tensor, problem.message)
 
     width = None  # of the terminal
     if not sys.stdout.isatty():

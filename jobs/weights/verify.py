@@ -57,7 +57,7 @@ class Problem:
 
     file: str
     tensor: str  # path of the parameter; empty where the file is not of this model
-    what: str
+    message: str
 
 
 def verify(
@@ -144,8 +144,9 @@ class _Verifier:
 
         value = parse(content.data, name)
         check_finite(tensor, cut(tensor, value, 1), name, deep=True)
-        weight = value.weight if isinstance(value, Int8Tensor) else value
-        _check_holes(weight, name, self.hole_bytes)
+        if isinstance(value, Int8Tensor):
+            value = value.weight
+        _check_holes(value, name, self.hole_bytes)
 
     def _files_without_digest(self, present: Mapping[str, TensorSpec]) -> Iterator[Problem]:
         for name, tensor in present.items():
@@ -165,7 +166,9 @@ class _Verifier:
 
         present = dict(tensor_of_file)
         for name, problem in safetensors_layout.listing_problems(self.sizes, manifest, self.config):
-            path = tensor_of_file[name].path if name in tensor_of_file else ""
+            path = ""
+            if name in tensor_of_file:
+                path = tensor_of_file[name].path
             present.pop(name, None)
             yield Problem(name, path, problem)
 
@@ -183,8 +186,11 @@ class _Verifier:
         self, tensors: Mapping[str, TensorSpec], check_file: CheckFile
     ) -> Iterator[Problem]:
         """Checks several files at a time; yields a problem for each ModelError."""
-        progress = _progress(tensors.values()) if self.deep else None
-        threads = DEEP_THREADS if self.deep else HEADER_THREADS
+        progress = None
+        threads = HEADER_THREADS
+        if self.deep:
+            progress = _progress(tensors.values())
+            threads = DEEP_THREADS
 
         with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
             futures = {

@@ -127,7 +127,7 @@ def test_verify_finds_each_damage(folder: Path, fault: str) -> None:
     damage(folder)
     (problem,), _ = verify(str(folder), DEMO)
     assert problem.file == name
-    assert message in problem.what
+    assert message in problem.message
     assert not (folder / "witness").exists()
 
 
@@ -195,8 +195,8 @@ def test_deep_verify_finds_damage_inside_files(folder: Path) -> None:
     assert verify(str(folder), DEMO)[0] == []
     first, second = verify(str(folder), DEMO, deep=True, hole_bytes=4096)[0]
     assert (first.file, second.file) == (EMBEDDING, LINEAR_1)
-    assert "holds NaN or infinity" in first.what
-    assert "blocks of 4,096 bytes are zero; an unfinished download" in second.what
+    assert "holds NaN or infinity" in first.message
+    assert "blocks of 4,096 bytes are zero; an unfinished download" in second.message
 
 
 def test_verify_compares_a_file_of_digests(
@@ -256,7 +256,7 @@ def test_verify_checks_converted_weights(
         "language_model.rms_norm.scale.safetensors",
         name,
     ]
-    assert "expected " in problems[1].what
+    assert "expected " in problems[1].message
     assert run("--checkpoint", converted) == 1
 
 
@@ -264,10 +264,10 @@ def test_verify_reports_damaged_or_missing_manifest(converted: Path) -> None:
     manifest = converted / "manifest.json"
     manifest.write_text(json.dumps({"format": "other"}))
     (problem,), _ = verify(str(converted), DEMO)
-    assert problem.what.startswith("not a manifest of converted weights")
+    assert problem.message.startswith("not a manifest of converted weights")
     manifest.unlink()
     (problem,), _ = verify(str(converted), DEMO)
-    assert problem.what.startswith("missing: an unfinished conversion")
+    assert problem.message.startswith("missing: an unfinished conversion")
 
 
 @pytest.mark.parametrize(
