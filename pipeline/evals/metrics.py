@@ -127,8 +127,8 @@ def _is_headline(suite: Suite, name: str, requested: Collection[str]) -> bool:
     if name not in requested:
         return False
     members = frozenset(suite.members(name))
-    for other in requested:
-        if other != name and other in suite.names and members <= frozenset(suite.members(other)):
+    for group in requested:
+        if group != name and group in suite.names and members <= frozenset(suite.members(group)):
             return False
     return True
 

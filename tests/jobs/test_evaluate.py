@@ -50,8 +50,8 @@ def main(data: Path) -> Main:
 
 
 def metrics(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
-    return found
+    content: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return content
 
 
 def answer_file(path: Path, requests: Path, *, right: bool) -> Path:
@@ -93,8 +93,8 @@ def test_evaluation_of_all_steps_can_be_repeated(
         "v1",
     )
     assert main(*words) == 0
-    found = metrics(tmp_path / "run")
-    assert set(found["results"]) == {
+    content = metrics(tmp_path / "run")
+    assert set(content["results"]) == {
         *(f"mmlu_{subject}" for subject in own_data.SUBJECTS),
         "mmlu_stem",
         "mmlu_social_sciences",
@@ -102,7 +102,7 @@ def test_evaluation_of_all_steps_can_be_repeated(
         "gsm8k_cot",
         "humaneval",
     }
-    assert found["results"]["mmlu"]["sample_len"] == 9
+    assert content["results"]["mmlu"]["sample_len"] == 9
     assert (tmp_path / "run" / "report.html").read_text().startswith("<!DOCTYPE html>")
     before = {
         path: path.stat().st_mtime_ns
@@ -112,7 +112,7 @@ def test_evaluation_of_all_steps_can_be_repeated(
     capsys.readouterr()
     assert main(*words) == 0
     assert capsys.readouterr().out.count("nothing to do: the run in") == 2
-    assert metrics(tmp_path / "run") == found
+    assert metrics(tmp_path / "run") == content
     assert {path: path.stat().st_mtime_ns for path in before if path.name != "samples.parquet"} == {
         path: at for path, at in before.items() if path.name != "samples.parquet"
     }
@@ -180,9 +180,9 @@ def test_failed_rows_count_as_wrong_and_exit_3(main: Main, tmp_path: Path) -> No
         main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9)
         == 3
     )
-    found = metrics(tmp_path / "run")
-    assert found["failed"] == 6  # the prompts of two subjects are longer
-    assert found["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
+    content = metrics(tmp_path / "run")
+    assert content["failed"] == 6  # the prompts of two subjects are longer
+    assert content["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
 
 
 def test_stopped_run_has_no_report_and_continues(main: Main, tmp_path: Path) -> None:
@@ -340,42 +340,43 @@ def test_sample_configuration_is_valid() -> None:
 def test_mmlu_prefills_shots_once_per_subject(data: Path) -> None:
     """Real prompts, with shots and questions shortened to what a small engine holds."""
     requests = build_requests(["mmlu"], DataFolder(str(data)), PromptOptions())
-    tokenizer, page = Tokenizer((DEMO / "tokenizer.model").read_bytes()), 8
-    whole = tokenizer.encode([request.prompt for request in requests])
-    assert [
-        len(ids) - len(whole[0])
-        for ids in tokenizer.encode([requests[0].prompt + each for each in LETTERS])
-    ] == [1] * 4
-    shared = _shared_beginnings([request.task for request in requests], whole)
-    cut = [
-        (ids[shared[each.task] - 50 : shared[each.task]], ids[shared[each.task] :][:30])
-        for each, ids in zip(requests, whole, strict=True)
-    ]
-    prompts = [
-        [token % model_config("mha").vocab_size for token in shots + question]
-        for shots, question in cut
-    ]
-    engine = make_engine(page_size=page)
-    done = run(
-        engine,
-        [
-            score(row, prompt, *([number] for number in range(4)))
-            for row, prompt in enumerate(prompts)
-        ],
-    )
-    assert [len(completion.scores) for completion in done] == [4] * len(prompts)
-    once = 50 * len(shared) + sum(len(question) for _, question in cut)
-    # Pages are shared as a whole: of the one that the question begins in, the shots' part is
-    # computed again.
-    assert engine.stats().prefill_tokens < once + len(prompts) * page < 0.7 * sum(map(len, prompts))
+    tokenizer = Tokenizer((DEMO / "tokenizer.model").read_bytes())
+    encoded = tokenizer.encode([request.prompt for request in requests])
+    with_letters = tokenizer.encode([requests[0].prompt + letter for letter in LETTERS])
+    assert [len(ids) - len(encoded[0]) for ids in with_letters] == [1] * 4
+
+    prefix_lengths = _prefix_lengths([request.task for request in requests], encoded)
+    vocab_size = model_config("mha").vocab_size
+    prompts = []
+    question_tokens = 0
+    for request, ids in zip(requests, encoded, strict=True):
+        prefix_length = prefix_lengths[request.task]
+        shots = ids[prefix_length - 50 : prefix_length]
+        question = ids[prefix_length:][:30]
+        question_tokens += len(question)
+        prompts.append([token % vocab_size for token in shots + question])
+
+    page_size = 8
+    engine = make_engine(page_size=page_size)
+    choices = [[number] for number in range(4)]
+    rows = [score(number, prompt, *choices) for number, prompt in enumerate(prompts)]
+    completions = run(engine, rows)
+    assert [len(completion.scores) for completion in completions] == [4] * len(prompts)
+
+    distinct_tokens = 50 * len(prefix_lengths) + question_tokens
+    # only full pages are shared: the shots at the beginning of a question's page are repeated
+    most_tokens = distinct_tokens + len(prompts) * page_size
+    assert engine.stats().prefill_tokens < most_tokens < 0.7 * sum(map(len, prompts))
 
 
-def _shared_beginnings(tasks: list[str], ids: list[list[int]]) -> dict[str, int]:
-    """Tokens that all prompts of a task begin with."""
-    shared = {}
-    for task in tasks:
-        prompts = [prompt for each, prompt in zip(tasks, ids, strict=True) if each == task]
-        shared[task] = next(
-            at for at, column in enumerate(zip(*prompts, strict=False)) if len(set(column)) > 1
-        )
-    return shared
+def _prefix_lengths(tasks: list[str], ids: list[list[int]]) -> dict[str, int]:
+    """Returns the number of tokens that all prompts of a task begin with."""
+    prompts: dict[str, list[list[int]]] = {}
+    for task, prompt in zip(tasks, ids, strict=True):
+        prompts.setdefault(task, []).append(prompt)
+
+    lengths = {}
+    for task, task_prompts in prompts.items():
+        columns = enumerate(zip(*task_prompts, strict=False))
+        lengths[task] = next(position for position, column in columns if len(set(column)) > 1)
+    return lengths
