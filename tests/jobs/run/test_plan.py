@@ -45,3 +45,26 @@ def test_parameters_that_do_not_fit_the_vocabulary_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         plan_of(tmp_path, {}, **flags)
+
+
+@pytest.mark.parametrize(
+    ("partition", "shards", "rows"), [("0/1", [0, 1, 2], 5), ("0/2", [0, 2], 3), ("1/2", [1], 2)]
+)
+def test_plan_counts_the_rows_of_its_own_partition(
+    partition: str, shards: list[int], rows: int, tmp_path: Path
+) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"prompt": "One"}\n' * 5)
+    config = ScoreConfig(
+        input=str(source),
+        output=str(tmp_path / "out"),
+        model="demo",
+        max_tokens=4,
+        shard_rows=2,
+        partition=partition,
+    )
+
+    plan = make_plan(config)
+
+    assert [shard.number for shard in plan.own_shards] == shards
+    assert plan.own_row_count == rows
