@@ -134,7 +134,7 @@ def test_engine_configuration_follows_the_flags(prompts: Path, tmp_path: Path) -
         None,
         True,
     )
-    assert not engine.repetition_penalty
+    assert set(engine.sampling_parameters) == {"max_tokens"}
 
 
 def test_engines_track_tokens_only_for_penalties(prompts: Path, tmp_path: Path) -> None:
@@ -157,7 +157,8 @@ def test_engines_track_tokens_only_for_penalties(prompts: Path, tmp_path: Path) 
             max_len=64,
             **flags,
         )
-        return make_plan(config).engine_config().repetition_penalty
+        engine = make_plan(config).engine_config()
+        return "repetition_penalty" in engine.sampling_parameters
 
     assert tracked(prompts, repetition_penalty=1.1)
     assert tracked(columns)
