@@ -6,6 +6,7 @@ break, `(?i)` ignores case.
 """
 
 import re
+from collections import Counter
 from typing import Any, cast
 
 import numpy as np
@@ -66,6 +67,14 @@ class FieldPattern(Pattern):
             raise ConfigError(
                 f"{flag}: {source!r}: expected at least one named group, (?P<name>…), got none"
             )
+
+        # RE2 accepts a name twice; a row has one value per name
+        for name, uses in Counter(self.groups).items():
+            if uses > 1:
+                raise ConfigError(
+                    f"{flag}: {source!r}: expected each group name once, got {name!r} twice or "
+                    "more; rename the groups"
+                )
 
     def fields(self, texts: Texts) -> list[dict[str, str] | None]:
         """Returns the groups of the first match in each text; None without a match.
