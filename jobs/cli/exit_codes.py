@@ -1,4 +1,4 @@
-"""Exit codes of the commands, as docs/troubleshooting.md lists them."""
+"""Exit codes of the commands; README.md lists those of the main job."""
 
 from enum import IntEnum
 

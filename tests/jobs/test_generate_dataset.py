@@ -14,14 +14,10 @@ import pyarrow.dataset as ds
 import pytest
 
 from actors.protocol.messages import Request
-from actors.protocol.sampling import SamplingParams
 from jobs import generate_dataset
-from jobs.cli.model_flags import ModelFlags
 from jobs.run.backend import Backend
-from jobs.run.config import ScoreConfig
 from jobs.run.replica_hours import HourLedger
 from jobs.synthesis import early_stopping
-from jobs.synthesis.config import GenerateConfig
 from pipeline import storage
 from pipeline.monitoring.progress import Progress
 from pipeline.report import run_report
@@ -254,18 +250,6 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     assert statistics(out / "all")["seed_rows"] == ROWS
     assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0, backend=IN_ORDER) == 1
     assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
-
-
-def test_hour_ledger_counts_hours_of_all_calls(tmp_path: Path) -> None:
-    first = HourLedger(str(tmp_path), 10)
-    assert [first.used_up(hours) for hours in (0.0, 4.0, 6.0)] == [False, False, False]
-    second = HourLedger(str(tmp_path), 10)
-    assert [second.used_up(hours) for hours in (0.0, 3.9, 4.0)] == [False, False, True]
-    assert second.stopped_at() is None
-    second.stop_at(7)
-    HourLedger(str(tmp_path), 10).stop_at(9)
-    assert HourLedger(str(tmp_path), 10).stopped_at() == 7
-    assert HourLedger(str(tmp_path), 20).stopped_at() is None
 
 
 @pytest.mark.slow
@@ -574,11 +558,3 @@ def test_dataset_on_s3_is_the_same(main: Main, s3_url: str, tmp_path: Path) -> N
         name: data for name, data in local.items() if name != "README.md"
     }
     assert generate_dataset.main(stored_words, SUMS) == 0
-
-
-def test_model_flags_are_those_of_the_main_job() -> None:
-    main_job = {field.name: field for field in dataclasses.fields(ScoreConfig)}
-    for field in dataclasses.fields(ModelFlags):
-        assert field.default == main_job[field.name].default
-        assert field.type == main_job[field.name].type
-    assert issubclass(GenerateConfig, SamplingParams)

@@ -1,4 +1,4 @@
-"""jobs/submit.py and jobs/submission/attempts.py: retries, joined attempts and exit codes."""
+"""jobs/submission/attempts.py: attempts on this machine and on a cluster."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ import pytest
 from ray.exceptions import AuthenticationError
 
 from jobs.submission.attempts import AttemptResult, ChildProcess, RayJobs, open_runner
-from jobs.submission.config import SubmitConfig, default_name
+from jobs.submission.config import SubmitConfig
 from jobs.submission.retry import run_with_retries
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
@@ -22,96 +22,6 @@ from pipeline.monitoring.run_log import RunLog
 ROOT = Path(__file__).parents[3]
 COMMAND = ["python", "jobs/score_dataset.py", "-C", "job.yaml"]
 ENTRYPOINT = "python jobs/score_dataset.py -C job.yaml"
-
-
-class Scripted:
-    """Tries that end as they are told to."""
-
-    def __init__(self, *ends: AttemptResult) -> None:
-        self.ends, self.tried = list(ends), 0
-
-    def run(self, command: Sequence[str]) -> AttemptResult:
-        self.tried += 1
-        return self.ends.pop(0)
-
-
-@pytest.mark.parametrize(
-    ("ends", "code", "pauses"),
-    [
-        ([AttemptResult(0)], 0, []),
-        ([AttemptResult(75), AttemptResult(75), AttemptResult(0)], 0, [30, 60]),
-        ([AttemptResult(None), AttemptResult(1), AttemptResult(3)], 3, [30, 60]),
-        ([AttemptResult(2)], 2, []),
-        ([AttemptResult(4)], 4, []),
-        ([AttemptResult(6)], 6, []),
-        ([AttemptResult(75), AttemptResult(5)], 5, [30]),
-        ([AttemptResult(75, stopped=True)], 75, []),
-        ([AttemptResult(75)] * 3 + [AttemptResult(None)], 75, [30, 60, 120]),
-        ([AttemptResult(1)] * 4, 1, [30, 60, 120]),
-    ],
-)
-def test_only_transient_exit_codes_are_retried(
-    ends: list[AttemptResult], code: int, pauses: list[float]
-) -> None:
-    slept: list[float] = []
-    attempts = Scripted(*ends)
-    assert (
-        run_with_retries(attempts, COMMAND, SubmitConfig(attempts=4), RunLog(), slept.append)
-        == code
-    )
-    assert slept == pauses
-    assert attempts.ends == []
-
-
-def test_retry_pauses_are_bounded() -> None:
-    slept: list[float] = []
-    run_with_retries(
-        Scripted(*[AttemptResult(75)] * 12),
-        COMMAND,
-        SubmitConfig(attempts=12),
-        RunLog(),
-        slept.append,
-    )
-    assert max(slept) == slept[-1] == 900
-
-
-def test_night_is_named_by_its_start_date() -> None:
-    config = SubmitConfig(night_begins="22:30")
-    assert config.night(datetime(2026, 11, 24, 22, 31, tzinfo=UTC)) == "2026-11-24"
-    assert config.night(datetime(2026, 11, 25, 3, 0, tzinfo=UTC)) == "2026-11-24"
-    assert config.night(datetime(2026, 11, 25, 22, 29, tzinfo=UTC)) == "2026-11-24"
-    assert SubmitConfig().night(datetime(2026, 11, 25, 0, 0, tzinfo=UTC)) == "2026-11-25"
-
-
-def test_accepted_exit_codes_become_0() -> None:
-    config = SubmitConfig(accept="0,3,75")
-    assert [config.accepted(code) for code in (0, 3, 75)] == [0, 0, 0]
-    assert [config.accepted(code) for code in (5, 7, 30)] == [5, 7, 30]
-
-
-@pytest.mark.parametrize(
-    ("flags", "message"),
-    [
-        ({"attempts": 0}, "--attempts: expected at least 1"),
-        ({"pause_s": -1.0}, "--pause-s"),
-        ({"night_begins": "24:00"}, "--night-begins: expected HH:MM"),
-        ({"accept": "0 3"}, "--accept"),
-        ({"name": "a b"}, "--name"),
-    ],
-)
-def test_invalid_flags_are_refused(flags: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SubmitConfig(**flags)
-
-
-def test_submission_name_derives_from_the_command() -> None:
-    assert default_name(COMMAND).startswith("score_dataset-")
-    assert (
-        default_name(COMMAND)
-        == default_name(list(COMMAND))
-        != default_name([*COMMAND, "--seed", "1"])
-    )
-    assert default_name(["/bin/echo hello", "x"]).startswith("echo-hello-")
 
 
 # -- on this machine -------------------------------------------------------------------

@@ -1,0 +1,49 @@
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from jobs.run.backend import RayBackend
+from jobs.run.plan import ROOT
+from pipeline.errors import ConfigError
+from pipeline.monitoring.run_log import RunLog
+from tests.jobs.run.plans import PROMPT, demo_plan
+
+
+def test_backend_connects_for_the_maximum_of_replicas(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from actors.pool.replica_pool import PoolConfig
+
+    sizes: list[int] = []
+
+    @contextmanager
+    def unreachable_cluster(replicas: int) -> Iterator[str]:
+        sizes.append(replicas)
+        raise ConfigError("no Ray cluster answers")
+        yield ""
+
+    backend = RayBackend(cluster=unreachable_cluster)
+    spec = demo_plan(tmp_path, [PROMPT]).replica_spec()
+    context = backend.open_pool(spec, PoolConfig(2, 8, devices=1), RunLog())
+
+    with pytest.raises(ConfigError, match="no Ray cluster answers"), context:
+        pass
+    assert sizes == [8]
+    assert capsys.readouterr().out == ""
+
+
+def test_backend_is_importable_without_ray_and_jax() -> None:
+    program = (
+        "import sys; import jobs.run.backend; "
+        "print(sorted({'ray', 'jax', 'actors.pool.replica_pool'} & set(sys.modules)))"
+    )
+
+    process = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert process.stdout == "[]\n"
