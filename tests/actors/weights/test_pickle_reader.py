@@ -10,9 +10,13 @@ import pytest
 from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import BFLOAT16, Int8Tensor, parse
 from actors.weights.pickle_writer import pickle_tensor
+from tests.actors.model.models import CONFORMANCE
 
 NUMBERS = np.arange(6, dtype=np.float32).reshape(2, 3)
 WEIGHT = Int8Tensor(np.arange(-3, 3, dtype=np.int8).reshape(2, 3), np.ones((1, 3), BFLOAT16))
+
+LINEAR_1 = "tensor00003_000"
+NORM = "tensor00001_000"
 
 
 def file_of(tensor: Any) -> bytes:
@@ -91,3 +95,38 @@ def test_parse_another_element_type_raises(dtype: Any) -> None:
 def test_parse_another_object_raises() -> None:
     with pytest.raises(ModelError, match="expected one array or one QuantizedWeight8bit, got dict"):
         parse(pickle.dumps({"weight": 1}, protocol=4), "file")
+
+
+def test_parse_returns_views_of_the_file() -> None:
+    data = (CONFORMANCE / "mha" / "ckpt-0" / LINEAR_1).read_bytes()
+    tensor = parse(data, LINEAR_1)
+    assert isinstance(tensor, Int8Tensor)
+    assert np.shares_memory(tensor.weight, np.frombuffer(data, np.int8))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 2, 12, 100, 4000, 98_000, 110_902])
+def test_parse_of_a_truncated_file_raises(kept: int) -> None:
+    whole = (CONFORMANCE / "gqa" / "ckpt-0" / LINEAR_1).read_bytes()
+    with pytest.raises(ModelError, match=r"truncated or damaged .*; fetch the file again"):
+        parse(whole[:kept], LINEAR_1)
+
+
+def test_parse_of_bytes_after_the_end_raises() -> None:
+    whole = (CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes()
+    with pytest.raises(ModelError, match="7 bytes follow the end"):
+        parse(whole + bytes(7), NORM)
+
+
+def test_parse_of_any_flipped_byte_raises_model_errors_only() -> None:
+    """Each flipped byte gives a ModelError or a tensor, never another exception."""
+    whole = bytearray((CONFORMANCE / "gqa" / "ckpt-0" / NORM).read_bytes())
+    refused = 0
+    for position in range(len(whole)):
+        for flip in (0x01, 0x80):
+            damaged = bytearray(whole)
+            damaged[position] ^= flip
+            try:
+                parse(bytes(damaged), NORM)
+            except ModelError:
+                refused += 1
+    assert refused > 150

@@ -3,7 +3,6 @@
 import json
 import shutil
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +10,13 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from hypothesis import given
-from hypothesis import strategies as st
 
 from actors.model.config import GROK_1, ModelConfig, parameter_shapes
-from actors.model.sharding import RULES, make_mesh
+from actors.model.sharding import make_mesh
 from actors.protocol.errors import ModelError
 from actors.weights import checkpoint
 from actors.weights import safetensors_layout as converted
 from actors.weights.digest import digest
-from actors.weights.pickle_reader import Int8Tensor
-from actors.weights.safetensors_header import parse_header
-from actors.weights.weight_files import ALIGNMENT, WeightFolder
-from actors.weights.weight_slices import SPLIT_AXES, cut, split_axis
 from jobs.weights.convert import convert
 from tests.actors.model.models import CASES, CONFORMANCE, config_of
 
@@ -96,42 +89,10 @@ def test_loaded_parameters_do_not_change_with_the_file(folder: Path) -> None:
     jax.tree.map(np.testing.assert_array_equal, before, params)
 
 
-def test_split_axes_are_those_of_the_mesh_rules() -> None:
-    assert set(SPLIT_AXES) == {axis for axis, mesh_axis in RULES.items() if mesh_axis == "model"}
-    for tensor in parameter_shapes(GROK_1):
-        split = [number for number, axis in enumerate(tensor.axes) if RULES[axis] == "model"]
-        assert split == [axis for axis in [split_axis(tensor)] if axis is not None]
-
-
 def test_parts_of_grok_1_are_eight() -> None:
     assert converted.parts_of(GROK_1) == 8
     names = {converted.file_name(tensor) for tensor in parameter_shapes(GROK_1)}
     assert len(names) == 770
-
-
-def test_read_aligns_ranges_in_memory(tmp_path: Path) -> None:
-    data = np.arange(100_000, dtype=np.uint8)
-    (tmp_path / "file").write_bytes(data.tobytes())
-    with WeightFolder(tmp_path) as weights:
-        for start, end, align in [(0, 100_000, 0), (17, 99_999, 131), (5, 6, 0)]:
-            got = weights.read("file", start, end, align)
-            np.testing.assert_array_equal(got, data[start:end])
-            assert (got.ctypes.data + align) % ALIGNMENT == 0
-        with pytest.raises(
-            ModelError, match=r"file: cannot be read \(99990 of 99991 bytes came at offset 10\)"
-        ):
-            weights.read("file", 10, 100_001)
-
-
-def test_cut_matches_the_slices_of_the_mesh() -> None:
-    tensor = next(
-        tensor for tensor in parameter_shapes(CONFIG) if tensor.path.endswith("moe/linear/w")
-    )
-    assert tensor.scales_shape is not None
-    value = Int8Tensor(np.zeros(tensor.shape, np.int8), np.ones(tensor.scales_shape, "bfloat16"))
-    slices = cut(tensor, value, 8)
-    assert [part.shape for part in slices.values] == [(*tensor.shape[:2], tensor.shape[2] // 8)] * 8
-    assert all(part.flags.c_contiguous for part in slices.values)
 
 
 # ---- digest
@@ -322,25 +283,3 @@ def test_load_of_parts_that_do_not_fit_the_mesh_raises(folder: Path) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest | {"parts": 7}))
     with pytest.raises(ModelError, match=r"cannot be in 7 parts; convert again"):
         read(folder)
-
-
-@given(
-    flips=st.lists(st.tuples(st.integers(0, 2000), st.integers(1, 255)), min_size=1, max_size=4),
-    kept=st.one_of(st.none(), st.integers(0, 2000)),
-)
-def test_damaged_header_raises_or_stays_inside_the_file(
-    flips: list[tuple[int, int]], kept: int | None
-) -> None:
-    arrays: dict[str, Callable[[], np.ndarray] | np.ndarray] = {
-        f"values.{n}": np.full((3, n + 1), n, np.int8) for n in range(4)
-    }
-    whole = bytearray(safetensors.numpy.save(arrays))
-    for position, flip in flips:
-        whole[position % len(whole)] ^= flip
-    data = bytes(whole[:kept])
-    try:
-        found, begin = parse_header(data, len(data), "file")
-    except ModelError:
-        return
-    assert sum(array.end - array.start for array in found.values()) == len(data) - begin
-    assert all(begin <= array.start <= array.end <= len(data) for array in found.values())

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 
-from actors.model.config import TensorSpec
+from actors.model.config import GROK_1, TensorSpec, parameter_shapes
+from actors.model.sharding import RULES
 from actors.protocol.errors import ModelError
 from actors.weights.pickle_reader import BFLOAT16, Int8Tensor
-from actors.weights.weight_slices import HostSlices, check, check_finite, cut, split_axis
+from actors.weights.weight_slices import (
+    SPLIT_AXES,
+    HostSlices,
+    check,
+    check_finite,
+    cut,
+    split_axis,
+)
+from tests.actors.model.models import config_of
 
 QUERY = TensorSpec("layer/query", "w", (4, 8), ("embed", "heads"), 1)
 OUTPUT = TensorSpec("layer/linear", "w", (8, 4), ("heads", "embed"), 2)
@@ -62,3 +71,20 @@ def test_check_finite_reads_the_embedding_only_when_deep() -> None:
     check_finite(TABLE, slices, "file")
     with pytest.raises(ModelError, match="model/embed/embeddings holds NaN"):
         check_finite(TABLE, slices, "file", deep=True)
+
+
+def test_split_axes_are_those_of_the_mesh_rules() -> None:
+    assert set(SPLIT_AXES) == {axis for axis, mesh_axis in RULES.items() if mesh_axis == "model"}
+    for tensor in parameter_shapes(GROK_1):
+        split = [number for number, axis in enumerate(tensor.axes) if RULES[axis] == "model"]
+        assert split == [axis for axis in [split_axis(tensor)] if axis is not None]
+
+
+def test_cut_matches_the_slices_of_the_mesh() -> None:
+    tensors = {tensor.path: tensor for tensor in parameter_shapes(config_of("gqa"))}
+    tensor = tensors["transformer/decoder_layer_0/moe/linear/w"]
+    assert tensor.scales_shape is not None
+    value = Int8Tensor(np.zeros(tensor.shape, np.int8), np.ones(tensor.scales_shape, "bfloat16"))
+    slices = cut(tensor, value, 8)
+    assert [part.shape for part in slices.values] == [(*tensor.shape[:2], tensor.shape[2] // 8)] * 8
+    assert all(part.flags.c_contiguous for part in slices.values)
