@@ -1,0 +1,80 @@
+from typing import Any
+
+import pytest
+
+from jobs.benchmarks.engine_table import COLD_COLUMN, COLUMNS, print_figures
+
+FIGURES: dict[str, Any] = {
+    "machine": {
+        "device": "cpu",
+        "cores": 2,
+        "product_flops_per_s": 123e9,
+        "read_bytes_per_s": 20.5e9,
+    },
+    "config": {"model": "small", "dtype": "bfloat16"},
+    "prefill": {
+        "rows": 8,
+        "length": 256,
+        "tokens_per_s": 12345.6,
+        "mfu": 0.31,
+        "padding": 0.02,
+        "programs": 3,
+        "first_token_cold_s": 4.25,
+    },
+    "decode": [
+        {
+            "slots": slots,
+            "tokens_per_s": 10.0 * slots,
+            "mfu": 0.011,
+            "mbu": 0.622,
+            "of_roof": 0.633,
+            "programs": 1,
+        }
+        for slots in (8, 32)
+    ],
+    "peak_memory_bytes": 1.5e9,
+    "device_peak_bytes": None,
+}
+
+
+def cells(output: str, label: str) -> list[str]:
+    """Returns the cells of the row that begins with `label`."""
+    [line] = [line for line in output.splitlines() if label in line]
+    return [cell.strip() for cell in line.strip("│┃").replace("┃", "│").split("│")]
+
+
+def test_engine_table_has_a_row_for_prefill_and_each_slot_count(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+    print_figures(FIGURES)
+
+    output = capsys.readouterr().out
+    assert "cpu, 2 cores: product 123 GFLOP/s, reading 20.5 GB/s" in output
+    assert "model small, bfloat16" in output
+    assert cells(output, "MFU") == [*COLUMNS, COLD_COLUMN]
+    assert cells(output, "prefill 8x256") == [
+        "prefill 8x256",
+        "12,346",
+        "31.0%",
+        "",
+        "31.0%",
+        "2.0%",
+        "3",
+        "4.2 s",
+    ]
+    for slots, rate in ((8, "80"), (32, "320")):
+        label = f"decode, {slots} slots"
+        assert cells(output, label) == [label, rate, "1.1%", "62.2%", "63.3%", "", "1", ""]
+
+
+@pytest.mark.parametrize("device_peak_bytes", [None, 2.25e9])
+def test_engine_table_prints_device_memory_where_it_is_known(
+    device_peak_bytes: float | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_figures(FIGURES | {"device_peak_bytes": device_peak_bytes})
+
+    output = capsys.readouterr().out
+    assert "peak memory of the process 1.50 GB" in output
+    assert ("peak memory of the device 2.25 GB" in output) == (device_peak_bytes is not None)
