@@ -3,7 +3,7 @@
 The types that cross to the replicas are in actors/protocol/messages.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -27,6 +27,11 @@ class InputFile:
     size: int
     version: str
     rows: int
+
+
+def total_rows(files: Iterable[InputFile]) -> int:
+    """Returns the number of rows of all files."""
+    return sum(file.rows for file in files)
 
 
 @dataclass(frozen=True, slots=True)

@@ -79,10 +79,15 @@ def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject])
     return answers
 
 
+def has_failed(answers: Iterable[Answer]) -> bool:
+    """Returns whether one of the answers to a request is an error."""
+    return any(answer.error is not None for answer in answers)
+
+
 def _read_rows(url: str) -> list[dict[str, Any]]:
     with formats.open_parquet(url) as parquet:
         names = parquet.schema_arrow.names
-        has_results = any(name in names for name in RESULT_COLUMNS)
+        has_results = not frozenset(RESULT_COLUMNS).isdisjoint(names)
         if "id" not in names or not has_results:
             return []
         table = parquet.read([name for name in COLUMNS if name in names])
@@ -151,8 +156,7 @@ def _check_complete(requests: Sequence[EvalRequest], samples: dict[str, Samples]
 
 def _check_samples(request: EvalRequest, samples: Samples) -> None:
     # a row that could not run has one output row for all of its samples
-    has_failed = any(answer.error is not None for answer in samples.values())
-    if request.n is None or has_failed:
+    if request.n is None or has_failed(samples.values()):
         return
     if sorted(samples) != list(range(request.n)):
         raise DatasetError(

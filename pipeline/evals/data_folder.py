@@ -6,12 +6,13 @@ Does not depend on tasks. Splits are cached: a suite reads the same rows for eac
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 from pipeline import storage
 from pipeline.errors import DatasetError
+from pipeline.evals.tables import missing_columns
 from pipeline.input import formats
 from pipeline.storage.redaction import redact_credentials
 
@@ -71,19 +72,23 @@ class DataFolder:
         return rows
 
     def _files(self, folder: str, split: str) -> list[str]:
-        start = f"{storage.canonical(self.url)}/{folder}/{split}-"
-        urls = [url for url in self._listing if url.startswith(start) and url.endswith(".parquet")]
+        urls = sorted(self._split_urls(f"{storage.canonical(self.url)}/{folder}/{split}-"))
         if not urls:
             data_url = redact_credentials(self.url).rstrip("/")
             raise DatasetError(
                 f"no {data_url}/{folder}/{split}-*.parquet; --data must hold the data sets in "
                 "the layout of the Hugging Face hub: see docs/evaluation.md"
             )
-        return sorted(urls)
+        return urls
+
+    def _split_urls(self, prefix: str) -> Iterator[str]:
+        for url in self._listing:
+            if url.startswith(prefix) and url.endswith(".parquet"):
+                yield url
 
     def _read(self, url: str, columns: Sequence[str]) -> list[dict[str, Any]]:
         with formats.open_parquet(url) as parquet:
-            missing = [name for name in columns if name not in parquet.schema_arrow.names]
+            missing = missing_columns(parquet.schema_arrow, columns)
             if missing:
                 raise DatasetError(
                     f"{redact_credentials(url)}: no column {missing}, found "

@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.evals.answers import Answers
+from pipeline.evals.answers import Answers, has_failed
 from pipeline.evals.comparison import Difference, Rules, paired
 from pipeline.evals.history import Entry, History
 from pipeline.evals.metrics import Score, results, scores
 from pipeline.evals.scoring import Sample, common_digest, document_digests, score
-from pipeline.evals.suite import Answer, EvalRequest
+from pipeline.evals.suite import EvalRequest
 from pipeline.evals.tasks import suite_of
 
 
@@ -74,7 +74,7 @@ class Evaluation:
     @property
     def failed(self) -> int:
         """Number of requests whose output is an error."""
-        return sum(map(_has_failed, self.answers.values()))
+        return sum(map(has_failed, self.answers.values()))
 
     def metrics(self) -> dict[str, object]:
         """Returns the content of metrics.json."""
@@ -110,8 +110,14 @@ def evaluate(
     samples = score(requests, answers)
     all_scores = scores(samples, requested)
     digests = document_digests(requests)
-    entries = [_entry(score, requests, answers, digests, info) for score in all_scores]
-    earlier = {(entry.task, entry.metric): history.before(entry) for entry in entries}
+
+    entries: list[Entry] = []
+    earlier: dict[tuple[str, str], Sequence[Entry]] = {}
+    for entry_score in all_scores:
+        entry = _entry(entry_score, requests, answers, digests, info)
+        entries.append(entry)
+        earlier[entry.task, entry.metric] = history.before(entry)
+
     headlines = _headlines(entries, all_scores)
     comparisons = _compare(headlines, earlier, samples, history, rules)
     return Evaluation(
@@ -138,10 +144,6 @@ def _is_regression(comparison: Comparison) -> bool:
     return comparison.difference.regression
 
 
-def _has_failed(answers: Iterable[Answer]) -> bool:
-    return any(answer.error is not None for answer in answers)
-
-
 def _entry(
     score: Score,
     requests: Iterable[EvalRequest],
@@ -150,7 +152,13 @@ def _entry(
     info: RunInfo,
 ) -> Entry:
     tasks = frozenset(suite_of(score.name).members(score.name))
-    ids = [request.id for request in requests if request.task in tasks]
+    failed = 0
+    task_digests: list[str] = []
+    for request in requests:
+        if request.task in tasks:
+            failed += has_failed(answers[request.id])
+            task_digests.append(digests[request.id])
+
     return Entry(
         run=info.run,
         at=info.reported_at,
@@ -163,8 +171,8 @@ def _entry(
         value=score.value,
         stderr=score.stderr,
         count=score.documents,
-        failed=sum(_has_failed(answers[request_id]) for request_id in ids),
-        documents=common_digest(digests[request_id] for request_id in ids),
+        failed=failed,
+        documents=common_digest(task_digests),
     )
 
 
@@ -223,11 +231,12 @@ def _values(by_id: Mapping[str, Sample]) -> dict[str, float]:
 
 def _by_id(samples: Iterable[Sample], entry: Entry) -> dict[str, Sample]:
     tasks = frozenset(suite_of(entry.task).members(entry.task))
-    return {
-        sample.id: sample
-        for sample in samples
-        if sample.metric == entry.metric and sample.task in tasks
-    }
+    by_id = {}
+    for sample in samples:
+        is_of_entry = sample.metric == entry.metric and sample.task in tasks
+        if is_of_entry:
+            by_id[sample.id] = sample
+    return by_id
 
 
 def _comparison_metrics(comparison: Comparison) -> dict[str, object]:

@@ -19,6 +19,7 @@ from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals import scoring
 from pipeline.evals.scoring import Sample
+from pipeline.evals.tables import missing_columns, to_table
 from pipeline.input import formats
 from pipeline.output.publication import to_parquet
 from pipeline.storage import StoredObject
@@ -116,12 +117,8 @@ class History:
             return False
         run = entries[0].run
         storage.put_if_absent(self._samples_url(run), to_parquet(scoring.to_table(samples)))
-        columns = []
-        for column in SCHEMA:
-            values = [getattr(entry, column.name) for entry in entries]
-            columns.append(pa.array(values, column.type))
         run_url = storage.join(self.url, "runs", f"{run}.parquet")
-        return storage.put_if_absent(run_url, to_parquet(pa.table(columns, schema=SCHEMA)))
+        return storage.put_if_absent(run_url, to_parquet(to_table(entries, SCHEMA)))
 
     def _samples_url(self, run: str) -> str:
         return storage.join(str(self.url), "samples", f"{run}.parquet")
@@ -135,8 +132,9 @@ def run_identity(documents: str, outputs: Iterable[StoredObject], name: str) -> 
         outputs: objects that were scored.
         name: name given by the user.
     """
-    objects = [f"{stored.url} {stored.size} {stored.version}" for stored in outputs]
-    text = "\n".join([documents, name, *objects])
+    text = f"{documents}\n{name}"
+    for stored in outputs:
+        text += f"\n{stored.url} {stored.size} {stored.version}"
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
@@ -152,7 +150,7 @@ def _precedes(earlier: Entry, entry: Entry) -> bool:
 
 def _read_entries(url: str) -> list[Entry]:
     with formats.open_parquet(url) as parquet:
-        missing = [name for name in SCHEMA.names if name not in parquet.schema_arrow.names]
+        missing = missing_columns(parquet.schema_arrow, SCHEMA.names)
         if missing:
             raise DatasetError(
                 f"{url} is no part of a history of evaluations, columns {missing} are missing; "

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.evals.scoring import Sample
-from pipeline.evals.suite import EvalRequest, Suite
+from pipeline.evals.suite import EvalRequest, Group, Suite
 from pipeline.evals.tasks import suite_of
 
 # standard error of a single document, and of a group with such a task
@@ -140,27 +140,41 @@ def _group_scores(
 
     Every document has the same weight: the mean of a group is that of all its documents.
     """
-    requested_tasks = [frozenset(suite.members(name)) for name in requested if name in suite.names]
-    metrics = dict.fromkeys(score.metric for score in task_scores)
     group_scores = []
     for group in suite.groups:
-        if not any(group.tasks <= tasks for tasks in requested_tasks):
+        if not _is_within_requested(suite, group, requested):
             continue
         headline = _is_headline(suite, group.name, requested)
-        group_tasks = [score for score in task_scores if score.name in group.tasks]
-        for metric in metrics:
-            members = [score for score in group_tasks if score.metric == metric]
+        for members in _members_by_metric(group, task_scores).values():
             if members:
-                group_scores.append(_group_score(group.name, members, headline=headline))
+                group_score = _group_score(group.name, members, headline=headline)
+                group_scores.append(group_score)
     return group_scores
 
 
+def _is_within_requested(suite: Suite, group: Group, requested: Collection[str]) -> bool:
+    """Returns whether a requested task or group contains all tasks of `group`."""
+    for name in requested:
+        if name in suite.names and group.tasks <= frozenset(suite.members(name)):
+            return True
+    return False
+
+
+def _members_by_metric(group: Group, task_scores: Sequence[Score]) -> dict[str, list[Score]]:
+    """Returns the scores of a group's tasks by metric, the metrics in the order of the suite."""
+    by_metric: dict[str, list[Score]] = {}
+    for score in task_scores:
+        members = by_metric.setdefault(score.metric, [])
+        if score.name in group.tasks:
+            members.append(score)
+    return by_metric
+
+
 def _group_score(name: str, members: Sequence[Score], *, headline: bool) -> Score:
-    documents = sum(score.documents for score in members)
+    sizes = [score.documents for score in members]
+    documents = sum(sizes)
     total = sum(score.documents * score.value for score in members)
-    stderr = pooled_stderr(
-        [score.stderr for score in members], [score.documents for score in members]
-    )
+    stderr = pooled_stderr([score.stderr for score in members], sizes)
     return Score(
         name=name,
         metric=members[0].metric,

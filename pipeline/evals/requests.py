@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.evals import tables
 from pipeline.evals.data_folder import DataFolder
-from pipeline.evals.suite import EvalRequest, PromptOptions
+from pipeline.evals.suite import EvalRequest, PromptOptions, task_names
 from pipeline.evals.tasks import suite_of
 from pipeline.input import formats
 from pipeline.storage.redaction import redact_credentials
@@ -71,12 +72,8 @@ def to_table(requests: Sequence[EvalRequest], requested: Iterable[str] = ()) -> 
         requests: in the order of the rows.
         requested: names of the requested tasks and groups, for the metadata of the schema.
     """
-    columns = []
-    for column in SCHEMA:
-        values = [getattr(request, column.name) for request in requests]
-        columns.append(pa.array(values, column.type))
     metadata = {REQUESTED_KEY: ",".join(requested).encode()}
-    return pa.table(columns, schema=SCHEMA.with_metadata(metadata))
+    return tables.to_table(requests, SCHEMA.with_metadata(metadata))
 
 
 def read_requests(url: str) -> tuple[EvalRequest, ...]:
@@ -120,7 +117,7 @@ def requested_names(url: str, requests: Iterable[EvalRequest]) -> tuple[str, ...
         return tuple(requested.split(","))
 
     names: dict[str, None] = {}  # a set that keeps its order
-    for task in dict.fromkeys(request.task for request in requests):
+    for task in task_names(requests):
         groups = suite_of(task).groups
         name = groups[-1].name if groups else task
         names[name] = None
@@ -139,8 +136,7 @@ def parts(table: pa.Table) -> dict[JobTask, pa.Table]:
 
     A task without rows is absent.
     """
-    has_choices = [choices is not None for choices in table["choices"].to_pylist()]
-    is_scored = pa.array(has_choices, pa.bool_())
+    is_scored = pc.is_valid(table["choices"])
     by_job_task: dict[JobTask, pa.Table] = {}
 
     scored = table.filter(is_scored)

@@ -3,10 +3,11 @@
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import astuple, dataclass, replace
 
 import pyarrow as pa
 
+from pipeline.evals import tables
 from pipeline.evals.answers import Answers
 from pipeline.evals.multiple_choice import confidence
 from pipeline.evals.suite import Answer, EvalRequest
@@ -52,11 +53,12 @@ def executed(requests: Iterable[EvalRequest], answers: Answers, execute: Executo
                 keys.append((request.id, index))
                 programs.append(program_of(request, answer.text))
 
-    by_id = {request_id: list(samples) for request_id, samples in answers.items()}
+    with_results = dict(answers)
     for (request_id, index), passed in zip(keys, execute(programs), strict=True):
-        samples = by_id[request_id]
+        samples = list(with_results[request_id])
         samples[index] = replace(samples[index], passed=passed)
-    return {request_id: tuple(samples) for request_id, samples in by_id.items()}
+        with_results[request_id] = tuple(samples)
+    return with_results
 
 
 def score(requests: Iterable[EvalRequest], answers: Answers) -> list[Sample]:
@@ -91,11 +93,9 @@ def _samples(request: EvalRequest, answers: Sequence[Answer]) -> list[Sample]:
 
 def document_digests(requests: Iterable[EvalRequest]) -> dict[str, str]:
     """Returns a digest of all fields of each request, by id."""
-    names = [field.name for field in fields(EvalRequest)]
     digests = {}
     for request in requests:
-        values = [getattr(request, name) for name in names]
-        digests[request.id] = _digest(json.dumps(values))
+        digests[request.id] = _digest(json.dumps(astuple(request)))
     return digests
 
 
@@ -110,11 +110,7 @@ def _digest(text: str) -> str:
 
 def to_table(samples: Sequence[Sample]) -> pa.Table:
     """Returns the rows as a table of `SCHEMA`."""
-    columns = []
-    for column in SCHEMA:
-        values = [getattr(sample, column.name) for sample in samples]
-        columns.append(pa.array(values, column.type))
-    return pa.table(columns, schema=SCHEMA)
+    return tables.to_table(samples, SCHEMA)
 
 
 def from_table(table: pa.Table) -> list[Sample]:

@@ -10,7 +10,7 @@ metrics are those of lm-evaluation-harness; a metric's name is `<metric>,<filter
 results.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evals.data_folder import DataFolder
@@ -103,3 +103,8 @@ class Suite:
             return (name,)
         group_tasks = next(group.tasks for group in self.groups if group.name == name)
         return tuple(task for task in self.tasks if task in group_tasks)
+
+
+def task_names(requests: Iterable[EvalRequest]) -> tuple[str, ...]:
+    """Returns the tasks of requests, each once, in the order of the requests."""
+    return tuple(dict.fromkeys(request.task for request in requests))

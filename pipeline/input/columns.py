@@ -8,7 +8,7 @@ all others                                      pass through unchanged
 """
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,10 +96,7 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     """
     schema = formats.common_schema(files)
     source = _describe(files)
-    role_columns = tuple(
-        _find_role_column(schema, role, columns.name_of(role), source)
-        for role in columns.task.input_roles
-    )
+    role_columns = tuple(_role_columns(schema, columns, source))
     for column in role_columns:
         check_type(schema.field(column.name), column.form.name, source)
     _check_same_kind(role_columns, source)
@@ -145,6 +142,11 @@ def _describe(files: Sequence[InputFile]) -> str:
     if len(files) == 1:
         return files[0].url
     return f"{files[0].url} and {len(files) - 1} other files"
+
+
+def _role_columns(schema: pa.Schema, columns: InputColumns, source: str) -> Iterator[RoleColumn]:
+    for role in columns.task.input_roles:
+        yield _find_role_column(schema, role, columns.name_of(role), source)
 
 
 def _find_role_column(schema: pa.Schema, role: InputRole, renamed: str, source: str) -> RoleColumn:

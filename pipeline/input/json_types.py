@@ -67,12 +67,17 @@ def to_arrow(values: Sequence[Any], column: Any) -> tuple["pa.Array[Any]", list[
         The array, and the positions of values that do not fit the type; they are null.
     """
     if column.metadata is not None and JSON_TEXT.items() <= column.metadata.items():
-        texts = [None if value is None else json.dumps(value) for value in values]
-        return pa.array(texts, pa.string()), []
+        return pa.array(map(_json_text, values), pa.string()), []
     try:
         return pa.array(values, column.type), []
     except CONVERSION_ERRORS:
         return _convert_each(values, column.type)
+
+
+def _json_text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return json.dumps(value)
 
 
 def _convert_each(
@@ -113,6 +118,6 @@ def _common_type(first: pa.DataType | None, second: pa.DataType | None) -> pa.Da
 def _has_empty_struct(data_type: Any) -> bool:
     """Whether a struct without fields is part of the type: Parquet cannot hold it."""
     if pa.types.is_struct(data_type):
-        fields = [data_type.field(index).type for index in range(data_type.num_fields)]
-        return not fields or any(_has_empty_struct(field_type) for field_type in fields)
+        fields = list(data_type)
+        return not fields or any(_has_empty_struct(field.type) for field in fields)
     return pa.types.is_list(data_type) and _has_empty_struct(data_type.value_type)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
-from pipeline.records import InputFile, Shard
+from pipeline.records import InputFile, Shard, total_rows
 
 READS_AT_ONCE = 16
 
@@ -54,7 +54,7 @@ def plan_shards(
         raise ConfigError(
             f"--shard-rows and --limit must be at least 1, got {shard_rows} and {limit}"
         )
-    rows_to_plan = sum(file.rows for file in files)
+    rows_to_plan = total_rows(files)
     if limit is not None:
         rows_to_plan = limit
 
@@ -78,12 +78,12 @@ def _input_objects(url: str) -> list[storage.StoredObject]:
     """Returns the objects at `url` that are input files."""
     objects = storage.list_objects(url)
     root = storage.canonical(url)
-    if [stored.url for stored in objects] == [root]:
+    if len(objects) == 1 and objects[0].url == root:
         return list(objects)  # the URL of one file, whatever its suffix
     folder = f"{root}/"
     if any(stored.url.startswith(folder) for stored in objects):
         return [stored for stored in objects if _is_folder_input(stored.url.removeprefix(folder))]
-    return [stored for stored in objects if _is_glob_input(stored)]
+    return list(filter(_is_glob_input, objects))
 
 
 def _is_folder_input(path: str) -> bool:

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import DatasetError
 from pipeline.input import formats
-from pipeline.records import InputFile
+from pipeline.records import InputFile, total_rows
 
 BLOCK_ROWS = 65_536
 MAX_NAMED = 5  # ids that a message names
@@ -66,7 +66,7 @@ def check_unique_ids(
     """
     if id_column is None:
         return
-    hashes = np.empty(sum(file.rows for file in files), np.int64)
+    hashes = np.empty(total_rows(files), np.int64)
     count = 0
     nulls: list[str] = []
     for block in _blocks(files, id_column, limit):
@@ -137,7 +137,7 @@ def _duplicates(
 
 def _blocks(files: Sequence[InputFile], id_column: str, limit: int | None) -> Iterator[_Block]:
     """Yields the ids of the rows that can be read."""
-    remaining = sum(file.rows for file in files)
+    remaining = total_rows(files)
     if limit is not None:
         remaining = limit
     for file in files:
@@ -153,9 +153,10 @@ def _blocks(files: Sequence[InputFile], id_column: str, limit: int | None) -> It
 def _read_block(cursor: formats.Cursor, url: str, id_column: str, start: int, count: int) -> _Block:
     block = cursor.take(start, count)
     ids = block.values[id_column]
-    readable = [row for row in range(count) if row not in block.faults]
-    return _Block(
-        url=url,
-        rows=tuple(start + row for row in readable),
-        ids=tuple(ids[row] for row in readable),
-    )
+    readable_rows: list[int] = []
+    readable_ids: list[Any] = []
+    for index in range(count):
+        if index not in block.faults:
+            readable_rows.append(start + index)
+            readable_ids.append(ids[index])
+    return _Block(url=url, rows=tuple(readable_rows), ids=tuple(readable_ids))

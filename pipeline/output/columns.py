@@ -19,6 +19,7 @@ from pipeline.output.list_arrays import (
     list_array,
     spread,
     sums_per_sample,
+    value_counts,
     with_leading_null,
 )
 from pipeline.records import OutputRow
@@ -111,7 +112,7 @@ def top_column(
 
     def build(samples: Samples) -> "pa.Array[Any]":
         joined = join_values(_values_of(samples, sample_values), value_type)
-        token_counts = np.array([len(ids or ()) for ids in _values_of(samples, tokens)], np.int32)
+        token_counts = value_counts(_values_of(samples, tokens))
         token_counts[joined.null] = 0
         values_per_token = _values_per_token(samples, joined.lengths, token_counts)
         values = pa.array(joined.values)
@@ -158,7 +159,7 @@ def _choices_column(
     def build(samples: Samples) -> "pa.Array[Any]":
         values: list[list[object] | None] = []
         for sample in samples:
-            scores = [value(score) for score in sample.completion.scores]
+            scores = list(map(value, sample.completion.scores))
             values.append(scores or None)
         return _arrow_array(values, pa.list_(value_type))
 

@@ -29,12 +29,15 @@ class JoinedValues:
 
 def join_values(samples: "Sequence[array[Any] | None]", value_type: pa.DataType) -> JoinedValues:
     """Joins the values of all samples. None is a null sample."""
-    present = [sample for sample in samples if sample is not None]
     dtype = cast(Any, value_type).to_pandas_dtype()
-    values = np.frombuffer(b"".join(present), dtype)
-    lengths = np.array([len(sample or ()) for sample in samples], np.int32)
+    values = np.frombuffer(b"".join(filter(None, samples)), dtype)
     null = np.array([sample is None for sample in samples], np.bool_)
-    return JoinedValues(values, lengths, null)
+    return JoinedValues(values, value_counts(samples), null)
+
+
+def value_counts(samples: "Sequence[array[Any] | None]") -> Lengths:
+    """Returns the number of values of each sample; 0 where it is null."""
+    return np.array([len(sample or ()) for sample in samples], np.int32)
 
 
 def list_array(lengths: Lengths, values: "pa.Array[Any]", null: Mask) -> "pa.Array[Any]":

@@ -201,8 +201,8 @@ def _differences(path: str, then: Any, now: Any) -> Iterable[str]:
 def _list_difference(path: str, then: list[Any], now: list[Any]) -> str:
     """Returns the lengths of two lists, or the first entry that differs."""
     if len(then) != len(now):
-        old_entry = next((entry for entry in then if entry not in now), None)
-        new_entry = next((entry for entry in now if entry not in then), None)
+        old_entry = _first_absent(then, now)
+        new_entry = _first_absent(now, then)
         return (
             f"{path} had {len(then)} entries (such as {_displayed(old_entry)}), has {len(now)} "
             f"(such as {_displayed(new_entry)})"
@@ -211,6 +211,14 @@ def _list_difference(path: str, then: list[Any], now: list[Any]) -> str:
     while then[index] == now[index]:
         index += 1
     return f"{path}[{index}] was {_displayed(then[index])}, is {_displayed(now[index])}"
+
+
+def _first_absent(entries: list[Any], others: list[Any]) -> Any:
+    """Returns the first entry that `others` lacks; None if it has all."""
+    for entry in entries:
+        if entry not in others:
+            return entry
+    return None
 
 
 def _displayed(value: Any) -> str:

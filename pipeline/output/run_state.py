@@ -37,7 +37,7 @@ class RunState:
     @property
     def failed_row_count(self) -> int:
         """Failed rows in the shards whose failures were read."""
-        return sum(len(rows) for rows in self.failed_rows.values())
+        return sum(map(len, self.failed_rows.values()))
 
     def committed_of(self, shards: Collection[Shard]) -> list[Shard]:
         """Returns those of `shards` that are committed."""

@@ -69,7 +69,7 @@ class OutputSchema:
         Raises:
             CommitError: the arrays of a completion contradict each other.
         """
-        inputs = [passthrough[name] for name in self.passthrough.names]
+        inputs = passthrough.select(self.passthrough.names).columns
         outputs = [column.build(samples) for column in self.columns]
         return pa.table([*inputs, *outputs], schema=self.arrow)
 

@@ -94,7 +94,7 @@ class Writer:
                     "--retry-failed"
                 )
             version = stored.version
-        position = {row: index for index, row in enumerate(rows)}
+        position = dict(zip(rows, range(len(rows)), strict=True))
         self._open[shard.number] = _OpenShard(
             shard, passthrough, position, version, missing=len(rows)
         )
@@ -161,18 +161,23 @@ class Writer:
         return self._open.pop(ref.shard) if not shard.missing else None
 
     def _commit(self, shard: _OpenShard) -> CommittedShard:
-        keys = sorted(shard.rows)
-        rows = [shard.rows[key] for key in keys]
+        rows: list[OutputRow] = []
+        row_numbers: list[int] = []  # within the shard
+        for row_number, sample in sorted(shard.rows):
+            rows.append(shard.rows[row_number, sample])
+            row_numbers.append(row_number)
+
         passthrough = shard.passthrough
-        if len(keys) != passthrough.num_rows:  # several samples per row
-            passthrough = passthrough.take(pa.array([shard.position[row] for row, _ in keys]))
+        if len(rows) != passthrough.num_rows:  # several samples per row
+            positions = [shard.position[row_number] for row_number in row_numbers]
+            passthrough = passthrough.take(pa.array(positions))
         table = self._schema.table(rows, passthrough)
         if shard.shard.only is None:
             published = self._folder.client.put_if_absent(
                 self._folder.part_url(shard.shard.number), to_parquet(table)
             )
         else:
-            published = self._merge(shard, table, [row for row, _ in keys])
+            published = self._merge(shard, table, row_numbers)
         if not published:
             check_part(self._folder, shard.shard.number, self._fingerprint)
         return _summary(shard, rows, published)

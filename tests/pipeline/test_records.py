@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 
 from actors.protocol.messages import RowRef
-from pipeline.records import InputFile, PromptRow, Shard
+from pipeline.records import InputFile, PromptRow, Shard, total_rows
 
 
 def test_shard_runs_all_rows_and_checks_no_version_by_default() -> None:
@@ -28,3 +28,9 @@ def test_records_are_immutable() -> None:
     file = InputFile("in.parquet", size=1, version="v", rows=1)
     with pytest.raises(dataclasses.FrozenInstanceError):
         file.rows = 2  # type: ignore[misc]
+
+
+def test_total_rows_counts_all_files() -> None:
+    files = [InputFile(f"{rows}.parquet", size=9, version="v", rows=rows) for rows in (3, 0, 4)]
+    assert total_rows(files) == 7
+    assert total_rows([]) == 0

@@ -6,6 +6,7 @@ Its size is bounded whatever the number of documents.
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from markupsafe import Markup
@@ -15,7 +16,8 @@ from pipeline.evals.evaluation import Change, Comparison, Evaluation
 from pipeline.evals.history import Entry
 from pipeline.evals.multiple_choice import ACCURACY
 from pipeline.evals.report.plots import calibration, differences, metric_name, tasks_of_group, trend
-from pipeline.evals.suite import EvalRequest, Suite
+from pipeline.evals.scoring import Sample
+from pipeline.evals.suite import EvalRequest, Suite, task_names
 from pipeline.evals.tasks import suite_of
 from pipeline.monitoring.length_bins import histogram, length_bin
 from pipeline.report.drawing import Plot
@@ -159,8 +161,7 @@ def _loss(comparison: Comparison) -> Markup:
 
 def _tasks_without_metric(evaluation: Evaluation) -> Iterator[Markup]:
     scored_tasks = {sample.task for sample in evaluation.samples}
-    tasks = dict.fromkeys(request.task for request in evaluation.requests)
-    for task in tasks:
+    for task in task_names(evaluation.requests):
         if task not in scored_tasks:
             yield Markup(
                 "{}: no metric. Its programs were not executed: that takes --execute-programs."
@@ -168,9 +169,9 @@ def _tasks_without_metric(evaluation: Evaluation) -> Iterator[Markup]:
 
 
 def _incomplete_suites(evaluation: Evaluation) -> Iterator[Markup]:
-    tasks = {request.task for request in evaluation.requests}
+    tasks = task_names(evaluation.requests)
     for suite in _suites(evaluation):
-        present = tasks & set(suite.tasks)
+        present = suite.tasks.keys() & tasks
         if len(present) < len(suite.tasks):
             yield Markup("{}: {} of its {} tasks; sums are of these alone.").format(
                 text(suite.name), len(present), len(suite.tasks)
@@ -264,26 +265,29 @@ def _narrowest_groups(suite: Suite) -> dict[str, str]:
 
 
 def _calibration_plot(evaluation: Evaluation) -> Plot | None:
-    samples = [
-        sample
-        for sample in evaluation.samples
-        if sample.confidence is not None and sample.metric == ACCURACY
-    ]
-    return calibration(samples) if samples else None
+    samples = list(filter(_has_confidence, evaluation.samples))
+    if not samples:
+        return None
+    return calibration(samples)
+
+
+def _has_confidence(sample: Sample) -> bool:
+    return sample.confidence is not None and sample.metric == ACCURACY
 
 
 def _length_plots(evaluation: Evaluation) -> Iterator[Plot]:
-    prompts: list[int | None] = []
-    completions: list[int | None] = []
-    for answers in evaluation.answers.values():
-        prompts += [answer.prompt_tokens for answer in answers]
-        completions += [answer.completion_tokens for answer in answers]
+    prompts: Counter[int] = Counter()
+    completions: Counter[int] = Counter()
+    for answer in chain.from_iterable(evaluation.answers.values()):
+        if answer.prompt_tokens is not None:
+            prompts[length_bin(answer.prompt_tokens)] += 1
+        if answer.completion_tokens is not None:
+            completions[length_bin(answer.completion_tokens)] += 1
 
-    for name, title, token_counts in (
+    for name, title, counts in (
         ("prompt-lengths", "Prompt lengths", prompts),
         ("completion-lengths", "Completion lengths", completions),
     ):
-        counts = Counter(length_bin(count) for count in token_counts if count is not None)
         if counts:
             bins = histogram(counts)
             half = quantile(bins, 0.5)

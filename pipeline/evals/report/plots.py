@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from pipeline.evals.history import Entry
 from pipeline.evals.scoring import Sample
 from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, Plot, svg
 from pipeline.report.figures import percent
+
+Values = npt.NDArray[np.float64]
 
 MAX_RUNS = 60  # of a trend: older ones are left out
 MAX_DATES = 4  # labels of its time axis
@@ -36,7 +39,11 @@ def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
     Args:
         series: by task and metric; oldest first, this run last.
     """
-    recent = {metric_name(*key): entries[-MAX_RUNS:] for key, entries in series.items()}
+    recent: dict[str, Sequence[Entry]] = {}
+    for (task, metric), entries in series.items():
+        name = metric_name(task, metric)
+        recent[name] = entries[-MAX_RUNS:]
+
     columns = min(len(recent), 2)
     rows = -(-len(recent) // 2)
 
@@ -69,8 +76,7 @@ def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
 
 
 def _draw_trend(axes: Axes, entries: Sequence[Entry]) -> None:
-    values = np.array([entry.value for entry in entries])
-    errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in entries])
+    values, errors = _values_and_errors(entries)
     positions = np.arange(len(entries))
     axes.errorbar(
         positions,
@@ -111,8 +117,7 @@ def tasks_of_group(
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         positions = np.arange(len(ranked))
-        values = np.array([entry.value for entry in ranked])
-        errors = NORMAL_95 * np.array([entry.stderr or 0.0 for entry in ranked])
+        values, errors = _values_and_errors(ranked)
         axes.errorbar(values, positions, xerr=errors, fmt="none", ecolor=CALM, elinewidth=1)
         axes.plot(values, positions, "o", color=IN, markersize=4, clip_on=False)
 
@@ -263,6 +268,13 @@ def differences(by_name: Sequence[tuple[str, Difference]], margin: float) -> Plo
         header=("metric, against", "points", "from", "to", "regression"),
         rows=tuple(rows),
     )
+
+
+def _values_and_errors(entries: Sequence[Entry]) -> tuple[Values, Values]:
+    """Returns values, and the half widths of their 95 % intervals: 0 without a standard error."""
+    values = np.array([entry.value for entry in entries])
+    stderrs = np.array([entry.stderr or 0.0 for entry in entries])
+    return values, NORMAL_95 * stderrs
 
 
 def _share_axis(axes: Axes, low: float, high: float) -> None:

@@ -54,7 +54,11 @@ def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
     # a row that failed as a whole has one answer, and none of its samples passed
     n = request.n or len(answers)
     passed = sum(bool(answer.passed) for answer in answers)
-    values = {f"pass@{k},create_test": pass_at_k(n, passed, k) for k in REPORTED_K if k <= n}
+    values = {}
+    for k in REPORTED_K:
+        if k <= n:
+            metric = f"pass@{k},create_test"
+            values[metric] = pass_at_k(n, passed, k)
     if n > 1:
         return Verdict(values, f"{passed} of {n} passed")
     return Verdict(values, "passed" if passed else "failed")

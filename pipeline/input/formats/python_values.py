@@ -25,7 +25,7 @@ def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]
     try:
         values = column.to_pylist()
         if types.is_binary(column.type) or types.is_large_binary(column.type):
-            values = [_as_text(value) for value in values]
+            values = list(map(_as_text, values))
     except UnicodeDecodeError:
         return _readable_values(column)
     return values, []

@@ -144,7 +144,7 @@ def render(
         data_path=data_path,
         model=dict(texts.provenance).get("model", "a model"),
         columns=[_column(field, texts) for field in schema],
-        examples=[_example(row) for row in report["examples"]],
+        examples=list(map(_example, report["examples"])),
         stage_descriptions=STAGE_DESCRIPTIONS,
         reasons=_reasons(report),
         max_reasons=MAX_REASONS,
@@ -152,7 +152,7 @@ def render(
         length_summaries=_length_summaries(lengths),
         length_bins=_histogram_bins(lengths, bin_label),
         logprob_bins=_histogram_bins(logprobs, _logprob_label),
-        rejected_examples=[_example(row) for row in ordered[:MAX_REJECTED_EXAMPLES]],
+        rejected_examples=list(map(_example, ordered[:MAX_REJECTED_EXAMPLES])),
     )
     return card.rstrip("\n") + "\n"
 

@@ -105,8 +105,8 @@ class PromptBuilder:
         if ROW not in self.schema.request.names:
             return table
         row_type: Any = self.schema.request.field(ROW).type
-        fields = [row_type.field(index) for index in range(row_type.num_fields)]
-        names = [field.name for field in fields]
+        fields = list(row_type)
+        names = row_type.names
         columns: Any = [table[name].combine_chunks() for name in names]
         row = pa.StructArray.from_arrays(columns, fields=fields)
         return table.drop_columns(names).append_column(ROW, row)

@@ -134,7 +134,7 @@ def kept_columns(requests: pa.Schema) -> pa.Schema:
     fields = [requests.field("id")]
     if ROW in requests.names:
         row: Any = requests.field(ROW).type
-        fields += [row.field(index) for index in range(row.num_fields)]
+        fields += list(row)
     return pa.schema(fields)
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.shards import list_input
-from pipeline.records import InputFile
+from pipeline.records import InputFile, total_rows
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random
 
@@ -66,7 +66,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
         ConfigError: fewer examples than `per_row`.
     """
     files = list_input(url)
-    total = sum(file.rows for file in files)
+    total = total_rows(files)
     if total > max_shots:
         raise DatasetError(
             f"--shots {redact_credentials(url)}: expected at most {max_shots:,} examples, got "

@@ -44,7 +44,7 @@ class Majority:
 
         Adds the columns `votes` (samples with the value of this one) and `voters`.
         """
-        answers = [_comparable(value) for value in table[self.column].to_pylist()]
+        answers = list(map(_comparable, table[self.column].to_pylist()))
         scores = numbers(table, "mean_logprob", -math.inf).tolist()
 
         verdicts: list[Rejection | None] = []

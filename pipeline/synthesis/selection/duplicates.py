@@ -104,7 +104,7 @@ class Bands:
         used = signature[: self.count * self.width]
         bands = used.reshape(self.count, self.width).astype(np.uint64)
         keys = (bands * _MULTIPLIERS[: self.width]).sum(axis=1, dtype=np.uint64)
-        return [int(key) for key in keys]
+        return list(map(int, keys))
 
 
 def _odd_multipliers() -> npt.NDArray[np.uint64]:

@@ -208,7 +208,7 @@ class _Translation(NodeTransformer):
         if node.kwargs or node.dyn_args or node.dyn_kwargs:
             raise _UnsupportedError("arguments of functions are given by position")
 
-        arguments = [self.visit(argument) for argument in node.args]
+        arguments = list(map(self.visit, node.args))
         return nodes.Call(node.node, arguments, [], None, None, lineno=node.lineno)
 
     def visit_And(self, node: nodes.And) -> nodes.Node:

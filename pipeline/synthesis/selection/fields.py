@@ -156,8 +156,8 @@ class FieldParser:
             texts: an Arrow column of strings.
         """
         if self._pattern is not None:
-            return [self._from_groups(groups) for groups in self._pattern.fields(texts)]
-        return [self._from_json(text) for text in texts.to_pylist()]
+            return list(map(self._from_groups, self._pattern.fields(texts)))
+        return list(map(self._from_json, texts.to_pylist()))
 
     def _from_groups(self, groups: Mapping[str, str] | None) -> ParsedValues:
         if groups is None:

@@ -61,8 +61,7 @@ class FieldPattern(Pattern):
                 "others"
             ) from error
 
-        indices = range(groups.num_fields)
-        self.groups: tuple[str, ...] = tuple(groups.field(index).name for index in indices)
+        self.groups: tuple[str, ...] = tuple(groups.names)
         if not self.groups:
             raise ConfigError(
                 f"{flag}: {source!r}: expected at least one named group, (?P<name>…), got none"
