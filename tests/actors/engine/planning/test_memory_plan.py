@@ -16,18 +16,14 @@ from actors.engine.planning.abstract import (
     abstract_cache,
     abstract_parameters,
     bytes_per_device,
-    gpu_parameters,
 )
 from actors.engine.planning.memory_plan import engine_program_shapes, main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
 from actors.engine.scheduling.scheduler import Scheduler
 from actors.engine.steps import EngineContext
-from actors.kernels.gpu.layout import pack_for_device
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
 from actors.protocol.errors import ModelError
-from actors.weights import checkpoint
-from tests.actors.engine.engines import CONFORMANCE, model_config
 
 ENGINE = EngineConfig(max_len=8192)
 
@@ -67,32 +63,6 @@ def test_cache_of_grok_1_on_one_of_eight_devices_is_exact() -> None:
     context = EngineContext(GROK_1, ENGINE, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
     taken = bytes_per_device(abstract_cache(context, pages_per_data_shard=100))
     assert taken == 1600 * (64 * 2 * 128 * 2 + 4) == 1600 * cache_bytes_per_token(GROK_1, 8, 2)
-
-
-@pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (2, 4)])
-def test_abstract_parameters_match_a_loaded_checkpoint(mesh: tuple[int, int]) -> None:
-    devices, config = sharding.make_mesh(*mesh), model_config("mha")
-    real = checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices)
-    told = abstract_parameters(config, devices)
-
-    def facts(tree: Any) -> Any:
-        return jax.tree.map(
-            lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree
-        )
-
-    assert facts(told) == facts(real)
-
-
-def test_gpu_parameters_match_packed_weights() -> None:
-    config, devices = model_config("mha"), sharding.make_mesh(1, 8)
-    loaded = checkpoint.load(CONFORMANCE / "mha" / "ckpt-0", config, devices)
-    real = pack_for_device(loaded, jnp.bfloat16)
-    told = gpu_parameters(EngineContext(config, ENGINE, jnp.dtype("bfloat16"), devices))
-    facts = [
-        jax.tree.map(lambda a: (a.shape, a.dtype.name, a.sharding.shard_shape(a.shape)), tree)
-        for tree in (real, told)
-    ]
-    assert facts[0] == facts[1]
 
 
 @settings(deadline=None)  # a thousand lengths each; a busy machine is no failure
