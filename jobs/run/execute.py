@@ -96,7 +96,7 @@ def _run_logged(
     try:
         plan = make_plan(config)
         if config.dry_run:
-            _print_dry_run(plan)
+            print_dry_run(plan)
             return ExitCode.OK
         job = _prepare(plan, backend, early_stopping, log)
     except GrokBatchError as error:
@@ -117,10 +117,16 @@ def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "er
     return code
 
 
-def _print_dry_run(plan: Plan) -> None:
+def print_dry_run(plan: Plan, compiler: full_size.Compiler | None = None) -> None:
+    """Prints the estimate of a run and, for a model that needs GPUs, its memory plan.
+
+    Args:
+        plan: the run.
+        compiler: compiles the step functions of the memory plan; None: `full_size.compile_plan`.
+    """
     _print_lines(dry_run.lines(dry_run.estimate(plan)))
     if full_size.is_full_size(plan):
-        _print_lines(full_size.lines(plan))
+        _print_lines(full_size.lines(plan, compiler))
 
 
 def _print_lines(lines: Iterable[str]) -> None:

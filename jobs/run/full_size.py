@@ -25,6 +25,8 @@ TARGETS = ("h100", "h200")
 SMALLEST_BYTES = 16 * 10**9
 TIME_LIMIT_S = 3600.0
 
+Compiler = Callable[[Mapping[str, Any]], dict[str, Any]]  # `request` to the memory plan
+
 
 def is_full_size(plan: Plan) -> bool:
     """Returns whether the model needs GPUs and the run is not explicitly on CPUs."""
@@ -33,10 +35,14 @@ def is_full_size(plan: Plan) -> bool:
     )
 
 
-def lines(plan: Plan) -> Iterator[str]:
+def lines(plan: Plan, compiler: Compiler | None = None) -> Iterator[str]:
     """Yields the plan of a full-size model as lines of text.
 
     The first lines are yielded before the compiler has ended.
+
+    Args:
+        plan: the run.
+        compiler: compiles the step functions; None: `compile_plan`.
 
     Raises:
         ConfigError, ModelError: the compiler does not take the plan, or cannot run.
@@ -48,7 +54,8 @@ def lines(plan: Plan) -> Iterator[str]:
         f"compiling the step functions of the whole model for {machines}, "
         "with no weights and no GPU; this takes minutes"
     )
-    yield from show(compile_plan(request(plan)), plan.config.mesh_shape())
+    compiler = compiler or compile_plan
+    yield from show(compiler(request(plan)), plan.config.mesh_shape())
 
 
 def request(plan: Plan) -> dict[str, Any]:

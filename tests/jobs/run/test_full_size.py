@@ -3,7 +3,7 @@
 import dataclasses
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ import pytest
 from actors.engine.config import EngineConfig
 from actors.model.config import DEMO, GROK_1, ModelConfig
 from actors.protocol.errors import ModelError
-from jobs import score_dataset
 from jobs.benchmarks.models import GROK_1_SHARD
 from jobs.run import full_size
 from jobs.run.config import ScoreConfig
+from jobs.run.execute import print_dry_run
 from jobs.run.plan import make_plan
 from pipeline.errors import ConfigError
 
@@ -134,32 +134,22 @@ def test_fallback_and_misfit_are_one_line_each(
 
 @pytest.mark.slow
 def test_dry_run_of_grok_1_prints_both_plans(
-    dry: Dry,
-    answer: dict[str, Any],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    dry: Dry, answer: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     requests: list[Any] = []
-    monkeypatch.setattr(
-        full_size, "compile_plan", lambda request: requests.append(request) or answer
-    )
-    config = dry()
-    arguments = [
-        "-i",
-        str(config.input),
-        "-o",
-        str(config.output),
-        "--max-tokens",
-        "4",
-        "--dry-run",
-        "true",
-    ]
-    assert score_dataset.main([*arguments, "--model", "grok-1"]) == 0
-    assert requests == [full_size.request(make_plan(config))]
-    said = capsys.readouterr().out
-    assert "rows                     2" in said
-    assert "for 8xH100 and 8xH200, with no weights and no GPU" in said
-    assert "KV tokens that fit" in said
+
+    def compiler(request: Mapping[str, Any]) -> dict[str, Any]:
+        requests.append(request)
+        return answer
+
+    plan = make_plan(dry())
+    print_dry_run(plan, compiler)
+
+    assert requests == [full_size.request(plan)]
+    output = capsys.readouterr().out
+    assert "rows                     2" in output
+    assert "for 8xH100 and 8xH200, with no weights and no GPU" in output
+    assert "KV tokens that fit" in output
 
 
 @pytest.mark.slow
