@@ -17,6 +17,7 @@ data set as an undisturbed one.
 import dataclasses
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 
 # started as a file, Python looks for modules in jobs/, not in the repository
@@ -63,8 +64,14 @@ class _StopAtOnce(EarlyStopping):
         return True
 
 
-def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
-    """Runs the steps of a command line and returns the exit code."""
+def main(arguments: Sequence[str], backend: Backend = RAY, executor: Executor | None = None) -> int:
+    """Runs the steps of a command line and returns the exit code.
+
+    Args:
+        arguments: of the command line.
+        backend: starts replicas.
+        executor: runs the selection while the run goes on; None: a thread.
+    """
     step: Step = "all"
     flags = arguments
     for name in STEPS:
@@ -77,15 +84,18 @@ def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
         config = parse(GenerateConfig, flags, program=program, description=DESCRIPTION)
         log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
-        return _run_step(step, config, log, backend)
+        return _run_step(step, config, log, backend, executor)
     except GrokBatchError as error:
         return log.failed(error, ExitCode.BAD_ARGUMENTS)
 
 
-def _run_step(step: Step, config: GenerateConfig, log: RunLog, backend: Backend) -> int:
+def _run_step(
+    step: Step, config: GenerateConfig, log: RunLog, backend: Backend, executor: Executor | None
+) -> int:
     output = str(config.output)
     if step == "run":
-        return run_prompts(config, PromptsFolder(str(config.prompts)), output, backend=backend)
+        prompts = PromptsFolder(str(config.prompts))
+        return run_prompts(config, prompts, output, backend=backend, executor=executor)
     if step == "select":
         return select(config, str(config.prompts), str(config.completions), output, log)
     plan = plan_seeds(config)
@@ -96,11 +106,16 @@ def _run_step(step: Step, config: GenerateConfig, log: RunLog, backend: Backend)
         write_prompts(config, plan, output, log)
         return ExitCode.OK
     prompts = write_prompts(config, plan, storage.join(output, "prompts"), log)
-    return _run_and_select(config, prompts, output, log, backend)
+    return _run_and_select(config, prompts, output, log, backend, executor)
 
 
 def _run_and_select(
-    config: GenerateConfig, prompts: PromptsFolder, output: str, log: RunLog, backend: Backend
+    config: GenerateConfig,
+    prompts: PromptsFolder,
+    output: str,
+    log: RunLog,
+    backend: Backend,
+    executor: Executor | None,
 ) -> int:
     completions_url = storage.join(output, "completions")
     dataset_url = storage.join(output, config.dataset)
@@ -111,7 +126,7 @@ def _run_and_select(
     early_stopping = None
     if RunFolder(dataset_url).finished():
         early_stopping = _StopAtOnce()
-    code = run_prompts(config, prompts, completions_url, early_stopping, backend)
+    code = run_prompts(config, prompts, completions_url, early_stopping, backend, executor)
     if not code.is_complete:
         return code
     try:
@@ -126,6 +141,7 @@ def run_prompts(
     output: str,
     early_stopping: EarlyStopping | None = None,
     backend: Backend = RAY,
+    executor: Executor | None = None,
 ) -> ExitCode:
     """Runs the prompts through the main job, until there are enough rows; returns its exit code.
 
@@ -135,6 +151,7 @@ def run_prompts(
         output: run folder.
         early_stopping: ends the run; None: the rule of the configuration.
         backend: starts replicas.
+        executor: runs the selection while the run goes on; None: a thread.
 
     Raises:
         DatasetError: the prompts are not complete.
@@ -152,7 +169,7 @@ def run_prompts(
     if early_stopping is None:
         early_stopping = NEVER_STOP
         if config.may_end_early:
-            early_stopping = SelectionStopping(config, prompts, output)
+            early_stopping = SelectionStopping(config, prompts, output, executor)
     try:
         main_job = dataclasses.replace(main_job, retry_failed=False)
         return run_job(main_job, backend, early_stopping)

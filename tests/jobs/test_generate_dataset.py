@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import random
 import re
 from collections.abc import Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,6 @@ from actors.protocol.messages import Request
 from jobs import generate_dataset
 from jobs.run.backend import Backend
 from jobs.run.replica_hours import HourLedger
-from jobs.synthesis import early_stopping
 from pipeline import storage
 from pipeline.monitoring.progress import Progress
 from pipeline.report import run_report
@@ -64,18 +65,18 @@ def main(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Main:
     monkeypatch.setattr(run_report, "render", lambda _: "")
     source = sums.seeds(tmp_path / "seeds.parquet", ROWS)
 
-    def call(*words: object, backend: Backend = SUMS) -> int:
+    def call(*words: object, backend: Backend = SUMS, executor: Executor | None = None) -> int:
         step = [str(words[0])] if words and words[0] in (*generate_dataset.STEPS, "prompt") else []
         flags = [*step, "-i", str(source), *FLAGS, *map(str, words[len(step) :])]
-        return generate_dataset.main(flags, backend)
+        return generate_dataset.main(flags, backend, executor)
 
     return call
 
 
 @pytest.fixture
-def selected_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Selects from each shard before the next one is committed."""
-    monkeypatch.setattr(early_stopping, "ThreadPoolExecutor", lambda *_, **__: Immediate())
+def main_in_order(main: Main) -> Main:
+    """Commits one shard after the other, and selects from each before the next one."""
+    return functools.partial(main, backend=IN_ORDER, executor=Immediate())
 
 
 SMALL_BATCHES = ("--batch-tokens", 64)
@@ -162,12 +163,11 @@ def test_another_selection_of_a_run_needs_another_dataset(
     assert len({row["id"] for row in kept}) == len(kept) < len(rows(out / "dataset"))
 
 
-@pytest.mark.usefixtures("selected_at_once")
 def test_target_ends_run_early_and_higher_target_continues(
-    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    main_in_order: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert main("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5, backend=IN_ORDER) == 0
+    assert main_in_order("-o", out, *RULES, *SMALL_BATCHES, "--target-rows", 5) == 0
     said = capsys.readouterr()
     # The first shard is enough; how many others are complete when that is noticed, the machine
     # decides.
@@ -190,12 +190,12 @@ def test_target_ends_run_early_and_higher_target_continues(
         == found["accepted"] + found["rejected"] + found["failed"]
         == found["seed_rows"] * N
     )
-    assert main("-o", out, *RULES, "--target-rows", 5, backend=IN_ORDER) == 0
-    assert main("-o", out, *RULES, "--target-rows", 20, "--dataset", "more", backend=IN_ORDER) == 0
+    assert main_in_order("-o", out, *RULES, "--target-rows", 5) == 0
+    assert main_in_order("-o", out, *RULES, "--target-rows", 20, "--dataset", "more") == 0
     more = rows(out / "more")
     assert len(more) == 20
     assert more[:5] == few
-    assert main("-o", tmp_path / "whole", *RULES, "--target-rows", 20, backend=IN_ORDER) == 0
+    assert main_in_order("-o", tmp_path / "whole", *RULES, "--target-rows", 20) == 0
     assert tables(tmp_path / "whole" / "dataset") == tables(out / "more")
 
 
@@ -221,9 +221,11 @@ def test_token_budget_ends_the_run(main: Main, tmp_path: Path) -> None:
     assert found["reasons"]["stop"] == {"max_total_tokens": sum(found["reasons"]["stop"].values())}
 
 
-@pytest.mark.usefixtures("selected_at_once")
 def test_replica_hours_budget_stores_where_the_run_ended(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main_in_order: Main,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(
         Progress, "replica_hours", property(lambda progress: 1.0 * progress._committed_shards)
@@ -231,7 +233,7 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     out = tmp_path / "out"
     # many small shards: few of them are in flight when the third one is committed
     words = (*RULES, *SMALL_BATCHES, "--shard-rows", 1)
-    assert main("-o", out, *words, "--max-replica-hours", 3, backend=IN_ORDER) == 0
+    assert main_in_order("-o", out, *words, "--max-replica-hours", 3) == 0
     found = statistics(out / "dataset")
     assert found["stopped_by"] == "max_replica_hours"
     assert 0 < found["seed_rows"] < ROWS
@@ -239,16 +241,13 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
     # more of the run may be committed by now: it does not count
-    assert main("-o", out, *words, "--max-replica-hours", 3, backend=IN_ORDER) == 0
+    assert main_in_order("-o", out, *words, "--max-replica-hours", 3) == 0
     assert {
         name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"
     } == before
-    assert (
-        main("-o", out, *words, "--max-replica-hours", 100, "--dataset", "all", backend=IN_ORDER)
-        == 0
-    )
+    assert main_in_order("-o", out, *words, "--max-replica-hours", 100, "--dataset", "all") == 0
     assert statistics(out / "all")["seed_rows"] == ROWS
-    assert main("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0, backend=IN_ORDER) == 1
+    assert main_in_order("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 1
     assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
 
 
