@@ -162,17 +162,20 @@ def has_task(data: DataFolder, task: str) -> bool:
 
 
 def _rows(data: DataFolder, split: str, subject: str) -> Sequence[Mapping[str, Any]]:
-    rows = [row for row in data.rows(FOLDER, split, COLUMNS) if row["subject"] == subject]
-    for number, row in enumerate(rows):
+    rows: list[Mapping[str, Any]] = []
+    for row in data.rows(FOLDER, split, COLUMNS):
+        if row["subject"] != subject:
+            continue
         choices = row["choices"]
         answer = row["answer"]
         has_choices = len(choices) == len(LETTERS) and None not in choices
         if not has_choices or answer not in range(len(LETTERS)):
             raise DatasetError(
-                f"{FOLDER}/{split}, subject '{subject}', row {number}: expected {len(LETTERS)} "
+                f"{FOLDER}/{split}, subject '{subject}', row {len(rows)}: expected {len(LETTERS)} "
                 f"choices and an answer from 0 to {len(LETTERS) - 1}, got {choices!r:.200} and "
                 f"{answer!r}"
             )
+        rows.append(row)
     return rows
 
 

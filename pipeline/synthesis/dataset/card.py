@@ -200,7 +200,9 @@ def _example(row: Mapping[str, Any]) -> _Example:
     text = row.get("prompt", "")
     if "completion" in row:
         text = f"{text}⟦{row['completion']}⟧"
-    columns = {name: row[name] for name in row if name not in {"prompt", "completion"}}
+    columns = dict(row)
+    columns.pop("prompt", None)
+    columns.pop("completion", None)
     return _Example(
         text,
         json.dumps(columns, ensure_ascii=False, default=str),

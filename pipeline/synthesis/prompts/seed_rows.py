@@ -94,11 +94,15 @@ def inspect_seeds(
                 f"--keep: the seeds have no column {name!r}; they have {', '.join(candidates)}"
             )
 
-    kept = [seeds.field(name) for name in candidates if not keep or name in keep]
-    for field in kept:
-        _check_name(field.name, source)
-        if field.name in PARAMETERS:
-            check_type(field, field.name, source)
+    kept: list[Any] = []
+    for name in candidates:
+        if keep and name not in keep:
+            continue
+        field = seeds.field(name)
+        _check_name(name, source)
+        if name in PARAMETERS:
+            check_type(field, name, source)
+        kept.append(field)
 
     id_type: Any = pa.string()
     if has_id:

@@ -186,7 +186,7 @@ def _blocks(parts: tuple[PromptPart, ...], shards: tuple[Shard, ...]) -> Iterato
 
 def _joined(outputs: pa.Table, prompts: pa.Table, kept: pa.Schema) -> pa.Table:
     """Returns the samples with the columns of samples.py, but for `samples`."""
-    columns: dict[str, Any] = {name: outputs[name] for name in outputs.column_names}
+    columns: dict[str, Any] = dict(zip(outputs.column_names, outputs.columns, strict=True))
     for name in ("id", "template", "prompt"):
         columns[name] = prompts[name]
     columns["completion"] = outputs["text"]
