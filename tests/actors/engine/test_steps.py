@@ -102,8 +102,9 @@ def test_step_functions_keep_shapes_and_report_k_tokens(shard_activations: bool)
     assert scores.top_ids.shape == (10, 3)
 
 
-FIRST_TOKENS = [3, 5, 9, 11]
-LEFT = [0, 2, 9, 9]  # row 0 is not in use; row 3 stops at its first token
+# Row 0 is not in use. The first token of rows 2 and 3 is end-of-text: row 2 ignores it.
+FIRST_TOKENS = [3, 5, 11, 11]
+LEFT = [0, 2, 9, 9]
 
 
 def greedy(row: int, config: ModelConfig) -> tuple[list[int], list[np.ndarray]]:
