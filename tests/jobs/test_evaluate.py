@@ -269,13 +269,13 @@ def test_data_run_and_history_on_object_storage(s3_url: str, data: Path) -> None
         "--model",
         "demo",
     ]
-    assert evaluate.main([*words, "--history", f"{s3_url}/history"]) == 0
+    assert evaluate.main([*words, "--history", f"{s3_url}/history"], FAKE) == 0
     assert read_requests(f"{s3_url}/run/requests.parquet") == tuple(
         build_requests(["mmlu", "gsm8k_cot"], DataFolder(str(data)), PromptOptions())
     )
     before = storage.list_objects(f"{s3_url}/history")
     assert len(before) == 2
-    assert evaluate.main([*words, "--history", f"{s3_url}/history"]) == 0
+    assert evaluate.main([*words, "--history", f"{s3_url}/history"], FAKE) == 0
     assert storage.list_objects(f"{s3_url}/history") == before
 
 
