@@ -52,11 +52,17 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def job(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
-    """Runs the job to its end, on the Ray that all tests of this process share."""
+    """Runs the job to its end.
+
+    It runs on the Ray that all tests of this process share. With variables of its own, or an S3
+    endpoint, it has a Ray of its own: workers inherit the variables that their Ray started with.
+    """
+    has_own_ray = bool(more) or "AWS_ENDPOINT_URL" in os.environ
+    variables = environment(**more) if has_own_ray else environment(**shared_ray.environment())
     return subprocess.run(
         command(*arguments),
         cwd=ROOT,
-        env=environment(**{**shared_ray.environment(), **more}),
+        env=variables,
         capture_output=True,
         text=True,
         timeout=280,

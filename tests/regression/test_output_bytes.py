@@ -523,7 +523,7 @@ from jobs.run.backend import RayBackend
 from jobs.run.cluster import ray_cluster
 with ray_cluster(1) as cluster:
     backend = RayBackend(cluster=lambda replicas: contextlib.nullcontext(cluster))
-    codes = [score_dataset.main(words, backend) for words in json.loads(sys.argv[1])]
+    codes = [int(score_dataset.main(words, backend)) for words in json.loads(sys.argv[1])]
 assert "jax" not in sys.modules, "the driver imported jax"
 print("codes", codes)
 """
