@@ -46,9 +46,12 @@ class SlowPool(FakePool):
     def _counted(self, event: Event) -> Event:
         if not isinstance(event, BatchDone):
             return event
-        self._answered[event.replica] += 1
+        self._answered[event.assignment.replica] += 1
         stats = ReplicaStats(
-            **{field.name: 3 * self._answered[event.replica] for field in fields(ReplicaStats)}
+            **{
+                field.name: 3 * self._answered[event.assignment.replica]
+                for field in fields(ReplicaStats)
+            }
         )
         completions = tuple(replace(each, cached_tokens=2) for each in event.result.completions)
         return replace(event, result=replace(event.result, stats=stats, completions=completions))
