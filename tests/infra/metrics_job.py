@@ -62,7 +62,8 @@ class SlowBackend(RayBackend):
 
     @contextlib.contextmanager
     def open_pool(self, spec: ReplicaSpec, config: PoolConfig, log: RunLog) -> Iterator[Pool]:
-        with ray_cluster(config.maximum):
+        with ray_cluster(config.maximum) as cluster:
+            log.result("cluster", f"cluster  {cluster}", cluster=cluster)
             yield SlowPool()
 
 
