@@ -5,7 +5,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -15,17 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.jobs.runs import ROOT, descendants, environment
+from tests.shared_ray import free_ports
 
 BIN = Path(sys.executable).parent
-
-
-def free_ports(count: int) -> list[str]:
-    """Returns free ports: Ray's defaults would meet other clusters of this machine."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [str(each.getsockname()[1]) for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
 
 
 class Cluster:

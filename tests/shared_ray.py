@@ -56,7 +56,7 @@ def _head() -> _Head:
 
 
 def _start(folder: Path, log: Path) -> _Head | None:
-    gcs_port, agent_port, metrics_port, client_port = _free_ports(4)
+    gcs_port, agent_port, metrics_port, client_port = free_ports(4)
     variables = {
         "RAY_ADDRESS": f"127.0.0.1:{gcs_port}",
         "RAY_AUTH_MODE": "token",
@@ -99,11 +99,12 @@ def _head_variables(variables: dict[str, str]) -> dict[str, str]:
     return head
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[str]:
+    """Returns free ports: Ray's defaults would meet other clusters of this machine."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [listener.getsockname()[1] for listener in sockets]
-    for listener in sockets:
-        listener.close()
+    ports = [str(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
     return ports
 
 
