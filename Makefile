@@ -29,12 +29,13 @@ UV := .venv-uv/bin/uv
 demo: setup
 	$(BIN)/python jobs/demo/run.py
 
-# Two at a time: an installation is one process that waits for the network or copies files.
-test:
+# The tools of installation and .venv first: what follows needs both, and two processes must not create either at once.
+# Then two at a time: an installation is one process that waits for the network or copies files.
+test: setup
 	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%)
 	$(PYTEST) -m "not long"
 
-test-all:
+test-all: setup
 	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%) try-lm-eval
 	$(PYTEST)
 
