@@ -1,5 +1,6 @@
 """The repository: lock files, README, import contracts, picklable errors, no personal data."""
 
+import functools
 import inspect
 import os
 import pickle
@@ -8,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ TEXT_FILES = {
     ".cfg",
     "",
 }
+TOP_FOLDERS = ("pipeline", "actors", "jobs", "infra", "tests", "docs")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 CONTRACTS = [contract["id"] for contract in PROJECT["tool"]["importlinter"]["contracts"]]
 
@@ -93,15 +95,18 @@ def test_both_lock_files_pin_the_same_versions() -> None:
     } == {}
 
 
-def test_commands_of_the_documentation_exist() -> None:
-    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    pages = [
+def documentation() -> list[Path]:
+    return [
         ROOT / "README.md",
         ROOT / "CONTRIBUTING.md",
-        *sorted((ROOT / "docs").glob("*.md")),
-        *sorted((ROOT / "docs" / "clusters").glob("*.md")),
+        ROOT / "infra" / "README.md",
+        *sorted((ROOT / "docs").rglob("*.md")),
     ]
-    text = "\n".join(page.read_text() for page in pages)
+
+
+def test_commands_of_the_documentation_exist() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    text = "\n".join(page.read_text() for page in documentation())
     # In code only (a line of a block, or after a backtick), so that "make sure" in a sentence is no
     # command.
     named = set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)\b", text, re.MULTILINE))
@@ -113,13 +118,73 @@ def test_commands_of_the_documentation_exist() -> None:
 
 
 def test_links_of_the_documentation_lead_somewhere() -> None:
-    for page in [
-        ROOT / "README.md",
-        *sorted((ROOT / "docs").rglob("*.md")),
-        ROOT / "infra" / "README.md",
-    ]:
+    for page in documentation():
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def missing_paths(text: str, known_paths: Collection[str]) -> list[str]:
+    """Returns the names in backticks that look like a path of the repository and match none.
+
+    Paths are written from the root of the repository, those of tests also from `tests/`, or are
+    shortened from the left (`engine/steps.py`). `{a,b}`, `*` and `<name>` stand for any text.
+    """
+    missing = []
+    for name in re.findall(r"`([\w./{},<>*-]+)`", text):
+        is_from_root = name.split("/")[0] in TOP_FOLDERS and "/" in name
+        if not is_from_root and not name.endswith((".py", ".j2")):
+            continue
+        pattern = re.escape(name.rstrip("/"))
+        pattern = re.sub(r"\\\{.*?\\\}|<.*?>|\\\*", "[^/]*", pattern)
+        start = "(.*/)?"
+        if is_from_root:
+            start = "(tests/)?" if "/test_" in name else ""
+        if not any(re.fullmatch(start + pattern, path) for path in known_paths):
+            missing.append(name)
+    return missing
+
+
+@functools.cache
+def repository_paths() -> frozenset[str]:
+    """Returns the files and folders of the repository, as paths from its root."""
+    paths = set(TOP_FOLDERS)
+    for folder in TOP_FOLDERS:
+        paths.update(str(path.relative_to(ROOT)) for path in (ROOT / folder).rglob("*"))
+    return frozenset(paths)
+
+
+@pytest.mark.parametrize("page", documentation(), ids=lambda page: str(page.relative_to(ROOT)))
+def test_paths_of_the_documentation_exist(page: Path) -> None:
+    assert missing_paths(page.read_text(), repository_paths()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "is_missing"),
+    [
+        ("pipeline/input/formats.py", True),
+        ("pipeline/input/formats/", False),
+        ("formats/jsonl.py", False),
+        ("formats/csv.py", True),
+        ("jobs/*.py", False),
+        ("actors/kernels/{xla,gpu}/platform.py", False),
+        ("actors/kernels/<platform>/platforms.py", True),
+        ("RUN/data", False),
+    ],
+)
+def test_missing_path_of_the_documentation_is_found(name: str, is_missing: bool) -> None:
+    missing = missing_paths(f"see `{name}`", repository_paths())
+    assert missing == ([name] if is_missing else [])
+
+
+def test_tests_named_in_the_documentation_exist() -> None:
+    """A name that ends in an ellipsis is the beginning of one."""
+    test_sources = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    names = set(re.findall(r"^ *def (test_\w+)", "\n".join(test_sources), re.MULTILINE))
+    for page in documentation():
+        for name in re.findall(r"`(test_\w+…?)`", page.read_text()):
+            start = name.removesuffix("…")
+            is_known = any(known.startswith(start) for known in names)
+            assert start in names or (name != start and is_known), f"{page.name}: {name}"
 
 
 def test_deviations_from_the_reference_are_marked_and_listed() -> None:
