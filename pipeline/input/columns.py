@@ -120,7 +120,8 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
         id_column=id_column,
         passthrough=pa.schema([id_field]),
     )
-    passthrough = [field for field in schema if field.name not in inspected.inputs]
+    inputs = frozenset(inspected.inputs)
+    passthrough = [field for field in schema if field.name not in inputs]
     _check_output_names(passthrough, columns.task, source)
     return replace(inspected, passthrough=pa.schema([id_field, *passthrough]))
 

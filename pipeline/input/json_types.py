@@ -29,13 +29,13 @@ class JsonColumns:
 
     def with_records(self, records: Sequence[dict[str, Any]]) -> "JsonColumns":
         """Returns the columns with those of further `records`."""
-        names: dict[str, None] = {}
+        # Only the keys that a record has: looking up each key in each record is quadratic.
+        values: dict[str, list[Any]] = {}
         for record in records:
-            names |= dict.fromkeys(record)
+            for name, value in record.items():
+                values.setdefault(name, []).append(value)
 
-        types: dict[str, pa.DataType | None] = {}
-        for name in names:
-            types[name] = _type_of([record.get(name) for record in records])
+        types = {name: _type_of(column) for name, column in values.items()}
         return self.union(JsonColumns(types))
 
     def union(self, columns: "JsonColumns") -> "JsonColumns":
@@ -106,6 +106,8 @@ def _type_of(values: list[Any]) -> pa.DataType | None:
 def _common_type(first: pa.DataType | None, second: pa.DataType | None) -> pa.DataType | None:
     if first is None or second is None:
         return None
+    if first == second:
+        return first
     schemas = [pa.schema([("column", first)]), pa.schema([("column", second)])]
     try:
         schema = pa.unify_schemas(schemas, promote_options="permissive")

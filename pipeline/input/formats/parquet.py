@@ -1,5 +1,6 @@
 """Parquet: the footer has the schema and the number of rows; only needed row groups are read."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -170,8 +171,8 @@ def parquet_schema(url: str, client: storage.Client = storage.DEFAULT_CLIENT) ->
 def _column_types(url: str) -> pa.Schema:
     """Returns the columns of a file without the metadata of fields."""
     schema = parquet_schema(url)
-    for name in schema.names:
-        if schema.names.count(name) > 1:
+    for name, count in Counter(schema.names).items():
+        if count > 1:
             raise DatasetError(
                 f"{url} has more than one column '{name}'; rename or drop one of them"
             )
@@ -179,9 +180,11 @@ def _column_types(url: str) -> pa.Schema:
 
 
 def _check_same_columns(first: pa.Schema, schema: pa.Schema, first_url: str, url: str) -> None:
-    for name in dict.fromkeys([*first.names, *schema.names]):
-        expected = first.field(name).type if name in first.names else "no such column"
-        present = schema.field(name).type if name in schema.names else "missing"
+    first_types = {field.name: field.type for field in first}
+    types = {field.name: field.type for field in schema}
+    for name in first_types | types:
+        expected = first_types.get(name, "no such column")
+        present = types.get(name, "missing")
         if expected != present:
             raise DatasetError(
                 f"column '{name}' of {url} is {present}, expected {expected} as in {first_url}; "

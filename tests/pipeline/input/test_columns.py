@@ -221,3 +221,10 @@ def test_row_names_omit_credentials() -> None:
     assert row_name("/data", "/data/sub/a.parquet", 3) == "sub/a.parquet#3"
     name = row_name("https://host", "https://host/a.parquet?X-Amz-Signature=secret", 0)
     assert "secret" not in name
+
+
+def test_table_of_five_thousand_columns_keeps_their_order(tmp_path: Path) -> None:
+    names = [f"c{number}" for number in range(5000)]
+    url = write(tmp_path / "a.parquet", {"prompt": ["x"], **{name: [1] for name in names}})
+    schema = inspect_columns(list_input(url), COLUMNS)
+    assert schema.passthrough.names == ["id", *names]

@@ -100,3 +100,27 @@ def test_to_arrow_loses_no_value_of_a_column(values: list[Any]) -> None:
             assert json.loads(converted) == value
         else:
             assert converted == value
+
+
+def test_columns_visit_only_the_keys_of_each_record() -> None:
+    class Record(dict[str, int]):
+        visited = 0
+
+        def items(self) -> Any:
+            Record.visited += len(self)
+            return super().items()
+
+        def get(self, *_: Any) -> Any:
+            raise AssertionError("looked up a key that other records have")
+
+    records = [Record({f"key{number}": number}) for number in range(500)]
+    columns = JsonColumns().with_records(records)
+    assert Record.visited == 500
+    assert list(columns.types) == [f"key{number}" for number in range(500)]
+    assert set(columns.types.values()) == {pa.int64()}
+
+
+def test_absent_and_null_values_do_not_change_the_type() -> None:
+    records: list[dict[str, Any]] = [{"a": None}, {"a": 1, "b": None}, {"b": None}]
+    types = {"a": pa.int64(), "b": pa.null()}
+    assert JsonColumns().with_records(records).types == types
