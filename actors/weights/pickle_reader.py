@@ -1,13 +1,14 @@
 """Reads xAI's tensor files: pickle opcodes become arrays. `pickle_writer.py` writes them.
 
-Nothing in a file is ever executed: the opcodes are read as data, a handful of them is understood,
-the names a file may mention are an exact list, and each stands for a plain description of an array.
-Anything else is an error. The numbers are not copied: arrays are views of the buffer they were read
-from.
+Nothing in a file is ever executed: `pickle_opcodes.py` decodes the opcodes as data, the names that
+a file may mention are an exact list, and each stands for a plain description of an array. Anything
+else is an error. The numbers are not copied: arrays are views of the buffer they were read from.
+
+A file may be hostile. Opcodes and strings are bounded in number and length, values are compared
+and shown only after their type is checked (a tuple of tuples of tuples is small to write and takes
+for ever to walk), and messages quote at most a few characters of a file, escaped.
 """
 
-import pickletools
-import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,9 +16,13 @@ import ml_dtypes
 import numpy as np
 
 from actors.protocol.errors import ModelError
+from actors.weights.pickle_opcodes import decode
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-_MIN_VIEW_BYTES = 4096  # payloads of at least this size stay views of the file
+MAX_DIMENSION = 1 << 62
+MAX_QUOTED_CHARS = 80  # of a string of a file in a message
+MAX_CAUSE_CHARS = 200
+MAX_LISTED_NAMES = 5
 
 
 class Int8Tensor(NamedTuple):
@@ -81,36 +86,8 @@ class _Quantized:
     fields: dict[str, Any] | None = None
 
 
-class _Bytes:
-    """A file for pickletools over a buffer; large pieces come out as views."""
-
-    def __init__(self, buffer: memoryview) -> None:
-        self.buffer = buffer
-        self.position = 0
-
-    def tell(self) -> int:
-        return self.position
-
-    def read(self, count: int) -> bytes | memoryview:
-        piece = self.buffer[self.position : self.position + count]
-        self.position += len(piece)
-        return piece if count >= _MIN_VIEW_BYTES else bytes(piece)
-
-    def readline(self) -> bytes:
-        raise ModelError("it holds opcodes of pickle protocol 0, which xAI's files never do")
-
-
 # What a damaged stream raises in the reader below; nothing in it runs foreign code.
-_DAMAGE_ERRORS = (
-    ValueError,
-    IndexError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    struct.error,
-    UnicodeError,
-)
+_DAMAGE_ERRORS = (ValueError, IndexError, TypeError, OverflowError)
 
 
 def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
@@ -121,11 +98,11 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
             weight.
     """
     try:
-        result = _run(_Bytes(memoryview(buffer)))
+        result = _run(memoryview(buffer))
     except ModelError as error:
         raise ModelError(f"{name}: not a tensor of an xAI checkpoint: {error}") from None
     except _DAMAGE_ERRORS as error:
-        cause = str(error) or type(error).__name__
+        cause = quoted(str(error) or type(error).__name__, MAX_CAUSE_CHARS)
         raise ModelError(f"{name}: truncated or damaged ({cause}); fetch the file again") from error
     if isinstance(result, _Array) and result.array is not None:
         return result.array
@@ -137,41 +114,56 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
     )
 
 
+def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
+    """Returns text of a file for a message: printable ASCII, escaped, cut after `max_chars`."""
+    escaped = text[:max_chars].encode("unicode_escape").decode("ascii")
+    if len(text) > max_chars or len(escaped) > max_chars:
+        return escaped[:max_chars] + "…"
+    return escaped
+
+
 def _quantized(fields: dict[str, Any], name: str) -> Int8Tensor:
-    weight = getattr(fields.get("weight"), "array", None)
-    scales = getattr(fields.get("scales"), "array", None)
-    if len(fields) != 2 or weight is None or scales is None:
-        names = ", ".join(sorted(map(str, fields))) or "nothing"
-        raise ModelError(
-            f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {names}"
-        )
-    return Int8Tensor(weight, scales)
+    weight = _array_in(fields.get("weight"))
+    scales = _array_in(fields.get("scales"))
+    if len(fields) == 2 and weight is not None and scales is not None:
+        return Int8Tensor(weight, scales)
+
+    names = sorted(quoted(field) for field in fields)
+    listed = ", ".join(names[:MAX_LISTED_NAMES]) or "nothing"
+    if len(names) > MAX_LISTED_NAMES:
+        listed += f" and {len(names) - MAX_LISTED_NAMES} more"
+    raise ModelError(
+        f"{name}: QuantizedWeight8bit must hold the arrays weight and scales, got {listed}"
+    )
 
 
-def _run(source: _Bytes) -> object:
+def _array_in(value: object) -> np.ndarray | None:
+    if isinstance(value, _Array):
+        return value.array
+    return None
+
+
+def _run(buffer: memoryview) -> object:
     """Interprets the opcodes with a stack of descriptions; returns the value that STOP leaves."""
     stack: list[Any] = []
     memo: list[Any] = []
     opcode: Any
-    argument: Any
-    for opcode, argument, _ in pickletools.genops(source):  # type: ignore[arg-type]
+    for opcode in decode(buffer):
         if opcode.name == "STOP":
-            remaining_bytes = len(source.buffer) - source.position
-            if len(stack) != 1 or remaining_bytes:
+            remaining_bytes = len(buffer) - opcode.end
+            if remaining_bytes:
                 raise ValueError(f"{remaining_bytes} bytes follow the end")
+            if len(stack) != 1:
+                raise ValueError(f"it describes {len(stack)} values, expected one")
             return stack[0]
         if opcode.name == "MEMOIZE":
             memo.append(stack[-1])
         elif opcode.name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
+            stack.append(memo[opcode.argument])
         elif opcode.name in _PUSHES:
-            stack.append(_PUSHES[opcode.name](argument))
+            stack.append(_PUSHES[opcode.name](opcode.argument))
         elif opcode.name in _STEPS:
             _STEPS[opcode.name](stack)
-        elif opcode.name not in ("PROTO", "FRAME"):
-            raise ModelError(
-                f"it holds the pickle opcode {opcode.name}, which xAI's files never do"
-            )
     raise ValueError("no end")
 
 
@@ -199,8 +191,12 @@ _PUSHES: dict[str, Callable[[Any], Any]] = {
 
 
 def _pop_to_mark(stack: list[Any]) -> list[Any]:
-    marks = [index for index, item in enumerate(stack) if isinstance(item, _Mark)]
-    index = max(marks)
+    index = len(stack) - 1
+    while index >= 0 and not isinstance(stack[index], _Mark):
+        index -= 1
+    if index < 0:
+        raise ValueError("no MARK on the stack")
+
     items = stack[index + 1 :]
     del stack[index:]
     return items
@@ -208,6 +204,8 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
 
 def _tuple_of(count: int) -> Callable[[list[Any]], None]:
     def step(stack: list[Any]) -> None:
+        if len(stack) < count:
+            raise ValueError(f"a tuple of {count} with {len(stack)} values on the stack")
         items = tuple(stack[len(stack) - count :])
         del stack[len(stack) - count :]
         stack.append(items)
@@ -222,23 +220,36 @@ def _tuple(stack: list[Any]) -> None:
 
 def _setitems(stack: list[Any]) -> None:
     items = _pop_to_mark(stack)
-    stack[-1].update(zip(items[::2], items[1::2], strict=True))
+    for key, value in zip(items[::2], items[1::2], strict=True):
+        _set(stack[-1], key, value)
 
 
 def _setitem(stack: list[Any]) -> None:
     value = stack.pop()
     key = stack.pop()
-    stack[-1].update({key: value})
+    _set(stack[-1], key, value)
+
+
+def _set(target: Any, key: Any, value: Any) -> None:
+    if not isinstance(target, dict) or not isinstance(key, str):
+        raise ModelError(
+            f"it sets an item of {_spell(target)} by {_spell(key)}; expected a dict and strings"
+        )
+    target[key] = value
 
 
 def _global(stack: list[Any]) -> None:
     name = stack.pop()
     module = stack.pop()
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise ModelError(
+            f"it refers to a name by {_spell(module)} and {_spell(name)}; expected strings"
+        )
     mentioned = _Name(module, name)
     if mentioned not in _ALLOWED:
         raise ModelError(
-            f"it refers to {module}.{name}; only numpy arrays and QuantizedWeight8bit are accepted"
-            ", nothing was run"
+            f"it refers to {_spell(mentioned)}; only numpy arrays and QuantizedWeight8bit are "
+            "accepted, nothing was run"
         )
     stack.append(mentioned)
 
@@ -246,7 +257,8 @@ def _global(stack: list[Any]) -> None:
 def _newobj(stack: list[Any]) -> None:
     arguments = stack.pop()
     mentioned = stack.pop()
-    if mentioned != _QUANTIZED or arguments != ():
+    is_empty = isinstance(arguments, tuple) and not arguments
+    if not _is_one_of(mentioned, (_QUANTIZED,)) or not is_empty:
         raise ModelError(
             f"it creates an object of {_spell(mentioned)}, which is no tensor; nothing was run"
         )
@@ -256,51 +268,86 @@ def _newobj(stack: list[Any]) -> None:
 def _reduce(stack: list[Any]) -> None:
     arguments = stack.pop()
     mentioned = stack.pop()
-    if mentioned in _RECONSTRUCT and arguments[0] == _NDARRAY:
+    if not isinstance(arguments, tuple) or not arguments:
+        raise ModelError(f"it calls {_spell(mentioned)} without arguments; nothing was run")
+    if _is_one_of(mentioned, _RECONSTRUCT) and _is_one_of(arguments[0], (_NDARRAY,)):
         stack.append(_Array())
-    elif mentioned == _DTYPE:
-        if arguments[0] not in _DTYPES:
-            raise ModelError(
-                f"it holds elements of type {_spell(arguments[0])}; expected float32 (f4), int8 "
-                "(i1) or bfloat16"
-            )
-        stack.append(_Dtype(_DTYPES[arguments[0]]))
-    elif mentioned in _FROMBUFFER:
+    elif _is_one_of(mentioned, (_DTYPE,)):
+        stack.append(_Dtype(_element_type(arguments[0])))
+    elif _is_one_of(mentioned, _FROMBUFFER):
         data, dtype, shape, order = arguments
-        stack.append(_array(data, dtype, shape, order == "F"))
+        is_fortran = isinstance(order, str) and order == "F"
+        stack.append(_array(data, dtype, shape, is_fortran))
     else:
         raise ModelError(f"it calls {_spell(mentioned)}; nothing was run")
+
+
+def _element_type(value: Any) -> np.dtype:
+    is_name = isinstance(value, str | _Name)
+    if not is_name or value not in _DTYPES:
+        raise ModelError(
+            f"it holds elements of type {_spell(value)}; expected float32 (f4), int8 (i1) or "
+            "bfloat16"
+        )
+    return _DTYPES[value]
 
 
 def _build(stack: list[Any]) -> None:
     state = stack.pop()
     target = stack[-1]
-    if isinstance(target, _Array):
+    if isinstance(target, _Array) and isinstance(state, tuple):
         version, shape, dtype, fortran, data = state
-        if version != 1:
-            raise ModelError(f"an array's state has version {version!r}, expected 1")
-        target.array = _array(data, dtype, shape, fortran).array
-    elif isinstance(target, _Dtype):
-        if state[1] not in ("<", "|", "="):
-            raise ModelError(f"its numbers have byte order {state[1]!r}, expected little-endian")
-    elif isinstance(target, _Quantized):
+        if type(version) is not int or version != 1:
+            raise ModelError(f"an array's state has version {_spell(version)}, expected 1")
+        target.array = _array(data, dtype, shape, fortran is True).array
+    elif isinstance(target, _Dtype) and isinstance(state, tuple):
+        byte_order = state[1]
+        if not isinstance(byte_order, str) or byte_order not in ("<", "|", "="):
+            raise ModelError(
+                f"its numbers have byte order {_spell(byte_order)}, expected little-endian"
+            )
+    elif isinstance(target, _Quantized) and isinstance(state, dict):
         target.fields = dict(state)
     else:
         raise ModelError("it sets the state of something that is no tensor; nothing was run")
 
 
-def _array(data: Any, dtype: Any, shape: tuple[int, ...], fortran: bool) -> _Array:
+def _array(data: Any, dtype: Any, shape: Any, is_fortran: bool) -> _Array:
+    if not isinstance(data, bytes | memoryview) or not isinstance(dtype, _Dtype):
+        raise ModelError(
+            f"an array has numbers from {_spell(data)} of type {_spell(dtype)}; expected bytes and "
+            "a dtype"
+        )
+    if not isinstance(shape, tuple) or not all(_is_dimension(size) for size in shape):
+        raise ModelError("an array's shape is not a tuple of whole numbers")
+
     description = _Array()
     numbers = np.frombuffer(data, dtype.dtype)
-    if fortran:
+    if is_fortran:
         description.array = numbers.reshape(shape[::-1]).T
     else:
         description.array = numbers.reshape(shape)
     return description
 
 
-def _spell(mentioned: Any) -> str:
-    return ".".join(mentioned) if isinstance(mentioned, _Name) else repr(mentioned)[:80]
+def _is_dimension(value: Any) -> bool:
+    return type(value) is int and 0 <= value < MAX_DIMENSION
+
+
+def _is_one_of(value: Any, names: tuple[_Name, ...]) -> bool:
+    """Whether a value is one of these names; never walks a tuple that a file built."""
+    return isinstance(value, _Name) and value in names
+
+
+def _spell(value: Any) -> str:
+    """Returns a value for a message; of what a file built, only the type."""
+    if isinstance(value, _Name):
+        return f"{quoted(value.module)}.{quoted(value.name)}"
+    if isinstance(value, str):
+        return f"'{quoted(value)}'"
+    if type(value) is int and abs(value) < MAX_DIMENSION:
+        return str(value)
+    return f"a value of type {type(value).__name__.strip('_')}"
 
 
 _STEPS: dict[str, Callable[[list[Any]], None]] = {

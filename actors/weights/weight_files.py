@@ -62,10 +62,14 @@ class WeightFolder:
     def sizes(self) -> dict[str, int]:
         """Returns {name: bytes} of the files directly in the folder; folders have 0 bytes.
 
+        A link counts as what it leads to: Hugging Face's cache holds a checkpoint as links.
+
         Raises:
-            ModelError: there is no such folder, or it cannot be listed.
+            ModelError: there is no such folder, it cannot be listed, or a link leads nowhere.
         """
         try:
+            if self._local:
+                return _local_sizes(self._root)
             self._files.invalidate_cache()  # another process, or this one, may have written since
             entries = self._retries.with_retries(lambda: self._files.ls(self._root, detail=True))
         except FileNotFoundError:
@@ -73,6 +77,8 @@ class WeightFolder:
                 f"checkpoint {self.url}: no such folder; give the folder that holds "
                 f"tensor00000_000 or {MANIFEST}"
             ) from None
+        except ModelError:
+            raise
         # clients of object stores raise classes of their own, which this layer must not import
         except Exception as error:
             raise ModelError(
@@ -130,6 +136,19 @@ class WeightFolder:
                 target[:] = piece
         if count != end - start:
             raise OSError(f"{count} of {end - start} bytes came at offset {start}")
+
+
+def _local_sizes(root: str) -> dict[str, int]:
+    sizes: dict[str, int] = {}
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.is_symlink() and not os.path.exists(entry.path):
+                raise ModelError(
+                    f"{entry.path}: a link to {os.readlink(entry.path)}, which does not exist; "
+                    "fetch the file again"
+                )
+            sizes[entry.name] = entry.stat().st_size if entry.is_file() else 0
+    return sizes
 
 
 def _read_local(path: str, target: memoryview, start: int) -> int:

@@ -1,5 +1,6 @@
 """Checkpoint folders: what is read, what is refused, and what is written."""
 
+import hashlib
 import os
 import pickle
 import shutil
@@ -17,6 +18,7 @@ from actors.model.config import DEMO, parameter_shapes
 from actors.model.sharding import make_mesh, parameter_specs
 from actors.protocol.errors import ModelError
 from actors.weights import checkpoint, weight_files
+from actors.weights.digest import digest
 from actors.weights.pickle_reader import Int8Tensor
 from actors.weights.pickle_writer import pickle_tensor
 from tests import reference
@@ -74,6 +76,22 @@ def test_loaded_parameters_do_not_change_with_the_file(folder: Path) -> None:
         with path.open("r+b") as file:
             file.write(bytes(path.stat().st_size))
     jax.tree.map(np.testing.assert_array_equal, before, jax.device_get(params))
+
+
+def test_read_of_a_folder_of_links(tmp_path: Path) -> None:
+    """The layout of Hugging Face's cache: blobs by digest, and a snapshot of links to them."""
+    source = CONFORMANCE / "gqa" / "ckpt-0"
+    snapshot = tmp_path / "models--xai-org--grok-1" / "snapshots" / "abc" / "ckpt-0"
+    blobs = tmp_path / "models--xai-org--grok-1" / "blobs"
+    snapshot.mkdir(parents=True)
+    blobs.mkdir()
+    for path in source.iterdir():
+        blob = blobs / hashlib.sha256(path.read_bytes()).hexdigest()
+        shutil.copy(path, blob)
+        (snapshot / path.name).symlink_to(f"../../../blobs/{blob.name}")
+
+    jax.tree.map(np.testing.assert_array_equal, read(snapshot), read(source))
+    assert digest(snapshot) == digest(source)
 
 
 def test_load_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:

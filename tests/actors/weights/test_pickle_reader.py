@@ -1,7 +1,10 @@
 """Pickles that differ from xAI's in one respect: read correctly, or refused by name."""
 
+import json
 import pickle
+import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,11 @@ WEIGHT = Int8Tensor(np.arange(-3, 3, dtype=np.int8).reshape(2, 3), np.ones((1, 3
 
 LINEAR_1 = "tensor00003_000"
 NORM = "tensor00001_000"
+
+ROOT = Path(__file__).parents[3]
+MAX_CPU_S = 1.0
+MAX_EXTRA_BYTES = 100 * 2**20
+MAX_MESSAGE_CHARS = 400
 
 
 def file_of(tensor: Any) -> bytes:
@@ -130,3 +138,65 @@ def test_parse_of_any_flipped_byte_raises_model_errors_only() -> None:
             except ModelError:
                 refused += 1
     assert refused > 150
+
+
+def parse_message(data: bytes) -> str:
+    """Returns the message of the error of a file; empty if it is a tensor."""
+    try:
+        parse(data, "file")
+    except ModelError as error:
+        return str(error)
+    return ""
+
+
+def test_parse_of_hostile_files_raises_model_errors_within_bounds() -> None:
+    """10,000 files. A file takes some 0.1 ms of the second of CPU time that it may take."""
+    program = [sys.executable, "-m", "tests.actors.weights.hostile_pickles"]
+    output = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    parsed = json.loads(output)
+    assert parsed["tensors"] > 0
+    assert len(parsed["messages"]) > 500
+    for message in parsed["messages"]:
+        assert len(message) < MAX_MESSAGE_CHARS
+        assert message.isprintable()
+    assert parsed["longest_cpu_s"] < MAX_CPU_S
+    assert parsed["extra_bytes"] < MAX_EXTRA_BYTES
+
+
+def test_parse_of_doubled_tuples_never_walks_them() -> None:
+    """Each tuple holds the one before twice: 2^100 values for whoever compares or shows them."""
+    doubled = b")" + b"".join(b"\x94h" + bytes([entry]) + b"\x86" for entry in range(100))
+    for use in (b"\x8c\x01a\x93.", b")\x81.", b")R.", b"\x85R.", b"Nb.", b"K\x01s.", b"."):
+        assert parse_message(b"\x80\x04" + doubled + use)
+
+
+def test_parse_of_more_opcodes_than_allowed_raises() -> None:
+    data = b"\x80\x04" + b"N" * 2000 + b"."
+    with pytest.raises(ModelError, match="more than 1000 pickle opcodes"):
+        parse(data, "file")
+
+
+@pytest.mark.parametrize(
+    ("opcode", "message"),
+    [
+        (b"X\xff\xff\xff\xff", "a string of 4294967295 bytes, expected at most 256"),
+        (b"\x8e" + b"\xff" * 8, "18446744073709551615 bytes expected at position 11 of 16"),
+        (b"\x8b\xff\xff\xff\x7f", "the pickle opcode LONG4"),
+        (b"cos\nsystem\n", "opcodes of pickle protocol 0"),
+        (b"\xfe", "the byte 0xfe in place of a pickle opcode"),
+    ],
+)
+def test_parse_rejects_an_opcode_before_its_argument(opcode: bytes, message: str) -> None:
+    data = b"\x80\x04" + opcode + b"....."
+    assert message in parse_message(data)
+
+
+def test_parse_quotes_names_of_a_file_escaped_and_cut() -> None:
+    def string(text: str) -> bytes:
+        return b"\x8c" + bytes([len(text)]) + text.encode()
+
+    data = b"\x80\x04" + string("\x1b[31m\n") + string("x" * 200) + b"\x93."
+    message = parse_message(data)
+    assert r"it refers to \x1b[31m\n.xxx" in message
+    assert "x" * 80 + "…" in message
+    assert "x" * 81 not in message

@@ -91,6 +91,21 @@ def test_sizes_of_a_local_folder_list_folders_with_0_bytes(tmp_path: Path) -> No
         assert weights.sizes() == {"file": 3, "inner": 0}
 
 
+def test_sizes_follow_links(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_bytes(b"abc")
+    (tmp_path / "blobs").mkdir()
+    folder = tmp_path / "snapshot"
+    folder.mkdir()
+    (folder / "file").symlink_to("../blob")
+    (folder / "inner").symlink_to("../blobs")
+    with WeightFolder(folder) as weights:
+        assert weights.sizes() == {"file": 3, "inner": 0}
+        (folder / "lost").symlink_to("../blobs/gone")
+        message = r"snapshot/lost: a link to \.\./blobs/gone, which does not exist"
+        with pytest.raises(ModelError, match=message):
+            weights.sizes()
+
+
 def test_sizes_include_files_that_were_written_since(tmp_path: Path) -> None:
     with WeightFolder(tmp_path) as weights:
         assert weights.sizes() == {}
