@@ -8,22 +8,26 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from fsspec.utils import get_protocol
-
 from actors.retries import RetryPolicy
 from pipeline.errors import DatasetError
 from pipeline.storage import s3
 from pipeline.storage.backend import Backend, StoredObject
 from pipeline.storage.errors import explained
 from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
+from pipeline.storage.http_read import HttpReader
 from pipeline.storage.local_disk import LocalDisk
 from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.retrying import RetryingBackend
+from pipeline.storage.urls import (
+    HTTP_SCHEMES,
+    LOCAL_SCHEMES,
+    S3_SCHEMES,
+    scheme_of,
+    with_lower_scheme,
+)
 
 BEFORE_RUN = RetryPolicy(retry_window_s=10.0)  # a wrong endpoint is reported soon
 DURING_RUN = RetryPolicy(retry_window_s=300.0)  # replicas are up and their work is not to be lost
-LOCAL_PROTOCOLS = ("file", "local")
-S3_PROTOCOLS = ("s3", "s3a")
 OBJECT_LIMIT_BYTES = s3.SINGLE_PUT_BYTES  # exclusive; the largest object of one PutObject
 
 
@@ -170,17 +174,19 @@ class Client:
 
     def _backend(self, url: str) -> tuple[Backend, str]:
         """Returns the backend for `url`, and the path of `url` in it."""
-        protocol = get_protocol(url)
-        if protocol in LOCAL_PROTOCOLS:
+        scheme = scheme_of(url)
+        url = with_lower_scheme(url)
+        if scheme in LOCAL_SCHEMES:
             _, path = filesystem_of(url)
             return LocalDisk(), path
         remote: Backend
-        if protocol in S3_PROTOCOLS:
+        if scheme in S3_SCHEMES:
             fs, path = s3.filesystem(url, self.s3_config)
             remote = s3.S3Backend(fs)
         else:
             fs, path = filesystem_of(url)
-            remote = FsspecReader(fs)
+            reader = HttpReader if scheme in HTTP_SCHEMES else FsspecReader
+            remote = reader(fs)
         return RetryingBackend(remote, self.retries), path
 
 

@@ -60,8 +60,8 @@ def _reason(error: Exception) -> str:
     name = type(error).__name__
     if isinstance(error, NO_RESPONSE):
         return (
-            f"the endpoint does not answer ({name}: {error}); check AWS_ENDPOINT_URL and the "
-            "network, then run it again"
+            f"the endpoint does not answer ({name}: {error}); check the URL (for S3, "
+            "AWS_ENDPOINT_URL) and the network, then run it again"
         )
     if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
         return f"the endpoint is overloaded or broken ({error}); run it again later"

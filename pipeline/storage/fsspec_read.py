@@ -7,8 +7,10 @@ import fsspec
 from pipeline.errors import DatasetError
 from pipeline.storage.backend import OpenedObject, StoredObject
 from pipeline.storage.redaction import redact_credentials
+from pipeline.storage.urls import is_chain
 
 GLOB_CHARACTERS = "*?["
+COLONS = "\0"  # in place of `::`; no name has it
 READ_AHEAD_BYTES = 8 * 2**20
 
 
@@ -21,7 +23,12 @@ def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
         DatasetError: no file system for the protocol of `url` is installed.
     """
     try:
-        fs, path = fsspec.core.url_to_fs(url, **options)
+        if is_chain(url):
+            fs, path = fsspec.core.url_to_fs(url, **options)
+        else:
+            # `url_to_fs` takes every `::` for a chain
+            fs, path = fsspec.core.url_to_fs(url.replace("::", COLONS), **options)
+            path = path.replace(COLONS, "::")
     except (ImportError, ValueError) as error:
         raise DatasetError(
             f"cannot use {redact_credentials(url)}: no file system for this kind of URL is "
@@ -48,7 +55,7 @@ class FsspecReader:
     def stat(self, path: str) -> StoredObject | None:
         """Returns the object at `path`; None for a folder."""
         try:
-            info = self._fs.info(path)
+            info = self._info(path)
         except FileNotFoundError:
             return None
         if info["type"] != "file":
@@ -84,16 +91,19 @@ class FsspecReader:
         )
 
     def _infos(self, path: str) -> list[dict[str, Any]]:
-        is_glob = any(character in path for character in GLOB_CHARACTERS)
-        if is_glob and not self._fs.exists(path):
-            return list(self._fs.glob(path, detail=True).values())
         try:
-            info = self._fs.info(path)
+            info = self._info(path)
         except FileNotFoundError:
+            if any(character in path for character in GLOB_CHARACTERS):
+                return list(self._fs.glob(path, detail=True).values())
             return []
         if info["type"] == "file":
             return [info]
         return list(self._fs.find(path, detail=True).values())
+
+    def _info(self, path: str) -> dict[str, Any]:
+        info: dict[str, Any] = self._fs.info(path)
+        return info
 
     def _stored(self, info: dict[str, Any]) -> StoredObject:
         return StoredObject(self.canonical(info["name"]), int(info["size"]), version_of(info))

@@ -404,3 +404,22 @@ def test_object_above_the_limit_of_one_put_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="use a smaller --shard-rows"):
         storage.replace_if(url, TooLarge(), "1")
     assert storage.stat(url) is None
+
+
+@pytest.mark.parametrize("name", ["qa::train.parquet", "a b#c?d%20é.parquet"])
+def test_names_with_special_characters_are_read(root: str, name: str) -> None:
+    url = storage.join(root, name)
+    storage.overwrite(url, b"data")
+    (stored,) = storage.list_objects(root)
+    assert stored.url.endswith(name)
+    assert storage.read(stored.url)[0] == b"data"
+    assert storage.read(url)[0] == b"data"
+
+
+@pytest.mark.s3
+def test_scheme_may_be_in_capitals(s3_url: str) -> None:
+    url = storage.join(s3_url, "a")
+    storage.overwrite(url, b"data")
+    in_capitals = url.replace("s3://", "S3://")
+    assert storage.read(in_capitals)[0] == b"data"
+    assert storage.canonical(in_capitals) == url
