@@ -19,6 +19,7 @@ from actors.protocol.events import (
 from actors.protocol.messages import (
     Batch,
     BatchResult,
+    Boundary,
     Completion,
     ReplicaInfo,
     ReplicaStats,
@@ -29,13 +30,17 @@ from actors.protocol.messages import (
 )
 
 
+def _score(ids: "Sequence[int]", boundary: Boundary) -> Score:
+    return Score(-float(sum(ids)) / 7, sum(ids) % 2 == 0, len(ids), boundary.context_chars)
+
+
 def answer(request: Request) -> Completion:
     """The completion of a request: a function of the request alone, as a real engine's is."""
     ids = request.prompt_ids
     if request.sampling is None:
         scores = tuple(
-            Score(-float(sum(part)) / 7, sum(part) % 2 == 0, len(part))
-            for part in request.continuations
+            _score(part[request.boundary(number).context_tokens :], request.boundary(number))
+            for number, part in enumerate(request.continuations)
         )
         return Completion(request.ref, prompt_tokens=len(ids), cached_tokens=0, scores=scores)
     drawn = [

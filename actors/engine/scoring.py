@@ -20,6 +20,7 @@ class Reading:
 
     sequence: Sequence
     index: np.ndarray
+    boundary_chars: int = 0
 
     def score(self) -> Score:
         """Returns the continuation's score once its sequence has been computed; sums in float64."""
@@ -28,6 +29,7 @@ class Reading:
             loglikelihood=float(targets.logprobs[self.index].astype(np.float64).sum()),
             is_greedy=bool(targets.is_greedy[self.index].all()),
             tokens=len(self.index),
+            boundary_chars=self.boundary_chars,
         )
 
 
@@ -61,7 +63,9 @@ def score_sequences(request: Request, *, with_prompt: bool) -> tuple[list[Sequen
         sequence, indices = _sequence(request, numbers, first_targets)
         sequences.append(sequence)
         for number, index in zip(numbers, indices, strict=True):
-            readings[number] = Reading(sequence, index)
+            boundary = request.boundary(number)
+            scored = index[boundary.context_tokens :]
+            readings[number] = Reading(sequence, scored, boundary.context_chars)
     return sequences, [readings[number] for number in range(len(request.continuations))]
 
 

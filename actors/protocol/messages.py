@@ -44,6 +44,20 @@ class RowRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Boundary:
+    """Where the scored tokens of a continuation begin.
+
+    A token can cover the end of the context and the beginning of the continuation.
+    """
+
+    context_tokens: int = 0  # leading tokens of the continuation that belong to the context
+    context_chars: int = 0  # characters of the context that the scored tokens cover
+
+
+CLEAN_BOUNDARY = Boundary()
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """Prompt ids with either sampling parameters or continuations to score.
 
@@ -58,6 +72,8 @@ class Request:
     sampling: Sampling | None = None
     continuations: "tuple[array[int], ...]" = ()
     row_id: str | int | None = None  # of the input row
+    # one per continuation; none: every continuation is scored from its first token
+    boundaries: tuple[Boundary, ...] = ()
 
     @property
     def longest(self) -> int:
@@ -65,6 +81,12 @@ class Request:
         if self.sampling is not None:
             return len(self.prompt_ids) + self.sampling.max_tokens
         return len(self.prompt_ids) + max(len(ids) for ids in self.continuations)
+
+    def boundary(self, number: int) -> Boundary:
+        """Returns where the scored tokens of continuation `number` begin."""
+        if not self.boundaries:
+            return CLEAN_BOUNDARY
+        return self.boundaries[number]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +105,7 @@ class Score:
     loglikelihood: float
     is_greedy: bool  # every token was the most likely one
     tokens: int
+    boundary_chars: int = 0  # characters of the context that the first scored token covers
 
 
 @dataclass(frozen=True, slots=True)

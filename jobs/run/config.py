@@ -14,6 +14,7 @@ from actors.protocol.sampling import (
 )
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
+from pipeline.output.schema import task_columns
 from pipeline.tasks import GENERATE, TASKS
 
 # Lowest and highest value of numeric flags; sampling parameters have theirs in their declaration.
@@ -72,6 +73,10 @@ class ScoreConfig(SamplingParams, InputFlags):
         0, "log-prob of each generated token and of the K most likely ones; null = not written"
     )
     prompt_logprobs: int | None = flag(None, "the same at each prompt position; null = not written")
+    boundary_chars: bool = flag(
+        False,
+        "task score: write how many characters of the prompt the first scored token covers too",
+    )
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     replicas: str = flag(
         "1", "MIN[:MAX] replicas: start with MIN, use up to MAX as the cluster grows"
@@ -146,6 +151,12 @@ class ScoreConfig(SamplingParams, InputFlags):
         if not TASKS[self.task].generates and self.n != 1:
             raise ConfigError(
                 f"--n: expected 1 for task {self.task}, which generates nothing, got {self.n}"
+            )
+        writable = task_columns(TASKS[self.task], boundary_chars=True)
+        if self.boundary_chars and "boundary_chars" not in writable:
+            raise ConfigError(
+                f"--boundary-chars has no effect on task {self.task}, which scores no "
+                "continuation; leave it out or use --task score"
             )
         if self.cost_budget is not None and self.cost_per_replica_hour is None:
             raise ConfigError(

@@ -187,7 +187,24 @@ def _execute(job: Job) -> ExitCode:
 
         committed = state.committed_of(job.plan.own_shards)
         print_results(job.folder, job.plan, committed, failed, job.log)
+        if progress is not None:
+            _log_boundary_rows(job, progress.boundary_rows)
         return _verdict(job, state, failed, progress)
+
+
+def _log_boundary_rows(job: Job, rows: int) -> None:
+    """Logs how many rows were scored from a token that begins in the prompt."""
+    if not rows:
+        return
+    column = "column boundary_chars has the characters of each"
+    if not job.plan.config.boundary_chars:
+        column = "--boundary-chars true in a new run writes the characters of each"
+    job.log.event(
+        "boundary_rows",
+        f"boundary: in {rows:,} rows the first scored token covers the end of the prompt too; "
+        f"{column}",
+        rows=rows,
+    )
 
 
 def _log_start(job: Job) -> None:
@@ -276,6 +293,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         logprobs=config.logprobs,
         prompt_logprobs=config.prompt_logprobs,
         choices=plan.schema.has_choices,
+        boundary_chars=config.boundary_chars,
     )
     return Pipeline(
         task=plan.task,

@@ -20,6 +20,8 @@ CONFIG_KEYS = (
     "logprobs",
     "prompt_logprobs",
 )
+# Flags that enter it only where they are set, so that runs begun before them resume.
+CONFIG_KEYS_IF_SET = ("boundary_chars",)
 
 
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
@@ -32,6 +34,9 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     """
     config = plan.config
     config_keys = {name: getattr(config, name) for name in CONFIG_KEYS}
+    for name in CONFIG_KEYS_IF_SET:
+        if getattr(config, name):
+            config_keys[name] = getattr(config, name)
 
     return {
         "model": dataclasses.asdict(plan.model),

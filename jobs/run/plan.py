@@ -124,12 +124,10 @@ def make_plan(config: ScoreConfig) -> Plan:
 
     tokenizer = None
     tokenizer_digest = None
-    encode_fragment = None
     if config.tokenizer:
         tokenizer_bytes = storage.read(config.tokenizer)[0]
         tokenizer = Tokenizer(tokenizer_bytes)
         tokenizer_digest = f"sha256:{hashlib.sha256(tokenizer_bytes).hexdigest()}"
-        encode_fragment = tokenizer.encode_fragment
 
     files = list_input(str(config.input), config.limit)
     schema = inspect_columns(files, _columns(config))
@@ -137,16 +135,27 @@ def make_plan(config: ScoreConfig) -> Plan:
     _check_repetition(config, schema)
     check_unique_ids(files, schema.id_column, config.limit)
 
+    rules = _request_rules(config, model, tokenizer)
+    _check_sampling(rules)
+    shards = plan_shards(files, config.shard_rows, config.limit)
+    return Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
+
+
+def _request_rules(
+    config: ScoreConfig, model: ModelConfig, tokenizer: Tokenizer | None
+) -> RequestRules:
     rules = RequestRules(
         model.vocab_size,
         config.max_len or 0,
         config.on_overflow,
         config.sampling_params(),
-        encode_fragment,
+        context_token=model.eos_token,
     )
-    _check_sampling(rules)
-    shards = plan_shards(files, config.shard_rows, config.limit)
-    return Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
+    if tokenizer is None:
+        return rules
+    return replace(
+        rules, encode_fragment=tokenizer.encode_fragment, token_spans=tokenizer.token_spans
+    )
 
 
 def _with_demo(config: ScoreConfig) -> ScoreConfig:
@@ -164,6 +173,7 @@ def _columns(config: ScoreConfig) -> InputColumns:
         prompt_column=config.prompt_column,
         id_column=config.id_column,
         continuation_column=config.continuation_column,
+        boundary_chars=config.boundary_chars,
     )
 
 

@@ -33,6 +33,7 @@ class InputColumns:
     prompt_column: str = "prompt"
     id_column: str = "id"
     continuation_column: str = "continuation"
+    boundary_chars: bool = False  # the output has this column
 
     def name_of(self, role: InputRole) -> str:
         """Returns the name that the run gives to the column of a role."""
@@ -122,7 +123,7 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     )
     inputs = frozenset(inspected.inputs)
     passthrough = [field for field in schema if field.name not in inputs]
-    _check_output_names(passthrough, columns.task, source)
+    _check_output_names(passthrough, columns, source)
     return replace(inspected, passthrough=pa.schema([id_field, *passthrough]))
 
 
@@ -185,8 +186,10 @@ def _check_same_kind(role_columns: Sequence[RoleColumn], source: str) -> None:
             )
 
 
-def _check_output_names(passthrough: "Sequence[pa.Field[Any]]", task: Task, source: str) -> None:
-    reserved = task_columns(task)
+def _check_output_names(
+    passthrough: "Sequence[pa.Field[Any]]", columns: InputColumns, source: str
+) -> None:
+    reserved = task_columns(columns.task, boundary_chars=columns.boundary_chars)
     for field in passthrough:
         if field.name in reserved:
             raise DatasetError(

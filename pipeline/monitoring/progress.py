@@ -87,6 +87,7 @@ class Progress:
         self._tokens_out = 0
         self._cached_tokens = 0
         self._codes: Counter[str] = Counter()
+        self._boundary_rows = 0
         self._prompt_lengths: Counter[int] = Counter()
         self._completion_lengths: Counter[int] = Counter()
         self._examples: dict[str, list[dict[str, object]]] = {}
@@ -166,6 +167,11 @@ class Progress:
     def error_rows(self) -> int:
         """Rows with at least one failed sample, as far as this driver ran them."""
         return self._rows.failed
+
+    @property
+    def boundary_rows(self) -> int:
+        """Rows of task score in which a scored token covers the end of the prompt too."""
+        return self._boundary_rows
 
     @property
     def over_budget(self) -> bool:
@@ -252,6 +258,7 @@ class Progress:
             "prompt_length_histogram": histogram(self._prompt_lengths),
             "completion_length_histogram": histogram(self._completion_lengths),
             "retries": self._retries,
+            "boundary_rows": self._boundary_rows,
             "errors_by_code": dict(self._codes.most_common()),
             "error_examples": self._examples,
             "engine": add_deprecated_keys(asdict(now.engine)),
@@ -290,6 +297,8 @@ class Progress:
         scored = 0
         for score in completion.scores:
             scored += score.tokens
+        if any(score.boundary_chars for score in completion.scores):
+            self._boundary_rows += 1
 
         self._tokens_in += prompt + scored  # scored tokens are read, not generated
         self._tokens_out += generated

@@ -74,9 +74,13 @@ class OutputSchema:
         return pa.table([*inputs, *outputs], schema=self.arrow)
 
 
-def task_columns(task: Task) -> frozenset[str]:
-    """Returns the names of all columns that the task may write; none may pass through."""
-    everything = OutputOptions(LogprobOptions(generated=1, prompt=1), choices=True)
+def task_columns(task: Task, *, boundary_chars: bool = False) -> frozenset[str]:
+    """Returns the names of all columns that the task may write; none may pass through.
+
+    `boundary_chars` is one of them in runs that write it.
+    """
+    logprobs = LogprobOptions(generated=1, prompt=1)
+    everything = OutputOptions(logprobs, choices=True, boundary_chars=boundary_chars)
     columns = (*STATUS, *task.output_columns(everything))
     return frozenset(column.name for column in columns) | {"id"}
 
@@ -88,6 +92,7 @@ def output_schema(
     logprobs: int | None,
     prompt_logprobs: int | None,
     choices: bool,
+    boundary_chars: bool = False,
 ) -> OutputSchema:
     """Returns the schema of the run's parts.
 
@@ -97,7 +102,8 @@ def output_schema(
         logprobs: K of --logprobs; None: no log-probs of generated tokens.
         prompt_logprobs: K of --prompt-logprobs; None: no log-probs of the prompt.
         choices: whether a scored row has several continuations.
+        boundary_chars: whether task score writes the column of this name.
     """
-    options = OutputOptions(LogprobOptions(logprobs, prompt_logprobs), choices)
+    options = OutputOptions(LogprobOptions(logprobs, prompt_logprobs), choices, boundary_chars)
     columns = (*STATUS, *task.output_columns(options))
     return OutputSchema(inputs.passthrough, columns)

@@ -18,6 +18,11 @@ class RequestRules:
     defaults: SamplingParams = field(default_factory=SamplingParams)
     # of the tokenizer, for sampling parameters that are text; None: the run has none
     encode_fragment: Callable[[str], Sequence[int]] | None = None
+    # of the tokenizer: where each token of a text lies in it, begin and end in characters; None: a
+    # continuation begins behind the tokens of its context alone, as in lm-evaluation-harness
+    token_spans: Callable[[str], Sequence[tuple[int, int]]] | None = None
+    # stands before a continuation without a context token: the model's end-of-text token
+    context_token: int = 2
 
     @property
     def vocabulary(self) -> Vocabulary:

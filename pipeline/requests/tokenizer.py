@@ -53,6 +53,17 @@ class Tokenizer:
         ids: list[list[int]] = self._model.encode(list(texts), out_type=int)
         return ids
 
+    def token_spans(self, text: str) -> list[tuple[int, int]]:
+        """Returns where each token of `encode([text])` lies in the text: begin and end, characters.
+
+        A character of several byte tokens belongs to the last of them: those before it are empty
+        and begin where the character does.
+        """
+        mapping: dict[str, list[tuple[int, int]]] = self._model.encode(
+            text, return_type="offset_mapping"
+        )
+        return mapping["offsets"]
+
     def encode_fragment(self, text: str) -> list[int]:
         """Returns the ids of a text that continues another one.
 

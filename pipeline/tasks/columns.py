@@ -113,5 +113,12 @@ def scores(*, choices: bool) -> tuple[OutputColumn, ...]:
     )
 
 
+def boundary_chars(*, choices: bool) -> OutputColumn:
+    """Returns the column of context characters that the first scored token covers."""
+    return score_column(
+        "boundary_chars", pa.int32(), lambda score: score.boundary_chars, choices=choices
+    )
+
+
 def _failed(completion: Completion) -> bool:
     return completion.error_code is not None

@@ -1,15 +1,17 @@
 """Task `score`: log-likelihood of one or several continuations of each prompt.
 
-encode(context) + encode(continuation) is not encode(context + continuation) in SentencePiece. As in
-lm-evaluation-harness, the joined text is encoded and then cut where the context ends, and white
-space at the end of the context moves to the beginning of the continuation.
+encode(context) + encode(continuation) is not encode(context + continuation) in SentencePiece. The
+joined text is encoded, and the tokens that overlap the continuation are scored, given those before
+them. The first of them can cover the end of the context too: `boundary_chars` is how much of it. As
+in lm-evaluation-harness, white space at the end of the context counts as part of the continuation.
 """
 
 from array import array
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from actors.protocol.errors import EmptyPromptError, InvalidPromptError
-from actors.protocol.messages import Completion, Request, token_ids
+from actors.protocol.messages import CLEAN_BOUNDARY, Boundary, Completion, Request, token_ids
 from pipeline.input.roles import CONTINUATION, PROMPT, InputRole
 from pipeline.output.columns import OutputColumn
 from pipeline.records import PromptRow
@@ -41,9 +43,13 @@ class ScoreTask:
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
         """Returns the scores, as lists if rows have choices, and the log-probs of the prompt."""
+        boundary: tuple[OutputColumn, ...] = ()
+        if options.boundary_chars:
+            boundary = (columns.boundary_chars(choices=options.choices),)
         return (
             *columns.PROMPT_USAGE,
             *columns.scores(choices=options.choices),
+            *boundary,
             *columns.prompt_logprobs(options.logprobs.prompt),
         )
 
@@ -51,7 +57,7 @@ class ScoreTask:
         """Returns the context, and the context joined with each continuation."""
         if row.prompt is None:
             check_present("prompt", row.prompt_token_ids)
-        if row.continuation is None and row.choices is None:
+        if not _has_text(row):
             return prompt_texts(row)
         if row.prompt is None:
             raise InvalidPromptError(
@@ -73,11 +79,36 @@ class ScoreTask:
         self, row: PromptRow, encoded: Sequence[list[int]], rules: RequestRules
     ) -> list[Request | Completion]:
         """Returns one request with all continuations of the row."""
-        continuations = _continuation_ids(row, encoded, rules)
-        longest = max(len(continuation) for continuation in continuations)
-        ids = prompt_ids(row, encoded, rules)
-        ids = fit_prompt(ids, rules.max_len - longest, rules, "the longest continuation")
-        return [Request(row.ref, ids, continuations=continuations, row_id=row.id)]
+        if _has_text(row):
+            split = _split_texts(self.texts(row), encoded, rules)
+        else:
+            continuations = _continuation_ids(row, rules)
+            split = _SplitRow(prompt_ids(row, encoded, rules), continuations)
+
+        longest = max(len(continuation) for continuation in split.continuations)
+        ids = fit_prompt(split.prompt, rules.max_len - longest, rules, "the longest continuation")
+        return [
+            Request(
+                row.ref,
+                ids,
+                continuations=split.continuations,
+                row_id=row.id,
+                boundaries=split.boundaries,
+            )
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _SplitRow:
+    """The token ids of a row: what all continuations have before them, and the rest of each."""
+
+    prompt: "array[int]"
+    continuations: "tuple[array[int], ...]"
+    boundaries: tuple[Boundary, ...] = ()
+
+
+def _has_text(row: PromptRow) -> bool:
+    return row.continuation is not None or row.choices is not None
 
 
 def _continuation_texts(row: PromptRow) -> Sequence[object]:
@@ -86,17 +117,84 @@ def _continuation_texts(row: PromptRow) -> Sequence[object]:
     return [row.continuation]
 
 
-def _continuation_ids(
-    row: PromptRow, encoded: Sequence[list[int]], rules: RequestRules
-) -> "tuple[array[int], ...]":
-    if len(encoded) > 1:
-        context_tokens = len(encoded[0])
-        continuations: list[array[int]] = []
-        for joined in encoded[1:]:
-            continuation = token_ids(joined[context_tokens:])
-            continuations.append(check_encoded("continuation", continuation))
-        return tuple(continuations)
+def _split_texts(
+    texts: Sequence[str], encoded: Sequence[list[int]], rules: RequestRules
+) -> _SplitRow:
+    """Splits the tokens of each joined text where the first token of the continuation is.
 
+    Args:
+        texts: the context, and the context joined with each continuation.
+        encoded: the token ids of each text.
+        rules: of the run.
+    """
+    context = texts[0]
+    context_ids = encoded[0]
+    all_joined_ids = encoded[1:]
+    check_encoded("prompt", token_ids(context_ids))
+    if rules.token_spans is None:
+        return _split_as_harness(context_ids, all_joined_ids)
+
+    starts: list[int] = []
+    covered_chars: list[int] = []
+    for text, joined_ids in zip(texts[1:], all_joined_ids, strict=True):
+        start = len(context_ids)
+        covered = 0
+        if joined_ids[:start] != context_ids:
+            start, covered = _first_scored(rules.token_spans(text), len(context))
+        check_encoded("continuation", token_ids(joined_ids[start:]))
+        starts.append(start)
+        covered_chars.append(covered)
+
+    shared = _common_prefix(all_joined_ids, min(starts))
+    prompt = token_ids(all_joined_ids[0][:shared] or [rules.context_token])
+    continuations: list[array[int]] = []
+    boundaries: list[Boundary] = []
+    for joined_ids, start, covered in zip(all_joined_ids, starts, covered_chars, strict=True):
+        continuations.append(token_ids(joined_ids[shared:]))
+        boundaries.append(Boundary(start - shared, covered))
+
+    if all(boundary == CLEAN_BOUNDARY for boundary in boundaries):
+        return _SplitRow(prompt, tuple(continuations))
+    return _SplitRow(prompt, tuple(continuations), tuple(boundaries))
+
+
+def _split_as_harness(context_ids: Sequence[int], all_joined_ids: Sequence[list[int]]) -> _SplitRow:
+    """Splits joined texts where the tokens of the context alone end."""
+    continuations: list[array[int]] = []
+    for joined_ids in all_joined_ids:
+        continuation = token_ids(joined_ids[len(context_ids) :])
+        continuations.append(check_encoded("continuation", continuation))
+    return _SplitRow(token_ids(list(context_ids)), tuple(continuations))
+
+
+def _first_scored(spans: Sequence[tuple[int, int]], context_chars: int) -> tuple[int, int]:
+    """Returns the first token that overlaps the continuation.
+
+    Args:
+        spans: begin and end of each token, in characters of the joined text.
+        context_chars: length of the context.
+
+    Returns:
+        The index of the token, and how many characters of the context it covers.
+    """
+    for index, (begin, end) in enumerate(spans):
+        # Byte tokens ahead of the last one of their character are empty and begin with it.
+        if end > context_chars or begin >= context_chars:
+            return index, max(context_chars - begin, 0)
+    return len(spans), 0
+
+
+def _common_prefix(sequences: Sequence[list[int]], longest: int) -> int:
+    """Returns how many leading tokens all sequences share, at most `longest`."""
+    first = sequences[0]
+    shared = longest
+    for ids in sequences[1:]:
+        while ids[:shared] != first[:shared]:
+            shared -= 1
+    return shared
+
+
+def _continuation_ids(row: PromptRow, rules: RequestRules) -> "tuple[array[int], ...]":
     if row.choices_token_ids is None:
         check_present("continuation", row.continuation_token_ids)
         name = "continuation_token_ids"

@@ -29,6 +29,7 @@ class OutputOptions:
 
     logprobs: LogprobOptions
     choices: bool  # whether a row has several continuations
+    boundary_chars: bool = False  # --boundary-chars
 
 
 class Task(Protocol):

@@ -1,5 +1,7 @@
 """Score requests → sequences with targets → scores, filled in by hand. No JAX."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,7 +13,7 @@ from actors.engine.scoring import (
     score_sequences,
     with_prompt_logprobs,
 )
-from actors.protocol.messages import Completion, Request, RowRef, token_ids
+from actors.protocol.messages import Boundary, Completion, Request, RowRef, token_ids
 
 PROMPT = [10, 11, 12]
 
@@ -70,6 +72,21 @@ def test_scores_equal_sums_over_each_continuation(with_prompt: bool) -> None:
     assert completion.ref == request.ref
     assert (completion.prompt_tokens, completion.cached_tokens) == (3, 2)
     assert completion.prompt_logprobs is None
+
+
+def test_scores_leave_out_context_tokens_of_a_continuation() -> None:
+    request = replace(
+        request_of([7, 4, 6], [4, 6], [5]),
+        boundaries=(Boundary(2, context_chars=3), Boundary(1), Boundary()),
+    )
+    _, readings = score_sequences(request, with_prompt=True)
+    compute(readings)
+    scores = score_completion(request, readings, 0, None).scores
+    assert [score.tokens for score in scores] == [1, 1, 1]
+    assert [score.boundary_chars for score in scores] == [3, 0, 0]
+    assert scores[0].loglikelihood == expected_logprobs([7, 4, 6])[-1]
+    assert scores[1].loglikelihood == expected_logprobs([4, 6])[-1]
+    assert scores[2].loglikelihood == expected_logprobs([5])[-1]
 
 
 def test_one_token_continuations_share_a_sequence_of_the_prompt() -> None:

@@ -21,6 +21,7 @@ def config(**flags: Any) -> ScoreConfig:
         ({"model": "grok-1"}, "--checkpoint is missing"),
         ({"task": "translate"}, "--task: expected one of generate, .*got 'translate'"),
         ({"task": "score", "n": 2}, "--n: expected 1 for task score"),
+        ({"task": "perplexity", "boundary_chars": True}, "--boundary-chars has no effect"),
         ({"cost_budget": 5.0}, "--cost-budget needs --cost-per-replica-hour"),
         ({"temperature": -1.0}, "--temperature"),
     ],

@@ -68,6 +68,35 @@ def test_run_job_commits_all_rows_and_logs_its_events(
     assert (logged["finished"]["exit_code"], logged["finished"]["level"]) == (0, "info")
 
 
+@pytest.mark.parametrize("boundary_chars", [False, True])
+def test_run_job_scores_tokens_across_the_boundary(
+    boundary_chars: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [("2 Whi", "ch"), ("2 i", "s"), ("2 i", "s is 7"), ("2 Whic", "h is 7"), ("2 is", " 7")]
+    lines = [json.dumps({"prompt": prompt, "continuation": text}) for prompt, text in rows]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines))
+    config = ScoreConfig(
+        input=str(tmp_path / "in.jsonl"),
+        output=str(tmp_path / "out"),
+        model="demo",
+        task="score",
+        boundary_chars=boundary_chars,
+        log_format="json",
+    )
+    assert run_job(config, FakeBackend()) is ExitCode.OK
+    logged = events(capsys)["boundary_rows"]
+    assert logged["rows"] == 4
+    assert ("in a new run" in logged["message"]) is not boundary_chars
+
+    output = table(tmp_path / "out")
+    assert output["scored_tokens"].to_pylist() == [1, 1, 4, 4, 2]
+    if boundary_chars:
+        assert output["boundary_chars"].to_pylist() == [4, 2, 2, 5, 0]
+    else:
+        assert "boundary_chars" not in output.column_names
+    assert report(tmp_path / "out")["boundary_rows"] == 4
+
+
 def test_run_job_that_starts_no_replica_exits_2(
     config: Callable[..., ScoreConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -37,6 +37,7 @@ AFFECTS_RESULTS: dict[str, dict[str, Any]] = {
     "id_column": {"id_column": "name"},
     "logprobs": {"logprobs": 2},
     "prompt_logprobs": {"prompt_logprobs": 0},
+    "boundary_chars": {"task": "score", "boundary_chars": True},
     "dtype": {"dtype": "float32"},
     "max_len": {"max_len": 60},
     "shard_rows": {"shard_rows": 2},

@@ -112,3 +112,12 @@ def test_score(task: Task) -> None:
 def test_output_columns_differ_from_pass_through_columns(task: Task) -> None:
     widest = output_schema(INPUTS, task=task, logprobs=2, prompt_logprobs=2, choices=True)
     assert set(widest.arrow.names) - {"subject"} == task_columns(task)
+
+
+def test_boundary_chars_are_reserved_only_where_they_are_written() -> None:
+    assert "boundary_chars" not in task_columns(SCORE)
+    assert "boundary_chars" in task_columns(SCORE, boundary_chars=True)
+    schema = output_schema(
+        INPUTS, task=SCORE, logprobs=0, prompt_logprobs=None, choices=True, boundary_chars=True
+    )
+    assert schema.arrow.field("boundary_chars").type == pa.list_(pa.int32())

@@ -71,6 +71,15 @@ def test_encode_gives_published_ids(published_tokenizer: Tokenizer) -> None:
         assert list(got.continuations[0]) == pair["continuation_ids"]
 
 
+def test_token_spans_lie_in_the_text(tokenizer: Tokenizer) -> None:
+    for text in ("what is it", "é\n\nx", "漢 𐍈字", "  x  "):
+        [ids] = tokenizer.encode([text])
+        spans = tokenizer.token_spans(text)
+        assert len(spans) == len(ids)
+        assert "".join(text[begin:end] for begin, end in spans) == text
+    assert tokenizer.token_spans("") == []
+
+
 def test_text_keeps_leading_space_and_omits_eos(tokenizer: Tokenizer) -> None:
     [ids] = tokenizer.encode(["what is"])
     assert tokenizer.text([*ids, 2]) == " what is"

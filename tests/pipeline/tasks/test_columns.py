@@ -49,6 +49,14 @@ def test_scores_of_a_failed_row_are_null_and_of_one_choice_a_list() -> None:
         assert column.build(samples).to_pylist() == [expected[column.name], None]
 
 
+def test_boundary_chars_are_lists_for_choices() -> None:
+    scores = (Score(-1.5, True, 2, boundary_chars=3), Score(-1.0, True, 1))
+    samples = [OutputRow(Completion(RowRef(0, 0), scores=scores), None)]
+    assert columns.boundary_chars(choices=True).build(samples).to_pylist() == [[3, 0]]
+    one = [OutputRow(Completion(RowRef(0, 0), scores=scores[:1]), None)]
+    assert columns.boundary_chars(choices=False).build(one).to_pylist() == [3]
+
+
 def test_completion_of_no_tokens_differs_from_a_failed_one() -> None:
     empty = Completion(RowRef(0, 0), token_ids=token_ids([]))
     failed = Completion.failed(RowRef(0, 1), "engine_crash", "text")
