@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from actors.engine.stopping.finish import Finish, FinishChecks, finish_checks
+from actors.engine.stopping.masked_tokens import MaskedTokenCheck, masked_token_check
+from actors.protocol.errors import InvalidParameterError
 from actors.protocol.messages import Completion, Request, logprobs, token_ids
 from actors.protocol.sampling import Sampling
 
@@ -17,6 +19,7 @@ class GenerationState:
     request: Request
     sampling: Sampling
     checks: FinishChecks  # what ends it
+    masked_tokens: MaskedTokenCheck | None = None  # None: its parameters mask no tokens
     # grok-1: one list of all tokens is shared by all slots, right for one slot only; here every
     # request has its own
     tokens: list[int] = field(default_factory=list)
@@ -24,11 +27,14 @@ class GenerationState:
     top_ids: list[np.ndarray] = field(default_factory=list)  # K of each token
     top_logprobs: list[np.ndarray] = field(default_factory=list)
     finish: Finish | None = None  # None: the completion goes on
+    error: InvalidParameterError | None = None  # the reason why it cannot go on
 
     def append(
         self, token: int, logprob: float, top_ids: np.ndarray, top_logprobs: np.ndarray
     ) -> bool:
         """Adds a sampled token; returns whether it ends the completion.
+
+        If the parameters of the request mask all tokens, the completion ends with an error.
 
         Args:
             token: the sampled id.
@@ -36,6 +42,13 @@ class GenerationState:
             top_ids: int32 [K], the most likely tokens at its position; K may be 0.
             top_logprobs: float32 [K].
         """
+        if self.masked_tokens is not None:
+            try:
+                self.masked_tokens.feed(token)
+            except InvalidParameterError as error:
+                self.error = error
+                return True
+
         self.tokens.append(token)
         self.logprobs.append(logprob)
         if len(top_ids):
@@ -52,6 +65,8 @@ class GenerationState:
             cached_tokens: prompt tokens that were found in the cache.
             top_k: K most likely tokens to report beside each one; None: no log-probs.
         """
+        if self.error is not None:
+            return Completion.failed(self.request.ref, self.error.code, str(self.error))
         if self.finish is None:
             raise ValueError(f"the completion of {self.request.ref} has not ended")
         top_ids = None
@@ -82,4 +97,5 @@ def start_generation(
 
     `token_bytes` holds the bytes that each token id decodes to; only stop strings need it.
     """
-    return GenerationState(request, sampling, finish_checks(sampling, eos_token, token_bytes))
+    checks = finish_checks(sampling, eos_token, token_bytes)
+    return GenerationState(request, sampling, checks, masked_token_check(sampling, eos_token))

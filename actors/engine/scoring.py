@@ -117,8 +117,11 @@ def score_completion(
 
 
 def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | None) -> Completion:
-    """Returns the completion with the prompt's log-probs; unchanged where `top_k` is None."""
-    if top_k is None:
+    """Returns the completion with the prompt's log-probs.
+
+    It is unchanged if `top_k` is None or the request failed.
+    """
+    if top_k is None or completion.error_code is not None:
         return completion
     # The other targets lie at the last prompt position or later, so the prompt's come first.
     count = (completion.prompt_tokens or 1) - 1

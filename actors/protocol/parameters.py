@@ -203,14 +203,7 @@ class TokenIds(ParameterKind):
 
     column = "token ids"
     has_items = True
-    fewest: int = 0
-
-    @property
-    def expected(self) -> str:
-        """The items in words."""
-        if self.fewest:
-            return f"a list of at least {self.fewest} token id"
-        return "a list of token ids"
+    expected = "a list of token ids"
 
     def read(self, value: object) -> tuple[int, ...]:
         """Returns the ids, each once."""
@@ -225,8 +218,6 @@ class TokenIds(ParameterKind):
             if isinstance(token, bool) or not isinstance(token, int) or token < 0:
                 raise ValueError(value)
             tokens[token] = None
-        if len(tokens) < self.fewest:
-            raise ValueError(value)
         return tuple(tokens)
 
     def resolve(self, value: tuple[int, ...], vocabulary: Vocabulary) -> tuple[int, ...]:

@@ -86,7 +86,7 @@ class SamplingParams:
         "0 = off",
     )
     allowed_token_ids: tuple[int, ...] = _parameter(
-        (), TokenIds(fewest=1), "generate these tokens alone, given by id; none = all"
+        (), TokenIds(), "generate only these tokens, given by id; an empty list = all tokens"
     )
     logit_bias: tuple[tuple[Any, float], ...] = _parameter(
         (),

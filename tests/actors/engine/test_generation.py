@@ -68,6 +68,15 @@ def test_completion_flattens_the_most_likely_tokens() -> None:
     assert completion.top_logprobs.tolist() == [-1.0, -2.0, -1.0, -2.0]
 
 
+def test_completion_ends_with_an_error_where_all_tokens_are_masked() -> None:
+    state = started(max_tokens=5, allowed_token_ids=(7,), bad_words=((7, 7),))
+    assert append_until_end(state, [7, 0, 7]) == 2
+    completion = state.completion(cached_tokens=1, top_k=2)
+    assert completion.error_code == "invalid_parameter"
+    assert "all tokens are masked at position 1" in str(completion.error_message)
+    assert completion.token_ids.tolist() == []
+
+
 def test_completion_without_logprobs_has_none() -> None:
     state = started(max_tokens=1)
     state.append(7, -1.0, NO_TOP_IDS, NO_TOP_LOGPROBS)

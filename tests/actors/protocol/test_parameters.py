@@ -70,7 +70,6 @@ def test_kind_reads_values_in_one_form(
         (TokenIds(), [True]),
         (TokenIds(), ["a"]),
         (TokenIds(), "a"),
-        (TokenIds(fewest=1), []),
         (TokenIds(), None),
     ],
 )

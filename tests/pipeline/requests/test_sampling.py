@@ -29,7 +29,7 @@ def resolve(row: dict[str, object], defaults: SamplingParams = DEFAULTS) -> Samp
         {"repetition_penalty": 0}, {"repetition_penalty": -1.2}, {"repetition_penalty": math.inf},
         {"repetition_penalty": True}, {"repetition_max_pattern": -1},
         {"repetition_max_pattern": 1025}, {"repetition_max_pattern": 2.5},
-        {"allowed_token_ids": []}, {"allowed_token_ids": ["a"]}, {"allowed_token_ids": [64]},
+        {"allowed_token_ids": ["a"]}, {"allowed_token_ids": [64]},
         {"logit_bias": {"no way": 1}}, {"logit_bias": {64: 1}}, {"logit_bias": {5: math.nan}},
         {"logit_bias": {" yes": 1, 6: 1}}, {"logit_bias": [5]}, {"logit_bias": {-1: 1}},
         {"bad_words": [""]}, {"bad_words": ["unknown"]}, {"bad_words": ["é"]},
@@ -49,6 +49,23 @@ def test_row_without_max_tokens_needs_a_default() -> None:
     with pytest.raises(InvalidParameterError, match=r"max_tokens: .* give --max-tokens"):
         resolve({"top_k": 3}, SamplingParams())
     assert resolve({"max_tokens": 3}, SamplingParams()) == Sampling(3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("allowed_token_ids", (5, 6)),
+        ("stop", ("x",)),
+        ("stop_token_ids", (5,)),
+        ("bad_words", ("yes",)),
+        ("logit_bias", ((5, 1.0),)),
+    ],
+)
+def test_empty_list_of_a_row_switches_off_the_default(name: str, value: Any) -> None:
+    defaults = SamplingParams(max_tokens=8, **{name: value})
+    assert getattr(resolve({}, defaults), name) != ()
+    assert getattr(resolve({"top_k": 3}, defaults), name) != ()
+    assert getattr(resolve({name: []}, defaults), name) == ()
 
 
 def test_columns_override_defaults() -> None:

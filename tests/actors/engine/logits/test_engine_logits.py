@@ -88,6 +88,24 @@ def test_mixed_batch_equals_the_numpy_model(mesh: tuple[int, int]) -> None:
     assert sum(completion.token_ids == free for completion in completions) == 2
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_row_without_an_allowed_token_is_an_error_row(temperature: float) -> None:
+    engine = make_engine("mha", (1, 1), slots=4, decode_steps=2, sampling_parameters=PARAMETERS)
+    impossible = {"allowed_token_ids": (40,), "bad_words": ((40, 40),)}
+    requests = [
+        generate(0, PROMPT, MAX_TOKENS, temperature=temperature, ignore_eos=True, **impossible),
+        generate(1, PROMPT, MAX_TOKENS, temperature=temperature, ignore_eos=True),
+    ]
+    failed, free = run(engine, requests)
+    assert failed.error_code == "invalid_parameter"
+    assert failed.error_message == (
+        "allowed_token_ids, bad_words: expected at least one token that may be generated, but all "
+        "tokens are masked at position 1 of the completion; allow more tokens"
+    )
+    assert (free.error_code, len(free.token_ids)) == (None, MAX_TOKENS)
+    assert engine.idle
+
+
 def assert_ends(completions: list[Completion]) -> None:
     free = completions[0].token_ids
     assert completions[0].finish_reason == "length"
