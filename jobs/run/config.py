@@ -113,7 +113,9 @@ class ScoreConfig(SamplingParams, InputFlags):
         False, "run the rows again that a former run of this command wrote with status error"
     )
     max_error_rate: float = flag(
-        0.01, "share of rows that may fail; beyond it the job stops with exit code 4"
+        0.01,
+        "share of rows that may fail; beyond it the job stops with exit code 4. Any share above 0 "
+        "allows 10 failed rows if they are at most half of all",
     )
     max_attempts: int = flag(3, "attempts per row whose replica is lost")
     step_timeout_s: float = flag(

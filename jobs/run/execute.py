@@ -27,7 +27,7 @@ from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import ErrorBudgetError, InterruptedRunError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
-from pipeline.monitoring.row_counts import error_budget
+from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.output.run_state import RunState, finish, read_state, remaining
@@ -54,7 +54,7 @@ class Job:
     @property
     def error_budget(self) -> int:
         """Rows of this partition that may fail."""
-        return error_budget(self.plan.own_row_count, self.plan.config.max_error_rate)
+        return allowed_failures(self.plan.own_row_count, self.plan.config.max_error_rate)
 
     def read_end_state(self, *, count_failures: bool) -> RunState:
         """Reads the committed state at the end of the run.
@@ -330,7 +330,11 @@ def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) 
     if failed > job.error_budget:
         if progress is not None and progress.over_budget:
             raise ErrorBudgetError(progress.budget_message())
-        raise ErrorBudgetError(f"{failed} rows failed, more than allowed")
+        raise ErrorBudgetError(
+            f"{failed} of {job.plan.own_row_count} rows failed, more than the {job.error_budget} "
+            "that --max-error-rate allows; check error_message in the output, correct the rows or "
+            "raise --max-error-rate"
+        )
 
     committed = len(state.committed_of(job.plan.own_shards))
     shards = len(job.plan.own_shards)

@@ -5,6 +5,8 @@ from fractions import Fraction
 
 from actors.protocol.messages import RowRef
 
+SMALL_INPUT_FAILURES = 10  # within every rate above 0, if at most half of all rows
+
 
 def error_budget(rows: int, max_error_rate: float) -> int:
     """Returns how many of `rows` may fail: the largest whole number within the rate.
@@ -12,6 +14,18 @@ def error_budget(rows: int, max_error_rate: float) -> int:
     The rate is taken as the decimal fraction that the user writes, so 0.29 allows 29 of 100 rows.
     """
     return int(Fraction(repr(max_error_rate)) * rows)
+
+
+def allowed_failures(rows: int, max_error_rate: float) -> int:
+    """Returns how many of `rows` may fail in a run: `error_budget`, and some of a small input.
+
+    A share of few rows is less than one row. A rate above 0 therefore allows up to
+    `SMALL_INPUT_FAILURES` failed rows, as long as they are at most half of all.
+    """
+    budget = error_budget(rows, max_error_rate)
+    if max_error_rate == 0:
+        return budget
+    return max(budget, min(SMALL_INPUT_FAILURES, rows // 2))
 
 
 @dataclass(slots=True)

@@ -97,6 +97,25 @@ def test_run_job_scores_tokens_across_the_boundary(
     assert report(tmp_path / "out")["boundary_rows"] == 4
 
 
+@pytest.mark.parametrize(
+    ("nulls", "rate", "code"),
+    [
+        (1, 0.01, ExitCode.ROW_ERRORS),
+        (2, 0.01, ExitCode.OVER_BUDGET),
+        (1, 0.0, ExitCode.OVER_BUDGET),
+    ],
+)
+def test_run_job_writes_all_rows_of_a_small_input(
+    nulls: int, rate: float, code: ExitCode, config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    ids = pa.array([None] * nulls + [[5, 6]] * (3 - nulls), pa.list_(pa.int32()))
+    pq.write_table(pa.table({"prompt_token_ids": ids}), tmp_path / "in.parquet")
+    assert run_job(config(max_error_rate=rate), FakeBackend()) is code
+    statuses = table(tmp_path / "out")["status"].to_pylist()
+    assert statuses == ["error"] * nulls + ["ok"] * (3 - nulls)
+    assert (tmp_path / "out" / "_SUCCESS").exists() is (code is ExitCode.ROW_ERRORS)
+
+
 def test_run_job_that_starts_no_replica_exits_2(
     config: Callable[..., ScoreConfig], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.protocol.messages import RowRef
-from pipeline.monitoring.row_counts import RowCounts, error_budget
+from pipeline.monitoring.row_counts import RowCounts, allowed_failures, error_budget
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,25 @@ def test_error_budget_is_exact(rows: int, rate: float, budget: int) -> None:
 @given(st.integers(0, 10**6), st.integers(0, 100))
 def test_error_budget_of_whole_percents(rows: int, percent: int) -> None:
     assert error_budget(rows, percent / 100) == rows * percent // 100
+
+
+@pytest.mark.parametrize(
+    ("rows", "rate", "allowed"),
+    [
+        (1, 0.01, 0),
+        (2, 0.01, 1),
+        (3, 0.01, 1),  # 2 of 3 are too many
+        (20, 0.01, 10),
+        (999, 0.01, 10),
+        (5000, 0.01, 50),
+        (3, 0.0, 0),
+        (3, 1.0, 3),
+    ],
+)
+def test_allowed_failures_of_small_inputs_are_at_most_half(
+    rows: int, rate: float, allowed: int
+) -> None:
+    assert allowed_failures(rows, rate) == allowed
 
 
 def test_row_counts_when_its_last_sample_is_in() -> None:
