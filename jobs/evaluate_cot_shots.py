@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag, parse
 from pipeline import storage
 from pipeline.errors import ConfigError
@@ -78,14 +79,14 @@ def main(arguments: list[str]) -> int:
             program="evaluate_cot_shots.py",
             description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
-        if not config.output:
-            raise ConfigError("--output is missing; see --help")
+        require_flags(config, ["output"])
+        output = str(config.output)
         package = Path(config.harness) if config.harness else _installed_package()
         examples = worked_examples(package)
         lines = ""
         for example in examples:
             lines += json.dumps(example, ensure_ascii=False) + "\n"
-        storage.overwrite(config.output, lines.encode())
+        storage.overwrite(output, lines.encode())
     except GrokBatchError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -39,6 +39,7 @@ if __name__ == "__main__":
 
 from actors.protocol.errors import GrokBatchError
 from jobs.cli.exit_codes import ExitCode
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, parse
 from jobs.run.backend import RAY, Backend
@@ -98,8 +99,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
             ConfigError: output or tokenizer are missing.
         """
         super().__init__()
-        if not config.output:
-            raise ConfigError("--output is missing; see --help")
+        require_flags(config, ["output"])
         tokenizer_url = config.tokenizer
         if not tokenizer_url and config.model == "demo":
             tokenizer_url = str(DEMO / "tokenizer.model")
@@ -107,7 +107,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
             raise ConfigError("--tokenizer is missing: the harness hands over text")
         model = model_config(config.model)
         self._config = config
-        self._output = config.output
+        self._output = str(config.output)
         self._backend = backend
         self._tokenizer = Tokenizer(storage.read(tokenizer_url)[0])
         self._prefix = model.eos_token if config.prefix_token is None else config.prefix_token

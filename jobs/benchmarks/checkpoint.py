@@ -21,6 +21,7 @@ from actors.model.config import SMALL, ModelConfig, parameter_shapes
 from actors.weights import checkpoint
 from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
 from jobs.benchmarks.checkpoint_table import Load, print_table
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag
 from jobs.weights.convert import convert
 from pipeline import storage
@@ -58,8 +59,7 @@ class CheckpointBenchmarkConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.folder:
-            raise ConfigError("--folder is missing; see --help")
+        require_flags(self, ["folder"])
         if self.layers < 1 or self.rounds < 1:
             raise ConfigError(
                 f"--layers and --rounds: expected at least 1, got {self.layers} and {self.rounds}"

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -34,9 +35,8 @@ class DriverBenchmarkConfig:
     seed: int = flag(0, "seed of lengths, times and losses")
 
     def __post_init__(self) -> None:
-        if not self.folder:
-            raise ConfigError("--folder is missing; see --help")
-        if Path(self.folder).exists():
+        require_flags(self, ["folder"])
+        if Path(str(self.folder)).exists():
             raise ConfigError(
                 f"--folder: {self.folder} exists; it would be deleted at the end, name a new one"
             )

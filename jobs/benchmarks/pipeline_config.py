@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Literal
 
 from actors.model.config import PRESETS, ModelConfig
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -39,9 +40,7 @@ class PipelineBenchmarkConfig:
     json: str | None = flag(None, "file for the figures")
 
     def __post_init__(self) -> None:
-        for name in REQUIRED:
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing; see --help")
+        require_flags(self, REQUIRED)
         if self.root.exists():
             raise ConfigError(
                 f"--folder: {self.folder} exists and would be deleted; name a new one"

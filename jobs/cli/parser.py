@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 
 from actors.protocol.parameters import ParameterKind, Texts
+from jobs.cli.flag_checks import flag_name
 from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -26,20 +27,27 @@ REPLACED_TAGS = (
 )
 
 
-def flag(default: Any, text: str, *, short: str | None = None) -> Any:
+def flag(default: Any, text: str, *, short: str | None = None, choices: Sequence[str] = ()) -> Any:
     """Returns a dataclass field that is also a flag.
 
-    `text` is its help, to which the default is added.
+    Args:
+        default: its value if it is not set.
+        text: its help, to which the default is added.
+        short: a second name of one letter, e.g. `-i`.
+        choices: the valid strings, for --help; the dataclass checks the value.
     """
-    return dataclasses.field(default=default, metadata=flag_metadata(text, short=short))
+    metadata = flag_metadata(text, short=short, choices=choices)
+    return dataclasses.field(default=default, metadata=metadata)
 
 
-def flag_metadata(text: str, *, short: str | None = None) -> dict[str, str | None]:
+def flag_metadata(
+    text: str, *, short: str | None = None, choices: Sequence[str] = ()
+) -> dict[str, Any]:
     """Returns the metadata that makes a dataclass field a flag.
 
     A field of type `dict[str, Any]` is a map in the file, and `--field.NAME VALUE` per name.
     """
-    return {"help": text, "short": short}
+    return {"help": text, "short": short, "choices": choices}
 
 
 def parse(
@@ -195,16 +203,12 @@ def _parser(config_class: type[Any], program: str, description: str) -> Argument
     )
     hints = get_type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        names = [_flag_name(field.name)]
+        names = [flag_name(field.name)]
         if field.metadata.get("short"):
             names.insert(0, field.metadata["short"])
         options = _options(field, hints[field.name])
         parser.add_argument(*names, help=field.metadata["help"], **options)
     return parser
-
-
-def _flag_name(field_name: str) -> str:
-    return "--" + field_name.replace("_", "-")
 
 
 def _options(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
@@ -222,18 +226,23 @@ def _options(field: "dataclasses.Field[Any]", hint: Any) -> dict[str, Any]:
     if hint is bool:  # --dry-run is --dry-run true
         return {"type": bool, "default": default, "nargs": "?", "const": True}
     if hint is str:
-        return {"type": _Text(), "default": default}
+        options = {"type": _Text(), "default": default}
+        if field.metadata.get("choices"):
+            options["metavar"] = "{" + ",".join(field.metadata["choices"]) + "}"
+        return options
     return {"type": hint, "default": default}
 
 
 def _one_line(message: str) -> str:
     """Shortens the parser's report to: the flag, what was expected, and the value."""
     line = " ".join(message.split())
+    # argparse puts all names of the flag first: "argument -i/--input: …"
+    line = re.sub(r"^argument (?:-\w/)?(--[\w-]+): ", r"\1: ", line)
     match = re.match(r'Parser key "(\w+)": (.*)', line)
     if not match:
         return line
 
-    name = _flag_name(match[1])
+    name = flag_name(match[1])
     reason = match[2]
     union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", reason)
     if union:

@@ -1,9 +1,9 @@
 """The configuration of evaluations: own flags, and those of the main job for model and machines."""
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
@@ -78,17 +78,12 @@ class EvaluateConfig(ModelFlags):
     )
 
     def __post_init__(self) -> None:
-        ranges = (
-            ("limit", self.limit, 1, math.inf),
-            ("samples", self.samples, 1, 4096),
-            ("sample-temperature", self.sample_temperature, 0, 1e6),
-            ("program-timeout-s", self.program_timeout_s, 0.01, 3600),
-            ("margin", self.margin, 0, 1),
-            ("confidence", self.confidence, 0.5, 0.9999),
-        )
-        for name, value, low, high in ranges:
-            if value is not None and not low <= value <= high:
-                raise ConfigError(f"--{name}: expected from {low:g} to {high:g}, got {value}")
+        check_range("limit", self.limit, 1)
+        check_range("samples", self.samples, 1, 4096)
+        check_range("sample_temperature", self.sample_temperature, 0, 1e6)
+        check_range("program_timeout_s", self.program_timeout_s, 0.01, 3600)
+        check_range("margin", self.margin, 0, 1)
+        check_range("confidence", self.confidence, 0.5, 0.9999)
         if self.samples > 1 and self.sample_temperature == 0:
             raise ConfigError(
                 f"--samples: {self.samples} greedy completions are all the same; give "
@@ -101,9 +96,7 @@ class EvaluateConfig(ModelFlags):
         Raises:
             ConfigError: one is missing.
         """
-        for name in REQUIRED[step]:
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing; see --help")
+        require_flags(self, REQUIRED[step])
         if step in {"run", "all"}:
             self.score_config("score", "requests.parquet", "run")
 

@@ -12,6 +12,7 @@ from actors.protocol.sampling import (
     check_combination,
     read_parameters,
 )
+from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 from pipeline.output.schema import task_columns
@@ -51,6 +52,7 @@ class InputFlags:
     task: str = flag(
         GENERATE.name,
         "; ".join(f"{task.name}: {task.help}" for task in TASKS.values()),
+        choices=tuple(TASKS),
     )
     prompt_column: str = flag("prompt", "name of the input's prompt column")
     continuation_column: str = flag(
@@ -140,9 +142,7 @@ class ScoreConfig(SamplingParams, InputFlags):
         self.partition_pair()
 
     def _check_required(self) -> None:
-        for name in ("input", "output"):
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing; see --help")
+        require_flags(self, ["input", "output"])
         if self.model != "demo" and self.checkpoint is None and not self.dry_run:
             raise ConfigError(
                 "--checkpoint is missing: give the folder or URL of the model's weights, or use "
@@ -167,14 +167,7 @@ class ScoreConfig(SamplingParams, InputFlags):
 
     def _check_ranges(self) -> None:
         for name, (low, high) in RANGES.items():
-            value = getattr(self, name)
-            if value is None or low <= value <= high:
-                continue
-            expected = f"from {low:g} to {high:g}"
-            if high == math.inf:
-                expected = f"at least {low:g}"
-            flag_name = name.replace("_", "-")
-            raise ConfigError(f"--{flag_name}: expected {expected}, got {value}")
+            check_range(name, getattr(self, name), low, high)
 
     def replica_range(self) -> tuple[int, int]:
         """Returns MIN and MAX of --replicas."""

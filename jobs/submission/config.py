@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import join as shell_words
 from typing import Literal
 
+from jobs.cli.flag_checks import check_range
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -65,11 +66,9 @@ class SubmitConfig:
     )
 
     def __post_init__(self) -> None:
-        for name, low in (("attempts", 1), ("pause_s", 0), ("patience_s", 0)):
-            value = getattr(self, name)
-            if value < low:
-                flag_name = name.replace("_", "-")
-                raise ConfigError(f"--{flag_name}: expected at least {low}, got {value}")
+        check_range("attempts", self.attempts, 1)
+        check_range("pause_s", self.pause_s, 0)
+        check_range("patience_s", self.patience_s, 0)
 
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.night_begins):
             raise ConfigError(

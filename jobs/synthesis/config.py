@@ -1,12 +1,12 @@
 """Configuration of synthetic data: its own flags, and those of the main job for the run."""
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from actors.protocol.sampling import PARAMETERS, SamplingParams
+from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, flag_metadata
 from jobs.run.config import ScoreConfig
@@ -142,11 +142,11 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
 
     def __post_init__(self) -> None:
-        _check_range("limit", self.limit, 1)
-        _check_range("shots-per-row", self.shots_per_row, 0, 1000)
-        _check_range("max-replica-hours", self.max_replica_hours, 0)
-        _check_range("file-mb", self.file_mb, 1, 4096)
-        _check_range("examples", self.examples, 0, 100)
+        check_range("limit", self.limit, 1)
+        check_range("shots_per_row", self.shots_per_row, 0, 1000)
+        check_range("max_replica_hours", self.max_replica_hours, 0)
+        check_range("file_mb", self.file_mb, 1, 4096)
+        check_range("examples", self.examples, 0, 100)
         if (self.shots is None) != (self.shots_per_row == 0):
             raise ConfigError(
                 "--shots and --shots-per-row belong together: the file of examples, and how many "
@@ -182,9 +182,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
         Raises:
             ConfigError: one is missing.
         """
-        for name in REQUIRED[step]:
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing; see --help")
+        require_flags(self, REQUIRED[step])
         if step in {"run", "all"}:
             self.main_job("prompts", "completions")
 
@@ -220,15 +218,6 @@ class GenerateConfig(ModelFlags, SamplingParams):
         """
         sampling = {name: getattr(self, name) for name in PARAMETERS}
         return self.score_config("generate", prompts_url, output_url, **sampling)
-
-
-def _check_range(flag: str, value: float | None, low: float, high: float = math.inf) -> None:
-    if value is None or low <= value <= high:
-        return
-    expected = f"at least {low:g}"
-    if high < math.inf:
-        expected = f"from {low:g} to {high:g}"
-    raise ConfigError(f"--{flag}: expected {expected}, got {value}")
 
 
 def _template_spec(name: str, entry: object) -> TemplateSpec:

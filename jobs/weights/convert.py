@@ -29,6 +29,7 @@ from actors.weights.weight_files import MANIFEST, WeightFolder
 from actors.weights.weight_slices import cut
 from actors.weights.xai_layout import XaiLayout
 from jobs.cli.byte_progress import ByteProgress
+from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.parser import flag
 from pipeline import storage
 from pipeline.errors import ConfigError
@@ -56,11 +57,8 @@ class ConvertConfig:
     verify: bool = flag(True, "read every file back and compare all numbers with the source")
 
     def __post_init__(self) -> None:
-        for name in ("source", "target"):
-            if not getattr(self, name):
-                raise ConfigError(f"--{name} is missing; see --help")
-        if self.workers < 1:
-            raise ConfigError(f"--workers: expected at least 1, got {self.workers}")
+        require_flags(self, ["source", "target"])
+        check_range("workers", self.workers, 1)
 
 
 def check_source(source: str, model: ModelConfig) -> None:

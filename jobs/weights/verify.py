@@ -15,6 +15,7 @@ from actors.weights.pickle_reader import Int8Tensor, parse
 from actors.weights.weight_files import MANIFEST, WeightFolder
 from actors.weights.weight_slices import check_finite, cut
 from jobs.cli.byte_progress import ByteProgress
+from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -45,8 +46,7 @@ class VerifyConfig:
     )
 
     def __post_init__(self) -> None:
-        if not self.checkpoint:
-            raise ConfigError("--checkpoint is missing; see --help")
+        require_flags(self, ["checkpoint"])
         if self.digests and not self.deep:
             raise ConfigError("--digests needs --deep true: digests are of every byte")
 

@@ -94,6 +94,13 @@ def test_replicas_of_flag_and_file_are_equal(words: str, tmp_path: Path) -> None
         (("--max-tokens", "0"), "--max-tokens: expected an integer of at least 1, got 0"),
         (("--dry-run", "maybe"), "--dry-run: Expected a bool. Got value: maybe"),
         (("--task", "chat"), "--task: expected one of generate, score, perplexity, got 'chat'"),
+        (
+            ("--allowed-token-ids", "x"),
+            "^--allowed-token-ids: expected a list of token ids, got 'x'",
+        ),
+        (("--logit-bias", "5"), "^--logit-bias: expected a map from token ids or text to numbers"),
+        (("-i",), "^--input: expected one argument"),
+        (("--stop",), "^--stop: expected one argument"),
         (("--replicas", "3:2"), "--replicas: expected 1 <= MIN <= MAX, got 3:2"),
         (("--replicas", "many"), "--replicas: expected MIN or MIN:MAX"),
         (("--mesh", "8"), "--mesh: expected DATAxMODEL, e.g. 1x8, got '8'"),
@@ -147,6 +154,12 @@ def test_print_config_reproduces_the_run(
     assert read("-C", str(file)) == read(
         *BASE, "--max-tokens", "5", "--stop", "Q:", "--replicas", "2:8"
     )
+
+
+def test_help_lists_the_choices_of_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read("--help")
+    assert "--task {generate,score,perplexity}" in capsys.readouterr().out
 
 
 def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from pipeline.errors import ConfigError
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"limit": 0}, "--limit: expected from 1 to inf, got 0"),
+        ({"limit": 0}, "--limit: expected at least 1, got 0"),
         ({"samples": 4097}, "--samples: expected from 1 to 4096, got 4097"),
         ({"sample_temperature": -0.1}, "--sample-temperature: expected from 0"),
         ({"program_timeout_s": 0.0}, r"--program-timeout-s: expected from 0\.01 to 3600, got 0"),
