@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.execution.programs import Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ class Suite:
     has_task: Callable[[DataFolder, str], bool] = lambda _data, _task: True
     groups: tuple[Group, ...] = ()  # the widest last
     # completion → Python program whose success is the metric
-    program: Callable[[EvalRequest, str], str] | None = None
+    program: Callable[[EvalRequest, str], Program] | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

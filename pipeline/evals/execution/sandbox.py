@@ -1,25 +1,39 @@
 """Execution of generated Python programs in a sandbox; returns whether each runs to its end.
 
-Every program runs in its own process without environment, in an empty working folder, confined by
-sandbox_child.py: no network, no other processes, no file written, bounded time, memory and output.
-Nothing runs on a kernel without such confinement. Does not depend on tasks.
+Every program runs in processes of its own without environment, in an empty working folder, confined
+by confinement.py: no file, no network, no other process, bounded time, memory and output. They are
+children of a process that holds nothing of this one (sandbox_child.py).
+
+A program has passed when the pass code that only this process and its runner hold comes back on the
+program's own socket. No exit code, output or file counts. Nothing runs on a kernel without such
+confinement. Does not depend on tasks.
 """
 
 import os
+import secrets
+import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import ConfigError
-from pipeline.evals.execution.sandbox_child import NO_SANDBOX, PASSED
+from pipeline.evals.execution.programs import Program
+from pipeline.evals.execution.sandbox_child import (
+    DIGEST,
+    LENGTH,
+    PASS_CODE_BYTES,
+    PLAIN,
+    PREPARATION_S,
+    TESTED,
+)
 
 CHILD = Path(__file__).with_name("sandbox_child.py")
-# time for the interpreter to start on a busy machine, before that of the program begins
-START_S = 60.0
+PROBE = "pass"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,36 +47,81 @@ class Sandbox:
     def run(self, programs: Sequence[str]) -> list[bool]:
         """Returns for each program whether it ran to its end.
 
+        The tests of a `Program` run in another process than its candidate. Any other text runs in
+        one process, where only a program that rewrites the memory of its own interpreter could be
+        counted as right without reaching its end.
+
         Raises:
             ConfigError: this machine cannot confine programs (expected: Linux with seccomp on
                 x86-64 or aarch64).
         """
-        with (
-            tempfile.TemporaryDirectory() as empty_folder,
-            ThreadPoolExecutor(self.parallel_programs) as pool,
-        ):
-            passed = pool.map(lambda program: self._run_one(program, empty_folder), programs)
-            return list(passed)
+        if not programs:
+            return []
+        with self._child() as control:
+            if not self._passes(PROBE, control):
+                raise ConfigError(
+                    "--execute-programs: this machine cannot confine programs (expected Linux on "
+                    "x86-64 or aarch64 with seccomp); make the report elsewhere, from the same "
+                    "outputs"
+                )
+            with ThreadPoolExecutor(self.parallel_programs) as pool:
+                return list(pool.map(lambda program: self._passes(program, control), programs))
 
-    def _run_one(self, program: str, folder: str) -> bool:
-        command = [sys.executable, "-I", str(CHILD), str(self.timeout_s), str(self.memory_bytes)]
-        try:
-            process = subprocess.run(
-                command,
-                input=program.encode("utf-8", "surrogatepass"),
-                cwd=folder,
-                env={},
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                start_new_session=True,
-                timeout=self.timeout_s + START_S,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            return False
-        if process.returncode == NO_SANDBOX:
-            raise ConfigError(
-                "--execute-programs: this machine cannot confine programs (expected Linux on "
-                "x86-64 or aarch64 with seccomp); make the report elsewhere, from the same outputs"
-            )
-        return process.returncode == PASSED
+    @contextmanager
+    def _child(self) -> Iterator[socket.socket]:
+        """Runs the process that forks those of programs; yields the socket to it."""
+        control, child_end = socket.socketpair()
+        with tempfile.TemporaryDirectory() as folder, control:
+            limits = (str(self.timeout_s), str(self.memory_bytes))
+            with child_end:
+                process = subprocess.Popen(
+                    [sys.executable, "-I", str(CHILD), *limits, folder],
+                    stdin=child_end.fileno(),
+                    cwd=folder,
+                    env={},
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+            try:
+                yield control
+            finally:
+                # its children end with it
+                process.kill()
+                process.wait()
+
+    def _passes(self, program: str, control: socket.socket) -> bool:
+        pass_code = secrets.token_bytes(PASS_CODE_BYTES)
+        kind = PLAIN
+        texts = [str(program)]
+        if isinstance(program, Program):
+            kind = TESTED
+            texts = [program.candidate, program.entry_point, program.helpers, program.tests]
+
+        connection, child_end = socket.socketpair()
+        with connection, child_end:
+            connection.settimeout(self.timeout_s + PREPARATION_S)
+            try:
+                socket.send_fds(control, [kind], [child_end.fileno()])
+                child_end.close()
+                connection.sendall(b"".join(map(_framed, texts)) + pass_code)
+                answer = _read_to_end(connection, PASS_CODE_BYTES)
+            except OSError:  # the process ended before it had read everything, or out of time
+                return False
+        return secrets.compare_digest(answer, pass_code)
+
+
+def _framed(text: str) -> bytes:
+    content = text.encode("utf-8", "surrogatepass")
+    return LENGTH.pack(len(content)) + DIGEST(content).digest() + content
+
+
+def _read_to_end(connection: socket.socket, size: int) -> bytes:
+    """Returns what the other end has written until it closes, at most one byte more than `size`."""
+    answer = b""
+    while len(answer) <= size:
+        piece = connection.recv(size + 1 - len(answer))
+        if not piece:
+            break
+        answer += piece
+    return answer

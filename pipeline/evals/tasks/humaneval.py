@@ -8,12 +8,14 @@ import math
 from collections.abc import Iterator, Sequence
 
 from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.execution.programs import Program
 from pipeline.evals.suite import Answer, EvalRequest, PromptOptions, Suite, Verdict
 
 FOLDER = "humaneval/openai_humaneval"
 COLUMNS = ("prompt", "test", "entry_point")
 STOP = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")
 MAX_TOKENS = 1024
+CALL_OF_TESTS = "\ncheck("  # followed by the name of the function
 REPORTED_K = (1, 10, 100)
 
 
@@ -30,7 +32,7 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
             task=task,
             doc_id=doc_id,
             prompt=row["prompt"],
-            target=f"{row['test']}\ncheck({row['entry_point']})",
+            target=f"{row['test']}{CALL_OF_TESTS}{row['entry_point']})",
             stop=STOP,
             max_tokens=MAX_TOKENS,
             temperature=options.sample_temperature,
@@ -38,9 +40,18 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
         )
 
 
-def program(request: EvalRequest, completion: str) -> str:
-    """Returns the program whose success is the metric: the completed function and its tests."""
-    return f"{request.prompt}{completion}\n{request.target}"
+def program(request: EvalRequest, completion: str) -> Program:
+    """Returns the program whose success is the metric: the completed function and its tests.
+
+    Tests may call the other functions of the prompt, whose last one lacks nothing but a body.
+    """
+    entry_point = request.target.rpartition(CALL_OF_TESTS)[2].rstrip(")\n")
+    return Program.of(
+        candidate=f"{request.prompt}{completion}",
+        tests=request.target,
+        helpers=f"{request.prompt}\n    pass\n",
+        entry_point=entry_point,
+    )
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:

@@ -1,17 +1,30 @@
 """Programs in the sandbox: correct ones pass, others fail, and none has side effects."""
 
+import ctypes
 import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.evals.execution import sandbox, sandbox_child
+from pipeline.evals.execution import sandbox
+from pipeline.evals.execution.confinement import landlock_version
+from pipeline.evals.execution.programs import Program
 from pipeline.evals.execution.sandbox import Sandbox
 
 # long: a program that is to pass must, on a busy machine too
 LIMITS = Sandbox(timeout_s=20, memory_bytes=2**28)
 SHORT = Sandbox(timeout_s=0.3)
+
+
+TESTED = Program.of(
+    "def double(x):\n    return 2 * x",
+    "def check(candidate):\n    assert candidate(2) == double(x=2) == half(8)\n\ncheck(double)",
+    helpers="def half(x):\n    return x / 2\n\ndef double(x):\n    pass\n",
+    entry_point="double",
+)
 
 
 def passes(program: str) -> bool:
@@ -77,6 +90,8 @@ def test_program_cannot_connect_fork_or_change_files(tmp_path: Path) -> None:
             "threading.Thread(target=print).start()",
             "os.kill(os.getppid(), 9)",
             "os.pipe()",
+            f"open('{file}')",
+            "open('/proc/self/environ')",
             f"open('{file}', 'w')",
             f"open('{file}', 'a')",
             f"open('{file}', 'r+')",
@@ -101,8 +116,12 @@ def test_no_program_runs_without_confinement(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     child = tmp_path / "child.py"
-    text = Path(sandbox_child.__file__).read_text()
-    child.write_text(text.replace('"x86_64"', '"other"').replace('"aarch64"', '"else"'))
+    root = Path(__file__).parents[4]
+    child.write_text(
+        f"import sys\nsys.path.insert(0, {str(root)!r})\n"
+        "from pipeline.evals.execution import confinement, sandbox_child\n"
+        "confinement.ARCHITECTURES.clear()\nsandbox_child.main()\n"
+    )
     monkeypatch.setattr(sandbox, "CHILD", child)
     proof = tmp_path / "proof"
     with pytest.raises(ConfigError, match="cannot confine"):
@@ -110,45 +129,54 @@ def test_no_program_runs_without_confinement(
     assert not proof.exists()
 
 
-@pytest.mark.parametrize("machine", list(sandbox_child.ARCHITECTURES))
-def test_filter_allows_only_listed_system_calls(machine: str) -> None:
-    """Interprets the filter, which checks the numbers of all architectures on one machine."""
-    column, architecture = sandbox_child.ARCHITECTURES[machine]
-    named = {pair[column] for pair in sandbox_child.ALLOWED.values()} - {None}
-    opening = {pair[column] for pair in (sandbox_child.OPEN, sandbox_child.OPENAT)} - {None}
-    code = sandbox_child.seccomp_filter(machine)
-    for number in range(600):
-        verdicts = {
-            flags: run_filter(code, number, architecture, flags)
-            for flags in (0, 1, 2, 0o100, 0o2000000)
-        }
-        expected = {
-            flags: number in named or (number in opening and flags in (0, 0o2000000))
-            for flags in verdicts
-        }
-        assert {
-            flags: verdict == sandbox_child.ALLOW for flags, verdict in verdicts.items()
-        } == expected, number
-    assert run_filter(code, 0, 1234, 0) == sandbox_child.KILL
-    assert run_filter(code, 0x40000000, architecture, 0) == sandbox_child.REFUSE
+def test_program_lists_its_own_folder_only(tmp_path: Path) -> None:
+    assert passes("import os\nassert os.listdir('.') == []")
+    if landlock_version(ctypes.CDLL(None)) > 0:
+        assert passes(refused(f"os.listdir({str(tmp_path)!r})"))
+        assert passes(refused("os.listdir('/proc')"))
 
 
-def run_filter(code: bytes, number: int, architecture: int, flags: int) -> int:
-    """Interprets BPF over a struct seccomp_data whose second and third arguments are `flags`."""
-    words = {0: number, 4: architecture, 24: flags, 32: flags}
-    at, accumulator = 0, 0
-    while True:
-        kind, yes, no = int.from_bytes(code[at : at + 2], "little"), code[at + 2], code[at + 3]
-        constant = int.from_bytes(code[at + 4 : at + 8], "little")
-        at += 8
-        if kind == sandbox_child.RETURN:
-            return constant
-        if kind == sandbox_child.LOAD:
-            accumulator = words[constant]
-            continue
-        true = {
-            sandbox_child.EQUAL: accumulator == constant,
-            sandbox_child.GREATER_OR_EQUAL: accumulator >= constant,
-            sandbox_child.ANY_BIT: bool(accumulator & constant),
-        }[kind]
-        at += 8 * (yes if true else no)
+def test_sandbox_uses_libraries_without_reading_files() -> None:
+    programs = [
+        "import numpy as np\nassert np.linalg.norm(np.array([3.0, 4.0])) == 5",
+        "from datetime import datetime\nassert datetime.strptime('2024-02', '%Y-%m').month == 2",
+        "def f():\n    from xml.etree import ElementTree\n    ElementTree.Element('a')\nf()",
+        "try:\n    import no_such_module\nexcept ImportError:\n    pass\nelse:\n    assert 0",
+        "assert '☃'.encode('utf-16').decode('utf-16') == '\\N{SNOWMAN}'",
+        "from __future__ import annotations\nimport enum\nenum.Enum('A', 'x')",
+    ]
+    assert dict(zip(programs, LIMITS.run(programs), strict=True)) == dict.fromkeys(programs, True)
+
+
+def test_sandbox_leaves_no_process() -> None:
+    memory_bytes = 2**28 + 12_345  # found in no other command line
+    assert LIMITS.run([TESTED]) == [True]
+    assert Sandbox(0.3, memory_bytes).run(["while True: pass"]) == [False]
+    while processes_with_argument(str(memory_bytes)):
+        time.sleep(0.01)
+
+
+def processes_with_argument(argument: str) -> list[Path]:
+    found = []
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if argument.encode() in command_line.read_bytes().split(b"\0"):
+                found.append(command_line)
+    return found
+
+
+def test_tests_call_the_candidate_and_the_helpers() -> None:
+    wrong = Program.of(
+        "def double(x):\n    return x",
+        TESTED.tests,
+        helpers=TESTED.helpers,
+        entry_point="double",
+    )
+    helpers_that_do_not_compile = Program.of(
+        "def double(x):\n    return 2 * x",
+        "assert double(1) == 2",
+        helpers="def double(x):\n    return (",
+        entry_point="double",
+    )
+    programs = [TESTED, wrong, helpers_that_do_not_compile]
+    assert LIMITS.run(programs) == [True, False, True]
