@@ -3,9 +3,6 @@
 import ast
 import contextlib
 import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -109,38 +106,16 @@ def test_yaml_loader_builds_no_objects() -> None:
 
 # -- tokens ----------------------------------------------------------------------------
 
-PROBE = """
-import os
-from jobs.run.cluster import ray_cluster, _choose_authentication
-_choose_authentication("local", explicit=True)
-print(os.environ["RAY_AUTH_MODE"], len(os.environ["RAY_AUTH_TOKEN"]))
-"""
 
-
-def test_local_ray_requires_its_own_token() -> None:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    seen = [
-        subprocess.run(
-            [sys.executable, "-c", PROBE],
-            cwd=ROOT,
-            env=kept,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for _ in range(2)
-    ]
-    assert seen == ["token 64\n"] * 2
-
-
-def test_ray_is_started_in_one_place_which_chooses_authentication() -> None:
+def test_ray_is_started_where_authentication_is_chosen() -> None:
     starts = [
         str(path.relative_to(ROOT))
         for path, tree in modules()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "ray.init"
     ]
-    assert set(starts) == {"jobs/run/cluster.py"}
+    # both within `ray_settings`; tests/jobs/cluster shows the tokens
+    assert set(starts) == {"jobs/cluster/connection.py", "jobs/cluster/local_ray.py"}
 
 
 # -- secrets ---------------------------------------------------------------------------

@@ -26,26 +26,28 @@ class GcsMonitor:
 
         Args:
             request: returns the ids of the nodes that the cluster takes back soon.
-            interval_s: between requests.
-            silence_s: a head that has not answered for this long is gone.
+            interval_s: between requests; at most a quarter of `silence_s`.
+            silence_s: a head whose last answer belongs to a request that was sent so long ago is
+                gone.
             clock: seconds, monotonic.
         """
         self._request = request
-        self._interval_s = interval_s
+        self._interval_s = min(interval_s, silence_s / 4)
         self._silence_s = silence_s
         self._clock = clock
         self._requested_s = clock()  # when the last request that was answered was sent
         self.draining = request()
         self._wake_up = threading.Event()
         self._is_closed = False
+        self._is_lost = False
         self._thread = threading.Thread(target=self._run, name="GCS monitor", daemon=True)
         self._thread.start()
 
     def check(self) -> None:
         """Raises ClusterLostError when the head has not answered for too long."""
-        # The open request was sent an interval after the last one.
-        silent_s = self._clock() - self._requested_s - self._interval_s
-        if silent_s > self._silence_s:
+        silent_s = self._clock() - self._requested_s
+        self._is_lost = silent_s > self._silence_s
+        if self._is_lost:
             raise ClusterLostError(
                 f"the head of the Ray cluster has not answered for {silent_s:.0f} s; committed "
                 "shards are kept, the same command continues the run once there is a cluster again"
@@ -61,11 +63,13 @@ class GcsMonitor:
     def close(self) -> None:
         """Stops polling.
 
-        Waits for an open request only for a moment: it may never be answered.
+        Waits for an open request only for a moment: it may never be answered. Does not wait for a
+        head that is lost.
         """
         self._is_closed = True
         self._wake_up.set()
-        self._thread.join(1.0)
+        if not self._is_lost:
+            self._thread.join(1.0)
 
     def _run(self) -> None:
         while True:

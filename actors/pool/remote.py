@@ -100,15 +100,6 @@ def draining_nodes() -> set[str]:
     return set(state.get_draining_nodes())
 
 
-def head_patience_s() -> float:
-    """Returns how long the head may be silent, in seconds.
-
-    A third of the time after which Ray ends the process of its own accord.
-    """
-    # Ray's own name
-    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112
-
-
 def driver_is_dead(error: BaseException) -> bool:
     """Returns whether the cluster ended an actor because the node of this process is gone."""
     return isinstance(error, ActorDiedError) and "its owner has died" in str(error)

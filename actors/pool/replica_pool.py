@@ -24,6 +24,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayTaskError
 
+from actors.pool.config import PoolConfig
 from actors.pool.gcs_monitor import GcsMonitor
 from actors.pool.heartbeat_monitor import HeartbeatMonitor
 from actors.pool.remote import (
@@ -35,7 +36,6 @@ from actors.pool.remote import (
     cluster_total,
     draining_nodes,
     driver_is_dead,
-    head_patience_s,
     sentence,
 )
 from actors.protocol.errors import ClusterLostError, ModelError
@@ -53,25 +53,6 @@ from actors.protocol.messages import ReplicaInfo
 SOON_S = 0.05  # shortest wait for an actor that is due
 MAX_DOUBLINGS = 30  # of the back-off
 REPOSITORY = str(Path(__file__).resolve().parents[2])
-
-
-@dataclass(frozen=True, slots=True)
-class PoolConfig:
-    """Number and size of replicas, and time limits."""
-
-    minimum: int
-    maximum: int
-    devices: int  # of one replica
-    in_flight: int = 2
-    device: Literal["auto", "cpu", "gpu"] = "auto"  # auto: GPUs when the cluster has any
-    max_load_losses: int = 3  # replicas lost in a row before any came up: then the job stops
-    backoff_s: float = 1.0  # doubles with every loss in a row
-    max_backoff_s: float = 60.0
-    remind_s: float = 30.0  # between messages while replicas are missing
-    step_timeout_s: float = 600.0  # a replica whose engine finishes no step for so long hangs
-    drain_poll_s: float = 5.0  # between requests for the nodes that are drained
-    # A head that does not answer for this long is gone.
-    head_silence_s: float = field(default_factory=head_patience_s)
 
 
 @dataclass(slots=True)

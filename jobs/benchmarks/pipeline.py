@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from actors.pool.config import PoolConfig
 from actors.protocol.events import Assignment, BatchDone, Event, ReplicaReady
 from actors.protocol.messages import Batch, ReplicaInfo, ReplicaStats, Request
 from actors.weights import checkpoint
@@ -104,8 +105,8 @@ def _run_passes(
 def _started_replica(plan: Plan) -> Iterator[tuple[Any, ReplicaReady]]:
     """Starts one replica on a Ray of its own; yields the pool and the event of the replica."""
     os.environ["RAY_ADDRESS"] = "local"
-    from actors.pool.replica_pool import PoolConfig, ReplicaPool
-    from jobs.run.cluster import ray_cluster
+    from actors.pool.replica_pool import ReplicaPool
+    from jobs.cluster.connection import ray_cluster
 
     data, model = plan.config.mesh_shape()
     pool_config = PoolConfig(1, 1, data * model, RAY.batches_in_flight, "cpu")

@@ -2,6 +2,7 @@
 
 import contextlib
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Self
@@ -11,6 +12,9 @@ from pipeline.errors import InterruptedRunError
 Handler = Callable[[int, FrameType | None], object] | int | None
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+STOPPED_BEFORE_START = (
+    "the run was interrupted before it started; the same command starts it, or continues it"
+)
 _DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler, None)
 
 
@@ -41,20 +45,53 @@ class StopSignals:
         self.received = True
 
 
-@contextlib.contextmanager
-def keep_handlers() -> Iterator[None]:
-    """Reinstalls, after the block, the handlers that this program had set before it.
+class _StopRequest(BaseException):
+    """A signal arrived. Not an Exception, so that no library takes it for an error of its own."""
 
-    `ray.init` replaces them by its own.
+
+@contextlib.contextmanager
+def stop_at_once() -> Iterator[None]:
+    """Ends the block at SIGTERM or Ctrl-C: for work of which nothing needs to be kept.
+
+    `ray.init` installs a handler of its own, which ends the program at SIGTERM with exit code 15
+    and without a report. The block ends in the same way under that handler. Afterwards, the
+    handlers that this program had set before are there again.
+
+    Raises:
+        InterruptedRunError: a signal arrived.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python runs signal handlers in the main thread only
+        return
+
+    is_stopped = False
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_stopped
+        is_stopped = True
+        raise _StopRequest
+
     previous: dict[int, Handler] = {}
     for stop_signal in STOP_SIGNALS:
-        previous[stop_signal] = signal.getsignal(stop_signal)
-    yield
+        previous[stop_signal] = signal.signal(stop_signal, stop)
+    try:
+        yield
+    except _StopRequest:
+        pass
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        is_stopped = True
+    finally:
+        for number, handler in previous.items():
+            is_replaced = signal.getsignal(number) is not stop
+            if is_replaced and handler in _DEFAULT_HANDLERS:
+                continue  # a program without handlers keeps those of its library
+            _restore(number, handler)
 
-    for number, handler in previous.items():
-        if handler not in _DEFAULT_HANDLERS:
-            signal.signal(number, handler)
+    # Also where the exception was lost, as in a callback of a library.
+    if is_stopped:
+        raise InterruptedRunError(STOPPED_BEFORE_START)
 
 
 @contextlib.contextmanager

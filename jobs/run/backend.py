@@ -4,18 +4,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from actors.pool.config import PoolConfig
 from actors.replica import ReplicaSpec
-from jobs.run.cluster import ray_cluster
+from jobs.cluster.connection import ray_cluster
 from jobs.run.metrics import RunMetrics
 from pipeline.dispatch.replicas import Replicas
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.run_log import RunLog
 from pipeline.monitoring.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from actors.pool.replica_pool import PoolConfig
 
 REPLICA_CLASS = "actors.replica:Replica"
 
@@ -49,12 +47,14 @@ class Backend(Protocol):
         """Batches that one replica holds at most."""
 
     def open_pool(
-        self, spec: ReplicaSpec, config: "PoolConfig", log: RunLog
+        self, spec: ReplicaSpec, config: PoolConfig, log: RunLog
     ) -> AbstractContextManager[Pool]:
         """Starts replicas; leaving the context stops them.
 
         Raises:
-            ConfigError: the cluster does not answer.
+            ClusterConfigError: the cluster does not answer.
+            ClusterLostError: no local cluster came up.
+            InterruptedRunError: SIGTERM or Ctrl-C before the cluster was there.
         """
 
     def open_metrics(
@@ -70,15 +70,16 @@ class RayBackend:
     replica_class: str = REPLICA_CLASS  # module:class
     # Enough requests for all slots of an engine, although batches finish row by row.
     batches_in_flight: int = 16
-    cluster: Callable[[int], AbstractContextManager[str]] = ray_cluster
+    cluster: Callable[[int, RunLog], AbstractContextManager[str]] = ray_cluster
 
     @contextlib.contextmanager
-    def open_pool(self, spec: ReplicaSpec, config: "PoolConfig", log: RunLog) -> Iterator[Pool]:
+    def open_pool(self, spec: ReplicaSpec, config: PoolConfig, log: RunLog) -> Iterator[Pool]:
         """Connects to a cluster and starts replicas there."""
-        # Importing Ray takes a second; dry runs and refused arguments do without.
-        from actors.pool.replica_pool import ReplicaPool
+        with self.cluster(config.maximum, log) as cluster:
+            # Imports Ray, which takes a second: dry runs and refused arguments do without. Ray
+            # reads its variables then, which `cluster` sets.
+            from actors.pool.replica_pool import ReplicaPool
 
-        with self.cluster(config.maximum) as cluster:
             log.result(
                 "cluster",
                 f"cluster  {cluster}; waiting for {config.minimum} of {config.maximum} replicas",

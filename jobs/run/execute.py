@@ -3,15 +3,17 @@
 The driver never imports JAX; replicas do.
 """
 
+import contextlib
 import math
 from collections.abc import Generator, Iterable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from actors.pool.config import PoolConfig
 from actors.protocol.errors import ClusterLostError, GrokBatchError
 from jobs.cli.exit_codes import ExitCode
-from jobs.cli.signals import StopSignals
+from jobs.cli.signals import StopSignals, stop_at_once
+from jobs.cluster.address import ClusterConfigError
 from jobs.run import dry_run, full_size
 from jobs.run.backend import RAY, Backend, Pool
 from jobs.run.config import ScoreConfig
@@ -94,11 +96,14 @@ def _run_logged(
     config: ScoreConfig, backend: Backend, early_stopping: EarlyStopping, log: RunLog
 ) -> ExitCode:
     try:
-        plan = make_plan(config)
-        if config.dry_run:
-            print_dry_run(plan)
-            return ExitCode.OK
-        job = _prepare(plan, backend, early_stopping, log)
+        with stop_at_once():
+            plan = make_plan(config)
+            if config.dry_run:
+                print_dry_run(plan)
+                return ExitCode.OK
+            job = _prepare(plan, backend, early_stopping, log)
+    except InterruptedRunError as error:
+        return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
     except GrokBatchError as error:
         return _failed(log, error, ExitCode.BAD_ARGUMENTS)
 
@@ -108,8 +113,19 @@ def _run_logged(
         return _failed(log, error, ExitCode.OVER_BUDGET)
     except (InterruptedRunError, ClusterLostError) as error:
         return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
+    except KeyboardInterrupt:
+        return _failed(log, _stopped_at_once(), ExitCode.INTERRUPTED, "interrupted")
+    except ClusterConfigError as error:
+        return _failed(log, error, ExitCode.BAD_ARGUMENTS)
     except GrokBatchError as error:
         return _failed(log, error, ExitCode.FAILED)
+
+
+def _stopped_at_once() -> InterruptedRunError:
+    """Returns the error of a run that a second Ctrl-C has ended."""
+    return InterruptedRunError(
+        "the run was stopped at once; committed shards are kept, the same command continues it"
+    )
 
 
 def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "error") -> ExitCode:
@@ -227,8 +243,6 @@ def _log_start(job: Job) -> None:
 
 def _run_shards(job: Job, signals: StopSignals) -> Progress:
     """Starts replicas and runs the shards; writes the report however the run ends."""
-    from actors.pool.replica_pool import PoolConfig
-
     config = job.plan.config
     minimum, maximum = config.replica_range()
     pool_config = PoolConfig(
@@ -239,17 +253,23 @@ def _run_shards(job: Job, signals: StopSignals) -> Progress:
         device=config.device,
         step_timeout_s=config.step_timeout_s,
     )
-    with job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log) as pool:
-        progress = _progress(job, pool)
+    progress = _progress(job, maximum)
+    # The report covers the start of the cluster, and is written before the cluster ends.
+    with (
+        contextlib.ExitStack() as cluster,
+        reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards)),
+    ):
+        open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
+        pool = cluster.enter_context(open_pool)
+        progress.follow_replicas(lambda: (pool.up, pool.wanted))
         pipeline = _pipeline(job, pool, progress, signals)
-        metrics_context = job.backend.open_metrics(progress, _run_info(job), config.cost_budget)
-        report_context = reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards))
-        with report_context, metrics_context as metrics:
+
+        with job.backend.open_metrics(progress, _run_info(job), config.cost_budget) as metrics:
             pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
             progress.begin()
             with ProgressLine(progress, sinks=[metrics.publish], log=job.log):
                 _drain(run(job.shards, pipeline), progress, job.early_stopping)
-        return progress
+    return progress
 
 
 def _drain(
@@ -259,14 +279,15 @@ def _drain(
 
     Commits that have started are completed.
     """
-    with closing(committed):
+    with contextlib.closing(committed):
         for _ in committed:
             if early_stopping.should_stop(progress.replica_hours):
                 progress.end_early()
                 return
 
 
-def _progress(job: Job, pool: Pool) -> Progress:
+def _progress(job: Job, replicas: int) -> Progress:
+    """Returns the counters of the run; no replica is up of the number that is wanted."""
     rows = 0
     for shard in job.shards:
         if shard.only is None:
@@ -276,7 +297,7 @@ def _progress(job: Job, pool: Pool) -> Progress:
 
     return Progress(
         rows,
-        replicas=lambda: (pool.up, pool.wanted),
+        replicas=lambda: (0, replicas),
         max_error_rows=job.error_budget,
         cost_per_replica_hour=job.plan.config.cost_per_replica_hour,
         note=job.early_stopping.status,

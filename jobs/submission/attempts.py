@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
-from jobs.run.cluster import TOKEN_FILE
+from jobs.cluster.settings import TOKEN_FILE
 from jobs.submission.config import SubmitConfig
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog

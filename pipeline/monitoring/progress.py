@@ -97,6 +97,10 @@ class Progress:
         self._in_flight = 0
         self.begin()
 
+    def follow_replicas(self, replicas: Callable[[], tuple[int, int]]) -> None:
+        """Reads the numbers of replicas, up and wanted, from `replicas` from now on."""
+        self._replicas = replicas
+
     def begin(self) -> None:
         """Starts the clock again: enough replicas are up, the first row comes."""
         self._began_s = self._clock()

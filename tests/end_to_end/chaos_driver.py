@@ -7,9 +7,10 @@ import sys
 import time
 from collections.abc import Sequence
 
-from actors.pool.replica_pool import PoolConfig, ReplicaPool
+from actors.pool.config import PoolConfig
+from actors.pool.replica_pool import ReplicaPool
 from actors.protocol.messages import Batch, BatchResult
-from jobs.run.cluster import ray_cluster
+from jobs.cluster.connection import ray_cluster
 from tests.fakes import StubReplica
 from tests.host_side import drive
 

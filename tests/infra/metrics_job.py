@@ -15,13 +15,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from actors.pool.replica_pool import PoolConfig
+from actors.pool.config import PoolConfig
 from actors.protocol.events import BatchDone, Event
 from actors.protocol.messages import ReplicaStats, Request
 from actors.replica import ReplicaSpec
 from jobs import score_dataset
+from jobs.cluster.connection import ray_cluster
 from jobs.run.backend import Pool, RayBackend
-from jobs.run.cluster import ray_cluster
 from pipeline.monitoring.run_log import RunLog
 from tests.end_to_end.fake_run import FakePool
 

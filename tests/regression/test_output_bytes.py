@@ -520,7 +520,7 @@ ONE_CLUSTER = """
 import contextlib, json, sys
 from jobs import score_dataset
 from jobs.run.backend import RayBackend
-from jobs.run.cluster import ray_cluster
+from jobs.cluster.connection import ray_cluster
 with ray_cluster(1) as cluster:
     backend = RayBackend(cluster=lambda replicas: contextlib.nullcontext(cluster))
     codes = [int(score_dataset.main(words, backend)) for words in json.loads(sys.argv[1])]

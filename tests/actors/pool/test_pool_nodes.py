@@ -14,8 +14,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
+from actors.pool.config import PoolConfig
 from actors.pool.remote import draining_nodes
-from actors.pool.replica_pool import PoolConfig, ReplicaPool
+from actors.pool.replica_pool import ReplicaPool
 from actors.protocol.events import Assignment, Event, ReplicaLeaving, ReplicaLost
 from actors.protocol.messages import Batch, Completion
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches

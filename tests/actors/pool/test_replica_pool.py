@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 import pytest
 import ray
 
+from actors.pool.config import PoolConfig
 from actors.pool.remote import WATCH, Place, RemoteReplica
-from actors.pool.replica_pool import PoolConfig, ReplicaPool
+from actors.pool.replica_pool import ReplicaPool
 from actors.protocol.errors import ModelError
 from actors.protocol.events import Assignment, BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.protocol.messages import Batch, Completion, Request, RowRef

@@ -10,8 +10,9 @@ import ray
 from ray._private.state import state
 from ray.exceptions import ActorDiedError, NodeDiedError
 
+from actors.pool.config import PoolConfig
 from actors.pool.remote import Place
-from actors.pool.replica_pool import PoolConfig, ReplicaPool
+from actors.pool.replica_pool import ReplicaPool
 from actors.protocol.errors import ModelError
 from actors.protocol.events import (
     Assignment,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.pool.config import PoolConfig
 from jobs.run.backend import RayBackend
 from jobs.run.plan import ROOT
 from pipeline.errors import ConfigError
@@ -16,12 +17,10 @@ from tests.jobs.run.plans import PROMPT, demo_plan
 def test_backend_connects_for_the_maximum_of_replicas(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from actors.pool.replica_pool import PoolConfig
-
     sizes: list[int] = []
 
     @contextmanager
-    def unreachable_cluster(replicas: int) -> Iterator[str]:
+    def unreachable_cluster(replicas: int, log: RunLog) -> Iterator[str]:
         sizes.append(replicas)
         raise ConfigError("no Ray cluster answers")
         yield ""

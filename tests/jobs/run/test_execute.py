@@ -1,8 +1,10 @@
 """jobs/run/execute.py: exit codes, events and early stops of whole runs on fake replicas."""
 
 import json
+import os
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import pytest
 from actors.protocol.errors import ClusterLostError, ModelError
 from actors.protocol.messages import Request
 from jobs.cli.exit_codes import ExitCode
+from jobs.cli.signals import stop_at_once
+from jobs.cluster.address import ClusterConfigError
 from jobs.run.config import ScoreConfig
 from jobs.run.description import run_description
 from jobs.run.early_stopping import EarlyStopping
@@ -22,6 +26,7 @@ from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.plan import make_plan
 from pipeline.errors import ConfigError
 from pipeline.output.run_folder import RunFolder, check_run
+from pipeline.records import Shard
 from pipeline.storage.backend import StoredObject
 from pipeline.storage.client import Client
 from tests.end_to_end.fake_run import FakeBackend
@@ -114,6 +119,57 @@ def test_run_job_writes_all_rows_of_a_small_input(
     statuses = table(tmp_path / "out")["status"].to_pylist()
     assert statuses == ["error"] * nulls + ["ok"] * (3 - nulls)
     assert (tmp_path / "out" / "_SUCCESS").exists() is (code is ExitCode.ROW_ERRORS)
+
+
+def test_run_job_that_reaches_no_cluster_exits_2(
+    config: Callable[..., ScoreConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse() -> None:
+        raise ClusterConfigError("no Ray cluster answers")
+
+    assert run_job(config(), FakeBackend(before_run=refuse)) is ExitCode.BAD_ARGUMENTS
+    assert events(capsys)["error"]["message"] == "no Ray cluster answers"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_the_cluster_starts_is_reported(
+    number: int, config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    def interrupt() -> None:
+        with stop_at_once():  # as `ray_cluster` does
+            os.kill(os.getpid(), number)
+
+    assert run_job(config(), FakeBackend(before_run=interrupt)) is ExitCode.INTERRUPTED
+    assert report(tmp_path / "out")["status"] == "interrupted"
+    assert (tmp_path / "out" / "report.html").exists()
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+
+
+def test_second_ctrl_c_ends_the_run_with_one_line(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt_twice() -> None:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    assert run_job(config(), FakeBackend(before_run=interrupt_twice)) is ExitCode.INTERRUPTED
+    assert events(capsys)["interrupted"]["message"] == (
+        "the run was stopped at once; committed shards are kept, the same command continues it"
+    )
+    assert report(tmp_path / "out")["status"] == "interrupted"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_the_run_is_planned_exits_75(
+    number: int, config: Callable[..., ScoreConfig]
+) -> None:
+    class InterruptedPlan(EarlyStopping):
+        def select_shards(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+            os.kill(os.getpid(), number)
+            return shards
+
+    code = run_job(config(), FakeBackend(), InterruptedPlan())
+    assert code is ExitCode.INTERRUPTED
 
 
 def test_run_job_that_starts_no_replica_exits_2(

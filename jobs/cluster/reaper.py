@@ -1,0 +1,75 @@
+"""Ends what is left of a local Ray once its driver has ended, and removes its folders.
+
+    python -I reaper.py RAY_FOLDER [FOLDER …]
+
+Ray's servers end with a driver that is killed. The agents that they started do not: each tries for
+60 to 90 s to report the end to a server that is gone. So this program runs beside the driver. It
+waits for the end of its standard input, a pipe whose other end only the driver holds, kills the
+processes whose output goes to a file below RAY_FOLDER, and removes all folders. It uses the
+standard library only, so that it starts quickly and stays small.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+IGNORED_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+OUTPUT_DESCRIPTORS = (1, 2)
+PAUSE_S = 0.02
+ROUNDS = 500  # a process that outlives this many kills hangs in the kernel
+
+
+def ray_processes(folder: Path, proc: Path = Path("/proc")) -> Iterator[int]:
+    """Yields the ids of the processes whose output goes to a file below a folder.
+
+    Ray redirects the output of each process that it starts. The command line does not help:
+    agents and workers replace theirs.
+
+    Args:
+        folder: without symbolic links.
+        proc: folder of processes; without one, as on macOS, there are none.
+    """
+    if not proc.is_dir():
+        return
+    for process in proc.iterdir():
+        if not process.name.isdigit() or int(process.name) == os.getpid():
+            continue
+        for descriptor in OUTPUT_DESCRIPTORS:
+            # The process may have ended, or belong to another user.
+            with contextlib.suppress(OSError):
+                target = os.readlink(process / "fd" / str(descriptor))
+                if Path(target).is_relative_to(folder):
+                    yield int(process.name)
+                    break
+
+
+def kill_processes(folder: Path) -> None:
+    """Kills the processes of a folder, also those that they start meanwhile."""
+    for _ in range(ROUNDS):
+        pids = list(ray_processes(folder))
+        if not pids:
+            return
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(PAUSE_S)
+
+
+def main(folders: Sequence[str]) -> None:
+    """Waits for the end of standard input, then cleans up."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    sys.stdin.buffer.read()
+
+    kill_processes(Path(folders[0]))
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
