@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+DISPLAYED_CHARS = 200  # of a value in a message
 
 # the types that a row's column of a parameter may have; pipeline/input/columns.py checks them
 ColumnType = Literal["integer", "number", "boolean", "texts", "token ids", "token bias"]
@@ -35,6 +36,14 @@ class ParameterError(ValueError):
     def flag_message(self) -> str:
         """The message for a value that a flag or a job file set."""
         return f"--{self.name.replace('_', '-')}: {self.reason}"
+
+
+def displayed_value(value: object) -> str:
+    """Returns a value for a message, cut after some characters."""
+    text = repr(value)
+    if len(text) <= DISPLAYED_CHARS:
+        return text
+    return f"{text[:DISPLAYED_CHARS]}… ({len(text)} characters)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,9 +224,7 @@ class TokenIds(ParameterKind):
             raise ValueError(value)
         tokens: dict[int, None] = {}
         for token in value:
-            if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-                raise ValueError(value)
-            tokens[token] = None
+            tokens[Integer(0, INT64_MAX).read(token)] = None
         return tuple(tokens)
 
     def resolve(self, value: tuple[int, ...], vocabulary: Vocabulary) -> tuple[int, ...]:
@@ -248,7 +255,10 @@ class TokenBias(ParameterKind):
         if not isinstance(value, list | tuple):
             raise ValueError(value)
         biases: dict[int | str, float] = {}
-        for pair in value:
+        for entry in value:
+            pair = entry
+            if isinstance(entry, Mapping):  # a struct of Parquet, whatever the names of its fields
+                pair = list(entry.values())
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 raise ValueError(value)
             token, bias = pair
@@ -320,7 +330,7 @@ class Parameter:
         try:
             return self.kind.read(value)
         except ValueError as error:
-            reason = f"expected {self.kind.expected}, got {value!r}"
+            reason = f"expected {self.kind.expected}, got {displayed_value(value)}"
             raise ParameterError(self.name, reason) from error
 
     def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:

@@ -82,6 +82,8 @@ def check_token_ids(name: str, value: object, vocab_size: int) -> "array[int]":
         InvalidTokenError: an id is outside the vocabulary.
     """
     items = check_list(name, value)
+    if not isinstance(items, array) and any(isinstance(item, float) for item in items):
+        items = list(map(_integral, items))
     try:
         ids = items if isinstance(items, array) else token_ids(items)  # type: ignore[arg-type]
     except OverflowError as error:
@@ -103,6 +105,13 @@ def check_token_ids(name: str, value: object, vocab_size: int) -> "array[int]":
             f"{name}: expected ids below {vocab_size}, got {ids[position]} at position {position}"
         )
     return ids
+
+
+def _integral(item: object) -> object:
+    """Returns a float without fraction as an integer, and anything else unchanged."""
+    if isinstance(item, float) and item.is_integer():
+        return int(item)
+    return item
 
 
 def check_encoded(name: str, ids: "array[int]") -> "array[int]":

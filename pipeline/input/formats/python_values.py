@@ -1,6 +1,7 @@
 """Arrow columns → Python values: prompts, continuations, ids and sampling parameters."""
 
 from array import array
+from decimal import Decimal
 from itertools import chain, pairwise
 from typing import Any, cast
 
@@ -12,7 +13,7 @@ INT32 = np.iinfo(np.int32)
 
 
 def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:
-    """Returns the values of a column, bytes as text.
+    """Returns the values of a column, bytes as text and decimals as numbers.
 
     Returns:
         The values, and the positions whose bytes are not UTF-8; their value is None.
@@ -24,8 +25,8 @@ def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]
 
     try:
         values = column.to_pylist()
-        if types.is_binary(column.type) or types.is_large_binary(column.type):
-            values = list(map(_as_text, values))
+        if _has_bytes_or_decimals(column.type):
+            values = list(map(_plain_value, values))
     except UnicodeDecodeError:
         return _readable_values(column)
     return values, []
@@ -37,16 +38,39 @@ def _readable_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[in
     unreadable: list[int] = []
     for row, scalar in enumerate(column):
         try:
-            values.append(_as_text(scalar.as_py()))
+            values.append(_plain_value(scalar.as_py()))
         except UnicodeDecodeError:
             values.append(None)
             unreadable.append(row)
     return values, unreadable
 
 
-def _as_text(value: Any) -> Any:
+def _has_bytes_or_decimals(data_type: Any) -> bool:
+    if types.is_nested(data_type):
+        fields = [data_type.field(index) for index in range(data_type.num_fields)]
+        return any(_has_bytes_or_decimals(field.type) for field in fields)
+    if types.is_dictionary(data_type):
+        return _has_bytes_or_decimals(data_type.value_type)
+    return bool(
+        types.is_decimal(data_type)
+        or types.is_binary(data_type)
+        or types.is_large_binary(data_type)
+        or types.is_binary_view(data_type)
+    )
+
+
+def _plain_value(value: Any) -> Any:
+    """Returns bytes as text and decimals as integers, or as floats if they have a fraction."""
     if isinstance(value, bytes):
         return value.decode()
+    if isinstance(value, Decimal):
+        if value == value.to_integral_value():
+            return int(value)
+        return float(value)
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plain_value, value))
+    if isinstance(value, dict):
+        return {key: _plain_value(item) for key, item in value.items()}
     return value
 
 

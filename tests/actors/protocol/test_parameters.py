@@ -32,6 +32,7 @@ from actors.protocol.parameters import (
         (TokenIds(), "5, 6", (5, 6)),
         (TokenIds(), "[5, 6]", (5, 6)),
         (TokenIds(), 5, (5,)),
+        (TokenIds(), [5.0, 6], (5, 6)),
         (TokenIds(), [], ()),
     ],
 )
@@ -66,7 +67,7 @@ def test_kind_reads_values_in_one_form(
         (Texts(), ["a", 1]),
         (Texts(), {"a": 1}),
         (TokenIds(), [-1]),
-        (TokenIds(), [1.0]),
+        (TokenIds(), [1.5]),
         (TokenIds(), [True]),
         (TokenIds(), ["a"]),
         (TokenIds(), "a"),

@@ -1,6 +1,7 @@
 """Arrow columns as Python values: the same as Arrow's own conversion, ids as compact arrays."""
 
 from array import array
+from decimal import Decimal
 from typing import Any
 
 import pyarrow as pa
@@ -46,10 +47,20 @@ def test_integer_lists_at_the_bounds_of_int32_are_compact(bound: int) -> None:
     assert values == [array("i", [bound])]
 
 
-@pytest.mark.parametrize("data_type", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("data_type", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_bytes_become_text(data_type: Any) -> None:
     column = pa.chunked_array([pa.array([b"a", None, "é".encode()], data_type)])
     assert python_values(column) == (["a", None, "é"], [])
+
+
+def test_bytes_and_decimals_become_plain_at_any_depth() -> None:
+    data_type = pa.list_(pa.struct([("a", pa.binary()), ("b", pa.decimal128(5, 2))]))
+    values = [[{"a": b"x", "b": Decimal("7.00")}], None, [{"a": None, "b": Decimal("0.25")}]]
+    column = pa.chunked_array([pa.array(values, data_type)])
+    assert python_values(column) == (
+        [[{"a": "x", "b": 7}], None, [{"a": None, "b": 0.25}]],
+        [],
+    )
 
 
 def test_dictionaries_become_their_values() -> None:
