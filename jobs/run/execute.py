@@ -33,7 +33,6 @@ from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.output.run_state import RunState, finish, read_state, remaining
-from pipeline.output.schema import output_schema
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
 from pipeline.run import Pipeline, run
@@ -98,6 +97,8 @@ def _run_logged(
     try:
         with stop_at_once():
             plan = make_plan(config)
+            for notice in plan.schema.notices:
+                log.event("notice", f"note: {notice}")
             if config.dry_run:
                 print_dry_run(plan)
                 return ExitCode.OK
@@ -308,14 +309,6 @@ def _progress(job: Job, replicas: int) -> Progress:
 def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) -> Pipeline:
     plan = job.plan
     config = plan.config
-    schema = output_schema(
-        plan.schema,
-        task=plan.task,
-        logprobs=config.logprobs,
-        prompt_logprobs=config.prompt_logprobs,
-        choices=plan.schema.has_choices,
-        boundary_chars=config.boundary_chars,
-    )
     return Pipeline(
         task=plan.task,
         schema=plan.schema,
@@ -324,7 +317,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         buckets=plan.bucket_config(),
         dispatch=DispatchConfig(job.backend.batches_in_flight, config.max_attempts),
         replicas=pool,
-        writer=Writer(job.folder, schema, job.fingerprint),
+        writer=Writer(job.folder, plan.output_schema(), job.fingerprint),
         progress=progress,
         interrupted=lambda: signals.received,
         client=job.folder.client,

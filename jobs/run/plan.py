@@ -22,6 +22,8 @@ from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.shards import list_input, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
+from pipeline.output.round_trip import check_output
+from pipeline.output.schema import OutputSchema, output_schema
 from pipeline.records import InputFile, Shard
 from pipeline.requests.rules import RequestRules
 from pipeline.requests.tokenizer import Tokenizer
@@ -59,6 +61,17 @@ class Plan:
     def task(self) -> Task:
         """What the run does with each row."""
         return TASKS[self.config.task]
+
+    def output_schema(self) -> OutputSchema:
+        """Returns the columns of the run's parts."""
+        return output_schema(
+            self.schema,
+            task=self.task,
+            logprobs=self.config.logprobs,
+            prompt_logprobs=self.config.prompt_logprobs,
+            choices=self.schema.has_choices,
+            boundary_chars=self.config.boundary_chars,
+        )
 
     def bucket_config(self) -> BucketConfig:
         """Returns how batches are cut."""
@@ -138,7 +151,9 @@ def make_plan(config: ScoreConfig) -> Plan:
     rules = _request_rules(config, model, tokenizer)
     _check_sampling(rules)
     shards = plan_shards(files, config.shard_rows, config.limit)
-    return Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
+    plan = Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
+    check_output(plan.output_schema())
+    return plan
 
 
 def _request_rules(

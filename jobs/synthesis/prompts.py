@@ -123,6 +123,8 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
     prompts.folder.remove_abandoned()
     state = read_state(prompts.folder, plan.shards, prompts_fingerprint)
     todo = remaining(plan.shards, state)
+    for notice in plan.schema.notices:
+        log.event("notice", f"note: {notice}")
     progress = _Progress(sum(shard.rows for shard in todo), log)
     for shard in prompts.write(todo, plan.shards, plan.build(todo), prompts_fingerprint):
         progress.add(shard.rows)

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
 from pyarrow import types
 
 from actors.protocol.parameters import ColumnType
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
-from pipeline.input.json_types import JSON_TEXT
+from pipeline.input.file_columns import displayed_type
 
 
 def is_text(data_type: Any) -> bool:
@@ -22,6 +23,7 @@ def is_text(data_type: Any) -> bool:
         or types.is_string_view(data_type)
         or types.is_binary(data_type)
         or types.is_large_binary(data_type)
+        or types.is_binary_view(data_type)
     )
 
 
@@ -48,23 +50,33 @@ def is_text_list(data_type: Any) -> bool:
     return is_list_of(data_type, is_text)
 
 
-def is_integer_list(data_type: Any) -> bool:
-    """Whether the values are lists of integers."""
-    return is_list_of(data_type, types.is_integer)
+def is_number_list(data_type: Any) -> bool:
+    """Whether the values are lists of numbers."""
+    return is_list_of(data_type, is_number)
 
 
-def is_integer_list_list(data_type: Any) -> bool:
-    """Whether the values are lists of lists of integers."""
-    return is_list_of(data_type, is_integer_list)
+def is_number_list_list(data_type: Any) -> bool:
+    """Whether the values are lists of lists of numbers."""
+    return is_list_of(data_type, is_number_list)
 
 
 def is_number(data_type: Any) -> bool:
-    """Whether the values are integers or reals."""
-    return bool(types.is_integer(data_type) or types.is_floating(data_type))
+    """Whether the values are integers, reals or decimals.
+
+    Integers with nulls are often stored as reals, and those of data bases as decimals: which values
+    are integral is checked row by row.
+    """
+    if types.is_dictionary(data_type):
+        return is_number(data_type.value_type)
+    return bool(
+        types.is_integer(data_type) or types.is_floating(data_type) or types.is_decimal(data_type)
+    )
 
 
 def is_row_id(data_type: Any) -> bool:
-    """Whether the values can identify rows."""
+    """Whether the values can identify rows: text, integers, or decimals without fraction."""
+    if types.is_decimal(data_type):
+        return bool(data_type.scale <= 0)
     return bool(types.is_integer(data_type)) or is_text(data_type)
 
 
@@ -73,16 +85,16 @@ def is_texts(data_type: Any) -> bool:
     return is_text(data_type) or is_text_list(data_type)
 
 
-def is_number_pair(data_type: Any) -> bool:
-    """Whether the values are lists of numbers."""
-    return is_list_of(data_type, is_number)
-
-
 def is_token_bias(data_type: Any) -> bool:
-    """Whether the values are maps, structs with a field per token, lists of pairs, or JSON text."""
+    """Whether the values are maps, structs with a field per token, lists of pairs, or JSON text.
+
+    A pair is a list, or a struct with two fields.
+    """
     if types.is_map(data_type) or types.is_struct(data_type) or is_text(data_type):
         return True
-    return is_list_of(data_type, is_number_pair)
+    if is_list(data_type) and types.is_struct(data_type.value_type):
+        return bool(data_type.value_type.num_fields == 2)
+    return is_list_of(data_type, is_number_list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +106,9 @@ class ExpectedType:
 
 
 _TEXT = ExpectedType("a string", is_text)
-_TOKEN_IDS = ExpectedType("a list of integers", is_integer_list)
+_TOKEN_IDS = ExpectedType("a list of integers", is_number_list)
 _PARAMETER_TYPES: dict[ColumnType, ExpectedType] = {
-    "integer": ExpectedType("an integer", types.is_integer),
+    "integer": ExpectedType("an integer", is_number),
     "number": ExpectedType("a number", is_number),
     "boolean": ExpectedType("a boolean", types.is_boolean),
     "texts": ExpectedType("a string or a list of strings", is_texts),
@@ -114,19 +126,20 @@ _EXPECTED: dict[str, ExpectedType] = {
     "continuation": _TEXT,
     "continuation_token_ids": _TOKEN_IDS,
     "choices": ExpectedType("a list of strings", is_text_list),
-    "choices_token_ids": ExpectedType("a list of lists of integers", is_integer_list_list),
+    "choices_token_ids": ExpectedType("a list of lists of integers", is_number_list_list),
     **{name: _PARAMETER_TYPES[item.kind.column] for name, item in PARAMETERS.items()},
 }
 
 
-def check_type(column: Any, use: str, source: str) -> None:
+def check_type(name: str, data_type: pa.DataType | None, use: str, source: str) -> None:
     """Checks that the type of a column fits its use.
 
     A column of JSON lines with values of several types is accepted: rows whose values do not fit
     fail one by one. Ids are the exception, because every row needs one.
 
     Args:
-        column: an Arrow field.
+        name: of the column.
+        data_type: None: values of several types.
         use: "id", the form of a role's column such as "prompt_token_ids", or a sampling parameter.
         source: the files, for the message.
 
@@ -134,15 +147,15 @@ def check_type(column: Any, use: str, source: str) -> None:
         DatasetError: the type does not fit.
     """
     expected = _EXPECTED[use]
-    if column.metadata == JSON_TEXT:
+    if data_type is None:
         if use == "id":
             raise DatasetError(
-                f"{source}: column '{column.name}' has values of several types, expected "
+                f"{source}: column '{name}' has values of several types, expected "
                 f"{expected.description} in every row; convert it"
             )
         return
-    if not types.is_null(column.type) and not expected.accepts(column.type):
+    if not types.is_null(data_type) and not expected.accepts(data_type):
         raise DatasetError(
-            f"{source}: column '{column.name}' is {column.type}, expected {expected.description}; "
-            "convert it in the input"
+            f"{source}: column '{name}' is {displayed_type(data_type)}, expected "
+            f"{expected.description}; convert it in the input"
         )

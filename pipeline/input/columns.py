@@ -8,8 +8,8 @@ all others                                      pass through unchanged
 """
 
 import posixpath
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -18,11 +18,16 @@ from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.column_types import check_type
+from pipeline.input.file_columns import FileColumns
+from pipeline.input.json_text import is_json_text
 from pipeline.input.roles import ColumnForm, InputRole
 from pipeline.output.schema import task_columns
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 from pipeline.tasks import Task
+
+ID = "id"  # the output's column of ids, and the usual name in the input
+INPUT_ID = "input_id"  # a column `id` that is not the column of ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,9 @@ class InputSchema:
     parameters: tuple[str, ...]  # sampling parameters that the input has
     id_column: str | None  # None: ids are made from file and row
     passthrough: pa.Schema  # `id` first
+    # columns that pass through under another name than they have in the files, by their new name
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[str, ...] = ()  # what a user should know before the run starts
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -69,9 +77,13 @@ class InputSchema:
     @property
     def source(self) -> pa.Schema:
         """Columns that pass through, as the files name them."""
-        if self.id_column is None:
-            return pa.schema(list(self.passthrough)[1:])
-        return self.passthrough.set(0, self.passthrough.field(0).with_name(self.id_column))
+        fields: list[pa.Field[Any]] = []
+        if self.id_column is not None:
+            fields.append(self.passthrough.field("id").with_name(self.id_column))
+        for column in list(self.passthrough)[1:]:
+            file_name = self.renamed.get(column.name, column.name)
+            fields.append(column.with_name(file_name))
+        return pa.schema(fields)
 
     @property
     def has_choices(self) -> bool:
@@ -95,36 +107,33 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
         DatasetError: a column is missing, has a type that cannot be used, differs between files, or
             has the name of an output column.
     """
-    schema = formats.common_schema(files)
+    file_columns = formats.file_columns(files)
     source = _describe(files)
-    role_columns = tuple(_role_columns(schema, columns, source))
+    role_columns = tuple(_role_columns(file_columns.names, columns, source))
     for column in role_columns:
-        check_type(schema.field(column.name), column.form.name, source)
+        _check_types(file_columns, column.name, column.form.name, source)
     _check_same_kind(role_columns, source)
 
-    parameters = tuple(name for name in PARAMETERS if name in schema.names)
+    parameters = tuple(name for name in PARAMETERS if name in file_columns.types)
     for name in parameters:
-        check_type(schema.field(name), name, source)
+        _check_types(file_columns, name, name, source)
 
-    id_column = None
-    id_type = pa.string()
-    if columns.id_column in schema.names:
-        id_column = columns.id_column
-        id_type = schema.field(id_column).type
-        check_type(schema.field(id_column), "id", source)
+    id_column = _find_id_column(file_columns, columns, source)
+    inputs = {*parameters, *(column.name for column in role_columns), id_column}
+    passing = [name for name in file_columns.names if name not in inputs]
+    passthrough = file_columns.passthrough(passing)
+    renamed, fields = _output_fields(passthrough.fields, id_column, columns, source)
 
-    id_field = pa.field("id", id_type)
-    inspected = InputSchema(
+    notices = [*passthrough.notices, *_notices(parameters, renamed)]
+    return InputSchema(
         root=input_root(files),
         role_columns=role_columns,
         parameters=parameters,
         id_column=id_column,
-        passthrough=pa.schema([id_field]),
+        passthrough=pa.schema([_id_field(file_columns, id_column, source), *fields]),
+        renamed=renamed,
+        notices=tuple(notices),
     )
-    inputs = frozenset(inspected.inputs)
-    passthrough = [field for field in schema if field.name not in inputs]
-    _check_output_names(passthrough, columns, source)
-    return replace(inspected, passthrough=pa.schema([id_field, *passthrough]))
 
 
 def input_root(files: Sequence[InputFile]) -> str:
@@ -146,12 +155,14 @@ def _describe(files: Sequence[InputFile]) -> str:
     return f"{files[0].url} and {len(files) - 1} other files"
 
 
-def _role_columns(schema: pa.Schema, columns: InputColumns, source: str) -> Iterator[RoleColumn]:
+def _role_columns(names: Sequence[str], columns: InputColumns, source: str) -> Iterator[RoleColumn]:
     for role in columns.task.input_roles:
-        yield _find_role_column(schema, role, columns.name_of(role), source)
+        yield _find_role_column(names, role, columns.name_of(role), source)
 
 
-def _find_role_column(schema: pa.Schema, role: InputRole, renamed: str, source: str) -> RoleColumn:
+def _find_role_column(
+    names: Sequence[str], role: InputRole, renamed: str, source: str
+) -> RoleColumn:
     """Returns the column of a role.
 
     `renamed` replaces the usual name of the first form. The usual name of another form stands for
@@ -160,7 +171,7 @@ def _find_role_column(schema: pa.Schema, role: InputRole, renamed: str, source: 
     forms = {renamed: role.forms[0]}
     for form in role.forms[1:]:
         forms[form.name] = form
-    present = [name for name in forms if name in schema.names]
+    present = [name for name in forms if name in names]
     if len(present) == 1:
         return RoleColumn(present[0], forms[present[0]])
 
@@ -170,7 +181,7 @@ def _find_role_column(schema: pa.Schema, role: InputRole, renamed: str, source: 
             f"{source}: expected one column of {expected}, found {present}; drop all but one"
         )
     raise DatasetError(
-        f"{source}: no column {expected}, found {schema.names}; name it with --prompt-column or "
+        f"{source}: no column {expected}, found {list(names)}; name it with --prompt-column or "
         "--continuation-column, or add it to the input"
     )
 
@@ -186,13 +197,80 @@ def _check_same_kind(role_columns: Sequence[RoleColumn], source: str) -> None:
             )
 
 
-def _check_output_names(
-    passthrough: "Sequence[pa.Field[Any]]", columns: InputColumns, source: str
-) -> None:
+def _check_types(file_columns: FileColumns, name: str, use: str, source: str) -> None:
+    """Checks the types that a column has in all files; a message names the file if they differ."""
+    types = file_columns.types[name]
+    for data_type, url in types.items():
+        if len(types) > 1:
+            check_type(name, data_type, use, url)
+        else:
+            check_type(name, data_type, use, source)
+
+
+def _find_id_column(file_columns: FileColumns, columns: InputColumns, source: str) -> str | None:
+    """Returns the column of ids; None if there is none and the run names none."""
+    name = columns.id_column
+    if name in file_columns.types:
+        _check_types(file_columns, name, "id", source)
+        return name
+    if name != ID:
+        raise DatasetError(
+            f"{source}: no column '{name}', found {list(file_columns.names)}; give the name of a "
+            "column with --id-column, or leave it out: ids are then made from file and row"
+        )
+    return None
+
+
+def _id_field(file_columns: FileColumns, id_column: str | None, source: str) -> "pa.Field[Any]":
+    """Returns the field of the output's ids."""
+    if id_column is None:
+        return pa.field(ID, pa.string())
+    [column] = file_columns.passthrough([id_column]).fields
+    if is_json_text(column):
+        check_type(id_column, None, "id", source)
+    return column.with_name(ID)
+
+
+def _output_fields(
+    fields: "Sequence[pa.Field[Any]]",
+    id_column: str | None,
+    columns: InputColumns,
+    source: str,
+) -> "tuple[dict[str, str], list[pa.Field[Any]]]":
+    """Returns the fields of the output that pass through.
+
+    A column `id` beside the one that --id-column names passes through as `input_id`.
+
+    Returns:
+        The names in the files of columns that have another name in the output, by that name; and
+        the fields.
+
+    Raises:
+        DatasetError: a column has the name of an output column.
+    """
     reserved = task_columns(columns.task, boundary_chars=columns.boundary_chars)
-    for field in passthrough:
-        if field.name in reserved:
+    names = {column.name for column in fields}
+    renamed: dict[str, str] = {}
+    output_fields: list[pa.Field[Any]] = []
+    for column in fields:
+        if column.name == ID and id_column is not None and INPUT_ID not in names:
+            renamed[INPUT_ID] = ID
+            output_fields.append(column.with_name(INPUT_ID))
+            continue
+        if column.name in reserved:
             raise DatasetError(
-                f"{source}: column '{field.name}' would pass through, but the output has a column "
+                f"{source}: column '{column.name}' would pass through, but the output has a column "
                 "of its own of that name; rename or drop it in the input"
             )
+        output_fields.append(column)
+    return renamed, output_fields
+
+
+def _notices(parameters: Sequence[str], renamed: Mapping[str, str]) -> Iterator[str]:
+    if parameters:
+        yield (
+            f"columns that set sampling parameters of their row: {', '.join(parameters)}. They do "
+            "not pass through; rename them in the input if they mean something else"
+        )
+    for name, file_name in renamed.items():
+        yield f"column '{file_name}' of the input passes through as '{name}'"

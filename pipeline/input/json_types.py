@@ -1,21 +1,25 @@
 """Values of JSON lines → Arrow types and arrays.
 
 The type of a column is decided over all rows before anything starts, so that every part of a run
-has the same schema. Integers and reals together are float64; absent and null are the same. A column
-whose values have no common type (1 and "one"), or whose type Parquet cannot hold (an empty object),
-is kept as JSON text: no value is lost or converted by a guess.
+has the same schema. Integers and reals together are float64, if that holds the integers exactly;
+absent and null are the same. A column whose values have no common type (1 and "one") is kept as
+JSON text: no value is lost or converted by a guess.
 """
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
 
-JSON_TEXT = {b"json_text": b"values of several types, written as JSON"}
+from pipeline.input.json_text import is_json_text, to_json_text
+
 # What pyarrow raises for values that have no common type, or do not fit the type.
 CONVERSION_ERRORS = (pa.ArrowException, OverflowError, ValueError, TypeError)
+# Integers up to this one are float64 numbers.
+EXACT_INTEGER = 2**53
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,64 +29,55 @@ class JsonColumns:
     The type is None where the values have no common one.
     """
 
-    types: dict[str, pa.DataType | None] = field(default_factory=dict)
+    types: Mapping[str, pa.DataType | None] = field(default_factory=dict)
+    # columns that have an integer which float64 does not hold, at any depth
+    long_integers: frozenset[str] = frozenset()
 
     def with_records(self, records: Sequence[dict[str, Any]]) -> "JsonColumns":
         """Returns the columns with those of further `records`."""
         # Only the keys that a record has: looking up each key in each record is quadratic.
-        values: dict[str, list[Any]] = {}
+        columns: dict[str, list[Any]] = {}
         for record in records:
             for name, value in record.items():
-                values.setdefault(name, []).append(value)
-
-        types = {name: _type_of(column) for name, column in values.items()}
-        return self.union(JsonColumns(types))
+                if value is None and name in columns:
+                    continue
+                columns.setdefault(name, []).append(value)
+        return self.union(_typed(columns))
 
     def union(self, columns: "JsonColumns") -> "JsonColumns":
         """Returns these columns and `columns`, each with the type that both have in common."""
+        long_integers = self.long_integers | columns.long_integers
         types = dict(self.types)
         for name, data_type in columns.types.items():
             if name in types:
-                types[name] = _common_type(types[name], data_type)
+                types[name] = _common_type(types[name], data_type, name in long_integers)
             else:
                 types[name] = data_type
-        return JsonColumns(types)
-
-    def field(self, name: str) -> "pa.Field[Any]":
-        """Returns the Arrow field in which the column passes through."""
-        data_type = self.types[name]
-        if data_type is None or _has_empty_struct(data_type):
-            return pa.field(name, pa.string(), metadata=JSON_TEXT)
-        return pa.field(name, data_type)
+        return JsonColumns(types, long_integers)
 
 
-def to_arrow(values: Sequence[Any], column: Any) -> tuple["pa.Array[Any]", list[int]]:
+def to_arrow(values: Sequence[Any], column: "pa.Field[Any]") -> "tuple[pa.Array[Any], list[int]]":
     """Converts values to the type of a column.
 
     Args:
         values: as parsed from JSON.
-        column: an Arrow field, as from `JsonColumns.field`.
+        column: an Arrow field, of the type that was decided over all rows.
 
     Returns:
-        The array, and the positions of values that do not fit the type; they are null.
+        The array, and the positions of values that do not fit the type; they are null. There are
+        none, unless the file has changed.
     """
-    if column.metadata is not None and JSON_TEXT.items() <= column.metadata.items():
-        return pa.array(map(_json_text, values), pa.string()), []
+    if is_json_text(column):
+        return to_json_text(values), []
     try:
-        return pa.array(values, column.type), []
+        return cast("pa.Array[Any]", pa.array(values, column.type)), []
     except CONVERSION_ERRORS:
         return _convert_each(values, column.type)
 
 
-def _json_text(value: Any) -> str | None:
-    if value is None:
-        return None
-    return json.dumps(value)
-
-
 def _convert_each(
     values: Sequence[Any], data_type: pa.DataType
-) -> tuple["pa.Array[Any]", list[int]]:
+) -> "tuple[pa.Array[Any], list[int]]":
     fitting: list[Any] = []
     misfits: list[int] = []
     for position, value in enumerate(values):
@@ -92,18 +87,38 @@ def _convert_each(
         except CONVERSION_ERRORS:
             fitting.append(None)
             misfits.append(position)
-    return pa.array(fitting, data_type), misfits
+    return cast("pa.Array[Any]", pa.array(fitting, data_type)), misfits
 
 
-def _type_of(values: list[Any]) -> pa.DataType | None:
-    try:
-        data_type: pa.DataType = pa.array(values).type
-    except CONVERSION_ERRORS:
-        return None
-    return data_type
+def _typed(columns: Mapping[str, list[Any]]) -> JsonColumns:
+    types: dict[str, pa.DataType | None] = {}
+    long_integers: set[str] = set()
+    for name, values in columns.items():
+        try:
+            array: Any = pa.array(values)
+        except CONVERSION_ERRORS:
+            types[name] = None
+            continue
+        types[name] = array.type
+        if _has_long_integer(array):
+            long_integers.add(name)
+    return JsonColumns(types, frozenset(long_integers))
 
 
-def _common_type(first: pa.DataType | None, second: pa.DataType | None) -> pa.DataType | None:
+def _has_long_integer(values: Any) -> bool:
+    """Whether an integer at any depth is beyond those that float64 holds."""
+    if types.is_integer(values.type):
+        bounds: Any = pc.min_max(values)
+        lowest, highest = bounds["min"].as_py(), bounds["max"].as_py()
+        return lowest is not None and not -EXACT_INTEGER <= lowest <= highest <= EXACT_INTEGER
+    if types.is_struct(values.type):
+        return any(map(_has_long_integer, values.flatten()))
+    return types.is_list(values.type) and _has_long_integer(values.flatten())
+
+
+def _common_type(
+    first: pa.DataType | None, second: pa.DataType | None, has_long_integers: bool
+) -> pa.DataType | None:
     if first is None or second is None:
         return None
     if first == second:
@@ -113,13 +128,20 @@ def _common_type(first: pa.DataType | None, second: pa.DataType | None) -> pa.Da
         schema = pa.unify_schemas(schemas, promote_options="permissive")
     except pa.ArrowException:
         return None
-    data_type: pa.DataType = schema.field("column").type
-    return data_type
+
+    common: pa.DataType = schema.field("column").type
+    is_exact = _keeps_integers(first, common) and _keeps_integers(second, common)
+    if has_long_integers and not is_exact:
+        return None
+    return common
 
 
-def _has_empty_struct(data_type: Any) -> bool:
-    """Whether a struct without fields is part of the type: Parquet cannot hold it."""
-    if pa.types.is_struct(data_type):
-        fields = list(data_type)
-        return not fields or any(_has_empty_struct(field.type) for field in fields)
-    return pa.types.is_list(data_type) and _has_empty_struct(data_type.value_type)
+def _keeps_integers(source: Any, target: Any) -> bool:
+    """Whether integers of `source` are integers in `target`, at every depth."""
+    if types.is_integer(source):
+        return bool(types.is_integer(target))
+    if types.is_list(source):
+        return _keeps_integers(source.value_type, target.value_type)
+    if types.is_struct(source):
+        return all(_keeps_integers(item.type, target.field(item.name).type) for item in source)
+    return True

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from actors.protocol.messages import RowRef
 from pipeline.errors import CommitError, DatasetError
 from pipeline.output.columns import error_counts
+from pipeline.output.merge import merge_rows
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_part
 from pipeline.output.schema import OutputSchema
@@ -202,14 +203,9 @@ class Writer:
 
         committed = pq.read_table(pa.BufferReader(data)).cast(self._schema.arrow)
         committed_rows = np.cumsum(committed["sample_index"].to_numpy() == 0) - 1
-        is_kept = ~np.isin(committed_rows, list(shard.position))
-        kept = committed.filter(pa.array(is_kept))
-
-        unordered = pa.concat_tables([kept, rerun])
-        row_numbers = np.concatenate([committed_rows[is_kept], rerun_rows])
-        order = np.lexsort((unordered["sample_index"].to_numpy(), row_numbers))
-        merged = unordered.unify_dictionaries().take(order)
-        if merged.num_rows != len(order) or pc.any(pc.is_null(merged["status"])).as_py():
+        merged = merge_rows(committed, rerun, committed_rows, rerun_rows)
+        expected_rows = np.isin(committed_rows, rerun_rows, invert=True).sum() + rerun.num_rows
+        if merged.num_rows != expected_rows or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
         return client.replace_if(url, to_parquet(merged), version)
 

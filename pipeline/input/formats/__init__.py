@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import DatasetError
+from pipeline.input.file_columns import FileColumns
 from pipeline.input.formats.format import Cursor, InputFormat, Rows
 from pipeline.input.formats.jsonl import JSON_LINES
 from pipeline.input.formats.parquet import PARQUET, open_parquet, parquet_schema
@@ -24,8 +25,8 @@ __all__ = [
     "Cursor",
     "InputFormat",
     "Rows",
-    "common_schema",
     "count_rows",
+    "file_columns",
     "format_of",
     "open_cursor",
     "open_parquet",
@@ -57,11 +58,11 @@ def count_rows(
     return format_of(url).count_rows(url, limit, client)
 
 
-def common_schema(files: Sequence[InputFile]) -> pa.Schema:
+def file_columns(files: Sequence[InputFile]) -> FileColumns:
     """Returns the columns that all `files` have, with their types.
 
     Raises:
-        DatasetError: they differ between files, or the files are of several formats.
+        DatasetError: a column is not in all files, or the files are of several formats.
     """
     first = files[0]
     input_format = format_of(first.url)
@@ -72,7 +73,7 @@ def common_schema(files: Sequence[InputFile]) -> pa.Schema:
                 f"the input mixes {input_format.name} and {file_format.name} ({first.url}, "
                 f"{file.url}); run them separately"
             )
-    return input_format.common_schema(files)
+    return input_format.file_columns(files)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from pipeline import storage
+from pipeline.input.file_columns import FileColumns
 from pipeline.records import InputFile
 
 BATCH_ROWS = 4096  # decoded at once
@@ -65,11 +66,12 @@ class InputFormat(Protocol):
         """
         ...
 
-    def common_schema(self, files: Sequence[InputFile]) -> pa.Schema:
+    def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
         """Returns the columns of `files`, all of this format, with their types.
 
         Raises:
-            DatasetError: columns differ, or a file is missing, not readable, or damaged.
+            DatasetError: a column is not in all files, or a file is missing, not readable, or
+                damaged.
         """
         ...
 

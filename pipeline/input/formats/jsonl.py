@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline import storage
 from pipeline.errors import DatasetError
+from pipeline.input.file_columns import FileColumns, displayed_type
 from pipeline.input.formats.format import BATCH_ROWS, FILES_AT_ONCE, Rows
 from pipeline.input.json_types import JsonColumns, to_arrow
 from pipeline.records import InputFile
@@ -32,11 +33,12 @@ class JsonLines:
         with client.open_object(url, sequential=True) as file:
             return sum(1 for _ in islice(_lines(file), limit))
 
-    def common_schema(self, files: Sequence[InputFile]) -> pa.Schema:
+    def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
         """Returns the columns of all files, with the type that all their values have."""
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             columns = reduce(JsonColumns.union, pool.map(_columns, files))
-        return pa.schema([columns.field(name) for name in columns.types])
+        types = {name: {data_type: files[0].url} for name, data_type in columns.types.items()}
+        return FileColumns(types)
 
     @contextmanager
     def open_cursor(
@@ -95,12 +97,15 @@ class JsonLinesCursor:
         self, records: Sequence[dict[str, Any]], faults: dict[int, str]
     ) -> pa.Table:
         """Returns the passthrough columns; adds a fault for each row whose value does not fit."""
-        arrays = []
+        arrays: list[pa.Array[Any]] = []
         for column in self._passthrough:
             array, misfits = to_arrow(_values(records, column.name), column)
             arrays.append(array)
             for row in misfits:
-                faults[row] = f"column '{column.name}' is not {column.type}"
+                faults[row] = (
+                    f"column '{column.name}' is not {displayed_type(column.type)}, as it was when "
+                    "the file was listed"
+                )
         return pa.Table.from_arrays(arrays, schema=self._passthrough)
 
 

@@ -1,7 +1,6 @@
 """Parquet: the footer has the schema and the number of rows; only needed row groups are read."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, KeysView, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, cast
@@ -12,8 +11,10 @@ import pyarrow.parquet as pq
 
 from pipeline import storage
 from pipeline.errors import DatasetError
+from pipeline.input.file_columns import FileColumns
 from pipeline.input.formats.format import BATCH_ROWS, FILES_AT_ONCE, Rows
 from pipeline.input.formats.python_values import python_values
+from pipeline.input.json_text import column_to_json_text, is_json_text
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
@@ -32,15 +33,19 @@ class Parquet:
         with open_parquet(url, client=client) as file:
             return int(file.metadata.num_rows)
 
-    def common_schema(self, files: Sequence[InputFile]) -> pa.Schema:
+    def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
         """Returns the columns in the order of the first file; the order of others may differ."""
-        urls = [file.url for file in files]
+        first_url = files[0].url
+        types: dict[str, dict[pa.DataType | None, str]] = {}
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            schemas = pool.map(_column_types, urls)
-            first = next(schemas)
-            for url, schema in zip(urls[1:], schemas, strict=True):
-                _check_same_columns(first, schema, urls[0], url)
-        return first
+            schemas = pool.map(_column_types, [file.url for file in files])
+            for file, file_types in zip(files, schemas, strict=True):
+                if not types:
+                    types = {name: {} for name in file_types}
+                _check_same_names(types.keys(), file_types.keys(), first_url, file.url)
+                for name, data_type in file_types.items():
+                    types[name].setdefault(data_type, file.url)
+        return FileColumns(types)
 
     @contextmanager
     def open_cursor(
@@ -99,7 +104,7 @@ class ParquetCursor:
             values[name], unreadable = python_values(table.column(name))
             for row in unreadable:
                 faults[row] = f"column '{name}' is not valid UTF-8"
-        passthrough = table.select(self._passthrough.names).cast(self._passthrough)
+        passthrough = _converted(table, self._passthrough)
         return Rows(values, passthrough, faults)
 
     def _skip_to(self, row: int) -> None:
@@ -131,6 +136,19 @@ class ParquetCursor:
             self._remainder = batch.slice(at_most)
         self._position += rows.num_rows
         return rows
+
+
+def _converted(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Returns the columns of `schema` in its types."""
+    columns: list[pa.ChunkedArray[Any]] = []
+    for field in schema:
+        column = table.column(field.name)
+        if is_json_text(field):
+            column = column_to_json_text(column)
+        elif column.type != field.type:
+            column = column.cast(field.type)
+        columns.append(column)
+    return pa.table(columns, schema=schema)
 
 
 @contextmanager
@@ -168,27 +186,27 @@ def parquet_schema(url: str, client: storage.Client = storage.DEFAULT_CLIENT) ->
         return file.schema_arrow.remove_metadata()
 
 
-def _column_types(url: str) -> pa.Schema:
-    """Returns the columns of a file without the metadata of fields."""
-    schema = parquet_schema(url)
-    for name, count in Counter(schema.names).items():
-        if count > 1:
+def _column_types(url: str) -> dict[str, pa.DataType]:
+    """Returns the columns of a file."""
+    types: dict[str, pa.DataType] = {}
+    for field in parquet_schema(url):
+        if field.name in types:
             raise DatasetError(
-                f"{url} has more than one column '{name}'; rename or drop one of them"
+                f"{url} has more than one column '{field.name}'; rename or drop one of them"
             )
-    return pa.schema([pa.field(field.name, field.type) for field in schema])
+        types[field.name] = field.type
+    return types
 
 
-def _check_same_columns(first: pa.Schema, schema: pa.Schema, first_url: str, url: str) -> None:
-    first_types = {field.name: field.type for field in first}
-    types = {field.name: field.type for field in schema}
-    for name in first_types | types:
-        expected = first_types.get(name, "no such column")
-        present = types.get(name, "missing")
-        if expected != present:
+def _check_same_names(first: KeysView[str], names: KeysView[str], first_url: str, url: str) -> None:
+    for missing, file_url, other_url in (
+        (first - names, url, first_url),
+        (names - first, first_url, url),
+    ):
+        for name in sorted(missing):
             raise DatasetError(
-                f"column '{name}' of {url} is {present}, expected {expected} as in {first_url}; "
-                "all files of an input need the same columns"
+                f"column '{name}' of {file_url} is missing, but {other_url} has it; all files of "
+                "an input need the same columns"
             )
 
 

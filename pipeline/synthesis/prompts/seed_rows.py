@@ -17,6 +17,8 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.column_types import check_type
 from pipeline.input.columns import input_root, row_name
+from pipeline.input.file_columns import FileColumns
+from pipeline.input.json_text import is_json_text
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import RESERVED
@@ -34,6 +36,7 @@ class SeedSchema:
     id_type: pa.DataType
     columns: tuple[str, ...]  # in the order of the files
     kept: pa.Schema  # in the order of the files, dictionaries decoded
+    notices: tuple[str, ...] = ()  # which columns are not kept as the files have them
 
     @property
     def request(self) -> pa.Schema:
@@ -81,7 +84,7 @@ def inspect_seeds(
         DatasetError: files differ, or a kept column has a reserved name or a type that its role
             cannot use.
     """
-    seeds = formats.common_schema(files)
+    seeds = formats.file_columns(files)
     source = files[0].url
     if len(files) > 1:
         source = f"{source} and {len(files) - 1} other files"
@@ -94,28 +97,30 @@ def inspect_seeds(
                 f"--keep: the seeds have no column {name!r}; they have {', '.join(candidates)}"
             )
 
-    kept: list[Any] = []
+    kept_names: list[str] = []
     for name in candidates:
         if keep and name not in keep:
             continue
-        field = seeds.field(name)
         _check_name(name, source)
-        if name in PARAMETERS:
-            check_type(field, name, source)
-        kept.append(field)
+        kept_names.append(name)
+    kept = seeds.passthrough(kept_names)
+    for field in kept.fields:
+        if field.name in PARAMETERS:
+            _check_types(seeds, field, field.name, source)
 
     id_type: Any = pa.string()
     if has_id:
-        id_field: Any = seeds.field(id_column)
-        check_type(id_field, "id", source)
-        if pa.types.is_integer(id_field.type):
+        [id_field] = seeds.passthrough([id_column]).fields
+        _check_types(seeds, id_field, "id", source)
+        if pa.types.is_integer(id_field.type) or pa.types.is_decimal(id_field.type):
             id_type = id_field.type
     return SeedSchema(
         root=input_root(files),
         id_column=id_column if has_id else None,
         id_type=id_type,
         columns=tuple(seeds.names),
-        kept=pa.schema([_decoded(field) for field in kept]),
+        kept=pa.schema([_decoded(field) for field in kept.fields]),
+        notices=kept.notices,
     )
 
 
@@ -186,6 +191,16 @@ def _check_name(name: str, source: str) -> None:
             f"{source}: column '{name}' would pass through, but the data set has a column of "
             "its own of that name; rename it, "
             "or name the columns that pass through with --keep: templates can use all of them"
+        )
+
+
+def _check_types(seeds: FileColumns, field: Any, use: str, source: str) -> None:
+    """Checks a column that the requests use: prompts hold it in one type."""
+    for data_type, url in seeds.types[field.name].items():
+        check_type(field.name, data_type, use, url)
+    if is_json_text(field):
+        raise DatasetError(
+            f"{source}: column '{field.name}' has values of several types; convert it in the input"
         )
 
 

@@ -73,7 +73,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
             f"{total:,}; they are held in memory"
         )
 
-    names = tuple(formats.common_schema(files).names)
+    names = formats.file_columns(files).names
     rows: list[Shot] = []
     for file in files:
         rows += _read_rows(file, names)

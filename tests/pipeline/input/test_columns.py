@@ -1,5 +1,6 @@
 """Columns of the input: their roles, and what is rejected before anything starts."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,8 @@ import pyarrow as pa
 import pytest
 
 from actors.protocol.messages import RowRef
+from actors.protocol.parameters import ParameterError
+from actors.protocol.sampling import read_parameters
 from pipeline.errors import DatasetError
 from pipeline.input.columns import InputColumns, input_root, inspect_columns, row_name
 from pipeline.input.shards import list_input
@@ -83,6 +86,11 @@ def test_ids_of_two_types_are_rejected(tmp_path: Path) -> None:
             "generate",
             {"prompt": ["x"], "max_tokens": ["5"]},
             "column 'max_tokens' is string, expected an integer",
+        ),
+        (
+            "generate",
+            {"prompt": ["x"], "id": pa.array([Decimal("1.5")], pa.decimal128(3, 1))},
+            r"column 'id' is decimal128\(3, 1\), expected a string or an integer",
         ),
         (
             "generate",
@@ -199,8 +207,65 @@ def test_id_column_must_be_one_that_identifies_rows(tmp_path: Path) -> None:
     url = write(tmp_path / "a.parquet", {"prompt": ["x"], "key": [0.5], "id": [7]})
     with pytest.raises(DatasetError, match="'key' is double"):
         inspect_columns(list_input(url), InputColumns(GENERATE, id_column="key"))
-    with pytest.raises(DatasetError, match="'id' would pass through"):
+    with pytest.raises(DatasetError, match=r"no column 'none', found .*--id-column"):
         inspect_columns(list_input(url), InputColumns(GENERATE, id_column="none"))
+
+
+def test_column_id_beside_the_id_column_passes_through(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.parquet", {"id": ["x", "x"], "uid": ["a", "b"], "prompt": ["p", "q"]})
+    columns = InputColumns(GENERATE, id_column="uid")
+    rows, passthrough, schema = read_all(url, columns)
+    assert [row.id for row in rows if isinstance(row, PromptRow)] == ["a", "b"]
+    assert passthrough.to_pydict() == {"id": ["a", "b"], "input_id": ["x", "x"]}
+    assert "column 'id' of the input passes through as 'input_id'" in schema.notices
+
+    url = write(
+        tmp_path / "b.parquet", {"id": ["x"], "uid": ["a"], "prompt": ["p"], "input_id": [1]}
+    )
+    with pytest.raises(DatasetError, match="'id' would pass through"):
+        inspect_columns(list_input(url), columns)
+
+
+@pytest.mark.parametrize(
+    ("data_type", "expected"),
+    [
+        (pa.float64(), [8, None, 8.5]),
+        (pa.decimal128(6, 2), [8, None, 8.5]),
+        (pa.uint64(), [8, None, 2**64 - 1]),
+    ],
+)
+@pytest.mark.parametrize("name", ["max_tokens", "n", "seed", "top_k", "min_tokens"])
+def test_integer_parameters_may_be_any_number(
+    tmp_path: Path, name: str, data_type: Any, expected: list[Any]
+) -> None:
+    numbers: list[Any] = expected
+    if pa.types.is_decimal(data_type):
+        numbers = [Decimal(8), None, Decimal("8.5")]
+    values = pa.array(numbers, data_type)
+    url = write(tmp_path / "a.parquet", {"prompt": ["p", "q", "r"], name: values})
+    rows, _, _ = read_all(url)
+    prompts = [row for row in rows if isinstance(row, PromptRow)]
+    assert [row.parameters.get(name) for row in prompts] == expected
+    assert read_parameters(prompts[0].parameters) == {name: 8}
+    with pytest.raises(ParameterError, match=f"{name}: expected .*, got {expected[2]}"):
+        read_parameters(prompts[2].parameters)
+
+
+def test_decimal_ids_are_integers_and_pass_through_unchanged(tmp_path: Path) -> None:
+    ids = pa.array([Decimal(10**30), Decimal(2)], pa.decimal128(38, 0))
+    temperatures = pa.array([Decimal("0.50"), None], pa.decimal128(3, 2))
+    columns = {"id": ids, "prompt": ["p", "q"], "temperature": temperatures}
+    rows, passthrough, _ = read_all(write(tmp_path / "a.parquet", columns))
+    prompts = [row for row in rows if isinstance(row, PromptRow)]
+    assert [row.id for row in prompts] == [10**30, 2]
+    assert [dict(row.parameters) for row in prompts] == [{"temperature": 0.5}, {}]
+    assert passthrough["id"].to_pylist() == ids.to_pylist()
+
+
+def test_columns_that_set_parameters_are_announced(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.parquet", {"prompt": ["x"], "n": [3], "seed": [1], "m": [2]})
+    [notice] = inspect_columns(list_input(url), COLUMNS).notices
+    assert ": seed, n. They do not pass through" in notice
 
 
 @pytest.mark.parametrize(

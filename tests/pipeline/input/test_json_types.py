@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.input.json_types import JSON_TEXT, JsonColumns, to_arrow
+from pipeline.input.json_text import json_text_field
+from pipeline.input.json_types import JsonColumns, to_arrow
 
 STRUCT = pa.struct([("a", pa.int64()), ("b", pa.string())])
 
@@ -54,19 +55,31 @@ def test_union_of_files_has_the_columns_of_both() -> None:
     }
 
 
+@pytest.mark.parametrize("order", [1, -1])
 @pytest.mark.parametrize(
-    "data_type",
-    [None, pa.struct([]), pa.list_(pa.struct([])), pa.struct([("a", pa.struct([]))])],
+    ("first", "second"),
+    [
+        (2**53 + 1, 1.5),
+        ([2**53 + 1], [1.5]),
+        ({"a": [2**53 + 1]}, {"a": [1.5]}),
+    ],
 )
-def test_field_is_text_where_parquet_has_no_type(data_type: Any) -> None:
-    field = JsonColumns({"x": data_type}).field("x")
-    assert (field.type, field.metadata) == (pa.string(), JSON_TEXT)
+def test_integers_that_float64_does_not_hold_have_no_type_with_reals(
+    first: Any, second: Any, order: int
+) -> None:
+    batches = [[{"x": first}], [{"x": second}]][::order]
+    columns = JsonColumns()
+    for batch in batches:
+        columns = columns.with_records(batch)
+    assert columns.types == {"x": None}
+    assert JsonColumns().with_records([*batches[0], *batches[1]]).types == {"x": None}
 
 
-@pytest.mark.parametrize("data_type", [pa.int64(), STRUCT, pa.list_(STRUCT)])
-def test_field_has_the_type_of_the_column(data_type: Any) -> None:
-    field = JsonColumns({"x": data_type}).field("x")
-    assert (field.type, field.metadata) == (data_type, None)
+def test_long_integers_beside_reals_keep_their_type() -> None:
+    columns = JsonColumns()
+    for _ in range(2):
+        columns = columns.with_records([{"x": {"id": 2**60, "share": 0.5}}])
+    assert columns.types == {"x": pa.struct([("id", pa.int64()), ("share", pa.float64())])}
 
 
 def test_to_arrow_names_values_that_do_not_fit() -> None:
@@ -77,7 +90,7 @@ def test_to_arrow_names_values_that_do_not_fit() -> None:
 
 def test_to_arrow_writes_mixed_values_as_json() -> None:
     values = [1, "one", None, {"a": []}, 2**70, False]
-    array, misfits = to_arrow(values, pa.field("x", pa.string(), metadata=JSON_TEXT))
+    array, misfits = to_arrow(values, json_text_field("x"))
     texts: list[Any] = array.to_pylist()
     assert misfits == []
     assert texts[2] is None
@@ -89,14 +102,17 @@ def test_to_arrow_writes_mixed_values_as_json() -> None:
 @given(st.lists(st.none() | st.integers() | st.floats(allow_nan=False) | st.text() | st.booleans()))
 def test_to_arrow_loses_no_value_of_a_column(values: list[Any]) -> None:
     values = [value for value in values if not isinstance(value, str) or value.isprintable()]
-    columns = JsonColumns().with_records([{"x": value} for value in values])
+    columns = JsonColumns()
+    for value in values:
+        columns = columns.with_records([{"x": value}])
     if not columns.types:
         return
-    field: Any = columns.field("x")
+    data_type = columns.types["x"]
+    field: Any = json_text_field("x") if data_type is None else pa.field("x", data_type)
     array, misfits = to_arrow(values, field)
     assert misfits == []
     for value, converted in zip(values, array.to_pylist(), strict=True):
-        if field.metadata == JSON_TEXT and value is not None:
+        if data_type is None and value is not None:
             assert json.loads(converted) == value
         else:
             assert converted == value

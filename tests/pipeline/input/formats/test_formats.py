@@ -44,9 +44,9 @@ def test_formats_agree_on_rows_and_columns(tmp_path: Path, name: str) -> None:
     else:
         pq.write_table(pa.table({"x": [1, 2, 3], "y": ["a", "b", "c"]}), path)
     url = str(path)
-    schema = pa.schema([("x", pa.int64()), ("y", pa.string())])
+    types = {"x": {pa.int64(): url}, "y": {pa.string(): url}}
     assert formats.count_rows(url) == 3
-    assert formats.common_schema([InputFile(url, 1, "", 3)]) == schema
+    assert formats.file_columns([InputFile(url, 1, "", 3)]).types == types
     with formats.open_cursor(url, ("y",), pa.schema([("x", pa.int64())])) as cursor:
         first, last = cursor.take(0, 1), cursor.take(2, 1)
     assert (first.values, first.passthrough.to_pydict()) == ({"y": ["a"]}, {"x": [1]})
@@ -54,10 +54,10 @@ def test_formats_agree_on_rows_and_columns(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("urls", [("a.parquet", "b.jsonl"), ("b.jsonl", "a.parquet")])
-def test_common_schema_rejects_several_formats(urls: tuple[str, str]) -> None:
+def test_file_columns_rejects_several_formats(urls: tuple[str, str]) -> None:
     files = [InputFile(url, 1, "", 1) for url in urls]
     with pytest.raises(DatasetError, match=r"mixes .*Parquet.*\(.*, .*\); run them separately"):
-        formats.common_schema(files)
+        formats.file_columns(files)
 
 
 def test_cursor_reports_a_version_that_changed(tmp_path: Path) -> None:

@@ -45,14 +45,46 @@ def test_parquet_files_of_different_columns_are_rejected(tmp_path: Path) -> None
     write(tmp_path / "a.parquet", {"prompt": ["x"], "n_words": [1]})
     write(tmp_path / "b.parquet", {"n_words": [1], "prompt": ["the order does not matter"]})
     assert len(read_all(str(tmp_path))[0]) == 2
-    write(tmp_path / "c.parquet", {"prompt": ["x"], "n_words": ["1"]})
-    with pytest.raises(
-        DatasetError,
-        match=r"column 'n_words' of .*c\.parquet is string, expected int64 as in .*a\.parquet",
-    ):
-        read_all(str(tmp_path))
     write(tmp_path / "c.parquet", {"prompt": ["x"]})
     with pytest.raises(DatasetError, match=r"column 'n_words' of .*c\.parquet is missing"):
+        read_all(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"),
+    [
+        (pa.nulls(1), ["a", None]),
+        (pa.array(["b"], pa.large_string()), ["a", "b"]),
+        (pa.array(["b"], pa.string_view()), ["a", "b"]),
+        (pa.array(["b"]).dictionary_encode(), ["a", "b"]),
+        (pa.array([7]), ['"a"', "7"]),
+        (pa.array([{"x": [1]}]), ['"a"', '{"x": [1]}']),
+    ],
+)
+def test_parquet_files_of_different_types_keep_their_values(
+    tmp_path: Path, second: Any, expected: list[Any]
+) -> None:
+    write(tmp_path / "a.parquet", {"prompt": ["x"], "note": ["a"]})
+    write(tmp_path / "b.parquet", {"prompt": ["x"], "note": second})
+    rows, passthrough, schema = read_all(str(tmp_path))
+    assert all(isinstance(row, PromptRow) for row in rows)
+    assert passthrough["note"].to_pylist() == expected
+    assert bool(schema.notices) == expected[0].startswith('"')
+
+
+def test_parquet_input_columns_may_differ_between_files(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"id": [1], "prompt": ["x"], "max_tokens": [8]})
+    prompts = pa.array(["y"], pa.large_string())
+    ids = pa.array([2], pa.int32())
+    write(tmp_path / "b.parquet", {"id": ids, "prompt": prompts, "max_tokens": [7.0]})
+    rows, passthrough, _ = read_all(str(tmp_path))
+    assert [row.prompt for row in rows if isinstance(row, PromptRow)] == ["x", "y"]
+    assert passthrough["id"].to_pylist() == [1, 2]
+    write(tmp_path / "b.parquet", {"id": ["2"], "prompt": prompts, "max_tokens": [7.0]})
+    with pytest.raises(DatasetError, match="column 'id' has values of several types"):
+        read_all(str(tmp_path))
+    write(tmp_path / "b.parquet", {"id": ids, "prompt": [1], "max_tokens": [7.0]})
+    with pytest.raises(DatasetError, match=r"b\.parquet: column 'prompt' is int64, expected a str"):
         read_all(str(tmp_path))
 
 

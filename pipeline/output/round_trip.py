@@ -1,0 +1,76 @@
+"""A rehearsal of a run's output: small tables are written, read, repeated, merged, written again.
+
+What the output cannot hold shows before the first request, not after the last one.
+"""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from actors.protocol.errors import RequestError
+from actors.protocol.messages import Completion, RowRef
+from pipeline.errors import DatasetError
+from pipeline.output.merge import merge_rows
+from pipeline.output.publication import to_parquet
+from pipeline.output.schema import OutputSchema
+from pipeline.records import OutputRow
+
+# What pyarrow raises for a type that a kernel, the writer or the reader does not support.
+TYPE_ERRORS = (pa.ArrowException, OSError, ValueError, TypeError)
+
+
+def check_output(schema: OutputSchema) -> None:
+    """Checks that the parts of a run can be written, read back and merged.
+
+    Raises:
+        DatasetError: they cannot.
+    """
+    failed = Completion.failed(RowRef(0, 0), RequestError.code, "rehearsal")
+    rows = [OutputRow(failed, None)]
+    try:
+        for count in (0, 1):
+            passthrough = _null_table(schema.passthrough, count)
+            stored = _round_trip(schema.table(rows[:count], passthrough))
+            if stored != schema.arrow:
+                raise TypeError(f"expected the columns {schema.arrow}, got {stored}")
+    except TYPE_ERRORS as error:
+        raise DatasetError(
+            f"the output cannot be written and read back: {error}; drop or convert columns of the "
+            "input"
+        ) from error
+
+
+def stored_schema(schema: pa.Schema) -> pa.Schema:
+    """Returns the schema that a table has when it was written and read back.
+
+    Raises:
+        ArrowException, OSError, ValueError, TypeError: a type is not supported on the way.
+    """
+    sample_index = pa.field("sample_index", pa.int32())
+    stored = schema
+    for count in (0, 1):
+        table = _null_table(schema, count)
+        indices = pa.array([0] * count, pa.int32())
+        stored = _round_trip(table.append_column(sample_index, indices))
+    return stored.remove(len(schema))
+
+
+def _null_table(schema: pa.Schema, rows: int) -> pa.Table:
+    """Returns a table of nulls."""
+    columns = [pa.nulls(rows, field.type) for field in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _round_trip(table: pa.Table) -> pa.Schema:
+    """Sends a table with a column `sample_index` the way of a part; returns its schema then."""
+    part = pq.read_table(pa.BufferReader(to_parquet(table)))
+    samples = part.take(np.arange(part.num_rows).repeat(2))
+
+    rows = np.arange(part.num_rows)
+    merged = merge_rows(part, part, rows, rows)
+    merged = merge_rows(merged, part.slice(0, 0), rows, [])
+
+    again = pq.read_table(pa.BufferReader(to_parquet(pa.concat_tables([merged, samples]))))
+    if again.schema != part.schema:
+        raise TypeError(f"{part.schema} becomes {again.schema}")
+    return part.schema
