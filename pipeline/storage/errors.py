@@ -1,5 +1,6 @@
 """Errors of file systems and S3 clients as one sentence each, without credentials."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -14,6 +15,13 @@ from pipeline.storage.redaction import redact_credentials
 
 # what file systems and S3 clients raise
 CLIENT_ERRORS = (OSError, aws.BotoCoreError, aiohttp.ClientError, HTTPException)
+# what to do about errors of a disk
+DISK_ADVICE = {
+    errno.ENOSPC: "free space on the disk, then repeat the command",
+    errno.EDQUOT: "free space or raise the quota, then repeat the command",
+    errno.EROFS: "choose a folder on a disk that can be written",
+    errno.ENAMETOOLONG: "choose a shorter path",
+}
 NO_CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError)
 
 
@@ -65,4 +73,7 @@ def _reason(error: Exception) -> str:
         )
     if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
         return f"the endpoint is overloaded or broken ({error}); run it again later"
+    advice = DISK_ADVICE.get(getattr(error, "errno", None) or 0)
+    if advice is not None:
+        return f"{name}: {error}; {advice}"
     return f"{name}: {error}"

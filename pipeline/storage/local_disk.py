@@ -1,16 +1,20 @@
 """A local or POSIX-like disk as a backend: listings, and files that appear as a whole.
 
 A write goes to a temporary file in the same folder and is synced; then it is linked (which creates
-and never overwrites) or renamed (which replaces), and the folder is synced. A killed writer leaves
-a hidden file `.<name>.<kernel>.<random>.aside`, which readers of data sets ignore and the next
-driver removes. A temporary file is locked while its writer lives, so that it is never taken for one
-that a killed writer left.
+and never overwrites) or renamed (which replaces), and the folder is synced. On a disk without hard
+links it is renamed under a lock of the folder after a check that the name is free.
+
+A killed writer leaves a hidden file `.<name>.<kernel>.<random>.aside`, which readers of data sets
+ignore and the next driver removes. A temporary file is locked while its writer lives, so that it is
+never taken for one that a killed writer left.
 """
 
 import contextlib
+import errno
 import fcntl
 import functools
 import glob
+import logging
 import os
 import stat
 import time
@@ -19,10 +23,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from pipeline.errors import DatasetError
 from pipeline.storage.backend import OpenedObject, StoredObject
 
+_LOG = logging.getLogger(__name__)
 TEMPORARY_NAME = ".{name}.{kernel}.{random}.aside"
 TEMPORARY_PATTERN = ".*.aside"
+# What `link` raises on a disk without hard links (exFAT, SMB, vboxsf, FUSE), by file system.
+NO_HARD_LINKS = (
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOSYS,
+    errno.EOPNOTSUPP,
+    errno.EINVAL,
+    errno.EMLINK,
+    errno.EXDEV,
+)
+# What `fsync` of a folder raises where only files are synced, such as SMB.
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 # Locks of another machine may not be visible here, so its temporary file must be old as well.
 ABANDONED_S = 900.0
 
@@ -72,6 +90,11 @@ class LocalDisk:
                 os.link(temporary, target)  # unlike rename, link fails when the name is taken
             except FileExistsError:
                 return False
+            except OSError as error:
+                if error.errno not in NO_HARD_LINKS:
+                    raise
+                if not _rename_if_absent(temporary, target):
+                    return False
             _sync_folder(target.parent)
         return True
 
@@ -188,12 +211,43 @@ def _create_locked(target: Path) -> tuple[Path, int]:
         os.close(descriptor)
 
 
+def _rename_if_absent(temporary: Path, target: Path) -> bool:
+    """Renames the file unless the name is taken; the way of disks without hard links.
+
+    The lock excludes drivers on the same machine only.
+    """
+    _warn_of_missing_links(target.parent)
+    with _locked_folder(target.parent):
+        if target.exists():
+            return False
+        os.rename(temporary, target)
+    return True
+
+
+@functools.cache
+def _warn_of_missing_links(folder: Path) -> None:
+    """Logs, once for each folder, that drivers on several machines must not share it."""
+    _LOG.warning(
+        "the disk of %s has no hard links: files are created by a rename under a lock of this "
+        "machine; a run by several drivers on several machines needs a disk with hard links or "
+        "object storage",
+        folder,
+    )
+
+
 @contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         # released when the descriptor closes, also by kill -9
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            raise DatasetError(
+                f"the disk of {folder} has no locks ({error.strerror}): two drivers could "
+                "overwrite each other's files there; write to a disk with hard links and locks "
+                "(ext4, XFS, NFS) or to object storage"
+            ) from error
         yield
     finally:
         os.close(descriptor)
@@ -203,5 +257,8 @@ def _sync_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(descriptor)

@@ -25,7 +25,9 @@ def explain(error: Exception) -> DatasetError:
         (ConnectionResetError(104, SIGNED), "the endpoint does not answer", OutageError),
         (aws.EndpointConnectionError(endpoint_url=SIGNED), "does not answer", OutageError),
         (aws.NoCredentialsError(), "no S3 credentials were found", DatasetError),
-        (OSError(errno.ENOSPC, SIGNED), "OSError", DatasetError),
+        (OSError(errno.ENOSPC, SIGNED), "free space on the disk, then repeat", DatasetError),
+        (OSError(errno.EROFS, SIGNED), "choose a folder on a disk that can be", DatasetError),
+        (OSError(errno.EIO, SIGNED), "OSError", DatasetError),
     ],
     ids=lambda value: type(value).__name__,
 )

@@ -1,16 +1,20 @@
 """Local storage: temporary files of killed drivers are removed, those of live drivers are kept."""
 
+import errno
+import fcntl
 import os
 import signal
 import stat
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from pipeline.errors import DatasetError
 from pipeline.storage import local_disk
 
 DISK = local_disk.LocalDisk()
@@ -151,3 +155,66 @@ def test_stat_of_a_missing_file_is_none(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     for name in ("", "nothing", "file/below"):
         assert DISK.stat(str(tmp_path / name)) is None
+
+
+@pytest.fixture(params=[errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def disk_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+@pytest.mark.usefixtures("disk_without_links")
+def test_disk_without_hard_links_creates_files_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    part = tmp_path / "data" / "part-00000.parquet"
+    assert DISK.put_if_absent(str(part), b"first")
+    assert not DISK.put_if_absent(str(part), b"second")
+    assert part.read_bytes() == b"first"
+    assert os.listdir(part.parent) == [part.name]
+    assert f"the disk of {part.parent} has no hard links" in caplog.text
+
+
+@pytest.mark.usefixtures("disk_without_links")
+def test_disk_without_hard_links_lets_one_of_many_writers_win(tmp_path: Path) -> None:
+    part = tmp_path / "part-00000.parquet"
+    start = threading.Barrier(8, timeout=60)
+
+    def create(writer_number: int) -> bool:
+        start.wait()
+        return DISK.put_if_absent(str(part), str(writer_number).encode())
+
+    with ThreadPoolExecutor(8) as pool:
+        created = list(pool.map(create, range(8)))
+    assert created.count(True) == 1
+    assert part.read_bytes() == str(created.index(True)).encode()
+    assert os.listdir(tmp_path) == [part.name]
+
+
+@pytest.mark.usefixtures("disk_without_links")
+def test_disk_without_links_and_locks_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(DatasetError, match=r"has no locks \(No locks available\).*object storage"):
+        DISK.put_if_absent(str(tmp_path / "part"), b"data")
+
+
+def test_disk_that_syncs_no_folders_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def fsync_files(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync_files)
+    assert DISK.put_if_absent(str(tmp_path / "part"), b"data")
+    assert (tmp_path / "part").read_bytes() == b"data"
