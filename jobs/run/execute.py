@@ -5,7 +5,7 @@ The driver never imports JAX; replicas do.
 
 import contextlib
 import math
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,11 +22,11 @@ from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.metrics import run_label
 from jobs.run.plan import Plan, make_plan
-from jobs.run.report import reported
+from jobs.run.report import complete_report, reported
 from jobs.run.summary import print_results
 from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
-from pipeline.errors import ErrorBudgetError, InterruptedRunError
+from pipeline.errors import DatasetError, ErrorBudgetError, InterruptedRunError
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.row_counts import allowed_failures
@@ -36,6 +36,16 @@ from pipeline.output.run_state import RunState, finish, read_state, remaining
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import Shard
 from pipeline.run import Pipeline, run
+
+NAMED_PARTS = 3  # in a message
+
+
+@dataclass(frozen=True)
+class DriverRun:
+    """What this driver ran."""
+
+    progress: Progress
+    committed: frozenset[int]  # shards that came to their end in this driver
 
 
 @dataclass(frozen=True)
@@ -168,6 +178,7 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     if config.retry_failed:
         failures_in = plan.own_shards
     state = read_state(folder, plan.shards, identity, failures_in=failures_in)
+    _warn_of_removed_parts(plan, folder, state, log)
     unfinished = remaining(
         plan.shards,
         state,
@@ -179,11 +190,23 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     return Job(plan, run_folder, identity, shards, resumed, state, backend, early_stopping, log)
 
 
+def _warn_of_removed_parts(plan: Plan, folder: RunFolder, state: RunState, log: RunLog) -> None:
+    missing = len(plan.shards) - len(state.committed)
+    if state.finished and missing:
+        log.event(
+            "parts_missing",
+            f"warning: {missing:,} of {len(plan.shards):,} parts of the complete run in "
+            f"{folder.data_url} were removed; their rows run again",
+            level="warning",
+        )
+
+
 def _execute(job: Job) -> ExitCode:
     url = job.folder.url
     if not job.shards and job.start_state.finished:
         job.log.result("complete", f"nothing to do: the run in {url} is complete")
-        return ExitCode.OK
+        state = job.read_end_state(count_failures=True)
+        return _verdict(job, state, state.failed_row_count, None)
     if job.early_stopping.should_stop(0.0):
         job.log.result("complete", f"nothing to do: the run in {url} has enough rows")
         state = job.read_end_state(count_failures=True)
@@ -192,18 +215,22 @@ def _execute(job: Job) -> ExitCode:
     _log_start(job)
     with StopSignals() as signals:
         progress = None
+        committed = job.start_state.committed
         if job.shards:
-            progress = _run_shards(job, signals)
+            driver_run = _run_shards(job, signals)
+            progress = driver_run.progress
+            committed |= driver_run.committed
 
         # Rows of a resumed run that failed before are recorded in the output files only.
         count_failures = progress is None or progress.ended_early or job.resumed
         state = job.read_end_state(count_failures=count_failures)
+        _check_parts(job, committed, state.committed)
         failed = state.failed_row_count
         if progress is not None and not count_failures:
             failed = progress.error_rows
 
-        committed = state.committed_of(job.plan.own_shards)
-        print_results(job.folder, job.plan, committed, failed, job.log)
+        own_shards = state.committed_of(job.plan.own_shards)
+        print_results(job.folder, job.plan, own_shards, failed, job.log)
         if progress is not None:
             _log_boundary_rows(job, progress.boundary_rows)
         return _verdict(job, state, failed, progress)
@@ -224,6 +251,35 @@ def _log_boundary_rows(job: Job, rows: int) -> None:
     )
 
 
+def _check_parts(job: Job, committed: Collection[int], listed: Collection[int]) -> None:
+    """Checks that parts that were committed are still in the run folder.
+
+    Args:
+        job: the run.
+        committed: shards that were committed before the run or by this driver.
+        listed: shards whose parts the run folder holds.
+
+    Raises:
+        DatasetError: parts or run.json vanished.
+    """
+    vanished = sorted(set(committed) - set(listed))
+    if vanished:
+        names = [job.folder.part_url(number).rsplit("/", 1)[-1] for number in vanished]
+        listing = ", ".join(names[:NAMED_PARTS])
+        if len(names) > NAMED_PARTS:
+            listing += " …"
+        raise DatasetError(
+            f"{len(vanished):,} of {len(committed):,} committed parts vanished from "
+            f"{job.folder.data_url} during the run ({listing}): another program removes files "
+            "there; stop it, then repeat the command, which computes them again"
+        )
+    if job.folder.client.stat(job.folder.run_url) is None:
+        raise DatasetError(
+            f"{job.folder.run_url} vanished during the run: another program removes files there; "
+            "stop it, then repeat the command, which writes it again"
+        )
+
+
 def _log_start(job: Job) -> None:
     description = describe(job.plan)
     shards = len(job.plan.own_shards)
@@ -242,7 +298,7 @@ def _log_start(job: Job) -> None:
         job.log.result(None, f"resume   {committed:,} of {shards:,} shards are committed already")
 
 
-def _run_shards(job: Job, signals: StopSignals) -> Progress:
+def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
     """Starts replicas and runs the shards; writes the report however the run ends."""
     config = job.plan.config
     minimum, maximum = config.replica_range()
@@ -258,7 +314,7 @@ def _run_shards(job: Job, signals: StopSignals) -> Progress:
     # The report covers the start of the cluster, and is written before the cluster ends.
     with (
         contextlib.ExitStack() as cluster,
-        reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards)),
+        reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards), job.log),
     ):
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
         pool = cluster.enter_context(open_pool)
@@ -269,22 +325,30 @@ def _run_shards(job: Job, signals: StopSignals) -> Progress:
             pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
             progress.begin()
             with ProgressLine(progress, sinks=[metrics.publish], log=job.log):
-                _drain(run(job.shards, pipeline), progress, job.early_stopping)
-    return progress
+                committed = _drain(run(job.shards, pipeline), progress, job.early_stopping)
+        expected = job.start_state.committed | committed
+        _check_parts(job, expected, job.folder.committed())
+    return DriverRun(progress, committed)
 
 
 def _drain(
-    committed: Generator[CommittedShard], progress: Progress, early_stopping: EarlyStopping
-) -> None:
+    pipeline: Generator[CommittedShard], progress: Progress, early_stopping: EarlyStopping
+) -> frozenset[int]:
     """Runs the pipeline until all shards are committed or the run may stop early.
 
     Commits that have started are completed.
+
+    Returns:
+        The numbers of the shards that were committed.
     """
-    with contextlib.closing(committed):
-        for _ in committed:
+    committed: set[int] = set()
+    with contextlib.closing(pipeline):
+        for shard in pipeline:
+            committed.add(shard.shard)
             if early_stopping.should_stop(progress.replica_hours):
                 progress.end_early()
-                return
+                break
+    return frozenset(committed)
 
 
 def _progress(job: Job, replicas: int) -> Progress:
@@ -341,6 +405,12 @@ def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) 
     Raises:
         ErrorBudgetError: more rows failed than --max-error-rate allows.
     """
+    committed = len(state.committed_of(job.plan.own_shards))
+    shards = len(job.plan.own_shards)
+    if progress is None and committed == shards:
+        status = _status(failed, job.error_budget)
+        complete_report(job.plan, job.folder, job.fingerprint, status)
+
     if failed > job.error_budget:
         if progress is not None and progress.over_budget:
             raise ErrorBudgetError(progress.budget_message())
@@ -349,16 +419,22 @@ def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) 
             "that --max-error-rate allows; check error_message in the output, correct the rows or "
             "raise --max-error-rate"
         )
-
-    committed = len(state.committed_of(job.plan.own_shards))
-    shards = len(job.plan.own_shards)
     if committed < shards:
         job.log.result(
             "ended_early",
             f"ended early, with enough rows: {committed:,} of {shards:,} shards are committed",
         )
-    elif not finish(job.folder, job.plan.shards, state.committed):
+    elif not state.finished and not finish(job.folder, job.plan.shards, state.committed):
         job.log.result("partitions", "other partitions of this run are not complete yet")
     if failed:
         return ExitCode.ROW_ERRORS
     return ExitCode.OK
+
+
+def _status(failed: int, budget: int) -> str:
+    """Returns the status of a complete run for its report."""
+    if failed > budget:
+        return "over_budget"
+    if failed:
+        return "row_errors"
+    return "complete"

@@ -9,12 +9,20 @@ from actors.protocol.errors import ClusterLostError, GrokBatchError
 from jobs.run.description import run_description
 from jobs.run.plan import Plan
 from pipeline import storage
-from pipeline.errors import ErrorBudgetError, InterruptedRunError
+from pipeline.errors import ErrorBudgetError, InterruptedRunError, OutageError
+from pipeline.monitoring.length_bins import histogram
 from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.run_log import RunLog
+from pipeline.output.part_counts import count_parts
 from pipeline.output.run_folder import RunFolder
 from pipeline.storage.redaction import redact_credentials
 
 RUN_KEYS = ("config", "versions", "git_commit")  # of run.json, in report.json too
+FINAL_STATUSES = ("complete", "row_errors", "enough", "over_budget")
+LOST_REPORT = (
+    "The driver that computed the last rows ended before it wrote its report. Rows, tokens and "
+    "errors are counted from the output; times, rates and replicas are not known."
+)
 INTERRUPTIONS = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)
 
 
@@ -29,9 +37,12 @@ def report_url(folder: RunFolder, plan: Plan, extension: str) -> str:
 
 @contextlib.contextmanager
 def reported(
-    progress: Progress, plan: Plan, folder: RunFolder, identity: str, shards: int
+    progress: Progress, plan: Plan, folder: RunFolder, identity: str, shards: int, log: RunLog
 ) -> Iterator[None]:
     """Writes the report at the end of the block, also after an error.
+
+    The error of the block is the one that is raised: where it cannot be written either, such as on
+    a full disk, the report is missing and a warning is logged.
 
     Args:
         progress: figures of the run.
@@ -39,31 +50,106 @@ def reported(
         folder: run folder.
         identity: fingerprint of the run.
         shards: number of shards that this driver has to run.
+        log: of the run.
     """
-    run_error: BaseException | None = None
-    try:
-        yield
-    except BaseException as error:
-        run_error = error
-        raise
-    finally:
-        report = {
-            **ending(progress, run_error),
+
+    def report(error: BaseException | None) -> dict[str, Any]:
+        return {
+            **ending(progress, error),
             "run": _run_keys(plan, identity, shards),
             **progress.report(),
         }
-        _write(report, folder, plan)
+
+    try:
+        yield
+    except BaseException as error:
+        run_folder = folder
+        if isinstance(error, OutageError):  # storage has been retried for minutes already
+            run_folder = RunFolder(folder.url, storage.DEFAULT_CLIENT)
+        try:
+            _write(report(error), run_folder, plan)
+        except GrokBatchError as report_error:
+            message = f"warning: the report could not be written either: {report_error}"
+            log.event("report_missing", message, level="warning")
+        raise
+    _write(report(None), folder, plan)
+
+
+def complete_report(plan: Plan, folder: RunFolder, identity: str, status: str) -> None:
+    """Writes the report of a partition whose shards are all committed, if it is missing.
+
+    A driver that is killed between its last commit and its report leaves none, half of one, or that
+    of an earlier driver. Times and replicas of that driver are lost; rows, tokens and errors are
+    counted from the parts.
+
+    Args:
+        plan: the run.
+        folder: run folder.
+        identity: fingerprint of the run.
+        status: how the run ended, as in `ending`.
+    """
+    stored = _stored_report(folder, plan)
+    if stored is None or stored.get("status") not in FINAL_STATUSES:
+        _write(_report_of_parts(plan, folder, identity, status), folder, plan)
+    elif folder.client.stat(report_url(folder, plan, "html")) is None:
+        _write_page(stored, folder, plan)
+
+
+def _stored_report(folder: RunFolder, plan: Plan) -> dict[str, Any] | None:
+    """Returns report.json; None if there is none that can be read."""
+    url = report_url(folder, plan, "json")
+    if folder.client.stat(url) is None:
+        return None
+    try:
+        report = json.loads(folder.client.read(url)[0])
+    except ValueError:
+        return None
+    if not isinstance(report, dict):
+        return None
+    return report
+
+
+def _report_of_parts(plan: Plan, folder: RunFolder, identity: str, status: str) -> dict[str, Any]:
+    numbers = [shard.number for shard in plan.own_shards]
+    counts = count_parts(folder, numbers, identity)
+    rows = plan.own_row_count
+    report: dict[str, Any] = {
+        "status": status,
+        "message": LOST_REPORT,
+        "run": _run_keys(plan, identity, len(numbers)),
+        **Progress(rows).report(),
+    }
+    report["rows"] = {
+        "total": rows,
+        "answered": rows,
+        "failed": counts.failed_rows,
+        "shards_committed": len(numbers),
+    }
+    report["tokens"] = {
+        "prompt": counts.prompt_tokens,
+        "completion": counts.completion_tokens,
+        "cached": counts.cached_tokens,
+    }
+    report["errors_by_code"] = dict(counts.errors.most_common())
+    report["error_examples"] = counts.examples
+    report["prompt_length_histogram"] = histogram(counts.prompt_lengths)
+    report["completion_length_histogram"] = histogram(counts.completion_lengths)
+    return report
 
 
 def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
     """Writes the figures first, so that they are kept if a plot fails."""
     figures = json.dumps(report, indent=2) + "\n"
     folder.client.overwrite(report_url(folder, plan, "json"), figures.encode())
+    _write_page(report, folder, plan)
 
+
+def _write_page(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
     # Imported here because the plotting library takes a second to import.
     from pipeline.report.run_report import render
 
-    folder.client.overwrite(report_url(folder, plan, "html"), render(report).encode())
+    page = render(report).encode(errors="backslashreplace")  # file names may be no text
+    folder.client.overwrite(report_url(folder, plan, "html"), page)
 
 
 def ending(progress: Progress, error: BaseException | None) -> dict[str, str | None]:

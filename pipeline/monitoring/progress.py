@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats
+from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.length_bins import histogram, length_bin
@@ -319,14 +319,7 @@ class Progress:
         if len(examples) >= EXAMPLES:
             return
 
-        message = redact_credentials(completion.error_message or "")
-        if len(message) > EXAMPLE_CHARS:
-            message = message[: EXAMPLE_CHARS - 1] + "…"
-        row_id = completion.row_id
-        if isinstance(row_id, str):
-            row_id = redact_credentials(row_id)[:EXAMPLE_CHARS]
-        ref = completion.ref
-        examples.append({"id": row_id, "shard": ref.shard, "row": ref.row, "message": message})
+        examples.append(error_example(completion.ref, completion.row_id, completion.error_message))
 
     def _over_time(self, now_s: float) -> dict[str, list[float]]:
         """Returns what happened in each of at most `MOST_SPANS` spans of time that end at `s`."""
@@ -348,6 +341,16 @@ class Progress:
         if self._cost_per_replica_hour is None:
             return None
         return self.replica_hours * self._cost_per_replica_hour
+
+
+def error_example(ref: RowRef, row_id: object, message: str | None) -> dict[str, object]:
+    """Returns a failed row as the report shows it: without credentials, texts cut."""
+    shown_message = redact_credentials(message or "")
+    if len(shown_message) > EXAMPLE_CHARS:
+        shown_message = shown_message[: EXAMPLE_CHARS - 1] + "…"
+    if isinstance(row_id, str):
+        row_id = redact_credentials(row_id)[:EXAMPLE_CHARS]
+    return {"id": row_id, "shard": ref.shard, "row": ref.row, "message": shown_message}
 
 
 def _ratio(value: float, total: float) -> float:

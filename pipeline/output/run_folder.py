@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import pyarrow.parquet as pq
+
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
@@ -164,8 +166,16 @@ def check_part(folder: RunFolder, shard: int, expected: str) -> None:
     """
     url = folder.part_url(shard)
     with formats.open_parquet(url, client=folder.client) as parquet:
-        metadata = parquet.metadata.metadata or {}
-    written_by = metadata.get(FINGERPRINT_KEY, b"").decode()
+        check_fingerprint(url, parquet.metadata, expected)
+
+
+def check_fingerprint(url: str, metadata: pq.FileMetaData, expected: str) -> None:
+    """Checks the fingerprint in the footer of the part at `url`.
+
+    Raises:
+        ConfigError: it was written by another run.
+    """
+    written_by = (metadata.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
     if written_by != expected:
         raise ConfigError(
             f"{url} was written by a run with fingerprint {written_by or 'none'}, expected "

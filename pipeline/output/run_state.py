@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.errors import ConfigError
 from pipeline.input import formats
-from pipeline.output.run_folder import RunFolder, check_part
+from pipeline.output.run_folder import RunFolder, check_fingerprint, check_part
 from pipeline.records import Shard
 
 CONCURRENT_READS = 16
@@ -53,9 +54,10 @@ def read_state(
 ) -> RunState:
     """Reads the state of a run folder.
 
-    One listing, whatever the number of shards; none of a finished run. One footer is read, to be
-    sure that the parts are this run's (`check_run` has compared the rest), and two narrow columns
-    of the parts in `failures_in`.
+    One listing, whatever the number of shards, also of a finished run: its parts may have been
+    removed. One footer is read, to be sure that the parts are this run's (`check_run` has compared
+    the rest), and the footers of the parts in `failures_in`, with two narrow columns of those that
+    hold errors.
 
     Args:
         folder: output folder.
@@ -69,9 +71,6 @@ def read_state(
     """
     planned = frozenset(shard.number for shard in shards)
     finished = folder.finished()
-    if finished and not failures_in:
-        return RunState(planned, finished, {})
-
     committed = folder.committed()
     unplanned = committed - planned
     if unplanned:
@@ -131,6 +130,17 @@ def finish(folder: RunFolder, shards: Sequence[Shard], committed: frozenset[int]
     return True
 
 
+def failed_rows(part: pa.Table) -> tuple[int, ...]:
+    """Returns the rows, within the shard, of which at least one sample failed.
+
+    `part`: the columns `sample_index` and `status` of a part. Rows are in order, each with its
+    samples from 0 on.
+    """
+    row_of_sample = np.cumsum(part["sample_index"].to_numpy() == 0) - 1
+    failed = pc.equal(part["status"], pa.scalar("error")).to_numpy()
+    return tuple(np.unique(row_of_sample[failed]).tolist())
+
+
 def _failed_rows(
     folder: RunFolder, shards: Sequence[Shard], fingerprint: str
 ) -> dict[int, tuple[int, ...]]:
@@ -143,11 +153,26 @@ def _failed_rows(
 
 
 def _failed_rows_of(folder: RunFolder, number: int, fingerprint: str) -> tuple[int, ...]:
-    check_part(folder, number, fingerprint)
-    with formats.open_parquet(folder.part_url(number), client=folder.client) as parquet:
+    url = folder.part_url(number)
+    with formats.open_parquet(url, client=folder.client) as parquet:
+        check_fingerprint(url, parquet.metadata, fingerprint)
+        if _is_without_errors(parquet.metadata):
+            return ()
         table = parquet.read(columns=["sample_index", "status"])
+    return failed_rows(table)
 
-    # rows are in order, each with its samples from 0 on
-    row_of_sample = np.cumsum(table["sample_index"].to_numpy() == 0) - 1
-    failed = pc.equal(table["status"], pa.scalar("error")).to_numpy()
-    return tuple(np.unique(row_of_sample[failed]).tolist())
+
+def _is_without_errors(metadata: pq.FileMetaData) -> bool:
+    """Whether the statistics of the column `status` show that it holds `ok` only."""
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for index in range(row_group.num_columns):
+            column = row_group.column(index)
+            if column.path_in_schema != "status":
+                continue
+            statistics = column.statistics
+            if statistics is None or not statistics.has_min_max:
+                return False
+            if statistics.min != "ok" or statistics.max != "ok":
+                return False
+    return True

@@ -258,6 +258,135 @@ def test_run_job_resumed_counts_rows_that_failed_before(
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
+class RemoveParts(EarlyStopping):
+    """Never stops a run; removes files of its folder after the last commit but `left`."""
+
+    def __init__(self, remove: Callable[[], object], left: int = 0) -> None:
+        self.calls = -1  # the first call comes before the run
+        self.remove = remove
+        self.left = left
+
+    def should_stop(self, replica_hours: float) -> bool:
+        self.calls += 1
+        if self.calls == SHARDS - self.left:
+            self.remove()
+        return False
+
+
+def test_run_job_notices_parts_that_vanish(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "out" / "data"
+
+    def remove() -> None:
+        (data / "part-00003.parquet").unlink()
+        (data / "part-00007.parquet").unlink()
+
+    assert run_job(config(), FakeBackend(), RemoveParts(remove)) is ExitCode.FAILED
+    message = events(capsys)["error"]["message"]
+    assert message.startswith(f"2 of 30 committed parts vanished from {data} during the run")
+    assert "(part-00003.parquet, part-00007.parquet)" in message
+    assert report(tmp_path / "out")["status"] == "failed"
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    assert events(capsys)["started"]["shards_committed"] == 28
+    assert table(tmp_path / "out").num_rows == ROWS
+
+
+def test_run_job_notices_parts_of_an_earlier_driver_that_vanish(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "out" / "data"
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    (data / "part-00005.parquet").unlink()
+
+    stopping = RemoveParts((data / "part-00011.parquet").unlink, left=SHARDS - 1)
+    assert run_job(config(), FakeBackend(), stopping) is ExitCode.FAILED
+    assert "1 of 30 committed parts vanished" in events(capsys)["error"]["message"]
+
+
+def test_run_job_notices_that_its_folder_vanishes(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def remove() -> None:
+        (tmp_path / "out").rename(tmp_path / "elsewhere")
+
+    assert run_job(config(), FakeBackend(), RemoveParts(remove)) is ExitCode.FAILED
+    assert "30 of 30 committed parts vanished" in events(capsys)["error"]["message"]
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    assert table(tmp_path / "out").num_rows == ROWS
+
+
+def test_run_job_notices_that_run_json_vanishes(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stopping = RemoveParts((tmp_path / "out" / "run.json").unlink)
+    assert run_job(config(), FakeBackend(), stopping) is ExitCode.FAILED
+    assert "run.json vanished during the run" in events(capsys)["error"]["message"]
+
+
+def test_run_job_computes_removed_parts_of_a_complete_run_again(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    complete = table(tmp_path / "out")
+    (tmp_path / "out" / "data" / "part-00002.parquet").unlink()
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    message = events(capsys)["parts_missing"]["message"]
+    assert message.startswith("warning: 1 of 30 parts of the complete run")
+    assert table(tmp_path / "out").equals(complete)
+
+
+def test_run_job_of_a_complete_run_returns_the_same_exit_code(
+    config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    lenient = config(max_error_rate=0.5)
+    assert run_job(lenient, FakeBackend(poison=is_row_1)) is ExitCode.ROW_ERRORS
+    assert run_job(lenient, FakeBackend()) is ExitCode.ROW_ERRORS
+    assert run_job(config(max_error_rate=0), FakeBackend()) is ExitCode.OVER_BUDGET
+    retry = config(max_error_rate=0.5, retry_failed=True)
+    assert run_job(retry, FakeBackend()) is ExitCode.OK
+    assert run_job(lenient, FakeBackend()) is ExitCode.OK
+
+
+@pytest.mark.parametrize("left", [(), ("report.json",), ("interrupted",)])
+def test_run_job_writes_the_report_of_a_driver_that_was_killed(
+    left: tuple[str, ...], config: Callable[..., ScoreConfig], tmp_path: Path
+) -> None:
+    lenient = config(max_error_rate=0.5)
+    out = tmp_path / "out"
+    assert run_job(lenient, FakeBackend(poison=is_row_1)) is ExitCode.ROW_ERRORS
+    complete = report(out)
+    (out / "_SUCCESS").unlink()
+    if left == ("interrupted",):
+        (out / "report.json").write_text(json.dumps(complete | {"status": "interrupted"}))
+    else:
+        (out / "report.html").unlink()
+        if not left:
+            (out / "report.json").unlink()
+
+    assert run_job(lenient, FakeBackend()) is ExitCode.ROW_ERRORS
+    assert (out / "_SUCCESS").exists()
+    assert "complete, some rows failed" in (out / "report.html").read_text()
+    counted = report(out)
+    for name in (
+        "status",
+        "rows",
+        "tokens",
+        "errors_by_code",
+        "error_examples",
+        "prompt_length_histogram",
+        "completion_length_histogram",
+    ):
+        assert counted[name] == complete[name], name
+    if left == ("report.json",):
+        assert counted == complete
+    else:
+        assert "counted from the output" in counted["message"]
+
+
 class SimultaneousClient(Client):
     """Lets two drivers look for run.json before either of them writes it."""
 

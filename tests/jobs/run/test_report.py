@@ -9,9 +9,11 @@ from actors.protocol.messages import Completion, RowRef
 from jobs.run.config import ScoreConfig
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import report_url, reported
-from pipeline.errors import ErrorBudgetError, InterruptedRunError
+from pipeline.errors import DatasetError, ErrorBudgetError, InterruptedRunError
 from pipeline.monitoring.progress import Progress
+from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder
+from pipeline.storage.client import Client
 from tests.jobs.runs import DEMO
 
 
@@ -44,7 +46,7 @@ def test_report_is_written_however_the_run_ends(
     plan, folder = plan_of(tmp_path), RunFolder(str(tmp_path))
 
     def run() -> None:
-        with reported(Progress(300), plan, folder, "the fingerprint", 1):
+        with reported(Progress(300), plan, folder, "the fingerprint", 1, RunLog()):
             if error is not None:
                 raise error
 
@@ -64,11 +66,37 @@ def test_report_is_written_however_the_run_ends(
     assert "secret" not in page + (tmp_path / "report.json").read_text()
 
 
+class FullDisk(Client):
+    """Refuses to write reports."""
+
+    def overwrite(self, url: str, data: bytes) -> None:
+        raise DatasetError(f"cannot write {url}: no space left on device")
+
+
+def test_error_of_the_run_comes_before_that_of_its_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = plan_of(tmp_path)
+    folder = RunFolder(str(tmp_path), FullDisk())
+    with (
+        pytest.raises(DatasetError, match="cannot create part-00003"),
+        reported(Progress(300), plan, folder, "x", 1, RunLog()),
+    ):
+        raise DatasetError("cannot create part-00003: no space left on device")
+    assert "the report could not be written either: cannot write" in capsys.readouterr().err
+
+    with (
+        pytest.raises(DatasetError, match=r"cannot write .*report\.json"),
+        reported(Progress(300), plan, folder, "x", 1, RunLog()),
+    ):
+        pass
+
+
 def test_error_rows_show_in_the_status(tmp_path: Path) -> None:
     plan, folder = plan_of(tmp_path), RunFolder(str(tmp_path))
     for budget, status in ((1, "row_errors"), (0, "over_budget")):
         progress = Progress(300, max_error_rows=budget)
-        with reported(progress, plan, folder, "x", 1):
+        with reported(progress, plan, folder, "x", 1, RunLog()):
             list(progress.count([Completion.failed(RowRef(0, 0), "empty_prompt", "is empty")]))
         assert json.loads((tmp_path / "report.json").read_text())["status"] == status
 

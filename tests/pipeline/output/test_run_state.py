@@ -103,7 +103,19 @@ def test_failed_rows_are_those_with_a_failed_sample(folder: RunFolder) -> None:
     todo = remaining(SHARDS[:3], state, retry_failed=True)
     assert [(shard.number, shard.only) for shard in todo] == [(1, (1, 2)), (2, None)]
     assert numbers(remaining(SHARDS[:3], state)) == [2], "failures are run again on request only"
-    assert remaining(SHARDS[:3], read_state(folder, SHARDS[:3], "fp")) == ()
+
+
+def test_failed_rows_of_many_row_groups_are_read(folder: RunFolder) -> None:
+    """A part is not read if the statistics of every row group show no error."""
+    status = ["ok"] * 8 + ["error", "ok"]
+    table = pa.table({"sample_index": pa.array([0] * 10, pa.int32()), "status": status})
+    table = table.replace_schema_metadata({FINGERPRINT_KEY: "fp"})
+    for number, statistics in ((0, True), (1, False)):
+        file = pa.BufferOutputStream()
+        pq.write_table(table, file, row_group_size=4, write_statistics=statistics)
+        storage.overwrite(folder.part_url(number), file.getvalue().to_pybytes())
+    state = read_state(folder, SHARDS[:2], "fp", failures_in=SHARDS[:2])
+    assert state.failed_rows == {0: (8,), 1: (8,)}
 
 
 def test_failures_are_read_of_the_given_shards_only(folder: RunFolder) -> None:
@@ -158,7 +170,17 @@ def test_state_costs_one_listing_and_one_footer(monkeypatch: pytest.MonkeyPatch)
     finish(folder, SHARDS, frozenset(range(6)))
     operations.clear()
     assert read_state(folder, SHARDS, "fp").finished
-    assert operations == ["head"], "a finished run is not listed"
+    assert operations.count("list") == 1
+    assert operations.count("get") <= 2
+
+
+def test_state_of_a_finished_run_lacks_removed_parts(folder: RunFolder) -> None:
+    for number in (0, 1, 2, 4):
+        write_part(folder, number, ["ok"])
+    storage.put_if_absent(folder.success_url, b"")
+    state = read_state(folder, SHARDS, "fp")
+    assert state.finished
+    assert numbers(remaining(SHARDS, state)) == [3, 5]
 
 
 def test_leftovers_of_a_killed_driver_are_removed(tmp_path: Path) -> None:
