@@ -22,6 +22,7 @@ if __name__ == "__main__":
 from actors.protocol.errors import GrokBatchError
 from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag, parse
+from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline import storage
 from pipeline.errors import ConfigError
 
@@ -80,6 +81,7 @@ def main(arguments: list[str]) -> int:
             description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
         require_flags(config, ["output"])
+        check_output_is_kept(config, ["output"])
         output = str(config.output)
         package = Path(config.harness) if config.harness else _installed_package()
         examples = worked_examples(package)

@@ -42,6 +42,7 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, parse
+from jobs.cli.uploaded_folder import check_output_is_kept
 from jobs.run.backend import RAY, Backend
 from jobs.run.execute import run_job
 from jobs.run.models import model_config
@@ -100,6 +101,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
         """
         super().__init__()
         require_flags(config, ["output"])
+        check_output_is_kept(config, ["output"])
         tokenizer_url = config.tokenizer
         if not tokenizer_url and config.model == "demo":
             tokenizer_url = str(DEMO / "tokenizer.model")

@@ -6,6 +6,7 @@ from typing import Literal
 from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag
+from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
 from pipeline.evals.suite import PromptOptions
@@ -78,6 +79,7 @@ class EvaluateConfig(ModelFlags):
     )
 
     def __post_init__(self) -> None:
+        check_output_is_kept(self, ["output", "history"])
         check_range("limit", self.limit, 1)
         check_range("samples", self.samples, 1, 4096)
         check_range("sample_temperature", self.sample_temperature, 0, 1e6)

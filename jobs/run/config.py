@@ -14,6 +14,7 @@ from actors.protocol.sampling import (
 )
 from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.parser import flag
+from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
 from pipeline.output.schema import task_columns
 from pipeline.tasks import GENERATE, TASKS
@@ -135,6 +136,7 @@ class ScoreConfig(SamplingParams, InputFlags):
 
     def __post_init__(self) -> None:
         self._check_required()
+        check_output_is_kept(self, ["output"])
         self._check_ranges()
         self.sampling_params()
         self.replica_range()

@@ -9,6 +9,7 @@ from actors.protocol.sampling import PARAMETERS, SamplingParams
 from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, flag_metadata
+from jobs.cli.uploaded_folder import check_output_is_kept
 from jobs.run.config import ScoreConfig
 from pipeline import storage
 from pipeline.errors import ConfigError
@@ -142,6 +143,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
 
     def __post_init__(self) -> None:
+        check_output_is_kept(self, ["output"])
         check_range("limit", self.limit, 1)
         check_range("shots_per_row", self.shots_per_row, 0, 1000)
         check_range("max_replica_hours", self.max_replica_hours, 0)

@@ -31,6 +31,7 @@ from actors.weights.xai_layout import XaiLayout
 from jobs.cli.byte_progress import ByteProgress
 from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.parser import flag
+from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline import storage
 from pipeline.errors import ConfigError
 
@@ -58,6 +59,7 @@ class ConvertConfig:
 
     def __post_init__(self) -> None:
         require_flags(self, ["source", "target"])
+        check_output_is_kept(self, ["target"])
         check_range("workers", self.workers, 1)
 
 
