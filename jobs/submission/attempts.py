@@ -28,6 +28,9 @@ from pipeline.monitoring.run_log import RunLog
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 POLL_S = 2.0
 MESSAGE_CHARS = 300
+# Ray kills a job 3 s after `ray job stop` by default. The main job waits up to 20 s for batches in
+# flight, then it commits and writes its report.
+STOP_VARIABLES = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
 # Exceptions of Ray's client when the cluster does not answer.
 UNREACHABLE = (ConnectionError, RuntimeError, OSError, aiohttp.ClientError)
 
@@ -261,7 +264,7 @@ def open_runner(
         folder,
         config.patience_s,
         log,
-        env=_commit_variable(folder),
+        env=STOP_VARIABLES | _commit_variable(folder),
         detach=config.detach,
     )
 

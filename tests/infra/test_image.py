@@ -133,6 +133,7 @@ def test_image_runs_unprivileged_and_pins_its_packages() -> None:
         DOCKERFILE.read_text().replace("RAY_AUTH_MODE=token", ""),
     )
     assert "RAY_AUTH_MODE=token" in last["ENV"]
+    assert "RAY_JOB_STOP_WAIT_TIME_S=120" in last["ENV"]
     assert last["ENV"].startswith("PATH=/opt/grok-batch/.venv/bin:")
 
 

@@ -82,7 +82,9 @@ def test_head_listens_on_this_machine_only() -> None:
     service = unit("ray-head.service")["Service"]
     assert "--node-ip-address=127.0.0.1" in service["ExecStart"]
     assert "--dashboard-host=127.0.0.1" in service["ExecStart"]
-    assert "Environment=RAY_AUTH_MODE=token" in (FOLDER / "ray-head.service").read_text()
+    text = (FOLDER / "ray-head.service").read_text()
+    assert "Environment=RAY_AUTH_MODE=token" in text
+    assert "Environment=RAY_JOB_STOP_WAIT_TIME_S=120" in text
 
 
 # -- docs/clusters/index.md ------------------------------------------------------------

@@ -325,6 +325,7 @@ def test_worker_joins_the_head_with_token_and_weight_cache(
     )
     assert "--head" not in flags
     assert environment["RAY_AUTH_MODE"] == "token"
+    assert environment["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/etc/grok-batch/ray-auth-token"
     assert environment["RAY_CLOUD_INSTANCE_ID"] == "i-0123456789abcdef0"
     assert environment[VARIABLE] == "/mnt/nvme/weights"

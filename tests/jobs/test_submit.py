@@ -78,6 +78,34 @@ def test_submit_retries_joins_and_returns_the_exit_code(cluster: Cluster, tmp_pa
     assert not {"tests", "docs", "infra", ".git", ".venv", "requirements.lock"} & travelled
 
 
+SLOW_END = """
+import pathlib, signal, sys, time
+folder = pathlib.Path(sys.argv[1])
+stopped = []
+signal.signal(signal.SIGTERM, lambda *_: stopped.append(True))
+(folder / "ready").touch()
+while not stopped:
+    time.sleep(0.05)
+time.sleep(4)
+(folder / "ended").touch()
+sys.exit(75)
+"""
+
+
+def test_stopped_job_has_time_to_commit_what_is_complete(cluster: Cluster, tmp_path: Path) -> None:
+    """By default, Ray kills a job 3 s after it has asked it to stop."""
+    program = [sys.executable, "jobs/submit.py", "--address", cluster.url]
+    program += ["--", "python", "-c", SLOW_END, str(tmp_path)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(program, cwd=ROOT, env=cluster.env, stdout=log, stderr=log)
+        submitter = Running(process, tmp_path, tmp_path / "log")
+        submitter.wait_until((tmp_path / "ready").exists, "job")
+        process.terminate()
+        said = submitter.end(75)
+    assert "is asked to stop" in said
+    assert (tmp_path / "ended").exists()
+
+
 def test_submit_with_a_wrong_token_is_refused_at_once(cluster: Cluster) -> None:
     program = [
         sys.executable,

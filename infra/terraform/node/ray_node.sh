@@ -12,6 +12,7 @@ RAY_CLOUD_INSTANCE_ID=$(metadata instance-id)
 
 export RAY_CLOUD_INSTANCE_ID RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${RAY_AUTH_TOKEN_PATH:-/etc/grok-batch/ray-auth-token}
 export RAY_USAGE_STATS_ENABLED=0
+export RAY_JOB_STOP_WAIT_TIME_S=120 # a job that `ray job stop` ends commits what is complete; Ray's default kills it after 3 s
 export PATH=$release/.venv/bin:$PATH # `ray job submit` takes python from the head's PATH
 
 flags=(--block --node-ip-address "$ip" --metrics-export-port "$METRICS_PORT" --disable-usage-stats --log-style record)

@@ -322,6 +322,7 @@ def test_token_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_p
         monkeypatch.delenv(name, raising=False)
     made = open_runner(SubmitConfig(), "x", RunLog(), no_token)
     assert isinstance(made, RayJobs)
+    assert made.env["RAY_JOB_STOP_WAIT_TIME_S"] == "120"
     assert (made.address, made.working_dir, "RAY_AUTH_MODE" in os.environ) == (
         "http://127.0.0.1:8265",
         ROOT,
