@@ -20,11 +20,12 @@ from jinja2 import meta
 from pipeline.errors import ConfigError
 from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.sandbox import ROW_ERRORS, Sandbox
+from pipeline.synthesis.work_limits import MAX_CHARS, check_size, nested_size
 
 ROW = "row"
 SHOTS = "shots"
 # far beyond any context; a template that repeats text of a row must not fill the memory
-MAX_PROMPT_CHARS = 4_000_000
+MAX_PROMPT_CHARS = MAX_CHARS
 Row = Mapping[str, object]
 
 
@@ -32,17 +33,19 @@ class _NullValueError(jinja2.TemplateRuntimeError):
     """The value of a printed expression is null."""
 
 
-def _reject_null(value: object) -> object:
+def _check_printed(value: object) -> object:
     if value is None:
         raise _NullValueError(
             "the value of an expression is null; give it one with {{ column or '…' }}, or leave "
             "the row out"
         )
+    if not isinstance(value, str):  # of a long text the rendering stops by itself
+        check_size(nested_size(value, MAX_CHARS))
     return value
 
 
 # Lines that hold nothing but a {% block %} leave no trace, as in chat templates.
-_SANDBOX = Sandbox(trim_blocks=True, lstrip_blocks=True, finalize=_reject_null)
+_SANDBOX = Sandbox(trim_blocks=True, lstrip_blocks=True, finalize=_check_printed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +151,12 @@ class PromptTemplate:
         """Returns the text of a row, or None when it is longer than `MAX_PROMPT_CHARS`."""
         parts: list[str] = []
         length = 0
-        for part in self._template.generate({**row, ROW: row, SHOTS: shots}):
-            parts.append(part)
-            length += len(part)
-            if length > MAX_PROMPT_CHARS:
-                return None
+        with _SANDBOX.bounded_work():
+            for part in self._template.generate({**row, ROW: row, SHOTS: shots}):
+                parts.append(part)
+                length += len(part)
+                if length > MAX_PROMPT_CHARS:
+                    return None
 
         prompt = "".join(parts)
         prompt.encode()  # raises for a lone surrogate

@@ -21,7 +21,7 @@ from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.sandbox import ROW_ERRORS, Sandbox
+from pipeline.synthesis.sandbox import CONCAT_FILTER, ROW_ERRORS, Sandbox
 
 Values = Mapping[str, Any]
 MAX_CHARS = 2000
@@ -150,7 +150,7 @@ class _ConditionSandbox(Sandbox):
     def __init__(self) -> None:
         super().__init__()
         self.globals = dict(FUNCTIONS)
-        self.filters = {name: self.filters[name] for name in FILTERS}
+        self.filters = {name: self.filters[name] for name in (*FILTERS, CONCAT_FILTER)}
         self.filters[_TRUTH] = _truth
         self.tests |= {"none": _is_none, "None": _is_none}
         self.tests |= {"True": self.tests["true"], "False": self.tests["false"]}

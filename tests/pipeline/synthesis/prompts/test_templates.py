@@ -148,3 +148,87 @@ def test_template_renders_any_value_literally(row: dict[str, object]) -> None:
         assert row[name] is None or found.reason == "invalid_text"
     else:
         assert found == f"<{row[name]}>"
+
+
+BOMBS = {
+    "doubling": "{% set ns = namespace(s='xx') %}{% for i in range(60) %}{% set ns.s = SUM %}"
+    "{% endfor %}{{ ns.s | length }}",
+    "nested loops": "{% for i in range(100000) %}{% for j in range(100000) %}"
+    "{% endfor %}{% endfor %}",
+    "recursive macro": "{% macro m(n) %}{% if n %}{% set a = m(n - 1) %}{% set b = m(n - 1) %}"
+    "{% endif %}{% endmacro %}{{ m(40) }}x",
+    "nested lists": "{% set ns = namespace(s=[1]) %}{% for i in range(60) %}"
+    "{% set ns.s = [ns.s, ns.s] %}{% endfor %}{{ ns.s }}",
+    "growing macro": "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% else %}"
+    "{{ 'x' * 100000 }}{% endif %}{% endmacro %}{{ m(12) | length }}",
+}
+EXPRESSIONS = (
+    "s | center(10 ** 10)",
+    "s | indent(10 ** 10)",
+    "s | batch(10 ** 10, 0) | list",
+    "s | batch(linecount=10 ** 10, fill_with=0) | list",
+    "s | slice(10 ** 10) | list",
+    "s | replace('', 'x' * 100000) | replace('', 'x' * 100000)",
+    "s | wordwrap(1, true, 'x' * 1000000)",
+    "'%10000000000d' % 1",
+    "'%*d' % (10000000000, 1)",
+    "'%.10000000000f' % 1.0",
+    "'%10000000000d' | format(1)",
+    "'{:10000000000}'.format(1)",
+    "'{:{}}'.format(1, 10000000000)",
+    "s.ljust(10 ** 10)",
+    "s.rjust(10 ** 10)",
+    "s.center(10 ** 10)",
+    "s.zfill(10 ** 10)",
+    "('\t' * 100000).expandtabs(10 ** 9)",
+    "s.replace('a', 'x' * 1000000).replace('x', 'y' * 1000000)",
+    "s.translate({97: 'x' * 1000000})",
+    "('x' * 1000000).join(range(100000) | map('string'))",
+    "range(100000) | join('x' * 1000000)",
+    "('x' * 1000000,) * 100000 | join",
+    "(7).to_bytes(10 ** 10, 'big')",
+    "[[1]] * 100000 | sum(start=[])",
+    "(('x' * 1000000) ~ ('x' * 1000000)) ~ (('x' * 1000000) ~ ('x' * 1000000)) ~ 'x'",
+)
+
+
+@pytest.mark.parametrize("expression", EXPRESSIONS)
+def test_template_bounds_the_size_of_values(expression: str) -> None:
+    assert reason(f"{{{{ {expression} }}}}", {"s": "aaaa aaaa"}) == "template_error"
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_template_bounds_the_work_of_a_row(name: str) -> None:
+    for joined in ("ns.s ~ ns.s", "ns.s + ns.s", "[ns.s, ns.s] | join", "'%s%s' % (ns.s, ns.s)"):
+        assert reason(BOMBS[name].replace("SUM", joined), {}) == "template_error"
+        if "SUM" not in BOMBS[name]:
+            break
+
+
+def test_work_of_one_row_is_not_taken_from_the_next() -> None:
+    template = "{% for i in range(50000) %}{% endfor %}{{ s }}"
+    compiled = PromptTemplate(TemplateSpec("t", template))
+    assert [compiled.render({"s": "x"}, []) for _ in range(3)] == ["x"] * 3
+
+
+def test_template_catches_memory_errors() -> None:
+    class Large(str):
+        __slots__ = ()
+
+        def upper(self) -> str:
+            raise MemoryError
+
+    assert reason("{{ s.upper() }}", {"s": Large("x")}) == "template_error"
+
+
+def test_template_keeps_usual_formats() -> None:
+    row = {"s": "a\tb", "n": 5, "date": "20240101"}
+    texts = {
+        "{{ '{a: {' ~ n ~ '}}' }}": "{a: {5}}",
+        "{{ '20240101 %s {\"a\": {%d}}' % (s, n) }}": '20240101 a\tb {"a": {5}}',
+        "{{ '{0:>4}: {1}'.format(n, date) }}": "   5: 20240101",
+        "{{ n | replace(5, 6) }}{{ [n, s] | join(', ') }}": "65, a\tb",
+        "{{ [1, 2] | sum }}{{ [[1, 2]] | sum(start=0) if false else 3 }}": "33",
+        "{{ ', '.join(['a', 'b']) }}{{ s.expandtabs(2) }}": "a, ba b",
+    }
+    assert {text: render(text, row) for text in texts} == texts
