@@ -81,6 +81,7 @@ def drive(
     partition: tuple[int, int] = (0, 1),
     retry_failed: bool = False,
     max_error_rows: int | None = None,
+    rows_before_early_stop: int = 1000,
     interrupted: Callable[[], bool] = lambda: False,
     client: storage.Client = storage.RUN_CLIENT,
 ) -> Iterator[CommittedShard]:
@@ -94,7 +95,11 @@ def drive(
     )
     check_run(folder, keys, {})
     mark = fingerprint(keys)
-    progress = Progress(sum(shard.rows for shard in shards), max_error_rows=max_error_rows)
+    progress = Progress(
+        sum(shard.rows for shard in shards),
+        max_error_rows=max_error_rows,
+        rows_before_early_stop=rows_before_early_stop,
+    )
     joined = make_pipeline(schema, folder, mark, replicas, progress, interrupted)
     folder.remove_abandoned()
     state = read_state(folder, shards, mark, failures_in=shards if retry_failed else ())

@@ -83,6 +83,7 @@ class ReplicaPool:
         config: PoolConfig,
         *,
         replica_class: str = "actors.replica:Replica",
+        actor_class: type[RemoteReplica] = RemoteReplica,
         notify: Callable[..., None] = lambda *_, **__: None,
     ) -> None:
         """Requests all actors from Ray; they start as the cluster finds room.
@@ -93,11 +94,13 @@ class ReplicaPool:
             spec: what the replica class needs, picklable.
             config: sizes and time limits.
             replica_class: module:class of the replica.
+            actor_class: the Ray actor that holds a replica.
             notify: `notify(event, message, **figures)` is called at losses, drained machines and
                 missing replicas.
         """
         self._config = config
         self._replica_class = replica_class
+        self._actor_class = actor_class
         self._notify = notify
         self._spec = ray.put(spec)  # once: the table of token bytes is large
         self._calls_done: queue.SimpleQueue[_CallDone] = queue.SimpleQueue()
@@ -212,7 +215,7 @@ class ReplicaPool:
             "concurrency_groups": {WATCH: 1},
             "runtime_env": {"env_vars": self._environment()},
         }
-        actor: Any = ray.remote(**options)(RemoteReplica).remote()
+        actor: Any = ray.remote(**options)(self._actor_class).remote()
         self._members[name] = _Member(actor)
         self._watch(actor.place.remote(), name, "place")
 

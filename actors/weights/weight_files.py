@@ -20,7 +20,7 @@ WEIGHT_RETRIES = RetryPolicy(retry_window_s=120.0, longest_pause_s=10.0, shortes
 MANIFEST = "manifest.json"  # of the safetensors layout
 ALIGNMENT = 64  # bytes; JAX uses host arrays that start so as they are where the devices are CPUs
 # A range is fetched in parts of this size, several at a time.
-_PART_BYTES = 64 * 1024 * 1024
+REMOTE_PART_BYTES = 64 * 1024 * 1024
 _LOCAL_PART_BYTES = 16 * 1024 * 1024
 _PARALLEL_PARTS = 8
 
@@ -28,11 +28,21 @@ _PARALLEL_PARTS = 8
 class WeightFolder:
     """A folder, and the threads that read from it; a context manager.
 
+    Args:
+        url: local path or any fsspec URL.
+        retries: of requests to a remote folder.
+        remote_part_bytes: bytes of one request; larger ranges are read in several requests.
+
     Raises:
         ModelError: no file system for such a URL is installed.
     """
 
-    def __init__(self, url: str | PathLike[str], retries: RetryPolicy = WEIGHT_RETRIES) -> None:
+    def __init__(
+        self,
+        url: str | PathLike[str],
+        retries: RetryPolicy = WEIGHT_RETRIES,
+        remote_part_bytes: int = REMOTE_PART_BYTES,
+    ) -> None:
         self._retries = retries
         self.url = str(fspath(url)).rstrip("/") or "/"
         try:
@@ -43,6 +53,7 @@ class WeightFolder:
             ) from error
         self._root = str(root).rstrip("/")
         self._local = isinstance(self._files, LocalFileSystem)
+        self._part_bytes = _LOCAL_PART_BYTES if self._local else remote_part_bytes
         threads = _PARALLEL_PARTS
         if self._local:
             threads = min(threads, os.cpu_count() or 1)
@@ -108,7 +119,7 @@ class WeightFolder:
         memory = np.empty(end - start + ALIGNMENT, np.uint8)
         skip = -(memory.ctypes.data + align) % ALIGNMENT
         buffer = memory[skip : skip + end - start]
-        part_bytes = _LOCAL_PART_BYTES if self._local else _PART_BYTES
+        part_bytes = self._part_bytes
 
         def read_part(part_start: int) -> None:
             part_end = min(part_start + part_bytes, end)

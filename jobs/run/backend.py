@@ -1,15 +1,16 @@
-"""Where a run starts replicas and exports its metrics: a Ray cluster, or fakes in tests."""
+"""Starts replicas, exports metrics and renders reports: on a Ray cluster, or by fakes in tests."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from actors.pool.config import PoolConfig
 from actors.replica import ReplicaSpec
 from jobs.cluster.connection import ray_cluster
 from jobs.run.metrics import RunMetrics
+from jobs.run.report import render_report
 from pipeline.dispatch.replicas import Replicas
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.run_log import RunLog
@@ -40,7 +41,7 @@ class Metrics(Protocol):
 
 
 class Backend(Protocol):
-    """Starts replicas and exports metrics."""
+    """Starts replicas, exports metrics and renders the report of a run."""
 
     @property
     def batches_in_flight(self) -> int:
@@ -61,6 +62,9 @@ class Backend(Protocol):
         self, progress: Progress, info: Mapping[str, str], cost_budget: float | None
     ) -> AbstractContextManager[Metrics]:
         """Exports the metrics of a run within the context, and how the run ended."""
+
+    def render_report(self, report: Mapping[str, Any]) -> str:
+        """Returns the HTML page of a report."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +99,10 @@ class RayBackend:
     ) -> RunMetrics:
         """Registers the metrics with Ray."""
         return RunMetrics(progress, info, cost_budget=cost_budget)
+
+    def render_report(self, report: Mapping[str, Any]) -> str:
+        """Renders the page with its plots."""
+        return render_report(report)
 
 
 RAY = RayBackend()

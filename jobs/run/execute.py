@@ -314,7 +314,15 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
     # The report covers the start of the cluster, and is written before the cluster ends.
     with (
         contextlib.ExitStack() as cluster,
-        reported(progress, job.plan, job.folder, job.fingerprint, len(job.shards), job.log),
+        reported(
+            progress,
+            job.plan,
+            job.folder,
+            job.fingerprint,
+            len(job.shards),
+            job.log,
+            job.backend.render_report,
+        ),
     ):
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
         pool = cluster.enter_context(open_pool)
@@ -409,7 +417,8 @@ def _verdict(job: Job, state: RunState, failed: int, progress: Progress | None) 
     shards = len(job.plan.own_shards)
     if progress is None and committed == shards:
         status = _status(failed, job.error_budget)
-        complete_report(job.plan, job.folder, job.fingerprint, status)
+        render = job.backend.render_report
+        complete_report(job.plan, job.folder, job.fingerprint, status, render)
 
     if failed > job.error_budget:
         if progress is not None and progress.over_budget:

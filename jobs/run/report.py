@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from actors.protocol.errors import ClusterLostError, GrokBatchError
@@ -16,6 +16,8 @@ from pipeline.monitoring.run_log import RunLog
 from pipeline.output.part_counts import count_parts
 from pipeline.output.run_folder import RunFolder
 from pipeline.storage.redaction import redact_credentials
+
+Render = Callable[[Mapping[str, Any]], str]
 
 RUN_KEYS = ("config", "versions", "git_commit")  # of run.json, in report.json too
 FINAL_STATUSES = ("complete", "row_errors", "enough", "over_budget")
@@ -35,9 +37,23 @@ def report_url(folder: RunFolder, plan: Plan, extension: str) -> str:
     return storage.join(folder.url, f"{name}.{extension}")
 
 
+def render_report(report: Mapping[str, Any]) -> str:
+    """Returns the HTML page of a report."""
+    # Imported here because the plotting library takes a second to import.
+    from pipeline.report.run_report import render
+
+    return render(report)
+
+
 @contextlib.contextmanager
 def reported(
-    progress: Progress, plan: Plan, folder: RunFolder, identity: str, shards: int, log: RunLog
+    progress: Progress,
+    plan: Plan,
+    folder: RunFolder,
+    identity: str,
+    shards: int,
+    log: RunLog,
+    render: Render = render_report,
 ) -> Iterator[None]:
     """Writes the report at the end of the block, also after an error.
 
@@ -51,6 +67,7 @@ def reported(
         identity: fingerprint of the run.
         shards: number of shards that this driver has to run.
         log: of the run.
+        render: returns the HTML page of the figures.
     """
 
     def report(error: BaseException | None) -> dict[str, Any]:
@@ -67,15 +84,17 @@ def reported(
         if isinstance(error, OutageError):  # storage has been retried for minutes already
             run_folder = RunFolder(folder.url, storage.DEFAULT_CLIENT)
         try:
-            _write(report(error), run_folder, plan)
+            _write(report(error), run_folder, plan, render)
         except GrokBatchError as report_error:
             message = f"warning: the report could not be written either: {report_error}"
             log.event("report_missing", message, level="warning")
         raise
-    _write(report(None), folder, plan)
+    _write(report(None), folder, plan, render)
 
 
-def complete_report(plan: Plan, folder: RunFolder, identity: str, status: str) -> None:
+def complete_report(
+    plan: Plan, folder: RunFolder, identity: str, status: str, render: Render = render_report
+) -> None:
     """Writes the report of a partition whose shards are all committed, if it is missing.
 
     A driver that is killed between its last commit and its report leaves none, half of one, or that
@@ -87,12 +106,13 @@ def complete_report(plan: Plan, folder: RunFolder, identity: str, status: str) -
         folder: run folder.
         identity: fingerprint of the run.
         status: how the run ended, as in `ending`.
+        render: returns the HTML page of the figures.
     """
     stored = _stored_report(folder, plan)
     if stored is None or stored.get("status") not in FINAL_STATUSES:
-        _write(_report_of_parts(plan, folder, identity, status), folder, plan)
+        _write(_report_of_parts(plan, folder, identity, status), folder, plan, render)
     elif folder.client.stat(report_url(folder, plan, "html")) is None:
-        _write_page(stored, folder, plan)
+        _write_page(stored, folder, plan, render)
 
 
 def _stored_report(folder: RunFolder, plan: Plan) -> dict[str, Any] | None:
@@ -137,17 +157,14 @@ def _report_of_parts(plan: Plan, folder: RunFolder, identity: str, status: str) 
     return report
 
 
-def _write(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
+def _write(report: dict[str, Any], folder: RunFolder, plan: Plan, render: Render) -> None:
     """Writes the figures first, so that they are kept if a plot fails."""
     figures = json.dumps(report, indent=2) + "\n"
     folder.client.overwrite(report_url(folder, plan, "json"), figures.encode())
-    _write_page(report, folder, plan)
+    _write_page(report, folder, plan, render)
 
 
-def _write_page(report: dict[str, Any], folder: RunFolder, plan: Plan) -> None:
-    # Imported here because the plotting library takes a second to import.
-    from pipeline.report.run_report import render
-
+def _write_page(report: dict[str, Any], folder: RunFolder, plan: Plan, render: Render) -> None:
     page = render(report).encode(errors="backslashreplace")  # file names may be no text
     folder.client.overwrite(report_url(folder, plan, "html"), page)
 

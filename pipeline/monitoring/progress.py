@@ -54,6 +54,7 @@ class Progress:
         *,
         replicas: Callable[[], tuple[int, int]] = lambda: (0, 0),
         max_error_rows: int | None = None,
+        rows_before_early_stop: int = ROWS_BEFORE_EARLY_STOP,
         cost_per_replica_hour: float | None = None,
         note: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
@@ -66,6 +67,7 @@ class Progress:
             rows_total: rows that this driver has to run.
             replicas: returns how many replicas are up and how many are wanted.
             max_error_rows: rows that may fail; None: all.
+            rows_before_early_stop: rows that a run answers before it stops over its error budget.
             cost_per_replica_hour: in any currency; None: costs are not reported.
             note: returns a few words for the progress line.
             clock: seconds, monotonic.
@@ -75,6 +77,7 @@ class Progress:
         self._rows_total = rows_total
         self._replicas = replicas
         self._max_error_rows = max_error_rows
+        self._rows_before_early_stop = rows_before_early_stop
         self._cost_per_replica_hour = cost_per_replica_hour
         self._note = note
         self._clock = clock
@@ -122,7 +125,7 @@ class Progress:
                 continue
             self._count(completion)
             yield completion
-            if self._rows.answered >= ROWS_BEFORE_EARLY_STOP and self.over_budget:
+            if self._rows.answered >= self._rows_before_early_stop and self.over_budget:
                 raise ErrorBudgetError(self.budget_message())
 
     def shard_committed(self, shard: int | None = None, rows: int = 0, errors: int = 0) -> None:

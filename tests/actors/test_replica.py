@@ -22,7 +22,7 @@ from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec
-from actors.weights import checkpoint
+from actors.weights.digest import digest
 from actors.weights.node_cache import VARIABLE
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
 
@@ -85,17 +85,23 @@ def test_replica_reads_weights_from_its_node_cache(
     shutil.copytree(source, copy)
     copy.with_name("mha.complete").write_text("memory://bucket/mha\n")
     monkeypatch.setenv(VARIABLE, str(tmp_path))
-    opened: list[str] = []
-    monkeypatch.setattr(
-        checkpoint,
-        "load",
-        lambda url, *rest, load=checkpoint.load: opened.append(url) or load(url, *rest),
-    )
+    reads: list[tuple[object, ...]] = []
+    cat_file = type(memory).cat_file
+
+    def recorded(self: Any, path: str, start: int, end: int, **options: Any) -> bytes:
+        reads.append((path, start, end))
+        content: bytes = cat_file(self, path, start, end, **options)
+        return content
+
+    monkeypatch.setattr(type(memory), "cat_file", recorded)
     try:
+        digest("memory://bucket/mha")
+        reads_of_digest = sorted(reads)
+        reads.clear()
         Replica(spec(checkpoint="memory://bucket/mha"), name="r0").close()
     finally:
         memory.rm("/bucket", recursive=True)
-    assert opened == [str(copy)]
+    assert sorted(reads) == reads_of_digest
 
 
 def test_batches_in_flight_together_get_their_own_rows(replica: Replica) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from actors.protocol.messages import Completion, Request
 from actors.replica import ReplicaSpec
 from jobs.run.backend import Metrics, Pool
+from jobs.run.report import render_report
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.run_log import RunLog
 from pipeline.monitoring.snapshot import Snapshot
@@ -45,6 +47,7 @@ class FakeBackend:
     seed: int = 7  # of the order in which replicas answer
     batches_in_flight: int = 16
     before_run: Callable[[], object] = bool  # called once the job is planned
+    draws_plots: bool = True  # False: an empty report, because plots take longer than a run
 
     @contextlib.contextmanager
     def open_pool(self, spec: ReplicaSpec, config: object, log: RunLog) -> Iterator[Pool]:
@@ -55,3 +58,6 @@ class FakeBackend:
         self, progress: Progress, info: Mapping[str, str], cost_budget: float | None
     ) -> contextlib.AbstractContextManager[Metrics]:
         return contextlib.nullcontext(NoMetrics())
+
+    def render_report(self, report: Mapping[str, Any]) -> str:
+        return render_report(report) if self.draws_plots else ""

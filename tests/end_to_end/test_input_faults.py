@@ -7,7 +7,7 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,6 @@ import pytest
 
 from jobs import score_dataset
 from pipeline import storage
-from pipeline.input import formats
-from pipeline.input.formats.parquet import ParquetCursor
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import ROOT, table
 from tests.s3 import S3Faults
@@ -445,6 +443,12 @@ def test_documented_faults_match_the_runs(
     )
 
 
+def broken_after_four_rows(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yields four rows, then fails like a damaged page."""
+    yield next(batches).slice(0, 4)
+    raise pa.ArrowInvalid("unexpected end of page")
+
+
 def test_unreadable_shard_is_added_by_a_later_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -462,15 +466,17 @@ def test_unreadable_shard_is_added_by_a_later_run(
         "--max-len",
         "64",
     ]
-    original = ParquetCursor.take
+    iter_batches = pq.ParquetFile.iter_batches
 
-    def failing(self: Any, first_row: int, rows: int) -> formats.Rows:
-        if self._url.endswith("1.parquet") and first_row == 4:
-            raise pa.ArrowInvalid("unexpected end of page")
-        return original(self, first_row, rows)
+    def failing(self: pq.ParquetFile, **options: Any) -> Iterator[pa.RecordBatch]:
+        batches = iter_batches(self, **options)
+        is_second_file = self.metadata.num_rows == 8
+        if is_second_file and "prompt" in options["columns"]:
+            return broken_after_four_rows(batches)
+        return batches
 
     with monkeypatch.context() as patch:
-        patch.setattr(ParquetCursor, "take", failing)
+        patch.setattr(pq.ParquetFile, "iter_batches", failing)
         assert score_dataset.main([*arguments, "--shard-rows", "4"], FakeBackend()) == 1
     assert "4 rows in 1 shards could not be read" in capsys.readouterr().err
     assert not storage.stat(str(tmp_path / "out" / "_SUCCESS"))

@@ -14,6 +14,7 @@ import pytest
 from actors.protocol.messages import Request
 from jobs import score_dataset
 from jobs.run.backend import Backend
+from pipeline.monitoring.progress import ROWS_BEFORE_EARLY_STOP
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import table
 
@@ -80,26 +81,27 @@ def test_retry_failed_gives_the_output_of_a_run_without_failures(
 
 
 def test_exceeded_error_budget_stops_and_keeps_committed_shards(
-    main: Main, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("pipeline.monitoring.progress.ROWS_BEFORE_EARLY_STOP", 20)
-    ids = pa.array([[row + 1] if row < 8 else [] for row in range(ROWS)], pa.list_(pa.int32()))
+    rows = ROWS_BEFORE_EARLY_STOP + 200
+    ids = pa.array([[row + 1] if row < 8 else [] for row in range(rows)], pa.list_(pa.int32()))
     pq.write_table(
-        pa.table({"id": list(range(ROWS)), "prompt_token_ids": ids}), tmp_path / "in.parquet"
+        pa.table({"id": list(range(rows)), "prompt_token_ids": ids}), tmp_path / "in.parquet"
     )
-    assert main("out") == 4
+    sizes = ("--shard-rows", 100)
+    assert main("out", *sizes) == 4
     told = capsys.readouterr().err
     assert "--max-error-rate" in told
     assert "empty_prompt" in told
     kept = {path.name: path.read_bytes() for path in (tmp_path / "out" / "data").glob("part-*")}
-    assert 1 <= len(kept) < 8
+    assert 1 <= len(kept) < 12
     assert not (tmp_path / "out" / "_SUCCESS").exists()
-    assert main("out", "--max-error-rate", 1) == 3
+    assert main("out", *sizes, "--max-error-rate", 1) == 3
     assert all(
         (tmp_path / "out" / "data" / name).read_bytes() == data for name, data in kept.items()
     )
     assert (tmp_path / "out" / "_SUCCESS").exists()
-    assert main("undisturbed", "--max-error-rate", 1) == 3
+    assert main("undisturbed", *sizes, "--max-error-rate", 1) == 3
     assert table(tmp_path / "out").equals(table(tmp_path / "undisturbed"))
 
 

@@ -27,6 +27,7 @@ from tests.memory_s3 import MemoryS3
 from tests.pipeline.evals import own_data
 from tests.regression import pins
 
+FAKE = FakeBackend(draws_plots=False)
 FILE = "fingerprints.json"
 QUESTIONS = "questions.parquet"
 MANY_FILES = {
@@ -95,7 +96,7 @@ def run(flags: list[object], output: str = "out") -> dict[str, Any]:
     words = [str(word) for word in flags]
     source = words.index("-i") + 1
     words[source] = f"{pins.ROOT}/{words[source]}"
-    assert score_dataset.main([*words, "-o", f"{pins.ROOT}/{output}"], FakeBackend()) == 0
+    assert score_dataset.main([*words, "-o", f"{pins.ROOT}/{output}"], FAKE) == 0
     return RunFolder(f"{pins.ROOT}/{output}").description()
 
 
@@ -156,7 +157,7 @@ def test_fingerprint_of_files_on_disk_has_their_path_and_time(tmp_path: Path) ->
     source.write_bytes((pins.DATA / QUESTIONS).read_bytes())
     os.utime(source, ns=(0, 1_700_000_000_123_456_789))
     words = ["--model", "demo", "--max-tokens", "8", "-o", str(tmp_path / "out")]
-    assert score_dataset.main(["-i", str(source.parent), *words], FakeBackend()) == 0
+    assert score_dataset.main(["-i", str(source.parent), *words], FAKE) == 0
     description = RunFolder(str(tmp_path / "out")).description()
     keys = description["fingerprint_keys"]
     assert fingerprint(keys) == description["fingerprint"]
@@ -215,7 +216,7 @@ SEEDS = [{"id": f"s{row}", "a": row, "b": row % 7} for row in range(12)]
 @pytest.mark.usefixtures("store")
 def test_fingerprints_of_a_data_set_are_those_of_earlier_versions() -> None:
     """Of its prompts, of the run over them, and of each selection."""
-    backend = FakeBackend(answer=sums.answer)
+    backend = FakeBackend(draws_plots=False, answer=sums.answer)
     seeds = pins.put_lines("seeds.jsonl", SEEDS)
     shots = pins.put_lines("shots.jsonl", [{"q": "1 + 1 = 2"}, {"q": "2 + 1 = 3"}])
     out = f"{pins.ROOT}/data"
@@ -247,7 +248,7 @@ def test_fingerprints_of_an_evaluation_are_those_of_earlier_versions(
     words = ["--tasks", "mmlu,gsm8k_cot,humaneval", "--data", f"{pins.ROOT}/sets", "-o", out]
     assert evaluate.main(["prompts", *words[:4], "-o", f"{out}/requests.parquet"]) == 0
     run_words = ["run", "--requests", f"{out}/requests.parquet", "-o", out, "--model", "demo"]
-    assert evaluate.main(run_words, FakeBackend()) == 0
+    assert evaluate.main(run_words, FAKE) == 0
     for kind in ("score", "generate"):
         pins.check(FILE, f"evaluation: {kind}", told(RunFolder(f"{out}/{kind}").description()))
     asked = read_requests(f"{out}/requests.parquet")

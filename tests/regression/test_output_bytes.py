@@ -37,6 +37,7 @@ from tests.memory_s3 import MemoryS3
 from tests.pipeline.evals import own_data, own_runs
 from tests.regression import pins
 
+FAKE = FakeBackend(draws_plots=False)
 FILES, ROWS = "files.json", "rows.json"
 CLOSE = 1e-4  # of log-probs: other CPUs round otherwise
 UNSTABLE = ["error_message", "cached_tokens"]  # reworded at times; what a replica computed before
@@ -248,7 +249,7 @@ def test_parts_of_a_run_keep_their_bytes(case: str, store: MemoryS3) -> None:
         4,
         *RUNS[case],
     ]
-    assert score_dataset.main([*map(str, words)], FakeBackend()) == 0
+    assert score_dataset.main([*map(str, words)], FAKE) == 0
     parts = pins.objects(store, "out/data")
     assert list(parts) == ["part-00000.parquet", "part-00001.parquet"]
     found = {name: pins.sha256(data) for name, data in parts.items()}
@@ -299,7 +300,7 @@ def test_requests_that_reach_a_replica_keep_their_content(
         "--top-k",
         7,
     ]
-    assert score_dataset.main([*map(str, words)], FakeBackend(answer=noted)) == 0
+    assert score_dataset.main([*map(str, words)], FakeBackend(draws_plots=False, answer=noted)) == 0
     found = []
     for request in sorted(asked, key=lambda each: each.ref):
         drawn = request.sampling
@@ -358,7 +359,7 @@ SEEDS = [{"id": f"s{row}", "a": row, "b": None if row % 13 == 5 else row % 7} fo
 
 def test_files_of_a_data_set_keep_their_bytes(store: MemoryS3) -> None:
     """Of prompts, completions, accepted rows, card, figures; of rejected rows all but the why."""
-    backend = FakeBackend(answer=sums.answer)
+    backend = FakeBackend(draws_plots=False, answer=sums.answer)
     shots = pins.put_lines("shots.jsonl", [{"q": f"{n} + {n} = {2 * n}"} for n in range(9)])
     examples = "{% for shot in shots %}{{ shot.q }}\n{% endfor %}{{ a }} + {{ b }} ="
     words = ["-i", pins.put_lines("seeds.jsonl", SEEDS), "-o", f"{pins.ROOT}/made", *RECIPE]
@@ -446,12 +447,9 @@ def test_requests_of_an_evaluation_keep_their_bytes(store: MemoryS3, sets: str) 
         )
 
 
-def test_parts_and_figures_of_an_evaluation_are_kept(
-    store: MemoryS3, sets: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.evals.report.page.render", lambda *_: "")
+def test_parts_and_figures_of_an_evaluation_are_kept(store: MemoryS3, sets: str) -> None:
     words = ["--tasks", EVALUATIONS, "--data", sets, "-o", f"{pins.ROOT}/eval", "--model", "demo"]
-    assert evaluate.main(words, FakeBackend()) == 0
+    assert evaluate.main(words, FAKE) == 0
     found = pins.objects(store, "eval")
     parquet = {name: pins.sha256(data) for name, data in found.items() if name.endswith(".parquet")}
     assert {
@@ -463,11 +461,8 @@ def test_parts_and_figures_of_an_evaluation_are_kept(
     pins.check(FILES, "evaluation: metrics of a run", json.loads(found["metrics.json"]), 1e-12)
 
 
-def test_figures_of_fixed_outputs_are_kept(
-    store: MemoryS3, sets: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_figures_of_fixed_outputs_are_kept(store: MemoryS3, sets: str) -> None:
     """Of two nights, so that the second is compared with the first."""
-    monkeypatch.setattr("pipeline.evals.report.page.render", lambda *_: "")
     requests = f"{pins.ROOT}/fixed/requests.parquet"
     assert evaluate.main(["prompts", "--tasks", EVALUATIONS, "--data", sets, "-o", requests]) == 0
     for name, skill in (("first", 0.9), ("second", 0.4)):

@@ -14,7 +14,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -225,8 +225,14 @@ def _engine_config(values: Mapping[str, Any]) -> EngineConfig:
     return EngineConfig(**{**values, "sampling_parameters": parameters})
 
 
-def plan(request: Mapping[str, Any]) -> dict[str, Any]:
+def plan(
+    request: Mapping[str, Any], find_missing: Callable[[], str | None] = missing
+) -> dict[str, Any]:
     """Returns the plan of a request (see the module's example) as plain numbers and strings.
+
+    Args:
+        request: model, engine, dtype, mesh and targets.
+        find_missing: returns why nothing can be compiled for GPUs, or None.
 
     Raises:
         ModelError: mesh, sizes or targets do not fit together.
@@ -241,7 +247,7 @@ def plan(request: Mapping[str, Any]) -> dict[str, Any]:
             f"plan: unknown target {', '.join(unknown)}; expected some of {', '.join(TARGETS)}"
         )
 
-    missing_wheels = missing()
+    missing_wheels = find_missing()
     targets: list[dict[str, Any]] = []
     for name in request["targets"]:
         target = TARGETS[name]

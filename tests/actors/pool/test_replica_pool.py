@@ -55,10 +55,19 @@ def until(pool: ReplicaPool, kind: type[Event], timeout_s: float = 60) -> Event:
 
 
 def start(
-    spec: dict[str, object], notify: Callable[..., None] = lambda *_, **__: None, **config: float
+    spec: dict[str, object],
+    notify: Callable[..., None] = lambda *_, **__: None,
+    actor_class: type[RemoteReplica] = RemoteReplica,
+    **config: float,
 ) -> ReplicaPool:
     standard: dict[str, object] = {"minimum": 1, "maximum": 1, "devices": 3, "backoff_s": 0.05}
-    return ReplicaPool(spec, PoolConfig(**(standard | config)), replica_class=STUB, notify=notify)  # type: ignore[arg-type]
+    return ReplicaPool(
+        spec,
+        PoolConfig(**(standard | config)),  # type: ignore[arg-type]
+        replica_class=STUB,
+        actor_class=actor_class,
+        notify=notify,
+    )
 
 
 def faulty(spec: dict[str, object], **config: float) -> ReplicaPool:
@@ -99,9 +108,8 @@ class LateToSayWhere(RemoteReplica):
         return super().place()
 
 
-def test_pool_reports_node_of_running_replica(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("actors.pool.replica_pool.RemoteReplica", LateToSayWhere)
-    with start({}) as pool:
+def test_pool_reports_node_of_running_replica() -> None:
+    with start({}, actor_class=LateToSayWhere) as pool:
         pool.wait_for_minimum()
         [member] = pool._members.values()
         assert member.place is not None

@@ -17,10 +17,11 @@ from actors.kernels.quantized import QuantizedWeight
 from actors.model.config import DEMO, parameter_shapes
 from actors.model.sharding import make_mesh, parameter_specs
 from actors.protocol.errors import ModelError
-from actors.weights import checkpoint, weight_files
+from actors.weights import checkpoint
 from actors.weights.digest import digest
 from actors.weights.pickle_reader import Int8Tensor
 from actors.weights.pickle_writer import pickle_tensor
+from actors.weights.weight_files import WeightFolder
 from tests import reference
 from tests.actors.model.models import CASES, CONFORMANCE, config_of
 
@@ -94,8 +95,7 @@ def test_read_of_a_folder_of_links(tmp_path: Path) -> None:
     assert digest(snapshot) == digest(source)
 
 
-def test_load_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)  # a file in many parts
+def test_load_from_any_file_system() -> None:
     memory = fsspec.filesystem("memory")
     memory.put(str(CONFORMANCE / "gqa" / "ckpt-0"), "/model/ckpt-0", recursive=True)
     try:
@@ -106,10 +106,17 @@ def test_load_from_any_file_system(monkeypatch: pytest.MonkeyPatch) -> None:
         memory.rm("/model", recursive=True)
 
 
+def assert_read_in_parts_is_equal(url: str, name: str) -> None:
+    """Reads a file in one request and in many, which return in any order."""
+    with WeightFolder(url) as folder, WeightFolder(url, remote_part_bytes=10_000) as in_parts:
+        size = folder.sizes()[name]
+        assert size > 100_000
+        np.testing.assert_array_equal(in_parts.read(name, 0, size), folder.read(name, 0, size))
+
+
 @pytest.mark.s3
 @pytest.mark.slow
-def test_write_to_and_load_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weight_files, "_PART_BYTES", 10_000)
+def test_write_to_and_load_from_s3(s3_url: str) -> None:
     checkpoint.write(checkpoint.random_parameters(DEMO, 7), f"{s3_url}/models/ckpt-0")
     for (path, expected), (tensor, got) in zip(
         checkpoint.random_parameters(DEMO, 7),
@@ -118,6 +125,7 @@ def test_write_to_and_load_from_s3(s3_url: str, monkeypatch: pytest.MonkeyPatch)
     ):
         assert path == tensor.path
         np.testing.assert_array_equal(reference.dequantised(got), reference.dequantised(expected))
+    assert_read_in_parts_is_equal(f"{s3_url}/models/ckpt-0", "tensor00000_000")
     with pytest.raises(ModelError, match=r"/elsewhere: no such folder"):
         list(checkpoint.read(f"{s3_url}/elsewhere", DEMO))
     with pytest.raises(ModelError, match=r"checkpoint s3://no-such-bucket-of-ours/x: "):

@@ -43,6 +43,12 @@ def test_read_of_a_remote_range_returns_its_bytes(remote: str) -> None:
         assert weights.read("numbers", 7, 7).tobytes() == b""
 
 
+def test_read_of_a_remote_range_joins_its_parts(remote: str) -> None:
+    with WeightFolder(remote, remote_part_bytes=100) as weights:
+        assert weights.read("numbers", 3, 1000).tobytes() == DATA[3:1000]
+        assert weights.read("numbers", 0, 200).tobytes() == DATA[:200]
+
+
 def test_read_beyond_a_remote_file_raises(remote: str) -> None:
     with (
         WeightFolder(remote) as weights,

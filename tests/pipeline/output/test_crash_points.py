@@ -27,7 +27,7 @@ from pipeline.requests import tokenize
 from pipeline.storage import local_disk
 from tests.fakes import FakeReplicas
 from tests.host_side import BAD_EVERY, ROWS, SHARD_ROWS, drive, rows_of, write_input
-from tests.memory_s3 import MemoryS3, serve
+from tests.memory_s3 import MemoryS3, serve, undisturbed_call
 
 ROOT = Path(__file__).parents[3]
 SHARDS = -(-ROWS // SHARD_ROWS)
@@ -183,8 +183,8 @@ def test_crashes_on_object_storage_do_not_change_the_output(source: Path, undist
                     raise ConnectionResetError(104, "Connection reset by peer")
 
             def prepare(patch: pytest.MonkeyPatch, life: Life, at: Any = at) -> None:
+                store.at = at
                 serve(store, patch)
-                patch.setattr(store, "at", at)
                 counted(patch, life, FakeReplicas, "events")
 
             done = attempt(
@@ -197,6 +197,7 @@ def test_crashes_on_object_storage_do_not_change_the_output(source: Path, undist
             )
             seen["crashes"] += not done
             seen["kept"] += any("part-" in name for name in store.objects) and not done
+        store.at = undisturbed_call
         with pytest.MonkeyPatch.context() as patch:
             url = serve(store, patch)
             list(drive(source, url, FakeReplicas(2, seed)))
@@ -215,14 +216,16 @@ def test_crashes_on_object_storage_do_not_change_the_output(source: Path, undist
 def test_permanent_outage_keeps_committed_shards(
     source: Path, undisturbed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, puts = MemoryS3(), iter(range(1000))
+    puts = iter(range(1000))
+    is_over = False
 
     def at(operation: str, when: str) -> None:
-        if operation == "put" and when == "before" and next(puts) >= 4:  # run.json and three parts
+        is_put = operation == "put" and when == "before"
+        if is_put and not is_over and next(puts) >= 4:  # run.json and three parts
             raise OSError(16, "Please reduce your request rate")
 
+    store = MemoryS3(at)
     url = serve(store, monkeypatch)
-    monkeypatch.setattr(store, "at", at)
     client = storage.Client(storage.RetryPolicy(0.1, first_pause_s=0.01))
     with pytest.raises(
         OutageError, match=r"cannot create s3://bucket/run/data/part-.*: the endpoint is overloaded"
@@ -230,18 +233,18 @@ def test_permanent_outage_keeps_committed_shards(
         list(drive(source, url, FakeReplicas(2), client=client))
     assert len(str(told.value).splitlines()) == 1
     assert len([name for name in store.objects if "part-" in name]) == 3
-    monkeypatch.setattr(store, "at", lambda operation, when: None)
+    is_over = True
     list(drive(source, url, FakeReplicas(2)))
     assert json.dumps(rows_of(url)) == undisturbed
 
 
-def test_early_stops_keep_committed_shards(
-    source: Path, undisturbed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_early_stops_keep_committed_shards(source: Path, undisturbed: str, tmp_path: Path) -> None:
     """Over the error budget, and interrupted."""
-    monkeypatch.setattr("pipeline.monitoring.progress.ROWS_BEFORE_EARLY_STOP", 20)
+    stopping = drive(
+        source, str(tmp_path), FakeReplicas(1), max_error_rows=1, rows_before_early_stop=20
+    )
     with pytest.raises(ErrorBudgetError, match="--max-error-rate allows"):
-        list(drive(source, str(tmp_path), FakeReplicas(1), max_error_rows=1))
+        list(stopping)
     kept = len(list((tmp_path / "data").glob("part-*")))
     assert 1 <= kept < SHARDS
     assert not (tmp_path / "_SUCCESS").exists()
