@@ -1,5 +1,6 @@
 """The repository: lock files, README, import contracts, picklable errors, no personal data."""
 
+import ast
 import functools
 import inspect
 import os
@@ -314,6 +315,73 @@ MACHINE_PATHS = re.compile(
 )
 PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
 LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
+
+
+def patched_names(source: str) -> list[str]:
+    """Returns the calls of `setattr` of a monkeypatch that may replace a name of our own.
+
+    Names of modules and classes of other packages are left out: those of the standard library and
+    of dependencies stand for the world around the program.
+    """
+    tree = ast.parse(source)
+    foreign_names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            modules = [(alias.asname or alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            modules = [(alias.asname or alias.name, str(node.module)) for alias in node.names]
+        else:
+            continue
+        for name, module in modules:
+            if module.split(".")[0] not in (*PACKAGES, "tests", "infra"):
+                foreign_names.add(name.split(".")[0])
+
+    patched: list[str] = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+            continue
+        if node.func.attr == "setattr" and ast.unparse(node.args[0]).split(".")[0] in foreign_names:
+            continue
+        if node.func.attr == "setattr":
+            patched.append(", ".join(map(ast.unparse, node.args[:2])))
+    return patched
+
+
+# What an argument cannot replace, with the reason.
+PATCHED_NAMES = {
+    # S3 in memory, in one place: every module reaches storage through this function
+    "tests/memory_s3.py": ["s3, 'filesystem'"],
+    # a driver that dies within a stage: the crash points are inner functions of the stages
+    "tests/pipeline/output/test_crash_points.py": ["owner, name"],
+    # of libraries, through an object
+    "tests/actors/test_replica.py": ["type(memory), 'cat_file'"],
+    "tests/actors/weights/test_checkpoint.py": ["type(memory), 'cat_file'"],
+    "tests/actors/weights/test_pickle_reader.py": ["main, 'QuantizedWeight8bit'"],
+    "tests/pipeline/storage/test_client.py": ["type(fs), '_call_s3'", "fs, 'pipe_file'"],
+}
+
+
+def test_tests_pass_fakes_as_arguments_instead_of_patching() -> None:
+    patched: dict[str, list[str]] = {}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        names = patched_names(path.read_text())
+        if names:
+            patched[str(path.relative_to(ROOT))] = names
+    assert patched == PATCHED_NAMES
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("import os\nmonkeypatch.setattr(os, 'link', fail)", []),
+        ("from pathlib import Path\npatch.setattr(Path, 'unlink', fail)", []),
+        ("from jobs.run import report\npatch.setattr(report, 'render', f)", ["report, 'render'"]),
+        ("patch.setattr('pipeline.run.run', fail)", ["'pipeline.run.run', fail"]),
+        ("from pipeline.storage.s3 import os\npatch.setattr(os, 'link', fail)", ["os, 'link'"]),
+    ],
+)
+def test_patch_of_our_own_names_is_found(source: str, names: list[str]) -> None:
+    assert patched_names(source) == names
 
 
 def test_repository_contains_no_machine_paths() -> None:

@@ -38,11 +38,12 @@ PROBE = "pass"
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Limits of one program, and the number of programs that run in parallel."""
+    """Limits of one program, the number of parallel programs, and the script that forks them."""
 
     timeout_s: float = 3.0
     memory_bytes: int = 2**30
     parallel_programs: int = os.cpu_count() or 1
+    child: Path = CHILD
 
     def run(self, programs: Sequence[str]) -> list[bool]:
         """Returns for each program whether it ran to its end.
@@ -75,7 +76,7 @@ class Sandbox:
             limits = (str(self.timeout_s), str(self.memory_bytes))
             with child_end:
                 process = subprocess.Popen(
-                    [sys.executable, "-I", str(CHILD), *limits, folder],
+                    [sys.executable, "-I", str(self.child), *limits, folder],
                     stdin=child_end.fileno(),
                     cwd=folder,
                     env={},

@@ -4,12 +4,12 @@ import ctypes
 import socket
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.evals.execution import sandbox
 from pipeline.evals.execution.confinement import landlock_version
 from pipeline.evals.execution.programs import Program
 from pipeline.evals.execution.sandbox import Sandbox
@@ -112,9 +112,7 @@ def test_program_cannot_connect_fork_or_change_files(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_no_program_runs_without_confinement(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_no_program_runs_without_confinement(tmp_path: Path) -> None:
     child = tmp_path / "child.py"
     root = Path(__file__).parents[4]
     child.write_text(
@@ -122,10 +120,10 @@ def test_no_program_runs_without_confinement(
         "from pipeline.evals.execution import confinement, sandbox_child\n"
         "confinement.ARCHITECTURES.clear()\nsandbox_child.main()\n"
     )
-    monkeypatch.setattr(sandbox, "CHILD", child)
+    unconfined = replace(LIMITS, child=child)
     proof = tmp_path / "proof"
     with pytest.raises(ConfigError, match="cannot confine"):
-        LIMITS.run([f"open({str(proof)!r}, 'w')"])
+        unconfined.run([f"open({str(proof)!r}, 'w')"])
     assert not proof.exists()
 
 
