@@ -22,6 +22,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
+from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.cli.virtual_devices import use_virtual_devices
@@ -58,4 +59,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

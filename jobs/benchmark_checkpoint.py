@@ -21,7 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.benchmarks.checkpoint import CheckpointBenchmarkConfig, run_benchmark
-from jobs.cli.command import run_command
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 
@@ -43,4 +43,4 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

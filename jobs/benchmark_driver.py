@@ -21,7 +21,7 @@ if __name__ == "__main__":
 
 from jobs.benchmarks.driver import measure
 from jobs.benchmarks.driver_config import DriverBenchmarkConfig
-from jobs.cli.command import run_command
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 
@@ -47,4 +47,4 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

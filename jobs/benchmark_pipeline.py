@@ -23,7 +23,7 @@ if __name__ == "__main__":
 from jobs.benchmarks.pipeline import measure
 from jobs.benchmarks.pipeline_config import PipelineBenchmarkConfig
 from jobs.benchmarks.pipeline_figures import print_figures
-from jobs.cli.command import run_command
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 
@@ -48,4 +48,4 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

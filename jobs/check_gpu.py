@@ -24,6 +24,7 @@ import jax
 from actors.kernels.gpu.platform import GPU, INTERPRETED
 from actors.kernels.interface import Kernels
 from jobs.checks.gpu_kernels import GROK_1_SHARD, TINY, compare
+from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 
 
@@ -65,4 +66,4 @@ def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

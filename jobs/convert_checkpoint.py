@@ -20,7 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.cli.command import run_command
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.run.models import model_config
@@ -52,4 +52,4 @@ def _convert(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

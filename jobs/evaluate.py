@@ -22,6 +22,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
+from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig, Step
@@ -143,4 +144,4 @@ def _log(config: EvaluateConfig) -> RunLog:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

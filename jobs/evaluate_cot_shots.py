@@ -9,6 +9,7 @@ gsm8k_cot and are not part of this repository.
 import importlib.util
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
+from jobs.cli.command import run_main
 from jobs.cli.flag_checks import require_flags
 from jobs.cli.parser import flag, parse
 from jobs.cli.uploaded_folder import check_output_is_kept
@@ -71,7 +73,7 @@ def worked_examples(package: Path) -> list[dict[str, str]]:
     return examples
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Writes the file of a command line and returns the exit code."""
     try:
         config = parse(
@@ -107,4 +109,4 @@ def _installed_package() -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

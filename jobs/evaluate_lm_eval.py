@@ -38,6 +38,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.protocol.errors import GrokBatchError
+from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import require_flags
 from jobs.cli.model_flags import ModelFlags
@@ -262,4 +263,4 @@ def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

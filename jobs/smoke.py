@@ -20,6 +20,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.checks import smoke
+from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.virtual_devices import use_virtual_devices
 
@@ -62,4 +63,4 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.errors import ModelError
-from jobs.cli.command import run_command
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.run.models import model_config
@@ -88,4 +88,4 @@ def _print_problems(problems: list[Problem], url: str, layout: str, model: Model
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main)

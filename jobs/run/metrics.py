@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
+from urllib.parse import quote
 
 from jobs.run.report import ending
 from pipeline.monitoring.progress import Progress
@@ -19,6 +20,9 @@ from pipeline.monitoring.snapshot import Snapshot
 from pipeline.storage.redaction import redact_credentials
 
 PREFIX = "grok_batch_"
+PRINTABLE_ASCII = "".join(map(chr, range(ord(" "), ord("~") + 1)))
+MAX_TAG_CHARS = 255
+CUT = "..."
 STARTING_INTERVAL_S = 5.0  # between exports while replicas start
 
 
@@ -197,8 +201,19 @@ def run_label(output: str) -> str:
     """Returns the name of a run in metrics and logs: its folder's, and a digest of its URL."""
     url = redact_credentials(output).rstrip("/")
     name = url.rsplit("/", 1)[-1]
-    digest = hashlib.sha256(url.encode()).hexdigest()[:8]
-    return f"{name}-{digest}"
+    digest = hashlib.sha256(url.encode(errors="surrogateescape")).hexdigest()[:8]
+    return tag_value(f"{name}-{digest}")
+
+
+def tag_value(text: str) -> str:
+    """Returns text as the value of a tag, for which Ray takes printable ASCII only.
+
+    Other characters are percent-encoded, as in a URL; of long text the end is kept.
+    """
+    encoded = quote(text, safe=PRINTABLE_ASCII, errors="surrogateescape")
+    if len(encoded) <= MAX_TAG_CHARS:
+        return encoded
+    return CUT + encoded[len(CUT) - MAX_TAG_CHARS :]
 
 
 Register = Callable[[Metric, tuple[str, ...]], Any]
@@ -244,7 +259,7 @@ class RunMetrics:
         self._run = {"run": run_label(info["output"])}
         self._info = dict(self._run)
         for name in INFO_LABELS:
-            self._info[name] = redact_credentials(info[name])
+            self._info[name] = tag_value(redact_credentials(info[name]))
 
         self._exported: dict[tuple[str, str], float] = {}  # values of counters, by name and label
         self._metrics = {RUN_INFO.name: register(RUN_INFO, ("run", *INFO_LABELS))}

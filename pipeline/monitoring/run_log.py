@@ -79,7 +79,11 @@ class RunLog:
             else:
                 fields[key] = value
         present = {key: value for key, value in fields.items() if value is not None}
-        self._write(json.dumps(present, ensure_ascii=False), self._stream or sys.stderr)
+        stream = self._stream or sys.stderr
+        # a stream that cannot hold a character would escape it in a way that is no JSON
+        encoding = (stream.encoding or "utf-8").lower().replace("-", "")
+        line = json.dumps(present, ensure_ascii=encoding != "utf8")
+        self._write(line, stream)
 
     def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
         """Logs a known error as one line, as event `name`, and returns the exit code."""

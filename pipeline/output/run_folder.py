@@ -97,7 +97,8 @@ def fingerprint(keys: Mapping[str, Any]) -> str:
 
     Equal keys in any order give the same digest.
     """
-    return hashlib.sha256(_canonical(keys).encode()).hexdigest()[:32]
+    canonical = _canonical(keys).encode(errors="surrogateescape")  # file names of any bytes
+    return hashlib.sha256(canonical).hexdigest()[:32]
 
 
 def input_keys(files: Iterable[InputFile]) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from jobs.run.metrics import (
     Metric,
     RunMetrics,
     run_label,
+    tag_value,
 )
 from pipeline.errors import InterruptedRunError
 from pipeline.monitoring.progress import Progress
@@ -248,3 +249,25 @@ def test_runs_of_one_name_in_different_folders_have_different_labels() -> None:
         == RUN
     )
     assert run_label("s3://other/nightly/2026-11-24") != RUN
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("s3://bucket/run 1", "s3://bucket/run 1"),
+        ("/data/größe", "/data/gr%C3%B6%C3%9Fe"),
+        ("/data/\udcff\n", "/data/%FF%0A"),  # a file name that is not UTF-8
+        ("/" + "a" * 300, "..." + "a" * 252),
+    ],
+)
+def test_tag_values_are_printable_ascii(text: str, expected: str) -> None:
+    assert tag_value(text) == expected
+
+
+def test_run_label_of_any_letters_is_ascii(ray: FakeRay) -> None:
+    output = "/data/größe-\udcff"
+    assert run_label(output).startswith("gr%C3%B6%C3%9Fe-%FF-")
+    with RunMetrics(Progress(1), INFO | {"output": output}, register=ray):
+        pass
+    for labels in values(ray, "run_info"):
+        assert all(label.isascii() for label in labels)

@@ -150,3 +150,12 @@ def test_progress_as_json_has_the_figures_of_the_line() -> None:
     }
     assert {name: event[name] for name in figures} == figures
     assert "engine" not in event
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii", "latin-1"])
+def test_log_as_json_is_valid_on_any_terminal(encoding: str) -> None:
+    file = io.BytesIO()
+    stream = io.TextIOWrapper(file, encoding=encoding, errors="backslashreplace")
+    message = "größe 数 \udcff"
+    RunLog("json", stream=stream).event("note", message)
+    assert json.loads(file.getvalue().decode(encoding))["message"] == message
