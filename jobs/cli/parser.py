@@ -20,6 +20,7 @@ from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
 
+DISPLAYED_CHARS = 200  # of a word in a message
 REPLACED_TAGS = (
     "tag:yaml.org,2002:int",
     "tag:yaml.org,2002:float",
@@ -59,6 +60,7 @@ def parse(
         ConfigError: unknown flag or key, wrong type, unreadable file, or a rejected value.
         SystemExit: with code 0, after --help or --print-config.
     """
+    _check_text(arguments)
     parser = _parser(config_class, program, description)
     try:
         values = parser.parse_args(list(arguments)).as_dict()
@@ -74,6 +76,17 @@ def parse(
             value = tuple(value)
         fields[field.name] = value
     return config_class(**fields)
+
+
+def _check_text(arguments: Sequence[str]) -> None:
+    """Raises ConfigError for bytes that are not UTF-8: Ray records the command line as text."""
+    for word in arguments:
+        if not word.isascii() and any("\udc80" <= character <= "\udcff" for character in word):
+            shown = word.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            raise ConfigError(
+                f"the command line has bytes that are not UTF-8: {shown[:DISPLAYED_CHARS]}; rename "
+                "the file or folder"
+            )
 
 
 def _resolvers_without_numbers() -> dict[str, list[Any]]:
