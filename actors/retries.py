@@ -82,6 +82,17 @@ def is_transient(error: BaseException) -> bool:
     True for an overloaded server, a broken or refused connection, a truncated body and a timeout;
     False for a missing object, missing permission and a condition that does not hold.
     """
+    if is_changed_object(error):
+        return False
     if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
         return True
     return isinstance(error, NO_RESPONSE)
+
+
+def is_changed_object(error: BaseException) -> bool:
+    """Whether an object that is open for reading has been replaced.
+
+    s3fs gives its error for this the number EBUSY. It is recognized by its name, because importing
+    s3fs takes half a second.
+    """
+    return isinstance(error, OSError) and type(error).__name__ == "FileExpired"

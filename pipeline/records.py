@@ -5,7 +5,7 @@ The types that cross to the replicas are in actors/protocol/messages.py.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -27,6 +27,14 @@ class InputFile:
     size: int
     version: str
     rows: int
+    # columns that the names of its folders give, such as `subject=math/`
+    partition: "Partition" = ()
+    # its own columns with their types, in the form of its format; None: not read yet
+    columns: Any = field(default=None, compare=False, repr=False)
+
+
+# Names and values of columns; None is null.
+Partition = tuple[tuple[str, str | int | None], ...]
 
 
 def total_rows(files: Iterable[InputFile]) -> int:
@@ -45,6 +53,8 @@ class Shard:
     # rows (within the shard) to run again under --retry-failed; None: all
     only: tuple[int, ...] | None = None
     version: str = ""  # of the file when it was listed; empty: not checked when it is read
+    size: int | None = None  # of the file when it was listed, in bytes
+    partition: Partition = ()  # as of its file
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,8 @@ from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
 from pipeline.output.run_state import finish, read_state, remaining

@@ -19,6 +19,7 @@ class _Opened(BytesIO):
     def __init__(self, data: bytes, etag: str, call: Callable[[str], None]) -> None:
         super().__init__(data)
         self.size, self.details, self._call = len(data), {"ETag": f'"{etag}"'}, call
+        self.read_kw: dict[str, str] = {}
 
     def read(self, size: int | None = -1) -> bytes:
         self._call("get")

@@ -23,7 +23,8 @@ from jobs.benchmarks.simulated_replicas import VOCABULARY, SimulatedClock, Simul
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder

@@ -4,11 +4,12 @@ import dataclasses
 import os
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
 from jobs.run.plan import ROOT, Plan
+from pipeline.input.listing import SkippedFile
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
@@ -24,6 +25,7 @@ LIBRARIES = (
     "jinja2",
     "rensa",
 )
+MAX_SKIPPED_FILES = 1000  # that run.json names
 GIT_TIMEOUT_S = 10.0
 
 
@@ -32,16 +34,22 @@ def run_description(plan: Plan) -> dict[str, Any]:
 
     Credentials in URLs are removed.
     """
-    return describe_run(plan.config, plan.files, len(plan.shards))
+    return describe_run(plan.config, plan.files, len(plan.shards), plan.skipped)
 
 
-def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[str, Any]:
+def describe_run(
+    config: Any,
+    files: Iterable[InputFile],
+    shards: int,
+    skipped: Sequence[SkippedFile] = (),
+) -> dict[str, Any]:
     """Returns the description of a run for run.json.
 
     Args:
         config: configuration, a dataclass.
         files: the input.
         shards: number of shards of all partitions.
+        skipped: files of the input that are not read.
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in ("grok-batch", *LIBRARIES):
@@ -51,11 +59,16 @@ def describe_run(config: Any, files: Iterable[InputFile], shards: int) -> dict[s
     for file in files:
         url = redacted(file.url)
         listing.append({"url": url, "size": file.size, "version": file.version, "rows": file.rows})
+    skipped_files: list[dict[str, str]] = []
+    for skipped_file in skipped[:MAX_SKIPPED_FILES]:
+        path = redact_credentials(skipped_file.path)
+        skipped_files.append({"path": path, "reason": skipped_file.reason})
     return {
         "config": redacted(dataclasses.asdict(config)),
         "versions": versions,
         "git_commit": _git_commit(),
         "input": listing,
+        "skipped": {"count": len(skipped), "files": skipped_files},
         "shards": shards,
     }
 

@@ -9,7 +9,7 @@ a stated guess of the hardware; it is an estimate.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
@@ -146,7 +146,7 @@ def _sampled_shards(plan: Plan) -> list[Shard]:
     sampled: list[Shard] = []
     for shard in plan.own_shards[::step][:SAMPLED_SHARDS]:
         rows = min(shard.rows, SAMPLED_ROWS)
-        sampled.append(Shard(shard.number, shard.url, shard.first_row, rows))
+        sampled.append(replace(shard, rows=rows))
     return sampled
 
 

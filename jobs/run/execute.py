@@ -27,6 +27,7 @@ from jobs.run.summary import print_results
 from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import DatasetError, ErrorBudgetError, InterruptedRunError
+from pipeline.input.listing import SkippedFile, describe_skipped
 from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.row_counts import allowed_failures
@@ -107,6 +108,7 @@ def _run_logged(
     try:
         with stop_at_once():
             plan = make_plan(config)
+            log_skipped_files(plan.skipped, log)
             for notice in plan.schema.notices:
                 log.event("notice", f"note: {notice}")
             if config.dry_run:
@@ -137,6 +139,12 @@ def _stopped_at_once() -> InterruptedRunError:
     return InterruptedRunError(
         "the run was stopped at once; committed shards are kept, the same command continues it"
     )
+
+
+def log_skipped_files(skipped: Sequence[SkippedFile], log: RunLog) -> None:
+    """Logs which files of the input are not read, if there are any."""
+    if skipped:
+        log.event("input_skipped", describe_skipped(skipped), files=len(skipped))
 
 
 def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "error") -> ExitCode:

@@ -38,7 +38,7 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
         if getattr(config, name):
             config_keys[name] = getattr(config, name)
 
-    return {
+    keys = {
         "model": dataclasses.asdict(plan.model),
         "checkpoint": digest(str(config.checkpoint)),
         "tokenizer": plan.tokenizer_digest,
@@ -47,3 +47,7 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
         "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
         "input": input_keys(plan.files),
     }
+    # Runs of versions that did not have these columns have no such key.
+    if plan.schema.folder_columns:
+        keys["folder_columns"] = list(plan.schema.folder_columns)
+    return keys

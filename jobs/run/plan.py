@@ -20,7 +20,8 @@ from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
 from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import SkippedFile, read_listing
+from pipeline.input.shards import plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.output.round_trip import check_output
 from pipeline.output.schema import OutputSchema, output_schema
@@ -45,6 +46,7 @@ class Plan:
     shards: tuple[Shard, ...]  # of all partitions
     rules: RequestRules
     tokenizer_digest: str | None
+    skipped: tuple[SkippedFile, ...] = ()  # files of the input that are not read
 
     @property
     def own_shards(self) -> tuple[Shard, ...]:
@@ -142,7 +144,8 @@ def make_plan(config: ScoreConfig) -> Plan:
         tokenizer = Tokenizer(tokenizer_bytes)
         tokenizer_digest = f"sha256:{hashlib.sha256(tokenizer_bytes).hexdigest()}"
 
-    files = list_input(str(config.input), config.limit)
+    listing = read_listing(str(config.input), config.limit, config.output)
+    files = listing.files
     schema = inspect_columns(files, _columns(config))
     _check_tokenizer(config, model, tokenizer, schema)
     _check_repetition(config, schema)
@@ -151,7 +154,9 @@ def make_plan(config: ScoreConfig) -> Plan:
     rules = _request_rules(config, model, tokenizer)
     _check_sampling(rules)
     shards = plan_shards(files, config.shard_rows, config.limit)
-    plan = Plan(config, model, tokenizer, files, schema, shards, rules, tokenizer_digest)
+    plan = Plan(
+        config, model, tokenizer, files, schema, shards, rules, tokenizer_digest, listing.skipped
+    )
     check_output(plan.output_schema())
     return plan
 

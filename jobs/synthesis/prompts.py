@@ -12,10 +12,12 @@ import pyarrow as pa
 
 from jobs.run import dry_run
 from jobs.run.description import describe_run
+from jobs.run.execute import log_skipped_files
 from jobs.run.plan import make_plan
 from jobs.synthesis.config import GenerateConfig
 from pipeline.errors import DatasetError
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import SkippedFile, describe_skipped, read_listing
+from pipeline.input.shards import plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
@@ -58,6 +60,7 @@ class SeedPlan:
     templates: tuple[PromptTemplate, ...]
     shots: Shots
     seed: int
+    skipped: tuple[SkippedFile, ...] = ()  # files of the seeds that are not read
 
     @property
     def builder(self) -> PromptBuilder:
@@ -73,7 +76,7 @@ class SeedPlan:
     def keys(self, config: GenerateConfig) -> dict[str, Any]:
         """Returns everything on which the prompts depend, for the fingerprint."""
         specs = [template.spec for template in self.templates]
-        return {
+        keys = {
             "templates": [[spec.name, spec.weight, spec.text] for spec in specs],
             "shots": {"digest": self.shots.digest, "per_row": self.shots.per_row},
             "seed": self.seed,
@@ -81,6 +84,10 @@ class SeedPlan:
             "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
             "input": input_keys(self.files),
         }
+        # Prompts of versions that did not have these columns have no such key.
+        if self.schema.folder_columns:
+            keys["folder_columns"] = list(self.schema.folder_columns)
+        return keys
 
 
 def plan_seeds(config: GenerateConfig) -> SeedPlan:
@@ -97,14 +104,15 @@ def plan_seeds(config: GenerateConfig) -> SeedPlan:
     if config.shots is not None:
         shots = read_shots(config.shots, config.shots_per_row, config.id_column)
 
-    files = list_input(str(config.input), config.limit)
+    listing = read_listing(str(config.input), config.limit, config.output)
+    files = listing.files
     schema = inspect_seeds(files, config.id_column, config.keep)
     for template in templates:
         template.check(schema.columns, shots=config.shots is not None)
     check_unique_ids(files, schema.id_column, config.limit)
     shards = plan_shards(files, config.shard_rows, config.limit)
     Selection(config.rules(), schema.passed_on, logprobs=True, partition_by=config.partition_by)
-    return SeedPlan(files, schema, shards, templates, shots, config.seed)
+    return SeedPlan(files, schema, shards, templates, shots, config.seed, listing.skipped)
 
 
 def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog) -> PromptsFolder:
@@ -116,7 +124,8 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
     """
     prompts = PromptsFolder(url)
     keys = plan.keys(config)
-    description = describe_run(config, plan.files, len(plan.shards))
+    log_skipped_files(plan.skipped, log)
+    description = describe_run(config, plan.files, len(plan.shards), plan.skipped)
     check_run(prompts.folder, keys, description, resume=config.resume)
 
     prompts_fingerprint = fingerprint(keys)
@@ -169,6 +178,8 @@ def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
     scale = seed_rows / sampled_rows
     without_prompt = round(rejected.num_rows * scale)
     samples = round(requests.num_rows * scale * config.n)
+    if plan.skipped:
+        print(describe_skipped(plan.skipped))
     print(f"seed rows                {seed_rows:,}")
     print(f"without a prompt         {without_prompt:,} (of {sampled_rows:,} tried)")
     print(f"samples                  {samples:,} (--n {config.n})")

@@ -20,9 +20,10 @@ from pipeline.input import formats
 from pipeline.input.column_types import check_type
 from pipeline.input.file_columns import FileColumns
 from pipeline.input.json_text import is_json_text
+from pipeline.input.partitions import partition_of
 from pipeline.input.roles import ColumnForm, InputRole
 from pipeline.output.schema import task_columns
-from pipeline.records import InputFile
+from pipeline.records import InputFile, Partition, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.tasks import Task
 
@@ -65,6 +66,7 @@ class InputSchema:
     # columns that pass through under another name than they have in the files, by their new name
     renamed: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()  # what a user should know before the run starts
+    folder_columns: tuple[str, ...] = ()  # whose values the names of folders give
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -94,6 +96,10 @@ class InputSchema:
     def has_text(self) -> bool:
         """Whether a tokenizer is needed to read the input."""
         return any(column.form.is_text for column in self.role_columns)
+
+    def folder_values(self, shard: Shard) -> Partition:
+        """Returns the values that all rows of a shard have in columns of their folders."""
+        return partition_of(shard, self.folder_columns)
 
     def row_name(self, url: str, row: int) -> str:
         """Returns the id of a row of an input without ids: `<file>#<row>`, counted from 0."""
@@ -133,6 +139,7 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
         passthrough=pa.schema([_id_field(file_columns, id_column, source), *fields]),
         renamed=renamed,
         notices=tuple(notices),
+        folder_columns=file_columns.from_folders,
     )
 
 
@@ -210,6 +217,11 @@ def _check_types(file_columns: FileColumns, name: str, use: str, source: str) ->
 def _find_id_column(file_columns: FileColumns, columns: InputColumns, source: str) -> str | None:
     """Returns the column of ids; None if there is none and the run names none."""
     name = columns.id_column
+    if name in file_columns.from_folders:
+        raise DatasetError(
+            f"{source}: column '{name}' is the name of a folder, which is the same for all rows of "
+            "a file; name another --id-column"
+        )
     if name in file_columns.types:
         _check_types(file_columns, name, "id", source)
         return name

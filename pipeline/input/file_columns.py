@@ -34,6 +34,7 @@ class FileColumns:
     """Columns that all files of an input have, in order."""
 
     types: Mapping[str, ColumnTypes]
+    from_folders: tuple[str, ...] = ()  # names of those whose values the names of folders give
 
     def __post_init__(self) -> None:
         """Raises DatasetError for a name that is not valid Unicode, as JSON lines can have."""

@@ -69,8 +69,13 @@ def _file_rows(
     """Reads the pending shards; removes each of them when all of it is decoded."""
     pending.is_reading = True
     first = pending.shards[0]
+    source = formats.SourceFile(first.url, first.version, first.size)
     with formats.open_cursor(
-        first.url, schema.inputs, schema.source, first.version, client
+        source,
+        schema.inputs,
+        schema.source,
+        partition=schema.folder_values(first),
+        client=client,
     ) as cursor:
         while pending.shards:
             pending.is_reading = True

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from pipeline.errors import DatasetError
 from pipeline.input import formats
+from pipeline.input.read_ahead import read_ahead
 from pipeline.records import InputFile, total_rows
 
 BLOCK_ROWS = 65_536
@@ -32,6 +33,22 @@ class _Block:
 
     def location(self, index: int) -> str:
         return f"row {self.rows[index]} of {self.url}"
+
+
+@dataclass(frozen=True, slots=True)
+class _FilePart:
+    """The first rows of a file."""
+
+    file: InputFile
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class _FileHashes:
+    """Hashes of the ids of a file, and the locations of some that are null."""
+
+    hashes: npt.NDArray[np.int64]
+    nulls: tuple[str, ...]
 
 
 def id_hash(row_id: str | int) -> int:
@@ -69,7 +86,31 @@ def check_unique_ids(
     hashes = np.empty(total_rows(files), np.int64)
     count = 0
     nulls: list[str] = []
-    for block in _blocks(files, id_column, limit):
+
+    def hash_file(part: _FilePart) -> _FileHashes:
+        return _hash_ids(part, id_column, hash_of)
+
+    for hashed in read_ahead(hash_file, _file_parts(files, limit)):
+        hashes[count : count + hashed.hashes.size] = hashed.hashes
+        count += hashed.hashes.size
+        nulls += hashed.nulls
+
+    if nulls:
+        named = ", ".join(nulls[:MAX_NAMED])
+        raise DatasetError(
+            f"the id (column '{id_column}') is null in {named}; give every row an id"
+        )
+    repeated = _repeated(hashes[:count])
+    if repeated:
+        _check_duplicates(files, id_column, limit, hash_of, repeated)
+
+
+def _hash_ids(part: _FilePart, id_column: str, hash_of: Hash) -> _FileHashes:
+    """Returns the hashes of the ids of a file, of the rows that can be read."""
+    hashes = np.empty(part.rows, np.int64)
+    count = 0
+    nulls: list[str] = []
+    for block in _file_blocks(part, id_column):
         block_hashes: list[int] = []
         for index, row_id in enumerate(block.ids):
             if row_id is not None:
@@ -78,14 +119,7 @@ def check_unique_ids(
                 nulls.append(block.location(index))
         hashes[count : count + len(block_hashes)] = block_hashes
         count += len(block_hashes)
-
-    if nulls:
-        raise DatasetError(
-            f"the id (column '{id_column}') is null in {', '.join(nulls)}; give every row an id"
-        )
-    repeated = _repeated(hashes[:count])
-    if repeated:
-        _check_duplicates(files, id_column, limit, hash_of, repeated)
+    return _FileHashes(hashes[:count], tuple(nulls))
 
 
 def _repeated(hashes: npt.NDArray[np.int64]) -> frozenset[int]:
@@ -137,17 +171,29 @@ def _duplicates(
 
 def _blocks(files: Sequence[InputFile], id_column: str, limit: int | None) -> Iterator[_Block]:
     """Yields the ids of the rows that can be read."""
+    for part in _file_parts(files, limit):
+        yield from _file_blocks(part, id_column)
+
+
+def _file_parts(files: Sequence[InputFile], limit: int | None) -> Iterator[_FilePart]:
+    """Yields the files that have some of the first `limit` rows."""
     remaining = total_rows(files)
     if limit is not None:
         remaining = limit
     for file in files:
-        end = min(file.rows, remaining)
-        remaining -= end
-        if not end:
-            continue
-        with formats.open_cursor(file.url, (id_column,), pa.schema([])) as cursor:
-            for start in range(0, end, BLOCK_ROWS):
-                yield _read_block(cursor, file.url, id_column, start, min(BLOCK_ROWS, end - start))
+        rows = min(file.rows, remaining)
+        remaining -= rows
+        if rows:
+            yield _FilePart(file, rows)
+
+
+def _file_blocks(part: _FilePart, id_column: str) -> Iterator[_Block]:
+    file = part.file
+    source = formats.SourceFile(file.url, file.version, file.size)
+    with formats.open_cursor(source, (id_column,), pa.schema([])) as cursor:
+        for start in range(0, part.rows, BLOCK_ROWS):
+            count = min(BLOCK_ROWS, part.rows - start)
+            yield _read_block(cursor, file.url, id_column, start, count)
 
 
 def _read_block(cursor: formats.Cursor, url: str, id_column: str, start: int, count: int) -> _Block:

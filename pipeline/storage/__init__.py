@@ -5,7 +5,7 @@ run passes `RUN_CLIENT`.
 """
 
 from actors.retries import RetryPolicy
-from pipeline.storage.backend import StoredObject
+from pipeline.storage.backend import IrregularFile, StoredObject
 from pipeline.storage.client import BEFORE_RUN, DURING_RUN, Client, join
 
 __all__ = [
@@ -14,10 +14,12 @@ __all__ = [
     "DURING_RUN",
     "RUN_CLIENT",
     "Client",
+    "IrregularFile",
     "RetryPolicy",
     "StoredObject",
     "canonical",
     "join",
+    "list_irregular",
     "list_objects",
     "open_object",
     "overwrite",
@@ -32,6 +34,7 @@ DEFAULT_CLIENT = Client(BEFORE_RUN)
 RUN_CLIENT = Client(DURING_RUN)
 
 canonical = DEFAULT_CLIENT.canonical
+list_irregular = DEFAULT_CLIENT.list_irregular
 list_objects = DEFAULT_CLIENT.list_objects
 open_object = DEFAULT_CLIENT.open_object
 overwrite = DEFAULT_CLIENT.overwrite

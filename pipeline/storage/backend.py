@@ -25,6 +25,14 @@ class OpenedObject:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class IrregularFile:
+    """A name that has no bytes to read: a link that leads nowhere, a pipe or a device."""
+
+    url: str
+    reason: str
+
+
 class Backend(Protocol):
     """Operations on the objects of one kind of storage. Paths are those of its file system.
 
@@ -43,8 +51,17 @@ class Backend(Protocol):
         """Returns the object at `path`, or None if there is none."""
         ...
 
-    def open(self, path: str, *, sequential: bool) -> OpenedObject:
-        """Opens the object at `path`; `sequential` reads ahead where each read is a request."""
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
+        """Opens the object at `path`.
+
+        Args:
+            path: of the object.
+            sequential: read ahead, where each read is a request.
+            listed: the object as a listing names it. Object storage opens it without a request,
+                and reads fail if it has another version.
+        """
         ...
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
@@ -57,6 +74,10 @@ class Backend(Protocol):
 
     def overwrite(self, path: str, data: bytes) -> None:
         """Writes the object whether or not there is one. Readers never see a part of it."""
+        ...
+
+    def list_irregular(self, path: str) -> list[IrregularFile]:
+        """Returns what `list_objects` leaves out at `path` because it is not a regular file."""
         ...
 
     def remove_abandoned(self, path: str) -> int:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 from actors.retries import RetryPolicy
 from pipeline.errors import DatasetError
 from pipeline.storage import s3
-from pipeline.storage.backend import Backend, StoredObject
+from pipeline.storage.backend import Backend, IrregularFile, StoredObject
 from pipeline.storage.errors import explained
 from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
 from pipeline.storage.http_read import HttpReader
@@ -63,6 +63,16 @@ class Client:
             backend, path = self._backend(url)
             return tuple(backend.list_objects(path))
 
+    def list_irregular(self, url: str) -> tuple[IrregularFile, ...]:
+        """Returns what `list_objects` leaves out: links that lead nowhere, pipes and devices.
+
+        Raises:
+            DatasetError: no permission.
+        """
+        with explained(url, "list"):
+            backend, path = self._backend(url)
+            return tuple(backend.list_irregular(path))
+
     def stat(self, url: str) -> StoredObject | None:
         """Returns size and version of the object at `url`, or None if there is none.
 
@@ -76,7 +86,12 @@ class Client:
 
     @contextmanager
     def open_object(
-        self, url: str, *, sequential: bool = False, version: str = ""
+        self,
+        url: str,
+        *,
+        sequential: bool = False,
+        version: str = "",
+        size: int | None = None,
     ) -> Iterator[BinaryIO]:
         """Opens the object for reading; the stream is seekable.
 
@@ -87,6 +102,7 @@ class Client:
             url: of the object.
             sequential: the object will be read from beginning to end: read ahead.
             version: expected, as listed; empty: any.
+            size: of that version, as listed, in bytes. With both, no request is made to find them.
 
         Raises:
             DatasetError: the object is missing, may not be read, or has another version.
@@ -94,7 +110,10 @@ class Client:
         """
         with explained(url, "read"):
             backend, path = self._backend(url)
-            opened = backend.open(path, sequential=sequential)
+            listed = None
+            if version and size is not None:
+                listed = StoredObject(url, size, version)
+            opened = backend.open(path, sequential=sequential, listed=listed)
             with opened.stream:
                 _check_version(url, version, opened.version)
                 yield opened.stream

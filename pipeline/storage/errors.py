@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import botocore.exceptions as aws
 
-from actors.retries import NO_RESPONSE, SERVER_ERRNOS, is_transient
+from actors.retries import NO_RESPONSE, SERVER_ERRNOS, is_changed_object, is_transient
 from pipeline.errors import DatasetError, OutageError
 from pipeline.storage.redaction import redact_credentials
 
@@ -46,6 +46,10 @@ def explained(url: str, action: str) -> Iterator[None]:
             "access rights"
         ) from error
     except CLIENT_ERRORS as error:
+        if is_changed_object(error):
+            raise DatasetError(
+                f"cannot {action} {shown_url}: it changed since it was listed; start a new run"
+            ) from error
         error_class = OutageError if is_transient(error) else DatasetError
         reason = redact_credentials(_reason(error))
         raise error_class(f"cannot {action} {shown_url}: {reason}") from error

@@ -5,7 +5,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 import fsspec
 
 from pipeline.errors import DatasetError
-from pipeline.storage.backend import OpenedObject, StoredObject
+from pipeline.storage.backend import IrregularFile, OpenedObject, StoredObject
 from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.urls import is_chain
 
@@ -62,7 +62,13 @@ class FsspecReader:
             return None
         return self._stored(info)
 
-    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+    def list_irregular(self, path: str) -> list[IrregularFile]:
+        """Returns nothing: object storage has objects only."""
+        return []
+
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
         """Opens an object; each read is one range request. `RetryingBackend` reads ahead."""
         stream = self._fs.open(path, "rb", cache_type="none", block_size=READ_AHEAD_BYTES)
         details = getattr(stream, "details", None) or {}
@@ -95,11 +101,23 @@ class FsspecReader:
             info = self._info(path)
         except FileNotFoundError:
             if any(character in path for character in GLOB_CHARACTERS):
-                return list(self._fs.glob(path, detail=True).values())
+                return self._matched_infos(path)
             return []
         if info["type"] == "file":
             return [info]
         return list(self._fs.find(path, detail=True).values())
+
+    def _matched_infos(self, pattern: str) -> list[dict[str, Any]]:
+        """Returns what a glob matches; a folder stands for the objects in it."""
+        matched: dict[str, dict[str, Any]] = self._fs.glob(pattern, detail=True)
+        infos = dict(matched)
+        listed_folder = "\0"  # above all names that were found with it
+        for name in sorted(matched):
+            is_listed = name.startswith(listed_folder)
+            if matched[name]["type"] == "directory" and not is_listed:
+                infos.update(self._fs.find(name, detail=True))
+                listed_folder = f"{name}/"
+        return list(infos.values())
 
     def _info(self, path: str) -> dict[str, Any]:
         info: dict[str, Any] = self._fs.info(path)

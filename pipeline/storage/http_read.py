@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, cast
 
 import aiohttp
 
-from pipeline.storage.backend import OpenedObject
+from pipeline.storage.backend import OpenedObject, StoredObject
 from pipeline.storage.fsspec_read import READ_AHEAD_BYTES, FsspecReader, version_of
 
 # Status codes.
@@ -19,7 +19,9 @@ ABSENT = (404, 410)
 class HttpReader(FsspecReader):
     """Backend over fsspec's HTTP client."""
 
-    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
         """Opens a file; each read is one range request where the server has ranges."""
         info = self._info(path)
         size = info.get("size")

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from pipeline.errors import DatasetError
-from pipeline.storage.backend import OpenedObject, StoredObject
+from pipeline.storage.backend import IrregularFile, OpenedObject, StoredObject
 
 _LOG = logging.getLogger(__name__)
 TEMPORARY_NAME = ".{name}.{kernel}.{random}.aside"
@@ -57,24 +57,29 @@ class LocalDisk:
 
         Leaves out files that vanish meanwhile, such as temporary files of other drivers.
         """
-        if os.path.isdir(path):
-            names = list(_files_below(path))
-        elif os.path.exists(path):
-            names = [path]
-        else:
-            names = glob.glob(path, recursive=True)
         listed = []
-        for name in sorted(names):
+        for name in _names_at(path):
             stored = _stat_file(name)
             if stored is not None:
                 listed.append(stored)
         return listed
 
+    def list_irregular(self, path: str) -> list[IrregularFile]:
+        """Returns links that lead nowhere, pipes, sockets and devices at `path`."""
+        irregular = []
+        for name in _names_at(path):
+            reason = _irregularity(name)
+            if reason is not None:
+                irregular.append(IrregularFile(name, reason))
+        return irregular
+
     def stat(self, path: str) -> StoredObject | None:
         """Returns the regular file at `path`."""
         return _stat_file(path)
 
-    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
         """Opens the file; a later rename over it does not change what is read."""
         stream = open(path, "rb")  # noqa: SIM115 - the caller closes it
         version = os.fstat(stream.fileno()).st_mtime_ns
@@ -131,6 +136,37 @@ class LocalDisk:
                     temporary.unlink()
                     removed += 1
         return removed
+
+
+def _names_at(path: str) -> list[str]:
+    """Returns a file, the names in a folder at any depth, or those that a glob matches, sorted.
+
+    A folder that a glob matches stands for the names in it.
+    """
+    if os.path.isdir(path):
+        return sorted(_files_below(path))
+    if os.path.lexists(path):
+        return [path]
+    names: set[str] = set()
+    for name in glob.glob(path, recursive=True):
+        if os.path.isdir(name):
+            names.update(_files_below(name.rstrip("/")))
+        else:
+            names.add(name)
+    return sorted(names)
+
+
+def _irregularity(path: str) -> str | None:
+    """Returns why a name has no bytes to read; None for a regular file or a name that is gone."""
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        if os.path.islink(path):
+            return f"a link to {os.readlink(path)}, which does not exist"
+        return None
+    if stat.S_ISREG(status.st_mode):
+        return None
+    return "not a regular file but a pipe, a socket or a device"
 
 
 def _files_below(folder: str) -> Iterator[str]:

@@ -4,8 +4,11 @@ import io
 from typing import Any, BinaryIO, cast
 
 from actors.retries import RetryPolicy
-from pipeline.storage.backend import Backend, OpenedObject, StoredObject
+from pipeline.storage.backend import Backend, IrregularFile, OpenedObject, StoredObject
 from pipeline.storage.fsspec_read import READ_AHEAD_BYTES
+
+# A request takes as long as the transfer of about this many bytes.
+SMALL_OBJECT_BYTES = 2**20
 
 
 class RetryingBackend:
@@ -27,10 +30,18 @@ class RetryingBackend:
         """See `Backend`."""
         return self._retries.with_retries(lambda: self._backend.stat(path))
 
-    def open(self, path: str, *, sequential: bool) -> OpenedObject:
+    def list_irregular(self, path: str) -> list[IrregularFile]:
+        """See `Backend`."""
+        return self._retries.with_retries(lambda: self._backend.list_irregular(path))
+
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
         """Opens an object. Each read is one range request; `sequential` reads ahead."""
-        opened = self._retries.with_retries(lambda: self._backend.open(path, sequential=sequential))
-        stream: Any = RetriedRanges(opened.stream, self._retries)
+        opened = self._retries.with_retries(
+            lambda: self._backend.open(path, sequential=sequential, listed=listed)
+        )
+        stream: Any = RetriedRanges(opened.stream, self._retries, SMALL_OBJECT_BYTES)
         if sequential:
             stream = io.BufferedReader(stream, READ_AHEAD_BYTES)
         return OpenedObject(cast(BinaryIO, stream), opened.version)
@@ -55,12 +66,20 @@ class RetryingBackend:
 class RetriedRanges(io.RawIOBase):
     """An object on object storage, read range by range, each with retries."""
 
-    def __init__(self, source: Any, retries: RetryPolicy) -> None:
-        """`source`: seekable, with `size` in bytes; closed with this stream."""
+    def __init__(self, source: Any, retries: RetryPolicy, small_bytes: int = 0) -> None:
+        """Takes an opened object.
+
+        Args:
+            source: seekable, with `size` in bytes; closed with this stream.
+            retries: of each request.
+            small_bytes: an object of at most this size is read by one request as a whole.
+        """
         self._source = source
+        self._small_bytes = small_bytes
         self._retries = retries
         self._size = int(source.size)
         self._position = 0
+        self._data: bytes | None = None  # of a small object
 
     def readable(self) -> bool:
         """Returns True."""
@@ -86,7 +105,11 @@ class RetriedRanges(io.RawIOBase):
         count = min(len(buffer), unread)
         if count == 0:
             return 0
-        data = self._retries.with_retries(lambda: self._range(count))
+        if self._size <= self._small_bytes:
+            data = self._small_object()[self._position : self._position + count]
+        else:
+            start = self._position
+            data = self._retries.with_retries(lambda: self._range(start, count))
         buffer[:count] = data
         self._position += count
         return count
@@ -102,11 +125,15 @@ class RetriedRanges(io.RawIOBase):
             self._source.close()
         super().close()
 
-    def _range(self, count: int) -> bytes:
-        self._source.seek(self._position)
+    def _small_object(self) -> bytes:
+        """Returns all bytes: one request for a small object, however many reads."""
+        if self._data is None:
+            self._data = self._retries.with_retries(lambda: self._range(0, self._size))
+        return self._data
+
+    def _range(self, start: int, count: int) -> bytes:
+        self._source.seek(start)
         data: bytes = self._source.read(count)
         if len(data) != count:
-            raise ConnectionError(
-                f"received {len(data)} of {count} bytes from position {self._position}"
-            )
+            raise ConnectionError(f"received {len(data)} of {count} bytes from position {start}")
         return data

@@ -9,12 +9,12 @@ It is never copied into place: on object storage a rename copies and deletes, an
 
 import os
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from actors.retries import is_transient
-from pipeline.storage.backend import StoredObject
+from pipeline.storage.backend import OpenedObject, StoredObject
 from pipeline.storage.errors import CLIENT_ERRORS
-from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
+from pipeline.storage.fsspec_read import READ_AHEAD_BYTES, FsspecReader, filesystem_of
 
 # Above every allowed size: s3fs then sends one PutObject. Not every server honours the condition
 # on multipart uploads.
@@ -56,6 +56,20 @@ def filesystem(url: str, config: S3Config) -> tuple[Any, str]:
 
 class S3Backend(FsspecReader):
     """Backend over s3fs. Reads of an opened object are against the ETag it was opened with."""
+
+    def open(
+        self, path: str, *, sequential: bool, listed: StoredObject | None = None
+    ) -> OpenedObject:
+        """Opens an object; of a listed one, size and ETag are not requested again."""
+        if listed is None:
+            return super().open(path, sequential=sequential)
+        etag = f'"{listed.version}"'
+        stream = self._fs.open(
+            path, "rb", size=listed.size, cache_type="none", block_size=READ_AHEAD_BYTES
+        )
+        stream.details = {"name": path, "size": listed.size, "ETag": etag, "type": "file"}
+        stream.read_kw = {**stream.read_kw, "IfMatch": etag}
+        return OpenedObject(cast(BinaryIO, stream), listed.version)
 
     def put_if_absent(self, path: str, data: bytes) -> bool:
         """Creates an object by one conditional PutObject."""

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import InterruptedRunError
 from pipeline.input.columns import InputColumns, inspect_columns
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.monitoring.progress import Progress
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.run_state import read_state, remaining

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import pyarrow as pa
 
@@ -12,7 +12,23 @@ from pipeline.input.file_columns import FileColumns
 from pipeline.records import InputFile
 
 BATCH_ROWS = 4096  # decoded at once
-FILES_AT_ONCE = 16  # whose schema is read at the same time
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file to be opened, with what its listing says about it."""
+
+    url: str
+    version: str = ""  # that it must have; empty: any
+    size: int | None = None  # in bytes, of that version; saves a request where it is given
+
+
+@dataclass(frozen=True, slots=True)
+class FileSummary:
+    """What one pass over a file, or its footer, says about it."""
+
+    rows: int
+    columns: Any  # with their types, in the form that `common_schema` of the format unites
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,15 @@ class Rows:
     passthrough: pa.Table
     # position within the range → why that row cannot be used
     faults: dict[int, str] = field(default_factory=dict)
+
+
+def open_source(
+    source: SourceFile, client: storage.Client, *, sequential: bool = False
+) -> AbstractContextManager[BinaryIO]:
+    """Opens a file for reading; `sequential` as in `storage.open_object`."""
+    return client.open_object(
+        source.url, sequential=sequential, version=source.version, size=source.size
+    )
 
 
 class Cursor(Protocol):
@@ -58,8 +83,13 @@ class InputFormat(Protocol):
         """Of file names, in lower case."""
         ...
 
-    def count_rows(self, url: str, limit: int | None, client: storage.Client) -> int:
-        """Returns the number of rows of a file; counting may stop at `limit`.
+    @property
+    def is_compressible(self) -> bool:
+        """Whether files may be compressed as a whole, with one more suffix such as `.gz`."""
+        ...
+
+    def inspect(self, source: SourceFile, limit: int | None, client: storage.Client) -> FileSummary:
+        """Returns the rows and columns of a file; counting may stop at `limit` rows.
 
         Raises:
             DatasetError: the file is missing, not readable, or damaged.
@@ -67,20 +97,18 @@ class InputFormat(Protocol):
         ...
 
     def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
-        """Returns the columns of `files`, all of this format, with their types.
+        """Returns the columns of `files`, all of this format and with `columns`.
 
         Raises:
-            DatasetError: a column is not in all files, or a file is missing, not readable, or
-                damaged.
+            DatasetError: a column is not in all files.
         """
         ...
 
     def open_cursor(
         self,
-        url: str,
+        source: SourceFile,
         inputs: Sequence[str],
         passthrough: pa.Schema,
-        version: str,
         client: storage.Client,
     ) -> AbstractContextManager[Cursor]:
         """Opens a file for reading row ranges; see `pipeline.input.formats.open_cursor`."""

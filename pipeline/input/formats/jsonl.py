@@ -1,151 +1,201 @@
-"""JSON lines: one JSON object per line; blank lines are not rows.
+"""JSON lines, one object per line; and JSON files, which may also hold one array of objects.
 
-A line that is not a JSON object is a row with a fault: it fails by itself.
+Blank lines are not rows.
 """
 
+import codecs
+import io
 import json
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import reduce
-from itertools import islice
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import pyarrow as pa
-
-from pipeline import storage
 from pipeline.errors import DatasetError
-from pipeline.input.file_columns import FileColumns, displayed_type
-from pipeline.input.formats.format import BATCH_ROWS, FILES_AT_ONCE, Rows
-from pipeline.input.json_types import JsonColumns, to_arrow
-from pipeline.records import InputFile
+from pipeline.input.formats.compression import without_compression
+from pipeline.input.formats.record_format import RecordFormat
 from pipeline.storage.redaction import redact_credentials
 
-
-class JsonLines:
-    """The format of .jsonl files."""
-
-    name = "JSON lines"
-    suffixes = (".jsonl", ".ndjson")
-
-    def count_rows(self, url: str, limit: int | None, client: storage.Client) -> int:
-        """Counts lines, up to `limit`."""
-        with client.open_object(url, sequential=True) as file:
-            return sum(1 for _ in islice(_lines(file), limit))
-
-    def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
-        """Returns the columns of all files, with the type that all their values have."""
-        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-            columns = reduce(JsonColumns.union, pool.map(_columns, files))
-        types = {name: {data_type: files[0].url} for name, data_type in columns.types.items()}
-        return FileColumns(types)
-
-    @contextmanager
-    def open_cursor(
-        self,
-        url: str,
-        inputs: Sequence[str],
-        passthrough: pa.Schema,
-        version: str,
-        client: storage.Client,
-    ) -> "Iterator[JsonLinesCursor]":
-        """Opens the file for one pass."""
-        with client.open_object(url, sequential=True, version=version) as file:
-            yield JsonLinesCursor(url, file, inputs, passthrough)
+READ_BYTES = 2**20
+DOCUMENT_SUFFIX = ".json"
+BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 
-class JsonLinesCursor:
-    """Reads row ranges of an open JSON-lines file."""
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A line of a file; numbers count from 1."""
 
-    def __init__(
-        self, url: str, file: BinaryIO, inputs: Sequence[str], passthrough: pa.Schema
-    ) -> None:
-        """`inputs` and `passthrough` as in `pipeline.input.formats.open_cursor`."""
+    number: int
+    text: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """An item of an array; numbers count from 1."""
+
+    number: int
+    value: Any
+
+
+class JsonSyntax:
+    """One object per line or, in a .json file that begins with `[`, one array of objects."""
+
+    def records(self, stream: io.BufferedReader, url: str) -> Iterator[Line | Item]:
+        """Yields lines, or the items of the array.
+
+        Raises:
+            DatasetError: the file has neither one object per line nor an array of objects.
+        """
+        is_document = without_compression(url).endswith(DOCUMENT_SUFFIX)
+        if is_document and _first_byte(stream) == b"[":
+            return _items(stream, url)
+        return _lines(stream, url, is_document=is_document)
+
+    def parse(self, record: Line | Item, url: str) -> dict[str, Any] | str:
+        """Returns the object of a line or an item, or what is wrong with it."""
+        if isinstance(record, Item):
+            value = record.value
+            location = f"item {record.number} of {redact_credentials(url)}"
+        else:
+            location = f"line {record.number} of {redact_credentials(url)}"
+            try:
+                value = json.loads(record.text)
+            except (ValueError, RecursionError) as error:
+                return f"{location} is not JSON: {error}"
+        if isinstance(value, dict):
+            return value
+        return f"{location} is not a JSON object but {type(value).__name__}"
+
+
+JSON_LINES = RecordFormat("JSON lines", (".jsonl", ".ndjson", DOCUMENT_SUFFIX), JsonSyntax())
+
+
+def _lines(stream: io.BufferedReader, url: str, *, is_document: bool) -> Iterator[Line]:
+    """Yields the lines that are not blank."""
+    is_first = True
+    for number, text in enumerate(stream, start=1):
+        if text.isspace():
+            continue
+        if is_first:
+            _check_first_line(text, url, is_document=is_document)
+            is_first = False
+        yield Line(number, text)
+
+
+def _check_first_line(text: bytes, url: str, *, is_document: bool) -> None:
+    """Rejects a JSON document that is spread over lines: none of its lines is a row."""
+    is_spread = text.removeprefix(BYTE_ORDER_MARK).strip() in (b"{", b"[")
+    if is_document and not is_spread:
+        try:
+            json.loads(text)
+        except (ValueError, RecursionError):
+            is_spread = True
+    if not is_spread:
+        return
+    raise DatasetError(
+        f"{redact_credentials(url)} is a JSON document over several lines, expected one object per "
+        "line, or an array of objects in a .json file; convert it or leave it out"
+    )
+
+
+def _first_byte(stream: io.BufferedReader) -> bytes:
+    """Returns the first byte that is not white space, as far as the buffer has it."""
+    head = stream.peek(READ_BYTES)
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+
+
+def _items(stream: io.BufferedReader, url: str) -> Iterator[Item]:
+    """Yields the items of an array; holds one item and one read in memory.
+
+    Raises:
+        DatasetError: the array is not valid JSON.
+    """
+    array = _ArrayReader(stream, url)
+    array.expect("[")
+    number = 0
+    if array.next_character() == "]":
+        array.expect("]")
+        array.expect_end()
+        return
+    while True:
+        number += 1
+        yield Item(number, array.next_value(number))
+        if array.next_character() == "]":
+            array.expect("]")
+            array.expect_end()
+            return
+        array.expect(",")
+
+
+class _ArrayReader:
+    """Decodes JSON values one after another from a stream."""
+
+    def __init__(self, stream: io.BufferedReader, url: str) -> None:
+        self._stream = stream
         self._url = url
-        self._inputs = tuple(inputs)
-        self._passthrough = passthrough
-        self._lines = _lines(file)
-        self._position = 0  # of the next row
+        self._decode_bytes = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = json.JSONDecoder()
+        self._text = ""
+        self._position = 0
+        self._is_at_end = False
 
-    def take(self, first_row: int, rows: int) -> Rows:
-        """Returns `rows` rows from `first_row` on; lines before it are skipped without parsing."""
-        skipped = first_row - self._position
-        lines = list(islice(self._lines, skipped, skipped + rows))
-        end = first_row + rows
-        if len(lines) < rows:
-            raise DatasetError(
-                f"{self._url} has fewer than the {end} rows that it had when it was listed; it "
-                "changed"
-            )
-        self._position = end
+    def next_character(self) -> str:
+        """Returns the next character that is not white space, without consuming it."""
+        while True:
+            while self._position < len(self._text):
+                character = self._text[self._position]
+                if not character.isspace():
+                    return character
+                self._position += 1
+            if not self._read():
+                return ""
 
-        records: list[dict[str, Any]] = []
-        faults: dict[int, str] = {}
-        for row, (number, line) in enumerate(lines):
-            record = _parse(line, number, self._url)
-            if isinstance(record, str):
-                faults[row] = record
-                record = {}
-            records.append(record)
+    def expect(self, character: str) -> None:
+        """Consumes `character`."""
+        present = self.next_character()
+        if present != character:
+            raise self._error(f"expected {character!r}, got {present!r}")
+        self._position += 1
 
-        values: dict[str, list[Any]] = {}
-        for name in self._inputs:
-            values[name] = _values(records, name)
-        return Rows(values, self._passthrough_table(records, faults), faults)
+    def expect_end(self) -> None:
+        """Rejects text after the array."""
+        present = self.next_character()
+        if present:
+            raise self._error(f"expected the end of the file after ']', got {present!r}")
 
-    def _passthrough_table(
-        self, records: Sequence[dict[str, Any]], faults: dict[int, str]
-    ) -> pa.Table:
-        """Returns the passthrough columns; adds a fault for each row whose value does not fit."""
-        arrays: list[pa.Array[Any]] = []
-        for column in self._passthrough:
-            array, misfits = to_arrow(_values(records, column.name), column)
-            arrays.append(array)
-            for row in misfits:
-                faults[row] = (
-                    f"column '{column.name}' is not {displayed_type(column.type)}, as it was when "
-                    "the file was listed"
-                )
-        return pa.Table.from_arrays(arrays, schema=self._passthrough)
+    def next_value(self, number: int) -> Any:
+        """Consumes a value, and returns it. A value at the end of the buffer may go on."""
+        self.next_character()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._position)
+            except (ValueError, RecursionError) as error:
+                if not self._read():
+                    raise self._error(f"item {number}: {error}") from error
+                continue
+            if end == len(self._text) and self._read():
+                continue
+            self._position = end
+            return value
 
+    def _read(self) -> bool:
+        """Reads on; returns False at the end. Reads more, the longer the text that is kept."""
+        if self._is_at_end:
+            return False
+        kept = self._text[self._position :]
+        data = self._stream.read(max(READ_BYTES, len(kept)))
+        self._is_at_end = not data
+        try:
+            added = self._decode_bytes.decode(data, final=self._is_at_end)
+        except UnicodeDecodeError as error:
+            raise self._error(f"not UTF-8 ({error.reason})") from error
+        if self._is_at_end:
+            return False
+        self._text = kept + added
+        self._position = 0
+        return True
 
-def _columns(file: InputFile) -> JsonColumns:
-    """Returns the columns of the first `file.rows` rows; lines that do not parse have none."""
-    columns = JsonColumns()
-    with storage.open_object(file.url, sequential=True) as opened:
-        lines = islice(_lines(opened), file.rows)
-        while batch := list(islice(lines, BATCH_ROWS)):
-            records: list[dict[str, Any]] = []
-            for number, line in batch:
-                record = _parse(line, number, file.url)
-                if isinstance(record, dict):
-                    records.append(record)
-            columns = columns.with_records(records)
-    return columns
-
-
-def _values(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
-    """Returns the values of a column; None where a record does not have it."""
-    return [record.get(name) for record in records]
-
-
-def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yields the lines that are not blank, with their number in the file, counted from 1."""
-    for number, line in enumerate(file, start=1):
-        if not line.isspace():
-            yield number, line
-
-
-def _parse(line: bytes, number: int, url: str) -> dict[str, Any] | str:
-    """Returns the object of a line, or what is wrong with it."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        return f"line {number} of {redact_credentials(url)} is not JSON: {error}"
-    if isinstance(record, dict):
-        return record
-    found_type = type(record).__name__
-    return f"line {number} of {redact_credentials(url)} is not a JSON object but {found_type}"
-
-
-JSON_LINES = JsonLines()
+    def _error(self, reason: str) -> DatasetError:
+        return DatasetError(
+            f"{redact_credentials(self._url)} is not a readable JSON array: {reason}; write it "
+            "again or leave it out"
+        )

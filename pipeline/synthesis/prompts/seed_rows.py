@@ -19,6 +19,7 @@ from pipeline.input.column_types import check_type
 from pipeline.input.columns import input_root, row_name
 from pipeline.input.file_columns import FileColumns
 from pipeline.input.json_text import is_json_text
+from pipeline.input.partitions import partition_of
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import RESERVED
@@ -37,6 +38,7 @@ class SeedSchema:
     columns: tuple[str, ...]  # in the order of the files
     kept: pa.Schema  # in the order of the files, dictionaries decoded
     notices: tuple[str, ...] = ()  # which columns are not kept as the files have them
+    folder_columns: tuple[str, ...] = ()  # those of `columns` that the names of folders give
 
     @property
     def request(self) -> pa.Schema:
@@ -121,6 +123,7 @@ def inspect_seeds(
         columns=tuple(seeds.names),
         kept=pa.schema([_decoded(field) for field in kept.fields]),
         notices=kept.notices,
+        folder_columns=seeds.from_folders,
     )
 
 
@@ -132,8 +135,12 @@ def read_seeds(shards: Iterable[Shard], schema: SeedSchema) -> Iterator[SeedBloc
     """
     for url, shards_of_file in groupby(shards, key=lambda shard: shard.url):
         file_shards = list(shards_of_file)
-        version = file_shards[0].version
-        with formats.open_cursor(url, schema.columns, schema.kept, version) as cursor:
+        first = file_shards[0]
+        source = formats.SourceFile(url, first.version, first.size)
+        partition = partition_of(first, schema.folder_columns)
+        with formats.open_cursor(
+            source, schema.columns, schema.kept, partition=partition
+        ) as cursor:
             for shard in file_shards:
                 yield _block(shard, cursor.take(shard.first_row, shard.rows), schema)
 

@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
-from pipeline.input.shards import list_input
+from pipeline.input.listing import list_input
+from pipeline.input.partitions import partition_of
 from pipeline.records import InputFile, total_rows
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random
@@ -73,10 +74,12 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
             f"{total:,}; they are held in memory"
         )
 
-    names = formats.file_columns(files).names
+    columns = formats.file_columns(files)
+    names = columns.names
+    from_folders = columns.from_folders
     rows: list[Shot] = []
     for file in files:
-        rows += _read_rows(file, names)
+        rows += _read_rows(file, names, from_folders)
 
     positions = {}
     for position, row in enumerate(rows):
@@ -96,8 +99,12 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
     return Shots(tuple(rows), per_row, id_column, positions)
 
 
-def _read_rows(file: InputFile, names: tuple[str, ...]) -> list[Shot]:
-    with formats.open_cursor(file.url, names, pa.schema([]), file.version) as cursor:
+def _read_rows(
+    file: InputFile, names: tuple[str, ...], from_folders: tuple[str, ...]
+) -> list[Shot]:
+    source = formats.SourceFile(file.url, file.version, file.size)
+    partition = partition_of(file, from_folders)
+    with formats.open_cursor(source, names, pa.schema([]), partition=partition) as cursor:
         read = cursor.take(0, file.rows)
     for row, fault in read.faults.items():
         raise DatasetError(f"--shots: row {row} of {redact_credentials(file.url)}: {fault}")

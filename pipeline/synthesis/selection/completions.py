@@ -155,7 +155,8 @@ class Completions:
         file = part.file
         client = self.folder.client
         schema = self._request_schema
-        with formats.open_cursor(file.url, (), schema, file.version, client) as cursor:
+        source = formats.SourceFile(file.url, file.version, file.size)
+        with formats.open_cursor(source, (), schema, client=client) as cursor:
             return cursor.take(shard.first_row, shard.rows).passthrough
 
     def _expected_samples(self, rows: pa.Table) -> list[int]:

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 
 from actors.protocol.messages import Completion
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
+from pipeline.input.listing import list_input
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.shards import plan_shards
 from pipeline.records import PromptRow, Shard, ShardOpened, UnreadableShard
 from pipeline.tasks import GENERATE
 

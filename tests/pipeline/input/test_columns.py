@@ -12,7 +12,7 @@ from actors.protocol.parameters import ParameterError
 from actors.protocol.sampling import read_parameters
 from pipeline.errors import DatasetError
 from pipeline.input.columns import InputColumns, input_root, inspect_columns, row_name
-from pipeline.input.shards import list_input
+from pipeline.input.listing import list_input
 from pipeline.records import InputFile, PromptRow
 from pipeline.tasks import GENERATE, PERPLEXITY, SCORE, TASKS
 from tests.pipeline.input.input_files import COLUMNS, read_all, write, write_jsonl

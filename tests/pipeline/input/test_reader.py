@@ -14,8 +14,9 @@ from actors.protocol.messages import Completion, RowRef
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.input.listing import list_input
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.shards import plan_shards
 from pipeline.records import PromptRow, Shard, ShardOpened, UnreadableShard
 from pipeline.tasks import SCORE
 from tests.pipeline.input.input_files import COLUMNS, read_all, write, write_jsonl

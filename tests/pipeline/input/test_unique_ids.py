@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import DatasetError
 from pipeline.input.columns import inspect_columns
-from pipeline.input.shards import list_input
+from pipeline.input.listing import list_input
 from pipeline.input.unique_ids import BLOCK_ROWS, MAX_NAMED, check_unique_ids
 from tests.pipeline.input.input_files import COLUMNS, write, write_jsonl
 

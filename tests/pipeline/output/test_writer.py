@@ -17,8 +17,9 @@ from actors.protocol.messages import RowRef
 from pipeline import storage
 from pipeline.errors import CommitError, ConfigError, DatasetError, InterruptedRunError
 from pipeline.input.columns import InputColumns, inspect_columns
+from pipeline.input.listing import list_input
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.shards import plan_shards
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.run_state import finish, read_state, remaining
 from pipeline.output.schema import output_schema

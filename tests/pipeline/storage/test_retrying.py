@@ -69,3 +69,15 @@ def test_closing_closes_the_source() -> None:
     with ranges:
         pass
     assert source.closed
+
+
+def test_small_object_is_read_by_one_request() -> None:
+    source = Source()
+    source.faults = ["truncate"]
+    ranges = RetriedRanges(source, RetryPolicy(60.0, first_pause_s=0.0), small_bytes=len(DATA))
+    ranges.seek(-20, io.SEEK_END)
+    assert ranges.read(15) == DATA[-20:-5]
+    ranges.seek(3)
+    assert ranges.read(4) == DATA[3:7]
+    assert ranges.read() == DATA[7:]
+    assert source.reads == 2

@@ -6,7 +6,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.synthesis.prompts.builder import PromptBuilder, Prompts
 from pipeline.synthesis.prompts.seed_rows import inspect_seeds, read_seeds
 from pipeline.synthesis.prompts.shots import Shots

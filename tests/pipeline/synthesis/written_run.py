@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import storage
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_run, input_keys
 from pipeline.synthesis.prompts.builder import PromptBuilder

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.errors import DatasetError
 from pipeline.input import formats
+from pipeline.input.formats import SourceFile
 from pipeline.input.formats.jsonl import JSON_LINES
 from pipeline.input.formats.parquet import PARQUET
 from pipeline.records import InputFile
@@ -47,7 +48,7 @@ def test_formats_agree_on_rows_and_columns(tmp_path: Path, name: str) -> None:
     types = {"x": {pa.int64(): url}, "y": {pa.string(): url}}
     assert formats.count_rows(url) == 3
     assert formats.file_columns([InputFile(url, 1, "", 3)]).types == types
-    with formats.open_cursor(url, ("y",), pa.schema([("x", pa.int64())])) as cursor:
+    with formats.open_cursor(SourceFile(url), ("y",), pa.schema([("x", pa.int64())])) as cursor:
         first, last = cursor.take(0, 1), cursor.take(2, 1)
     assert (first.values, first.passthrough.to_pydict()) == ({"y": ["a"]}, {"x": [1]})
     assert (last.values, last.passthrough.to_pydict()) == ({"y": ["c"]}, {"x": [3]})
@@ -66,6 +67,6 @@ def test_cursor_reports_a_version_that_changed(tmp_path: Path) -> None:
         path.write_text("{}\n")
         with (
             pytest.raises(DatasetError, match="it changed"),
-            formats.open_cursor(str(path), (), pa.schema([]), version="0") as cursor,
+            formats.open_cursor(SourceFile(str(path), "0"), (), pa.schema([])) as cursor,
         ):
             cursor.take(0, 1)

@@ -12,8 +12,8 @@ import pytest
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.columns import inspect_columns
+from pipeline.input.listing import list_input
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import list_input
 from pipeline.records import PromptRow, Shard
 from tests.pipeline.input.input_files import COLUMNS, read_all, read_error, write
 
@@ -127,7 +127,7 @@ def test_parquet_failure_of_the_disk_is_not_blamed_on_the_file(tmp_path: Path) -
 def test_parquet_cursor_reads_only_the_columns_it_needs(tmp_path: Path) -> None:
     url = write(tmp_path / "a.parquet", {"x": [1, 2], "y": ["a", "b"], "z": [0.5, 1.5]})
     wanted = pa.schema([("z", pa.float64()), ("x", pa.int64())])
-    with formats.open_cursor(url, ("x",), wanted) as cursor:
+    with formats.open_cursor(formats.SourceFile(url), ("x",), wanted) as cursor:
         rows = cursor.take(0, 2)
     assert rows.values == {"x": [1, 2]}
     assert rows.passthrough.to_pydict() == {"z": [0.5, 1.5], "x": [1, 2]}
@@ -135,11 +135,11 @@ def test_parquet_cursor_reads_only_the_columns_it_needs(tmp_path: Path) -> None:
 
 def test_parquet_range_beyond_the_file_is_rejected(tmp_path: Path) -> None:
     url = write(tmp_path / "a.parquet", {"x": [1, 2, 3]})
-    with formats.open_cursor(url, ("x",), pa.schema([])) as cursor:
+    with formats.open_cursor(formats.SourceFile(url), ("x",), pa.schema([])) as cursor:
         assert cursor.take(1, 2).values == {"x": [2, 3]}
     for first_row, count in ((0, 4), (2, 2), (3, 1)):
         with (
-            formats.open_cursor(url, ("x",), pa.schema([])) as cursor,
+            formats.open_cursor(formats.SourceFile(url), ("x",), pa.schema([])) as cursor,
             pytest.raises(DatasetError, match=rf"has 3 rows, and had {first_row + count} or more"),
         ):
             cursor.take(first_row, count)

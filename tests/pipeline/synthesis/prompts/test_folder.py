@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.input.shards import list_input, plan_shards
+from pipeline.input.listing import list_input
+from pipeline.input.shards import plan_shards
 from pipeline.records import Shard
 from pipeline.synthesis.prompts.folder import PromptsFolder
 from tests.pipeline.synthesis.built_prompts import STORY, built, seeds

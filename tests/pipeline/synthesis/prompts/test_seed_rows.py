@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.input.shards import list_input
+from pipeline.input.listing import list_input
 from pipeline.synthesis.prompts.seed_rows import SeedSchema, inspect_seeds
 from tests.pipeline.synthesis.built_prompts import seeds
 

@@ -1,0 +1,192 @@
+"""Files of records: text in which each row has its own columns, such as JSON lines and CSV.
+
+The types of columns are those of the values of all rows. A record that cannot be read is a row with
+a fault: it fails by itself.
+"""
+
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import reduce
+from itertools import islice
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from pipeline import storage
+from pipeline.errors import DatasetError
+from pipeline.input.file_columns import FileColumns, displayed_type
+from pipeline.input.formats.compression import decompressed
+from pipeline.input.formats.format import (
+    BATCH_ROWS,
+    FileSummary,
+    Rows,
+    SourceFile,
+    open_source,
+)
+from pipeline.input.json_types import JsonColumns, to_arrow
+from pipeline.records import InputFile
+from pipeline.storage.redaction import redact_credentials
+
+# First bytes of files that are not text, or text that is not UTF-8.
+SIGNATURES = {
+    b"\xff\xfe": "UTF-16 text, convert it to UTF-8",
+    b"\xfe\xff": "UTF-16 text, convert it to UTF-8",
+    b"\x1f\x8b": "compressed by gzip, name it .gz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd, name it .zst",
+    b"BZh": "compressed by bzip2, name it .bz2",
+    b"\xfd7zXZ": "compressed by xz, name it .xz",
+    b"PK\x03\x04": "a ZIP archive, unpack it",
+    b"PAR1": "a Parquet file, name it .parquet",
+    b"ARROW1": "an Arrow file, name it .arrow",
+}
+
+
+class RecordSyntax(Protocol):
+    """How the records of a file are told apart and parsed."""
+
+    def records(self, stream: io.BufferedReader, url: str) -> Iterator[Any]:
+        """Yields the records, not parsed yet.
+
+        Raises:
+            DatasetError: the file as a whole cannot be read.
+        """
+        ...
+
+    def parse(self, record: Any, url: str) -> dict[str, Any] | str:
+        """Returns the values of a record by column, or what is wrong with it."""
+        ...
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """A format of records."""
+
+    name: str
+    suffixes: tuple[str, ...]
+    syntax: RecordSyntax
+    is_compressible: bool = True
+
+    def inspect(self, source: SourceFile, limit: int | None, client: storage.Client) -> FileSummary:
+        """Reads the first `limit` records; those that do not parse have no columns."""
+        columns = JsonColumns()
+        rows = 0
+        with self._open(source, client) as records:
+            counted = islice(records, limit)
+            while batch := list(islice(counted, BATCH_ROWS)):
+                rows += len(batch)
+                columns = columns.with_records(list(self._parsed(batch, source.url)))
+        return FileSummary(rows, columns)
+
+    def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
+        """Returns the columns of all files, with the type that all their values have."""
+        columns = reduce(JsonColumns.union, [file.columns for file in files])
+        types = {name: {data_type: files[0].url} for name, data_type in columns.types.items()}
+        return FileColumns(types)
+
+    @contextmanager
+    def open_cursor(
+        self,
+        source: SourceFile,
+        inputs: Sequence[str],
+        passthrough: pa.Schema,
+        client: storage.Client,
+    ) -> "Iterator[RecordCursor]":
+        """Opens the file for one pass."""
+        with self._open(source, client) as records:
+            yield RecordCursor(self.syntax, source.url, records, inputs, passthrough)
+
+    @contextmanager
+    def _open(self, source: SourceFile, client: storage.Client) -> Iterator[Iterator[Any]]:
+        with (
+            open_source(source, client, sequential=True) as file,
+            decompressed(file, source.url) as stream,
+        ):
+            _check_text(stream, source.url)
+            yield self.syntax.records(stream, source.url)
+
+    def _parsed(self, records: Iterable[Any], url: str) -> Iterator[dict[str, Any]]:
+        for record in records:
+            values = self.syntax.parse(record, url)
+            if isinstance(values, dict):
+                yield values
+
+
+class RecordCursor:
+    """Reads row ranges of an open file of records."""
+
+    def __init__(
+        self,
+        syntax: RecordSyntax,
+        url: str,
+        records: Iterator[Any],
+        inputs: Sequence[str],
+        passthrough: pa.Schema,
+    ) -> None:
+        """`inputs` and `passthrough` as in `pipeline.input.formats.open_cursor`."""
+        self._syntax = syntax
+        self._url = url
+        self._records = records
+        self._inputs = tuple(inputs)
+        self._passthrough = passthrough
+        self._position = 0  # of the next row
+
+    def take(self, first_row: int, rows: int) -> Rows:
+        """Returns `rows` rows from `first_row` on; rows before it are skipped without parsing."""
+        skipped = first_row - self._position
+        records = list(islice(self._records, skipped, skipped + rows))
+        end = first_row + rows
+        if len(records) < rows:
+            raise DatasetError(
+                f"{redact_credentials(self._url)} has fewer than the {end} rows that it had when "
+                "it was listed; it changed"
+            )
+        self._position = end
+
+        parsed: list[dict[str, Any]] = []
+        faults: dict[int, str] = {}
+        for row, record in enumerate(records):
+            values = self._syntax.parse(record, self._url)
+            if isinstance(values, str):
+                faults[row] = values
+                values = {}
+            parsed.append(values)
+
+        inputs: dict[str, list[Any]] = {}
+        for name in self._inputs:
+            inputs[name] = _column(parsed, name)
+        return Rows(inputs, self._passthrough_table(parsed, faults), faults)
+
+    def _passthrough_table(
+        self, records: Sequence[dict[str, Any]], faults: dict[int, str]
+    ) -> pa.Table:
+        """Returns the passthrough columns; adds a fault for each row whose value does not fit."""
+        arrays: list[pa.Array[Any]] = []
+        for column in self._passthrough:
+            array, misfits = to_arrow(_column(records, column.name), column)
+            arrays.append(array)
+            for row in misfits:
+                faults[row] = (
+                    f"column '{column.name}' is not {displayed_type(column.type)}, as it was when "
+                    "the file was listed"
+                )
+        return pa.Table.from_arrays(arrays, schema=self._passthrough)
+
+
+def _column(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
+    """Returns the values of a column; None where a record does not have it."""
+    return [record.get(name) for record in records]
+
+
+def _check_text(stream: io.BufferedReader, url: str) -> None:
+    """Rejects files whose first bytes show that they are not UTF-8 text."""
+    head = stream.peek(16)
+    for signature, content in SIGNATURES.items():
+        if head.startswith(signature):
+            raise DatasetError(f"{redact_credentials(url)} is {content}, or leave it out")
+    if b"\0" in head[:4]:
+        raise DatasetError(
+            f"{redact_credentials(url)} has zero bytes at its beginning, expected UTF-8 text; "
+            "convert it or leave it out"
+        )

@@ -1,0 +1,102 @@
+"""Columns that the names of folders give: `subject=math/part-0.parquet`, as Hive and Spark write.
+
+A column holds integers if the values of all files are plain integers, otherwise strings. Files
+outside of such folders, and `__HIVE_DEFAULT_PARTITION__`, have null.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import DatasetError
+from pipeline.input.file_columns import FileColumns
+from pipeline.records import InputFile, Partition, Shard
+from pipeline.storage.redaction import redact_credentials
+
+NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
+INT64 = np.iinfo(np.int64)
+
+
+def is_partition(folder: str) -> bool:
+    """Whether the name of a folder gives a column."""
+    return folder.partition("=")[0] != "" and "=" in folder
+
+
+def partitions(paths: Iterable[str]) -> list[Partition]:
+    """Returns the columns of each path, which begins below the input folder.
+
+    Raises:
+        DatasetError: a path gives one column twice.
+    """
+    texts = [_partition_texts(path) for path in paths]
+    names = dict.fromkeys(name for row in texts for name in row)
+    columns: dict[str, Sequence[str | int | None]] = {}
+    for name in names:
+        columns[name] = _typed([row.get(name) for row in texts])
+
+    values_of_paths = zip(*columns.values(), strict=True)
+    if not columns:
+        return [()] * len(texts)
+    return [tuple(zip(names, values, strict=True)) for values in values_of_paths]
+
+
+def with_folder_columns(columns: FileColumns, files: Sequence[InputFile]) -> FileColumns:
+    """Returns the columns of files and, after them, those of their folders.
+
+    A column that the files have themselves is theirs.
+    """
+    types = dict(columns.types)
+    from_folders: list[str] = []
+    for name, _ in files[0].partition:
+        if name in types:
+            continue
+        values: list[Any] = [dict(file.partition)[name] for file in files]
+        types[name] = {pa.array(values).type: files[0].url}
+        from_folders.append(name)
+    return FileColumns(types, tuple(from_folders))
+
+
+def partition_of(file: InputFile | Shard, columns: Collection[str]) -> Partition:
+    """Returns the values of `columns` that the folders of a file give."""
+    return tuple((name, value) for name, value in file.partition if name in columns)
+
+
+def _partition_texts(path: str) -> dict[str, str | None]:
+    """Returns the values of the folders of a path by column, as text."""
+    values: dict[str, str | None] = {}
+    for folder in path.split("/")[:-1]:
+        if not is_partition(folder):
+            continue
+        name, _, value = folder.partition("=")
+        name = unquote(name)
+        if name in values:
+            raise DatasetError(
+                f"{redact_credentials(path)} lies in two folders that give a column '{name}'; "
+                "rename one of them"
+            )
+        values[name] = None if value == NULL_VALUE else unquote(value)
+    return values
+
+
+def _typed(values: Sequence[str | None]) -> Sequence[str | int | None]:
+    """Returns values as integers, if that is what all of them are."""
+    integers: list[int | None] = []
+    for value in values:
+        if value is None:
+            integers.append(None)
+        elif _is_integer(value):
+            integers.append(int(value))
+        else:
+            return values
+    return integers
+
+
+def _is_integer(value: str) -> bool:
+    """Whether an integer is written as `value`: 7 and -7, but not 007 or 7.0."""
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()) or len(digits) > 19:
+        return False
+    return str(int(value)) == value and INT64.min <= int(value) <= INT64.max
