@@ -120,7 +120,7 @@ def _rename(value: Any, image: dict[str, str]) -> None:
     if isinstance(value, dict):
         name = re.split(r"[:@]", str(value.get("image", "")))[0]
         if name == image["name"]:
-            value["image"] = f"{image.get('newName', name)}:{image['newTag']}"
+            value["image"] = f"{image.get('newName', name)}:{image['newTag']}@{image['digest']}"
         for each in value.values():
             _rename(each, image)
     elif isinstance(value, list):

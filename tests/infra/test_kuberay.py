@@ -218,7 +218,10 @@ def test_versions_match_lock_file_and_project(
     for resources in built.values():
         assert cluster_spec(resources)["rayVersion"] == ray
         images = {container["image"] for _, container in containers(resources)}
-        assert images == {f"registry.example.com/grok-batch:{version}", "amazon/aws-cli:2.15.0"}
+        tagged = {image.partition("@")[0] for image in images}
+        assert tagged == {f"registry.example.com/grok-batch:{version}", "amazon/aws-cli:2.15.0"}
+        for image in images:
+            assert re.search(r"@sha256:[0-9a-f]{64}$", image), "a tag can be moved"
 
 
 def test_overlays_run_the_same_cluster(built: dict[str, list[Resource]]) -> None:
@@ -284,6 +287,53 @@ def test_pods_have_minimal_rights(built: dict[str, list[Resource]]) -> None:
         )
         assert "Secret" not in {each["kind"] for each in resources}
     assert "10001:10001" in (ROOT / "infra" / "image" / "Dockerfile").read_text()
+
+
+# https://kubernetes.io/docs/concepts/security/pod-security-standards/, version 1.33
+RESTRICTED_VOLUMES = {"configMap", "csi", "downwardAPI", "emptyDir", "ephemeral", "projected"}
+HOST_FIELDS = {"hostNetwork", "hostPID", "hostIPC", "hostUsers"}
+
+
+def test_namespace_enforces_the_restricted_standard(built: dict[str, list[Resource]]) -> None:
+    """Only the component that keeps weights on the node's disk needs more, and says so."""
+    for name, resources in built.items():
+        labels = of_kind(resources, "Namespace")["metadata"]["labels"]
+        level = "privileged" if name == "with components" else "restricted"
+        assert labels["pod-security.kubernetes.io/enforce"] == level
+        if level == "privileged":
+            continue
+        for pod in pods(resources):
+            assert not HOST_FIELDS & set(pod["spec"])
+            for volume in pod["spec"].get("volumes", []):
+                assert set(volume) - {"name"} <= RESTRICTED_VOLUMES
+        for spec, container in containers(resources):
+            assert spec["securityContext"]["runAsNonRoot"] is True
+            assert spec["securityContext"]["seccompProfile"]["type"] == "RuntimeDefault"
+            own = container["securityContext"]
+            assert own["allowPrivilegeEscalation"] is False
+            assert own["capabilities"] == {"drop": ["ALL"]}
+            assert own.get("runAsNonRoot", True) is True
+            assert own.get("privileged", False) is False
+        autoscaler = cluster_spec(resources)["autoscalerOptions"]["securityContext"]
+        assert autoscaler == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+
+def test_only_the_autoscaler_has_a_service_account_token(built: dict[str, list[Resource]]) -> None:
+    folder = "/var/run/secrets/kubernetes.io/serviceaccount"
+    for resources in built.values():
+        assert of_kind(resources, "ServiceAccount")["automountServiceAccountToken"] is False
+        for pod in pods(resources):
+            assert pod["spec"]["automountServiceAccountToken"] is False
+        for _, container in containers(resources):
+            paths = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
+            assert not [path for path in paths if path.startswith("/var/run/secrets")]
+        cluster = cluster_spec(resources)
+        [mount] = cluster["autoscalerOptions"]["volumeMounts"]
+        assert (mount["mountPath"], mount["readOnly"]) == (folder, True)
+        volumes = cluster["headGroupSpec"]["template"]["spec"]["volumes"]
+        [projected] = [volume["projected"] for volume in volumes if volume["name"] == mount["name"]]
+        sources = {next(iter(source)) for source in projected["sources"]}
+        assert sources == {"serviceAccountToken", "configMap", "downwardAPI"}
 
 
 def test_worker_is_one_machine_and_one_replica(built: dict[str, list[Resource]]) -> None:

@@ -341,3 +341,19 @@ def test_lock_files_of_offline_mirrors_are_absent() -> None:
         ["git", "ls-files", str(SOURCE)], cwd=ROOT, capture_output=True, text=True, check=False
     ).stdout
     assert ".terraform.lock.hcl" not in listed
+
+
+def test_sessions_need_a_right_to_their_document(states: dict[str, list[dict[str, Any]]]) -> None:
+    """Without the check, a session that names no document is a shell, whatever the policy lists."""
+    documents: set[str] = set()
+    for run in states.values():
+        for resource in run:
+            policy = resource["values"].get("policy") or ""
+            if resource["type"] != "aws_iam_policy" or "ssm:StartSession" not in policy:
+                continue
+            for statement in json.loads(policy)["Statement"]:
+                if "ssm:StartSession" in statement["Action"]:
+                    check = statement["Condition"]["BoolIfExists"]
+                    assert check == {"ssm:SessionDocumentAccessCheck": "true"}
+                    documents |= {name.partition("document/")[2] for name in statement["Resource"]}
+    assert documents == {"", "AWS-StartPortForwardingSession"}

@@ -219,6 +219,9 @@ locals {
     }]
   }
 
+  # Without it, a session that names no document gets a shell: Session Manager then checks the right to the instance alone.
+  document_check = { BoolIfExists = { "ssm:SessionDocumentAccessCheck" = "true" } }
+
   # Roles and profiles do not depend on policies: the launch template needs a profile, and a policy names the template.
   kinds = toset(["head", "worker"])
 
@@ -293,13 +296,14 @@ resource "aws_iam_policy" "submit" {
         Effect    = "Allow"
         Action    = ["ssm:StartSession"]
         Resource  = ["${local.arn_prefix.ec2}:instance/*"]
-        Condition = { StringEquals = { "aws:ResourceTag/ray-cluster-name" = var.name, "aws:ResourceTag/ray-node-type" = "head" } }
+        Condition = merge(local.document_check, { StringEquals = { "aws:ResourceTag/ray-cluster-name" = var.name, "aws:ResourceTag/ray-node-type" = "head" } })
       },
       {
-        Sid      = "PortsOnly"
-        Effect   = "Allow"
-        Action   = ["ssm:StartSession"]
-        Resource = ["arn:${local.partition}:ssm:${local.region}::document/AWS-StartPortForwardingSession"]
+        Sid       = "PortsOnly"
+        Effect    = "Allow"
+        Action    = ["ssm:StartSession"]
+        Condition = local.document_check
+        Resource  = ["arn:${local.partition}:ssm:${local.region}::document/AWS-StartPortForwardingSession"]
       },
       {
         Sid      = "OwnSessions"
