@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from actors.protocol.plain_text import quoted
+
 # started as a file, Python looks for modules in jobs/, not in the repository
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -67,7 +69,7 @@ def worked_examples(package: Path) -> list[dict[str, str]]:
         ]
     except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
         raise ConfigError(
-            f"{file} holds no worked examples of gsm8k_cot ({error!r}); expected "
+            f"{file} holds no worked examples of gsm8k_cot ({quoted(error)}); expected "
             "lm-evaluation-harness 0.4.13"
         ) from error
     return examples

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import bare, plain_message
 from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
@@ -66,7 +67,8 @@ def _verify(arguments: Sequence[str]) -> int:
 def _print_problems(problems: list[Problem], url: str, layout: str, model: ModelConfig) -> None:
     shapes = parameter_shapes(model)
     size_gb = shapes.stored_bytes / 1e9
-    title = f"{url}: {layout}, {len(shapes):,} tensors, {size_gb:,.2f} GB of numbers"
+    folder = bare(url)
+    title = f"{folder}: {layout}, {len(shapes):,} tensors, {size_gb:,.2f} GB of numbers"
     if not problems:
         print(f"{title}: nothing wrong")
         return
@@ -79,7 +81,7 @@ def _print_problems(problems: list[Problem], url: str, layout: str, model: Model
         title_justify="left",
     )
     for problem in problems:
-        table.add_row(problem.file, problem.tensor, problem.message)
+        table.add_row(bare(problem.file), bare(problem.tensor), plain_message(problem.message))
 
     width = None  # of the terminal
     if not sys.stdout.isatty():

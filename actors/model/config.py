@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 
 # groups of rows that share a scale, in the two weights whose contracted axis is sharded
 SCALE_GROUPS = 8
@@ -51,12 +52,12 @@ class ModelConfig:
         if self.pad_token != 0:
             raise ModelError(
                 "model config: pad_token must be 0, the id that attention never sees, got "
-                f"{self.pad_token!r}"
+                f"{quoted(self.pad_token)}"
             )
         if not 0 <= self.eos_token < self.vocab_size:
             raise ModelError(
                 f"model config: eos_token must be an id below vocab_size {self.vocab_size}, got "
-                f"{self.eos_token!r}"
+                f"{quoted(self.eos_token)}"
             )
 
     def _check_divisions(self) -> None:
@@ -64,7 +65,7 @@ class ModelConfig:
             raise ModelError(
                 f"model config: num_q_heads {self.num_q_heads} must be a multiple of num_kv_heads "
                 f"{self.num_kv_heads}, "
-                f"so that every key/value head serves equally many query heads"
+                "so that every key/value head serves equally many query heads"
             )
         if self.num_selected_experts > self.num_experts:
             raise ModelError(
@@ -129,7 +130,7 @@ class ModelConfig:
         config = cls(**numbers)
         if values.get("ffn_size", config.ffn_size) != config.ffn_size:
             raise ModelError(
-                f"model config: ffn_size {values['ffn_size']!r} contradicts widening_factor "
+                f"model config: ffn_size {quoted(values['ffn_size'])} contradicts widening_factor "
                 f"{config.widening_factor} and "
                 f"emb_size {config.emb_size}, from which {config.ffn_size} follows"
             )
@@ -155,12 +156,16 @@ def _check_number(name: str, value: Any) -> None:
     """Raises ModelError unless `value` is a number of the kind that the field `name` holds."""
     is_integer = isinstance(value, int) and not isinstance(value, bool)
     if name in _TOKENS and not (is_integer and value >= 0):
-        raise ModelError(f"model config: {name} must be a token id, got {value!r}")
+        raise ModelError(f"model config: {name} must be a token id, got {quoted(value)}")
     if name in _COUNTS and not (is_integer and value >= 1):
-        raise ModelError(f"model config: {name} must be a positive whole number, got {value!r}")
+        raise ModelError(
+            f"model config: {name} must be a positive whole number, got {quoted(value)}"
+        )
     is_number = is_integer or isinstance(value, float)
     if name in _FACTORS and not (is_number and math.isfinite(value) and value > 0):
-        raise ModelError(f"model config: {name} must be a positive finite number, got {value!r}")
+        raise ModelError(
+            f"model config: {name} must be a positive finite number, got {quoted(value)}"
+        )
 
 
 _TOKENS = ("pad_token", "eos_token")

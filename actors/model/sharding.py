@@ -16,6 +16,7 @@ from actors.kernels.quantized import QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 
 AXES = ("data", "model")
 
@@ -41,7 +42,9 @@ def parse_mesh(text: str) -> tuple[int, int]:
     """
     match = re.fullmatch(r"([1-9][0-9]*)x([1-9][0-9]*)", text)
     if match is None:
-        raise ModelError(f"mesh {text!r}: expected DATAxMODEL with two positive numbers, e.g. 1x8")
+        raise ModelError(
+            f"mesh {quoted(text)}: expected DATAxMODEL with two positive numbers, e.g. 1x8"
+        )
     return int(match[1]), int(match[2])
 
 

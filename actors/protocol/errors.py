@@ -18,12 +18,17 @@ exactly one argument, the message, so that it survives pickling on its way throu
 one sentence: what, where, expected, got, cure.
 """
 
+from actors.protocol.plain_text import plain_message
+
 
 class GrokBatchError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error this project raises on purpose.
+
+    The message is one bounded line without credentials, whatever values are in it.
+    """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(plain_message(message))
 
 
 class RequestError(GrokBatchError):

@@ -11,6 +11,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.protocol.plain_text import plain_message
 from actors.protocol.sampling import Sampling
 
 type_code_ids = "i"  # int32
@@ -153,7 +154,7 @@ class Completion:
             row_id=row_id,
             attempts=attempts,
             error_code=code,
-            error_message=message,
+            error_message=plain_message(message),
             finish_reason="error",
         )
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from actors.protocol.plain_text import quoted
+
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
-DISPLAYED_CHARS = 200  # of a value in a message
 
 # the types that a row's column of a parameter may have; pipeline/input/columns.py checks them
 ColumnType = Literal["integer", "number", "boolean", "texts", "token ids", "token bias"]
@@ -38,14 +39,6 @@ class ParameterError(ValueError):
         return f"--{self.name.replace('_', '-')}: {self.reason}"
 
 
-def displayed_value(value: object) -> str:
-    """Returns a value for a message, cut after some characters."""
-    text = repr(value)
-    if len(text) <= DISPLAYED_CHARS:
-        return text
-    return f"{text[:DISPLAYED_CHARS]}… ({len(text)} characters)"
-
-
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
     """The model's tokens, for values that are token ids or text."""
@@ -67,10 +60,12 @@ class Vocabulary:
             ValueError: there is no tokenizer, or the text has no token.
         """
         if self.encode is None:
-            raise ValueError(f"{text!r} is text and the run has no tokenizer; give --tokenizer")
+            raise ValueError(
+                f"{quoted(text)} is text and the run has no tokenizer; give --tokenizer"
+            )
         tokens = tuple(self.encode(text))
         if not tokens:
-            raise ValueError(f"expected text of at least one token, got {text!r}")
+            raise ValueError(f"expected text of at least one token, got {quoted(text)}")
         self.check(tokens)
         return tokens
 
@@ -300,7 +295,9 @@ def _token_order(item: tuple[int | str, float]) -> tuple[bool, str | int]:
 def _single_token(text: str, vocabulary: Vocabulary) -> int:
     tokens = vocabulary.tokens_of(text)
     if len(tokens) != 1:
-        raise ValueError(f"expected token ids or text of one token, got {text!r} of {len(tokens)}")
+        raise ValueError(
+            f"expected token ids or text of one token, got {quoted(text)} of {len(tokens)}"
+        )
     return tokens[0]
 
 
@@ -330,7 +327,7 @@ class Parameter:
         try:
             return self.kind.read(value)
         except ValueError as error:
-            reason = f"expected {self.kind.expected}, got {displayed_value(value)}"
+            reason = f"expected {self.kind.expected}, got {quoted(value)}"
             raise ParameterError(self.name, reason) from error
 
     def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:

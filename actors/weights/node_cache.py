@@ -10,6 +10,7 @@ import logging
 import os
 from pathlib import Path
 
+from actors.protocol.plain_text import bare
 from actors.weights.digest import digest
 
 VARIABLE = "GROK_BATCH_WEIGHTS_CACHE"
@@ -31,6 +32,6 @@ def node_copy(url: str) -> str:
     if not marker.exists() or marker.read_text().strip() != f"{scheme}://{path}":
         return url
     if digest(copy) != digest(url):
-        _LOG.warning("%s differs from %s; reading the latter: fill the copy again", copy, url)
+        _LOG.warning("%s differs from %s; reading the latter: fill the copy again", copy, bare(url))
         return url
     return str(copy)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 from actors.weights.pickle_reader import BFLOAT16
 
 LENGTH_BYTES = 8  # the header's length, little-endian
@@ -79,7 +80,9 @@ def _parse_entry(entry: dict[str, Any], begin: int) -> StoredArray:
     start, end = entry["data_offsets"]
     shape = tuple(entry["shape"])
     if entry["dtype"] not in _DTYPES:
-        raise ValueError(f"element type {entry['dtype']!r}, expected one of {', '.join(_DTYPES)}")
+        raise ValueError(
+            f"element type {quoted(entry['dtype'])}, expected one of {', '.join(_DTYPES)}"
+        )
     dtype = _DTYPES[entry["dtype"]]
     numbers = (start, end, *shape)
     if not all(type(number) is int and 0 <= number < 1 << 62 for number in numbers):

@@ -21,6 +21,7 @@ import safetensors.numpy
 
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 from actors.weights.pickle_reader import HostTensor
 from actors.weights.safetensors_header import (
     LENGTH_BYTES,
@@ -94,12 +95,12 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
         content = json.loads(text)
         if (content["format"], content["version"]) != (_FORMAT, _VERSION):
             raise ValueError(
-                f"format {content['format']!r} version {content['version']!r}, expected "
-                f"{_FORMAT!r} {_VERSION}"
+                f"format {quoted(content['format'])} version {quoted(content['version'])}, "
+                f"expected {quoted(_FORMAT)} {_VERSION}"
             )
         files = {key: _parse_file(key, entry) for key, entry in content["files"].items()}
         if type(content["parts"]) is not int or content["parts"] < 1:
-            raise ValueError(f"parts {content['parts']!r}, expected a positive whole number")
+            raise ValueError(f"parts {quoted(content['parts'])}, expected a positive whole number")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         cause = f"{type(error).__name__}: {str(error)[:150]}"
         raise ModelError(
@@ -110,10 +111,10 @@ def parse_manifest(text: bytes, name: str) -> Manifest:
 
 def _parse_file(name: str, entry: dict[str, Any]) -> StoredFile:
     if not re.fullmatch(r"[\w.-]+\.safetensors", name):
-        raise ValueError(f"{name!r} is not the name of a file of weights")
+        raise ValueError(f"{quoted(name)} is not the name of a file of weights")
     size = entry["bytes"]
     if type(size) is not int or size < 0:
-        raise ValueError(f"{name}: bytes {size!r}, expected a whole number")
+        raise ValueError(f"{name}: bytes {quoted(size)}, expected a whole number")
     if not re.fullmatch("[0-9a-f]{64}", entry["sha256"]):
         raise ValueError(f"{name}: sha256 is not 64 hexadecimal digits")
     return StoredFile(size, entry["sha256"])
@@ -241,8 +242,8 @@ def _check_arrays(
             raise ModelError(
                 f"{name}: expected {tensor.path} with {_describe(key, expected.get(key))}, got "
                 f"{_describe(key, actual.get(key))}; "
-                f"the file belongs to another tensor or another model, convert again or correct "
-                f"--model"
+                "the file belongs to another tensor or another model, convert again or correct "
+                "--model"
             )
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from actors.model.config import SMALL, ModelConfig, parameter_shapes
+from actors.protocol.plain_text import quoted
 from actors.weights import checkpoint
 from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
 from jobs.benchmarks.checkpoint_table import Load, print_table
@@ -198,7 +199,7 @@ def device_count(mesh: str) -> int:
     """
     data, _, model = mesh.partition("x")
     if not (data.isdigit() and model.isdigit()):
-        raise ConfigError(f"--meshes: expected DATAxMODEL, e.g. 1x8, got {mesh!r}")
+        raise ConfigError(f"--meshes: expected DATAxMODEL, e.g. 1x8, got {quoted(mesh)}")
     return int(data) * int(model)
 
 

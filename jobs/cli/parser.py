@@ -15,6 +15,7 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 
 from actors.protocol.parameters import ParameterKind, Texts
+from actors.protocol.plain_text import quoted
 from jobs.cli.flag_checks import flag_name
 from pipeline.errors import ConfigError
 
@@ -148,7 +149,7 @@ class _Strings:
             return [value]
         if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
             return list(value)
-        raise ValueError(f"expected a string or a list of strings, got {value!r}")
+        raise ValueError(f"expected a string or a list of strings, got {quoted(value)}")
 
     def __repr__(self) -> str:  # what --help shows as the type
         return "str"
@@ -166,7 +167,7 @@ class _Items:
         try:
             items = self._kind.read(value)
         except ValueError as error:
-            message = f"expected {self._kind.expected}, got {value!r}"
+            message = f"expected {self._kind.expected}, got {quoted(value)}"
             raise argparse.ArgumentTypeError(message) from error
         return [_to_list(item) for item in items]
 
@@ -191,7 +192,7 @@ class _Text:
     def __call__(self, value: object) -> str:
         if isinstance(value, str | int) and not isinstance(value, bool):
             return str(value)
-        raise ValueError(f"expected a text, got {value!r}")
+        raise ValueError(f"expected a text, got {quoted(value)}")
 
     def __repr__(self) -> str:  # what --help shows as the type
         return "str"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from actors.protocol.parameters import ParameterError
+from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import (
     PARAMETERS,
     SamplingParams,
@@ -151,7 +152,9 @@ class ScoreConfig(SamplingParams, InputFlags):
                 "--model demo"
             )
         if self.task not in TASKS:
-            raise ConfigError(f"--task: expected one of {', '.join(TASKS)}, got {self.task!r}")
+            raise ConfigError(
+                f"--task: expected one of {', '.join(TASKS)}, got {quoted(self.task)}"
+            )
         if not TASKS[self.task].generates and self.n != 1:
             raise ConfigError(
                 f"--n: expected 1 for task {self.task}, which generates nothing, got {self.n}"
@@ -228,7 +231,7 @@ def _numbers(name: str, text: str, pattern: str, expected: str) -> tuple[int, in
     """Returns the one or two numbers of a flag's value; `pattern` has a group for each."""
     match = re.fullmatch(pattern, text)
     if not match:
-        raise ConfigError(f"--{name}: expected {expected}, got {text!r}")
+        raise ConfigError(f"--{name}: expected {expected}, got {quoted(text)}")
     first = int(match[1])
     if match[2] is None:
         return first, None

@@ -1,6 +1,7 @@
 """Reads the hyperparameters of --model: a preset's name, or the path or URL of a JSON file."""
 
 from actors.model.config import PRESETS, ModelConfig
+from actors.protocol.plain_text import quoted
 from pipeline import storage
 from pipeline.errors import ConfigError
 
@@ -17,7 +18,7 @@ def model_config(name: str) -> ModelConfig:
     if not name.endswith(".json"):
         raise ConfigError(
             f"--model: expected one of {', '.join(PRESETS)}, or the path or URL of a .json file, "
-            f"got {name!r}"
+            f"got {quoted(name)}"
         )
     try:
         return ModelConfig.from_json(storage.read(name)[0].decode())

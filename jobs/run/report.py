@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from actors.protocol.errors import ClusterLostError, GrokBatchError
+from actors.protocol.plain_text import plain_message
 from jobs.run.description import run_description
 from jobs.run.plan import Plan
 from pipeline import storage
@@ -15,7 +16,6 @@ from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.part_counts import count_parts
 from pipeline.output.run_folder import RunFolder
-from pipeline.storage.redaction import redact_credentials
 
 Render = Callable[[Mapping[str, Any]], str]
 
@@ -194,7 +194,7 @@ def _error_message(error: BaseException) -> str:
     message = str(error)
     if not isinstance(error, GrokBatchError):
         message = f"{type(error).__name__}: {message}"
-    return redact_credentials(message)
+    return plain_message(message)
 
 
 def _run_keys(plan: Plan, identity: str, shards: int) -> dict[str, Any]:

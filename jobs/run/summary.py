@@ -48,7 +48,8 @@ def print_results(
     rows = sum(shard.rows for shard in shards)
     report = report_url(folder, plan, "html")
     counts = f"{len(shards):,} files, {rows:,} rows, {failed:,} failed"
-    log.result(None, f"\nresults  {folder.data_url} ({counts})")
+    log.result(None, "")
+    log.result(None, f"results  {folder.data_url} ({counts})")
     log.result(None, f"report   {report}")
     if log.is_json:
         log.event(

@@ -9,6 +9,7 @@ from pathlib import Path
 from shlex import join as shell_words
 from typing import Literal
 
+from actors.protocol.plain_text import quoted
 from jobs.cli.flag_checks import check_range
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
@@ -72,15 +73,16 @@ class SubmitConfig:
 
         if not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", self.night_begins):
             raise ConfigError(
-                f"--night-begins: expected HH:MM, e.g. 02:00, got {self.night_begins!r}"
+                f"--night-begins: expected HH:MM, e.g. 02:00, got {quoted(self.night_begins)}"
             )
         if not re.fullmatch(r"\d+(,\d+)*", self.accept):
             raise ConfigError(
-                f"--accept: expected exit codes separated by commas, e.g. 0,3, got {self.accept!r}"
+                "--accept: expected exit codes separated by commas, e.g. 0,3, got "
+                f"{quoted(self.accept)}"
             )
         if self.name is not None and not re.fullmatch(r"[\w.{}-]+", self.name):
             raise ConfigError(
-                f"--name: expected letters, digits, dots and dashes, got {self.name!r}"
+                f"--name: expected letters, digits, dots and dashes, got {quoted(self.name)}"
             )
 
     def night(self, now: datetime) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS, SamplingParams
 from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.model_flags import ModelFlags
@@ -164,7 +165,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
         if not is_name or not is_free or self.dataset.startswith("."):
             raise ConfigError(
                 "--dataset: expected the name of a folder other than prompts and completions, got "
-                f"{self.dataset!r}"
+                f"{quoted(self.dataset)}"
             )
 
     def _check_samples(self) -> None:
@@ -228,19 +229,21 @@ def _template_spec(name: str, entry: object) -> TemplateSpec:
         return TemplateSpec(name, entry)
     if not isinstance(entry, Mapping):
         raise ConfigError(
-            f"--templates: {name}: expected a text, or text or file with a weight, got {entry!r}"
+            f"--templates: {name}: expected a text, or text or file with a weight, got "
+            f"{quoted(entry)}"
         )
     for key in entry:
         if key not in TEMPLATE_KEYS:
             raise ConfigError(
-                f"--templates: {name}: unknown key {key!r}, expected {', '.join(TEMPLATE_KEYS)}"
+                f"--templates: {name}: unknown key {quoted(key)}, expected "
+                f"{', '.join(TEMPLATE_KEYS)}"
             )
 
     weight = entry.get("weight")
     if weight is None:
         weight = 1.0
     if isinstance(weight, bool) or not isinstance(weight, int | float):
-        raise ConfigError(f"--templates: {name}: weight: expected a number, got {weight!r}")
+        raise ConfigError(f"--templates: {name}: weight: expected a number, got {quoted(weight)}")
 
     text = entry.get("text")
     file = entry.get("file")
@@ -249,7 +252,7 @@ def _template_spec(name: str, entry: object) -> TemplateSpec:
     if isinstance(file, str) and text is None:
         return TemplateSpec(name, _read_text(name, file), weight)
     raise ConfigError(
-        f"--templates: {name}: expected either text or file, a string, got {dict(entry)!r}"
+        f"--templates: {name}: expected either text or file, a string, got {quoted(dict(entry))}"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare, one_line, plain_message
 from jobs.run import dry_run
 from jobs.run.description import describe_run
 from jobs.run.execute import log_skipped_files
@@ -211,11 +212,13 @@ def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[
 
 def _print_rows(requests: pa.Table, rejected: pa.Table) -> None:
     for row in requests.slice(0, PRINTED_ROWS).to_pylist():
-        print(f"--- {row['id']} ({row['template']}), {len(row['prompt']):,} characters")
-        print(row["prompt"])
+        row_id = bare(row["id"])
+        print(f"--- {row_id} ({row['template']}), {len(row['prompt']):,} characters")
+        for line in row["prompt"].split("\n"):
+            print(one_line(line))
         print("---")
     for row in rejected.slice(0, PRINTED_ROWS).to_pylist():
-        print(f"rejected {row['id']}: {row['reason']}: {row['detail']}")
+        print(plain_message(f"rejected {row['id']}: {row['reason']}: {row['detail']}"))
 
 
 class _Progress:

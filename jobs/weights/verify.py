@@ -10,6 +10,7 @@ import numpy as np
 
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 from actors.weights import safetensors_layout, xai_layout
 from actors.weights.pickle_reader import Int8Tensor, parse
 from actors.weights.weight_files import MANIFEST, WeightFolder
@@ -258,7 +259,8 @@ def read_digests(text: str, name: str) -> dict[str, str]:
             digests[file_name] = match[1].lower()
         elif line.strip() and not line.startswith("#"):
             raise ConfigError(
-                f"--digests: {name}, line {number}: expected 'sha256  file name', got {line[:80]!r}"
+                f"--digests: {name}, line {number}: expected 'sha256  file name', got "
+                f"{quoted(line[:80])}"
             )
     if not digests:
         raise ConfigError(f"--digests: {name} holds no digest")

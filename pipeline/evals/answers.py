@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from actors.protocol.plain_text import quoted
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals.suite import Answer, EvalRequest
@@ -105,7 +106,7 @@ def _add(samples: Samples, row: dict[str, Any], request: EvalRequest, url: str) 
     index = row.get("sample_index") or 0
     if index in samples:
         raise DatasetError(
-            f"{redact_credentials(url)}: id {request.id!r}, sample {index} was there before; "
+            f"{redact_credentials(url)}: id {quoted(request.id)}, sample {index} was there before; "
             "--outputs must name one run"
         )
     samples[index] = _answer(row, request, url)
@@ -125,7 +126,7 @@ def _answer(row: dict[str, Any], request: EvalRequest, url: str) -> Answer:
         expected = "a text"
     if result is None:
         raise DatasetError(
-            f"{redact_credentials(url)}: id {request.id!r} has no result, expected {expected}"
+            f"{redact_credentials(url)}: id {quoted(request.id)} has no result, expected {expected}"
         )
     if not request.choices:
         text = cut_at_stops(result, request.stop or ())
@@ -160,6 +161,7 @@ def _check_samples(request: EvalRequest, samples: Samples) -> None:
         return
     if sorted(samples) != list(range(request.n)):
         raise DatasetError(
-            f"id {request.id!r}: expected samples 0 to {request.n - 1}, got {sorted(samples)}; "
+            f"id {quoted(request.id)}: expected samples 0 to {request.n - 1}, got "
+            f"{sorted(samples)}; "
             "finish the run"
         )

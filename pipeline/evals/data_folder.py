@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
+from actors.protocol.plain_text import quoted
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals.tables import missing_columns
@@ -67,7 +68,7 @@ class DataFolder:
             except (ValueError, KeyError, TypeError) as error:
                 raise DatasetError(
                     f"line {number} of {redact_credentials(url)}: expected a JSON object with "
-                    f"texts {list(columns)} ({error!r})"
+                    f"texts {list(columns)} ({quoted(error)})"
                 ) from error
         return rows
 
@@ -107,5 +108,5 @@ class DataFolder:
 
 def _text(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
+        raise TypeError(f"{quoted(value)} is not a text")
     return value

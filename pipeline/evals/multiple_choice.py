@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import DatasetError
 from pipeline.evals.suite import Answer, EvalRequest, Verdict
 
@@ -22,7 +23,7 @@ def accuracy(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
     choices = request.choices or ()
     if request.target not in choices:
         raise DatasetError(
-            f"request {request.id}: the target {request.target!r} is none of its choices "
+            f"request {request.id}: the target {quoted(request.target)} is none of its choices "
             f"{list(choices)}"
         )
     if answer.error is not None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.evals import tables
 from pipeline.evals.data_folder import DataFolder
@@ -98,8 +99,8 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
     for request in requests:
         if request.id in ids:
             raise DatasetError(
-                f"{redact_credentials(url)}: id {request.id!r} comes twice; answers are joined by "
-                "id"
+                f"{redact_credentials(url)}: id {quoted(request.id)} comes twice; answers are "
+                "joined by id"
             )
         ids.add(request.id)
     return requests

@@ -8,6 +8,7 @@ import pyarrow as pa
 from pyarrow import types
 
 from actors.protocol.parameters import ColumnType
+from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input.file_columns import displayed_type
@@ -150,12 +151,12 @@ def check_type(name: str, data_type: pa.DataType | None, use: str, source: str) 
     if data_type is None:
         if use == "id":
             raise DatasetError(
-                f"{source}: column '{name}' has values of several types, expected "
+                f"{source}: column {quoted(name)} has values of several types, expected "
                 f"{expected.description} in every row; convert it"
             )
         return
     if not types.is_null(data_type) and not expected.accepts(data_type):
         raise DatasetError(
-            f"{source}: column '{name}' is {displayed_type(data_type)}, expected "
+            f"{source}: column {quoted(name)} is {displayed_type(data_type)}, expected "
             f"{expected.description}; convert it in the input"
         )

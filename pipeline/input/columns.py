@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input import formats
@@ -185,10 +186,12 @@ def _find_role_column(
     expected = " or ".join(f"'{name}'" for name in forms)
     if present:
         raise DatasetError(
-            f"{source}: expected one column of {expected}, found {present}; drop all but one"
+            f"{source}: expected one column of {expected}, found {quoted(present)}; drop all but "
+            "one"
         )
     raise DatasetError(
-        f"{source}: no column {expected}, found {list(names)}; name it with --prompt-column or "
+        f"{source}: no column {expected}, found {quoted(list(names))}; name it with "
+        f"--prompt-column or "
         "--continuation-column, or add it to the input"
     )
 
@@ -199,7 +202,8 @@ def _check_same_kind(role_columns: Sequence[RoleColumn], source: str) -> None:
     for column in role_columns[1:]:
         if column.form.is_text and not first.form.is_text:
             raise DatasetError(
-                f"{source}: column '{first.name}' has token ids and column '{column.name}' has "
+                f"{source}: column {quoted(first.name)} has token ids and column "
+                f"{quoted(column.name)} has "
                 "text; give both as text or both as token ids"
             )
 
@@ -227,7 +231,8 @@ def _find_id_column(file_columns: FileColumns, columns: InputColumns, source: st
         return name
     if name != ID:
         raise DatasetError(
-            f"{source}: no column '{name}', found {list(file_columns.names)}; give the name of a "
+            f"{source}: no column {quoted(name)}, found {quoted(list(file_columns.names))}; give "
+            f"the name of a "
             "column with --id-column, or leave it out: ids are then made from file and row"
         )
     return None
@@ -271,7 +276,8 @@ def _output_fields(
             continue
         if column.name in reserved:
             raise DatasetError(
-                f"{source}: column '{column.name}' would pass through, but the output has a column "
+                f"{source}: column {quoted(column.name)} would pass through, but the output has a "
+                f"column "
                 "of its own of that name; rename or drop it in the input"
             )
         output_fields.append(column)

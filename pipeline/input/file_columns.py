@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import DatasetError
 from pipeline.input.common_types import common_type
 from pipeline.input.json_text import json_text_field
@@ -44,7 +45,8 @@ class FileColumns:
             except UnicodeEncodeError as error:
                 url = redact_credentials(next(iter(column_types.values())))
                 raise DatasetError(
-                    f"{url}: expected valid Unicode in names of columns, got {name!r}; rename it"
+                    f"{url}: expected valid Unicode in names of columns, got {quoted(name)}; "
+                    "rename it"
                 ) from error
 
     @property
@@ -91,13 +93,15 @@ class FileColumns:
         """Returns why a column has no type of its own."""
         types = self.types[name]
         if None in types:
-            return f"{name!r} has values of several types"
+            return f"{quoted(name)} has values of several types"
         locations: list[str] = []
         for data_type, url in types.items():
             locations.append(f"{displayed_type(data_type)} in {redact_credentials(url)}")
         if len(locations) == 1:
-            return f"{name!r} is {displayed_type(next(iter(types)))}, which Parquet cannot hold"
-        return f"{name!r} is {' and '.join(locations[:2])}"
+            return (
+                f"{quoted(name)} is {displayed_type(next(iter(types)))}, which Parquet cannot hold"
+            )
+        return f"{quoted(name)} is {' and '.join(locations[:2])}"
 
 
 def displayed_type(data_type: pa.DataType | None) -> str:

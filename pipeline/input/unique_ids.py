@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.read_ahead import read_ahead
@@ -164,7 +165,7 @@ def _duplicates(
                 continue
             location = block.location(index)
             if row_id in first_locations:
-                yield f"{row_id!r} ({first_locations[row_id]} and {location})"
+                yield f"{quoted(row_id)} ({first_locations[row_id]} and {location})"
             elif len(first_locations) < BLOCK_ROWS:  # bounded, even if every id occurs twice
                 first_locations[row_id] = location
 

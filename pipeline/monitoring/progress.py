@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
+from actors.protocol.plain_text import VALUE_CHARS, bare, plain_message
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.length_bins import histogram, length_bin
@@ -22,10 +23,9 @@ from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
 from pipeline.monitoring.token_rates import TokenRates
 from pipeline.records import Passing
-from pipeline.storage.redaction import redact_credentials
 
 EXAMPLES = 3  # error rows of each code in the report
-EXAMPLE_CHARS = 400  # of their messages
+EXAMPLE_CHARS = VALUE_CHARS  # of their messages
 SERIES = (
     "rows",
     "prompt",
@@ -147,7 +147,7 @@ class Progress:
 
     def replica_lost(self, replica: str, reason: str) -> None:
         """Reports a replica that was lost, and why."""
-        self._replica_use.lost(replica, redact_credentials(reason), self._elapsed_s)
+        self._replica_use.lost(replica, plain_message(reason), self._elapsed_s)
 
     def replica_retired(self, replica: str, reason: str) -> None:
         """Reports a replica that was retired while it held no batch, and why."""
@@ -348,12 +348,10 @@ class Progress:
 
 def error_example(ref: RowRef, row_id: object, message: str | None) -> dict[str, object]:
     """Returns a failed row as the report shows it: without credentials, texts cut."""
-    shown_message = redact_credentials(message or "")
-    if len(shown_message) > EXAMPLE_CHARS:
-        shown_message = shown_message[: EXAMPLE_CHARS - 1] + "…"
     if isinstance(row_id, str):
-        row_id = redact_credentials(row_id)[:EXAMPLE_CHARS]
-    return {"id": row_id, "shard": ref.shard, "row": ref.row, "message": shown_message}
+        row_id = bare(row_id)
+    example_message = bare(message or "", EXAMPLE_CHARS)
+    return {"id": row_id, "shard": ref.shard, "row": ref.row, "message": example_message}
 
 
 def _ratio(value: float, total: float) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
-from pipeline.storage.redaction import redact_credentials
+from actors.protocol.plain_text import one_line, plain_message, redact_credentials
 
 LogFormat = Literal["text", "json"]
 Level = Literal["info", "warning", "error"]
@@ -47,7 +47,7 @@ class RunLog:
         In JSON it is an event like any other, if it has a name.
         """
         if not self.is_json:
-            self._write(redact_credentials(message), sys.stdout)
+            self._write(one_line(redact_credentials(message)), sys.stdout)
         elif name is not None:
             self.event(name, message, **figures)
 
@@ -56,13 +56,14 @@ class RunLog:
     ) -> None:
         """Logs an event.
 
-        Credentials in URLs are left out of the sentence and of texts among the figures.
+        Credentials in URLs are left out of the sentence and of texts among the figures. As text,
+        the sentence becomes one bounded line.
         """
         if message is not None:
             message = redact_credentials(message)
         if not self.is_json:
             if message is not None:
-                self._write(message, self._stream or sys.stderr)
+                self._write(plain_message(message), self._stream or sys.stderr)
             return
 
         time = self._now().isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -82,7 +83,7 @@ class RunLog:
         stream = self._stream or sys.stderr
         # a stream that cannot hold a character would escape it in a way that is no JSON
         encoding = (stream.encoding or "utf-8").lower().replace("-", "")
-        line = json.dumps(present, ensure_ascii=encoding != "utf8")
+        line = _json_line(present, ascii_only=encoding != "utf8")
         self._write(line, stream)
 
     def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
@@ -97,3 +98,17 @@ class RunLog:
         with self._lock:
             stream.write(line + "\n")
             stream.flush()
+
+
+def _json_line(fields: dict[str, Any], *, ascii_only: bool) -> str:
+    """Returns JSON whose control and invisible characters are escapes, which readers undo."""
+    line = json.dumps(fields, ensure_ascii=ascii_only)
+    if line.isprintable():
+        return line
+    characters: list[str] = []
+    for character in line:
+        if character.isprintable():
+            characters.append(character)
+        else:
+            characters.append(json.dumps(character)[1:-1])
+    return "".join(characters)

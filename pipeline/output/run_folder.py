@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import pyarrow.parquet as pq
 
+from actors.protocol.plain_text import quoted
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
@@ -87,7 +88,8 @@ class RunFolder:
                 raise TypeError("fingerprint_keys")
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(
-                f"{self.run_url} is not a run description ({error!r}); choose another --output"
+                f"{self.run_url} is not a run description ({quoted(error)}); choose another "
+                "--output"
             ) from error
         return description
 

@@ -12,10 +12,10 @@ from typing import Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from actors.protocol.plain_text import VALUE_CHARS, bare
 from pipeline.report.figures import compact, duration, percent
-from pipeline.storage.redaction import redact_credentials
 
-LONGEST_TEXT_CHARS = 500  # of any text from outside
+LONGEST_TEXT_CHARS = VALUE_CHARS  # of any text from outside
 UNBROKEN_CHARS = 24  # a table cell of up to so many stays on one line
 OWN_PACKAGE = "pipeline.report"
 
@@ -70,10 +70,7 @@ def _displayed(value: object) -> object:
     """Returns `Markup` as it is, and everything else as a short text without credentials."""
     if isinstance(value, Markup):
         return value
-    displayed = redact_credentials(str(value))
-    if len(displayed) > LONGEST_TEXT_CHARS:
-        displayed = displayed[: LONGEST_TEXT_CHARS - 1] + "…"
-    return displayed
+    return bare(value)
 
 
 def _cell_class(value: object) -> Markup:

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from actors.protocol.plain_text import bare
 from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, WIDTH, Plot, count_axis, svg
 from pipeline.report.figures import (
     OverTime,
@@ -28,7 +29,6 @@ from pipeline.report.figures import (
     share,
     time_unit,
 )
-from pipeline.storage.redaction import redact_credentials
 
 Replica = Mapping[str, Any]
 LengthBin = Mapping[str, int]
@@ -438,7 +438,4 @@ def _with_times(over_time: OverTime, rows: Iterable[Sequence[str]]) -> tuple[tup
 
 
 def _short(name: object) -> str:
-    text = redact_credentials(str(name))
-    if len(text) <= NAME_CHARS:
-        return text
-    return text[: NAME_CHARS - 1] + "…"
+    return bare(name, NAME_CHARS)

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from actors.protocol.plain_text import VALUE_CHARS, bare
+
 Stage = Literal[
     "template",
     "generation",
@@ -16,7 +18,7 @@ Stage = Literal[
 ]
 # in the order in which they run; `stop` also runs before generation, for rows that are not needed
 STAGES: tuple[Stage, ...] = get_args(Stage)
-DETAIL_CHARS = 500
+DETAIL_CHARS = VALUE_CHARS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +32,5 @@ class Rejection:
 
 
 def shortened(value: object) -> str:
-    """Returns a value as a detail of bounded length."""
-    text = str(value)
-    if len(text) <= DETAIL_CHARS:
-        return text
-    return text[: DETAIL_CHARS - 1] + "…"
+    """Returns a value as a detail: one bounded line without credentials."""
+    return bare(value, DETAIL_CHARS)

@@ -8,6 +8,7 @@ import pkgutil
 from collections.abc import Iterable
 from functools import cache
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.evals.suite import Suite
 
@@ -39,7 +40,7 @@ def suite_of(name: str) -> Suite:
             expected.append(suite.name)
     raise ConfigError(
         f"--tasks: expected some of {', '.join(expected)} (or a subject such as mmlu_anatomy), "
-        f"got {name!r}"
+        f"got {quoted(name)}"
     )
 
 

@@ -8,6 +8,7 @@ prefix once and each question once.
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import DatasetError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.multiple_choice import accuracy
@@ -173,7 +174,7 @@ def _rows(data: DataFolder, split: str, subject: str) -> Sequence[Mapping[str, A
             raise DatasetError(
                 f"{FOLDER}/{split}, subject '{subject}', row {len(rows)}: expected {len(LETTERS)} "
                 f"choices and an answer from 0 to {len(LETTERS) - 1}, got {choices!r:.200} and "
-                f"{answer!r}"
+                f"{quoted(answer)}"
             )
         rows.append(row)
     return rows

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
@@ -96,7 +97,8 @@ def inspect_seeds(
     for name in keep:
         if name not in candidates:
             raise ConfigError(
-                f"--keep: the seeds have no column {name!r}; they have {', '.join(candidates)}"
+                f"--keep: the seeds have no column {quoted(name)}; they have "
+                f"{', '.join(candidates)}"
             )
 
     kept_names: list[str] = []

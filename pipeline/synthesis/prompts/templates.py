@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import jinja2
 from jinja2 import meta
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.sandbox import ROW_ERRORS, Sandbox
@@ -63,7 +64,8 @@ class TemplateSpec:
     def __post_init__(self) -> None:
         if not (math.isfinite(self.weight) and self.weight > 0):
             raise ConfigError(
-                f"--templates: {self.name}: weight: expected a number above 0, got {self.weight!r}"
+                f"--templates: {self.name}: weight: expected a number above 0, got "
+                f"{quoted(self.weight)}"
             )
 
     @property
@@ -114,10 +116,10 @@ class PromptTemplate:
             similar = difflib.get_close_matches(name, columns, n=1)
             hint = ""
             if similar:
-                hint = f" (did you mean {similar[0]!r}?)"
+                hint = f" (did you mean {quoted(similar[0])}?)"
             raise ConfigError(
-                f"--templates: {self.spec.name}: the seeds have no column {name!r}{hint}; they "
-                f"have {', '.join(sorted(columns))}"
+                f"--templates: {self.spec.name}: the seeds have no column {quoted(name)}{hint}; "
+                f"they have {', '.join(sorted(columns))}"
             )
 
     def render(self, row: Row, shots: Sequence[Row]) -> str | Rejection:
@@ -179,4 +181,4 @@ def _syntax_message(spec: TemplateSpec, error: Exception) -> str:
         lines = spec.text.splitlines()
         source = lines[line - 1].strip() if line <= len(lines) else ""
     reason = str(error) or "nested too deeply"
-    return f"--templates: {spec.name}: {place}: {reason}; in {source!r}"
+    return f"--templates: {spec.name}: {place}: {reason}; in {quoted(source)}"

@@ -20,6 +20,7 @@ from jinja2.environment import TemplateExpression
 from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.synthesis.sandbox import CONCAT_FILTER, ROW_ERRORS, Sandbox
 
@@ -190,7 +191,7 @@ class _Translation(NodeTransformer):
 
     def visit_Name(self, node: nodes.Name) -> nodes.Node:
         if node.name not in self._columns:
-            raise _UnsupportedError(f"no column {node.name!r}{self._hint(node.name)}")
+            raise _UnsupportedError(f"no column {quoted(node.name)}{self._hint(node.name)}")
 
         self.names.add(node.name)
         row = nodes.Name(_ROW, "load", lineno=node.lineno)
@@ -236,7 +237,7 @@ class _Translation(NodeTransformer):
     def _hint(self, name: str) -> str:
         similar = difflib.get_close_matches(name, self._columns, n=1)
         if similar:
-            return f"; did you mean {similar[0]!r}?"
+            return f"; did you mean {quoted(similar[0])}?"
         return f"; there are {', '.join(sorted(self._columns))}"
 
 
@@ -266,10 +267,12 @@ class Expression:
         try:
             self._evaluate = _compiled(source, translation)
         except (jinja2.TemplateSyntaxError, _UnsupportedError, SyntaxError) as error:
-            raise ConfigError(f"{flag}: {source!r}: {error}") from error
+            raise ConfigError(f"{flag}: {quoted(source)}: {error}") from error
         # nested too deeply
         except (RecursionError, MemoryError) as error:
-            raise ConfigError(f"{flag}: {source!r}: the expression is nested too deeply") from error
+            raise ConfigError(
+                f"{flag}: {quoted(source)}: the expression is nested too deeply"
+            ) from error
         self.names = frozenset(translation.names)  # columns that the expression reads
 
     def __call__(self, values: Values) -> bool:
@@ -292,7 +295,9 @@ def _compiled(source: str, translation: _Translation) -> TemplateExpression:
         parser = Parser(environment, source, state="variable")
         expression = parser.parse_expression()
     if not parser.stream.eos:
-        raise _UnsupportedError(f"unexpected {parser.stream.current.value!r} after the expression")
+        raise _UnsupportedError(
+            f"unexpected {quoted(parser.stream.current.value)} after the expression"
+        )
 
     translated = translation.visit(expression)
     translated.set_environment(environment)

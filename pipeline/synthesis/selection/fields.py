@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.selection.patterns import FieldPattern
@@ -98,7 +99,7 @@ def read_fields(types: Mapping[str, object]) -> tuple[Field, ...]:
         if base not in TYPES:
             raise ConfigError(
                 f"--fields: {name}: expected one of {', '.join(TYPES)}, with a ? if it may be "
-                f"absent; got {type_name!r}"
+                f"absent; got {quoted(type_name)}"
             )
         fields.append(Field(name, str(base), optional=type_name != base))
     return tuple(fields)

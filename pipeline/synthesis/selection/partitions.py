@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.synthesis.rejections import Rejection
 from pipeline.synthesis.selection.samples import StageResult
@@ -25,7 +26,7 @@ def check_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
     for name in columns:
         if name not in schema.names:
             raise ConfigError(
-                f"--partition-by: the data set has no column {name!r}; it has "
+                f"--partition-by: the data set has no column {quoted(name)}; it has "
                 f"{', '.join(schema.names)}"
             )
         column_type: Any = schema.field(name).type
@@ -36,8 +37,8 @@ def check_partitions(columns: Sequence[str], schema: pa.Schema) -> None:
             )
         if not NAME_CHARACTERS.issuperset(name):
             raise ConfigError(
-                f"--partition-by: {name!r}: a folder's name holds letters, digits and _ only; "
-                "rename the column"
+                f"--partition-by: {quoted(name)}: a folder's name holds letters, digits and _ "
+                "only; rename the column"
             )
 
 

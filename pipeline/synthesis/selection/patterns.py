@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 
 Texts = Any  # an Arrow column of strings
@@ -34,7 +35,7 @@ class Pattern:
             pc.match_substring_regex(pa.array([""]), source)
         except pa.ArrowException as error:
             reason = _syntax_message(source, str(error))
-            raise ConfigError(f"{flag}: {source!r}: {reason}") from error
+            raise ConfigError(f"{flag}: {quoted(source)}: {reason}") from error
 
     def matches(self, texts: Texts) -> npt.NDArray[np.bool_]:
         """Returns the mask of texts that contain a match; a null contains none."""
@@ -57,22 +58,23 @@ class FieldPattern(Pattern):
             groups: Any = pc.extract_regex(pa.array([], pa.string()), source).type
         except pa.ArrowException as error:
             raise ConfigError(
-                f"{flag}: {source!r}: expected named groups only, (?P<name>…); write (?:…) for the "
-                "others"
+                f"{flag}: {quoted(source)}: expected named groups only, (?P<name>…); write (?:…) "
+                "for the others"
             ) from error
 
         self.groups: tuple[str, ...] = tuple(groups.names)
         if not self.groups:
             raise ConfigError(
-                f"{flag}: {source!r}: expected at least one named group, (?P<name>…), got none"
+                f"{flag}: {quoted(source)}: expected at least one named group, (?P<name>…), got "
+                "none"
             )
 
         # RE2 accepts a name twice; a row has one value per name
         for name, uses in Counter(self.groups).items():
             if uses > 1:
                 raise ConfigError(
-                    f"{flag}: {source!r}: expected each group name once, got {name!r} twice or "
-                    "more; rename the groups"
+                    f"{flag}: {quoted(source)}: expected each group name once, got {quoted(name)} "
+                    "twice or more; rename the groups"
                 )
 
     def fields(self, texts: Texts) -> list[dict[str, str] | None]:
@@ -93,14 +95,14 @@ def _syntax_message(source: str, message: str) -> str:
     if unsupported:
         return (
             "RE2 has no look-around and no back references (position "
-            f"{unsupported.start()}: {unsupported[0]!r})"
+            f"{unsupported.start()}: {quoted(unsupported[0])})"
         )
 
     reason = message.rsplit("Invalid regular expression: ", maxsplit=1)[-1].strip()
-    quoted = reason.partition(": ")[2]
+    fragment = reason.partition(": ")[2]
     position: int | None = None
-    if quoted and quoted in source:
-        position = source.find(quoted)
+    if fragment and fragment in source:
+        position = source.find(fragment)
     try:
         re.compile(source)
     except re.error as error:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 
 Choose = Literal["all", "best", "majority"]
@@ -77,7 +78,7 @@ class SelectionRules:
         for reason in self.finish_reasons:
             if reason not in FINISH_REASONS:
                 raise ConfigError(
-                    f"--finish-reasons: expected {', '.join(FINISH_REASONS)}, got {reason!r}"
+                    f"--finish-reasons: expected {', '.join(FINISH_REASONS)}, got {quoted(reason)}"
                 )
 
     def _check_parsing(self) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
 from pipeline.synthesis.columns import COMPLETED, REJECTED, SAMPLES, VOTES
 from pipeline.synthesis.rejections import Rejection, shortened
@@ -255,7 +256,7 @@ def _accepted_schema(kept: pa.Schema, fields: Sequence[Field], rules: SelectionR
     for field in fields:
         if names.count(field.name) > 1 or field.name in REJECTED.names:
             raise ConfigError(
-                f"--parse-…: field {field.name!r}: the data set has another column of that "
+                f"--parse-…: field {quoted(field.name)}: the data set has another column of that "
                 "name; rename the field"
             )
     return pa.schema(columns)
@@ -267,7 +268,7 @@ def _check_columns(rules: SelectionRules, columns: Sequence[str]) -> None:
         named.append(("--vote-on", rules.vote_on))
     for flag, name in named:
         if name not in columns:
-            raise ConfigError(f"{flag}: no column {name!r}; there are {', '.join(columns)}")
+            raise ConfigError(f"{flag}: no column {quoted(name)}; there are {', '.join(columns)}")
 
 
 def _with_nulls(rows: pa.Table, schema: pa.Schema) -> pa.Table:

@@ -12,6 +12,7 @@ from actors.protocol.errors import (
     ReplicaError,
     RequestError,
 )
+from actors.protocol.plain_text import MESSAGE_CHARS
 
 # Values of the output column `error_code`, which users filter by.
 CODES = {
@@ -56,3 +57,14 @@ def test_run_errors_are_not_request_errors(error_class: type[GrokBatchError]) ->
     """A row with such an error must not be written as failed."""
     assert not issubclass(error_class, RequestError)
     assert not hasattr(error_class, "code")
+
+
+@pytest.mark.parametrize("error_class", CLASSES)
+def test_error_message_is_one_bounded_line_without_secrets(
+    error_class: type[GrokBatchError],
+) -> None:
+    hostile = "\x1b[31mred\r\n\x9b2J\u202e\u2028" + "x " * 10**5
+    message = str(error_class(f"row 3 of https://u:secret@host/a?key=secret: {hostile}"))
+    assert message.startswith("row 3 of https://host/a?key=… \\x1b[31mred\\r\\n")
+    assert message.isprintable()
+    assert len(message) <= MESSAGE_CHARS

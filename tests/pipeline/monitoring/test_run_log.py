@@ -159,3 +159,22 @@ def test_log_as_json_is_valid_on_any_terminal(encoding: str) -> None:
     message = "größe 数 \udcff"
     RunLog("json", stream=stream).event("note", message)
     assert json.loads(file.getvalue().decode(encoding))["message"] == message
+
+
+def test_events_have_no_raw_control_character() -> None:
+    hostile = "a\x1b[31m\r\n\x9b2J\u202e\U000e0001\ud800"
+    stream = io.StringIO()
+    RunLog(stream=stream).event("lost", f"replica {hostile}")
+    assert stream.getvalue().count("\n") == 1
+    assert stream.getvalue().rstrip("\n").isprintable()
+
+    log, stream = json_log()
+    log.event("lost", f"replica {hostile}", replica=hostile)
+    assert stream.getvalue().rstrip("\n").isprintable()
+    (event,) = events(stream)
+    assert (event["message"], event["replica"]) == (f"replica {hostile}", hostile)
+
+
+def test_results_have_no_raw_control_character(capsys: pytest.CaptureFixture[str]) -> None:
+    RunLog().result(None, "results  out\x1b[31m\n/https://u:secret@host/x?key=secret")
+    assert capsys.readouterr().out == "results  out\\x1b[31m\\n/https://host/x?key=…\n"

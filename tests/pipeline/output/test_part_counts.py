@@ -8,6 +8,7 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import ConfigError
+from pipeline.monitoring.progress import EXAMPLE_CHARS
 from pipeline.output.part_counts import PartCounts, count_parts
 from pipeline.output.run_folder import RunFolder
 from pipeline.output.schema import FINGERPRINT_KEY
@@ -37,7 +38,7 @@ def test_counts_of_generated_samples() -> None:
     assert counts.completion_lengths == {2: 1, 0: 1}
     assert counts.examples["engine_crash"] == [{"id": "a", "shard": 7, "row": 0, "message": "died"}]
     (example,) = counts.examples["prompt_too_long"]
-    assert (example["row"], len(str(example["message"]))) == (2, 400)
+    assert (example["row"], len(str(example["message"]))) == (2, EXAMPLE_CHARS)
 
 
 @pytest.mark.parametrize(
