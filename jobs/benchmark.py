@@ -40,8 +40,7 @@ def main(arguments: Sequence[str]) -> int:
             program="benchmark.py",
             description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
-        data_text, shards_text = config.mesh.split("x")
-        mesh_shape = (int(data_text), int(shards_text))
+        mesh_shape = config.mesh_shape()
         use_virtual_devices(math.prod(mesh_shape))
 
         from jobs.benchmarks.engine import measure

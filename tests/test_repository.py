@@ -204,6 +204,39 @@ def test_deviations_from_the_reference_are_marked_and_listed() -> None:
     assert {path: listed.count(path) for path in listed} == marked
 
 
+# Modules without a test file of their own, with the reason.
+COMMANDS = "a command of a page: its tests are those of the library that it calls"
+PROTOCOL = "a protocol: its implementations are tested"
+UNTESTED_MODULES = {
+    "jobs/benchmark.py": COMMANDS,
+    "jobs/benchmark_checkpoint.py": COMMANDS,
+    "jobs/benchmark_driver.py": COMMANDS,
+    "jobs/benchmark_pipeline.py": COMMANDS,
+    "jobs/check_gpu.py": COMMANDS,
+    "jobs/convert_checkpoint.py": COMMANDS,
+    "jobs/make_demo.py": COMMANDS,
+    "jobs/smoke.py": COMMANDS,
+    "jobs/verify_checkpoint.py": COMMANDS,
+    "actors/kernels/cpu/ffn.py": "machine code that test_experts.py runs",
+    "pipeline/dispatch/replicas.py": PROTOCOL,
+    "pipeline/evals/execution/sandbox_child.py": "a program that test_sandbox.py runs",
+    "pipeline/input/formats/format.py": PROTOCOL,
+    "pipeline/tasks/task.py": PROTOCOL,
+}
+
+
+def test_every_module_has_its_test_file() -> None:
+    """Tests mirror the tree: `jobs/run/plan.py` is tested in `tests/jobs/run/test_plan.py`."""
+    untested: set[str] = set()
+    for package in PACKAGES:
+        for path in (ROOT / package).rglob("*.py"):
+            module = path.relative_to(ROOT)
+            test_file = ROOT / "tests" / module.with_name(f"test_{module.name}")
+            if module.name != "__init__.py" and not test_file.exists():
+                untested.add(str(module))
+    assert untested == set(UNTESTED_MODULES)
+
+
 def test_package_folders_have_init_files() -> None:
     folders = {path.parent for name in PACKAGES for path in (ROOT / name).rglob("*.py")}
     assert [

@@ -1,14 +1,20 @@
 """Flags of the engine benchmark; importable before JAX starts."""
 
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from jobs.cli.parser import flag
+from pipeline.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class EngineBenchmarkConfig:
-    """Flags of jobs/benchmark.py."""
+    """Flags of jobs/benchmark.py.
+
+    Raises:
+        ConfigError: a flag is not valid.
+    """
 
     model: Literal["small", "demo", "grok-1-shard"] = flag(
         "small",
@@ -30,6 +36,25 @@ class EngineBenchmarkConfig:
     decode_steps: int = flag(8, "tokens that a slot generates per host call")
     json: str | None = flag(None, "file for the figures")
 
+    def __post_init__(self) -> None:
+        self.mesh_shape()
+        self.slot_counts()
+
+    def mesh_shape(self) -> tuple[int, int]:
+        """Returns DATA and MODEL of --mesh."""
+        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", self.mesh)
+        if not match:
+            raise ConfigError(f"--mesh: expected DATAxMODEL, e.g. 1x8, got {self.mesh!r}")
+        return int(match[1]), int(match[2])
+
     def slot_counts(self) -> list[int]:
         """Returns the numbers of --slots."""
-        return [int(count) for count in self.slots.split(",")]
+        counts: list[int] = []
+        for text in self.slots.split(","):
+            if not re.fullmatch(r"[1-9]\d*", text.strip()):
+                raise ConfigError(
+                    f"--slots: expected numbers of at least 1 with commas, e.g. 8,32, got "
+                    f"{self.slots!r}"
+                )
+            counts.append(int(text))
+        return counts

@@ -1,0 +1,32 @@
+"""models.py: the shard of Grok-1, and random parameters in the layout of an engine."""
+
+import jax.numpy as jnp
+import pytest
+
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.gpu.platform import INTERPRETED
+from actors.model.config import GROK_1, parameter_shapes
+from actors.model.sharding import make_mesh
+from jobs.benchmarks.models import GROK_1_SHARD, random_params
+from tests.jobs.benchmarks.test_engine import TINY_SHARD
+
+
+def test_shard_is_an_eighth_of_grok_1() -> None:
+    shard, whole = parameter_shapes(GROK_1_SHARD), parameter_shapes(GROK_1)
+    split = [
+        tensor.path for tensor in whole if {"vocab", "heads", "kv_heads", "ffn"} & set(tensor.axes)
+    ]
+    for one, all_eight in zip(shard, whole, strict=True):
+        size = one.shape and len(one.shape) and jnp.prod(jnp.array(one.shape, jnp.float32))
+        parts = jnp.prod(jnp.array(all_eight.shape, jnp.float32)) / size
+        assert parts == (8 if one.path in split else 1), one.path
+
+
+@pytest.mark.slow
+def test_random_weights_have_the_layout_of_the_gpu_kernels() -> None:
+    mesh = make_mesh(1, 1)
+    params = random_params(TINY_SHARD, mesh, jnp.bfloat16, dense=False, platform=INTERPRETED)
+    experts = params["transformer/decoder_layer_0/moe/linear_1"]["w"]
+    assert isinstance(experts, TransposedExperts)
+    assert experts.weight.shape == (8, TINY_SHARD.emb_size, TINY_SHARD.ffn_size)
+    assert params["language_model/in_out_embed"]["embeddings"].dtype == jnp.bfloat16
