@@ -7,7 +7,6 @@ token and its code, so only a file of this user or of root counts.
 
 import os
 import re
-import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +19,6 @@ AUTO = "auto"
 DEFAULT_TEMPORARY_FOLDER = "/tmp"
 NOTE = Path("ray", "ray_current_cluster")
 NOTE_BYTES = 300  # longer than any host name with its port
-CONNECT_TIMEOUT_S = 10.0
 ROOT_USER = 0
 WRITABLE_BY_OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
@@ -66,20 +64,6 @@ def configured_address(environment: Mapping[str, str]) -> str | None:
 def is_host_and_port(address: str) -> bool:
     """Returns whether an address has the form HOST:PORT."""
     return _HOST_AND_PORT.fullmatch(address) is not None
-
-
-def connection_error(address: str, timeout_s: float = CONNECT_TIMEOUT_S) -> str | None:
-    """Returns why no process accepts connections at HOST:PORT; None if one does.
-
-    Ray itself takes 20 s to report that nobody listens.
-    """
-    host, _, port = address.rpartition(":")
-    try:
-        connection = socket.create_connection((host.strip("[]"), int(port)), timeout_s)
-    except (OSError, OverflowError) as error:
-        return str(error)
-    connection.close()
-    return None
 
 
 def announced_address(

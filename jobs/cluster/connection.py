@@ -6,6 +6,7 @@ Metrics are in jobs/run/metrics.py, the rest of Ray in actors/pool/replica_pool.
 import contextlib
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from jobs.cli.signals import stop_at_once
 from jobs.cluster.address import (
@@ -14,16 +15,11 @@ from jobs.cluster.address import (
     ClusterConfigError,
     announced_address,
     configured_address,
-    connection_error,
 )
+from jobs.cluster.authentication import Mode, choose_mode
 from jobs.cluster.local_ray import local_ray
-from jobs.cluster.settings import (
-    QUIET,
-    cluster_variables,
-    one_line,
-    ray_settings,
-    token_is_configured,
-)
+from jobs.cluster.probe import NoAnswerError
+from jobs.cluster.settings import QUIET, cluster_variables, one_line, ray_settings
 from pipeline.monitoring.run_log import RunLog
 
 
@@ -55,40 +51,50 @@ def ray_cluster(replicas: int, log: RunLog | None = None) -> Iterator[str]:
     log = log or RunLog()
     with contextlib.ExitStack() as stack:
         with stop_at_once():
-            address = _running_cluster(log)
-            if address is None:
+            cluster = _running_cluster(log)
+            if cluster is None:
                 cpus = max(replicas, os.cpu_count() or 1)
                 stack.enter_context(local_ray(cpus, log))
                 description = "local Ray"
             else:
-                stack.enter_context(_connected(address))
-                description = f"Ray cluster at {address}"
+                stack.enter_context(_connected(cluster))
+                description = f"Ray cluster at {cluster.address}"
         yield description
 
 
-def _running_cluster(log: RunLog) -> str | None:
-    """Returns HOST:PORT of the running cluster to use; None: start a local one.
+@dataclass(frozen=True)
+class _RunningCluster:
+    """A cluster that answers."""
+
+    address: str  # HOST:PORT
+    mode: Mode
+
+
+def _running_cluster(log: RunLog) -> _RunningCluster | None:
+    """Returns the running cluster to use; None: start a local one.
 
     Raises:
-        ClusterConfigError: RAY_ADDRESS is not valid, or names a cluster that does not answer.
+        ClusterConfigError: RAY_ADDRESS is not valid, or names a cluster that does not answer, or
+            the cluster refuses the token.
     """
     address = configured_address(os.environ)
     if address == LOCAL:
         return None
     if address is not None and address != AUTO:
-        reason = connection_error(address)
-        if reason is not None:
+        try:
+            return _RunningCluster(address, choose_mode(address, os.environ))
+        except NoAnswerError as error:
             raise ClusterConfigError(
-                f"no Ray cluster answers at RAY_ADDRESS={address} ({reason}); start it or unset it"
-            )
-        return address
+                f"no Ray cluster answers at RAY_ADDRESS={address} ({error}); start it or unset it"
+            ) from error
 
     announced = announced_address(os.environ, log)
     if announced is not None:
-        reason = connection_error(announced)
-        if reason is None:
-            return announced
-        log.event("announced_cluster_ended", f"the Ray cluster at {announced} has ended ({reason})")
+        try:
+            return _RunningCluster(announced, choose_mode(announced, os.environ))
+        except NoAnswerError as error:
+            message = f"the Ray cluster at {announced} has ended ({error})"
+            log.event("announced_cluster_ended", message)
     if address == AUTO:
         raise ClusterConfigError(
             "RAY_ADDRESS=auto, and no running Ray cluster was started on this machine by this user "
@@ -98,17 +104,17 @@ def _running_cluster(log: RunLog) -> str | None:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """Connects to a running cluster, with the token if the user has one.
+def _connected(cluster: _RunningCluster) -> Iterator[None]:
+    """Connects to a running cluster.
 
     Raises:
-        ClusterConfigError: the cluster refuses the connection.
+        ClusterConfigError: the cluster does not accept this driver.
     """
-    with ray_settings(cluster_variables(os.environ)):
+    with ray_settings(cluster_variables(cluster.mode)):
         import ray
 
         try:
-            _connect(address)
+            _connect(cluster.address)
             yield
         finally:
             ray.shutdown()
@@ -119,17 +125,10 @@ def _connect(address: str) -> None:
 
     try:
         ray.init(address=address, **QUIET)
-    # Ray raises errors of many classes: of the connection, the token and the versions.
+    # Ray raises errors of many classes: of the connection, the versions, the environment.
     except Exception as error:
-        raise ClusterConfigError(_refusal(address, error)) from error
-
-
-def _refusal(address: str, error: Exception) -> str:
-    """Returns the message for a cluster that accepts connections, but not this driver."""
-    cure = "set RAY_AUTH_TOKEN to the token of that cluster"
-    if not token_is_configured(os.environ):
-        cure = "if it has a token, set RAY_AUTH_TOKEN"
-    return (
-        f"the Ray cluster at {address} does not accept this driver ({one_line(error)}); {cure}, "
-        "or set RAY_ADDRESS=local to use a Ray of this machine"
-    )
+        raise ClusterConfigError(
+            f"the Ray cluster at {address} does not accept this driver ({one_line(error)}); "
+            "compare the versions of Ray and Python, or set RAY_ADDRESS=local to use a Ray of this "
+            "machine"
+        ) from error

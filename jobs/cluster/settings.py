@@ -8,13 +8,10 @@ import os
 import secrets
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-TOKEN_FILE = Path.home() / ".ray" / "auth_token"
-TOKEN_VARIABLES = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
-AUTH_MODE = "RAY_AUTH_MODE"
+from jobs.cluster.authentication import AUTH_MODE, TOKEN, Mode
 
 # A driver whose head is gone waits for this long at its end; Ray's default is 5,000.
 DRIVER_VARIABLES = {"RAY_task_events_shutdown_flush_timeout_ms": "500"}
@@ -26,19 +23,9 @@ QUIET: Mapping[str, Any] = MappingProxyType({"logging_level": "ERROR", "log_to_d
 REASON_CHARS = 300
 
 
-def token_is_configured(environment: Mapping[str, str], token_file: Path = TOKEN_FILE) -> bool:
-    """Returns whether the user has a token: in a variable, or in the file that Ray makes."""
-    if any(environment.get(name) for name in TOKEN_VARIABLES):
-        return True
-    return token_file.exists()
-
-
-def cluster_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables for a running cluster: its token is used if the user has one."""
-    variables = dict(DRIVER_VARIABLES)
-    if token_is_configured(environment):
-        variables[AUTH_MODE] = "token"
-    return variables
+def cluster_variables(mode: Mode) -> dict[str, str]:
+    """Returns the variables for a running cluster."""
+    return {**DRIVER_VARIABLES, AUTH_MODE: mode}
 
 
 def local_variables(environment: Mapping[str, str]) -> dict[str, str]:
@@ -46,7 +33,7 @@ def local_variables(environment: Mapping[str, str]) -> dict[str, str]:
     variables = {**DRIVER_VARIABLES, **LOOPBACK_VARIABLES}
     if environment.get(AUTH_MODE, "token") == "token":
         variables[AUTH_MODE] = "token"
-        variables["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
+        variables[TOKEN] = secrets.token_hex(32)
     return variables
 
 

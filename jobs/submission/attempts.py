@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
-from jobs.cluster.settings import TOKEN_FILE
+from jobs.cluster.authentication import TOKEN_FILE, token_is_configured
 from jobs.submission.config import SubmitConfig
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
@@ -247,8 +247,7 @@ def open_runner(
     if config.here:
         return ChildProcess()
 
-    has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if has_token or token_file.exists():
+    if token_is_configured(os.environ, token_file):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
     folder = None

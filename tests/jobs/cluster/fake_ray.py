@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import grpc
 
 from jobs.run.plan import ROOT
 
@@ -138,14 +141,36 @@ def connect(folder: Path, *, announced: str | None = None, **variables: str) -> 
     return result
 
 
+class _Head(grpc.GenericRpcHandler):  # type: ignore[misc]  # without types
+    """Answers every request that has the token."""
+
+    def __init__(self, token: str | None) -> None:
+        self._token = token
+
+    def service(self, call: Any) -> Any:
+        header = dict(call.invocation_metadata).get("authorization")
+        is_accepted = self._token is None or header == f"Bearer {self._token}"
+
+        def answer(_request: bytes, context: Any) -> bytes:
+            if not is_accepted:
+                context.abort(grpc.StatusCode.UNAUTHENTICATED, "InvalidAuthToken")
+            return b""
+
+        return grpc.unary_unary_rpc_method_handler(answer)
+
+
 @contextmanager
-def listening() -> Iterator[str]:
-    """Yields HOST:PORT of a server that accepts connections."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"127.0.0.1:{server.getsockname()[1]}"
+def head(token: str | None = None) -> Iterator[str]:
+    """Yields HOST:PORT of the head of a cluster, which needs the token, if any."""
+    with ThreadPoolExecutor(1) as executor:
+        server = grpc.server(executor, handlers=[_Head(token)])
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        yield f"127.0.0.1:{port}"
+        server.stop(None).wait()
 
 
 def closed_address() -> str:
     """Returns HOST:PORT where nobody listens."""
-    with listening() as address:
-        return address
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return f"127.0.0.1:{server.getsockname()[1]}"

@@ -7,11 +7,9 @@ from jobs.cluster.address import (
     ClusterConfigError,
     announced_address,
     configured_address,
-    connection_error,
     temporary_folders,
 )
 from pipeline.monitoring.run_log import RunLog
-from tests.jobs.cluster.fake_ray import closed_address, listening
 
 ADDRESS = "10.0.0.1:6379"
 
@@ -54,13 +52,6 @@ def test_configured_address_may_be_missing_or_empty() -> None:
 def test_configured_address_that_is_not_valid_is_an_error(address: str, reason: str) -> None:
     with pytest.raises(ClusterConfigError, match=reason):
         configured_address({"RAY_ADDRESS": address})
-
-
-def test_connection_error_reports_whether_somebody_listens() -> None:
-    with listening() as address:
-        assert connection_error(address) is None
-    assert "refused" in str(connection_error(closed_address()))
-    assert connection_error("127.0.0.1:99999") is not None
 
 
 def test_announced_address_of_this_user_is_used(tmp_path: Path) -> None:

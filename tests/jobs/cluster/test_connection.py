@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.cluster.fake_ray import LOCAL, SHUTDOWN, closed_address, connect, listening
+from tests.jobs.cluster.fake_ray import LOCAL, SHUTDOWN, closed_address, connect, head
 
 
 def test_cluster_is_local_without_another(tmp_path: Path) -> None:
@@ -13,11 +13,18 @@ def test_cluster_is_local_without_another(tmp_path: Path) -> None:
     assert result["calls"] == [LOCAL, SHUTDOWN]
 
 
-def test_announced_cluster_is_joined_with_its_token(tmp_path: Path) -> None:
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("of ray start")
+TOKEN = "of ray start"
 
-    with listening() as address:
+
+def store_token(home: Path) -> None:
+    (home / ".ray").mkdir()
+    (home / ".ray" / "auth_token").write_text(TOKEN)
+
+
+def test_announced_cluster_is_joined_with_its_token(tmp_path: Path) -> None:
+    store_token(tmp_path)
+
+    with head(TOKEN) as address:
         result = connect(tmp_path, announced=address)
 
     assert result["outcome"] == f"Ray cluster at {address}"
@@ -27,18 +34,29 @@ def test_announced_cluster_is_joined_with_its_token(tmp_path: Path) -> None:
     assert result["left"] == []
 
 
-def test_announced_cluster_without_a_token_is_joined_without(tmp_path: Path) -> None:
-    with listening() as address:
+def test_cluster_without_a_token_gets_none(tmp_path: Path) -> None:
+    store_token(tmp_path)
+
+    with head() as address:
         result = connect(tmp_path, announced=address)
 
     assert result["outcome"] == f"Ray cluster at {address}"
-    assert "RAY_AUTH_MODE" not in result["variables"]
+    assert result["variables"]["RAY_AUTH_MODE"] == "disabled"
+
+
+def test_announced_cluster_with_another_token_is_an_error(tmp_path: Path) -> None:
+    with head(TOKEN) as address:
+        result = connect(tmp_path, announced=address)
+
+    assert result["outcome"].startswith(
+        f"ClusterConfigError: the Ray cluster at {address} needs a token; set RAY_AUTH_TOKEN"
+    )
+    assert result["calls"] == []
 
 
 def test_announced_cluster_that_has_ended_is_replaced(tmp_path: Path) -> None:
     """The local Ray does not take over the token of the cluster that has ended."""
-    (tmp_path / ".ray").mkdir()
-    (tmp_path / ".ray" / "auth_token").write_text("of ray start")
+    store_token(tmp_path)
     address = closed_address()
 
     result = connect(tmp_path, announced=address)
@@ -51,13 +69,13 @@ def test_announced_cluster_that_has_ended_is_replaced(tmp_path: Path) -> None:
 
 
 def test_announced_cluster_that_refuses_the_driver_is_an_error(tmp_path: Path) -> None:
-    with listening() as address:
-        result = connect(tmp_path, announced=address, REFUSAL="no   token")
+    with head() as address:
+        result = connect(tmp_path, announced=address, REFUSAL="other   version")
 
     assert result["outcome"] == (
-        f"ClusterConfigError: the Ray cluster at {address} does not accept this driver (no token); "
-        "if it has a token, set RAY_AUTH_TOKEN, or set RAY_ADDRESS=local to use a Ray of this "
-        "machine"
+        f"ClusterConfigError: the Ray cluster at {address} does not accept this driver (other "
+        "version); compare the versions of Ray and Python, or set RAY_ADDRESS=local to use a Ray "
+        "of this machine"
     )
     assert result["calls"] == [[address, None], SHUTDOWN]
 
@@ -75,21 +93,21 @@ def test_named_cluster_that_does_not_answer_is_an_error(tmp_path: Path) -> None:
 
 
 def test_named_cluster_takes_precedence(tmp_path: Path) -> None:
-    with listening() as announced, listening() as named:
+    with head() as announced, head() as named:
         result = connect(tmp_path, announced=announced, RAY_ADDRESS=named)
 
     assert result["outcome"] == f"Ray cluster at {named}"
 
 
 def test_local_address_takes_precedence(tmp_path: Path) -> None:
-    with listening() as announced:
+    with head() as announced:
         result = connect(tmp_path, announced=announced, RAY_ADDRESS="local")
 
     assert result["outcome"] == "local Ray"
 
 
 def test_auto_address_is_the_announced_cluster_only(tmp_path: Path) -> None:
-    with listening() as address:
+    with head() as address:
         joined = connect(tmp_path, announced=address, RAY_ADDRESS="auto")
     refused = connect(tmp_path, RAY_ADDRESS="auto")
 

@@ -9,7 +9,6 @@ from jobs.cluster.settings import (
     local_variables,
     one_line,
     ray_settings,
-    token_is_configured,
 )
 from jobs.run.plan import ROOT
 
@@ -59,18 +58,9 @@ def test_settings_are_set_for_the_block_unless_the_user_has_set_them() -> None:
         del os.environ["RAY_TEST_USER"]
 
 
-def test_token_is_configured_by_a_variable_or_the_file(tmp_path: Path) -> None:
-    token_file = tmp_path / "auth_token"
-
-    assert not token_is_configured({"RAY_AUTH_TOKEN": ""}, token_file)
-    assert token_is_configured({"RAY_AUTH_TOKEN": "t"}, token_file)
-    assert token_is_configured({"RAY_AUTH_TOKEN_PATH": "/t"}, token_file)
-    token_file.touch()
-    assert token_is_configured({}, token_file)
-
-
-def test_cluster_variables_use_the_token_of_the_user() -> None:
-    assert cluster_variables({"RAY_AUTH_TOKEN": "t"})["RAY_AUTH_MODE"] == "token"
+def test_cluster_variables_choose_the_mode() -> None:
+    assert cluster_variables("token")["RAY_AUTH_MODE"] == "token"
+    assert cluster_variables("disabled")["RAY_AUTH_MODE"] == "disabled"
 
 
 def test_local_variables_leave_authentication_that_is_off() -> None:
