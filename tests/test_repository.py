@@ -118,7 +118,7 @@ def test_commands_of_the_documentation_exist() -> None:
     assert [script for script in sorted(scripts) if not (ROOT / script).is_file()] == []
 
 
-def test_links_of_the_documentation_lead_somewhere() -> None:
+def test_links_of_the_documentation_exist() -> None:
     for page in documentation():
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"

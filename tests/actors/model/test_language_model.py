@@ -104,7 +104,7 @@ def test_pages_of_other_sequences_are_not_written() -> None:
     )
 
 
-def test_pad_is_hidden_in_prefill_and_decode_alike() -> None:
+def test_pad_is_masked_in_prefill_and_decode() -> None:
     # a pad takes a position, its value does not matter to anybody after it
     model = tiny()
     outputs, cache = model.step(model.cache(), [[5, 9, 0]])

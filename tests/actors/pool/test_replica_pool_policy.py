@@ -257,7 +257,7 @@ def test_answers_of_lost_replicas_are_ignored(
     ]
 
 
-def test_fewer_wanted_replicas_end_loading_ones(
+def test_lower_replica_target_ends_loading_replicas(
     open_pool: Callable[..., ReplicaPool], fake_ray: FakeRay
 ) -> None:
     pool = open_pool(maximum=3)

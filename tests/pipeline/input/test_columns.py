@@ -186,7 +186,7 @@ def test_text_that_continues_token_ids_is_rejected(tmp_path: Path) -> None:
         ({"prompt_token_ids": [[5]], "choices_token_ids": [[[5]]]}, False, True),
     ],
 )
-def test_schema_tells_whether_rows_have_text_and_choices(
+def test_schema_has_flags_for_text_and_choices(
     tmp_path: Path, columns: dict[str, Any], has_text: bool, has_choices: bool
 ) -> None:
     schema = inspect_columns(

@@ -23,7 +23,7 @@ SNAPSHOT = Snapshot(
 )
 
 
-def test_line_omits_retries_cost_and_note_where_there_are_none() -> None:
+def test_line_omits_retries_cost_and_note_if_absent() -> None:
     assert SNAPSHOT.line() == (
         "rows 1,500/20,000 | tokens/s in 1,234 out 57 | padding 12.5% | errors 0 | replicas 3/4"
         " | ETA 1m01s"

@@ -42,7 +42,7 @@ def test_sequence_without_targets_shares_all_matching_pages() -> None:
     assert (prefix.pages, prefix.score_pages, prefix.scores) == (pages, [], [])
 
 
-def test_sequence_recomputes_pages_whose_logprobs_nobody_holds() -> None:
+def test_sequence_recomputes_pages_without_logprobs() -> None:
     pool, pages = pool_with(PROMPT, None)
     reader = sequence(PROMPT, prompt_targets(PROMPT, first=6))
     prefix = find_shared_prefix(reader, pool, pages, PAGE_SIZE)

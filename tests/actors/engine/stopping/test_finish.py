@@ -79,5 +79,5 @@ def test_min_tokens_delay_stop_strings_and_repetitions() -> None:
     assert finish_of([1, 1, 1, 1], min_tokens=3, **loop) == (3, Finish("repetition"))
 
 
-def test_completion_without_an_end_goes_on() -> None:
+def test_completion_without_an_end_continues() -> None:
     assert finish_of([1, 3, 1], stop=("bb",), repetition_max_pattern=2) is None

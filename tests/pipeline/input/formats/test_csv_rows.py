@@ -55,7 +55,7 @@ def test_values_may_have_delimiters_quotes_and_line_breaks(tmp_path: Path) -> No
     assert prompts(read_all(str(tmp_path / "a.tsv"))[0]) == ["a, b"]
 
 
-def test_row_that_cannot_be_read_fails_by_itself(tmp_path: Path) -> None:
+def test_unreadable_row_fails_alone(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,prompt\na,x\nb\nc,x,y\nd,\xff\ne,z\n")
     rows, _, _ = read_all(str(path))
