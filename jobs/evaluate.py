@@ -1,4 +1,4 @@
-"""Evaluation: data sets → request rows → completions → metrics, compared with earlier runs.
+"""Evaluates a model on data sets and compares its metrics with earlier runs.
 
     python jobs/evaluate.py -C nightly.yaml [--flag value …]     # all three steps
     python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
@@ -8,8 +8,8 @@
 Exit codes are those of jobs/score_dataset.py, and 5: a metric is significantly worse than in the
 last or the best run.
 
-Rows run through the main job, as two runs in two folders: scored ones and completed ones. The same
-command again continues.
+Rows run through the main job, as two runs in two folders: one scores choices, one generates text.
+The same command continues an interrupted evaluation.
 """
 
 import sys

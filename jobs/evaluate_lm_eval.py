@@ -56,7 +56,7 @@ from pipeline.output.publication import to_parquet
 from pipeline.requests.tokenizer import Tokenizer
 from pipeline.storage.redaction import redact_credentials
 
-MAX_TOKENS = 256  # of a completion, where the task does not say: the harness's default
+MAX_TOKENS = 256  # tokens of a completion if the task sets none: the default of the harness
 KNOWN_OPTIONS = frozenset({"until", "max_gen_toks", "do_sample", "temperature", "top_p", "top_k"})
 RESULTS = ("results", "groups", "versions", "n-shot", "n-samples")  # keys of results.json
 Ids = list[int]
@@ -91,7 +91,7 @@ class GrokBatchLM(LM):  # type: ignore[misc]  # the package is optional: mypy do
     """The harness's model interface over the main job.
 
     Every method takes all requests of its kind and returns their answers in order. A row that fails
-    raises DatasetError: the harness has no place for it, and a number with holes is none.
+    raises DatasetError: the harness cannot represent it, and a metric without some rows is wrong.
     """
 
     def __init__(self, config: HarnessConfig, backend: Backend = RAY) -> None:

@@ -1,4 +1,4 @@
-"""Synthetic data: seed rows and templates → prompts → completions → a clean data set with its card.
+"""Generates a data set with a data card from seed rows, prompt templates and a model.
 
     # all three steps
     python jobs/generate_dataset.py -C recipe.yaml [--flag value …]
@@ -10,7 +10,7 @@
 Exit codes are those of jobs/score_dataset.py, and 6: the data set is complete, but has fewer rows
 than --target-rows.
 
-Rows run through the main job. The same command again continues an interrupted run, with the same
+Rows run through the main job. The same command continues an interrupted run and produces the same
 data set as an undisturbed one.
 """
 
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str], backend: Backend = RAY, executor: Executor | 
     Args:
         arguments: of the command line.
         backend: starts replicas.
-        executor: runs the selection while the run goes on; None: a thread.
+        executor: runs the selection during the run; None: a thread.
     """
     step: Step = "all"
     flags = arguments
@@ -152,7 +152,7 @@ def run_prompts(
         output: run folder.
         early_stopping: ends the run; None: the rule of the configuration.
         backend: starts replicas.
-        executor: runs the selection while the run goes on; None: a thread.
+        executor: runs the selection during the run; None: a thread.
 
     Raises:
         DatasetError: the prompts are not complete.

@@ -1,12 +1,12 @@
-"""Does this machine, or this image, run a model at all? Versions, devices, memory, mesh, an answer.
+"""Checks that this machine or image runs a model: versions, devices, memory, mesh, an answer.
 
     python jobs/smoke.py                     # in a minute: everything but Ray
     python jobs/smoke.py --gpus 8            # and fails if there are fewer GPUs
     python jobs/smoke.py --ray               # also through the main job, on a local Ray
 
-Exit code 0: all of it works; 1: something does not, and the last lines say what. Needs no network
-and no weights but the demo's. `jobs/check_gpu.py` is the next step on GPUs: it compares their
-kernels with plain XLA at Grok-1's sizes.
+Exit code 0: all checks pass; 1: a check fails, and the last lines describe it. Needs no network and
+only the weights of the demo. `jobs/check_gpu.py` is the next step on GPUs: it compares the kernels
+with plain XLA at the sizes of Grok-1.
 """
 
 import argparse

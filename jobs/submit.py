@@ -2,10 +2,9 @@
 
     python jobs/submit.py --name nightly -- python jobs/score_dataset.py -C job.yaml
 
-`ray job submit` sends one job once, and ends with 1 whatever the job's exit code was. This adds
-what a schedule needs: the exit code; another attempt when the job was interrupted or its cluster
-was lost, which continues the run, because the same command does; and joining the job that still
-runs, when the submitter itself is started again.
+`ray job submit` submits a job once and ends with 1 for every failure. This command adds features
+for schedules: the exit code of the job; another attempt after an interruption or the loss of the
+cluster, which continues the run; and joining a running job when the submitter is started again.
 
 Exit codes: the command's; 75 when it was interrupted or lost on the last attempt too; 2 when
 nothing could be submitted.

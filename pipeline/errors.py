@@ -4,7 +4,7 @@ Errors of single rows and of replicas are in actors/protocol/errors.py.
 
     GrokBatchError
     ├── DatasetError   input or output data cannot be used: exit code 2 before the start, 1 later
-    │   └── OutageError    object storage does not answer; it may later: the same command goes on
+    │   └── OutageError    object storage does not answer; the same command continues later
     ├── ConfigError    flags, YAML or run folder contradict each other: exit code 2
     ├── InterruptedRunError  SIGTERM: committed shards are kept: exit code 75
     ├── ErrorBudgetError     more rows failed than --max-error-rate allows: exit code 4
@@ -23,16 +23,16 @@ class DatasetError(GrokBatchError):
 class OutageError(DatasetError):
     """Object storage did not answer for longer than the run waits.
 
-    The same command goes on later.
+    The same command continues later.
     """
 
 
 class ConfigError(GrokBatchError):
-    """The job cannot be run as asked."""
+    """The configuration is not valid, or the job cannot run with it."""
 
 
 class InterruptedRunError(GrokBatchError):
-    """The run was asked to stop (SIGTERM).
+    """The run received a signal to stop (SIGTERM).
 
     Committed shards are kept and the same command continues it: exit code 75.
     """

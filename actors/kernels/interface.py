@@ -15,7 +15,7 @@ from actors.kernels.xla.layout import DenseExperts, dequantize_params
 
 
 class Placement(NamedTuple):
-    """Where the tokens of a step lie; computed once and shared by all layers."""
+    """Positions of the tokens of a step in the cache; computed once and shared by all layers."""
 
     positions_BT: Int[Array, "B T"]  # of the new tokens in their sequences, consecutive
     # page each new token is written to; P (out of range) for padding, which is not written
@@ -87,7 +87,7 @@ class Platform:
     dense_by_default: bool = False
 
     def is_dense(self, weights: str) -> bool:
-        """Returns whether `weights` ("auto", "int8" or "dense") stands for dense arrays here."""
+        """Returns whether `weights` ("auto", "int8" or "dense") means dense arrays here."""
         return weights == "dense" or (weights == "auto" and self.dense_by_default)
 
     def prepare(self, params: LoadedParams, dtype: DTypeLike, *, dense: bool) -> Params:

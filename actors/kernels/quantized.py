@@ -24,7 +24,7 @@ class QuantizedWeight(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the weight it stands for."""
+        """Shape of the dense weight."""
         return tuple(self.weight.shape)
 
     def expert(self, index: int) -> "QuantizedWeight":
@@ -114,7 +114,7 @@ def _broadcast_scales(scales_N: Array, ndim: int) -> Array:
 
 
 def dequantize(weight: QuantizedWeight, dtype: DTypeLike) -> Float[Array, "*stack K N"]:
-    """Returns the dense array that a weight stands for: exact in float32, rounded to bfloat16."""
+    """Returns the dense array of a quantized weight: exact in float32, rounded to bfloat16."""
     *stack, rows, columns = weight.weight.shape
     groups = weight.scales.shape[-2]
     grouped = weight.weight.astype(jnp.float32).reshape(*stack, groups, rows // groups, columns)

@@ -251,7 +251,7 @@ class LanguageModel(hk.Module):
 def place(
     step: Step, tokens_PZ: Int32[Array, "P Z"], real_BT: Bool[Array, "B T"]
 ) -> tuple[Placement, Int32[Array, "P Z"]]:
-    """Returns where the step's tokens lie and what they see, and the token ids of all pages."""
+    """Returns the placement and visibility of the step's tokens, and the token ids of all pages."""
     pages, page_size = tokens_PZ.shape
     positions_BT = step.start[:, None] + jnp.arange(step.tokens.shape[1], dtype=jnp.int32)[None, :]
     # grok-1: pads prompts on the right with token 0 and relies on the mask of token 0; here padding

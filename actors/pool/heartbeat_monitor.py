@@ -1,9 +1,9 @@
-"""Heartbeats of replicas → which replicas hang.
+"""Detects hung replicas by their heartbeats.
 
-A replica is monitored from the moment its process lives. It is polled now and then, one request at
-a time. It hangs when its engine has been at one step for longer than a step may take, or when the
-request itself is unanswered for as long: then its process stands still. Loading and idling have no
-limit, and a compilation may take longer than a step. Does not depend on Ray: the pool sends the
+A replica is monitored from the start of its process and polled at intervals, one request at a time.
+It hangs if its engine has been in one step for longer than the limit, or if it has not answered for
+that time, which means that its process does not run. Loading and idling have no limit, and a
+compilation may take longer than a step. Does not depend on Ray: the pool sends the
 requests and replaces replicas that hang.
 """
 

@@ -1,4 +1,4 @@
-"""The Ray actor around a replica, and the few questions that the pool asks Ray itself.
+"""The Ray actor around a replica, and the requests of the pool to Ray.
 
 Never imports JAX: the engine does.
 """
@@ -84,7 +84,7 @@ def cluster_total(kind: str) -> float:
 
 
 def cluster_free(kind: str) -> float:
-    """Returns how much of a resource nobody uses."""
+    """Returns the unused amount of a resource."""
     return float(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
 
 
@@ -93,8 +93,8 @@ def draining_nodes() -> set[str]:
 
     Sources: `ray drain-node`, the autoscaler, a pre-emption notice.
     """
-    # Ray has no public question for this; its own Serve and Train ask the same way. The version is
-    # pinned and a test asks it.
+    # Ray has no public function for this; its own Serve and Train use the same one. The version is
+    # pinned and a test calls it.
     from ray._private.state import state
 
     return set(state.get_draining_nodes())
@@ -111,19 +111,19 @@ def sentence(error: BaseException) -> str:
         return f"{type(error.cause).__name__}: {error.cause}"
     if isinstance(error, RayError):
         words = " ".join(str(error).split())
-        # Ray's preamble names what we know ourselves
+        # Ray's preamble repeats the name of the actor
         cause = re.split(r"The actor (?:is dead|died) because ", words)[-1]
         return cause.partition(" Some common causes include")[0][:LONGEST_REASON]
     return f"{type(error).__name__}: {error}"
 
 
 def blame(error: BaseException) -> Blame:
-    """Returns what a failed call tells about the rows that the actor held."""
+    """Returns the part to which the loss of an actor is attributed, from the error of its call."""
     if isinstance(error, NodeDiedError | ActorUnavailableError):
-        return "node"  # unavailable: nobody is left there who could say how the process died
+        return "node"  # unavailable: the node cannot report how the process died
     if not isinstance(error, ActorDiedError):
         return "replica"
-    # Ray tells the rest only in words: "… because its node has died. … the actor's node was
+    # Ray reports the rest only as text: "… because its node has died. … the actor's node was
     # terminated expectedly: …"
     words = str(error)
     if error.preempted or "node was terminated expectedly" in words:

@@ -36,9 +36,9 @@ class ReplicaLost:
 
     Another one may come in its place, under another name.
 
-    `blame` says what the loss tells about the rows it held: "replica" (its process died or hung:
-    they may have caused it), "node" (the machine went without notice: they hardly did), "nobody"
-    (the cluster took the machine back: they did not).
+    `blame` is the part to which the loss is attributed: "replica" (its process died or hung, maybe
+    because of its rows), "node" (the machine was lost without notice, hardly because of its rows),
+    "nobody" (the cluster took the machine back).
     """
 
     replica: str

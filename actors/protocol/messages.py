@@ -1,10 +1,10 @@
-"""What crosses the border between driver and replicas.
+"""Messages between driver and replicas.
 
-Standard library only: both sides import it, neither the other.
+Standard library only: both sides import this module, and neither imports the other.
 
-A prompt's way: `Request` goes in (address and ids), gathered in a `Batch`; one `Completion` comes
-back per request, in any order, inside a `BatchResult`. Token ids and log-probs travel as
-`array.array`: compact, pickled as one block of bytes.
+A `Batch` contains requests, each with its address and token ids; a `BatchResult` contains one
+`Completion` per request, in any order. Token ids and log-probs are `array.array`: compact, pickled
+as one block of bytes.
 """
 
 from array import array
@@ -35,7 +35,7 @@ def logprobs(values: "array[float] | list[float] | tuple[float, ...]" = ()) -> "
 class RowRef:
     """Address of one sample of one row.
 
-    It travels with the prompt, so that nobody ever looks a row up.
+    It is part of the request and of the completion, so that rows are never looked up.
     """
 
     shard: int
@@ -111,13 +111,13 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """The answer to one request, or the reason there is none (`error_code`).
+    """The result of one request, or its error (`error_code`).
 
     Log-probs are of the model's own distribution.
     """
 
     ref: RowRef
-    attempts: int = 1  # set by dispatch where the request was given up
+    attempts: int = 1  # set by dispatch for a request without attempts left
     error_code: str | None = None
     error_message: str | None = None
     token_ids: "array[int]" = field(default_factory=token_ids)  # EOS included
@@ -193,7 +193,7 @@ class BatchResult:
 
 @dataclass(frozen=True, slots=True)
 class ReplicaInfo:
-    """What a replica tells once it is up."""
+    """Description of a replica that is up."""
 
     name: str
     node: str

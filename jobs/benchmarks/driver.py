@@ -1,4 +1,4 @@
-"""Measures the driver by itself, and how busy it keeps many replicas.
+"""Measures the driver without replicas, and the utilization of many simulated replicas.
 
 Reader, buckets, dispatch, progress and writer run as in a job, from Parquet to committed Parquet.
 Replicas are simulated. Ray is left out: it moves each batch and its answer between processes.

@@ -87,7 +87,7 @@ def measure(config: PipelineBenchmarkConfig) -> dict[str, Any]:
 def _run_passes(
     config: PipelineBenchmarkConfig, plans: Sequence[Plan]
 ) -> tuple[list[Pass], list[Pass]]:
-    """Runs the plans in turn through the pipeline and as one batch."""
+    """Runs the plans alternately through the pipeline and as one batch."""
     pipeline_passes: list[Pass] = []
     engine_passes: list[Pass] = []
     with _started_replica(plans[0]) as (pool, ready):

@@ -1,4 +1,4 @@
-"""Replicas on simulated time, for measuring the driver by itself.
+"""Simulates replicas and their time, for measurements of the driver alone.
 
 A simulated replica works on its batches one after the other, each for a random time; it may be a
 straggler, and it may be lost and replaced. The clock of the simulation runs while the driver works

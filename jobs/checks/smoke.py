@@ -38,7 +38,7 @@ Check = Callable[[], Iterable[str]]
 
 
 class SmokeError(Exception):
-    """Something does not work; the message says what, and what to do."""
+    """A check failed; the message states the problem and the remedy."""
 
 
 def run_checks(checks: Mapping[str, Check]) -> bool:

@@ -11,7 +11,7 @@ NOTE_CHARS = 60
 
 
 class ByteProgress:
-    """Prints bytes done, rate and time left while work goes on."""
+    """Prints processed bytes, rate and remaining time."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class ByteProgress:
         self._done_bytes = 0
 
     def add(self, size_bytes: int, note: str) -> None:
-        """Counts bytes as done and prints the line if it is due; `note` stands at its end."""
+        """Counts processed bytes and prints the line if it is due, with `note` at its end."""
         self._done_bytes += size_bytes
         finished = self._done_bytes >= self._total_bytes
         live = self._stream.isatty()

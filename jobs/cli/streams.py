@@ -44,7 +44,7 @@ class LastingFile(io.FileIO):
             return
         self._is_lost = True
         message = f"warning: standard output is lost ({error.strerror}); the command continues\n"
-        # nobody is left to hear of it if standard error is lost, too
+        # if standard error is lost as well, the warning has no reader
         with contextlib.suppress(OSError):
             os.write(STDERR, message.encode())
 

@@ -5,9 +5,9 @@ have no gradient. Here weights are float32, there is no cache, and each expert t
 one matrix of a fixed number of rows. Names and shapes of the parameters are those of the checkpoint
 (`actors.model.config.parameter_shapes`); a test compares both forward passes.
 
-Several documents may lie one after the other in a row; `documents` tells them apart and none sees
-another. Rotary positions may count on from one to the next: attention depends on their differences
-only.
+A row may contain several documents in sequence; `documents` numbers them, and attention is masked
+between documents. Rotary positions may continue from one document to the next: attention depends on
+their differences only.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """Questions with one right answer among a few choices, for training and evaluating the demo model.
 
-A question is asked of the model only if `held_out` says so, and trained on only if not: by a digest
-of its text, so that the two never meet, whatever the seeds. Every sentence here was written for
-this project.
+`held_out` divides the questions by a digest of their text: those held out evaluate the model, the
+others train it. The two sets are disjoint for all seeds. Every sentence was written for this
+project.
 """
 
 import zlib
@@ -47,7 +47,7 @@ CATEGORIES = (
     ("tool", ("hammer", "saw", "drill", "rake", "spade", "file")),
 )
 LETTERS = ("A", "B", "C", "D")
-HELD_OUT_SHARE = 16  # one question in so many is asked, the others are trained on
+HELD_OUT_SHARE = 16  # one of this many questions is held out, the others are training data
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,12 @@ TRAINING_MIX: tuple[Maker, ...] = (  # sums are the shortest and the hardest
 
 
 def held_out(question: Question) -> bool:
-    """Returns whether the question is one to ask; all others are for training."""
+    """Returns whether the question is for evaluation; all others are for training."""
     return zlib.crc32(question.prompt.encode()) % HELD_OUT_SHARE == 0
 
 
 def questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterator[Question]:
-    """Yields questions without end, the makers in turn.
+    """Yields an endless sequence of questions; the makers alternate.
 
     Equal seeds give equal sequences. Questions may recur.
     """

@@ -43,8 +43,8 @@ def run_task(task: str, output: Path) -> None:
     flags = {**FLAGS, **TASKS[task], "--output": str(output)}
     arguments = list(chain.from_iterable(flags.items()))
     print(f"\n$ .venv/bin/python {shlex.join(['jobs/score_dataset.py', *arguments])}", flush=True)
-    # A Ray of its own, whatever else runs on this machine; and each program is compiled once, not
-    # once per run and replica.
+    # A local Ray, also beside another Ray on this machine. The cache compiles each program once
+    # instead of once per run and replica.
     cache = {
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -63,7 +63,7 @@ def read_rows(output: Path) -> pa.Table:
 
 
 class Answered(NamedTuple):
-    """A question with what both runs say of it."""
+    """A question with the results of both runs."""
 
     question: dict[str, Any]  # its row of prompts.parquet
     completion: dict[str, Any]  # its row of the run that generates

@@ -64,7 +64,7 @@ class EncodedQuestion(NamedTuple):
     """A question with its answer and the end of text as ids."""
 
     ids: list[int]
-    prompt_tokens: int  # of the ids, the first so many
+    prompt_tokens: int  # number of ids, from the first one on
 
 
 def train(

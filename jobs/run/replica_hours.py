@@ -1,6 +1,6 @@
 """Replica hours of a run, over all calls of its job, and the block at which a budget ended it.
 
-    <run>/replica-hours/<call>.json             hours of one call, written again as it goes on
+    <run>/replica-hours/<call>.json             hours of one call, overwritten during the call
     <run>/stop-at-10-replica-hours.json         created once: blocks that count at 10 budgeted hours
 
 Durations differ between calls, so a run that is ended by a budget of hours stores the block at

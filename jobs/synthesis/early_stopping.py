@@ -1,6 +1,6 @@
 """Ends a run as soon as the selection has enough rows, or a budget is used up.
 
-A selection reads the committed shards in input order while the run goes on, in a thread of its own,
+A selection reads the committed shards in input order during the run, in a separate thread,
 so that replicas do not wait for it. It counts what the selection at the end will count, whichever
 shard is committed first.
 """

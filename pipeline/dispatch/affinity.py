@@ -1,9 +1,9 @@
-"""Chooses the waiting batch for a replica: one whose prefix it holds in its cache, if there is one.
+"""Chooses the next batch of a replica, preferably one whose prefix is in the replica's cache.
 
-A batch whose prompts share a prefix runs best on the replica that ran that prefix before. So a few
-batches wait for their replica while others overtake them, until so many wait that an idle replica
-costs more than computing the prefix once more. No batch is overtaken for ever. Does not depend on
-Ray or on token ids: replicas are names, prefixes are keys.
+A batch whose prompts share a prefix is fastest on the replica that computed the prefix before. Some
+batches therefore wait for their replica while other batches overtake them, until the queue is so
+long that idle replicas cost more than computing the prefix again. The number of overtakings is
+bounded. Does not depend on Ray or on token ids: replicas are names, prefixes are keys.
 """
 
 from collections import OrderedDict, deque

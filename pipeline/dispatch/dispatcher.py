@@ -1,11 +1,11 @@
 """Batches → completions, over the replicas that are up.
 
-Pull: a batch is drawn only when a replica has room; it waits a while for the replica that holds its
-prefix, if there is one. Retries stay inside: batches of a lost replica are queued again. A batch
-that was lost twice runs alone on its replica and is split in halves when it is lost again, until
-the row that kills replicas stands alone and is answered with an error. Once the input is exhausted,
-replicas without work are retired, and a batch that takes much longer than usual gets a second
-replica: the first answer counts. Does not depend on Ray: replicas are names behind the protocol
+Pull: a batch is requested only when a replica has capacity; it may wait for the replica with its
+prefix. All retries happen here: batches of a lost replica are queued again. A batch that was lost
+twice runs alone on a replica and is split into halves at each further loss, until the row that
+crashes replicas runs alone and becomes an error. Once the input is exhausted, replicas without work
+are retired, and a batch that takes much longer than usual is duplicated on a second replica: the
+first answer counts. Does not depend on Ray: replicas are names behind the protocol
 `Replicas`, which `actors/pool/replica_pool.py` implements over Ray and the tests over a dictionary.
 """
 
@@ -51,7 +51,7 @@ class DispatchConfig:
         ValueError: `in_flight` or `max_attempts` is below 1.
     """
 
-    in_flight: int = 2  # batches on each replica: one runs, the next lies ready
+    in_flight: int = 2  # batches on each replica: one runs, the next one waits
     max_attempts: int = 3  # of a row whose replica is lost
     poll_s: float = 1.0
     # Replicas lost in a row, with no batch answered in between: then the rows are not to blame.
@@ -265,7 +265,7 @@ class DispatchState:
         return self.has_room()
 
     def take_events(self, timeout_s: float) -> Iterator[Completion]:
-        """Yields the completions that arrived, and the errors of rows that are given up."""
+        """Yields the completions that arrived, and errors for rows without attempts left."""
         for event in self._replicas.events(timeout_s):
             yield from self._handle(event)
 
@@ -392,7 +392,7 @@ class DispatchState:
     def _done(self, event: BatchDone) -> Iterator[Completion]:
         replica = self._states.get(event.assignment.replica)
         if replica is None:
-            return  # a late answer of a lost replica: its batch runs elsewhere, or ran
+            return  # a late answer of a lost replica: another replica runs its batch, or has run it
         self._watcher.replica_stats(event.assignment.replica, event.result.stats)
         in_flight = replica.in_flight.get(event.assignment.number)
         if in_flight is None:

@@ -1,4 +1,4 @@
-"""Lengths → a histogram of few bins that grow with the length, whatever the number of samples."""
+"""Counts lengths in a fixed set of bins whose width grows with the length."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Shows a run's `Progress`: a live line on a terminal, elsewhere a line of text or JSON every 10 s.
+"""Shows the progress of a run: a live line on a terminal, or a line of text or JSON every 10 s.
 
 Snapshots also go to sinks, which are functions of a snapshot (Ray metrics, made in jobs).
 """

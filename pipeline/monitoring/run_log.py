@@ -29,7 +29,7 @@ class RunLog:
         stream: TextIO | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        """`run` stands in every line of JSON; `stream` is standard error by default."""
+        """`run` is part of every line of JSON; `stream` is standard error by default."""
         self.run = run
         self._form = form
         self._stream = stream

@@ -1,4 +1,4 @@
-"""Amounts at moments → sums over equal spans of time, of a bounded number, however long it goes on.
+"""Sums amounts over equal spans of time; the number of spans is bounded for runs of any length.
 
 Does not depend on what the amounts are.
 """
@@ -29,11 +29,11 @@ class Timeline:
         self._series: dict[str, array[float]] = {}
 
     def add(self, name: str, at_s: float, amount: float = 1.0) -> None:
-        """Adds `amount` to the span in which `at_s` lies."""
+        """Adds `amount` to the span that contains `at_s`."""
         self.add_all({name: amount}, at_s)
 
     def add_all(self, amounts: Mapping[str, float], at_s: float) -> None:
-        """Adds the amount of each series to the span in which `at_s` lies."""
+        """Adds the amount of each series to the span that contains `at_s`."""
         self._reach(at_s)
         span = int(at_s / self.span_s)
         for name, amount in amounts.items():

@@ -81,7 +81,7 @@ def spread(values: npt.NDArray[Any], filled: Mask) -> npt.NDArray[Any]:
 def sums_per_sample(joined: JoinedValues) -> npt.NDArray[np.float64]:
     """Returns the sum of each sample's values in float64; 0 where it has none.
 
-    Each sample is summed by itself: its sum does not depend on the samples beside it.
+    Each sample is summed separately: its sum does not depend on other samples.
     """
     sums = np.zeros(len(joined.lengths))
     has_values = joined.lengths > 0

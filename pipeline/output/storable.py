@@ -1,4 +1,4 @@
-"""Arrow types that survive a run's output: written to Parquet, read back, merged, written again.
+"""Checks that Arrow types can be written to Parquet, read back, merged and written again.
 
 Which types Parquet and Arrow's kernels support differs between versions of Arrow. Each type is
 therefore tried on small tables, before a run starts, instead of being looked up in a list.

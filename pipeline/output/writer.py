@@ -1,13 +1,13 @@
-"""Finished samples, in any order -> one Parquet object per shard, each created once.
+"""Writes finished samples, in any order, as one Parquet object per shard; each is created once.
 
-It knows no prompts and no retries.
+Does not depend on prompts and retries.
 
-A shard is open from its `ShardOpened` (how many rows it has is known) until its last sample is in;
-then it is sorted, built, compressed in memory and published, create-only, while the next samples
-are taken. Memory is bounded by the open shards.
+A shard is open from its `ShardOpened`, which has its number of rows, until its last sample arrives.
+Then it is sorted, built, compressed in memory and published create-only, while further samples are
+received. Memory is bounded by the open shards.
 
-Who loses the race for a shard reads the winner's fingerprint and goes on. Exactly once is checked:
-a sample that comes twice or from nowhere, or a shard that is still open at the end, raises.
+If another driver has published a shard, its fingerprint is read and the run continues. Exactly once
+is checked: a duplicate or unexpected sample, or a shard that is open at the end, raises an error.
 """
 
 from collections import deque
@@ -31,13 +31,13 @@ from pipeline.records import OutputRow, Shard, ShardNotice, ShardOpened, Unreada
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
 COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
-# so often is looked whether a commit has ended, while no shard is complete: asking takes a lock
+# interval of checks for ended commits while no shard is complete: a check takes a lock
 ROWS_BETWEEN_LOOKS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class CommittedShard:
-    """What this run knows about a shard that is now on storage.
+    """A shard that is now on storage.
 
     Counts are of the samples that this driver ran.
     """

@@ -69,7 +69,7 @@ class Plot:
 
 
 def svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> Markup:
-    """Returns a plot as an SVG element that may stand in a page beside other plots.
+    """Returns a plot as an SVG element for a page with other plots.
 
     It has no size of its own, its colours are names of the style sheet, and its ids are unique.
 

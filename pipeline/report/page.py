@@ -16,7 +16,7 @@ from actors.protocol.plain_text import VALUE_CHARS, bare
 from pipeline.report.figures import compact, duration, percent
 
 LONGEST_TEXT_CHARS = VALUE_CHARS  # of any text from outside
-UNBROKEN_CHARS = 24  # a table cell of up to so many stays on one line
+UNBROKEN_CHARS = 24  # longest text of a table cell on one line
 OWN_PACKAGE = "pipeline.report"
 
 

@@ -1,6 +1,6 @@
 """Draws the figures of report.json as plots, each with an explanation and a table of its numbers.
 
-The amount of data is bounded by report.json, whatever the size of the run. Does not depend on the
+The amount of data is bounded by report.json, for runs of any size. Does not depend on the
 page or on files.
 """
 
@@ -137,7 +137,7 @@ def lengths(name: str, title: str, histogram: Sequence[LengthBin], explanation: 
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        # half a token stands for 0, which has no logarithm
+        # half a token represents 0, which has no logarithm
         bin_starts = np.log2(np.maximum(low, 0.5))
         bin_ends = np.log2(high + 1)
         widths = bin_ends - bin_starts
@@ -337,7 +337,7 @@ def tail(replicas: Sequence[Replica], end_s: float) -> Plot | None:
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         scale, unit = time_unit(longest_s)
-        # the last edge lies just after the end, so that all edges ascend
+        # the last edge is just after the end, so that all edges ascend
         edges_s = -np.array([longest_s * 1.1, *before_end_s, -longest_s * 1e-9])
         with_work = np.arange(len(before_end_s), -1, -1)
         axes.stairs(with_work, edges_s / scale, fill=True, color=IN, alpha=0.4)

@@ -1,6 +1,6 @@
 """Renders report.json as report.html, one page that needs neither network nor scripts.
 
-The size of the page is bounded, whatever the size of the run. Every figure on it is in report.json
+The size of the page is bounded for runs of any size. Every figure on it is in report.json
 or follows from figures there.
 """
 
@@ -151,7 +151,7 @@ def _cost_per_token(report: Report) -> str:
 
 
 def _remarks(report: Report) -> Iterator[str]:
-    """Yields what stands out; `Markup` where it has elements."""
+    """Yields remarks about unusual values; `Markup` if they have elements."""
     rows = report["rows"]
     codes = report["errors_by_code"]
     unanswered = rows["total"] - rows["answered"]

@@ -194,7 +194,7 @@ class Function:
         return self.emit("ptr", f"getelementptr {element}, ptr {pointer.name}, i64 {offset}")
 
     def load(self, pointer: Value, type_: str, align: int = 1) -> Value:
-        """Returns what lies at an address."""
+        """Returns the value at an address."""
         return self.emit(type_, f"load {type_}, ptr {pointer.name}, align {align}")
 
     def store(self, value: Value, pointer: Value, align: int = 1) -> None:

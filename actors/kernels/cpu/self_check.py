@@ -29,8 +29,8 @@ def agrees_with_xla(
 ) -> bool:
     """Returns whether this CPU computes a few rows with an instruction set as plain XLA does.
 
-    Runs once in a process. The code may run on CPUs that nobody tried it on: one that gets it wrong
-    must not answer prompts.
+    Runs once per process. The code may run on untested CPUs: a CPU that computes wrong results must
+    not answer prompts.
     """
     x_ND, chosen_NX, weights = _check_problem()
     expected = jax.jit(xla_experts.grouped_ffn)(x_ND, chosen_NX, weights)

@@ -18,7 +18,7 @@ from actors.kernels.cpu.llvm_text import Function, Module, Value
 
 API_VERSION = (0, 3)
 EXECUTE = 3  # the stage of a call that computes
-METADATA = 1  # the extension of a call that asks for the version
+METADATA = 1  # the extension of a call that requests the version
 
 # Byte offsets in XLA_FFI_CallFrame …
 CALL_EXTENSION = 8
@@ -53,7 +53,7 @@ class Struct:
         self.size = 8 * len(names)
 
     def address(self, f: Function, base: Value, name: str) -> Value:
-        """Returns where a field lies."""
+        """Returns the address of a field."""
         return f.gep(base, self._at[name])
 
     def load(self, f: Function, base: Value, name: str, type_: str = "i64") -> Value:
@@ -88,7 +88,7 @@ class Buffer:
 def begin_handler(module: Module, name: str) -> Function:
     """Begins name(frame), the function that XLA calls.
 
-    Returns the API version where XLA requests it, and goes on where XLA requests a computation.
+    The code returns the API version if XLA requests it, and continues for a computation.
     """
     f = module.function(name, "ptr", {"frame": "ptr"}, exported=True)
     success = f.constant(0, "ptr")
@@ -181,7 +181,7 @@ def _write_leave(module: Module) -> Function:
 
 
 def _threads(f: Function, api: Value, context: Value) -> Value:
-    """Returns how many threads the pool has; 1 when there is none."""
+    """Returns the number of threads of the pool; 1 without a pool."""
     threads = f.alloca("i64", 1)
     request = _arguments(f, context, threads)
     with f.if_then(_failed(f, api, API_NUM_THREADS, request)):

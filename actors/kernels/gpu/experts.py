@@ -109,7 +109,7 @@ def grouped_ffn(
         chosen_NX: chosen experts of each token; >= E for padding.
         weights: gate, value and output projection, `TransposedExperts`; dense ones take the XLA
             path.
-        interpret: run the kernels on whatever JAX runs on, to test them.
+        interpret: interpret the kernels on any device of JAX, for tests.
 
     Returns:
         The results' rows, sorted by expert, and each assignment's row. Rows of a choice >= E are

@@ -24,7 +24,7 @@ class TransposedExperts(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the stacked weight it stands for, (E, K, N)."""
+        """Shape of the dense stacked weight, (E, K, N)."""
         experts, columns, rows = self.weight.shape
         return (experts, rows, columns)
 

@@ -22,7 +22,7 @@ GPU = Platform(
     reads_whole_table=False,
 )
 
-# The kernels of a GPU, run step by step on whatever JAX runs on: to test them.
+# The kernels of a GPU, interpreted on any device of JAX: for tests.
 INTERPRETED = replace(
     GPU,
     name="gpu-interpreted",

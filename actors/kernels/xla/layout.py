@@ -37,7 +37,7 @@ class DenseExperts(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the stacked weight it stands for, (E, K, N)."""
+        """Shape of the dense stacked weight, (E, K, N)."""
         columns, rows = self.experts[0].shape
         return (len(self.experts), rows, columns)
 
@@ -113,7 +113,7 @@ def dequantize_param(name: str, value: LoadedWeight, dtype: DTypeLike) -> DenseW
 
 
 def _dequantize_in_place(value: QuantizedWeight, dtype: jnp.dtype) -> DenseWeight:
-    """Returns the dense weight, on the devices where the int8 weight lies."""
+    """Returns the dense weight on the devices of the int8 weight."""
     inside_shard_map = any(isinstance(array, jax.core.Tracer) for array in value)
     if inside_shard_map:
         return _to_dense(value, dtype)

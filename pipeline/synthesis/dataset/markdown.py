@@ -36,7 +36,7 @@ def code(value: object) -> str:
 
 
 def block(text: str, language: str = "") -> str:
-    """Returns a text as a block of code, whatever it holds."""
+    """Returns any text as a block of code."""
     visible = _visible(text, keep="\n\t")
     fence = "`" * max(3, 1 + _longest_run(visible))
     return f"{fence}{language}\n{visible}\n{fence}"

@@ -25,7 +25,7 @@ from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import RESERVED
 
-# column of request rows that holds the pass-through columns, whatever their names
+# column of request rows with the pass-through columns, for any column names
 ROW = "row"
 
 

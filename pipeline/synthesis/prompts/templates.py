@@ -45,7 +45,7 @@ def _check_printed(value: object) -> object:
     return value
 
 
-# Lines that hold nothing but a {% block %} leave no trace, as in chat templates.
+# Lines with only a {% block %} are removed, as in chat templates.
 _SANDBOX = Sandbox(trim_blocks=True, lstrip_blocks=True, finalize=_check_printed)
 
 

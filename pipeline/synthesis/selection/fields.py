@@ -20,7 +20,7 @@ from pipeline.synthesis.rejections import Rejection, shortened
 from pipeline.synthesis.selection.patterns import FieldPattern
 from pipeline.synthesis.selection.samples import StageResult
 
-MAX_STARTS = 64  # opening braces that are tried: a text of nothing but braces must not take time
+MAX_STARTS = 64  # opening braces that are tried: a text of braces only must not take time
 INT64 = 2**63
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _REAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
@@ -193,7 +193,7 @@ class FieldParser:
 
 
 def first_object(text: str) -> dict[str, Any] | None:
-    """Returns the first JSON object in a text, whatever stands around it; None without one."""
+    """Returns the first JSON object anywhere in a text, or None."""
     start = -1
     for _ in range(MAX_STARTS):
         start = text.find("{", start + 1)

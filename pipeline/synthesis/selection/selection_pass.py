@@ -1,6 +1,6 @@
 """One pass of a selection over the blocks of a run, in input order, as they are committed.
 
-A pass while the run goes on and a pass at its end read the same blocks in the same order: an
+A pass during the run and a pass at its end read the same blocks in the same order: an
 interrupted run ends at the same row as an undisturbed one.
 """
 
@@ -30,7 +30,7 @@ class SelectionPass:
 
     @property
     def ended(self) -> bool:
-        """Whether no further block is needed, or there is none."""
+        """Whether no further block is needed or available."""
         return self.selection.stopped_by is not None or self.position == len(self._blocks)
 
     @property
