@@ -55,6 +55,9 @@ class MemoryS3:
 
     def info(self, path: str) -> dict[str, Any]:
         self.at("head", "before")
+        return self._info(path)
+
+    def _info(self, path: str) -> dict[str, Any]:
         if path in self.objects:
             return {
                 "name": path,
@@ -72,13 +75,14 @@ class MemoryS3:
     def find(self, path: str, detail: bool) -> dict[str, dict[str, Any]]:
         self.at("list", "before")
         return {
-            name: self.info(name)
+            name: self._info(name)
             for name in sorted(self.objects)
             if name.startswith(path.rstrip("/") + "/")
         }
 
-    def open(self, path: str, mode: str, **_: Any) -> _Opened:
-        info = self.info(path)
+    def open(self, path: str, mode: str, size: int | None = None, **_: Any) -> _Opened:
+        # s3fs makes no request where the size is given.
+        info = self.info(path) if size is None else self._info(path)
         return _Opened(
             self.objects[path],
             info["ETag"].strip('"'),

@@ -6,10 +6,12 @@ import platform
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
+from types import MappingProxyType
 from typing import Any
 
 from jobs.run.plan import ROOT, Plan
 from pipeline.input.listing import SkippedFile
+from pipeline.output.input_content import DIGEST_KEY
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
@@ -29,12 +31,14 @@ MAX_SKIPPED_FILES = 1000  # that run.json names
 GIT_TIMEOUT_S = 10.0
 
 
-def run_description(plan: Plan) -> dict[str, Any]:
+def run_description(
+    plan: Plan, digests: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
     """Returns what run.json stores beside the fingerprint: configuration, versions, commit, input.
 
-    Credentials in URLs are removed.
+    Credentials in URLs are removed. `digests` as in `describe_run`.
     """
-    return describe_run(plan.config, plan.files, len(plan.shards), plan.skipped)
+    return describe_run(plan.config, plan.files, len(plan.shards), plan.skipped, digests)
 
 
 def describe_run(
@@ -42,6 +46,7 @@ def describe_run(
     files: Iterable[InputFile],
     shards: int,
     skipped: Sequence[SkippedFile] = (),
+    digests: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Returns the description of a run for run.json.
 
@@ -50,6 +55,7 @@ def describe_run(
         files: the input.
         shards: number of shards of all partitions.
         skipped: files of the input that are not read.
+        digests: of the content of files, by URL, as far as there are any.
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in ("grok-batch", *LIBRARIES):
@@ -58,7 +64,10 @@ def describe_run(
     listing: list[dict[str, Any]] = []
     for file in files:
         url = redacted(file.url)
-        listing.append({"url": url, "size": file.size, "version": file.version, "rows": file.rows})
+        entry = {"url": url, "size": file.size, "version": file.version, "rows": file.rows}
+        if url in digests:
+            entry[DIGEST_KEY] = digests[url]
+        listing.append(entry)
     skipped_files: list[dict[str, str]] = []
     for skipped_file in skipped[:MAX_SKIPPED_FILES]:
         path = redact_credentials(skipped_file.path)

@@ -32,6 +32,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.monitoring.run_log import RunLog
+from pipeline.output.input_content import content_digests, run_input_keys
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.output.run_state import RunState, finish, read_state, remaining
 from pipeline.output.writer import CommittedShard, Writer
@@ -178,7 +179,11 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     config = plan.config
     folder = RunFolder(str(config.output))
     keys = fingerprint_keys(plan)
-    resumed = check_run(folder, keys, run_description(plan), resume=config.resume)
+    keys["input"] = run_input_keys(folder, plan.files)
+    digests: dict[str, str] = {}
+    if not folder.exists():
+        digests = content_digests(plan.files)
+    resumed = check_run(folder, keys, run_description(plan, digests), resume=config.resume)
 
     identity = fingerprint(keys)
     folder.remove_abandoned()

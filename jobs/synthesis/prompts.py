@@ -21,6 +21,7 @@ from pipeline.input.listing import SkippedFile, describe_skipped, read_listing
 from pipeline.input.shards import plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.monitoring.run_log import RunLog
+from pipeline.output.input_content import content_digests, run_input_keys
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import check_run, fingerprint, input_keys
 from pipeline.output.run_state import read_state, remaining
@@ -125,8 +126,12 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
     """
     prompts = PromptsFolder(url)
     keys = plan.keys(config)
+    keys["input"] = run_input_keys(prompts.folder, plan.files)
+    digests: dict[str, str] = {}
+    if not prompts.folder.exists():
+        digests = content_digests(plan.files)
     log_skipped_files(plan.skipped, log)
-    description = describe_run(config, plan.files, len(plan.shards), plan.skipped)
+    description = describe_run(config, plan.files, len(plan.shards), plan.skipped, digests)
     check_run(prompts.folder, keys, description, resume=config.resume)
 
     prompts_fingerprint = fingerprint(keys)

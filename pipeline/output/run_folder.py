@@ -62,6 +62,10 @@ class RunFolder:
                 numbers.add(int(match[1]))
         return frozenset(numbers)
 
+    def exists(self) -> bool:
+        """Whether a run has begun."""
+        return self.client.stat(self.run_url) is not None
+
     def finished(self) -> bool:
         """Whether the run is complete."""
         return self.client.stat(self.success_url) is not None
@@ -138,7 +142,7 @@ def check_run(
         ConfigError: the folder holds another run (the message has every differing key with both
             values), or `resume` forbids it.
     """
-    existed = folder.client.stat(folder.run_url) is not None
+    existed = folder.exists()
     if not existed and resume == "require":
         raise ConfigError(
             f"{folder.url} holds no run to resume, but --resume require was given; check {flag}"

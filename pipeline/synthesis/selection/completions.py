@@ -20,7 +20,8 @@ from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input import formats
 from pipeline.input.shards import plan_shards
-from pipeline.output.run_folder import RunFolder, input_keys
+from pipeline.output.input_content import run_input_keys
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import COMPLETED, ERROR_COLUMNS, SAMPLES
@@ -71,7 +72,8 @@ class Completions:
         self.parts = prompts.parts()
         files = [part.file for part in self.parts]
         keys = self.run["fingerprint_keys"]
-        if keys.get("task") != "generate" or keys.get("input") != input_keys(files):
+        is_generated = keys.get("task") == "generate"
+        if not is_generated or keys.get("input") != run_input_keys(self.folder, files):
             raise DatasetError(
                 f"{redact_credentials(url)} is no run over the prompts in "
                 f"{redact_credentials(prompts.url)}: it lists other files; give two folders that "

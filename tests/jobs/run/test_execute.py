@@ -237,6 +237,41 @@ def test_run_job_stops_early_and_continues_later(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
+def test_run_job_resumes_after_its_input_was_touched(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    (tmp_path / "out" / "data" / "part-00002.parquet").unlink()
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    os.utime(tmp_path / "in.parquet", ns=(1, 1))
+    assert run_job(config(), FakeBackend()) is ExitCode.OK
+    assert table(tmp_path / "out").num_rows == ROWS
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+
+    data = bytearray((tmp_path / "in.parquet").read_bytes())
+    data[20] ^= 1
+    (tmp_path / "in.parquet").write_bytes(data)
+    events(capsys)
+    assert run_job(config(), FakeBackend()) is ExitCode.BAD_ARGUMENTS
+    assert "another configuration: input was" in events(capsys)["error"]["message"]
+
+
+def test_run_job_logs_files_that_it_skips(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in.parquet").rename(tmp_path / "in" / "a.parquet")
+    (tmp_path / "in" / "README.md").write_text("# Data")
+    assert run_job(config(input=str(tmp_path / "in")), FakeBackend()) is ExitCode.OK
+    message = "skipped 1 file of the input: README.md (a document)"
+    assert events(capsys)["input_skipped"]["message"] == message
+    run = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert run["skipped"] == {
+        "count": 1,
+        "files": [{"path": "README.md", "reason": "a document"}],
+    }
+
+
 def is_row_1(request: Request) -> bool:
     return (request.ref.shard, request.ref.row) == (0, 1)
 

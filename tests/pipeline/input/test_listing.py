@@ -1,5 +1,6 @@
 import gzip
 import os
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,8 +10,12 @@ import pytest
 
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.input.columns import inspect_columns
 from pipeline.input.listing import SkippedFile, describe_skipped, list_input, read_listing
+from pipeline.input.unique_ids import check_unique_ids
 from pipeline.records import InputFile
+from tests.memory_s3 import MemoryS3, serve
+from tests.pipeline.input.input_files import COLUMNS
 
 
 def write_parquet(url: str, rows: int) -> None:
@@ -267,3 +272,27 @@ def test_output_below_the_input_is_not_input(root: str) -> None:
         read_listing(root, output=root)
     # The input may lie in the output folder: prompts do.
     assert len(read_listing(storage.join(run, "data"), output=run).files) == 1
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_planning_makes_two_requests_per_small_file(
+    monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    requests: Counter[str] = Counter()
+
+    def count(operation: str, when: str) -> None:
+        if when == "before":
+            requests[operation] += 1
+
+    url = serve(MemoryS3(count), monkeypatch)
+    for number in range(9):
+        name = storage.join(url, f"{number}.{suffix}")
+        if suffix == "parquet":
+            write_parquet(name, 1)
+        else:
+            storage.overwrite(name, b'{"id": "%d", "prompt": "x"}\n' % number)
+    requests.clear()
+    files = list_input(url)
+    schema = inspect_columns(files, COLUMNS)
+    check_unique_ids(files, schema.id_column)
+    assert requests == {"list": 1, "head": 1, "get": 18}
