@@ -27,7 +27,9 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig, Step
 from jobs.evaluation.report import make_report
+from jobs.evaluation.row_check import check_rows
 from jobs.run.backend import RAY, Backend
+from jobs.run.config import ScoreConfig
 from jobs.run.execute import run_job
 from jobs.run.metrics import run_label
 from pipeline import storage
@@ -85,10 +87,15 @@ def _all_steps(config: EvaluateConfig, output: str, backend: Backend) -> int:
     requests = storage.join(output, "requests.parquet")
     write_prompts(config, requests)
     code = run_requests(config, requests, output, backend)
-    if not code.is_complete:
+    is_over_budget = code is ExitCode.OVER_BUDGET
+    if not code.is_complete and not is_over_budget:
         return code
+    outputs = run_outputs(requests, output)
     try:
-        return make_report(config, requests, run_outputs(requests, output), output) or code
+        report_code = make_report(config, requests, outputs, output, is_complete=not is_over_budget)
+        if is_over_budget:
+            return code
+        return report_code or code
     except GrokBatchError as error:
         return _log(config).failed(error, ExitCode.FAILED)
 
@@ -118,16 +125,26 @@ def run_requests(
 ) -> ExitCode:
     """Runs the request rows through the main job, as one run per task of it.
 
+    A run in which too many rows fail does not keep the other one from running.
+
     Returns:
         The exit code that matters more of both runs.
+
+    Raises:
+        ConfigError: more rows than --max-error-rate allows cannot run, whatever the model does.
     """
-    worst = ExitCode.OK
+    main_jobs: list[ScoreConfig] = []
     for job_task, table in parts(to_table(read_requests(requests_url))).items():
         part_url = storage.join(output, f"requests-{job_task}.parquet")
         publish_once(part_url, to_parquet(table), "requests")
         main_job = config.score_config(job_task, part_url, storage.join(output, job_task))
+        check_rows(main_job, _log(config))
+        main_jobs.append(main_job)
+
+    worst = ExitCode.OK
+    for main_job in main_jobs:
         code = run_job(main_job, backend)
-        if not code.is_complete:
+        if not code.is_complete and code is not ExitCode.OVER_BUDGET:
             return code
         worst = max(worst, code)
     return worst

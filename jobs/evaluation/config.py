@@ -51,6 +51,11 @@ class EvaluateConfig(ModelFlags):
         "prompts: the file of request rows; otherwise the folder of the run or report; any URL",
         short="-o",
     )
+    allow_missing: bool = flag(
+        False,
+        "report: requests without an output row count as wrong, instead of ending the step; the "
+        "run is then not added to --history",
+    )
     history: str | None = flag(
         None,
         "folder or URL that keeps all runs, for trend and comparison; without it there is none",

@@ -23,17 +23,31 @@ from pipeline.storage.redaction import redact_credentials
 
 
 def make_report(
-    config: EvaluateConfig, requests_url: str, outputs: Sequence[str], folder: str
+    config: EvaluateConfig,
+    requests_url: str,
+    outputs: Sequence[str],
+    folder: str,
+    *,
+    is_complete: bool = True,
 ) -> ExitCode:
     """Scores a run, writes its report into `folder`, adds it to history and returns the exit code.
+
+    Args:
+        config: flags of the report.
+        requests_url: all requests of the run.
+        outputs: folders, globs and files with its output.
+        folder: of the report.
+        is_complete: whether the run came to its end within its error budget. If not, what there is
+            is scored, and the run is not added to history.
 
     Raises:
         DatasetError: requests, outputs or history cannot be read, or do not belong together.
         ConfigError: programs are to be executed, and this machine cannot confine them.
     """
     requests = read_requests(requests_url)
-    files = list_outputs(outputs)
-    answers = read_answers(requests, files)
+    allow_missing = config.allow_missing or not is_complete
+    files = list_outputs(outputs, allow_missing=allow_missing)
+    answers = read_answers(requests, files, allow_missing=allow_missing)
     if config.execute_programs:
         answers = scoring.executed(requests, answers, Sandbox(config.program_timeout_s).run)
 
@@ -44,8 +58,12 @@ def make_report(
 
     locations = {"Requests": requests_url, "Output": ", ".join(outputs)}
     _write(evaluation, config, locations, folder)
-    history.add(evaluation.entries, evaluation.samples)
-    _log_results(evaluation, folder, RunLog(config.log_format, run=run_label(folder)))
+    log = RunLog(config.log_format, run=run_label(folder))
+    if is_complete and not evaluation.missing:
+        history.add(evaluation.entries, evaluation.samples)
+    else:
+        _log_incomplete(evaluation, config, log)
+    _log_results(evaluation, folder, log)
     if evaluation.regressions:
         return ExitCode.REGRESSION
     return ExitCode.ROW_ERRORS if evaluation.failed else ExitCode.OK
@@ -102,6 +120,23 @@ def _write(
 
     page = render(evaluation, config.rules(), locations)
     storage.overwrite(storage.join(folder, "report.html"), page.encode())
+
+
+def _log_incomplete(evaluation: Evaluation, config: EvaluateConfig, log: RunLog) -> None:
+    requests = len(evaluation.requests)
+    message = (
+        f"warning: the run is not complete: {evaluation.failed:,} of {requests:,} requests failed, "
+        f"{evaluation.missing:,} of them have no output row; the metrics below count them as wrong"
+    )
+    if config.history is not None:
+        message += ", and the run is not added to the history"
+    log.event(
+        "incomplete",
+        message,
+        level="warning",
+        failed=evaluation.failed,
+        missing=evaluation.missing,
+    )
 
 
 def _log_results(evaluation: Evaluation, folder: str, log: RunLog) -> None:

@@ -32,12 +32,18 @@ COLUMNS = (
 RESULT_COLUMNS = ("text", "loglikelihood")
 PARALLEL_READS = 16
 MAX_IDS = 3  # in a message
+# of a request without an output row
+MISSING = Answer(error="missing: the run has no output row for this request")
 Answers = dict[str, tuple[Answer, ...]]
 Samples = dict[int, Answer]  # answers to a request, by index of the sample
 
 
-def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
+def list_outputs(urls: Sequence[str], *, allow_missing: bool = False) -> tuple[StoredObject, ...]:
     """Returns the Parquet files below folders, globs and files.
+
+    Args:
+        urls: folders, globs and files.
+        allow_missing: whether some of them, but not all, may have none.
 
     Raises:
         DatasetError: there is none below one of them.
@@ -46,18 +52,34 @@ def list_outputs(urls: Iterable[str]) -> tuple[StoredObject, ...]:
     for url in urls:
         stored = storage.list_objects(url)
         files = [file for file in stored if file.url.endswith(formats.PARQUET_SUFFIXES)]
-        if not files:
-            raise DatasetError(
-                f"no Parquet file at {redact_credentials(url)}; --outputs names the output of a run"
-            )
+        if not files and not allow_missing:
+            raise _no_file(url)
         outputs += files
+    if not outputs:
+        raise _no_file(", ".join(urls))
     return tuple(outputs)
 
 
-def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject]) -> Answers:
+def _no_file(url: str) -> DatasetError:
+    return DatasetError(
+        f"no Parquet file at {redact_credentials(url)}; --outputs names the output of a run"
+    )
+
+
+def read_answers(
+    requests: Sequence[EvalRequest],
+    files: Sequence[StoredObject],
+    *,
+    allow_missing: bool = False,
+) -> Answers:
     """Returns the answers to every request, samples in order.
 
     Ignores rows of other ids, and files without results.
+
+    Args:
+        requests: all of them.
+        files: output of the run.
+        allow_missing: whether requests may have no output row; their answer is `MISSING`.
 
     Raises:
         DatasetError: a request has no answer, one twice, or too few samples, or a file cannot be
@@ -73,6 +95,10 @@ def read_answers(requests: Sequence[EvalRequest], files: Sequence[StoredObject])
                 if request is not None:
                     _add(samples[request.id], row, request, url)
 
+    if allow_missing:
+        for request in requests:
+            if request.id not in samples:
+                samples[request.id] = {0: MISSING}
     _check_complete(requests, samples)
     answers: Answers = {}
     for request_id, by_index in samples.items():
@@ -149,7 +175,8 @@ def _check_complete(requests: Sequence[EvalRequest], samples: dict[str, Samples]
         raise DatasetError(
             f"{len(missing)} of {len(requests)} requests have no output row (ids "
             f"{', '.join(missing[:MAX_IDS])} …): finish the "
-            "run, or give all of its output with --outputs"
+            "run, give all of its output with --outputs, or count them as wrong with "
+            "--allow-missing true"
         )
     for request in requests:
         _check_samples(request, samples[request.id])

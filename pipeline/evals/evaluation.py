@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from pipeline.evals.answers import Answers, has_failed
+from pipeline.evals.answers import MISSING, Answers, has_failed
 from pipeline.evals.comparison import Difference, Rules, paired
 from pipeline.evals.history import Entry, History
 from pipeline.evals.metrics import Score, results, scores
@@ -76,11 +76,17 @@ class Evaluation:
         """Number of requests whose output is an error."""
         return sum(map(has_failed, self.answers.values()))
 
+    @property
+    def missing(self) -> int:
+        """Number of requests without an output row; they are part of `failed`."""
+        return sum(answers == (MISSING,) for answers in self.answers.values())
+
     def metrics(self) -> dict[str, object]:
         """Returns the content of metrics.json."""
         return {
             "results": results(self.scores, self.requests),
             "failed": self.failed,
+            "missing": self.missing,
             "run": self.info.run,
             "comparisons": list(map(_comparison_metrics, self.comparisons)),
         }

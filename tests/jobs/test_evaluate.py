@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from actors.protocol.messages import Request
 from jobs import evaluate
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
@@ -32,6 +33,7 @@ TASKS = "mmlu,gsm8k_cot,humaneval"
 LETTERS = (" A", " B", " C", " D")
 Main = Callable[..., int]
 FAKE = FakeBackend()
+FAILED_ROWS = 3
 
 
 @pytest.fixture
@@ -185,14 +187,67 @@ def test_failed_rows_count_as_wrong_and_exit_3(main: Main, tmp_path: Path) -> No
     assert content["results"]["mmlu_abstract_algebra"]["acc,none"] == 0.0
 
 
-def test_stopped_run_has_no_report_and_continues(main: Main, tmp_path: Path) -> None:
-    words = ("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run")
-    poisoned = FakeBackend(poison=lambda request: request.sampling is not None)
+@pytest.mark.parametrize("fails", ["score", "generate"])
+def test_stopped_run_is_scored_as_far_as_it_went_and_continues(
+    fails: str, main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = tmp_path / "history"
+    words = ("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run", "--history", history)
+    is_generated = fails == "generate"
+
+    def is_poison(request: Request) -> bool:
+        return (request.sampling is not None) == is_generated and request.ref.row < FAILED_ROWS
+
+    poisoned = FakeBackend(poison=is_poison)
     assert main(*words, "--max-error-rate", 0, backend=poisoned) == 4
-    assert not (tmp_path / "run" / "metrics.json").exists()
-    assert (tmp_path / "run" / "score" / "_SUCCESS").exists()
+
+    works = "score" if is_generated else "generate"
+    assert (tmp_path / "run" / works / "_SUCCESS").exists()
+    content = metrics(tmp_path / "run")
+    assert (content["failed"], content["missing"]) == (FAILED_ROWS, 0)
+    assert {"mmlu", "gsm8k_cot"} <= set(content["results"])
+    printed = capsys.readouterr()
+    message = f"the run is not complete: {FAILED_ROWS} of 14 requests failed"
+    assert message in printed.out + printed.err
+    assert not history.exists()
+
     assert main(*words, "--retry-failed") == 0
+    assert metrics(tmp_path / "run")["failed"] == 0
     assert metrics(tmp_path / "run")["results"]["gsm8k_cot"]["sample_len"] == own_data.PROBLEMS
+    assert history.exists()
+
+
+def test_rows_that_cannot_run_stop_the_job_before_it_starts(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("--tasks", "mmlu,gsm8k_cot", "-o", tmp_path / "run", "--max-len", 500) == 2
+    message = capsys.readouterr().err
+    assert "6 of 9 requests in" in message
+    assert "cannot run, the first one (id mmlu_" in message
+    assert "(--max-len 500" in message
+    assert "--max-error-rate allows 4, so nothing was started" in message
+    assert not (tmp_path / "run" / "score").exists()
+    assert not (tmp_path / "run" / "generate").exists()
+
+
+def test_missing_output_rows_count_as_wrong_on_request(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    requests = tmp_path / "requests.parquet"
+    assert main("prompts", "--tasks", "mmlu", "-o", requests) == 0
+    outputs = answer_file(tmp_path / "outputs.parquet", requests, right=True)
+    pq.write_table(pq.read_table(outputs).slice(0, 6), outputs)
+    flags = ("report", "--requests", requests, "--outputs", outputs, "-o", tmp_path / "report")
+    assert main(*flags) == 2
+    assert "3 of 9 requests have no output row" in capsys.readouterr().err
+
+    history = tmp_path / "history"
+    assert main(*flags, "--allow-missing", "true", "--history", history) == 3
+    content = metrics(tmp_path / "report")
+    assert (content["failed"], content["missing"]) == (3, 3)
+    assert content["results"]["mmlu"]["acc,none"] == pytest.approx(6 / 9)
+    assert "3 of these have no output row" in (tmp_path / "report" / "report.html").read_text()
+    assert not history.exists()
 
 
 def test_programs_are_executed_on_request(main: Main, tmp_path: Path) -> None:

@@ -137,6 +137,10 @@ def _remarks(evaluation: Evaluation) -> Iterator[Markup]:
         yield Markup("{:,} of {:,} rows failed; their documents count as wrong.").format(
             evaluation.failed, len(evaluation.requests)
         )
+    if evaluation.missing:
+        yield Markup("<b>Incomplete:</b> {:,} of these have no output row.").format(
+            evaluation.missing
+        )
     yield from _tasks_without_metric(evaluation)
     yield from _incomplete_suites(evaluation)
     yield from _limited_completions(evaluation)
