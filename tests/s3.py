@@ -73,7 +73,8 @@ class S3Faults:
 
     Faults follow a `rule`, a list for the `next` requests one by one, or apply `always`.
 
-    "403", "500", "503": answers with that status. "drop": closes the connection before the answer.
+    "403", "500", "501", "503": answers with that status. "ignore conditions": passes the request on
+    without If-None-Match and If-Match. "drop": closes the connection before the answer.
     "reset": the same, by a TCP reset. "truncate": tells the full length and sends half of the body.
     "slow": keeps the answer for `slow_s`. "lose the answer": passes the request on, then drops.
     "pass": no fault.
@@ -130,10 +131,11 @@ class _Proxy(BaseHTTPRequestHandler):
         fault = self.faults.fault(self.command, self.path)
         if fault in ("drop", "reset"):
             self._break(fault)
-        elif fault in ("403", "500", "503"):
+        elif fault in ("403", "500", "501", "503"):
             self._answer(int(fault), {}, b"")
         else:
-            answer = self._asked(body)
+            dropped_headers = ("if-none-match", "if-match") if fault == "ignore conditions" else ()
+            answer = self._asked(body, dropped_headers)
             if fault == "slow":
                 time.sleep(self.faults.slow_s)
             if fault == "lose the answer":
@@ -147,11 +149,13 @@ class _Proxy(BaseHTTPRequestHandler):
             # Lingering on, for 0 s: closing sends RST. shutdown() before it would send FIN.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
-    def _asked(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+    def _asked(
+        self, body: bytes, dropped_headers: tuple[str, ...]
+    ) -> tuple[int, dict[str, str], bytes]:
         headers = {
             name: value
             for name, value in self.headers.items()
-            if name.lower() not in ("host", "expect")
+            if name.lower() not in ("host", "expect", *dropped_headers)
         }
         if "TEST_S3_ENDPOINT_URL" in os.environ:
             # it is part of what was signed, and a real server checks

@@ -190,6 +190,7 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     failures_in: Sequence[Shard] = ()
     if config.retry_failed:
         failures_in = plan.own_shards
+        folder.client.check_conditional_writes(folder.run_url, replaces=True)
     state = read_state(folder, plan.shards, identity, failures_in=failures_in)
     _warn_of_removed_parts(plan, folder, state, log)
     unfinished = remaining(

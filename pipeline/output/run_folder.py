@@ -141,6 +141,7 @@ def check_run(
     Raises:
         ConfigError: the folder holds another run (the message has every differing key with both
             values), or `resume` forbids it.
+        DatasetError: the folder cannot be written, or its store has no conditional writes.
     """
     existed = folder.exists()
     if not existed and resume == "require":
@@ -152,6 +153,7 @@ def check_run(
         content = (json.dumps(description, indent=2) + "\n").encode()
         created = folder.client.put_if_absent(folder.run_url, content)
         if created:
+            folder.client.check_conditional_writes(folder.run_url)
             return False
 
     if resume == "never":
@@ -159,6 +161,8 @@ def check_run(
             f"{folder.url} holds a run already, but --resume never was given; choose another {flag}"
         )
     _check_same_keys(folder, keys, flag)
+    if not folder.finished():
+        folder.client.check_conditional_writes(folder.run_url)
     return True
 
 

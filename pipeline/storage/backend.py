@@ -72,6 +72,13 @@ class Backend(Protocol):
         """Replaces the object if it has `version`, as one step. Returns whether it did."""
         ...
 
+    def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
+        """Checks that `put_if_absent`, and `replace_if`, keep the object at `path`.
+
+        Raises DatasetError if they do not, where a store may lack them.
+        """
+        ...
+
     def overwrite(self, path: str, data: bytes) -> None:
         """Writes the object whether or not there is one. Readers never see a part of it."""
         ...

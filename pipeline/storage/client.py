@@ -163,6 +163,24 @@ class Client:
             _check_size(url, data)
             return backend.replace_if(path, data, version)
 
+    def check_conditional_writes(self, url: str, *, replaces: bool = False) -> None:
+        """Checks that the store keeps an object against `put_if_absent` and `replace_if`.
+
+        Two drivers on one folder rely on it. A store that ignores the conditions overwrites without
+        an error.
+
+        Args:
+            url: of an object that is there; it is written to itself.
+            replaces: whether `replace_if` will be used, too.
+
+        Raises:
+            DatasetError: the store ignores or rejects conditions, or no permission.
+            OutageError: the endpoint does not answer.
+        """
+        with explained(url, "write"):
+            backend, path = self._backend(url)
+            backend.check_conditional_writes(path, replaces=replaces)
+
     def overwrite(self, url: str, data: bytes) -> None:
         """Writes `data` at `url` whether or not there is an object.
 

@@ -82,6 +82,10 @@ class FsspecReader:
         """Raises DatasetError."""
         self._refuse_to_write(path)
 
+    def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
+        """Raises DatasetError."""
+        self._refuse_to_write(path)
+
     def overwrite(self, path: str, data: bytes) -> None:
         """Raises DatasetError."""
         self._refuse_to_write(path)

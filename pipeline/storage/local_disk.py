@@ -120,6 +120,9 @@ class LocalDisk:
             _sync_folder(target.parent)
         return True
 
+    def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
+        """Checks nothing: a disk that lacks links and locks raises at the first write."""
+
     def overwrite(self, path: str, data: bytes) -> None:
         """Writes the file, and its folders, whether or not there is one."""
         target = Path(path)

@@ -54,6 +54,12 @@ class RetryingBackend:
         """See `Backend`. False if an attempt whose answer was lost replaced the object."""
         return self._retries.with_retries(lambda: self._backend.replace_if(path, data, version))
 
+    def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
+        """See `Backend`."""
+        self._retries.with_retries(
+            lambda: self._backend.check_conditional_writes(path, replaces=replaces)
+        )
+
     def overwrite(self, path: str, data: bytes) -> None:
         """See `Backend`."""
         self._retries.with_retries(lambda: self._backend.overwrite(path, data))

@@ -221,7 +221,7 @@ def test_permanent_outage_keeps_committed_shards(
 
     def at(operation: str, when: str) -> None:
         is_put = operation == "put" and when == "before"
-        if is_put and not is_over and next(puts) >= 4:  # run.json and three parts
+        if is_put and not is_over and next(puts) >= 5:  # run.json, its check, and three parts
             raise OSError(16, "Please reduce your request rate")
 
     store = MemoryS3(at)

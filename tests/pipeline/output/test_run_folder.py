@@ -11,6 +11,7 @@ from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint, input_keys
 from pipeline.records import InputFile
 from tests.memory_s3 import MemoryS3, serve
+from tests.s3 import S3Faults
 
 
 @pytest.fixture(params=["disk", pytest.param("s3", marks=pytest.mark.s3)])
@@ -136,3 +137,21 @@ def test_input_keys_have_no_credentials() -> None:
     [key] = input_keys([signed])
     assert "secret" not in key[0]
     assert key[1:] == [10, "v1", 5]
+
+
+@pytest.mark.s3
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("501", "does not accept a PutObject with If-None-Match"),
+        ("ignore conditions", "ignores conditional writes: a PutObject with If-None-Match"),
+    ],
+)
+def test_store_without_conditions_is_refused_at_the_start(
+    fault: str, message: str, s3_url: str, s3_faults: S3Faults
+) -> None:
+    s3_faults.rule = lambda method, path: fault if method == "PUT" else None
+    folder = RunFolder(f"{s3_url}/run")
+    for _ in range(2):
+        with pytest.raises(DatasetError, match=message):
+            check_run(folder, KEYS, {})
