@@ -16,11 +16,12 @@ import ml_dtypes
 import numpy as np
 
 from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import bare
 from actors.weights.pickle_opcodes import decode
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 MAX_DIMENSION = 1 << 62
-MAX_QUOTED_CHARS = 80  # of a string of a file in a message
+MAX_NAME_CHARS = 80  # of a string of a file in a message
 MAX_CAUSE_CHARS = 200
 MAX_LISTED_NAMES = 5
 
@@ -102,7 +103,7 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
     except ModelError as error:
         raise ModelError(f"{name}: not a tensor of an xAI checkpoint: {error}") from None
     except _DAMAGE_ERRORS as error:
-        cause = quoted(str(error) or type(error).__name__, MAX_CAUSE_CHARS)
+        cause = bare(str(error) or type(error).__name__, MAX_CAUSE_CHARS)
         raise ModelError(f"{name}: truncated or damaged ({cause}); fetch the file again") from error
     if isinstance(result, _Array) and result.array is not None:
         return result.array
@@ -114,21 +115,13 @@ def parse(buffer: bytes | memoryview, name: str) -> HostTensor:
     )
 
 
-def quoted(text: str, max_chars: int = MAX_QUOTED_CHARS) -> str:
-    """Returns text of a file for a message: printable ASCII, escaped, cut after `max_chars`."""
-    escaped = text[:max_chars].encode("unicode_escape").decode("ascii")
-    if len(text) > max_chars or len(escaped) > max_chars:
-        return escaped[:max_chars] + "…"
-    return escaped
-
-
 def _quantized(fields: dict[str, Any], name: str) -> Int8Tensor:
     weight = _array_in(fields.get("weight"))
     scales = _array_in(fields.get("scales"))
     if len(fields) == 2 and weight is not None and scales is not None:
         return Int8Tensor(weight, scales)
 
-    names = sorted(quoted(field) for field in fields)
+    names = sorted(bare(field, MAX_NAME_CHARS) for field in fields)
     listed = ", ".join(names[:MAX_LISTED_NAMES]) or "nothing"
     if len(names) > MAX_LISTED_NAMES:
         listed += f" and {len(names) - MAX_LISTED_NAMES} more"
@@ -342,9 +335,9 @@ def _is_one_of(value: Any, names: tuple[_Name, ...]) -> bool:
 def _spell(value: Any) -> str:
     """Returns a value for a message; of what a file built, only the type."""
     if isinstance(value, _Name):
-        return f"{quoted(value.module)}.{quoted(value.name)}"
+        return f"{bare(value.module, MAX_NAME_CHARS)}.{bare(value.name, MAX_NAME_CHARS)}"
     if isinstance(value, str):
-        return f"'{quoted(value)}'"
+        return f"'{bare(value, MAX_NAME_CHARS)}'"
     if type(value) is int and abs(value) < MAX_DIMENSION:
         return str(value)
     return f"a value of type {type(value).__name__.strip('_')}"

@@ -15,13 +15,12 @@ import yaml
 from jsonargparse import ArgumentParser, set_loader
 
 from actors.protocol.parameters import ParameterKind, Texts
-from actors.protocol.plain_text import quoted
+from actors.protocol.plain_text import bare, quoted
 from jobs.cli.flag_checks import flag_name
 from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
 
-DISPLAYED_CHARS = 200  # of a word in a message
 REPLACED_TAGS = (
     "tag:yaml.org,2002:int",
     "tag:yaml.org,2002:float",
@@ -83,9 +82,8 @@ def _check_text(arguments: Sequence[str]) -> None:
     """Raises ConfigError for bytes that are not UTF-8: Ray records the command line as text."""
     for word in arguments:
         if not word.isascii() and any("\udc80" <= character <= "\udcff" for character in word):
-            shown = word.encode(errors="surrogateescape").decode(errors="backslashreplace")
             raise ConfigError(
-                f"the command line has bytes that are not UTF-8: {shown[:DISPLAYED_CHARS]}; rename "
+                f"the command line has bytes that are not UTF-8: {bare(word)}; rename "
                 "the file or folder"
             )
 

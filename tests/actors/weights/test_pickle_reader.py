@@ -198,5 +198,5 @@ def test_parse_quotes_names_of_a_file_escaped_and_cut() -> None:
     data = b"\x80\x04" + string("\x1b[31m\n") + string("x" * 200) + b"\x93."
     message = parse_message(data)
     assert r"it refers to \x1b[31m\n.xxx" in message
-    assert "x" * 80 + "…" in message
-    assert "x" * 81 not in message
+    assert "x" * 79 + "…" in message
+    assert "x" * 80 not in message

@@ -226,6 +226,6 @@ def test_items_of_a_parameter_come_from_flags_and_file(
 
 def test_words_that_are_not_utf_8_are_refused() -> None:
     assert read("-i", "größe", "-o", "出力", "--model", "demo").output == "出力"
-    message = r"the command line has bytes that are not UTF-8: r\\xffn; rename the file"
+    message = r"the command line has bytes that are not UTF-8: r\\udcffn; rename the file"
     with pytest.raises(ConfigError, match=message):
         read("-i", "in.parquet", "-o", "r\udcffn", "--model", "demo")
