@@ -9,7 +9,7 @@ from tests.actors.model.models import CASES, CONFORMANCE, assert_close, config_o
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_logits(case: str) -> None:
+def test_logits_match_the_conformance_data(case: str) -> None:
     params = reference.parameters(CONFORMANCE / case / "ckpt-0", config_of(case))
     for i in range(4):
         arrays = golden(case)

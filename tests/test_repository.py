@@ -204,6 +204,14 @@ def test_deviations_from_the_reference_are_marked_and_listed() -> None:
     assert {path: listed.count(path) for path in listed} == marked
 
 
+def test_test_names_have_a_subject_and_a_behaviour() -> None:
+    """A name is a subject and its behaviour: three words or more, in at most 70 characters."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for name in re.findall(r"^ *def (test_\w*)\(", path.read_text(), re.MULTILINE):
+            assert len(name) <= 70, f"{path.relative_to(ROOT)}: {name}"
+            assert re.fullmatch(r"test(_[a-z0-9]+){3,}", name), f"{path.relative_to(ROOT)}: {name}"
+
+
 # Modules without a test file of their own, with the reason.
 COMMANDS = "a command of a page: its tests are those of the library that it calls"
 PROTOCOL = "a protocol: its implementations are tested"

@@ -74,7 +74,7 @@ def test_parameter_tree_of_grok_1_is_pinned() -> None:
     ]
 
 
-def test_presets() -> None:
+def test_presets_have_their_sizes() -> None:
     assert PRESETS == {"grok-1": GROK_1, "demo": DEMO, "small": SMALL}
     assert SMALL.ffn_size == 2736
     assert DEMO.ffn_size == 176

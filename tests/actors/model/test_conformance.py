@@ -77,7 +77,7 @@ def distance(case: str, outputs: Outputs, against: str = "logits") -> dict[str, 
 @pytest.mark.parametrize(
     ("mesh", "dense"), [((1, 1), True), ((1, 8), False)], ids=["1x1-dense", "1x8-int8"]
 )
-def test_float32_logits(case: str, mesh: tuple[int, int], dense: bool) -> None:
+def test_float32_logits_match_the_reference(case: str, mesh: tuple[int, int], dense: bool) -> None:
     d = distance(case, prefilled(case, mesh, dense=dense))
     assert d["max"] <= 1e-3
     assert d["kl"] <= 1e-7
@@ -137,7 +137,7 @@ def test_greedy_tokens_through_the_cache(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_cache_rows(case: str) -> None:
+def test_cache_rows_match_the_reference(case: str) -> None:
     model, cache = conformance_model(case), generated(case)[2]
     pages = model.table[1]
     for name, got in (("k0", cache.keys[0]), ("v0", cache.values[0])):
@@ -175,7 +175,7 @@ def test_bfloat16_within_the_noise_of_the_reference(case: str, dense: bool) -> N
 @pytest.mark.parametrize(
     ("case", "mesh"), [*((case, (1, 8)) for case in CASES), ("gqa", (2, 4)), ("mha", (2, 4))]
 )
-def test_meshes_agree(case: str, mesh: tuple[int, int]) -> None:
+def test_logits_agree_on_all_meshes(case: str, mesh: tuple[int, int]) -> None:
     one, many = prefilled(case), prefilled(case, mesh, dense=mesh == (2, 4))
     for i, prompt in enumerate(prompts(case)):
         assert_close(many.logits[i, : len(prompt)], one.logits[i, : len(prompt)], atol=2e-4)

@@ -22,7 +22,7 @@ from actors.model.sharding import (
 from actors.protocol.errors import ModelError
 
 
-def test_parse_mesh() -> None:
+def test_parse_mesh_returns_data_and_model() -> None:
     assert parse_mesh("2x4") == (2, 4)
     assert make_mesh(2, 4).shape == {"data": 2, "model": 4}
     assert make_mesh(1, 1).devices.tolist() == [[jax.devices()[0]]]

@@ -49,7 +49,7 @@ def lines(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (GOLDEN / name).read_text().splitlines()]
 
 
-def test_mmlu_prompts() -> None:
+def test_mmlu_prompts_match_the_harness() -> None:
     golden = lines("golden_mmlu.jsonl")
     assert len(golden) == sum(task.startswith("mmlu") for task, _ in requests()) == 120
     for line in golden:
@@ -59,7 +59,7 @@ def test_mmlu_prompts() -> None:
         assert request.target == line["gold_continuation"]
 
 
-def test_gsm8k_prompts() -> None:
+def test_gsm8k_prompts_match_the_harness() -> None:
     golden = [line for line in lines("golden_gsm8k.jsonl") if line["task"] in EXTRACTIONS]
     assert len(golden) == 80
     for line in golden:
@@ -117,13 +117,13 @@ def test_tokens_of_every_prompt() -> None:
         assert (len(ids), digest) == (line["n_tokens"], line["sha256_of_comma_joined_ids"])
 
 
-def test_stop_strings() -> None:
+def test_stop_strings_match_the_harness() -> None:
     for line in lines("golden_stop.jsonl"):
         assert cut_at_stops(line["raw"], line["until"]) == line["cut"]
         assert cut_at_stops(line["cut"], line["until"]) == line["cut"]
 
 
-def test_filters() -> None:
+def test_filters_match_the_harness() -> None:
     golden = lines("golden_extract.jsonl")
     assert len(golden) == 64
     for line in golden:
@@ -161,7 +161,7 @@ RUNS = (
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_metrics(run: str) -> None:
+def test_metrics_match_the_harness(run: str) -> None:
     given = answers(run)
     asked = [request for key, request in requests().items() if key in given]
     assert len(asked) == len(given) > 0

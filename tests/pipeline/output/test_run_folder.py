@@ -74,7 +74,7 @@ def test_long_listings_are_named_by_their_first_difference(tmp_path: Path) -> No
         check_run(folder, {"input": input_keys(files[:99])}, {})
 
 
-def test_resume_modes(tmp_path: Path) -> None:
+def test_resume_modes_check_the_folder(tmp_path: Path) -> None:
     folder = RunFolder(str(tmp_path / "run"))
     with pytest.raises(ConfigError, match="--resume require"):
         check_run(folder, KEYS, {}, resume="require")

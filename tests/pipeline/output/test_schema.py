@@ -45,7 +45,7 @@ COMPLETION = [
 ]
 
 
-def test_generate() -> None:
+def test_generate_schema_has_its_columns() -> None:
     chosen = ["token_logprobs", "cumulative_logprob"]
     top = ["top_token_ids", "top_logprobs"]
     prompt_top = ["prompt_top_token_ids", "prompt_top_logprobs"]
@@ -90,7 +90,7 @@ def test_types_of_the_contract() -> None:
 
 
 @pytest.mark.parametrize("task", [SCORE, PERPLEXITY])
-def test_score(task: Task) -> None:
+def test_score_schema_has_its_columns(task: Task) -> None:
     expected = [
         *ALWAYS,
         "prompt_tokens",

@@ -74,7 +74,7 @@ def test_replace_does_not_create(root: str) -> None:
     assert storage.stat(url) is None
 
 
-def test_overwrite(root: str) -> None:
+def test_overwrite_replaces_the_object(root: str) -> None:
     url = storage.join(root, "report.json")
     storage.overwrite(url, b"one")
     storage.overwrite(url, b"two")

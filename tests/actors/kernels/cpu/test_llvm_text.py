@@ -53,7 +53,7 @@ def test_repeat_ends_at_break_if_and_functions_call_each_other() -> None:
     ("operation", "expected"),
     [("minimum", [-2, 1, 3]), ("maximum", [1, 1, 7]), ("ceil_div", [1, 1, 3])],
 )
-def test_integer_operations(operation: str, expected: list[int]) -> None:
+def test_integer_operations_match_python(operation: str, expected: list[int]) -> None:
     module = Module()
     f = module.function("run", "i64", {"x": "i64", "y": "i64"}, exported=True)
     f.ret(getattr(f["x"], operation)(f["y"]))
