@@ -66,6 +66,11 @@ def parse(
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
         raise ConfigError(f"{_one_line(str(error))}; see --help") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"--config: the file is not UTF-8 text (byte {error.object[error.start]:#04x} at "
+            f"position {error.start}); convert it, e.g. with iconv -t UTF-8"
+        ) from error
 
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]  # a dataclass

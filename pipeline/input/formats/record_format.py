@@ -82,6 +82,8 @@ class RecordFormat:
     def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
         """Returns the columns of all files, with the type that all their values have."""
         columns = reduce(JsonColumns.union, [file.columns for file in files])
+        if not columns.types:
+            self._check_first_record(files[0])
         types = {name: {data_type: files[0].url} for name, data_type in columns.types.items()}
         return FileColumns(types)
 
@@ -96,6 +98,16 @@ class RecordFormat:
         """Opens the file for one pass."""
         with self._open(source, client) as records:
             yield RecordCursor(self.syntax, source.url, records, inputs, passthrough)
+
+    def _check_first_record(self, file: InputFile) -> None:
+        """Raises DatasetError if the first record of a file cannot be read."""
+        with self._open(SourceFile(file.url), storage.DEFAULT_CLIENT) as records:
+            for record in islice(records, 1):
+                fault = self.syntax.parse(record, file.url)
+                if isinstance(fault, str):
+                    raise DatasetError(
+                        f"no row of the input can be read: {fault}; it is not {self.name} in UTF-8"
+                    )
 
     @contextmanager
     def _open(self, source: SourceFile, client: storage.Client) -> Iterator[Iterator[Any]]:

@@ -229,3 +229,11 @@ def test_words_that_are_not_utf_8_are_refused() -> None:
     message = r"the command line has bytes that are not UTF-8: r\\udcffn; rename the file"
     with pytest.raises(ConfigError, match=message):
         read("-i", "in.parquet", "-o", "r\udcffn", "--model", "demo")
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+def test_job_file_that_is_not_utf_8_is_refused(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "job.yaml"
+    file.write_text("input: größe.parquet\n", encoding=encoding)
+    with pytest.raises(ConfigError, match=r"--config: the file is not UTF-8 text \(byte 0x"):
+        read("-C", str(file), *BASE)

@@ -1,13 +1,18 @@
 """JSON lines: bad lines fail alone, types come from all rows that are read."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from actors.protocol.messages import Completion, RowRef
+from pipeline.errors import DatasetError
+from pipeline.input.formats.jsonl import READ_BYTES
+from pipeline.input.listing import list_input
 from pipeline.records import PromptRow
 from tests.pipeline.input.input_files import read_all, write_jsonl
 
@@ -94,3 +99,70 @@ def test_jsonl_faults_name_the_row_within_the_file(tmp_path: Path) -> None:
     assert isinstance(failed, Completion)
     assert failed.ref == RowRef(1, 1)
     assert str(failed.error_message).startswith(f"row 5 of {url}: line 6 of {url} is not JSON")
+
+
+def prompts(url: str) -> list[object]:
+    return [row.prompt for row in read_all(url)[0] if isinstance(row, PromptRow)]
+
+
+@pytest.mark.parametrize("indent", [None, 2])
+def test_json_array_has_one_row_per_object(tmp_path: Path, indent: int | None) -> None:
+    rows = [{"id": number, "prompt": f"[{{}}, {number}é"} for number in range(7)]
+    path = tmp_path / "a.json"
+    path.write_text("\ufeff\n " + json.dumps(rows, indent=indent) + "\n", encoding="utf-8")
+    assert prompts(str(path)) == [row["prompt"] for row in rows]
+    _, passthrough, _ = read_all(str(path))
+    assert passthrough["id"].to_pylist() == list(range(7))
+
+
+def test_json_array_is_read_across_the_borders_of_reads(tmp_path: Path) -> None:
+    rows = [{"prompt": "x" * length} for length in (10, READ_BYTES, 5, 3 * READ_BYTES, 7)]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps(rows))
+    assert prompts(str(path)) == [row["prompt"] for row in rows]
+
+
+def test_json_array_item_that_is_no_object_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_text('[{"prompt": "a"}, 12, {"prompt": "b"}]')
+    rows, _, _ = read_all(str(path))
+    (failed,) = [row for row in rows if isinstance(row, Completion)]
+    assert "item 2 of" in str(failed.error_message)
+    assert prompts(str(path)) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"prompt": "a"}', r"a\.json is not a readable JSON array: expected ',', got ''"),
+        ('[{"prompt": "a"} {"prompt": "b"}]', r"expected ',', got '\{'"),
+        ('[{"prompt": "a"},]', "item 2: "),
+        ('[{"prompt": "a"}] x', r"expected the end of the file after ']', got 'x'"),
+        ('[{"prompt": "a]', "item 1: "),
+        ('{"prompt":\n"a"}\n', "a JSON document over several lines"),
+        ('{\n"prompt": "a"\n}\n', "a JSON document over several lines"),
+        ("[]", "has no rows"),
+        ("", "has no rows"),
+    ],
+)
+def test_json_document_without_rows_is_named(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        list_input(str(tmp_path))
+
+
+def test_json_file_may_have_one_object_per_line(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('\n{"prompt": "a"}\nnot json\n{"prompt": "b"}\n')
+    assert prompts(str(tmp_path / "a.json")) == ["a", "b"]
+
+
+def test_jsonl_document_over_several_lines_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{\n"prompt": "a"\n}\n')
+    with pytest.raises(DatasetError, match=r"a\.jsonl is a JSON document over several lines"):
+        list_input(str(tmp_path))
+
+
+def test_jsonl_without_any_readable_row_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes(b'{"prompt": "a"}\r{"prompt": "b"}\r')
+    with pytest.raises(DatasetError, match=r"no row of the input can be read: line 1 of .*Extra"):
+        read_all(str(tmp_path))
