@@ -124,6 +124,21 @@ def test_links_of_the_documentation_exist() -> None:
             assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
 
 
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    slugs = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {slug.replace(" ", "-") for slug in slugs}
+
+
+def test_anchors_of_the_documentation_exist() -> None:
+    for page in documentation():
+        for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#([^)]+)\)", page.read_text()):
+            linked = page.parent / target if target else page
+            where = f"{page.relative_to(ROOT)} links to {target}#{anchor}"
+            assert anchor in anchors(linked), where
+
+
 def missing_paths(text: str, known_paths: Collection[str]) -> list[str]:
     """Returns the names in backticks that look like a path of the repository and match none.
 
