@@ -121,7 +121,12 @@ class LocalDisk:
         return True
 
     def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
-        """Checks nothing: a disk that lacks links and locks raises at the first write."""
+        """Checks that the folder can be written, by a temporary file beside `path`.
+
+        Names need no check: a disk that lacks links and locks raises at the first write.
+        """
+        with _temporary_file(Path(path), b""):
+            pass
 
     def overwrite(self, path: str, data: bytes) -> None:
         """Writes the file, and its folders, whether or not there is one."""

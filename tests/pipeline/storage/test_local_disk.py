@@ -218,3 +218,19 @@ def test_disk_that_syncs_no_folders_is_written(
     monkeypatch.setattr(os, "fsync", fsync_files)
     assert DISK.put_if_absent(str(tmp_path / "part"), b"data")
     assert (tmp_path / "part").read_bytes() == b"data"
+
+
+def test_check_of_a_disk_that_cannot_be_written_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "run.json")
+    DISK.check_conditional_writes(path, replaces=True)
+    assert list(tmp_path.iterdir()) == []
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(OSError, match="Read-only file system"):
+        DISK.check_conditional_writes(path, replaces=False)
+    assert list(tmp_path.iterdir()) == []
