@@ -106,7 +106,7 @@ def write_prompts(config: EvaluateConfig, url: str) -> int:
     Raises:
         ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
     """
-    data = DataFolder(str(config.data))
+    data = DataFolder(str(config.data_url()))
     requests = build_requests(config.task_names(), data, config.prompt_options())
     table = to_table(requests, config.task_names())
     publish_once(url, to_parquet(table), "requests")

@@ -16,7 +16,14 @@ if __name__ == "__main__":
 import jax
 from jsonargparse import auto_cli
 
-from jobs.demo.build import FOLDER, size_bytes, write_texts, write_weights
+from jobs.demo.build import (
+    EVALUATION_FOLDER,
+    FOLDER,
+    size_bytes,
+    write_evaluation,
+    write_texts,
+    write_weights,
+)
 from jobs.demo.training import TrainingConfig
 
 
@@ -29,6 +36,7 @@ def main(output: Path = FOLDER, steps: int = TrainingConfig().steps) -> None:
     """
     jax.config.update("jax_platforms", "cpu")  # a model of this size is not faster on a GPU
     write_texts(output)
+    write_evaluation(output / EVALUATION_FOLDER.name)
     write_weights(output, replace(TrainingConfig(), steps=steps))
     print(f"wrote {output}: {size_bytes(output):,} bytes")
 

@@ -32,11 +32,15 @@ from jobs.demo.questions import (
 from jobs.demo.training import Encode, TrainingConfig, train
 
 FOLDER = Path(__file__).parent
+EVALUATION_FOLDER = FOLDER / "evaluation"  # data sets in hub layout
+EVALUATION_FILE = Path("demo", "questions", "test-00000-of-00001.parquet")
 PROMPT_ROWS = 300
 SEED_ROWS = 200
 PROMPTS_SEED = 1
 TOKENIZER_SEED = 2
 SEEDS_SEED = 3
+EVALUATION_ROWS = 100
+EVALUATION_SEED = 4
 TOKENIZER_TEXTS = 20_000
 REPORT_EVERY = 200  # steps
 
@@ -57,6 +61,14 @@ def write_texts(output: Path, config: ModelConfig = DEMO) -> None:
     prompts = question_table(held_out_questions(PROMPTS_SEED, PROMPT_ROWS))
     pq.write_table(prompts, output / "prompts.parquet", compression="zstd")
     pq.write_table(seed_table(), output / "seeds.parquet", compression="zstd")
+
+
+def write_evaluation(output: Path) -> None:
+    """Writes the data set of the evaluation task `demo`, in hub layout, below `output`."""
+    file = output / EVALUATION_FILE
+    file.parent.mkdir(parents=True, exist_ok=True)
+    questions = question_table(held_out_questions(EVALUATION_SEED, EVALUATION_ROWS))
+    pq.write_table(questions, file, compression="zstd")
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> bytes:

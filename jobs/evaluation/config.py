@@ -1,6 +1,7 @@
 """The configuration of evaluations: own flags, and those of the main job for model and machines."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from jobs.cli.flag_checks import check_range, require_flags
@@ -11,6 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
 from pipeline.evals.suite import PromptOptions
 
+BUNDLED_DATA = Path(__file__).parents[1] / "demo" / "evaluation"
+BUNDLED_TASKS = frozenset({"demo", "demo_choice", "demo_answer"})
 Step = Literal["prompts", "run", "report", "all"]
 REQUIRED: dict[Step, tuple[str, ...]] = {
     "prompts": ("tasks", "data", "output"),
@@ -32,8 +35,8 @@ class EvaluateConfig(ModelFlags):
 
     tasks: tuple[str, ...] = flag(
         (),
-        "mmlu, gsm8k, gsm8k_cot, humaneval, or parts such as mmlu_stem; separated by commas, "
-        "repeatable",
+        "mmlu, gsm8k, gsm8k_cot, humaneval, demo, or parts such as mmlu_stem; separated by commas, "
+        "repeatable; demo needs no --data",
     )
     data: str | None = flag(
         None,
@@ -103,7 +106,10 @@ class EvaluateConfig(ModelFlags):
         Raises:
             ConfigError: one is missing.
         """
-        require_flags(self, REQUIRED[step])
+        names = list(REQUIRED[step])
+        if "data" in names and self.tasks and self.data_url() is not None:
+            names.remove("data")
+        require_flags(self, names)
         if step in {"run", "all"}:
             self.score_config("score", "requests.parquet", "run")
 
@@ -111,6 +117,13 @@ class EvaluateConfig(ModelFlags):
         """Returns the names of --tasks, without those that are empty."""
         names = ",".join(self.tasks).split(",")
         return tuple(name.strip() for name in names if name.strip())
+
+    def data_url(self) -> str | None:
+        """Returns the folder of the data sets: --data, or what is bundled for these tasks."""
+        are_bundled = set(self.task_names()) <= BUNDLED_TASKS
+        if self.data is None and are_bundled:
+            return str(BUNDLED_DATA)
+        return self.data
 
     def prompt_options(self) -> PromptOptions:
         """Returns the options of prompts."""

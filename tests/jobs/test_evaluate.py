@@ -177,6 +177,15 @@ def test_regression_exits_5_and_equal_run_exits_0(
     assert main("report", *lenient, "-o", tmp_path / "lenient") == 0
 
 
+def test_bundled_evaluation_needs_no_data(tmp_path: Path) -> None:
+    words = ["--tasks", "demo", "--model", "demo", "-o", str(tmp_path / "run"), "--limit", "6"]
+    assert evaluate.main(words, FAKE) == 0
+    results = metrics(tmp_path / "run")["results"]
+    assert set(results) == {"demo", "demo_choice", "demo_answer"}
+    assert results["demo_choice"]["sample_len"] == 6
+    assert {"acc,none", "exact_match,none"} <= set(results["demo"])
+
+
 def test_failed_rows_count_as_wrong_and_exit_3(main: Main, tmp_path: Path) -> None:
     assert (
         main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9)

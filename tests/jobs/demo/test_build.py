@@ -15,7 +15,14 @@ import sentencepiece
 from actors.kernels.quantized import QuantizedWeight, dequantize
 from actors.model.config import DEMO, parameter_shapes
 from actors.weights import checkpoint
-from jobs.demo.build import FOLDER, write_texts, write_weights
+from jobs.demo.build import (
+    EVALUATION_FILE,
+    EVALUATION_FOLDER,
+    FOLDER,
+    write_evaluation,
+    write_texts,
+    write_weights,
+)
 from jobs.demo.dense_model import initial_params
 from jobs.demo.training import TrainingConfig
 
@@ -32,6 +39,13 @@ def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) ->
     assert [
         name for name in names if (tmp_path / name).read_bytes() != (FOLDER / name).read_bytes()
     ] == []
+
+
+def test_evaluation_questions_are_reproduced_byte_for_byte(tmp_path: Path) -> None:
+    write_evaluation(tmp_path)
+    committed = (EVALUATION_FOLDER / EVALUATION_FILE).read_bytes()
+    assert (tmp_path / EVALUATION_FILE).read_bytes() == committed
+    assert len(committed) < 20_000
 
 
 def test_trained_weights_are_written_as_int8_in_the_models_order(

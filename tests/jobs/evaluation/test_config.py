@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluation.config import EvaluateConfig, Step
+from jobs.evaluation.config import BUNDLED_DATA, BUNDLED_TASKS, EvaluateConfig, Step
 from pipeline.errors import ConfigError
+from pipeline.evals.tasks import suite_of
 
 
 @pytest.mark.parametrize(
@@ -71,3 +72,18 @@ def test_config_passes_its_flags_to_prompts_and_rules() -> None:
 
     assert (options.limit, options.samples, options.sample_temperature) == (7, 4, 0.8)
     assert (rules.margin, rules.confidence) == (0.02, 0.9)
+
+
+def test_bundled_data_is_used_for_bundled_tasks_only() -> None:
+    bundled = EvaluateConfig(tasks=("demo_choice,demo_answer",), model="demo", output="run")
+    bundled.require("all")
+    assert bundled.data_url() == str(BUNDLED_DATA)
+    assert EvaluateConfig(tasks=("demo",), data="own").data_url() == "own"
+    mixed = EvaluateConfig(tasks=("demo", "mmlu"), model="demo", output="run")
+    assert mixed.data_url() is None
+    with pytest.raises(ConfigError, match="--data is missing"):
+        mixed.require("all")
+
+
+def test_bundled_tasks_are_those_of_the_demo_suite() -> None:
+    assert set(suite_of("demo").names) == BUNDLED_TASKS
