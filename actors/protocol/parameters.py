@@ -90,6 +90,10 @@ class ParameterKind(ABC):
             ValueError: it is of another type, or out of range.
         """
 
+    def hint(self, value: object) -> str:
+        """Returns what was probably meant by a value that `read` refuses; empty if unknown."""
+        return ""
+
     def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:
         """Returns a value that was read with text replaced by token ids.
 
@@ -125,6 +129,12 @@ class Integer(ParameterKind):
         if not self.low <= value <= self.high:
             raise ValueError(value)
         return value
+
+    def hint(self, value: object) -> str:
+        """Returns which value is off, for -1, by which other tools mean it."""
+        if value == -1 and self.low == 0:
+            return "; 0 is off"
+        return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,7 +337,7 @@ class Parameter:
         try:
             return self.kind.read(value)
         except ValueError as error:
-            reason = f"expected {self.kind.expected}, got {quoted(value)}"
+            reason = f"expected {self.kind.expected}, got {quoted(value)}{self.kind.hint(value)}"
             raise ParameterError(self.name, reason) from error
 
     def resolve(self, value: Any, vocabulary: Vocabulary) -> Any:

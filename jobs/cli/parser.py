@@ -17,6 +17,13 @@ from jsonargparse import ArgumentParser, set_loader
 from actors.protocol.parameters import ParameterKind, Texts
 from actors.protocol.plain_text import bare, quoted
 from jobs.cli.flag_checks import flag_name
+from jobs.cli.repeated_flags import (
+    check_repeated_keys,
+    check_repeated_locations,
+    job_files,
+    name_hint,
+    repeated_flags,
+)
 from pipeline.errors import ConfigError
 
 Config = TypeVar("Config")
@@ -61,11 +68,17 @@ def parse(
         SystemExit: with code 0, after --help or --print-config.
     """
     _check_text(arguments)
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    check_repeated_locations(_repeated_flags(config_class, arguments))
+    for file in job_files(arguments):
+        check_repeated_keys(file)
+
     parser = _parser(config_class, program, description)
     try:
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
-        raise ConfigError(f"{_one_line(str(error))}; see --help") from error
+        message = _one_line(str(error))
+        raise ConfigError(f"{message}{name_hint(message, names)}; see --help") from error
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"--config: the file is not UTF-8 text (byte {error.object[error.start]:#04x} at "
@@ -81,6 +94,19 @@ def parse(
             value = tuple(value)
         fields[field.name] = value
     return config_class(**fields)
+
+
+def _repeated_flags(config_class: type[Any], arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the values of flags that take one value and are given several different ones."""
+    short_names: dict[str, str] = {}
+    single: list[str] = []
+    hints = get_type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        if field.metadata.get("short"):
+            short_names[field.metadata["short"]] = field.name
+        if "action" not in _options(field, hints[field.name]):
+            single.append(field.name)
+    return repeated_flags(arguments, short_names, single)
 
 
 def _check_text(arguments: Sequence[str]) -> None:

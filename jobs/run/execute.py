@@ -21,6 +21,7 @@ from jobs.run.description import describe, run_description
 from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.metrics import run_label
+from jobs.run.notices import plan_notices, row_notices
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import complete_report, reported
 from jobs.run.summary import print_results
@@ -110,7 +111,7 @@ def _run_logged(
         with stop_at_once():
             plan = make_plan(config)
             log_skipped_files(plan.skipped, log)
-            for notice in plan.schema.notices:
+            for notice in plan_notices(plan):
                 log.event("notice", f"note: {notice}")
             if config.dry_run:
                 print_dry_run(plan)
@@ -231,6 +232,8 @@ def _execute(job: Job) -> ExitCode:
         progress = None
         committed = job.start_state.committed
         if job.shards:
+            for notice in row_notices(job.plan, job.shards[0], job.folder.client):
+                job.log.event("notice", f"note: {notice}", level="warning")
             driver_run = _run_shards(job, signals)
             progress = driver_run.progress
             committed |= driver_run.committed

@@ -7,11 +7,13 @@ from actors.protocol.parameters import (
     Boolean,
     Integer,
     Number,
+    ParameterError,
     ParameterKind,
     Texts,
     TokenIds,
     Vocabulary,
 )
+from actors.protocol.sampling import PARAMETERS
 
 
 @pytest.mark.parametrize(
@@ -107,3 +109,12 @@ def test_vocabulary_needs_a_tokenizer_for_text() -> None:
         Vocabulary(8, lambda text: []).tokens_of("a")
     with pytest.raises(ValueError, match="expected token ids below 8, got 9"):
         Vocabulary(8, lambda text: [9]).tokens_of("a")
+
+
+def test_refused_minus_one_has_the_value_that_is_off() -> None:
+    with pytest.raises(ParameterError, match=r"at least 0, got -1; 0 is off"):
+        PARAMETERS["top_k"].read(-1)
+    with pytest.raises(ParameterError, match=r"at least 0, got -2$"):
+        PARAMETERS["top_k"].read(-2)
+    with pytest.raises(ParameterError, match=r"got -1$"):
+        PARAMETERS["n"].read(-1)
