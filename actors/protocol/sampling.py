@@ -71,18 +71,18 @@ class SamplingParams:
     repetition_penalty: float = _parameter(
         1.0,
         Number(0.01, 100),  # logits stay finite, whatever they are
-        "divide positive logits of tokens that the prompt or the completion has by this number, "
-        "multiply negative ones; 1 = off",
+        "divide positive logits of tokens in the prompt or the completion by this number, multiply "
+        "negative ones; 1 = off",
     )
     presence_penalty: float = _parameter(
         0.0,
         Number(-2, 2),
-        "subtract this number from the logits of tokens that the completion has; 0 = off",
+        "subtract this number from the logits of tokens in the completion; 0 = off",
     )
     frequency_penalty: float = _parameter(
         0.0,
         Number(-2, 2),
-        "subtract this number from the logits of a token each time that the completion has it; "
+        "subtract this number from the logits of a token for each occurrence in the completion; "
         "0 = off",
     )
     allowed_token_ids: tuple[int, ...] = _parameter(
@@ -97,8 +97,8 @@ class SamplingParams:
     bad_words: tuple[Any, ...] = _parameter(
         (),
         Words(),
-        "string that a completion may not have, with or without a space before it; may be given "
-        "several times",
+        "string that a completion must not contain, with or without a space before it; may be "
+        "given several times",
     )
     seed: int = _parameter(
         0,

@@ -61,29 +61,27 @@ class EvaluateConfig(ModelFlags):
     )
     history: str | None = flag(
         None,
-        "folder or URL that keeps all runs, for trend and comparison; without it there is none",
+        "folder or URL with all runs, for trend and comparison; default: no history",
     )
-    name: str = flag(
-        "", "what the run is called in history and reports, e.g. the version that is tested"
-    )
+    name: str = flag("", "name of the run in history and reports, e.g. the version under test")
     limit: int | None = flag(None, "only the first N documents of each task")
     samples: int = flag(1, "completions per HumanEval problem, for pass@k")
     sample_temperature: float = flag(
-        0.0, "of these completions; 0 = greedy, as the harness has it for one"
+        0.0, "temperature of these completions; 0 = greedy, as in the harness for one sample"
     )
     execute_programs: bool = flag(
         False,
         "HumanEval: execute what the model wrote, confined (Linux); without it there is no metric",
     )
-    program_timeout_s: float = flag(3.0, "time of one program, seconds")
+    program_timeout_s: float = flag(3.0, "time limit of one program, seconds")
     margin: float = flag(
         0.01,
-        "loss in a metric that is accepted against the last and the best run: 0.01 is one point",
+        "accepted loss in a metric against the last and the best run: 0.01 is one point",
     )
     confidence: float = flag(
         0.95,
-        "of the intervals; a loss beyond the margin at all of its interval ends the job with code "
-        "5",
+        "level of the confidence intervals; a loss ends the job with code 5 if its whole interval "
+        "is beyond the margin",
     )
 
     def __post_init__(self) -> None:

@@ -56,12 +56,12 @@ class InputFlags:
         "; ".join(f"{task.name}: {task.help}" for task in TASKS.values()),
         choices=tuple(TASKS),
     )
-    prompt_column: str = flag("prompt", "name of the input's prompt column")
+    prompt_column: str = flag("prompt", "name of the prompt column of the input")
     continuation_column: str = flag(
-        "continuation", "name of the input's column of texts to score after the prompt (task score)"
+        "continuation", "name of the column with the texts to score after the prompt (task score)"
     )
     id_column: str = flag(
-        "id", "name of the input's id column; ids are <file>#<row> where there is none"
+        "id", "name of the id column of the input; without it, ids are <file>#<row>"
     )
 
 
@@ -103,7 +103,7 @@ class ScoreConfig(SamplingParams, InputFlags):
     )
     shard_rows: int = flag(1000, "rows per commit, i.e. per output file")
     on_overflow: Literal["error", "truncate-left"] = flag(
-        "error", "what to do with a prompt longer than --max-len less max_tokens"
+        "error", "handling of prompts longer than --max-len minus max_tokens"
     )
     partition: str = flag("0/1", "I/N: this driver takes the shards whose number is I modulo N")
     limit: int | None = flag(None, "only the first N rows")
@@ -111,10 +111,12 @@ class ScoreConfig(SamplingParams, InputFlags):
         False, "only plan: rows, tokens, padding, memory, time and cost; starts nothing"
     )
     resume: Literal["auto", "never", "require"] = flag(
-        "auto", "auto: go on if --output holds this run; never, require: insist"
+        "auto",
+        "auto: continue the run in --output if there is one; never: refuse a folder with a run; "
+        "require: refuse a folder without a run",
     )
     retry_failed: bool = flag(
-        False, "run the rows again that a former run of this command wrote with status error"
+        False, "run the rows with status error of an earlier run of this command again"
     )
     max_error_rate: float = flag(
         0.01,

@@ -43,12 +43,12 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
     output: str | None = flag(
         None,
-        "folder that gets prompts/, completions/ and the data set; of a single step: its own "
-        "folder",
+        "folder of prompts/, completions/ and the data set; for a single step, the folder of its "
+        "output",
         short="-o",
     )
     id_column: str = flag(
-        "id", "name of the seeds' id column; ids are <file>#<row> where there is none"
+        "id", "name of the id column of the seeds; without it, ids are <file>#<row>"
     )
     keep: tuple[str, ...] = flag(
         (), "seed column that passes through to the data set, repeatable; default: all of them"
@@ -64,7 +64,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
     shots: str | None = flag(
         None, "worked examples for the templates' variable 'shots': Parquet or .jsonl file; any URL"
     )
-    shots_per_row: int = flag(0, "how many of them each seed row gets, drawn by its id")
+    shots_per_row: int = flag(0, "examples per seed row, selected by its id")
     prompts: str | None = flag(None, "folder of prompts, for the steps run and select")
     completions: str | None = flag(None, "run folder over these prompts, for the step select")
     min_chars: int | None = flag(None, "fewest characters of a completion")
@@ -74,16 +74,18 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
     max_completion_tokens: int | None = flag(None, "most tokens of an accepted completion")
     min_mean_logprob: float | None = flag(
-        None, "lowest mean log-prob of a completion's tokens: less likely ones are left out"
+        None, "lowest mean log-prob of the tokens of a completion: less likely ones are rejected"
     )
     max_mean_logprob: float | None = flag(
-        None, "highest mean log-prob: likelier ones, such as endless repetitions, are left out"
+        None, "highest mean log-prob: more likely ones, such as endless repetitions, are rejected"
     )
     finish_reasons: tuple[str, ...] = flag(
         (), "accepted finish reason, repeatable, e.g. stop; default: any"
     )
     must_match: tuple[str, ...] = flag((), "RE2 pattern that a completion must contain, repeatable")
-    must_not_match: tuple[str, ...] = flag((), "RE2 pattern that it must not contain, repeatable")
+    must_not_match: tuple[str, ...] = flag(
+        (), "RE2 pattern that a completion must not contain, repeatable"
+    )
     parse_regex: str | None = flag(
         None, "RE2 pattern whose named groups, (?P<name>…), become columns"
     )
@@ -112,7 +114,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
     )
     min_agreement: float = flag(0.0, "share of a prompt's samples that must have this value")
     dedup: Literal["none", "exact", "near"] = flag(
-        "exact", "leave out samples that repeat an accepted one: none, exact, near (MinHash)"
+        "exact", "reject samples that repeat an accepted one: none, exact, near (MinHash)"
     )
     dedup_on: tuple[str, ...] = flag(
         (), "column whose text is compared, repeatable; default: prompt and completion"
@@ -123,22 +125,22 @@ class GenerateConfig(ModelFlags, SamplingParams):
     dedup_memory_mb: int = flag(
         1024, "memory for accepted samples that later ones are compared with; the newest are kept"
     )
-    target_rows: int | None = flag(None, "stop when so many rows are accepted")
-    max_total_tokens: int | None = flag(None, "stop when so many tokens were read and generated")
+    target_rows: int | None = flag(None, "stop at this number of accepted rows")
+    max_total_tokens: int | None = flag(None, "stop at this number of tokens, read and generated")
     max_replica_hours: float | None = flag(
-        None, "stop when replicas were up for so many hours, all together, in all calls"
+        None, "stop at this number of replica hours, summed over all calls of the command"
     )
     dataset: str = flag(
         "dataset",
-        "folder of the data set below --output; another one for another selection of the same run",
+        "folder of the data set in --output; use another name for another selection of the run",
     )
     file_mb: int = flag(128, "size of a Parquet file of the data set, MB")
     partition_by: tuple[str, ...] = flag(
-        (), "column by whose values rows are put into folders (Hive), repeatable"
+        (), "column whose values divide rows into folders (Hive), repeatable"
     )
     title: str | None = flag(None, "title of the data card")
-    license: str | None = flag(None, "licence that the data card names")
-    examples: int = flag(5, "accepted rows that the data card shows")
+    license: str | None = flag(None, "licence in the data card")
+    examples: int = flag(5, "accepted rows in the data card")
     dry_run: bool = flag(
         False, "only show the first prompts, rows, tokens, time and cost; starts and writes nothing"
     )
