@@ -67,6 +67,8 @@ def _json_objects(values: Any) -> list[Any]:
     columns = [_json_values(values.field(index)) for index in range(values.type.num_fields)]
     names = [field.name for field in values.type]
     objects: list[Any] = []
+    if len(set(names)) < len(names):
+        names = [f"{name}#{index}" for index, name in enumerate(names)]
     for row, is_valid in enumerate(values.is_valid().to_pylist()):
         if not is_valid:
             objects.append(None)

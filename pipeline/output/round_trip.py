@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from actors.protocol.errors import RequestError
 from actors.protocol.messages import Completion, RowRef
 from pipeline.errors import DatasetError
+from pipeline.output.example_rows import example_table
 from pipeline.output.merge import merge_rows
 from pipeline.output.publication import to_parquet
 from pipeline.output.schema import OutputSchema
@@ -26,10 +27,10 @@ def check_output(schema: OutputSchema) -> None:
         DatasetError: they cannot.
     """
     failed = Completion.failed(RowRef(0, 0), RequestError.code, "rehearsal")
-    rows = [OutputRow(failed, None)]
+    rows = [OutputRow(failed, None)] * 2
     try:
-        for count in (0, 1):
-            passthrough = _null_table(schema.passthrough, count)
+        for count in (0, 2):
+            passthrough = example_table(schema.passthrough, count)
             stored = _round_trip(schema.table(rows[:count], passthrough))
             if stored != schema.arrow:
                 raise TypeError(f"expected the columns {schema.arrow}, got {stored}")
@@ -48,17 +49,11 @@ def stored_schema(schema: pa.Schema) -> pa.Schema:
     """
     sample_index = pa.field("sample_index", pa.int32())
     stored = schema
-    for count in (0, 1):
-        table = _null_table(schema, count)
+    for count in (0, 2):
+        table = example_table(schema, count)
         indices = pa.array([0] * count, pa.int32())
         stored = _round_trip(table.append_column(sample_index, indices))
     return stored.remove(len(schema))
-
-
-def _null_table(schema: pa.Schema, rows: int) -> pa.Table:
-    """Returns a table of nulls."""
-    columns = [pa.nulls(rows, field.type) for field in schema]
-    return pa.table(columns, schema=schema)
 
 
 def _round_trip(table: pa.Table) -> pa.Schema:

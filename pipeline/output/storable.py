@@ -5,11 +5,12 @@ therefore tried on small tables, before a run starts, instead of being looked up
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 from pyarrow import types
 
+from pipeline.output.example_rows import example_table
 from pipeline.output.round_trip import TYPE_ERRORS, stored_schema
 
 
@@ -39,9 +40,9 @@ def _storable_type(data_type: pa.DataType) -> pa.DataType | None:
 def can_cast(source: pa.DataType, target: pa.DataType) -> bool:
     """Whether Arrow converts columns of one type to the other."""
     try:
-        for rows in (0, 1):
-            values = pa.nulls(rows, cast(Any, source))
-            pa.chunked_array([values]).cast(target)
+        for rows in (0, 2):
+            table = example_table(pa.schema([pa.field("x", source)]), rows)
+            table["x"].cast(target)
     except TYPE_ERRORS:
         return False
     return True
