@@ -12,6 +12,9 @@ from actors.protocol.plain_text import quoted
 
 INT32_MAX = 2**31 - 1
 INT64_MAX = 2**63 - 1
+# Strings of one parameter. Every generated token is compared with all of them.
+MAX_TEXTS = 256
+MAX_TEXTS_CHARS = 65_536
 
 # the types that a row's column of a parameter may have; pipeline/input/columns.py checks them
 ColumnType = Literal["integer", "number", "boolean", "texts", "token ids", "token bias"]
@@ -184,7 +187,10 @@ class Texts(ParameterKind):
     """Strings, none of them empty; a single one may stand alone."""
 
     column = "texts"
-    expected = "a string or a list of strings, none of them empty"
+    expected = (
+        f"a string or a list of at most {MAX_TEXTS} strings, none of them empty, of "
+        f"{MAX_TEXTS_CHARS:,} characters in all"
+    )
 
     def read(self, value: object) -> tuple[str, ...]:
         """Returns the strings as a tuple."""
@@ -194,6 +200,8 @@ class Texts(ParameterKind):
         for text in texts:
             if not isinstance(text, str) or not text:
                 raise ValueError(value)
+        if len(texts) > MAX_TEXTS or sum(map(len, texts)) > MAX_TEXTS_CHARS:
+            raise ValueError(value)
         return tuple(texts)
 
 

@@ -20,6 +20,7 @@ from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
 from pipeline.input.columns import InputSchema
+from pipeline.input.limits import choices_fault
 from pipeline.records import PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 from pipeline.storage.redaction import redact_credentials
 
@@ -125,9 +126,21 @@ def _prompt_rows(
         values: dict[str, Any] = {}
         for column in schema.role_columns:
             values[column.form.name] = rows.values[column.name][position]
+        if schema.has_choices:
+            fault = _choices_fault(values)
+            if fault is not None:
+                row_id = _readable_id(shard, rows, schema, position)
+                yield Completion.failed(ref, InvalidPromptError.code, fault, row_id=row_id)
+                continue
         if schema.parameters:
             values["parameters"] = _parameters(rows, schema, position)
         yield PromptRow(ref=ref, id=_row_id(shard, rows, schema, position), **values)
+
+
+def _choices_fault(values: dict[str, Any]) -> str | None:
+    """Returns why the choices of a row are too many or too long; None if they are not."""
+    prompt = values.get("prompt")
+    return choices_fault(prompt, values.get("choices") or values.get("choices_token_ids"))
 
 
 def _parameters(rows: formats.Rows, schema: InputSchema, position: int) -> dict[str, object]:

@@ -19,7 +19,8 @@ from pipeline.input import formats
 from pipeline.input.read_ahead import read_ahead
 from pipeline.records import InputFile, total_rows
 
-BLOCK_ROWS = 65_536
+BLOCK_ROWS = 4096
+MAX_LOCATIONS = 65_536  # of repeated ids, kept for the message
 MAX_NAMED = 5  # ids that a message names
 Hash = Callable[[str | int], int]
 
@@ -166,7 +167,7 @@ def _duplicates(
             location = block.location(index)
             if row_id in first_locations:
                 yield f"{quoted(row_id)} ({first_locations[row_id]} and {location})"
-            elif len(first_locations) < BLOCK_ROWS:  # bounded, even if every id occurs twice
+            elif len(first_locations) < MAX_LOCATIONS:  # bounded, even if every id occurs twice
                 first_locations[row_id] = location
 
 

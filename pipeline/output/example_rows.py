@@ -16,11 +16,20 @@ def example_table(schema: pa.Schema, rows: int) -> pa.Table:
     Raises:
         ArrowException, ValueError, TypeError: a type has no values.
     """
-    columns: list[Any] = []
-    for field in schema:
-        values = [None, _example(field.type)][:rows]
-        columns.append(pa.array(values, field.type))
+    columns = [_example_column(field.type).slice(0, rows) for field in schema]
     return pa.table(columns, schema=schema)
+
+
+def _example_column(data_type: Any) -> Any:
+    """Returns a null and a value; `pa.array` does not take fields of extension types."""
+    if isinstance(data_type, pa.BaseExtensionType):
+        storage = _example_column(data_type.storage_type)
+        return pa.ExtensionArray.from_storage(data_type, storage)
+    if types.is_struct(data_type) and data_type.num_fields:
+        children = [_example_column(field.type) for field in data_type]
+        is_null = pa.array([True, False])
+        return pa.StructArray.from_arrays(children, fields=list(data_type), mask=is_null)
+    return pa.array([None, _example(data_type)], data_type)
 
 
 def _example(data_type: Any) -> Any:
@@ -37,9 +46,10 @@ def _example(data_type: Any) -> Any:
         return [_example(data_type.value_type)] * data_type.list_size
     if types.is_union(data_type):
         raise TypeError(f"no example of {data_type}")
-    if types.is_nested(data_type):
-        return [_example(data_type.value_type)]
-    return _scalar_example(data_type)
+    if not types.is_nested(data_type):
+        return _scalar_example(data_type)
+    items: Any = data_type
+    return [_example(items.value_type)]
 
 
 def _scalar_example(data_type: Any) -> Any:

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from actors.protocol.messages import RowRef
 from pipeline.errors import CommitError, DatasetError
 from pipeline.output.columns import error_counts
+from pipeline.output.conversion import convert_table
 from pipeline.output.merge import merge_rows
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_part
@@ -201,7 +202,7 @@ class Writer:
             return False
         check_part(self._folder, shard.shard.number, self._fingerprint)
 
-        committed = pq.read_table(pa.BufferReader(data)).cast(self._schema.arrow)
+        committed = convert_table(pq.read_table(pa.BufferReader(data)), self._schema.arrow)
         committed_rows = np.cumsum(committed["sample_index"].to_numpy() == 0) - 1
         merged = merge_rows(committed, rerun, committed_rows, rerun_rows)
         expected_rows = np.isin(committed_rows, rerun_rows, invert=True).sum() + rerun.num_rows

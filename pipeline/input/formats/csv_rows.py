@@ -15,11 +15,11 @@ from typing import Any
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input.formats.record_format import RecordFormat
+from pipeline.input.limits import MAX_LINE_BYTES, MAX_VALUE_BYTES
 from pipeline.input.roles import CONTINUATION, PROMPT
 from pipeline.storage.redaction import redact_credentials
 
 BYTE_ORDER_MARK = "\ufeff"
-VALUE_LIMIT_BYTES = 2**31 - 1  # the csv module's own limit is 128 KiB
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class CsvSyntax:
             DatasetError: no header, two columns of one name, or a quote that is never closed.
         """
         # A setting of the process; this module alone uses it.
-        csv.field_size_limit(VALUE_LIMIT_BYTES)
+        csv.field_size_limit(MAX_VALUE_BYTES)  # its own limit is 128 KiB
         reader = csv.reader(_text_lines(stream), delimiter=self._delimiter, strict=True)
         names: list[str] = []
         try:
@@ -75,11 +75,17 @@ class CsvSyntax:
             row[name] = _typed(name, value)
         return row
 
+    def size(self, record: CsvRow) -> int:
+        """Returns the characters of a row."""
+        return sum(map(len, record.values))
+
 
 def _text_lines(stream: io.BufferedReader) -> Iterator[str]:
     """Yields lines with their ends; bytes that are not UTF-8 become lone surrogates."""
     is_first = True
-    for line in stream:
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        if len(line) > MAX_LINE_BYTES:
+            raise csv.Error(f"a line has more than the {MAX_LINE_BYTES:,} bytes that one may have")
         text = line.decode(errors="surrogateescape")
         if is_first:
             text = text.removeprefix(BYTE_ORDER_MARK)

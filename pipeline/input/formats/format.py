@@ -11,7 +11,8 @@ from pipeline import storage
 from pipeline.input.file_columns import FileColumns
 from pipeline.records import InputFile
 
-BATCH_ROWS = 4096  # decoded at once
+BATCH_ROWS = 4096  # decoded at once, at most
+BATCH_BYTES = 64 * 2**20  # decoded at once, about
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from typing import Any
 from pipeline.errors import DatasetError
 from pipeline.input.formats.compression import without_compression
 from pipeline.input.formats.record_format import RecordFormat
+from pipeline.input.limits import MAX_LINE_BYTES
 from pipeline.storage.redaction import redact_credentials
 
 READ_BYTES = 2**20
@@ -26,6 +27,7 @@ class Line:
 
     number: int
     text: bytes
+    is_complete: bool = True  # otherwise it has more than MAX_LINE_BYTES, and is skipped
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Item:
 
     number: int
     value: Any
+    chars: int = 0  # of its text
 
 
 class JsonSyntax:
@@ -57,6 +60,8 @@ class JsonSyntax:
             location = f"item {record.number} of {redact_credentials(url)}"
         else:
             location = f"line {record.number} of {redact_credentials(url)}"
+            if not record.is_complete:
+                return f"{location} has more than the {MAX_LINE_BYTES:,} bytes that one may have"
             try:
                 value = json.loads(record.text)
             except (ValueError, RecursionError) as error:
@@ -65,6 +70,12 @@ class JsonSyntax:
             return value
         return f"{location} is not a JSON object but {type(value).__name__}"
 
+    def size(self, record: Line | Item) -> int:
+        """Returns the bytes of a line, or the characters of an item."""
+        if isinstance(record, Item):
+            return record.chars
+        return len(record.text)
+
 
 JSON_LINES = RecordFormat("JSON lines", (".jsonl", ".ndjson", DOCUMENT_SUFFIX), JsonSyntax())
 
@@ -72,13 +83,25 @@ JSON_LINES = RecordFormat("JSON lines", (".jsonl", ".ndjson", DOCUMENT_SUFFIX), 
 def _lines(stream: io.BufferedReader, url: str, *, is_document: bool) -> Iterator[Line]:
     """Yields the lines that are not blank."""
     is_first = True
-    for number, text in enumerate(stream, start=1):
+    number = 0
+    while text := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(text) > MAX_LINE_BYTES:
+            _skip_line(stream, text)
+            yield Line(number, b"", is_complete=False)
+            continue
         if text.isspace():
             continue
         if is_first:
             _check_first_line(text, url, is_document=is_document)
             is_first = False
         yield Line(number, text)
+
+
+def _skip_line(stream: io.BufferedReader, text: bytes) -> None:
+    """Reads to the end of a line of which `text` is the beginning."""
+    while text and not text.endswith(b"\n"):
+        text = stream.readline(READ_BYTES)
 
 
 def _check_first_line(text: bytes, url: str, *, is_document: bool) -> None:
@@ -118,7 +141,8 @@ def _items(stream: io.BufferedReader, url: str) -> Iterator[Item]:
         return
     while True:
         number += 1
-        yield Item(number, array.next_value(number))
+        value = array.next_value(number)
+        yield Item(number, value, array.value_chars)
         if array.next_character() == "]":
             array.expect("]")
             array.expect_end()
@@ -137,6 +161,7 @@ class _ArrayReader:
         self._text = ""
         self._position = 0
         self._is_at_end = False
+        self.value_chars = 0  # of the last value
 
     def next_character(self) -> str:
         """Returns the next character that is not white space, without consuming it."""
@@ -174,6 +199,7 @@ class _ArrayReader:
                 continue
             if end == len(self._text) and self._read():
                 continue
+            self.value_chars = end - self._position
             self._position = end
             return value
 
@@ -182,6 +208,8 @@ class _ArrayReader:
         if self._is_at_end:
             return False
         kept = self._text[self._position :]
+        if len(kept) > MAX_LINE_BYTES:
+            raise self._error(f"expected at most {MAX_LINE_BYTES:,} characters of an item")
         data = self._stream.read(max(READ_BYTES, len(kept)))
         self._is_at_end = not data
         try:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from functools import partial
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from pipeline.input.formats.arrow_columns import (
     damage_explained,
     united_columns,
 )
-from pipeline.input.formats.batches import BatchCursor
+from pipeline.input.formats.batches import Batch, BatchCursor, UnreadableBatch
 from pipeline.input.formats.format import (
     BATCH_ROWS,
     FileSummary,
@@ -24,6 +25,7 @@ from pipeline.input.formats.format import (
     SourceFile,
     open_source,
 )
+from pipeline.input.formats.row_groups import OpenFile, plan_row_group, read_batches
 from pipeline.records import InputFile
 
 # Read per column at once, by one range request; bounds memory for huge row groups.
@@ -56,19 +58,33 @@ class Parquet:
         client: storage.Client,
     ) -> "Iterator[ParquetCursor]":
         """Opens the file by its footer."""
-        with _opened(source, client) as file:
-            yield ParquetCursor(source.url, file, inputs, passthrough)
+        with (
+            open_source(source, client) as opened,
+            damage_explained(source.url, Parquet.name),
+        ):
+            file = _parquet_file(opened)
+            open_again = partial(_parquet_file, opened, metadata=file.metadata)
+            yield ParquetCursor(source.url, file, open_again, inputs, passthrough)
 
 
 class ParquetCursor(BatchCursor):
     """Reads row ranges of an open Parquet file; row groups between ranges are not decoded."""
 
     def __init__(
-        self, url: str, file: pq.ParquetFile, inputs: Sequence[str], passthrough: pa.Schema
+        self,
+        url: str,
+        file: pq.ParquetFile,
+        open_again: OpenFile,
+        inputs: Sequence[str],
+        passthrough: pa.Schema,
     ) -> None:
-        """`inputs` and `passthrough` as in `pipeline.input.formats.open_cursor`."""
+        """`inputs` and `passthrough` as in `pipeline.input.formats.open_cursor`.
+
+        `open_again` opens the file once more, with columns that are read as dictionaries.
+        """
         super().__init__(url, iter(()), inputs, passthrough)
         self._file = file
+        self._open_again = open_again
         self._columns = list(dict.fromkeys([*inputs, *passthrough.names]))
 
         groups = range(file.metadata.num_row_groups)
@@ -96,15 +112,33 @@ class ParquetCursor(BatchCursor):
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         group_start = int(self._group_starts[group])
         if not self._is_open or group_start > self._position:
-            self._batches = self._file.iter_batches(
-                batch_size=BATCH_ROWS,
-                row_groups=list(range(group, self._file.metadata.num_row_groups)),
-                columns=self._columns,
-            )
+            self._batches = self._group_batches(group)
             self._is_open = True
             self._position = group_start
             self._remainder = None
         super()._skip_to(row)
+
+    def _group_batches(self, first_group: int) -> Iterator[Batch]:
+        """Yields the rows of all row groups from one on."""
+        for number in range(first_group, self._file.metadata.num_row_groups):
+            group = plan_row_group(self._file, number, self._columns, self._open_again)
+            if group.fault is None:
+                yield from read_batches(group, self._columns, self._open_again)
+            else:
+                yield from self._null_batches(number, group.fault)
+
+    def _null_batches(self, group: int, fault: str) -> Iterator[Batch]:
+        """Yields nulls in place of the rows of a row group that cannot be read."""
+        schema = self._file.schema_arrow
+        total = self._file.metadata.row_group(group).num_rows
+        for start in range(0, total, BATCH_ROWS):
+            count = min(BATCH_ROWS, total - start)
+            columns: list[Any] = []
+            for name in self._columns:
+                data_type: Any = schema.field(name).type
+                columns.append(pa.nulls(count, data_type))
+            rows = pa.RecordBatch.from_arrays(columns, names=self._columns)
+            yield UnreadableBatch(rows, fault)
 
 
 @contextmanager
@@ -121,13 +155,25 @@ def open_parquet(
         client.open_object(url, version=version) as opened,
         damage_explained(url, Parquet.name),
     ):
-        yield pq.ParquetFile(cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False)
+        yield _parquet_file(opened)
 
 
 @contextmanager
 def _opened(source: SourceFile, client: storage.Client) -> Iterator[pq.ParquetFile]:
     with open_source(source, client) as opened, damage_explained(source.url, Parquet.name):
-        yield pq.ParquetFile(cast(Any, opened), buffer_size=COLUMN_BUFFER_BYTES, pre_buffer=False)
+        yield _parquet_file(opened)
+
+
+def _parquet_file(
+    opened: BinaryIO, dictionaries: Sequence[str] = (), metadata: Any = None
+) -> pq.ParquetFile:
+    return pq.ParquetFile(
+        cast(Any, opened),
+        metadata=metadata,
+        read_dictionary=list(dictionaries),
+        buffer_size=COLUMN_BUFFER_BYTES,
+        pre_buffer=False,
+    )
 
 
 def parquet_schema(url: str, client: storage.Client = storage.DEFAULT_CLIENT) -> pa.Schema:

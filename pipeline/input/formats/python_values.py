@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
 
 INT32 = np.iinfo(np.int32)
@@ -19,7 +20,7 @@ def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]
         The values, and the positions whose bytes are not UTF-8; their value is None.
     """
     if types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
+        return _dictionary_values(column)
     if _is_integer_list(column.type):
         return list(chain.from_iterable(map(_integer_lists, column.chunks))), []
 
@@ -30,6 +31,22 @@ def python_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]
     except UnicodeDecodeError:
         return _readable_values(column)
     return values, []
+
+
+def _dictionary_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:
+    """Returns the values of a dictionary; rows share those that are equal."""
+    values: list[Any] = []
+    unreadable: list[int] = []
+    chunks: list[Any] = column.chunks
+    for chunk in chunks:
+        indices = pc.fill_null(chunk.indices.cast(pa.int64()), -1).to_numpy(zero_copy_only=False)
+        used, positions = np.unique(indices, return_inverse=True)
+        entries = chunk.dictionary.take(pa.array(used, mask=used < 0))
+        texts, faulty = python_values(pa.chunked_array([entries], entries.type))
+        is_faulty = np.isin(positions, faulty)
+        unreadable += (np.flatnonzero(is_faulty) + len(values)).tolist()
+        values += [texts[position] for position in positions.tolist()]
+    return values, unreadable
 
 
 def _readable_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[int]]:

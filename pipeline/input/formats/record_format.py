@@ -5,13 +5,14 @@ a fault: it fails by itself.
 """
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 from itertools import islice
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 
 from pipeline import storage
@@ -19,6 +20,7 @@ from pipeline.errors import DatasetError
 from pipeline.input.file_columns import FileColumns, displayed_type
 from pipeline.input.formats.compression import decompressed
 from pipeline.input.formats.format import (
+    BATCH_BYTES,
     BATCH_ROWS,
     FileSummary,
     Rows,
@@ -26,6 +28,7 @@ from pipeline.input.formats.format import (
     open_source,
 )
 from pipeline.input.json_types import JsonColumns, to_arrow
+from pipeline.input.limits import KEPT_VALUE_BYTES, RangeLimits
 from pipeline.records import InputFile
 from pipeline.storage.redaction import redact_credentials
 
@@ -58,6 +61,10 @@ class RecordSyntax(Protocol):
         """Returns the values of a record by column, or what is wrong with it."""
         ...
 
+    def size(self, record: Any) -> int:
+        """Returns the bytes or characters of a record."""
+        ...
+
 
 @dataclass(frozen=True)
 class RecordFormat:
@@ -73,11 +80,19 @@ class RecordFormat:
         columns = JsonColumns()
         rows = 0
         with self._open(source, client) as records:
-            counted = islice(records, limit)
-            while batch := list(islice(counted, BATCH_ROWS)):
-                rows += len(batch)
-                columns = columns.with_records(list(self._parsed(batch, source.url)))
-        return FileSummary(rows, columns)
+            batch: list[dict[str, Any]] = []
+            batch_bytes = 0
+            for record in islice(records, limit):
+                rows += 1
+                values = self.syntax.parse(record, source.url)
+                if isinstance(values, dict):
+                    batch.append(values)
+                    batch_bytes += self.syntax.size(record)
+                if len(batch) >= BATCH_ROWS or batch_bytes > BATCH_BYTES:
+                    columns = columns.with_records(batch)
+                    batch = []
+                    batch_bytes = 0
+        return FileSummary(rows, columns.with_records(batch))
 
     def file_columns(self, files: Sequence[InputFile]) -> FileColumns:
         """Returns the columns of all files, with the type that all their values have."""
@@ -118,12 +133,6 @@ class RecordFormat:
             _check_text(stream, source.url)
             yield self.syntax.records(stream, source.url)
 
-    def _parsed(self, records: Iterable[Any], url: str) -> Iterator[dict[str, Any]]:
-        for record in records:
-            values = self.syntax.parse(record, url)
-            if isinstance(values, dict):
-                yield values
-
 
 class RecordCursor:
     """Reads row ranges of an open file of records."""
@@ -142,20 +151,17 @@ class RecordCursor:
         self._records = records
         self._inputs = tuple(inputs)
         self._passthrough = passthrough
+        self._names = tuple(dict.fromkeys([*inputs, *passthrough.names]))
         self._position = 0  # of the next row
 
     def take(self, first_row: int, rows: int) -> Rows:
         """Returns `rows` rows from `first_row` on; rows before it are skipped without parsing."""
         skipped = first_row - self._position
-        records = list(islice(self._records, skipped, skipped + rows))
+        records = islice(self._records, skipped, skipped + rows)
         end = first_row + rows
-        if len(records) < rows:
-            raise DatasetError(
-                f"{redact_credentials(self._url)} has fewer than the {end} rows that it had when "
-                "it was listed; it changed"
-            )
         self._position = end
 
+        limits = RangeLimits()
         parsed: list[dict[str, Any]] = []
         faults: dict[int, str] = {}
         for row, record in enumerate(records):
@@ -163,12 +169,29 @@ class RecordCursor:
             if isinstance(values, str):
                 faults[row] = values
                 values = {}
+            values = {name: values[name] for name in self._names if name in values}
+            fault = self._limit_fault(record, limits)
+            if fault is not None:
+                faults.setdefault(row, fault)
+                values = {name: value for name, value in values.items() if _is_short(value)}
             parsed.append(values)
+        if len(parsed) < rows:
+            raise DatasetError(
+                f"{redact_credentials(self._url)} has fewer than the {end} rows that it had when "
+                "it was listed; it changed"
+            )
 
         inputs: dict[str, list[Any]] = {}
         for name in self._inputs:
             inputs[name] = _column(parsed, name)
         return Rows(inputs, self._passthrough_table(parsed, faults), faults)
+
+    def _limit_fault(self, record: Any, limits: RangeLimits) -> str | None:
+        """Returns why a record is beyond the limits; one of which few values are kept never is."""
+        if not len(self._passthrough):
+            return None
+        size = {"record": np.array([self._syntax.size(record)], np.int64)}
+        return limits.check(size, 1).get(0)
 
     def _passthrough_table(
         self, records: Sequence[dict[str, Any]], faults: dict[int, str]
@@ -189,6 +212,13 @@ class RecordCursor:
 def _column(records: Sequence[dict[str, Any]], name: str) -> list[Any]:
     """Returns the values of a column; None where a record does not have it."""
     return [record.get(name) for record in records]
+
+
+def _is_short(value: Any) -> bool:
+    """Whether a value is kept in a row that is beyond the limits."""
+    if isinstance(value, str):
+        return len(value) <= KEPT_VALUE_BYTES
+    return isinstance(value, bool | int | float)
 
 
 def _check_text(stream: io.BufferedReader, url: str) -> None:

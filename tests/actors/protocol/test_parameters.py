@@ -70,6 +70,8 @@ def test_kind_reads_values_in_one_form(
         (Texts(), {"a": 1}),
         (TokenIds(), [-1]),
         (TokenIds(), [1.5]),
+        (Texts(), ["a"] * 257),
+        (Texts(), "a" * 65_537),
         (TokenIds(), [True]),
         (TokenIds(), ["a"]),
         (TokenIds(), "a"),

@@ -11,6 +11,7 @@ from pipeline.errors import DatasetError
 from pipeline.input.formats.format import SourceFile
 from pipeline.input.formats.jsonl import JSON_LINES
 from pipeline.input.formats.record_format import SIGNATURES, RecordCursor
+from pipeline.input.limits import MAX_LINE_BYTES, MAX_VALUE_BYTES
 
 PASSTHROUGH = pa.schema([("n", pa.int64())])
 
@@ -28,6 +29,11 @@ class Words:
         if name == "text":
             return {"prompt": name, "n": number}
         return {"prompt": name, "n": int(number)}
+
+    def size(self, record: str) -> int:
+        if record.startswith("long"):
+            return MAX_VALUE_BYTES + 1
+        return len(record)
 
 
 def cursor(*records: str) -> RecordCursor:
@@ -70,3 +76,26 @@ def test_file_with_zero_bytes_is_refused(tmp_path: Path) -> None:
     path.write_bytes('{"prompt": "a"}\n'.encode("utf-16-be"))
     with pytest.raises(DatasetError, match=r"zero bytes at its beginning, expected UTF-8 text"):
         JSON_LINES.inspect(SourceFile(str(path)), None, storage.DEFAULT_CLIENT)
+
+
+def test_record_beyond_the_limit_fails_and_keeps_short_values() -> None:
+    rows = cursor("a-1", "long-2", "b-3").take(0, 3)
+    assert rows.faults.keys() == {1}
+    assert "more than the 67,108,864 that one may have" in rows.faults[1]
+    assert rows.passthrough["n"].to_pylist() == [1, 2, 3]
+
+
+def test_line_beyond_the_limit_fails_alone(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    with path.open("wb") as file:
+        file.write(b'{"prompt": "a"}\n{"prompt": "')
+        file.write(b"x" * MAX_LINE_BYTES)
+        file.write(b'"}\n{"prompt": "b"}\n')
+    source = SourceFile(str(path))
+    client = storage.DEFAULT_CLIENT
+    assert JSON_LINES.inspect(source, None, client).rows == 3
+    with JSON_LINES.open_cursor(source, ["prompt"], pa.schema([]), client) as lines:
+        rows = lines.take(0, 3)
+    assert rows.values == {"prompt": ["a", None, "b"]}
+    assert "line 2 of" in rows.faults[1]
+    assert "bytes that one may have" in rows.faults[1]
