@@ -43,19 +43,19 @@ def check_rows(config: ScoreConfig, log: RunLog) -> None:
         return
 
     rows = plan.own_row_count
-    found = (
+    summary = (
         f"{failing.count:,} of {rows:,} requests in {redact_credentials(str(config.input))} cannot "
         f"run, the first one {failing.first}"
     )
     budget = allowed_failures(rows, config.max_error_rate)
     if failing.count > budget:
         raise ConfigError(
-            f"{found}; --max-error-rate allows {budget:,}, so nothing was started: correct this, "
+            f"{summary}; --max-error-rate allows {budget:,}, so nothing was started: correct this, "
             "or raise --max-error-rate to count them as wrong"
         )
     log.event(
         "failing_rows",
-        f"warning: {found}; they will be written as errors and count as wrong",
+        f"warning: {summary}; they will be written as errors and count as wrong",
         level="warning",
         rows=failing.count,
     )

@@ -22,9 +22,9 @@ UNBOUNDED_METHODS = ("format_map", "to_bytes", "translate")
 
 @dataclass
 class WorkBudget:
-    """The work that is left to one rendering."""
+    """The work that remains to one rendering."""
 
-    left: int = MAX_WORK
+    remaining: int = MAX_WORK
 
     def spend(self, *values: object) -> None:
         """Subtracts one step over these values.
@@ -32,10 +32,10 @@ class WorkBudget:
         Raises:
             jinja2.TemplateRuntimeError: nothing is left.
         """
-        self.left -= STEP_WORK
+        self.remaining -= STEP_WORK
         for value in values:
-            self.left -= nested_size(value, self.left)
-        if self.left < 0:
+            self.remaining -= nested_size(value, self.remaining)
+        if self.remaining < 0:
             raise jinja2.TemplateRuntimeError(
                 f"the template takes too much work for one row (more than {MAX_WORK:,} characters "
                 f"read or written, an iteration counts as {STEP_WORK})"

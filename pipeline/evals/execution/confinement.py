@@ -241,8 +241,8 @@ def _address_space_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _check(result: int, what: str) -> None:
+def _check(result: int, protection: str) -> None:
     if result < 0:
         import ctypes
 
-        raise OSError(ctypes.get_errno(), f"the kernel refuses {what}")
+        raise OSError(ctypes.get_errno(), f"the kernel refuses {protection}")

@@ -54,7 +54,7 @@ class Sandbox:
 
         Raises:
             ConfigError: this machine cannot confine programs (expected: Linux with seccomp on
-                x86-64 or aarch64).
+                x86-64 or aarch64), or stopped doing so before all programs had run.
         """
         if not programs:
             return []
@@ -66,7 +66,14 @@ class Sandbox:
                     "outputs"
                 )
             with ThreadPoolExecutor(self.parallel_programs) as pool:
-                return list(pool.map(lambda program: self._passes(program, control), programs))
+                passed = list(pool.map(lambda program: self._passes(program, control), programs))
+            if not self._passes(PROBE, control):
+                raise ConfigError(
+                    "--execute-programs: the process that starts programs ended before all of them "
+                    "had run, perhaps for lack of memory or processes; make the report again, from "
+                    "the same outputs"
+                )
+            return passed
 
     @contextmanager
     def _child(self) -> Iterator[socket.socket]:
@@ -93,17 +100,17 @@ class Sandbox:
 
     def _passes(self, program: str, control: socket.socket) -> bool:
         pass_code = secrets.token_bytes(PASS_CODE_BYTES)
-        kind = PLAIN
+        layout = PLAIN
         texts = [str(program)]
         if isinstance(program, Program):
-            kind = TESTED
+            layout = TESTED
             texts = [program.candidate, program.entry_point, program.helpers, program.tests]
 
         connection, child_end = socket.socketpair()
         with connection, child_end:
             connection.settimeout(self.timeout_s + PREPARATION_S)
             try:
-                socket.send_fds(control, [kind], [child_end.fileno()])
+                socket.send_fds(control, [layout], [child_end.fileno()])
                 child_end.close()
                 connection.sendall(b"".join(map(_framed, texts)) + pass_code)
                 answer = _read_to_end(connection, PASS_CODE_BYTES)

@@ -90,12 +90,12 @@ def main() -> None:
     os.close(null_device)
 
     while True:
-        kind, descriptors, _, _ = socket.recv_fds(control, 1, 1)
-        if not kind:
+        layout, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not layout:
             return
         [connection] = descriptors
         process = _Process(timeout_s, memory_bytes, folder, connection)
-        if kind == TESTED:
+        if layout == TESTED:
             tests_end, candidate_end = socket.socketpair()
             if os.fork() == 0:
                 control.close()

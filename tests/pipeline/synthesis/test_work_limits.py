@@ -28,10 +28,10 @@ def test_nested_size_stops_above_its_limit() -> None:
 
 
 def test_budget_ends_with_its_last_character() -> None:
-    budget = WorkBudget(left=2 * work_limits.STEP_WORK + 3)
+    budget = WorkBudget(remaining=2 * work_limits.STEP_WORK + 3)
     budget.spend("abc")
     budget.spend()
-    assert budget.left == 0
+    assert budget.remaining == 0
     with pytest.raises(jinja2.TemplateRuntimeError, match="too much work for one row"):
         budget.spend()
 

@@ -178,3 +178,21 @@ def test_tests_call_the_candidate_and_the_helpers() -> None:
     )
     programs = [TESTED, wrong, helpers_that_do_not_compile]
     assert LIMITS.run(programs) == [True, False, True]
+
+
+def test_results_are_refused_if_the_starting_process_ended(tmp_path: Path) -> None:
+    """Programs that could not be started must not count as wrong."""
+    child = tmp_path / "child.py"
+    root = Path(__file__).parents[4]
+    child.write_text(
+        f"import os, sys\nsys.path.insert(0, {str(root)!r})\n"
+        "from pipeline.evals.execution import sandbox_child\n"
+        "fork, forks = os.fork, []\n"
+        "def fork_twice():\n"
+        "    forks.append(1)\n"
+        "    if len(forks) > 2:\n        os._exit(1)\n"
+        "    return fork()\n"
+        "os.fork = fork_twice\nsandbox_child.main()\n"
+    )
+    with pytest.raises(ConfigError, match="ended before all of them had run"):
+        replace(LIMITS, child=child).run(["pass", "pass", "pass"])
