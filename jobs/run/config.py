@@ -41,7 +41,9 @@ class InputFlags:
     """Flags of the main job that choose its input, output, model and task."""
 
     input: str | None = flag(
-        None, "Parquet or .jsonl file, folder or glob; any fsspec URL; required", short="-i"
+        None,
+        "Parquet, JSON, CSV or Arrow file, folder or glob; any fsspec URL; required",
+        short="-i",
     )
     output: str | None = flag(None, "run folder; any fsspec URL; required", short="-o")
     model: str = flag("grok-1", "grok-1, demo, or a path or URL of a JSON file of hyperparameters")

@@ -32,15 +32,14 @@ def partitions(paths: Iterable[str]) -> list[Partition]:
         DatasetError: a path gives one column twice.
     """
     texts = [_partition_texts(path) for path in paths]
-    names = dict.fromkeys(name for row in texts for name in row)
     columns: dict[str, Sequence[str | int | None]] = {}
-    for name in names:
+    for name in _names(texts):
         columns[name] = _typed([row.get(name) for row in texts])
-
-    values_of_paths = zip(*columns.values(), strict=True)
     if not columns:
         return [()] * len(texts)
-    return [tuple(zip(names, values, strict=True)) for values in values_of_paths]
+
+    rows = zip(*columns.values(), strict=True)
+    return [tuple(zip(columns, values, strict=True)) for values in rows]
 
 
 def with_folder_columns(columns: FileColumns, files: Sequence[InputFile]) -> FileColumns:
@@ -62,6 +61,14 @@ def with_folder_columns(columns: FileColumns, files: Sequence[InputFile]) -> Fil
 def partition_of(file: InputFile | Shard, columns: Collection[str]) -> Partition:
     """Returns the values of `columns` that the folders of a file give."""
     return tuple((name, value) for name, value in file.partition if name in columns)
+
+
+def _names(rows: Iterable[Iterable[str]]) -> Iterable[str]:
+    """Returns the names of all rows in the order of first appearance."""
+    names: dict[str, None] = {}
+    for row in rows:
+        names |= dict.fromkeys(row)
+    return names
 
 
 def _partition_texts(path: str) -> dict[str, str | None]:

@@ -29,3 +29,12 @@ def test_check_output_rejects_what_cannot(data_type: Any) -> None:
 def test_stored_schema_is_the_one_that_is_read() -> None:
     schema: Any = pa.schema([("a", pa.timestamp("s")), ("b", pa.string())])
     assert stored_schema(schema) == pa.schema([("a", pa.timestamp("ms")), ("b", pa.string())])
+
+
+def test_check_output_writes_one_column_of_each_type() -> None:
+    columns: dict[str, Any] = {"id": ["a"]}
+    columns |= {f"c{number}": [number] for number in range(5000)}
+    table = pa.table(columns)
+    check_output(schema_of(table))
+    with pytest.raises(DatasetError, match="the output cannot be written and read back"):
+        check_output(schema_of(table.append_column("x", pa.nulls(1, pa.timestamp("s")))))
