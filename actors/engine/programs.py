@@ -46,7 +46,9 @@ class CompiledPrograms:
     def compile(self, name: str, params: Any, args: Sequence[Any]) -> Callable[..., Any]:
         """Compiles a step function for the shapes of `args` and keeps it."""
         function = getattr(self._functions, name)
-        compiled: Callable[..., Any] = function.lower(params, *args).compile()
+        compiled: Callable[..., Any] = function.lower(params, *args).compile(
+            compiler_options=self.context.platform.compiler_options(self.context.dtype)
+        )
         self._compiled[_key(name, args)] = compiled
         return compiled
 

@@ -52,9 +52,17 @@ Attend = Callable[
     [Float[Array, "B T H C"], Pages, Pages, Placement, float | int], Float[Array, "B T H C"]
 ]
 
+# Type of activations -> options of XLA's compiler by name; none: XLA's defaults.
+CompilerOptions = Callable[[DTypeLike], dict[str, str]]
+
 # (int8 parameters, type of activations) -> the same, in the layout that the kernels read; takes the
 # parameters over.
 PackForDevice = Callable[[LoadedParams, DTypeLike], Params]
+
+
+def default_compiler_options(_dtype: DTypeLike) -> dict[str, str]:
+    """Returns no option."""
+    return {}
 
 
 class Kernels(NamedTuple):
@@ -83,6 +91,7 @@ class Platform:
     cache_dtype: Callable[[DTypeLike], DTypeLike]  # type of activations -> type of pages
     # a call takes as long as its page table is wide, not as its sequences are long
     reads_whole_table: bool
+    compiler_options: CompilerOptions = default_compiler_options
     # weights "auto" are dense, as there is no kernel that reads int8
     dense_by_default: bool = False
 

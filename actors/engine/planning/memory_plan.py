@@ -36,7 +36,11 @@ from actors.engine.planning.abstract import (
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
 from actors.engine.planning.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
-from actors.engine.scheduling.scheduler import row_buckets, width_buckets
+from actors.engine.scheduling.scheduler import (
+    decode_row_buckets,
+    prefill_row_buckets,
+    width_buckets,
+)
 from actors.engine.steps import EngineContext, step_functions
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.gpu.platform import GPU
@@ -91,8 +95,8 @@ def engine_program_shapes(
     The largest one is the last.
     """
     widths = width_buckets(engine, one_width=one_width)
-    prefill_rows = row_buckets(max(1, engine.batch_tokens // (engine.chunk * data_shards)))
-    decode_rows = row_buckets(max(1, engine.slots // data_shards))
+    prefill_rows = prefill_row_buckets(max(1, engine.batch_tokens // (engine.chunk * data_shards)))
+    decode_rows = decode_row_buckets(max(1, engine.slots // data_shards))
     return {
         "prefill": tuple(itertools.product(prefill_rows, widths)),
         "decode": tuple(itertools.product(decode_rows, widths)),

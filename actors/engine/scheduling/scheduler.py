@@ -26,7 +26,9 @@ from actors.engine.scheduling.pages import PageKey, PagePool, page_keys
 from actors.engine.scheduling.sequence import PageTargets, Sequence
 from actors.engine.scheduling.sharing import NO_SHARED_PREFIX, SharedPrefix, find_shared_prefix
 
-MIN_ROWS = 8  # of a call: fewer rows take as long, because the weights are read all the same
+# Rows of the smallest call: fewer rows take as long, because the weights are read all the same.
+# XLA's products of one or two rows also round differently from those of eight and more on CPUs.
+MIN_ROWS = 8
 ROW_FACTOR = 2  # neighbouring sizes of rows differ by this factor
 MAX_EMPTY_PART = 8  # a call with more than 1 / 8 of its rows empty is cut in two
 MIN_WIDTH_TOKENS = 64  # tokens that the narrowest page table holds
@@ -73,9 +75,17 @@ def geometric_sizes(lowest: int, highest: int, factor: int) -> list[int]:
     return sizes
 
 
-def row_buckets(highest: int) -> list[int]:
-    """Returns the numbers of rows that calls are compiled for."""
+def prefill_row_buckets(highest: int) -> list[int]:
+    """Returns the numbers of rows that prefill calls are compiled for."""
     return geometric_sizes(MIN_ROWS, highest, ROW_FACTOR)
+
+
+def decode_row_buckets(slots: int) -> list[int]:
+    """Returns the numbers of rows that decode calls are compiled for: never fewer than MIN_ROWS.
+
+    A row of a decode call is one token, so a call for fewer slots has empty rows.
+    """
+    return geometric_sizes(MIN_ROWS, max(MIN_ROWS, slots), ROW_FACTOR)
 
 
 def width_buckets(config: EngineConfig, *, one_width: bool) -> list[int]:
@@ -126,8 +136,8 @@ class Scheduler:
         self.pools = [PagePool(pages_per_data_shard) for _ in range(data_shards)]
         self.prefill_rows = max(1, config.batch_tokens // (config.chunk * data_shards))
         self.decode_rows = max(1, config.slots // data_shards)
-        self._prefill_row_buckets = row_buckets(self.prefill_rows)
-        self._decode_row_buckets = row_buckets(self.decode_rows)
+        self._prefill_row_buckets = prefill_row_buckets(self.prefill_rows)
+        self._decode_row_buckets = decode_row_buckets(self.decode_rows)
         self._widths = width_buckets(config, one_width=one_width)
         self._waiting: deque[Sequence] = deque()
         self._prefilling: list[list[Sequence]] = [[] for _ in range(data_shards)]

@@ -15,7 +15,7 @@ from actors.kernels.cpu.tiles import InstructionSet
 from actors.kernels.interface import Kernels
 from actors.kernels.quantized import LoadedParams, LoadedWeight, QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts, dequantize_param
-from actors.kernels.xla.platform import XLA
+from actors.kernels.xla.platform import XLA, invariant_cpu_options
 
 CpuWeight = Float[Array, "..."] | DenseExperts | PackedExperts
 
@@ -92,4 +92,5 @@ CPU = replace(
     name="cpu",
     kernels=Kernels(jax.jit(grouped_ffn), XLA.kernels.attend),
     pack_for_device=pack_for_device,
+    compiler_options=invariant_cpu_options,
 )

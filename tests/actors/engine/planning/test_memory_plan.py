@@ -18,7 +18,7 @@ from actors.engine.planning.abstract import (
 )
 from actors.engine.planning.memory_plan import engine_program_shapes, main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
-from actors.engine.scheduling.scheduler import Scheduler
+from actors.engine.scheduling.scheduler import MIN_ROWS, Scheduler
 from actors.engine.steps import EngineContext
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
@@ -87,7 +87,7 @@ def test_program_shapes_cover_the_scheduler(
         == widths
     )
     assert shapes["prefill"][-1] == (scheduler.prefill_rows, max(widths))
-    assert shapes["decode"][-1] == (scheduler.decode_rows, max(widths))
+    assert shapes["decode"][-1] == (max(MIN_ROWS, scheduler.decode_rows), max(widths))
     assert max(rows for rows, _ in shapes["score"]) == scheduler.prefill_rows
     assert all(len(set(calls)) == len(calls) for calls in shapes.values())
 

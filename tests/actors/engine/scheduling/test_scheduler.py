@@ -13,7 +13,7 @@ from actors.engine.scheduling.scheduler import (
     Scheduler,
     call_rows,
     geometric_sizes,
-    row_buckets,
+    prefill_row_buckets,
 )
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
@@ -189,7 +189,7 @@ def test_call_rows_leave_at_most_an_eighth_empty(wanted: int, rows: int) -> None
 
     What does not fit goes into the next call.
     """
-    assert call_rows(wanted, row_buckets(100)) == rows
+    assert call_rows(wanted, prefill_row_buckets(100)) == rows
 
 
 def test_prefix_in_computation_is_shared_and_waited_for() -> None:

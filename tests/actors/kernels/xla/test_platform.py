@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from actors.kernels.cpu.platform import CPU
 from actors.kernels.interface import Platform
 from actors.kernels.quantized import QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts
@@ -44,7 +45,17 @@ def test_cpus_without_kernels_compute_dense_by_default() -> None:
     assert not XLA_CPU.is_dense("int8")
 
 
-def test_platforms_differ_in_name_and_default_only() -> None:
+@pytest.mark.parametrize("platform", [XLA_CPU, CPU])
+def test_cpus_round_rows_alike_by_compiler_options(platform: Platform) -> None:
+    """What the options do to the bits of a row is tested with an engine."""
+    option = "xla_cpu_experimental_ynn_fusion_type"
+    bfloat16_only = {option: "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+    assert platform.compiler_options(jnp.bfloat16) == bfloat16_only
+    assert platform.compiler_options(jnp.dtype("float32")) == {option: ""}
+    assert XLA.compiler_options(jnp.float32) == {}
+
+
+def test_cpus_use_the_kernels_of_plain_xla() -> None:
     assert XLA_CPU.name != XLA.name
     assert XLA_CPU.kernels is XLA.kernels
     assert XLA_CPU.reads_whole_table == XLA.reads_whole_table

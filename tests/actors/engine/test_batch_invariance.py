@@ -1,0 +1,76 @@
+"""On CPUs the log-probs of a row have the same bits whatever runs beside it or ran before it."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from actors.engine.config import EngineConfig
+from actors.engine.engine import Engine
+from actors.engine.steps import EngineContext
+from actors.kernels.choice import select_platform
+from actors.model import sharding
+from actors.protocol.messages import Completion
+from actors.weights import checkpoint
+from tests.actors.engine.engines import CONFORMANCE, generate, model_config, run
+
+CASE = "mha"
+ROWS = 64
+PROMPT_TOKENS = 17  # two full chunks are prefilled, the last token is decoded
+
+
+@lru_cache
+def served_params(dtype: str, weights: str) -> Any:
+    """Returns mesh and parameters in the layout that a replica on this machine computes with."""
+    mesh = sharding.make_mesh(1, 1)
+    platform = select_platform("cpu")
+    loaded = checkpoint.load(str(CONFORMANCE / CASE / "ckpt-0"), model_config(CASE), mesh)
+    dense = platform.is_dense(weights)
+    return mesh, platform.prepare(loaded, jnp.dtype(dtype), dense=dense)
+
+
+def make_engine(dtype: str, weights: str, **sizes: Any) -> Engine:
+    mesh, params = served_params(dtype, weights)
+    config = EngineConfig(max_len=64, page_size=8, decode_steps=4, prompt_logprobs=0, **sizes)
+    return Engine(EngineContext(model_config(CASE), config, jnp.dtype(dtype), mesh), params)
+
+
+def prompts() -> list[list[int]]:
+    """Returns prompts of one length, half of which begin with the same two pages of tokens."""
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(3, model_config(CASE).vocab_size, (ROWS, PROMPT_TOKENS))
+    tokens[::2, :16] = tokens[0, :16]
+    result: list[list[int]] = tokens.tolist()
+    return result
+
+
+def bits(completion: Completion) -> tuple[bytes, bytes, bytes]:
+    assert completion.token_logprobs is not None
+    assert completion.prompt_logprobs is not None
+    prompt = np.asarray(completion.prompt_logprobs, np.float32).tobytes()
+    generated = np.asarray(completion.token_logprobs, np.float32).tobytes()
+    return prompt, generated, np.asarray(completion.token_ids).tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rows_have_equal_bits_in_large_and_small_calls(dtype: str) -> None:
+    """Calls of 128 prefill and 64 decode rows against calls of 8, in another order.
+
+    The small calls find half of the prefixes in the cache, as a replica does that replaces one
+    which was killed.
+    """
+    requests = []
+    for row, prompt in enumerate(prompts()):
+        requests.append(generate(row, prompt, 6, ignore_eos=True, temperature=float(row % 2)))
+    large = make_engine(dtype, "auto", slots=ROWS, batch_tokens=1024, reuse_prefixes=False)
+    together = run(large, requests)
+
+    for slots in (8, 1):
+        small = make_engine(dtype, "auto", slots=slots, batch_tokens=64)
+        some_rows = range(ROWS - 1, -1, -5 if slots > 1 else -20)
+        others = run(small, [requests[row] for row in some_rows])
+        for row, completion in zip(some_rows, others, strict=True):
+            assert bits(completion) == bits(together[row]), f"row {row} in calls of {slots} slots"
+        assert slots == 1 or small.stats().cached_tokens > 0
