@@ -7,15 +7,19 @@ import os
 from dataclasses import dataclass, field
 from typing import Literal
 
+RECONNECT_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own name
+DEFAULT_RECONNECT_TIMEOUT_S = 60.0
+HEAD_SILENCE_SHARE = 0.3
+
 
 def default_head_silence_s() -> float:
     """Returns for how long the head may be silent, in seconds.
 
-    A third of the time after which Ray ends the process of its own accord: the rest is for commits,
+    A share of the time after which Ray ends the process of its own accord: the rest is for commits,
     the report and the end of the process.
     """
-    # Ray's own name
-    return float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 3  # noqa: SIM112
+    timeout_s = float(os.environ.get(RECONNECT_TIMEOUT, DEFAULT_RECONNECT_TIMEOUT_S))
+    return timeout_s * HEAD_SILENCE_SHARE
 
 
 @dataclass(frozen=True, slots=True)

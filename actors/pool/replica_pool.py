@@ -265,7 +265,7 @@ class ReplicaPool:
     # -- events ------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
-        self._gcs.check()
+        self._check_head()
         self._spawn_due()
         self._remind()
         events = [*self._hung(), *self._drained()]
@@ -281,6 +281,16 @@ class ReplicaPool:
                 done = self._calls_done.get_nowait()
         except queue.Empty:
             return events
+
+    def _check_head(self) -> None:
+        """Raises ClusterLostError when the head has not answered for too long."""
+        try:
+            self._gcs.check()
+        except ClusterLostError:
+            # Logged at once: the commits, the report and the end of Ray take some seconds.
+            message = "the head of the Ray cluster does not answer: the job ends"
+            self._notify("cluster_lost", message, level="error")
+            raise
 
     def _handle(self, done: _CallDone) -> list[Event]:
         member = self._members.get(done.replica)

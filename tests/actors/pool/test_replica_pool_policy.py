@@ -13,7 +13,7 @@ from ray.exceptions import ActorDiedError, NodeDiedError
 from actors.pool.config import PoolConfig
 from actors.pool.remote import Place
 from actors.pool.replica_pool import ReplicaPool
-from actors.protocol.errors import ModelError
+from actors.protocol.errors import ClusterLostError, ModelError
 from actors.protocol.events import (
     Assignment,
     BatchDone,
@@ -124,6 +124,19 @@ def wait_for_actors(pool: ReplicaPool, fake_ray: FakeRay, count: int) -> None:
     while len(fake_ray.actors) < count:
         assert time.monotonic() < ends_s, f"{len(fake_ray.actors)} actors, expected {count}"
         pool.events(0.01)
+
+
+def test_lost_head_is_logged_before_the_run_ends(fake_ray: FakeRay) -> None:
+    logged: list[str] = []
+    config = PoolConfig(1, 1, devices=1, drain_poll_s=0.01, head_silence_s=1e-6)
+
+    with (
+        ReplicaPool("spec", config, notify=lambda event, *_, **__: logged.append(event)) as pool,
+        pytest.raises(ClusterLostError, match="the head of the Ray cluster has not answered"),
+    ):
+        turn_for(pool, 10.0)
+    assert logged == ["cluster_lost"]
+    assert fake_ray.killed == fake_ray.actors
 
 
 def test_drain_notice_starts_replacement_at_once(
