@@ -26,6 +26,7 @@ from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
 
 DEFAULT_ADDRESS = "http://127.0.0.1:8265"
+URL_SCHEMES = ("http://", "https://")
 POLL_S = 2.0
 MESSAGE_CHARS = 300
 # Ray kills a job 3 s after `ray job stop` by default. The main job waits up to 20 s for batches in
@@ -242,7 +243,7 @@ def open_runner(
     that, where a token is configured.
 
     Raises:
-        ConfigError: --working-dir is not a folder.
+        ConfigError: --working-dir is not a folder, or --address not a URL.
     """
     if config.here:
         return ChildProcess()
@@ -256,9 +257,8 @@ def open_runner(
         if not folder.is_dir():
             raise ConfigError(f"--working-dir: {folder} is not a folder")
 
-    address = config.address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT_ADDRESS
     return RayJobs(
-        address,
+        dashboard_url(config.address, os.environ),
         name,
         folder,
         config.patience_s,
@@ -266,6 +266,31 @@ def open_runner(
         env=STOP_VARIABLES | _commit_variable(folder),
         detach=config.detach,
     )
+
+
+def dashboard_url(address: str | None, environment: Mapping[str, str]) -> str:
+    """Returns the URL of the cluster's dashboard: --address, or as for `ray job submit`.
+
+    Raises:
+        ConfigError: it is not an http:// or https:// URL.
+    """
+    source = "--address"
+    if not address:
+        source = "RAY_API_SERVER_ADDRESS"
+        address = environment.get(source)
+    if not address and environment.get("RAY_ADDRESS", "").startswith(URL_SCHEMES):
+        source = "RAY_ADDRESS"
+        address = environment[source]
+    if not address:
+        return DEFAULT_ADDRESS
+
+    # Anything else than a URL starts a driver, or names a Python module that Ray imports.
+    if not address.startswith(URL_SCHEMES):
+        raise ConfigError(
+            f"{source}: expected the URL of the cluster's dashboard, e.g. http://HEAD:8265, got "
+            f"{address!r}"
+        )
+    return address
 
 
 def _commit_variable(folder: Path | None) -> dict[str, str]:

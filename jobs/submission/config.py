@@ -32,7 +32,8 @@ class SubmitConfig:
     )
     address: str | None = flag(
         None,
-        "dashboard of the cluster; default: RAY_API_SERVER_ADDRESS, else http://127.0.0.1:8265",
+        "URL of the cluster's dashboard; default: RAY_API_SERVER_ADDRESS, or RAY_ADDRESS if it is "
+        "a URL, else http://127.0.0.1:8265",
     )
     working_dir: str = flag(
         str(ROOT), "folder that is uploaded with the job; empty: the nodes have the code"

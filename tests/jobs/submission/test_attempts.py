@@ -13,7 +13,13 @@ from typing import Any
 import pytest
 from ray.exceptions import AuthenticationError
 
-from jobs.submission.attempts import AttemptResult, ChildProcess, RayJobs, open_runner
+from jobs.submission.attempts import (
+    AttemptResult,
+    ChildProcess,
+    RayJobs,
+    dashboard_url,
+    open_runner,
+)
 from jobs.submission.config import SubmitConfig
 from jobs.submission.retry import run_with_retries
 from pipeline.errors import ConfigError
@@ -308,6 +314,24 @@ def test_unexpected_error_is_raised() -> None:
         on(cluster, retry_window_s=60).run(COMMAND)
 
 
+def test_dashboard_url_is_chosen_as_by_ray_job_submit() -> None:
+    server = {"RAY_API_SERVER_ADDRESS": "https://server"}
+    url = {"RAY_ADDRESS": "http://head:8265"}
+
+    assert dashboard_url("http://flag", server | url) == "http://flag"
+    assert dashboard_url(None, server | url) == "https://server"
+    assert dashboard_url(None, url) == "http://head:8265"
+    assert dashboard_url(None, {"RAY_ADDRESS": "10.0.0.1:6379"}) == "http://127.0.0.1:8265"
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:8265", "ray://head:10001", "os://x", "auto"])
+def test_dashboard_address_without_url_is_an_error(address: str) -> None:
+    with pytest.raises(ConfigError, match="--address: expected the URL of the cluster's dashboard"):
+        dashboard_url(address, {})
+    with pytest.raises(ConfigError, match="RAY_API_SERVER_ADDRESS: expected the URL"):
+        dashboard_url(None, {"RAY_API_SERVER_ADDRESS": address})
+
+
 def test_token_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     no_token = tmp_path / "none"
     # What the code sets must not outlive the test: a mode it leaves makes clusters of later tests
@@ -318,6 +342,7 @@ def test_token_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch, tmp_p
         "RAY_AUTH_TOKEN",
         "RAY_AUTH_TOKEN_PATH",
         "RAY_API_SERVER_ADDRESS",
+        "RAY_ADDRESS",
     ):
         monkeypatch.delenv(name, raising=False)
     made = open_runner(SubmitConfig(), "x", RunLog(), no_token)
