@@ -5,19 +5,20 @@ decides which texts of a row are encoded and which requests it becomes.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 from actors.protocol.errors import InvalidPromptError, PromptTooLongError, RequestError
 from actors.protocol.messages import Completion, Request, RowRef
 from pipeline.records import Passing, PromptRow
 from pipeline.requests.rules import RequestRules
+from pipeline.requests.text_tail import CHARS_PER_TOKEN, text_tail
 from pipeline.requests.tokenizer import Tokenizer
+from pipeline.requests.validation import check_text
 from pipeline.tasks import Task
 
 ROWS_PER_CALL = 256  # encoded by one call of the library, which spreads them over threads
-# A text with more characters per allowed token than this is measured by its beginning first.
-CHARS_PER_TOKEN = 16
+CHARS_PER_CALL = 4_000_000  # the same: ids are Python integers until a row is complete
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,28 +43,35 @@ def to_requests(
         tokenizer: None if every row has token ids.
         rules: of the run.
     """
-    source = iter(rows)
-    while chunk := list(islice(source, ROWS_PER_CALL)):
-        yield from _chunk_requests(chunk, task, tokenizer, rules)
-
-
-def _chunk_requests(
-    chunk: Sequence[PromptRow | Passing],
-    task: Task,
-    tokenizer: Tokenizer | None,
-    rules: RequestRules,
-) -> Iterator[Request | Completion | Passing]:
-    """Encodes the texts of all rows of the chunk by one call."""
     items: list[_PendingRow | Completion | Passing] = []
-    texts: list[str] = []
-    for row in chunk:
+    chars = 0
+    for row in rows:
         if not isinstance(row, PromptRow):
             items.append(row)
             continue
         pending = _pending_row(row, task, tokenizer, rules)
-        if isinstance(pending, _PendingRow):
-            texts += pending.texts
         items.append(pending)
+        if isinstance(pending, _PendingRow):
+            chars += sum(map(len, pending.texts))
+
+        if len(items) >= ROWS_PER_CALL or chars >= CHARS_PER_CALL:
+            yield from _encoded(items, task, tokenizer, rules)
+            items = []
+            chars = 0
+    yield from _encoded(items, task, tokenizer, rules)
+
+
+def _encoded(
+    items: Sequence[_PendingRow | Completion | Passing],
+    task: Task,
+    tokenizer: Tokenizer | None,
+    rules: RequestRules,
+) -> Iterator[Request | Completion | Passing]:
+    """Encodes the texts of all rows by one call."""
+    texts: list[str] = []
+    for item in items:
+        if isinstance(item, _PendingRow):
+            texts += item.texts
 
     encoded: Iterator[list[int]] = iter(())
     if tokenizer is not None:
@@ -79,9 +87,13 @@ def _pending_row(
     row: PromptRow, task: Task, tokenizer: Tokenizer | None, rules: RequestRules
 ) -> _PendingRow | Completion:
     try:
+        row = _bounded_row(row, tokenizer, rules)
         texts = task.texts(row)
-        for text in texts:
-            _check_encodable(text, tokenizer, rules)
+        if texts and tokenizer is None:
+            raise InvalidPromptError(
+                "prompt: expected token ids, because the run has no tokenizer, got text; give "
+                "--tokenizer"
+            )
     except RequestError as error:
         return _failed(row, error)
     return _PendingRow(row, texts)
@@ -96,27 +108,55 @@ def _requests(
         return [_failed(pending.row, error)]
 
 
-def _check_encodable(text: str, tokenizer: Tokenizer | None, rules: RequestRules) -> None:
-    """Rejects a text without a tokenizer, and a huge text by its beginning alone.
+def _bounded_row(row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRules) -> PromptRow:
+    """Returns the row without what is never used of a huge prompt, before texts are joined.
+
+    Raises:
+        PromptTooLongError: a text of the row is too long by its beginning alone.
+    """
+    longest_chars = CHARS_PER_TOKEN * rules.max_len
+    if tokenizer is None:
+        return row
+    for name, text in _continuations(row):
+        if len(text) > longest_chars:
+            _check_beginning(name, text, tokenizer, rules)
+
+    prompt = row.prompt
+    if not isinstance(prompt, str) or len(prompt) <= longest_chars:
+        return row
+    if rules.overflow == "error":
+        _check_beginning("prompt", prompt, tokenizer, rules)
+        return row
+    whole_prompt = check_text("prompt", prompt)
+    return replace(row, prompt=text_tail(whole_prompt, tokenizer, rules.max_len))
+
+
+def _continuations(row: PromptRow) -> Iterator[tuple[str, str]]:
+    """Yields the texts that are scored after the prompt, each with the name of its column."""
+    if isinstance(row.continuation, str):
+        yield "continuation", row.continuation
+    if isinstance(row.choices, list | tuple):
+        for text in row.choices:
+            if isinstance(text, str):
+                yield "choices", text
+
+
+def _check_beginning(name: str, text: str, tokenizer: Tokenizer, rules: RequestRules) -> None:
+    """Rejects a huge text by its beginning alone.
 
     For the beginning the limit is doubled, because the cut changes the last tokens.
     """
-    if tokenizer is None:
-        raise InvalidPromptError(
-            "prompt: expected token ids, because the run has no tokenizer, got text; give "
-            "--tokenizer"
-        )
     beginning_chars = CHARS_PER_TOKEN * rules.max_len
-    if rules.overflow != "error" or len(text) <= beginning_chars:
-        return
-
     [beginning] = tokenizer.encode([text[:beginning_chars]])
-    if len(beginning) > 2 * rules.max_len:
-        raise PromptTooLongError(
-            f"prompt: expected at most --max-len {rules.max_len} tokens, got more than "
-            f"{2 * rules.max_len} in {len(text)} characters; raise --max-len or use --on-overflow "
-            "truncate-left"
-        )
+    if len(beginning) <= 2 * rules.max_len:
+        return
+    cure = "raise --max-len"
+    if name == "prompt":
+        cure += " or use --on-overflow truncate-left"
+    raise PromptTooLongError(
+        f"{name}: expected at most --max-len {rules.max_len} tokens, got more than "
+        f"{2 * rules.max_len} in {len(text)} characters; {cure}"
+    )
 
 
 def _failed(row: PromptRow, error: RequestError) -> Completion:

@@ -2,6 +2,8 @@
 
 import codecs
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
 
 import sentencepiece
 
@@ -63,6 +65,16 @@ class Tokenizer:
             text, return_type="offset_mapping"
         )
         return mapping["offsets"]
+
+    @cached_property
+    def inner_pairs(self) -> frozenset[str]:
+        """Pairs of characters that stand beside each other in a piece of the vocabulary."""
+        pairs: set[str] = set()
+        for token in range(self.vocab_size):
+            piece: str = self._model.id_to_piece(token)
+            text = piece.replace(WORD_BOUNDARY, " ")
+            pairs.update(map("".join, pairwise(text)))
+        return frozenset(pairs)
 
     def encode_fragment(self, text: str) -> list[int]:
         """Returns the ids of a text that continues another one.

@@ -1,6 +1,7 @@
 """The tokenize stage: rows in, requests and error completions out."""
 
 import re
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -99,6 +100,46 @@ def test_tokenize_measures_the_beginning_only_where_overflow_is_an_error(
     item = only_item(prompt_row(prompt=text), tokenizer, rules=rules)
     assert isinstance(item, Request)
     assert list(item.prompt_ids) == tokenizer.encode([text])[0][-56:]
+
+
+@pytest.mark.parametrize("task", [GENERATE, PERPLEXITY, SCORE])
+def test_tokenize_of_a_huge_prompt_takes_little_memory(task: Task, tokenizer: Tokenizer) -> None:
+    text = "what is it? " * 400_000 + "Answer:"
+    row = prompt_row(prompt=text)
+    if task is SCORE:
+        row = prompt_row(prompt=text, choices=[" it", " is", " 7"] * 20)
+    rules = replace(RULES, overflow="truncate-left", token_spans=tokenizer.token_spans)
+    tracemalloc.start()
+    request = only_item(row, tokenizer, task, rules)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert isinstance(request, Request)
+    assert peak_bytes < 10_000_000
+    ids = [*request.prompt_ids]
+    if task is PERPLEXITY:
+        ids += request.continuations[0]
+    [end_ids] = tokenizer.encode([text[-4000:]])
+    assert ids == end_ids[-len(ids) :]
+    assert len(ids) >= 56
+
+
+@pytest.mark.parametrize("overflow", ["error", "truncate-left"])
+def test_tokenize_rejects_huge_continuation_by_its_beginning(
+    overflow: Any, tokenizer: Tokenizer
+) -> None:
+    counting: Any = CountingTokenizer(tokenizer)
+    rules = replace(RULES, overflow=overflow)
+    huge = "what is it? " * 1000
+    for row in (
+        prompt_row(prompt="a", continuation=huge),
+        prompt_row(prompt="a", choices=["b", huge]),
+    ):
+        item = only_item(row, counting, SCORE, rules)
+        assert isinstance(item, Completion)
+        assert item.error_code == "prompt_too_long"
+        assert "more than 128 in 12000 characters; raise --max-len" in str(item.error_message)
+    assert counting.encoded_chars == 2 * CHARS_PER_TOKEN * 64
 
 
 class CountingTokenizer:
