@@ -78,7 +78,7 @@ class HarnessConfig(ModelFlags):
     num_fewshot: int | None = flag(None, "shots; default: the task's")
     limit: int | None = flag(None, "only the first N documents of each task")
     prefix_token: int | None = flag(
-        None, "id that stands before a text without context; default: the model's end-of-text"
+        None, "id before a text without context; default: the model's end-of-text"
     )
 
     def task_names(self) -> list[str]:

@@ -372,7 +372,7 @@ class ReplicaPool:
 
         message = f"{name} is lost ({reason})"
         if is_replaced:
-            message += f"; another one is asked for in {delay_s:g} s"
+            message += f"; a replacement starts in {delay_s:g} s"
         self._notify(
             "replica_lost", message, level="warning", replica=name, reason=reason, blame=to_blame
         )
@@ -405,7 +405,7 @@ class ReplicaPool:
             else:
                 member.is_leaving = True
                 self._plan_replacements()
-                message = f"{name} gets no more work: {reason}; another one is asked for"
+                message = f"{name} gets no more work: {reason}; a replacement is requested"
                 self._notify(
                     "replica_leaving", message, level="warning", replica=name, reason=reason
                 )

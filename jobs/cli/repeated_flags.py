@@ -101,7 +101,7 @@ def _check_node(node: yaml.Node, file: str, *, is_root: bool = False) -> None:
         line = key.start_mark.line + 1
         if name in lines:
             raise ConfigError(
-                f"{file}: key {quoted(name)} stands twice, in lines {lines[name]} and {line}; "
+                f"{file}: key {quoted(name)} is set twice, in lines {lines[name]} and {line}; "
                 "remove one"
             )
         lines[name] = line

@@ -186,7 +186,7 @@ def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
         yield label, [_gb(target["weights_bytes"][label]) for target in targets]
 
     yield "KV pages", _cells(targets, lambda target: _gb(target["cache_bytes"]))
-    yield "  for so many tokens", _cells(targets, lambda target: f"{target['cache_tokens']:,}")
+    yield "  tokens in the cache", _cells(targets, lambda target: f"{target['cache_tokens']:,}")
     for name in targets[0]["programs"]:
         yield from _program(name, [target["programs"][name] for target in targets])
 

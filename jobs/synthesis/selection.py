@@ -134,7 +134,7 @@ def _blocks_in_budget(config: GenerateConfig, completions_url: str) -> int | Non
         raise DatasetError(
             f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
             f"in {redact_credentials(completions_url)} was complete; raise it and repeat the "
-            "command, which goes on from there"
+            "command, which continues from there"
         )
     return blocks
 

@@ -488,8 +488,8 @@ def _check_refs(event: BatchDone, requests: tuple[Request, ...]) -> None:
     extra = sorted(answered - expected)
     raise RuntimeError(
         f"replica {event.assignment.replica} answered batch {event.assignment.number} with other "
-        f"rows than it was asked for: expected {len(requests)} completions, got "
-        f"{len(completions)}; missing {missing[:3]}, unknown {extra[:3]}"
+        f"rows than requested: expected {len(requests)} completions, got {len(completions)}; "
+        f"missing {missing[:3]}, unknown {extra[:3]}"
     )
 
 

@@ -144,7 +144,7 @@ def score_column(
             scores = sample.completion.scores
             if len(scores) > 1:
                 raise CommitError(
-                    f"{sample.completion.ref} came back with {len(scores)} scores, expected one: "
+                    f"{sample.completion.ref} has {len(scores)} scores, expected one: "
                     "the input has no choices"
                 )
             values.append(value(scores[0]) if scores else None)
@@ -186,7 +186,7 @@ def _values_per_token(samples: Samples, lengths: Lengths, token_counts: Lengths)
     if mismatches.size:
         index = int(mismatches[0])
         raise CommitError(
-            f"{samples[index].completion.ref} came back with {lengths[index]} top values for "
+            f"{samples[index].completion.ref} has {lengths[index]} top values for "
             f"{token_counts[index]} tokens, expected K for each"
         )
     return values_per_token

@@ -151,8 +151,8 @@ class Writer:
         shard = self._open.get(ref.shard)
         if shard is None:
             raise CommitError(
-                f"{ref} came back, but shard {ref.shard} is not open: it was never read, or is "
-                "complete already"
+                f"unexpected result for {ref}: shard {ref.shard} is not open, because it was never "
+                "read or is complete"
             )
         _check_ref(ref, shard)
         if ref.row not in shard.samples:
@@ -213,13 +213,13 @@ class Writer:
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:
     if ref.row not in shard.position:
-        raise CommitError(f"{ref} came back, but {shard.shard} awaits no such row")
+        raise CommitError(f"unexpected result for {ref}: shard {ref.shard} has no such row")
     if (ref.row, ref.sample) in shard.rows:
-        raise CommitError(f"{ref} came back twice")
+        raise CommitError(f"duplicate result for {ref}")
     if not 0 <= ref.sample < ref.samples or shard.samples.get(ref.row, ref.samples) != ref.samples:
         raise CommitError(
-            f"{ref} came back, but another sample of its row said that there are "
-            f"{shard.samples.get(ref.row)}"
+            f"unexpected result for {ref}: expected {shard.samples.get(ref.row)} samples as in "
+            "another sample of its row"
         )
 
 

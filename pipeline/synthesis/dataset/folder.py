@@ -182,7 +182,7 @@ def _check_ended(selection_pass: SelectionPass, completions: Completions) -> Non
     if not selection_pass.shards_read:
         raise DatasetError(
             f"no shard in {completions.folder.data_url} counts: there is nothing to select from; "
-            "let the run go on"
+            "continue the run"
         )
 
 

@@ -41,9 +41,9 @@ def test_last_value_of_other_flags_counts() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("input: a\ninput: b\n", "key 'input' stands twice, in lines 1 and 2; remove one"),
+        ("input: a\ninput: b\n", "key 'input' is set twice, in lines 1 and 2; remove one"),
         ("max_tokens: 8\nstop: x\nmax-tokens: 9\n", "key 'max_tokens' .*lines 1 and 3"),
-        ("stop: [{a: 1, a: 2}]\n", "key 'a' stands twice, in lines 1 and 1"),
+        ("stop: [{a: 1, a: 2}]\n", "key 'a' is set twice, in lines 1 and 1"),
     ],
 )
 def test_key_that_stands_twice_is_refused(text: str, message: str, tmp_path: Path) -> None:

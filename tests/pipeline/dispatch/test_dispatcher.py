@@ -176,7 +176,7 @@ def test_replica_that_returns_other_rows_stops_the_run() -> None:
                 for event in told
             ]
 
-    with pytest.raises(RuntimeError, match="other rows than it was asked for"):
+    with pytest.raises(RuntimeError, match="other rows than requested"):
         list(run_batches(batches(1, 1), Confused(1), FAST, Progress(1)))
 
 

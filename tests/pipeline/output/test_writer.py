@@ -257,15 +257,15 @@ def test_stopped_runs_give_the_same_table(
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([row(RowRef(0, 0)), row(RowRef(0, 0)), row(RowRef(0, 1))], "came back twice"),
+        ([row(RowRef(0, 0)), row(RowRef(0, 0)), row(RowRef(0, 1))], "duplicate result for"),
         ([row(RowRef(0, 0)), row(RowRef(0, 1)), row(RowRef(0, 1))], "shard 0 is not open"),
         ([row(RowRef(7, 0))], "shard 7 is not open"),
-        ([row(RowRef(0, 2))], "awaits no such row"),
+        ([row(RowRef(0, 2))], "shard 0 has no such row"),
         ([row(RowRef(0, 0))], "1 shards open; shard 0 still awaits 1 samples"),
         ([row(RowRef(0, 0, 0, 3)), row(RowRef(0, 1))], "shard 0 still awaits 2 samples"),
         (
             [row(RowRef(0, 0, 0, 2)), row(RowRef(0, 0, 1, 3))],
-            "another sample of its row said that there are 2",
+            "expected 2 samples as in another sample of its row",
         ),
     ],
 )
