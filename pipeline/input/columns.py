@@ -131,7 +131,7 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     passthrough = file_columns.passthrough(passing)
     renamed, fields = _output_fields(passthrough.fields, id_column, columns, source)
 
-    notices = [*passthrough.notices, *_notices(parameters, renamed)]
+    notices = [*file_columns.notices, *passthrough.notices, *_notices(parameters, renamed)]
     return InputSchema(
         root=input_root(files),
         role_columns=role_columns,

@@ -36,6 +36,7 @@ class FileColumns:
 
     types: Mapping[str, ColumnTypes]
     from_folders: tuple[str, ...] = ()  # names of those whose values the names of folders give
+    notices: tuple[str, ...] = ()  # what a user should know of the columns
 
     def __post_init__(self) -> None:
         """Raises DatasetError for a name that is not valid Unicode, as JSON lines can have."""

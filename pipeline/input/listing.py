@@ -28,7 +28,7 @@ DOCUMENT_SUFFIX = re.compile(
 )
 # JSON beside data: of runs, of reports, and of Hugging Face Datasets.
 METADATA_NAME = re.compile(
-    r"(run|report|metrics|dataset_infos?|dataset_dict|state|croissant)\.json"
+    r"(run|report|metrics|statistics|sources|dataset_infos?|dataset_dict|state|croissant)\.json"
 )
 MAX_NAMED = 5  # skipped files that a message names
 SIGNATURE_BYTES = 64

@@ -49,13 +49,21 @@ def with_folder_columns(columns: FileColumns, files: Sequence[InputFile]) -> Fil
     """
     types = dict(columns.types)
     from_folders: list[str] = []
+    in_both: list[str] = []
     for name, _ in files[0].partition:
         if name in types:
+            in_both.append(name)
             continue
         values: list[Any] = [dict(file.partition)[name] for file in files]
         types[name] = {pa.array(values).type: files[0].url}
         from_folders.append(name)
-    return FileColumns(types, tuple(from_folders))
+    notices = list(columns.notices)
+    if in_both:
+        notices.append(
+            f"columns that both the files and the names of folders have: {', '.join(in_both)}. The "
+            "values of the files are used"
+        )
+    return FileColumns(types, tuple(from_folders), tuple(notices))
 
 
 def partition_of(file: InputFile | Shard, columns: Collection[str]) -> Partition:

@@ -124,7 +124,7 @@ def inspect_seeds(
         id_type=id_type,
         columns=tuple(seeds.names),
         kept=pa.schema([_decoded(field) for field in kept.fields]),
-        notices=kept.notices,
+        notices=(*seeds.notices, *kept.notices),
         folder_columns=seeds.from_folders,
     )
 

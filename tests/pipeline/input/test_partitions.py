@@ -45,6 +45,8 @@ def test_columns_of_files_come_before_those_of_folders() -> None:
     columns = with_folder_columns(own, files)
     assert columns.types == {**own.types, "x": {pa.int64(): "f"}}
     assert columns.from_folders == ("x",)
+    (notice,) = columns.notices
+    assert notice.endswith("folders have: y. The values of the files are used")
 
 
 @pytest.mark.parametrize("name", ["p.parquet", "p.jsonl"])
