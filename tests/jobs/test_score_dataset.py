@@ -209,7 +209,7 @@ def test_run_reports_error_rows_and_can_be_repeated(prompts: Path, tmp_path: Pat
     assert json.loads((output / "report.json").read_text())["errors_by_code"]["empty_prompt"] == 1
     assert (output / "_SUCCESS").exists()
     again = job(*flags, "--max-error-rate", 0.5, "--shard-rows", 3)
-    assert (again.returncode, "nothing to do" in again.stdout) == (0, True)
+    assert (again.returncode, "nothing to do" in again.stdout) == (3, True)
     over = job(*flags[:2], "-o", tmp_path / "strict", *flags[4:], "--limit", 3)
     assert over.returncode == 4
     assert "2 of 3 rows failed" in over.stderr
