@@ -20,6 +20,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from actors.protocol.plain_text import bare
 from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
@@ -45,7 +46,7 @@ def _convert(arguments: Sequence[str]) -> int:
 
     total_bytes = sum(file.size for file in manifest.files.values())
     print(
-        f"{target}: {len(manifest.files):,} tensors, {total_bytes / 1e9:,.2f} GB, "
+        f"{bare(target)}: {len(manifest.files):,} tensors, {total_bytes / 1e9:,.2f} GB, "
         f"{manifest.digest()}"
     )
     return ExitCode.OK

@@ -25,7 +25,7 @@ _PARAMETER_NAMES = (
     r"(?:[_-]?id)?\]?"
     r"|[\w.-]*key(?:[_-]?id)?|(?:[\w.-]*[_-])?(?:sig|auth|authorization|pass|jwt|sas|bearer)"
 )
-_PARAMETER = re.compile(rf"(?i)([?&;#](?:{_PARAMETER_NAMES}))=[^&\s\"'<>]*")
+_PARAMETER = re.compile(rf"(?i)([?&;#](?:{_PARAMETER_NAMES}))=[^&\s]*")
 _LONG_RUN = re.compile(rf"\S{{{VALUE_CHARS + 1},}}")
 
 

@@ -5,6 +5,8 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
+from actors.protocol.plain_text import bare
+
 LIVE_INTERVAL_S = 0.2  # on a terminal, where the line is rewritten
 LOG_INTERVAL_S = 10.0  # in a log, where every line stays
 NOTE_CHARS = 60
@@ -48,7 +50,7 @@ class ByteProgress:
             return
         self._printed_s = now_s
 
-        line = f"{self._line(now_s)}  {note[:NOTE_CHARS]:<{NOTE_CHARS}}"
+        line = f"{self._line(now_s)}  {bare(note, NOTE_CHARS):<{NOTE_CHARS}}"
         if live:
             line = f"\r{line}"
         if finished or not live:
