@@ -517,7 +517,7 @@ from jobs import score_dataset
 from jobs.run.backend import RayBackend
 from jobs.cluster.connection import ray_cluster
 with ray_cluster(1) as cluster:
-    backend = RayBackend(cluster=lambda replicas: contextlib.nullcontext(cluster))
+    backend = RayBackend(cluster=lambda replicas, log: contextlib.nullcontext(cluster))
     codes = [int(score_dataset.main(words, backend)) for words in json.loads(sys.argv[1])]
 assert "jax" not in sys.modules, "the driver imported jax"
 print("codes", codes)
