@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from actors.protocol.errors import ModelError
-from actors.protocol.plain_text import quoted
+from actors.protocol.plain_text import bare, quoted
 from actors.weights.pickle_reader import BFLOAT16
 
 LENGTH_BYTES = 8  # the header's length, little-endian
@@ -58,8 +58,8 @@ def parse_header(head: bytes, size: int, name: str) -> tuple[dict[str, StoredArr
     for key, array in sorted(arrays.items(), key=lambda item: item[1].start):
         if array.start != position:
             raise ModelError(
-                f"{name}: damaged safetensors header: {key[:80]} begins at byte {array.start}, "
-                f"expected {position}"
+                f"{name}: damaged safetensors header: {bare(key, 80)} begins at byte "
+                f"{array.start}, expected {position}"
             )
         position = array.end
     if position != size:

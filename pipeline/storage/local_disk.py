@@ -27,8 +27,9 @@ from pipeline.errors import DatasetError
 from pipeline.storage.backend import IrregularFile, OpenedObject, StoredObject
 
 _LOG = logging.getLogger(__name__)
-TEMPORARY_NAME = ".{name}.{kernel}.{random}.aside"
-TEMPORARY_PATTERN = ".*.aside"
+TEMPORARY_SUFFIX = ".aside"
+TEMPORARY_NAME = ".{name}.{kernel}.{random}" + TEMPORARY_SUFFIX
+TEMPORARY_PATTERN = f".*{TEMPORARY_SUFFIX}"
 # What `link` raises on a disk without hard links (exFAT, SMB, vboxsf, FUSE), by file system.
 NO_HARD_LINKS = (
     errno.EPERM,
@@ -121,12 +122,22 @@ class LocalDisk:
         return True
 
     def check_conditional_writes(self, path: str, *, replaces: bool) -> None:
-        """Checks that the folder can be written, by a temporary file beside `path`.
+        """Checks that the folder of `path` can be written, and how files are created there.
 
-        Names need no check: a disk that lacks links and locks raises at the first write.
+        A warning is logged if the disk has no hard links. Raises DatasetError if it has neither
+        these nor locks.
         """
-        with _temporary_file(Path(path), b""):
-            pass
+        folder = Path(path).parent
+        with _temporary_file(Path(path), b"") as temporary:
+            if _has_hard_links(temporary):
+                return
+        with _locked_folder(folder):
+            _LOG.warning(
+                "warning: the disk of %s has no hard links: files are created by a rename under a "
+                "lock of this machine; drivers on several machines need a disk with hard links or "
+                "object storage",
+                folder,
+            )
 
     def overwrite(self, path: str, data: bytes) -> None:
         """Writes the file, and its folders, whether or not there is one."""
@@ -260,7 +271,6 @@ def _rename_if_absent(temporary: Path, target: Path) -> bool:
 
     The lock excludes drivers on the same machine only.
     """
-    _warn_of_missing_links(target.parent)
     with _locked_folder(target.parent):
         if target.exists():
             return False
@@ -268,15 +278,16 @@ def _rename_if_absent(temporary: Path, target: Path) -> bool:
     return True
 
 
-@functools.cache
-def _warn_of_missing_links(folder: Path) -> None:
-    """Logs, once for each folder, that drivers on several machines must not share it."""
-    _LOG.warning(
-        "the disk of %s has no hard links: files are created by a rename under a lock of this "
-        "machine; a run by several drivers on several machines needs a disk with hard links or "
-        "object storage",
-        folder,
-    )
+def _has_hard_links(temporary: Path) -> bool:
+    link = temporary.with_name(f"{temporary.name}{TEMPORARY_SUFFIX}")
+    try:
+        os.link(temporary, link)
+    except OSError as error:
+        if error.errno not in NO_HARD_LINKS:
+            raise
+        return False
+    link.unlink()
+    return True
 
 
 @contextmanager

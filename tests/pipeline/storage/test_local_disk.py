@@ -166,15 +166,21 @@ def disk_without_links(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.mark.usefixtures("disk_without_links")
-def test_disk_without_hard_links_creates_files_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_disk_without_hard_links_creates_files_once(tmp_path: Path) -> None:
     part = tmp_path / "data" / "part-00000.parquet"
     assert DISK.put_if_absent(str(part), b"first")
     assert not DISK.put_if_absent(str(part), b"second")
     assert part.read_bytes() == b"first"
     assert os.listdir(part.parent) == [part.name]
-    assert f"the disk of {part.parent} has no hard links" in caplog.text
+
+
+@pytest.mark.usefixtures("disk_without_links")
+def test_check_of_a_disk_without_hard_links_warns(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    DISK.check_conditional_writes(str(tmp_path / "run.json"), replaces=False)
+    assert caplog.text.count(f"the disk of {tmp_path} has no hard links") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("disk_without_links")
@@ -201,7 +207,10 @@ def test_disk_without_links_and_locks_is_refused(
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.raises(DatasetError, match=r"has no locks \(No locks available\).*object storage"):
+    message = r"has no locks \(No locks available\).*object storage"
+    with pytest.raises(DatasetError, match=message):
+        DISK.check_conditional_writes(str(tmp_path / "run.json"), replaces=False)
+    with pytest.raises(DatasetError, match=message):
         DISK.put_if_absent(str(tmp_path / "part"), b"data")
 
 
