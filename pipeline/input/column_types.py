@@ -15,8 +15,8 @@ from pipeline.input.file_columns import displayed_type
 
 
 def is_text(data_type: Any) -> bool:
-    """Whether the values are strings, bytes of UTF-8, or a dictionary of these."""
-    if types.is_dictionary(data_type):
+    """Whether the values are strings or bytes of UTF-8, or a dictionary or runs of these."""
+    if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
         return is_text(data_type.value_type)
     return bool(
         types.is_string(data_type)
@@ -67,7 +67,7 @@ def is_number(data_type: Any) -> bool:
     Integers with nulls are often stored as reals, and those of data bases as decimals: which values
     are integral is checked row by row.
     """
-    if types.is_dictionary(data_type):
+    if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
         return is_number(data_type.value_type)
     return bool(
         types.is_integer(data_type) or types.is_floating(data_type) or types.is_decimal(data_type)
@@ -76,6 +76,8 @@ def is_number(data_type: Any) -> bool:
 
 def is_row_id(data_type: Any) -> bool:
     """Whether the values can identify rows: text, integers, or decimals without fraction."""
+    if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
+        return is_row_id(data_type.value_type)
     if types.is_decimal(data_type):
         return bool(data_type.scale <= 0)
     return bool(types.is_integer(data_type)) or is_text(data_type)

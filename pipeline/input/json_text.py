@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyarrow import types
 
 JSON_TEXT = {b"json_text": b"values of several types, written as JSON"}
@@ -48,6 +49,10 @@ def _json_values(values: Any) -> list[Any]:
         return _json_values(values.storage)
     if types.is_dictionary(data_type):
         return _json_values(values.dictionary_decode())
+    if types.is_run_end_encoded(data_type):
+        return _json_values(pc.run_end_decode(values))  # type: ignore[attr-defined]
+    if types.is_union(data_type):
+        return [_json_scalar(scalar.value) for scalar in values]
     if types.is_struct(data_type):
         return _json_objects(values)
     if types.is_nested(data_type):
@@ -64,7 +69,7 @@ def _json_values(values: Any) -> list[Any]:
 
 
 def _json_objects(values: Any) -> list[Any]:
-    columns = [_json_values(values.field(index)) for index in range(values.type.num_fields)]
+    columns = [_json_values(column) for column in values.flatten()]  # null where the struct is
     names = [field.name for field in values.type]
     objects: list[Any] = []
     if len(set(names)) < len(names):
@@ -86,6 +91,11 @@ def _json_lists(values: Any) -> list[Any]:
             continue
         lists.append(_json_values(scalar.values))
     return lists
+
+
+def _json_scalar(scalar: Any) -> Any:
+    [value] = _json_values(pa.repeat(scalar, 1))
+    return value
 
 
 def _texts(values: Any) -> list[Any]:

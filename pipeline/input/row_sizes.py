@@ -38,6 +38,8 @@ def _nested_bytes(values: Any) -> Sizes:
         for index in range(data_type.num_fields):
             sizes += value_bytes(values.field(index))
         return sizes
+    if types.is_union(data_type):
+        return _union_bytes(values)
     if types.is_map(data_type):
         return _map_bytes(values)
     if types.is_list_view(data_type) or types.is_large_list_view(data_type):
@@ -60,6 +62,18 @@ def _dictionary_bytes(values: Any) -> Sizes:
     indices = pc.fill_null(values.indices.cast(pa.int64()), 0)
     row_sizes: Sizes = sizes[indices.to_numpy(zero_copy_only=False)]
     return row_sizes
+
+
+def _union_bytes(values: Any) -> Sizes:
+    codes = values.type_codes.to_numpy()
+    positions = np.arange(len(values))
+    if values.type.mode == "dense":
+        positions = values.offsets.to_numpy()
+    sizes = np.zeros(len(values), np.int64)
+    for index, code in enumerate(values.type.type_codes):
+        is_child = codes == code
+        sizes[is_child] = value_bytes(values.field(index))[positions[is_child]]
+    return sizes
 
 
 def _run_bytes(values: Any) -> Sizes:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 
 def convert_column(
@@ -10,15 +11,24 @@ def convert_column(
 ) -> "pa.ChunkedArray[Any]":
     """Returns a column in another type that holds its values.
 
-    Arrow's kernels convert most types. Of fixed-size lists within structs, some versions return
-    arrays that are not valid: such columns are converted value by value.
+    Arrow's kernels convert most types. Columns of the others are converted value by value, such as
+    run-ends within lists, and fixed-size lists within structs, of which the result is not valid.
+
+    Raises:
+        ArrowException, ValueError, TypeError: the values do not fit the type.
     """
     if column.type == data_type:
         return column
+    if pa.types.is_run_end_encoded(column.type):
+        chunks = list(map(pc.run_end_decode, column.chunks))  # type: ignore[attr-defined]
+        decoded = pa.chunked_array(chunks, column.type.value_type)
+        return convert_column(decoded, data_type)
     try:
         converted: Any = column.cast(data_type)
         converted.validate()
-    except pa.ArrowInvalid:
+    except (pa.ArrowInvalid, pa.ArrowIndexError, pa.ArrowNotImplementedError) as error:
+        if isinstance(error, pa.ArrowInvalid) and not pa.types.is_nested(column.type):
+            raise  # a value does not fit
         target: Any = data_type
         chunks = [pa.array(chunk.to_pylist(), target) for chunk in column.chunks]
         converted = pa.chunked_array(chunks, target)

@@ -63,10 +63,10 @@ def _readable_values(column: "pa.ChunkedArray[Any]") -> tuple[list[Any], list[in
 
 
 def _has_bytes_or_decimals(data_type: Any) -> bool:
-    if types.is_nested(data_type):
+    if types.is_nested(data_type) and not types.is_run_end_encoded(data_type):
         fields = [data_type.field(index) for index in range(data_type.num_fields)]
         return any(_has_bytes_or_decimals(field.type) for field in fields)
-    if types.is_dictionary(data_type):
+    if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
         return _has_bytes_or_decimals(data_type.value_type)
     return bool(
         types.is_decimal(data_type)

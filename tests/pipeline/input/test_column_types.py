@@ -16,6 +16,7 @@ TEXT = (
     pa.large_binary(),
     pa.binary_view(),
     pa.dictionary(pa.int32(), pa.string()),
+    pa.run_end_encoded(pa.int32(), pa.string()),
 )
 INTEGERS = (pa.int8(), pa.uint8(), pa.int32(), pa.int64(), pa.uint64())
 REALS = (pa.float16(), pa.float32(), pa.float64())

@@ -55,3 +55,20 @@ def test_json_text_is_recognised_by_its_field() -> None:
 
 def test_lone_surrogates_are_escaped() -> None:
     assert to_json_text(["\ud800", None]).to_pylist() == ['"\\ud800"', None]
+
+
+def test_values_of_unions_and_runs_are_json() -> None:
+    union = pa.UnionArray.from_dense(
+        pa.array([0, 1, 0], pa.int8()),
+        pa.array([0, 0, 1], pa.int32()),
+        [pa.array([1, 2]), pa.array([b"\xff"])],
+    )
+    assert column_to_json_text(pa.chunked_array([union])).to_pylist() == ["1", '"/w=="', "2"]
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3]), pa.array(["a", None]))
+    assert column_to_json_text(pa.chunked_array([runs])).to_pylist() == ['"a"', '"a"', None]
+
+
+def test_dictionary_without_entries_within_a_null_struct_is_null() -> None:
+    data_type = pa.struct([("a", pa.dictionary(pa.int32(), pa.int64()))])
+    column = pa.chunked_array([pa.array([{"a": None}, None], data_type)])
+    assert column_to_json_text(column).to_pylist() == ['{"a": null}', None]

@@ -46,6 +46,15 @@ def test_value_bytes_counts_shared_values_for_each_row() -> None:
     assert value_bytes(views).tolist() == [18, 27, 0]
 
 
+def test_value_bytes_of_unions_are_those_of_their_children() -> None:
+    types: Any = pa.array([0, 1, 0], pa.int8())
+    children: list[Any] = [pa.array(["ab", "c" * 9]), pa.array([1])]
+    dense = pa.UnionArray.from_dense(types, pa.array([0, 0, 1], pa.int32()), children)
+    assert value_bytes(dense).tolist() == [2, 8, 9]
+    children = [pa.array(["ab", "", "c" * 9]), pa.array([1, 2, 3])]
+    assert value_bytes(pa.UnionArray.from_sparse(types, children)).tolist() == [2, 8, 9]
+
+
 def test_value_bytes_does_not_decode_dictionaries() -> None:
     texts = pa.DictionaryArray.from_arrays(pa.array([0] * 4000), pa.array(["x" * 10**7]))
     choices: Any = pa.ListArray.from_arrays(pa.array([0, 1, 4000], pa.int32()), texts)

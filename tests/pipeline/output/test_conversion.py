@@ -18,6 +18,17 @@ def test_convert_column_keeps_values_of_fixed_size_lists(first: int) -> None:
     assert convert_column(column, WIDER_PAIRS).to_pylist() == values[first:]
 
 
+def test_convert_column_decodes_runs() -> None:
+    runs = pa.RunEndEncodedArray.from_arrays(pa.array([2, 3]), pa.array(["a", None]))
+    column = pa.chunked_array([runs.slice(1)])
+    assert convert_column(column, pa.large_string()).to_pylist() == ["a", None]
+
+
+def test_convert_column_rejects_values_that_do_not_fit() -> None:
+    with pytest.raises(pa.ArrowInvalid):
+        convert_column(pa.chunked_array([pa.array([1.5])]), pa.int64())
+
+
 def test_convert_column_returns_equal_types_unchanged() -> None:
     column = pa.chunked_array([pa.array([[1]], pa.list_(pa.field("element", pa.int8())))])
     assert convert_column(column, pa.list_(pa.int8())) is column
