@@ -7,10 +7,12 @@ library only.
 
 import re
 import reprlib
+import unicodedata
 
 VALUE_CHARS = 300  # of any value in a message
 MESSAGE_CHARS = 2000  # of a message
 ELLIPSIS = "…"
+_SPACE = "Zs"  # category of spaces: also those of the reports between a number and its unit
 _READ_CHARS = 8 * MESSAGE_CHARS  # of a text, however long: the rest would be cut anyway
 
 # Quotes end a URL in a message; white space ends it everywhere.
@@ -45,7 +47,7 @@ def one_line(text: str) -> str:
         return text
     characters: list[str] = []
     for character in text:
-        if character.isprintable():
+        if character.isprintable() or unicodedata.category(character) == _SPACE:
             characters.append(character)
         else:
             characters.append(character.encode("unicode_escape").decode("ascii"))

@@ -283,13 +283,13 @@ def _one_line(message: str) -> str:
     line = re.sub(r"^argument (?:-\w/)?(--[\w-]+): ", r"\1: ", line)
     match = re.match(r'Parser key "(\w+)": (.*)', line)
     if not match:
-        return line
+        return bare(line)
 
     name = flag_name(match[1])
     reason = match[2]
     union = re.search(r"Subtypes: \[(.*?)\] Errors: .*Given value: (.*)", reason)
     if union:
         types = [name for name in re.findall(r"'(\w+)'", union[1]) if name != "NoneType"]
-        return f"{name}: expected {' or '.join(types)}, got {union[2]}"
+        return f"{name}: expected {' or '.join(types)}, got {bare(union[2])}"
     reason = re.sub(r"<class '(\w+)'>", r"\1", reason).replace("typing.Literal", "one of ")
-    return f"{name}: {reason}"
+    return f"{name}: {bare(reason)}"

@@ -8,14 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from actors.protocol.plain_text import quoted
+from actors.protocol.plain_text import bare, quoted
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.text_match import cut_at_stops
 from pipeline.input import formats
 from pipeline.storage import StoredObject
-from pipeline.storage.redaction import redact_credentials
 
 COLUMNS = (
     "id",
@@ -61,9 +60,7 @@ def list_outputs(urls: Sequence[str], *, allow_missing: bool = False) -> tuple[S
 
 
 def _no_file(url: str) -> DatasetError:
-    return DatasetError(
-        f"no Parquet file at {redact_credentials(url)}; --outputs names the output of a run"
-    )
+    return DatasetError(f"no Parquet file at {bare(url)}; --outputs names the output of a run")
 
 
 def read_answers(
@@ -132,7 +129,7 @@ def _add(samples: Samples, row: dict[str, Any], request: EvalRequest, url: str) 
     index = row.get("sample_index") or 0
     if index in samples:
         raise DatasetError(
-            f"{redact_credentials(url)}: id {quoted(request.id)}, sample {index} was there before; "
+            f"{bare(url)}: id {quoted(request.id)}, sample {index} was there before; "
             "--outputs must name one run"
         )
     samples[index] = _answer(row, request, url)
@@ -152,7 +149,7 @@ def _answer(row: dict[str, Any], request: EvalRequest, url: str) -> Answer:
         expected = "a text"
     if result is None:
         raise DatasetError(
-            f"{redact_credentials(url)}: id {quoted(request.id)} has no result, expected {expected}"
+            f"{bare(url)}: id {quoted(request.id)} has no result, expected {expected}"
         )
     if not request.choices:
         text = cut_at_stops(result, request.stop or ())

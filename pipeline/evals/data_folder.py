@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
-from actors.protocol.plain_text import quoted
+from actors.protocol.plain_text import bare, quoted
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.evals.tables import missing_columns
@@ -67,7 +67,7 @@ class DataFolder:
                 rows.append({name: _text(row[name]) for name in columns})
             except (ValueError, KeyError, TypeError) as error:
                 raise DatasetError(
-                    f"line {number} of {redact_credentials(url)}: expected a JSON object with "
+                    f"line {number} of {bare(url)}: expected a JSON object with "
                     f"texts {list(columns)} ({quoted(error)})"
                 ) from error
         return rows
@@ -92,15 +92,13 @@ class DataFolder:
             missing = missing_columns(parquet.schema_arrow, columns)
             if missing:
                 raise DatasetError(
-                    f"{redact_credentials(url)}: no column {missing}, found "
-                    f"{parquet.schema_arrow.names}"
+                    f"{bare(url)}: no column {missing}, found {parquet.schema_arrow.names}"
                 )
             table = parquet.read(list(columns))
         for name in columns:
             if table[name].null_count:
                 raise DatasetError(
-                    f"{redact_credentials(url)}: column '{name}' has {table[name].null_count} "
-                    "null values"
+                    f"{bare(url)}: column '{name}' has {table[name].null_count} null values"
                 )
         rows: list[dict[str, Any]] = table.to_pylist()
         return rows

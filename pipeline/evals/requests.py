@@ -10,14 +10,13 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from actors.protocol.plain_text import quoted
+from actors.protocol.plain_text import bare, quoted
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.evals import tables
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.suite import EvalRequest, PromptOptions, task_names
 from pipeline.evals.tasks import suite_of
 from pipeline.input import formats
-from pipeline.storage.redaction import redact_credentials
 
 FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("id", pa.string()),
@@ -54,9 +53,7 @@ def build_requests(
         suite = suite_of(name)
         present = [task for task in suite.members(name) if suite.has_task(data, task)]
         if not present:
-            raise DatasetError(
-                f"the data set at {redact_credentials(data.url)} holds no row of {name}"
-            )
+            raise DatasetError(f"the data set at {bare(data.url)} holds no row of {name}")
         for task in present:
             if task not in done:
                 requests.extend(suite.prompts(data, task, options))
@@ -89,18 +86,17 @@ def read_requests(url: str) -> tuple[EvalRequest, ...]:
     missing = [name for name in SCHEMA.names if name not in (*present, *SAMPLING)]
     if missing:
         raise DatasetError(
-            f"{redact_credentials(url)}: expected the rows that `evaluate.py prompts` writes, "
+            f"{bare(url)}: expected the rows that `evaluate.py prompts` writes, "
             f"columns {missing} are missing"
         )
     requests = tuple(map(_request, table.select(present).to_pylist()))
     if not requests:
-        raise DatasetError(f"{redact_credentials(url)} has no row; nothing is to be evaluated")
+        raise DatasetError(f"{bare(url)} has no row; nothing is to be evaluated")
     ids: set[str] = set()
     for request in requests:
         if request.id in ids:
             raise DatasetError(
-                f"{redact_credentials(url)}: id {quoted(request.id)} comes twice; answers are "
-                "joined by id"
+                f"{bare(url)}: id {quoted(request.id)} comes twice; answers are joined by id"
             )
         ids.add(request.id)
     return requests

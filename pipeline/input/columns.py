@@ -183,7 +183,7 @@ def _find_role_column(
     if len(present) == 1:
         return RoleColumn(present[0], forms[present[0]])
 
-    expected = " or ".join(f"'{name}'" for name in forms)
+    expected = " or ".join(quoted(name) for name in forms)
     if present:
         raise DatasetError(
             f"{source}: expected one column of {expected}, found {quoted(present)}; drop all but "

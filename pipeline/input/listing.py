@@ -11,13 +11,13 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
+from actors.protocol.plain_text import bare
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.partitions import is_partition, partitions
 from pipeline.input.read_ahead import read_ahead
 from pipeline.records import InputFile, Partition
-from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.urls import path_of
 
 GLOB_CHARACTERS = "*?["
@@ -95,9 +95,7 @@ def read_listing(url: str, limit: int | None = None, output: str | None = None) 
     """
     entries, skipped = _select(url, output)
     if not entries:
-        raise DatasetError(
-            f"no input at {redact_credentials(url)}: {_absence(skipped)}; check the path"
-        )
+        raise DatasetError(f"no input at {bare(url)}: {_absence(skipped)}; check the path")
     partition_of = partitions(entry.path for entry in entries)
     files: list[InputFile] = []
     rows = 0
@@ -108,9 +106,7 @@ def read_listing(url: str, limit: int | None = None, output: str | None = None) 
             if limit is not None and rows >= limit:
                 break
     if not rows:
-        raise DatasetError(
-            f"the input at {redact_credentials(url)} has no rows ({len(files)} files)"
-        )
+        raise DatasetError(f"the input at {bare(url)} has no rows ({len(files)} files)")
     return InputListing(tuple(files), tuple(skipped))
 
 
@@ -157,9 +153,7 @@ def _select(url: str, output: str | None) -> tuple[list[_Entry], list[SkippedFil
             continue
         _check_name(entry)
         if entry.irregular:
-            raise DatasetError(
-                f"{redact_credentials(entry.url)} is {entry.irregular}; repair or remove it"
-            )
+            raise DatasetError(f"{bare(entry.url)} is {entry.irregular}; repair or remove it")
         if formats.has_known_suffix(entry.url):
             selected.append(entry)
         else:
@@ -202,7 +196,7 @@ def _folder_of_output(root: str, output: str | None) -> str | None:
     folder = storage.canonical(output)
     if folder == root:
         raise ConfigError(
-            f"--output {redact_credentials(output)} is the input folder itself; choose a folder of "
+            f"--output {bare(output)} is the input folder itself; choose a folder of "
             "its own for the output"
         )
     fixed = _fixed_part(root)
@@ -281,7 +275,7 @@ def _is_parquet(entry: _Entry) -> bool:
         return False
     expected = ", ".join(formats.SUFFIXES)
     raise DatasetError(
-        f"{redact_credentials(stored.url)} may be data, but its name does not say in which format "
+        f"{bare(stored.url)} may be data, but its name does not say in which format "
         f"it is: rename it ({expected}; text also compressed, as .jsonl.gz), convert it or leave "
         "it out"
     )
@@ -291,7 +285,4 @@ def _absence(skipped: Sequence[SkippedFile]) -> str:
     if not skipped:
         return "nothing is there"
     first = skipped[0]
-    return (
-        f"none of its {len(skipped)} files is data (such as {redact_credentials(first.path)}: "
-        f"{first.reason})"
-    )
+    return f"none of its {len(skipped)} files is data (such as {bare(first.path)}: {first.reason})"

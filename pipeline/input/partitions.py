@@ -11,10 +11,10 @@ from urllib.parse import unquote
 import numpy as np
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from pipeline.errors import DatasetError
 from pipeline.input.file_columns import FileColumns
 from pipeline.records import InputFile, Partition, Shard
-from pipeline.storage.redaction import redact_credentials
 
 NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
 INT64 = np.iinfo(np.int64)
@@ -89,8 +89,7 @@ def _partition_texts(path: str) -> dict[str, str | None]:
         name = unquote(name)
         if name in values:
             raise DatasetError(
-                f"{redact_credentials(path)} lies in two folders that give a column '{name}'; "
-                "rename one of them"
+                f"{bare(path)} lies in two folders that give a column '{name}'; rename one of them"
             )
         values[name] = None if value == NULL_VALUE else unquote(value)
     return values

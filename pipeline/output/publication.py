@@ -5,9 +5,9 @@ from io import BytesIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from actors.protocol.plain_text import bare
 from pipeline import storage
 from pipeline.errors import ConfigError
-from pipeline.storage.redaction import redact_credentials
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -40,7 +40,7 @@ def publish_once(url: str, data: bytes, content: str) -> bool:
     created = storage.put_if_absent(url, data)
     if not created and storage.read(url)[0] != data:
         raise ConfigError(
-            f"{redact_credentials(url)} is there and holds other {content} (another input, other "
+            f"{bare(url)} is there and holds other {content} (another input, other "
             "options, or written by another version); choose another --output or remove it"
         )
     return created

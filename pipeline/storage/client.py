@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from actors.protocol.plain_text import bare
 from actors.retries import RetryPolicy
 from pipeline.errors import DatasetError
 from pipeline.storage import s3
@@ -16,7 +17,6 @@ from pipeline.storage.errors import explained
 from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
 from pipeline.storage.http_read import HttpReader
 from pipeline.storage.local_disk import LocalDisk
-from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.retrying import RetryingBackend
 from pipeline.storage.urls import (
     HTTP_SCHEMES,
@@ -235,7 +235,7 @@ def join(folder: str, *names: str) -> str:
 def _check_version(url: str, expected: str, version: str) -> None:
     if expected and version and expected != version:
         raise DatasetError(
-            f"{redact_credentials(url)} was listed with version {expected} and has {version} now: "
+            f"{bare(url)} was listed with version {expected} and has {version} now: "
             "it changed; start a new run"
         )
 
@@ -243,6 +243,6 @@ def _check_version(url: str, expected: str, version: str) -> None:
 def _check_size(url: str, data: bytes) -> None:
     if len(data) >= OBJECT_LIMIT_BYTES:
         raise DatasetError(
-            f"cannot write {redact_credentials(url)}: it has {len(data)} bytes, expected fewer "
+            f"cannot write {bare(url)}: it has {len(data)} bytes, expected fewer "
             f"than {OBJECT_LIMIT_BYTES}, the limit of one put; use a smaller --shard-rows"
         )

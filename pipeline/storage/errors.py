@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import botocore.exceptions as aws
 
+from actors.protocol.plain_text import bare
 from actors.retries import NO_RESPONSE, SERVER_ERRNOS, is_changed_object, is_transient
 from pipeline.errors import DatasetError, OutageError
-from pipeline.storage.redaction import redact_credentials
 
 # what file systems and S3 clients raise
 CLIENT_ERRORS = (OSError, aws.BotoCoreError, aiohttp.ClientError, HTTPException)
@@ -33,14 +33,14 @@ def explained(url: str, action: str) -> Iterator[None]:
         url: of the object; credentials in it are not shown.
         action: a verb for the message: "read", "create" …
     """
-    shown_url = redact_credentials(url)
+    shown_url = bare(url)
     try:
         yield
     except FileNotFoundError as error:
         reason = "the bucket does not exist" if _bucket_is_missing(error) else "it does not exist"
         raise DatasetError(f"cannot {action} {shown_url}: {reason}; check the path") from error
     except PermissionError as error:
-        reason = redact_credentials(str(error))
+        reason = bare(error)
         raise DatasetError(
             f"cannot {action} {shown_url}: permission denied ({reason}); check credentials and "
             "access rights"
@@ -51,7 +51,7 @@ def explained(url: str, action: str) -> Iterator[None]:
                 f"cannot {action} {shown_url}: it changed since it was listed; start a new run"
             ) from error
         error_class = OutageError if is_transient(error) else DatasetError
-        reason = redact_credentials(_reason(error))
+        reason = bare(_reason(error))
         raise error_class(f"cannot {action} {shown_url}: {reason}") from error
 
 

@@ -4,9 +4,9 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 import fsspec
 
+from actors.protocol.plain_text import bare
 from pipeline.errors import DatasetError
 from pipeline.storage.backend import IrregularFile, OpenedObject, StoredObject
-from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.urls import is_chain
 
 GLOB_CHARACTERS = "*?["
@@ -31,8 +31,7 @@ def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
             path = path.replace(COLONS, "::")
     except (ImportError, ValueError) as error:
         raise DatasetError(
-            f"cannot use {redact_credentials(url)}: no file system for this kind of URL is "
-            f"installed ({error})"
+            f"cannot use {bare(url)}: no file system for this kind of URL is installed ({error})"
         ) from error
     return fs, path
 
@@ -96,7 +95,7 @@ class FsspecReader:
 
     def _refuse_to_write(self, path: str) -> NoReturn:
         raise DatasetError(
-            f"cannot write {redact_credentials(self.canonical(path))}: only plain paths, file:// "
+            f"cannot write {bare(self.canonical(path))}: only plain paths, file:// "
             "and s3:// can be created without overwriting; write there and copy the finished run"
         )
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, cast
 from urllib.parse import urlsplit
 
+from actors.protocol.plain_text import bare
 from actors.retries import is_transient
 from pipeline.errors import DatasetError
 from pipeline.storage.backend import OpenedObject, StoredObject
@@ -191,7 +192,7 @@ def _rejected_header(error: Exception) -> str:
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     code = str(response.get("Error", {}).get("Code", ""))
     if status == 501 or getattr(error, "errno", None) == errno.ENOSYS:
-        return f"status 501, {redact_credentials(str(error))}"
+        return f"status 501, {bare(str(error))}"
     if status == 400 and code in REJECTED_HEADER_CODES:
-        return f"status 400 {code}, {redact_credentials(str(error))}"
+        return f"status 400 {code}, {bare(str(error))}"
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from pipeline.errors import DatasetError
 from pipeline.input.formats.format import Rows
 from pipeline.input.formats.python_values import python_values
@@ -15,7 +16,6 @@ from pipeline.input.limits import KEPT_VALUE_BYTES, RangeLimits
 from pipeline.input.row_sizes import Sizes, value_bytes
 from pipeline.output.conversion import convert_column
 from pipeline.output.storable import common_layout
-from pipeline.storage.redaction import redact_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class BatchCursor:
             batch = next(self._batches, None)
         if batch is None:
             raise DatasetError(
-                f"{redact_credentials(self._url)} has {self._position} rows, and had {end} or more "
+                f"{bare(self._url)} has {self._position} rows, and had {end} or more "
                 "when it was listed; it changed"
             )
         at_most = end - self._position

@@ -8,9 +8,9 @@ from typing import Any, BinaryIO, cast
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from actors.retries import is_transient
 from pipeline.errors import DatasetError
-from pipeline.storage.redaction import redact_credentials
 from pipeline.storage.urls import path_of
 
 BUFFER_BYTES = 2**20
@@ -68,7 +68,7 @@ def decompressed(stream: BinaryIO, url: str) -> Iterator[io.BufferedReader]:
         if is_of_storage or is_transient(error):
             raise
         raise DatasetError(
-            f"{redact_credentials(url)} is not a readable {compression} file: {error}; write it "
+            f"{bare(url)} is not a readable {compression} file: {error}; write it "
             "again or leave it out"
         ) from error
 

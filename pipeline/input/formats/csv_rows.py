@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from actors.protocol.plain_text import bare
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input.formats.record_format import RecordFormat
 from pipeline.input.limits import MAX_LINE_BYTES, MAX_VALUE_BYTES
 from pipeline.input.roles import CONTINUATION, PROMPT
-from pipeline.storage.redaction import redact_credentials
 
 BYTE_ORDER_MARK = "\ufeff"
 
@@ -58,13 +58,13 @@ class CsvSyntax:
                     names = values
         except csv.Error as error:
             raise DatasetError(
-                f"{redact_credentials(url)} is not readable CSV at line {reader.line_num}: "
+                f"{bare(url)} is not readable CSV at line {reader.line_num}: "
                 f"{error}; write it again or leave it out"
             ) from error
 
     def parse(self, record: CsvRow, url: str) -> dict[str, Any] | str:
         """Returns the values by column."""
-        location = f"line {record.line} of {redact_credentials(url)}"
+        location = f"line {record.line} of {bare(url)}"
         if len(record.values) != len(record.names):
             expected = len(record.names)
             return f"{location} has {len(record.values)} values, expected {expected}"
@@ -117,14 +117,13 @@ def _check_header(names: Sequence[str], url: str) -> None:
     for position, name in enumerate(names, start=1):
         if not _is_unicode(name):
             raise DatasetError(
-                f"{redact_credentials(url)}: the name of column {position} is not valid UTF-8; "
+                f"{bare(url)}: the name of column {position} is not valid UTF-8; "
                 "convert the file to UTF-8"
             )
     for name, count in Counter(names).items():
         if count > 1:
             raise DatasetError(
-                f"{redact_credentials(url)} has more than one column '{name}'; rename or drop one "
-                "of them"
+                f"{bare(url)} has more than one column '{name}'; rename or drop one of them"
             )
 
 

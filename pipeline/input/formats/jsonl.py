@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from actors.protocol.plain_text import bare
 from pipeline.errors import DatasetError
 from pipeline.input.formats.compression import without_compression
 from pipeline.input.formats.record_format import RecordFormat
 from pipeline.input.limits import MAX_LINE_BYTES
-from pipeline.storage.redaction import redact_credentials
 
 READ_BYTES = 2**20
 DOCUMENT_SUFFIX = ".json"
@@ -57,9 +57,9 @@ class JsonSyntax:
         """Returns the object of a line or an item, or what is wrong with it."""
         if isinstance(record, Item):
             value = record.value
-            location = f"item {record.number} of {redact_credentials(url)}"
+            location = f"item {record.number} of {bare(url)}"
         else:
-            location = f"line {record.number} of {redact_credentials(url)}"
+            location = f"line {record.number} of {bare(url)}"
             if not record.is_complete:
                 return f"{location} has more than the {MAX_LINE_BYTES:,} bytes that one may have"
             try:
@@ -115,7 +115,7 @@ def _check_first_line(text: bytes, url: str, *, is_document: bool) -> None:
     if not is_spread:
         return
     raise DatasetError(
-        f"{redact_credentials(url)} is a JSON document over several lines, expected one object per "
+        f"{bare(url)} is a JSON document over several lines, expected one object per "
         "line, or an array of objects in a .json file; convert it or leave it out"
     )
 
@@ -224,6 +224,6 @@ class _ArrayReader:
 
     def _error(self, reason: str) -> DatasetError:
         return DatasetError(
-            f"{redact_credentials(self._url)} is not a readable JSON array: {reason}; write it "
+            f"{bare(self._url)} is not a readable JSON array: {reason}; write it "
             "again or leave it out"
         )

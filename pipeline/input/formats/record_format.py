@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input.file_columns import FileColumns, displayed_type
@@ -30,7 +31,6 @@ from pipeline.input.formats.format import (
 from pipeline.input.json_types import JsonColumns, to_arrow
 from pipeline.input.limits import KEPT_VALUE_BYTES, RangeLimits
 from pipeline.records import InputFile
-from pipeline.storage.redaction import redact_credentials
 
 # First bytes of files that are not text, or text that is not UTF-8.
 SIGNATURES = {
@@ -177,7 +177,7 @@ class RecordCursor:
             parsed.append(values)
         if len(parsed) < rows:
             raise DatasetError(
-                f"{redact_credentials(self._url)} has fewer than the {end} rows that it had when "
+                f"{bare(self._url)} has fewer than the {end} rows that it had when "
                 "it was listed; it changed"
             )
 
@@ -226,9 +226,9 @@ def _check_text(stream: io.BufferedReader, url: str) -> None:
     head = stream.peek(16)
     for signature, content in SIGNATURES.items():
         if head.startswith(signature):
-            raise DatasetError(f"{redact_credentials(url)} is {content}, or leave it out")
+            raise DatasetError(f"{bare(url)} is {content}, or leave it out")
     if b"\0" in head[:4]:
         raise DatasetError(
-            f"{redact_credentials(url)} has zero bytes at its beginning, expected UTF-8 text; "
+            f"{bare(url)} has zero bytes at its beginning, expected UTF-8 text; "
             "convert it or leave it out"
         )

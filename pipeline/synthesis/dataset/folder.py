@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.protocol.plain_text import bare
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.publication import publish_once
 from pipeline.output.run_folder import RunFolder
-from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset import card
 from pipeline.synthesis.dataset.card import CardTexts
 from pipeline.synthesis.dataset.files import DataFiles, GroupSize
@@ -140,7 +140,7 @@ class DatasetFolder:
         sources = json.loads(data)
         if sources != self._sources(completions, len(sources)):
             raise ConfigError(
-                f"{redact_credentials(self.url)} was made of other completions: rows were run "
+                f"{bare(self.url)} was made of other completions: rows were run "
                 "again since; choose another --dataset for what is there now"
             )
 

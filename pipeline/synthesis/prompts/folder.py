@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.input import formats
@@ -20,7 +21,6 @@ from pipeline.output.run_folder import PART_NAME, RunFolder
 from pipeline.output.run_state import finish
 from pipeline.output.schema import FINGERPRINT_KEY
 from pipeline.records import InputFile, Shard
-from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.builder import Prompts
 
 PARALLEL_READS = 16
@@ -93,7 +93,7 @@ class PromptsFolder:
         """
         if not self.folder.finished():
             raise DatasetError(
-                f"{redact_credentials(self.url)} holds no complete prompts; make them with "
+                f"{bare(self.url)} holds no complete prompts; make them with "
                 "generate_dataset.py prompts, or repeat the command that was interrupted"
             )
 

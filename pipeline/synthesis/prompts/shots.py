@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
+from actors.protocol.plain_text import bare
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.listing import list_input
 from pipeline.input.partitions import partition_of
 from pipeline.records import InputFile, total_rows
-from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.prompts.random_choice import distinct_indices, row_random
 
 MAX_SHOTS = 100_000  # examples to draw from
@@ -70,7 +70,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
     total = total_rows(files)
     if total > max_shots:
         raise DatasetError(
-            f"--shots {redact_credentials(url)}: expected at most {max_shots:,} examples, got "
+            f"--shots {bare(url)}: expected at most {max_shots:,} examples, got "
             f"{total:,}; they are held in memory"
         )
 
@@ -93,7 +93,7 @@ def read_shots(url: str, per_row: int, id_column: str = "id", max_shots: int = M
         beside = " beside the row itself"
     if available < per_row:
         raise ConfigError(
-            f"--shots-per-row: expected at most the {available} of {redact_credentials(url)}"
+            f"--shots-per-row: expected at most the {available} of {bare(url)}"
             f"{beside}, got {per_row}"
         )
     return Shots(tuple(rows), per_row, id_column, positions)
@@ -107,7 +107,7 @@ def _read_rows(
     with formats.open_cursor(source, names, pa.schema([]), partition=partition) as cursor:
         read = cursor.take(0, file.rows)
     for row, fault in read.faults.items():
-        raise DatasetError(f"--shots: row {row} of {redact_credentials(file.url)}: {fault}")
+        raise DatasetError(f"--shots: row {row} of {bare(file.url)}: {fault}")
 
     columns = [read.values[name] for name in names]
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from actors.protocol.plain_text import bare
 from actors.protocol.sampling import MAX_SAMPLES
 from pipeline import storage
 from pipeline.errors import DatasetError
@@ -23,7 +24,6 @@ from pipeline.input.shards import plan_shards
 from pipeline.output.input_content import run_input_keys
 from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
-from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import COMPLETED, ERROR_COLUMNS, SAMPLES
 from pipeline.synthesis.prompts.folder import PromptPart, PromptsFolder
 from pipeline.synthesis.prompts.seed_rows import ROW, kept_columns
@@ -75,8 +75,8 @@ class Completions:
         is_generated = keys.get("task") == "generate"
         if not is_generated or keys.get("input") != run_input_keys(self.folder, files):
             raise DatasetError(
-                f"{redact_credentials(url)} is no run over the prompts in "
-                f"{redact_credentials(prompts.url)}: it lists other files; give two folders that "
+                f"{bare(url)} is no run over the prompts in "
+                f"{bare(prompts.url)}: it lists other files; give two folders that "
                 "belong together"
             )
 
@@ -136,8 +136,8 @@ class Completions:
         same_rows = prompt_index.size > 0 and prompt_index[-1] + 1 == prompts.num_rows
         if not same_rows or not outputs["id"].equals(prompts["id"].take(prompt_index)):
             raise DatasetError(
-                f"{redact_credentials(url)} has other rows than "
-                f"{redact_credentials(block.part.file.url)}, of which it was made; restore the "
+                f"{bare(url)} has other rows than "
+                f"{bare(block.part.file.url)}, of which it was made; restore the "
                 "folders as they were"
             )
         prompts = prompts.take(prompt_index)

@@ -1,5 +1,7 @@
 """Text from outside as messages have it: one line, bounded, without credentials."""
 
+from unicodedata import category
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,19 +75,24 @@ def test_text_without_credentials_is_unchanged(text: str) -> None:
     assert plain_message(text) == text
 
 
+def is_plain(text: str) -> bool:
+    """Whether a text has no character but printable ones and spaces."""
+    return all(character.isprintable() or category(character) == "Zs" for character in text)
+
+
 @given(st.text())
 def test_one_line_has_printable_characters_only(text: str) -> None:
-    assert one_line(text).isprintable()
+    assert is_plain(one_line(text))
     assert one_line(one_line(text)) == one_line(text)
 
 
 @given(st.text(max_size=50), st.text(max_size=3), st.integers(0, 3000))
 def test_messages_are_bounded_lines(message: str, value: str, repeats: int) -> None:
     for text in (bare(value * repeats), quoted(value * repeats)):
-        assert text.isprintable()
+        assert is_plain(text)
         assert len(text) <= VALUE_CHARS
     whole = plain_message(f"{message}{value * repeats}")
-    assert whole.isprintable()
+    assert is_plain(whole)
     assert len(whole) <= MESSAGE_CHARS
     assert plain_message(whole) == whole
 
@@ -93,6 +100,10 @@ def test_messages_are_bounded_lines(message: str, value: str, repeats: int) -> N
 def test_quoted_is_repr_of_usual_values() -> None:
     for value in ("it's", 7, 1.5, None, True, [1, "a"], ("a",), {"a": 1}, b"\x00", [[1], []]):
         assert quoted(value) == repr(value)
+
+
+def test_one_line_keeps_spaces_between_numbers_and_units() -> None:
+    assert one_line("12\xa0% of 1\u202f000\u3000x") == "12\xa0% of 1\u202f000\u3000x"
 
 
 def test_quoted_cuts_long_values() -> None:

@@ -94,3 +94,7 @@ def test_only_plots_pass_unescaped() -> None:
         source = template.read_text()
         assert not re.search(r"\|\s*safe", source), template.name
         assert "{% autoescape" not in source, template.name
+
+
+def test_texts_keep_the_space_before_a_unit() -> None:
+    assert text("12\xa0%") == "12\xa0%"
