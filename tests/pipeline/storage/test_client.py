@@ -423,3 +423,31 @@ def test_scheme_may_be_in_capitals(s3_url: str) -> None:
     in_capitals = url.replace("s3://", "S3://")
     assert storage.read(in_capitals)[0] == b"data"
     assert storage.canonical(in_capitals) == url
+
+
+@pytest.mark.s3
+def test_listed_object_is_opened_by_its_size_and_version(s3_url: str) -> None:
+    url = storage.join(s3_url, "in")
+    storage.overwrite(url, b"first")
+    (listed,) = storage.list_objects(url)
+    with storage.open_object(url, version=listed.version, size=listed.size) as stream:
+        assert stream.read() == b"first"
+    storage.overwrite(url, b"later")
+    with (
+        pytest.raises(DatasetError, match="it changed since it was listed; start a new run"),
+        storage.open_object(url, version=listed.version, size=listed.size) as stream,
+    ):
+        stream.read()
+
+
+def test_irregular_files_are_links_that_lead_nowhere_and_pipes(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "good").symlink_to(tmp_path / "file")
+    (tmp_path / "folder" / "bad").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    reasons = {file.url: file.reason for file in storage.list_irregular(str(tmp_path))}
+    assert reasons == {
+        str(tmp_path / "folder" / "bad"): "a link to nowhere, which does not exist",
+        str(tmp_path / "pipe"): "not a regular file but a pipe, a socket or a device",
+    }
