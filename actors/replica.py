@@ -5,6 +5,7 @@ engine, so that the tail of one batch overlaps with the next. JAX is imported in
 only, after Ray has chosen the visible devices. The class does not depend on Ray, which wraps it.
 """
 
+import os
 import socket
 import threading
 import time
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from actors.compile_cache import compile_cache, configure_jax
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
 from actors.protocol.errors import ReplicaError, RequestError
@@ -76,6 +78,9 @@ class Replica:
         began = time.perf_counter()
         self._spec = spec
         self._name = name
+        self._compile_cache = compile_cache(os.environ)
+        configure_jax(self._compile_cache, os.environ)
+        self._compile_cache.download()
         self._engine = _load_engine(spec)
         self._load_s = time.perf_counter() - began
         self._inbox: deque[tuple[Request, _Ticket]] = deque()
@@ -141,6 +146,8 @@ class Replica:
         self._open.discard(ticket)
         if ticket.failure is not None:
             raise _broken(self._name, ticket.failure) from ticket.failure
+        # Not later: the pool may end this process as soon as the last batch is back.
+        self._compile_cache.upload()
         return BatchResult(completions=tuple(ticket.completions), stats=self.stats())
 
     def close(self) -> None:

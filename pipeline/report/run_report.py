@@ -187,9 +187,9 @@ def _remarks(report: Report) -> Iterator[str]:
     compile_share = _share_of_up_time(report, report["engine"]["compile_s"])
     if compile_share > HIGH_COMPILE:
         yield (
-            f"Compilation took {percent(min(compile_share, 1))} of the replicas' time: a "
-            "persistent JAX compilation cache (JAX_COMPILATION_CACHE_DIR) saves most of it the "
-            "next time."
+            f"Compilation took {percent(min(compile_share, 1))} of the replicas' time: compiled "
+            "programs are kept in ~/.cache/grok-batch/jax, or at the folder or URL that "
+            "JAX_COMPILATION_CACHE_DIR names, which saves most of it the next time."
         )
 
 
