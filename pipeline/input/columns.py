@@ -21,7 +21,7 @@ from pipeline.input import formats
 from pipeline.input.column_types import check_type
 from pipeline.input.file_columns import FileColumns
 from pipeline.input.json_text import is_json_text
-from pipeline.input.partitions import partition_of
+from pipeline.input.partitions import check_id_column, partition_of
 from pipeline.input.roles import ColumnForm, InputRole
 from pipeline.output.schema import task_columns
 from pipeline.records import InputFile, Partition, Shard
@@ -221,11 +221,7 @@ def _check_types(file_columns: FileColumns, name: str, use: str, source: str) ->
 def _find_id_column(file_columns: FileColumns, columns: InputColumns, source: str) -> str | None:
     """Returns the column of ids; None if there is none and the run names none."""
     name = columns.id_column
-    if name in file_columns.from_folders:
-        raise DatasetError(
-            f"{source}: column '{name}' is the name of a folder, which is the same for all rows of "
-            "a file; name another --id-column"
-        )
+    check_id_column(file_columns, name, source)
     if name in file_columns.types:
         _check_types(file_columns, name, "id", source)
         return name

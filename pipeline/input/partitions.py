@@ -66,6 +66,15 @@ def with_folder_columns(columns: FileColumns, files: Sequence[InputFile]) -> Fil
     return FileColumns(types, tuple(from_folders), tuple(notices))
 
 
+def check_id_column(columns: FileColumns, name: str, source: str) -> None:
+    """Raises DatasetError if the column of ids is not in the files."""
+    if name in columns.from_folders:
+        raise DatasetError(
+            f"{source}: column '{name}' is the name of a folder, which is the same for all rows of "
+            "a file; name another --id-column"
+        )
+
+
 def partition_of(file: InputFile | Shard, columns: Collection[str]) -> Partition:
     """Returns the values of `columns` that the folders of a file give."""
     return tuple((name, value) for name, value in file.partition if name in columns)

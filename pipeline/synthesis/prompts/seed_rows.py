@@ -20,7 +20,7 @@ from pipeline.input.column_types import check_type
 from pipeline.input.columns import input_root, row_name
 from pipeline.input.file_columns import FileColumns
 from pipeline.input.json_text import is_json_text
-from pipeline.input.partitions import partition_of
+from pipeline.input.partitions import check_id_column, partition_of
 from pipeline.records import InputFile, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.columns import RESERVED
@@ -92,6 +92,7 @@ def inspect_seeds(
     if len(files) > 1:
         source = f"{source} and {len(files) - 1} other files"
 
+    check_id_column(seeds, id_column, source)
     has_id = id_column in seeds.names
     candidates = [name for name in seeds.names if not (has_id and name == id_column)]
     for name in keep:

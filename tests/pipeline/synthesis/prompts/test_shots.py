@@ -66,3 +66,14 @@ def test_digest_does_not_depend_on_the_order_of_columns() -> None:
     # pinned: the digest is part of the fingerprint of prompts
     assert shots.digest == hashlib.sha256(b'[{"a": 2, "q": "1 + 1"}]').hexdigest()
     assert Shots().digest is None
+
+
+def test_read_shots_has_the_columns_of_folders(tmp_path: Path) -> None:
+    for topic in ("law", "sums"):
+        (tmp_path / f"topic={topic}").mkdir()
+        (tmp_path / f"topic={topic}" / "s.csv").write_text("question\nwhy?\n")
+    shots = read_shots(str(tmp_path), 1)
+    assert [dict(row) for row in shots.rows] == [
+        {"question": "why?", "topic": "law"},
+        {"question": "why?", "topic": "sums"},
+    ]
