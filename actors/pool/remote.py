@@ -78,14 +78,14 @@ class RemoteReplica:
         return heartbeat
 
 
-def cluster_total(kind: str) -> float:
+def cluster_total(resource: str) -> float:
     """Returns how much of a resource the whole cluster has."""
-    return float(ray.cluster_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+    return float(ray.cluster_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
-def cluster_free(kind: str) -> float:
+def cluster_free(resource: str) -> float:
     """Returns the unused amount of a resource."""
-    return float(ray.available_resources().get(kind, 0))  # type: ignore[no-untyped-call]
+    return float(ray.available_resources().get(resource, 0))  # type: ignore[no-untyped-call]
 
 
 def draining_nodes() -> set[str]:
@@ -128,4 +128,6 @@ def blame(error: BaseException) -> Blame:
     words = str(error)
     if error.preempted or "node was terminated expectedly" in words:
         return "nobody"
-    return "node" if "its node has died" in words else "replica"
+    if "its node has died" in words:
+        return "node"
+    return "replica"

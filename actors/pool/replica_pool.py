@@ -206,9 +206,12 @@ class ReplicaPool:
 
     def _spawn(self) -> None:
         name = f"replica-{next(self._numbers)}"
+        gpus = 0
+        if self._uses_gpus:
+            gpus = self._config.devices
         options: dict[str, Any] = {
             "num_cpus": 1,
-            "num_gpus": self._config.devices if self._uses_gpus else 0,
+            "num_gpus": gpus,
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self._config.in_flight + 2,
@@ -438,8 +441,11 @@ class ReplicaPool:
             self._notify("waiting", message, level="warning", up=self.up, minimum=minimum)
 
     def _shortage(self) -> str:
-        resource = "GPU" if self._uses_gpus else "CPU"
-        per_replica = self._config.devices if self._uses_gpus else 1
+        resource = "CPU"
+        per_replica = 1
+        if self._uses_gpus:
+            resource = "GPU"
+            per_replica = self._config.devices
         total = cluster_total(resource)
         free = cluster_free(resource)
         loading = len(self._members) - self.up
