@@ -88,6 +88,7 @@ def test_folder_of_many_files_is_listed_completely(tmp_path: Path) -> None:
         write_parquet(str(tmp_path / f"{number:02d}.parquet"), number + 1)
     files = list_input(str(tmp_path))
     assert [file.rows for file in files] == list(range(1, 32 + 4))
+    assert all(file.columns is files[0].columns for file in files)
 
 
 def test_jsonl_lines_are_counted(root: str) -> None:
