@@ -94,7 +94,7 @@ class FileColumns:
         """Returns why a column has no type of its own."""
         types = self.types[name]
         if None in types:
-            return f"{quoted(name)} has values of several types"
+            return f"{quoted(name)} has values of several types, or very many keys"
         locations: list[str] = []
         for data_type, url in types.items():
             locations.append(f"{displayed_type(data_type)} in {redact_credentials(url)}")

@@ -2,8 +2,8 @@
 
 The type of a column is decided over all rows before anything starts, so that every part of a run
 has the same schema. Integers and reals together are float64, if that holds the integers exactly;
-absent and null are the same. A column whose values have no common type (1 and "one") is kept as
-JSON text: no value is lost or converted by a guess.
+absent and null are the same. A column whose values have no common type (1 and "one"), or
+very many keys, is kept as JSON text: no value is lost or converted by a guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +20,8 @@ from pipeline.input.json_text import is_json_text, to_json_text
 CONVERSION_ERRORS = (pa.ArrowException, OverflowError, ValueError, TypeError)
 # Integers up to this one are float64 numbers.
 EXACT_INTEGER = 2**53
+# Objects whose keys are data, such as names of users, would become a Parquet column for each key.
+MAX_KEYS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def _typed(columns: Mapping[str, list[Any]]) -> JsonColumns:
         except CONVERSION_ERRORS:
             types[name] = None
             continue
-        types[name] = array.type
+        types[name] = _bounded(array.type)
         if _has_long_integer(array):
             long_integers.add(name)
     return JsonColumns(types, frozenset(long_integers))
@@ -129,11 +131,28 @@ def _common_type(
     except pa.ArrowException:
         return None
 
-    common: pa.DataType = schema.field("column").type
+    common = _bounded(schema.field("column").type)
+    if common is None:
+        return None
     is_exact = _keeps_integers(first, common) and _keeps_integers(second, common)
     if has_long_integers and not is_exact:
         return None
     return common
+
+
+def _bounded(data_type: pa.DataType) -> pa.DataType | None:
+    """Returns the type; None if its objects have more than MAX_KEYS keys in all."""
+    if _leaves(data_type) > MAX_KEYS:
+        return None
+    return data_type
+
+
+def _leaves(data_type: Any) -> int:
+    if types.is_struct(data_type):
+        return sum(_leaves(field.type) for field in data_type)
+    if types.is_list(data_type):
+        return _leaves(data_type.value_type)
+    return 1
 
 
 def _keeps_integers(source: Any, target: Any) -> bool:
