@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from actors.protocol.messages import Completion
-from actors.protocol.plain_text import plain_message, quoted
+from actors.protocol.plain_text import bare, plain_message
 from actors.protocol.sampling import SamplingParams
 from jobs.run.plan import Plan
 from pipeline import storage
@@ -33,7 +33,7 @@ def _escape_notices(params: SamplingParams) -> Iterator[str]:
             escape = _ESCAPE.search(text)
             if escape is not None:
                 yield (
-                    f"--{name} {quoted(text)} has a backslash and the letter {escape[0][1]}, as "
+                    f"--{name} '{bare(text)}' has a backslash and the letter {escape[0][1]}, as "
                     f"typed; did you mean the control character? In a shell write $'{escape[0]}', "
                     f'in a job file "{escape[0]}"'
                 )

@@ -1,5 +1,6 @@
 """Prints where the results of a run are, how many rows there are, and the first of them."""
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def _text(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.2f}"
-    if isinstance(value, list):
+    if isinstance(value, list | array):
         return ", ".join(_text(item) for item in value)
     if isinstance(value, str):
         return repr(value)

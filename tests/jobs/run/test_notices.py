@@ -24,7 +24,7 @@ def plan_of(tmp_path: Path, rows: Sequence[Mapping[str, Any]], **flags: Any) -> 
 @pytest.mark.parametrize("stop", ["\\n", "Q:\\n", "\\t"])
 def test_stop_with_a_typed_escape_is_noticed(stop: str, tmp_path: Path) -> None:
     (notice,) = plan_notices(plan_of(tmp_path, [{"prompt": "2 + 3 ="}], stop=(stop,)))
-    assert notice.startswith(f"--stop {stop!r} has a backslash and the letter {stop[-1]}")
+    assert notice.startswith(f"--stop '{stop}' has a backslash and the letter {stop[-1]}")
     assert f"write $'{stop[-2:]}'" in notice
 
 

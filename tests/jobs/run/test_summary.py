@@ -23,6 +23,7 @@ def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
             "id": [f"row {number}" for number in range(rows)],
             "text": ["  spaces show", *["x" * 2 * MAX_CHARS] * (rows - 1)],
             "loglikelihood": [[-1.234, -5.0]] * rows,
+            "scored_tokens": pa.array([[4, 1]] * rows, pa.list_(pa.int32())),
             "error_code": pa.array([None] * rows, pa.string()),
             "unlisted": [1] * rows,
         }
@@ -57,6 +58,7 @@ def test_summary_formats_cells_and_omits_empty_columns(
     assert "'" + "x" * (MAX_CHARS - 2) + "…" in printed
     assert "x" * (MAX_CHARS - 1) not in printed
     assert "-1.23, -5.00" in printed
+    assert " 4, 1 " in printed
     assert "error_code" not in printed
     assert "unlisted" not in printed
 
