@@ -175,11 +175,11 @@ class ReplicaStats:
     generated_tokens: int = 0  # tokens drawn and kept
     decode_positions: int = 0  # slots x steps run, idle ones included
     decode_calls: int = 0
-    prefill_s: float = 0.0
-    decode_s: float = 0.0
+    prefill_s: float = 0.0  # without compilation
+    decode_s: float = 0.0  # without compilation
     compile_s: float = 0.0
     programs: int = 0  # compiled so far
-    busy_s: float = 0.0  # time with at least one request in the engine
+    busy_s: float = 0.0  # time in steps of the engine, without compilation
     up_s: float = 0.0
 
 

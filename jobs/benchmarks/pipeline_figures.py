@@ -39,7 +39,7 @@ class Pass:
             "prefill": stats.prefill_s,
             "decode": stats.decode_s,
             "between calls": stats.busy_s - stats.prefill_s - stats.decode_s,
-            "without work": self.seconds + stats.compile_s - stats.busy_s,
+            "without work": self.seconds - stats.busy_s,
         }
 
 

@@ -120,7 +120,7 @@ METRICS = (
     Metric(
         "replica_busy_seconds_total",
         "counter",
-        "Time that replicas had something to do",
+        "Time that replicas computed, without compilation",
         lambda s: s.engine.busy_s,
     ),
     Metric(

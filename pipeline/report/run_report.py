@@ -308,7 +308,7 @@ def _engine_times(report: Report) -> list[tuple[str, str, str]]:
         ("In prefill and scoring", duration(stats["prefill_s"]), prefill),
         ("In decode", duration(stats["decode_s"]), decode),
         (
-            "In compilation, part of these",
+            "In compilation, not part of these",
             duration(stats["compile_s"]),
             f"{stats['programs']:,} programs",
         ),

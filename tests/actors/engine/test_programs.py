@@ -46,6 +46,9 @@ def test_compilation_is_reported_while_it_runs_and_not_after() -> None:
     assert began_s < programs.compiled_at_s <= time.perf_counter()
     assert 0 < programs.compile_s <= programs.compiled_at_s - began_s
     assert programs.programs == 2, "one prefill and one decode"
+    stats = engine.stats()
+    assert 0 < stats.prefill_s + stats.decode_s <= stats.busy_s
+    assert stats.busy_s + stats.compile_s <= stats.up_s, "compilation is not counted as busy"
 
 
 def test_cache_that_holds_no_sequence_is_a_model_error() -> None:
