@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 import yaml
 
+from actors.protocol.parameter_names import similar_name
 from actors.protocol.plain_text import quoted
 from jobs.cli.flag_checks import flag_name
 from pipeline.errors import ConfigError
-from pipeline.input.parameter_names import similar_name
 
 _UNKNOWN = re.compile(r"unrecognized arguments: --([\w-]+)|Option '([\w-]+)' is not accepted")
 

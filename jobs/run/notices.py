@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from actors.protocol.messages import Completion
+from actors.protocol.parameter_names import column_notices
 from actors.protocol.plain_text import bare, plain_message
 from actors.protocol.sampling import SamplingParams
 from jobs.run.plan import Plan
 from pipeline import storage
-from pipeline.input.parameter_names import column_notices
 from pipeline.input.reader import read_rows
 from pipeline.records import Shard
 from pipeline.requests.tokenize import to_requests

@@ -1,4 +1,7 @@
-"""Names that other tools have for sampling parameters, and names that are nearly one of ours."""
+"""Names that other tools have for sampling parameters, and names that are nearly one of ours.
+
+Standard library only.
+"""
 
 import re
 from collections.abc import Collection, Iterable, Iterator

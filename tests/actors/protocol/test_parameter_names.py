@@ -1,12 +1,12 @@
 import pytest
 
-from actors.protocol.sampling import PARAMETERS
-from pipeline.input.parameter_names import (
+from actors.protocol.parameter_names import (
     OTHER_NAMES,
     PARAMETER_GROUPS,
     column_notices,
     similar_name,
 )
+from actors.protocol.sampling import PARAMETERS
 
 
 @pytest.mark.parametrize(
