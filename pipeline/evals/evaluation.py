@@ -82,14 +82,16 @@ class Evaluation:
         return sum(answers == (MISSING,) for answers in self.answers.values())
 
     def metrics(self) -> dict[str, object]:
-        """Returns the content of metrics.json."""
-        return {
+        """Returns the content of metrics.json; only an incomplete run has the key `missing`."""
+        metrics: dict[str, object] = {
             "results": results(self.scores, self.requests),
             "failed": self.failed,
-            "missing": self.missing,
             "run": self.info.run,
             "comparisons": list(map(_comparison_metrics, self.comparisons)),
         }
+        if self.missing:
+            metrics["missing"] = self.missing
+        return metrics
 
 
 def evaluate(
