@@ -10,10 +10,13 @@ from actors.protocol.parameters import (
     ParameterError,
     ParameterKind,
     Texts,
+    TokenBias,
     TokenIds,
     Vocabulary,
 )
 from actors.protocol.sampling import PARAMETERS
+
+BIASES = ((5, -9.0), (6, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -36,6 +39,8 @@ from actors.protocol.sampling import PARAMETERS
         (TokenIds(), 5, (5,)),
         (TokenIds(), [5.0, 6], (5, 6)),
         (TokenIds(), [], ()),
+        (TokenBias(-9, 9), [{"token": 6, "bias": 1}, {"token": 5.0, "bias": -10}], BIASES),
+        (TokenBias(-9, 9), [[5.0, 1]], ((5, 1.0),)),
     ],
 )
 def test_kind_reads_values_in_one_form(
