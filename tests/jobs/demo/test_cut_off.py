@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from actors.engine.config import EngineConfig
+from actors.engine.scheduling.scheduler import MIN_ROWS
 from actors.model.config import DEMO
 from actors.protocol.messages import Batch, Completion, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
@@ -96,9 +97,8 @@ def test_loop_ends_with_its_pattern_and_frees_the_slot(replica: Replica) -> None
         assert after.generated_tokens - before.generated_tokens == length + len(answered.token_ids)
         # with one slot, steps tell when it was free: at the end of the call in which the pattern
         # was complete
-        assert after.decode_positions - before.decode_positions == -(
-            -length // STEPS
-        ) * STEPS + len(answered.token_ids)
+        steps = -(-length // STEPS) * STEPS + len(answered.token_ids)
+        assert after.decode_positions - before.decode_positions == MIN_ROWS * steps
 
 
 @pytest.mark.slow
