@@ -54,7 +54,8 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 def command(output: Path, *program: str) -> list[str]:
     """The README's command for fewer rows; `program` stands between Python and the job."""
     (words,) = README_COMMAND.findall((ROOT / "README.md").read_text())
-    return [sys.executable, *program, *shlex.split(words), "-o", str(output), *map(str, FEWER)]
+    own_output = words.replace("-o runs/problems", f"-o {shlex.quote(str(output))}")
+    return [sys.executable, *program, *shlex.split(own_output), *map(str, FEWER)]
 
 
 def finish(words: list[str], code: int = 0) -> str:

@@ -44,6 +44,10 @@ EXPLAINED = {
         "MISMATCHED_TYPE",
     ): "as CloudWatch Logs documents it: the context's value is an ARN",
     (
+        "aws_iam_policy.submit",
+        "UNKNOWN_CONDITION_FOR_ACTION",
+    ): "as Session Manager documents it: who has no access to the document gets no shell",
+    (
         'node["head"]',
         "PERMISSIONS_MANAGEMENT_ACTIONS",
     ): "PassRole, for the one role of workers, to EC2 alone",

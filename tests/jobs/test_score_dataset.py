@@ -53,7 +53,7 @@ def main(prompts: Path, tmp_path: Path) -> Main:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-i", "/nowhere"), "no input at /nowhere"),
+        (("-i", "/nowhere"), "and '/nowhere'; put the files into one folder"),
         (("--prompt-column", "question"), "'question'"),
         (("--task", "score"), "'continuation'"),
         (("--mesh", "1x3"), "splits over 3 devices"),

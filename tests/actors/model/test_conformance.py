@@ -182,3 +182,23 @@ def test_logits_agree_on_all_meshes(case: str, mesh: tuple[int, int]) -> None:
         np.testing.assert_array_equal(
             many.experts[i, :, : len(prompt)], one.experts[i, :, : len(prompt)]
         )
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("mesh", [(1, 1), (1, 8), (2, 4)], ids=str)
+def test_split_activations_match_in_one_forward(case: str, mesh: tuple[int, int]) -> None:
+    dense = mesh != (1, 8)
+    whole = prefilled(case, mesh, dense=dense)
+    model = conformance_model(case, mesh, dense=dense, shard_activations=True)
+    split = model.prefill(prompts(case))
+
+    for i, prompt in enumerate(prompts(case)):
+        n = len(prompt)
+        assert_close(split.logits[i, :n], whole.logits[i, :n], atol=1e-4)
+        assert_close(split.logits[i, :n], golden(case)[f"p{i}_logits"], atol=1e-3)
+        np.testing.assert_array_equal(split.experts[i, :, :n], golden(case)[f"p{i}_experts"])
+
+    length = len(prompts(case)[2])
+    # columns in order, every layer
+    assert_close(split.streams[2, :, :length], golden(case)["p2_hidden"], atol=1e-3)
+    assert_close(split.final[2, :length], golden(case)["p2_final"], atol=1e-3)
