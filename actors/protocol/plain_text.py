@@ -98,3 +98,12 @@ def _bounded_repr() -> reprlib.Repr:
 
 
 _REPR = _bounded_repr()
+
+
+def is_unicode(text: str) -> bool:
+    """Whether UTF-8 can hold the text: JSON may have lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

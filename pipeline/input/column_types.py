@@ -11,6 +11,7 @@ from actors.protocol.parameters import ColumnType
 from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
+from pipeline.input.common_types import is_bytes, is_list, is_string
 from pipeline.input.file_columns import displayed_type
 
 
@@ -18,25 +19,7 @@ def is_text(data_type: Any) -> bool:
     """Whether the values are strings or bytes of UTF-8, or a dictionary or runs of these."""
     if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
         return is_text(data_type.value_type)
-    return bool(
-        types.is_string(data_type)
-        or types.is_large_string(data_type)
-        or types.is_string_view(data_type)
-        or types.is_binary(data_type)
-        or types.is_large_binary(data_type)
-        or types.is_binary_view(data_type)
-    )
-
-
-def is_list(data_type: Any) -> bool:
-    """Whether the values are lists, in any of Arrow's layouts."""
-    return bool(
-        types.is_list(data_type)
-        or types.is_large_list(data_type)
-        or types.is_fixed_size_list(data_type)
-        or types.is_list_view(data_type)
-        or types.is_large_list_view(data_type)
-    )
+    return is_string(data_type) or is_bytes(data_type)
 
 
 def is_list_of(data_type: Any, is_item: Callable[[Any], bool]) -> bool:

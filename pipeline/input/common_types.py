@@ -31,11 +31,11 @@ def _common_type(first: Any, second: Any) -> Any:
     if types.is_dictionary(first) or types.is_dictionary(second):
         return _common_type(_decoded(first), _decoded(second))
 
-    if _is_text(first) and _is_text(second):
+    if is_string(first) and is_string(second):
         return _wider(first, second, pa.string(), pa.large_string())
-    if _is_bytes(first) and _is_bytes(second):
+    if is_bytes(first) and is_bytes(second):
         return _wider(first, second, pa.binary(), pa.large_binary())
-    if _is_list(first) and _is_list(second):
+    if is_list(first) and is_list(second):
         return _common_list(first, second)
     if types.is_struct(first) and types.is_struct(second):
         return _common_struct(first, second)
@@ -54,7 +54,8 @@ def _decoded(data_type: Any) -> Any:
     return data_type
 
 
-def _is_text(data_type: Any) -> bool:
+def is_string(data_type: Any) -> bool:
+    """Whether the type is a string, in any of Arrow's layouts."""
     return bool(
         types.is_string(data_type)
         or types.is_large_string(data_type)
@@ -62,7 +63,8 @@ def _is_text(data_type: Any) -> bool:
     )
 
 
-def _is_bytes(data_type: Any) -> bool:
+def is_bytes(data_type: Any) -> bool:
+    """Whether the type is bytes of any length, in any of Arrow's layouts."""
     return bool(
         types.is_binary(data_type)
         or types.is_large_binary(data_type)
@@ -70,7 +72,8 @@ def _is_bytes(data_type: Any) -> bool:
     )
 
 
-def _is_list(data_type: Any) -> bool:
+def is_list(data_type: Any) -> bool:
+    """Whether the type is a list, in any of Arrow's layouts."""
     return bool(
         types.is_list(data_type)
         or types.is_large_list(data_type)

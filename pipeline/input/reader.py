@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from actors.protocol.errors import InvalidPromptError
 from actors.protocol.messages import Completion, RowRef
+from actors.protocol.plain_text import is_unicode
 from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
@@ -165,17 +166,8 @@ def _readable_id(
 ) -> str | int | None:
     """Returns the id of a row that cannot be read; None where the id is not valid either."""
     row_id: object = _row_id(shard, rows, schema, position)
-    if isinstance(row_id, str) and _is_unicode(row_id):
+    if isinstance(row_id, str) and is_unicode(row_id):
         return row_id
     if isinstance(row_id, int):
         return row_id
     return None
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether UTF-8 can hold the text: JSON may have lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from actors.protocol.plain_text import bare
+from actors.protocol.plain_text import bare, is_unicode
 from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input.formats.record_format import RecordFormat
@@ -70,7 +70,7 @@ class CsvSyntax:
             return f"{location} has {len(record.values)} values, expected {expected}"
         row: dict[str, Any] = {}
         for name, value in zip(record.names, record.values, strict=True):
-            if not _is_unicode(value):
+            if not is_unicode(value):
                 return f"{location}: column '{name}' is not valid UTF-8"
             row[name] = _typed(name, value)
         return row
@@ -115,7 +115,7 @@ JSON_COLUMNS = _json_columns()
 
 def _check_header(names: Sequence[str], url: str) -> None:
     for position, name in enumerate(names, start=1):
-        if not _is_unicode(name):
+        if not is_unicode(name):
             raise DatasetError(
                 f"{bare(url)}: the name of column {position} is not valid UTF-8; "
                 "convert the file to UTF-8"
@@ -144,11 +144,3 @@ def _typed(name: str, value: str) -> Any:
         return json.loads(value)
     except (ValueError, RecursionError):
         return value
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
