@@ -10,6 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
+from pipeline.input.common_types import is_bytes
+
 INT32 = np.iinfo(np.int32)
 
 
@@ -68,12 +70,7 @@ def _has_bytes_or_decimals(data_type: Any) -> bool:
         return any(_has_bytes_or_decimals(field.type) for field in fields)
     if types.is_dictionary(data_type) or types.is_run_end_encoded(data_type):
         return _has_bytes_or_decimals(data_type.value_type)
-    return bool(
-        types.is_decimal(data_type)
-        or types.is_binary(data_type)
-        or types.is_large_binary(data_type)
-        or types.is_binary_view(data_type)
-    )
+    return bool(types.is_decimal(data_type)) or is_bytes(data_type)
 
 
 def _plain_value(value: Any) -> Any:

@@ -24,6 +24,20 @@ from actors.weights import checkpoint
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
 CASES = ("deep", "gqa", "grokconst", "mha")
 PAGE_SIZE = 8
+# Small enough for loops in float64.
+TINY_CONFIG = ModelConfig(
+    vocab_size=16,
+    emb_size=8,
+    widening_factor=2,
+    key_size=4,
+    num_q_heads=4,
+    num_kv_heads=2,
+    num_layers=1,
+    attn_output_multiplier=0.5,
+    embedding_multiplier_scale=1.0,
+    output_multiplier_scale=1.0,
+    sequence_len=16,
+)
 
 
 class Outputs(NamedTuple):

@@ -12,22 +12,9 @@ from jax.sharding import PartitionSpec
 from actors.kernels.interface import Placement
 from actors.kernels.xla.platform import XLA
 from actors.model.attention import MultiHeadAttention, write_rows
-from actors.model.config import ModelConfig
 from actors.model.sharding import make_mesh
+from tests.actors.model.models import TINY_CONFIG as CONFIG
 
-CONFIG = ModelConfig(
-    vocab_size=16,
-    emb_size=8,
-    widening_factor=2,
-    key_size=4,
-    num_q_heads=4,
-    num_kv_heads=2,
-    num_layers=1,
-    attn_output_multiplier=0.5,
-    embedding_multiplier_scale=1.0,
-    output_multiplier_scale=1.0,
-    sequence_len=16,
-)
 PAGE_SIZE = 2
 PAGES = 5
 WIDTH = 3  # pages of a row: 6 positions

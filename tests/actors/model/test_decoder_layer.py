@@ -9,23 +9,10 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from actors.kernels.interface import Kernels, Placement
-from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
 from actors.model.sharding import make_mesh
+from tests.actors.model.models import TINY_CONFIG as CONFIG
 
-CONFIG = ModelConfig(
-    vocab_size=16,
-    emb_size=8,
-    widening_factor=2,
-    key_size=4,
-    num_q_heads=4,
-    num_kv_heads=2,
-    num_layers=1,
-    attn_output_multiplier=0.5,
-    embedding_multiplier_scale=1.0,
-    output_multiplier_scale=1.0,
-    sequence_len=16,
-)
 SHAPE = (2, 4, CONFIG.num_kv_heads, CONFIG.key_size)  # of pages
 ROWS = 2
 TOKENS = 3
