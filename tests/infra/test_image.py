@@ -124,7 +124,7 @@ def test_image_runs_unprivileged_and_pins_its_packages() -> None:
     assert not {"ADD", "MAINTAINER"} & {word for word, _ in found}
     assert all("${BASE_IMAGE}" in rest for word, rest in found if word == "FROM")
     assert re.search(
-        r"^nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+$",
+        r"^nvidia/cuda:\d+\.\d+\.\d+-base-ubuntu\d+\.\d+@sha256:[0-9a-f]{64}$",
         next(rest for _, rest in found).partition("=")[2],
     )
     assert not re.search(
