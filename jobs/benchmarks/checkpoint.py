@@ -5,6 +5,7 @@ own sequential rate, then loads each layout onto each mesh in a new process, col
 """
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -18,11 +19,10 @@ from typing import Any
 import numpy as np
 
 from actors.model.config import SMALL, ModelConfig, parameter_shapes
-from actors.protocol.plain_text import quoted
 from actors.weights import checkpoint
 from actors.weights.pickle_reader import BFLOAT16, HostTensor, Int8Tensor
 from jobs.benchmarks.checkpoint_table import Load, print_table
-from jobs.cli.flag_checks import require_flags
+from jobs.cli.flag_checks import read_mesh, require_flags
 from jobs.cli.parser import flag
 from jobs.weights.convert import convert
 from pipeline import storage
@@ -197,10 +197,7 @@ def device_count(mesh: str) -> int:
     Raises:
         ConfigError: the text has another form.
     """
-    data, _, model = mesh.partition("x")
-    if not (data.isdigit() and model.isdigit()):
-        raise ConfigError(f"--meshes: expected DATAxMODEL, e.g. 1x8, got {quoted(mesh)}")
-    return int(data) * int(model)
+    return math.prod(read_mesh(mesh, "meshes"))
 
 
 def measure_load(url: str, mesh: str, model_json: str) -> None:

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.cli.flag_checks import read_mesh
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -42,10 +43,7 @@ class EngineBenchmarkConfig:
 
     def mesh_shape(self) -> tuple[int, int]:
         """Returns DATA and MODEL of --mesh."""
-        match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", self.mesh)
-        if not match:
-            raise ConfigError(f"--mesh: expected DATAxMODEL, e.g. 1x8, got {self.mesh!r}")
-        return int(match[1]), int(match[2])
+        return read_mesh(self.mesh)
 
     def slot_counts(self) -> list[int]:
         """Returns the numbers of --slots."""

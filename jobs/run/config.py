@@ -13,7 +13,7 @@ from actors.protocol.sampling import (
     check_combination,
     read_parameters,
 )
-from jobs.cli.flag_checks import check_range, require_flags
+from jobs.cli.flag_checks import check_range, read_mesh, require_flags
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
@@ -197,11 +197,7 @@ class ScoreConfig(SamplingParams, InputFlags):
         default = "1x8"
         if self.model == "demo":
             default = "1x1"
-        text = self.mesh or default
-        data, model = _numbers("mesh", text, r"(\d+)x(\d+)", "DATAxMODEL, e.g. 1x8")
-        if not data or not model:
-            raise ConfigError(f"--mesh: expected at least one device on each axis, got {text}")
-        return data, model
+        return read_mesh(self.mesh or default)
 
     def partition_pair(self) -> tuple[int, int]:
         """Returns I and N of --partition."""

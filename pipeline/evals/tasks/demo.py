@@ -9,6 +9,7 @@ needs no other data. lm-evaluation-harness has no such task.
 
 from collections.abc import Iterator, Sequence
 
+from actors.protocol.plain_text import quoted
 from pipeline.errors import DatasetError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.multiple_choice import accuracy
@@ -34,7 +35,7 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
         if row["answer"] not in row["choices"]:
             raise DatasetError(
                 f"{FOLDER}/test, row {doc_id}: expected an answer among the choices, got "
-                f"{row['answer']!r:.200}"
+                f"{quoted(row['answer'])}"
             )
         if task == CHOICE:
             yield _choice_request(doc_id, row["prompt"], row["answer"], row["choices"])

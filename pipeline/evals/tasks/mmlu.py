@@ -173,7 +173,7 @@ def _rows(data: DataFolder, split: str, subject: str) -> Sequence[Mapping[str, A
         if not has_choices or answer not in range(len(LETTERS)):
             raise DatasetError(
                 f"{FOLDER}/{split}, subject '{subject}', row {len(rows)}: expected {len(LETTERS)} "
-                f"choices and an answer from 0 to {len(LETTERS) - 1}, got {choices!r:.200} and "
+                f"choices and an answer from 0 to {len(LETTERS) - 1}, got {quoted(choices)} and "
                 f"{quoted(answer)}"
             )
         rows.append(row)

@@ -283,7 +283,7 @@ class Expression:
         result = self._evaluate(row=values)
         _check_defined(result)
         if not isinstance(result, bool):
-            raise TypeError(f"expected true or false, got {result!r:.50}")
+            raise TypeError(f"expected true or false, got {quoted(result)}")
         return result
 
 
@@ -330,5 +330,5 @@ def _is_none(value: Any) -> bool:
 def _truth(value: Any) -> bool:
     _check_defined(value)
     if not isinstance(value, bool):
-        raise TypeError(f"and, or, not and if take true or false, got {value!r:.50}")
+        raise TypeError(f"and, or, not and if take true or false, got {quoted(value)}")
     return value

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from jobs.cli.flag_checks import check_range, flag_name, require_flags
+from jobs.cli.flag_checks import check_range, flag_name, read_mesh, require_flags
 from pipeline.errors import ConfigError
 
 
@@ -37,6 +37,17 @@ def test_value_out_of_range_is_an_error(
 @pytest.mark.parametrize("value", [None, 1, 2.5, 4096])
 def test_value_within_the_range_is_accepted(value: float | None) -> None:
     check_range("file_mb", value, 1, 4096)
+
+
+@pytest.mark.parametrize("text", ["8", "0x8", "1x0", "1x8x1", "1 x 8", "-1x8", "x", ""])
+def test_mesh_needs_two_numbers_of_devices(text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^--meshes: .* e.g. 1x8, got '{text}'$"):
+        read_mesh(text, "meshes")
+
+
+@pytest.mark.parametrize(("text", "shape"), [("1x8", (1, 8)), ("12x04", (12, 4))])
+def test_mesh_is_data_by_model(text: str, shape: tuple[int, int]) -> None:
+    assert read_mesh(text) == shape
 
 
 def test_flag_name_has_dashes() -> None:
