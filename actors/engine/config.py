@@ -15,9 +15,10 @@ class EngineConfig:
     """
 
     max_len: int  # longest sequence, prompt and completion together
-    batch_tokens: int = 2048  # most positions, padding included, that one prefill computes
+    # most positions, padding included, that one prefill computes on all data shards together
+    prefill_tokens: int = 2048
     chunk: int = CHUNK  # tokens of one row of a prefill: a prompt is padded to a multiple of it
-    slots: int = 64  # sequences that decode together
+    slots: int = 64  # sequences that decode together, on all data shards
     page_size: int = 16  # tokens of one page of KV cache
     cache_tokens: int | None = None  # tokens the KV cache holds; None: what memory allows
     # K most likely tokens reported beside each generated one; None: no log-probs
@@ -27,12 +28,14 @@ class EngineConfig:
     reuse_prefixes: bool = True
     # the residual stream is split over the mesh's model axis between blocks
     shard_activations: bool = False
+    # every call of a kind has one shape and one compiled program, chosen without timing anything
+    deterministic: bool = False
     # sampling parameters that requests may set to a non-default value: decode is compiled with the
     # logits processors of these alone
     sampling_parameters: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name in ("max_len", "batch_tokens", "chunk", "slots", "page_size", "decode_steps"):
+        for name in ("max_len", "prefill_tokens", "chunk", "slots", "page_size", "decode_steps"):
             if getattr(self, name) < 1:
                 raise ModelError(f"engine: {name} must be at least 1, got {getattr(self, name)}")
         if self.cache_tokens is not None and self.cache_tokens < self.max_len:

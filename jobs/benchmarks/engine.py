@@ -54,7 +54,7 @@ class _Benchmark:
         sequences = max(slots, config.prefill_rows)
         sizes = EngineConfig(
             max_len=max_len,
-            batch_tokens=config.batch_tokens,
+            prefill_tokens=config.batch_tokens,
             chunk=config.block,
             slots=slots,
             cache_tokens=sequences * (max_len + PAGE_SIZE),  # the last page of each is partly empty

@@ -20,11 +20,15 @@ from pipeline.errors import ConfigError
 from pipeline.output.schema import task_columns
 from pipeline.tasks import GENERATE, TASKS
 
+AUTO: Literal["auto"] = "auto"  # value of flags that the plan of a run resolves
+
 # Lowest and highest value of numeric flags; sampling parameters have theirs in their declaration.
 RANGES: dict[str, tuple[float, float]] = {
     "logprobs": (0, 1000),
     "prompt_logprobs": (0, 1000),
     "batch_tokens": (1, math.inf),
+    "slots": (1, math.inf),
+    "prefill_tokens": (1, math.inf),
     "max_len": (2, math.inf),
     "shard_rows": (1, math.inf),
     "limit": (1, math.inf),
@@ -99,6 +103,20 @@ class ScoreConfig(SamplingParams, InputFlags):
     )
     batch_tokens: int = flag(
         8192, "token budget of one batch, padding and expected completions included"
+    )
+    slots: int | Literal["auto"] = flag(
+        AUTO,
+        "sequences that decode together on each data shard of a replica; auto: 256 or 512 on GPUs, "
+        "as memory and the lengths of the input allow, 64 on CPUs",
+    )
+    prefill_tokens: int | Literal["auto"] = flag(
+        AUTO,
+        "positions of one prefill call; auto: 8192 on GPUs, 2048 on CPUs, at most --batch-tokens",
+    )
+    deterministic: bool = flag(
+        False,
+        "one size of calls and products that are not chosen by timing: on GPUs log-probs have the "
+        "same bits whatever runs beside a row; slower there. On CPUs they have without it",
     )
     max_len: int | None = flag(
         None, "longest prompt + completion, tokens; default: the model's context"
@@ -176,7 +194,9 @@ class ScoreConfig(SamplingParams, InputFlags):
 
     def _check_ranges(self) -> None:
         for name, (low, high) in RANGES.items():
-            check_range(name, getattr(self, name), low, high)
+            value = getattr(self, name)
+            if value != AUTO:
+                check_range(name, value, low, high)
 
     def replica_range(self) -> tuple[int, int]:
         """Returns MIN and MAX of --replicas."""

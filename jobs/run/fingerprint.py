@@ -21,13 +21,16 @@ CONFIG_KEYS = (
     "prompt_logprobs",
 )
 # Flags that enter it only where they are set, so that runs begun before them resume.
-CONFIG_KEYS_IF_SET = ("boundary_chars",)
+CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic")
+# Flags on which the bits of log-probs depend on GPUs: part of it with --deterministic.
+SHAPE_KEYS = ("mesh", "slots", "prefill_tokens", "shard_activations")
 
 
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     """Returns the values that the fingerprint covers, in the form that run.json stores.
 
-    Replicas, mesh and batch sizes are not part of it: results do not depend on them.
+    Replicas, mesh and sizes are not part of it: results depend on them up to rounding at most.
+    With --deterministic it covers the shapes of calls, which decide about rounding.
 
     Raises:
         ModelError: the checkpoint cannot be read.
@@ -37,6 +40,8 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     for name in CONFIG_KEYS_IF_SET:
         if getattr(config, name):
             config_keys[name] = getattr(config, name)
+    if config.deterministic:
+        config_keys["shapes"] = {name: getattr(config, name) for name in SHAPE_KEYS}
 
     keys = {
         "model": dataclasses.asdict(plan.model),

@@ -17,12 +17,10 @@ from typing import Any
 
 from actors.model.config import parameter_shapes
 from actors.protocol.errors import ModelError
-from jobs.run.plan import ROOT, Plan
+from jobs.run.plan import ROOT, SMALLEST_GPU_MODEL_BYTES, Plan
 from pipeline.errors import ConfigError
 
 TARGETS = ("h100", "h200")
-# of weights: the arithmetic of the dry run is enough for smaller models
-SMALLEST_BYTES = 16 * 10**9
 TIME_LIMIT_S = 3600.0
 
 Compiler = Callable[[Mapping[str, Any]], dict[str, Any]]  # `request` to the memory plan
@@ -30,9 +28,9 @@ Compiler = Callable[[Mapping[str, Any]], dict[str, Any]]  # `request` to the mem
 
 def is_full_size(plan: Plan) -> bool:
     """Returns whether the model needs GPUs and the run is not explicitly on CPUs."""
-    return (
-        plan.config.device != "cpu" and parameter_shapes(plan.model).stored_bytes >= SMALLEST_BYTES
-    )
+    # the arithmetic of the dry run is enough for smaller models
+    weight_bytes = parameter_shapes(plan.model).stored_bytes
+    return plan.config.device != "cpu" and weight_bytes >= SMALLEST_GPU_MODEL_BYTES
 
 
 def lines(plan: Plan, compiler: Compiler | None = None) -> Iterator[str]:

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from actors.engine.config import EngineConfig
-from actors.model.config import ModelConfig
+from actors.engine.planning.sizes import EngineSizes, engine_sizes
+from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.parameters import ParameterError
 from actors.protocol.sampling import PARAMETERS, resolve_parameters
 from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
-from jobs.run.config import ScoreConfig
+from jobs.run.config import AUTO, ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig
@@ -32,13 +33,16 @@ from pipeline.tasks import TASKS, LogprobOptions, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
+# Bytes of weights of the smallest model that --device auto means GPUs for.
+SMALLEST_GPU_MODEL_BYTES = 16 * 10**9
 
 
 @dataclass(frozen=True)
 class Plan:
     """One run, resolved."""
 
-    config: ScoreConfig  # with the defaults that depend on the model filled in
+    # with the defaults filled in that depend on model and input
+    config: ScoreConfig
     model: ModelConfig
     tokenizer: Tokenizer | None
     files: tuple[InputFile, ...]
@@ -46,6 +50,7 @@ class Plan:
     shards: tuple[Shard, ...]  # of all partitions
     rules: RequestRules
     tokenizer_digest: str | None
+    sizes: EngineSizes  # of every replica
     skipped: tuple[SkippedFile, ...] = ()  # files of the input that are not read
 
     @property
@@ -81,15 +86,17 @@ class Plan:
 
     def engine_config(self) -> EngineConfig:
         """Returns how engines are sized, and which log-probs they compute."""
-        standard = EngineConfig(max_len=self.rules.max_len)
+        data_shards, _ = self.config.mesh_shape()
         requested = LogprobOptions(self.config.logprobs, self.config.prompt_logprobs)
         logprobs = self.task.logprob_options(requested)
-        return replace(
-            standard,
-            batch_tokens=min(self.config.batch_tokens, standard.batch_tokens),
+        return EngineConfig(
+            max_len=self.rules.max_len,
+            prefill_tokens=self.sizes.prefill_tokens,
+            slots=self.sizes.slots * data_shards,
             logprobs=logprobs.generated,
             prompt_logprobs=logprobs.prompt,
             shard_activations=self.config.shard_activations,
+            deterministic=self.config.deterministic,
             sampling_parameters=self._sampling_parameters(),
         )
 
@@ -154,11 +161,42 @@ def make_plan(config: ScoreConfig) -> Plan:
     rules = _request_rules(config, model, tokenizer)
     _check_sampling(rules)
     shards = plan_shards(files, config.shard_rows, config.limit)
+    sizes = _engine_sizes(config, model)
+    config = replace(config, slots=sizes.slots, prefill_tokens=sizes.prefill_tokens)
     plan = Plan(
-        config, model, tokenizer, files, schema, shards, rules, tokenizer_digest, listing.skipped
+        config,
+        model,
+        tokenizer,
+        files,
+        schema,
+        shards,
+        rules,
+        tokenizer_digest,
+        sizes,
+        listing.skipped,
     )
     check_output(plan.output_schema())
     return plan
+
+
+def assumes_gpus(config: ScoreConfig, model: ModelConfig) -> bool:
+    """Returns whether a run is planned for GPUs: by --device, or for a model that needs them."""
+    if config.device == "auto":
+        return parameter_shapes(model).stored_bytes >= SMALLEST_GPU_MODEL_BYTES
+    return config.device == "gpu"
+
+
+def _engine_sizes(config: ScoreConfig, model: ModelConfig) -> EngineSizes:
+    """Returns the sizes of engines: those of flags, and what the plan chooses for the others."""
+    data_shards, _ = config.mesh_shape()
+    chosen = engine_sizes(data_shards=data_shards, on_gpus=assumes_gpus(config, model))
+    slots = chosen.slots
+    if config.slots != AUTO:
+        slots = config.slots
+    prefill_tokens = min(chosen.prefill_tokens, config.batch_tokens)
+    if config.prefill_tokens != AUTO:
+        prefill_tokens = config.prefill_tokens
+    return EngineSizes(slots, prefill_tokens)
 
 
 def _request_rules(

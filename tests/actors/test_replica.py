@@ -29,7 +29,7 @@ from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_con
 
 def spec(**changes: object) -> ReplicaSpec:
     sizes = EngineConfig(
-        max_len=64, batch_tokens=128, slots=4, page_size=8, decode_steps=4, cache_tokens=512
+        max_len=64, prefill_tokens=128, slots=4, page_size=8, decode_steps=4, cache_tokens=512
     )
     fields = {
         "model": model_config("mha"),

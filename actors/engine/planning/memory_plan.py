@@ -95,7 +95,9 @@ def engine_program_shapes(
     The largest one is the last.
     """
     widths = width_buckets(engine, one_width=one_width)
-    prefill_rows = prefill_row_buckets(max(1, engine.batch_tokens // (engine.chunk * data_shards)))
+    prefill_rows = prefill_row_buckets(
+        max(1, engine.prefill_tokens // (engine.chunk * data_shards))
+    )
     decode_rows = decode_row_buckets(max(1, engine.slots // data_shards))
     return {
         "prefill": tuple(itertools.product(prefill_rows, widths)),

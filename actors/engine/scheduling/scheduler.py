@@ -134,7 +134,7 @@ class Scheduler:
     ) -> None:
         self.config = config
         self.pools = [PagePool(pages_per_data_shard) for _ in range(data_shards)]
-        self.prefill_rows = max(1, config.batch_tokens // (config.chunk * data_shards))
+        self.prefill_rows = max(1, config.prefill_tokens // (config.chunk * data_shards))
         self.decode_rows = max(1, config.slots // data_shards)
         self._prefill_row_buckets = prefill_row_buckets(self.prefill_rows)
         self._decode_row_buckets = decode_row_buckets(self.decode_rows)

@@ -57,7 +57,7 @@ def make_engine(
     config = EngineConfig(
         **{
             "max_len": 96,
-            "batch_tokens": 128,
+            "prefill_tokens": 128,
             "slots": 8,
             "page_size": 8,
             "decode_steps": 4,

@@ -33,7 +33,7 @@ def completions(mesh: tuple[int, int], split: bool) -> list[Completion]:
     Prompts in pieces of 16 tokens, decode side by side.
     """
     engine = make_engine(
-        "gqa", mesh, batch_tokens=32, prompt_logprobs=2, logprobs=2, shard_activations=split
+        "gqa", mesh, prefill_tokens=32, prompt_logprobs=2, logprobs=2, shard_activations=split
     )
     prompts = [golden("gqa")[f"p{i}_tokens"].tolist() for i in range(4)]
     greedy = [generate(i, prompt, 16, ignore_eos=True) for i, prompt in enumerate(prompts)]

@@ -64,11 +64,11 @@ def test_rows_have_equal_bits_in_large_and_small_calls(dtype: str) -> None:
     requests = []
     for row, prompt in enumerate(prompts()):
         requests.append(generate(row, prompt, 6, ignore_eos=True, temperature=float(row % 2)))
-    large = make_engine(dtype, "auto", slots=ROWS, batch_tokens=1024, reuse_prefixes=False)
+    large = make_engine(dtype, "auto", slots=ROWS, prefill_tokens=1024, reuse_prefixes=False)
     together = run(large, requests)
 
     for slots in (8, 1):
-        small = make_engine(dtype, "auto", slots=slots, batch_tokens=64)
+        small = make_engine(dtype, "auto", slots=slots, prefill_tokens=64)
         some_rows = range(ROWS - 1, -1, -5 if slots > 1 else -20)
         others = run(small, [requests[row] for row in some_rows])
         for row, completion in zip(some_rows, others, strict=True):

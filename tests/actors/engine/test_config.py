@@ -11,7 +11,7 @@ from actors.protocol.errors import ModelError
 
 
 @pytest.mark.parametrize(
-    "name", ["max_len", "batch_tokens", "chunk", "slots", "page_size", "decode_steps"]
+    "name", ["max_len", "prefill_tokens", "chunk", "slots", "page_size", "decode_steps"]
 )
 @pytest.mark.parametrize("value", [0, -1])
 def test_config_of_a_size_below_1_raises(name: str, value: int) -> None:
@@ -44,7 +44,7 @@ def test_config_accepts_a_cache_of_one_sequence() -> None:
 
 
 def test_config_with_all_sizes_1_is_valid() -> None:
-    config = EngineConfig(1, batch_tokens=1, chunk=1, slots=1, page_size=1, decode_steps=1)
+    config = EngineConfig(1, prefill_tokens=1, chunk=1, slots=1, page_size=1, decode_steps=1)
     assert config.max_len == 1
 
 

@@ -32,7 +32,7 @@ def distributions(case: str, mesh: tuple[int, int], **kind: object) -> list[np.n
     """
     vocabulary = model_config(case).vocab_size
     engine = make_engine(
-        case, mesh, "bfloat16", prompt_logprobs=vocabulary, batch_tokens=32, **kind
+        case, mesh, "bfloat16", prompt_logprobs=vocabulary, prefill_tokens=32, **kind
     )
     prompts = [golden(case)[f"p{i}_tokens"].tolist() for i in range(4)]
     found = []

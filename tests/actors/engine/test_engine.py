@@ -58,7 +58,7 @@ def same(one: Completion, other: Completion, tolerance: float = 1e-4) -> None:
 def test_greedy_completions_equal_the_reference(case: str, mesh: tuple[int, int]) -> None:
     """Prefill in pieces and decode, all four prompts side by side."""
     gold = golden(case)
-    engine = make_engine(case, mesh, batch_tokens=32)
+    engine = make_engine(case, mesh, prefill_tokens=32)
     done = run(
         engine, [generate(i, prompt, 16, ignore_eos=True) for i, prompt in enumerate(prompts(case))]
     )
@@ -79,7 +79,7 @@ def test_greedy_completions_equal_the_reference(case: str, mesh: tuple[int, int]
 @pytest.mark.parametrize("mesh", MESHES)
 def test_prompt_logprobs_equal_the_reference(mesh: tuple[int, int]) -> None:
     gold = golden("mha")
-    engine = make_engine("mha", mesh, prompt_logprobs=3, logprobs=2, batch_tokens=32)
+    engine = make_engine("mha", mesh, prompt_logprobs=3, logprobs=2, prefill_tokens=32)
     for i, completion in enumerate(
         run(engine, [generate(i, p, 2) for i, p in enumerate(prompts())])
     ):
@@ -130,7 +130,7 @@ def test_greedy_continuation_scores_as_greedy() -> None:
 def test_scores_of_a_text_start_at_its_second_token() -> None:
     """Perplexity: the first token is the prompt, the rest its continuation."""
     gold, text = golden("mha"), prompts()[3]
-    (completion,) = run(make_engine(batch_tokens=16), [score(0, text[:1], text[1:])])
+    (completion,) = run(make_engine(prefill_tokens=16), [score(0, text[:1], text[1:])])
     assert completion.scores[0].loglikelihood == pytest.approx(
         float(gold["p3_next_logprobs"].sum()), abs=1e-2
     )
@@ -166,10 +166,12 @@ def test_completions_do_not_depend_on_neighbours_order_mesh_or_sizes() -> None:
     requests = workload()
     together = run(make_engine(), requests)
     alone = [
-        run(make_engine(slots=1, batch_tokens=16, decode_steps=1), [request])[0]
+        run(make_engine(slots=1, prefill_tokens=16, decode_steps=1), [request])[0]
         for request in requests
     ]
-    backwards = run(make_engine(page_size=4, decode_steps=7, batch_tokens=64), requests[::-1])[::-1]
+    backwards = run(make_engine(page_size=4, decode_steps=7, prefill_tokens=64), requests[::-1])[
+        ::-1
+    ]
     no_reuse = run(make_engine(reuse_prefixes=False), requests)
     meshes = [run(make_engine(mesh=mesh), requests) for mesh in MESHES[1:]]
     for others in (alone, backwards, no_reuse, *meshes):
@@ -205,7 +207,7 @@ def test_prompt_logprobs_of_a_shared_prefix_are_computed_once(mesh: tuple[int, i
     requests += [
         score(20 + row, shared[:1], [*shared[1:], *tail]) for row, tail in enumerate(tails)
     ]
-    sizes = {"prompt_logprobs": 2, "mesh": mesh, "batch_tokens": 32}
+    sizes = {"prompt_logprobs": 2, "mesh": mesh, "prefill_tokens": 32}
     warm, cold = make_engine(**sizes), make_engine(**sizes, reuse_prefixes=False)
     done = run(warm, requests)
     for one, other in zip(done, run(cold, requests), strict=True):
@@ -328,10 +330,12 @@ def test_token_0_in_a_prompt_is_never_attended_to() -> None:
     (whole,) = run(make_engine(prompt_logprobs=0), [generate(0, tokens, 4)])
     np.testing.assert_allclose(whole.prompt_logprobs, chosen, atol=1e-3)
     (pieces,) = run(
-        make_engine(prompt_logprobs=0, page_size=2, batch_tokens=16),
+        make_engine(prompt_logprobs=0, page_size=2, prefill_tokens=16),
         [generate(0, [*tokens * 4], 4)],
     )
-    (one,) = run(make_engine(prompt_logprobs=0, batch_tokens=128), [generate(0, [*tokens * 4], 4)])
+    (one,) = run(
+        make_engine(prompt_logprobs=0, prefill_tokens=128), [generate(0, [*tokens * 4], 4)]
+    )
     same(pieces, one)
     np.testing.assert_allclose(pieces.prompt_logprobs, one.prompt_logprobs, atol=1e-4)
     continued = [*tokens, *whole.token_ids.tolist()]
@@ -345,7 +349,7 @@ def test_token_0_in_a_prompt_is_never_attended_to() -> None:
 def test_leading_token_0_is_defined_and_alone_possible() -> None:
     for tokens in ([0], [0, 0, 5], [0] * 20 + [7, 8]):
         first = run(make_engine(), [generate(0, tokens, 4), generate(1, prompts()[3], 4)])[0]
-        second = run(make_engine(batch_tokens=16, page_size=4), [generate(0, tokens, 4)])[0]
+        second = run(make_engine(prefill_tokens=16, page_size=4), [generate(0, tokens, 4)])[0]
         same(first, second)
         assert np.isfinite(first.token_logprobs or [np.nan]).all()
         expected = oracle_logprobs([*tokens, *first.token_ids])[len(tokens) - 1 : -1]

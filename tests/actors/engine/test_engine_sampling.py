@@ -106,7 +106,7 @@ def test_sampled_row_does_not_depend_on_batch_mesh_or_cache() -> None:
     requests = workload()
     together = run(make_engine(**PENALTIES), requests)
     assert {completion.finish_reason for completion in together} == {"length", "repetition"}
-    one_slot = make_engine(slots=1, batch_tokens=16, decode_steps=1, **PENALTIES)
+    one_slot = make_engine(slots=1, prefill_tokens=16, decode_steps=1, **PENALTIES)
     alone = [run(one_slot, [request])[0] for request in requests]
     tight = {"page_size": 4, "decode_steps": 7, "cache_tokens": 144, "reuse_prefixes": False}
     backwards = run(make_engine(**tight, **PENALTIES), requests[::-1])[::-1]

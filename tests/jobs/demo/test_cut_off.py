@@ -20,7 +20,7 @@ from tests.jobs.demo.demo_model import CHECKPOINT, asked, tokenizer
 STEPS = 4  # tokens of one decode call
 SIZES = EngineConfig(
     max_len=64,
-    batch_tokens=64,
+    prefill_tokens=64,
     slots=1,
     page_size=8,
     decode_steps=STEPS,

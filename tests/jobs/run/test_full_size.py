@@ -77,7 +77,7 @@ def test_request_has_the_sizes_of_the_flags(dry: Dry) -> None:
         make_plan(dry(max_len=4096, batch_tokens=512, mesh="2x4", dtype="float32", logprobs=3))
     )
     engine = request["engine"]
-    assert (engine["max_len"], engine["batch_tokens"], engine["logprobs"]) == (4096, 512, 3)
+    assert (engine["max_len"], engine["prefill_tokens"], engine["logprobs"]) == (4096, 512, 3)
     assert (tuple(request["mesh"]), request["dtype"]) == ((2, 4), "float32")
     assert request["model"] == dataclasses.asdict(GROK_1)
 
@@ -213,7 +213,7 @@ def test_layer_needs_two_collectives(plan: dict[str, Any], layers: int) -> None:
     (target,) = plan["targets"]
     assert target["compiled_for"] == "NVIDIA H100 80GB HBM3"
     prefill = target["programs"]["prefill"]
-    assert prefill["rows"] * EngineConfig(max_len=1).chunk == EngineConfig(max_len=1).batch_tokens
+    assert prefill["rows"] * EngineConfig(max_len=1).chunk == EngineConfig(max_len=1).prefill_tokens
     assert prefill["width"] == 512
     # two for each layer, one for the embedding
     assert prefill["collectives"] == {"all-reduce": 2 * layers + 1}
@@ -258,7 +258,7 @@ def test_temporaries_do_not_grow_with_layers_nor_with_prompts(
 ) -> None:
     """Two layers on H200, a prefill of 8,192 tokens, and log-probs of all of its tokens."""
     request = asked(replace(GROK_1, num_layers=2), targets=("h200",))
-    request["engine"] |= {"batch_tokens": 8192, "prompt_logprobs": 20}
+    request["engine"] |= {"prefill_tokens": 8192, "prompt_logprobs": 20}
     few = full_size.compile_plan(request, compiler)["targets"][0]["programs"]
     many = plan["targets"][0]["programs"]
     assert abs(few["decode"]["temporary_bytes"] - many["decode"]["temporary_bytes"]) < 5e6

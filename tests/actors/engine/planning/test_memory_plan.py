@@ -76,7 +76,7 @@ def test_program_shapes_cover_the_scheduler(
     max_len: int, page: int, tokens: int, data_shards: int, one_width: bool
 ) -> None:
     engine = EngineConfig(
-        max_len=max_len, page_size=page, batch_tokens=tokens, slots=1 + tokens % 99
+        max_len=max_len, page_size=page, prefill_tokens=tokens, slots=1 + tokens % 99
     )
     scheduler = Scheduler(engine, data_shards, pages_per_data_shard=1, one_width=one_width)
     shapes = engine_program_shapes(engine, data_shards, one_width=one_width)
@@ -138,7 +138,7 @@ def test_plan_compiles_the_largest_shapes_and_fits_tightly(
 ) -> None:
     for target in fallback["targets"]:
         programs = target["programs"]
-        prefill_rows = ENGINE.batch_tokens // ENGINE.chunk
+        prefill_rows = ENGINE.prefill_tokens // ENGINE.chunk
         largest = [(prefill_rows, 512), (64, 512), (prefill_rows, 256)]
         assert [(programs[name]["rows"], programs[name]["width"]) for name in programs] == largest
         beside = max(

@@ -23,7 +23,7 @@ from tests.actors.engine.scheduling.page_contents import PageContents
 def config(**sizes: int) -> EngineConfig:
     small = {
         "max_len": 64,
-        "batch_tokens": 32,
+        "prefill_tokens": 32,
         "chunk": 8,
         "slots": 4,
         "page_size": 4,
@@ -99,7 +99,7 @@ def run_step(
 def check(scheduler: Scheduler, plan: PrefillPlan) -> None:
     config = scheduler.config
     assert plan.rows * config.chunk * len(plan.data_shards) <= max(
-        config.batch_tokens, config.chunk * len(plan.data_shards)
+        config.prefill_tokens, config.chunk * len(plan.data_shards)
     )
     for pieces in plan.data_shards:
         assert len(pieces) <= plan.rows
@@ -135,7 +135,7 @@ def test_long_prompts_take_several_calls_and_short_ones_fill_them() -> None:
 def test_calls_are_as_wide_as_their_oldest_sequence() -> None:
     """A page table as wide as the longest sequence is read for every row of a call."""
     scheduler = Scheduler(
-        config(max_len=512, batch_tokens=64, cache_tokens=4096),
+        config(max_len=512, prefill_tokens=64, cache_tokens=4096),
         data_shards=1,
         pages_per_data_shard=1024,
     )
@@ -332,7 +332,9 @@ def test_sequences_run_to_their_end(
 
 
 def test_page_of_a_row_that_is_cut_off_is_not_ready() -> None:
-    scheduler = Scheduler(config(chunk=3, batch_tokens=36), data_shards=1, pages_per_data_shard=64)
+    scheduler = Scheduler(
+        config(chunk=3, prefill_tokens=36), data_shards=1, pages_per_data_shard=64
+    )
     sequence = generating(0, list(range(1, 30)))
     scheduler.submit(sequence)
     scheduler.admit()
@@ -348,7 +350,7 @@ def two_shards_with_two_widths() -> Scheduler:
 
     While the first data shard has a narrow prompt, the second one leaves its wide prompt waiting.
     """
-    sizes = config(max_len=160, chunk=3, batch_tokens=2 * 39, slots=8)
+    sizes = config(max_len=160, chunk=3, prefill_tokens=2 * 39, slots=8)
     return Scheduler(sizes, data_shards=2, pages_per_data_shard=100)
 
 
@@ -426,9 +428,9 @@ def test_calls_read_only_pages_written_from_the_same_tokens(
     end_early: bool,
 ) -> None:
     """Shared, cut, evicted or copied: keys and log-probs are those of the sequence's tokens."""
-    page_size, chunk, batch_tokens = sizes
+    page_size, chunk, prefill_tokens = sizes
     small = config(
-        page_size=page_size, chunk=chunk, batch_tokens=batch_tokens, decode_steps=3, max_len=160
+        page_size=page_size, chunk=chunk, prefill_tokens=prefill_tokens, decode_steps=3, max_len=160
     )
     pages = cache_tokens // page_size
     scheduler = Scheduler(small, data_shards=data_shards, pages_per_data_shard=pages)
