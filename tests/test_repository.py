@@ -294,6 +294,7 @@ VIOLATIONS = {
     "driver": ("pipeline/records.py", "import ray"),
     "device": ("actors/engine/config.py", "import pyarrow"),
     "weights": ("actors/weights/digest.py", "import ray"),
+    "simulation": ("actors/engine/scheduling/pages.py", "import jax"),
     "stages": ("pipeline/input/reader.py", "import pipeline.output.writer"),
     "protocol": ("actors/protocol/errors.py", "import numpy"),
 }
