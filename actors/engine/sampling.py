@@ -17,9 +17,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, UInt32
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 MASKED = -1e30  # finite: a row whose every token is masked must stay defined
+
+# Ranks of float32 numbers among all numbers of 32 bits, from -NaN to NaN.
+SIGN_BIT = np.uint32(0x80000000)
+RANK_OF_MINUS_INFINITY = np.uint32(0x007FFFFF)
+RANK_OF_INFINITY = np.uint32(0xFF800000)
 
 
 class SamplingArrays(NamedTuple):
@@ -52,31 +58,85 @@ def filter_logits(
 ) -> Float[Array, "B V"]:
     """Masks all but the `top_k` most likely tokens, then all but the fewest with the mass `top_p`.
 
-    Ties at a border are all kept. Temperature and min-p have been applied before.
+    Ties at a border are all kept, and count in the mass that `top_p` is a share of. Temperature and
+    min-p have been applied before.
     """
+    after_top_k_BV = jax.lax.cond(
+        jnp.any(top_k_B > 0),
+        lambda logits: _keep_top_k(logits, top_k_B),
+        lambda logits: logits,
+        logits_BV,
+    )
+    return jax.lax.cond(
+        jnp.any(top_p_B < 1.0),
+        lambda logits: _keep_top_p(logits, top_p_B),
+        lambda logits: logits,
+        after_top_k_BV,
+    )
+
+
+def _keep_top_k(logits_BV: Float[Array, "B V"], top_k_B: Int[Array, " B"]) -> Float[Array, "B V"]:
+    """Masks tokens below the `top_k`-th most likely one; 0 keeps a row as it is."""
     vocabulary = logits_BV.shape[-1]
-    sorted_BV = jnp.flip(jnp.sort(logits_BV, axis=-1), axis=-1)
-    rank_V = jnp.arange(vocabulary, dtype=jnp.int32)
-    k_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, vocabulary), vocabulary)
-    # Equals of the k-th stay, and count in the mass that top_p is a share of: as a number of
-    # tokens, not as a mask, because a mask of [B, V] is kept in memory until the last use.
-    k_B = jnp.sum(
-        sorted_BV >= jnp.take_along_axis(sorted_BV, k_B[:, None] - 1, axis=-1),
-        axis=-1,
-        dtype=jnp.int32,
-    )
-    kept_BV = jnp.where(rank_V[None, :] < k_B[:, None], sorted_BV, MASKED)
-    probs_BV = jax.nn.softmax(kept_BV, axis=-1)
-    before_BV = jnp.cumsum(probs_BV, axis=-1) - probs_BV
-    # A token stays when the mass of the more likely ones has not reached top_p; the first always
-    # stays.
-    inside_BV = (rank_V[None, :] < k_B[:, None]) & (
-        (before_BV < top_p_B[:, None]) | (rank_V[None, :] == 0)
-    )
-    inside_BV = jnp.where((top_p_B < 1.0)[:, None], inside_BV, rank_V[None, :] < k_B[:, None])
-    last_B = jnp.sum(inside_BV.astype(jnp.int32), axis=-1) - 1
-    border_B1 = jnp.take_along_axis(sorted_BV, last_B[:, None], axis=-1)
-    return jnp.where(logits_BV >= border_B1, logits_BV, MASKED)
+    kept_B = jnp.where(top_k_B > 0, jnp.minimum(top_k_B, vocabulary), vocabulary)
+    return _keep_above(logits_BV, mass_border(logits_BV, jnp.ones((), jnp.int32), kept_B))
+
+
+def _keep_top_p(logits_BV: Float[Array, "B V"], top_p_B: Float[Array, " B"]) -> Float[Array, "B V"]:
+    """Masks all but the most likely tokens with the mass `top_p`; 1 keeps a row as it is."""
+    peak_B = jnp.max(logits_BV, axis=-1)
+    # an infinite peak minus itself is NaN
+    is_peak_BV = logits_BV == peak_B[:, None]
+    mass_BV = jnp.where(is_peak_BV, 1.0, jnp.exp(logits_BV - peak_B[:, None]))
+    border_B = mass_border(logits_BV, mass_BV, top_p_B * jnp.sum(mass_BV, axis=-1))
+    # the most likely token stays, whatever top_p is
+    border_B = jnp.minimum(border_B, peak_B)
+    return _keep_above(logits_BV, jnp.where(top_p_B < 1.0, border_B, -jnp.inf))
+
+
+def _keep_above(
+    logits_BV: Float[Array, "B V"], border_B: Float[Array, " B"]
+) -> Float[Array, "B V"]:
+    return jnp.where(logits_BV >= border_B[:, None], logits_BV, MASKED)
+
+
+def mass_border(
+    logits_BV: Float[Array, "B V"],
+    mass_BV: Shaped[Array, "B V"] | Shaped[Array, ""],
+    least_B: Shaped[Array, " B"],
+) -> Float[Array, " B"]:
+    """Returns the highest border of each row at and above which tokens have the mass `least`.
+
+    Bisects the float32 numbers, which are as many as 32 bits, so that the result is exact. That is
+    32 sums over a row instead of a sort: one row of 131,072 logits takes a tenth of the time.
+
+    Args:
+        logits_BV: the logits, no NaN among them.
+        mass_BV: of each token, not negative; one number where all tokens have the same mass.
+        least_B: mass that the tokens must have, of the type of `mass_BV`. Minus infinity is the
+            border where all tokens have less.
+    """
+
+    def decide_bit(number: Int[Array, ""], rank_B: UInt32[Array, " B"]) -> UInt32[Array, " B"]:
+        bit = jnp.uint32(1) << (31 - number).astype(jnp.uint32)
+        higher_B = rank_B | bit
+        is_above_BV = logits_BV >= _number_of_rank(higher_B)[:, None]
+        mass_above_B = jnp.sum(jnp.where(is_above_BV, mass_BV, 0), axis=-1)
+        return jnp.where(mass_above_B >= least_B, higher_B, rank_B)
+
+    lowest_rank_B = jnp.zeros(logits_BV.shape[0], jnp.uint32)
+    return _number_of_rank(jax.lax.fori_loop(0, 32, decide_bit, lowest_rank_B))
+
+
+def _number_of_rank(rank_B: UInt32[Array, " B"]) -> Float[Array, " B"]:
+    """Returns the float32 numbers by their rank; ranks of NaN are infinities.
+
+    Positive numbers have their bits in ascending order, negative ones in descending order.
+    """
+    rank_B = jnp.clip(rank_B, RANK_OF_MINUS_INFINITY, RANK_OF_INFINITY)
+    is_positive_B = rank_B >= SIGN_BIT
+    bits_B = jnp.where(is_positive_B, rank_B ^ SIGN_BIT, ~rank_B)
+    return jax.lax.bitcast_convert_type(bits_B, jnp.float32)
 
 
 def tempered(
@@ -113,7 +173,6 @@ def sample_tokens(logits_BV: Float[Array, "B V"], sampling: SamplingArrays) -> I
     Gumbel noise makes the choice robust: rounding of the logits changes it only where two tokens
     are as good as tied.
     """
-    filtering: Bool[Array, ""] = jnp.any((sampling.top_p < 1.0) | (sampling.top_k > 0))
     scaled_BV = tempered(logits_BV, sampling.temperature)
     scaled_BV = jax.lax.cond(
         jnp.any(sampling.min_p > 0.0),
@@ -121,12 +180,7 @@ def sample_tokens(logits_BV: Float[Array, "B V"], sampling: SamplingArrays) -> I
         lambda x: x,
         scaled_BV,
     )
-    scaled_BV = jax.lax.cond(
-        filtering,
-        lambda x: filter_logits(x, sampling.top_k, sampling.top_p),
-        lambda x: x,
-        scaled_BV,
-    )
+    scaled_BV = filter_logits(scaled_BV, sampling.top_k, sampling.top_p)
     noise_BV = jax.vmap(_noise, in_axes=(0, 0, None))(
         sampling.seed, sampling.position, logits_BV.shape[-1]
     )

@@ -19,7 +19,15 @@ from actors.engine.config import EngineConfig
 from actors.engine.logits.chain import LogitsChain, chain_for
 from actors.engine.logits.processor import DecodeView
 from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
-from actors.engine.vocabulary import Likelihood, first_id, likelihood, most_likely, whole
+from actors.engine.vocabulary import (
+    Likelihood,
+    first_id,
+    join_rows,
+    likelihood,
+    most_likely,
+    own_rows,
+    split_rows,
+)
 from actors.kernels.choice import select_platform
 from actors.kernels.interface import Kernels, Platform
 from actors.model.config import ModelConfig
@@ -167,14 +175,16 @@ def _sample(
 ) -> Int[Array, " B"]:
     """Returns the next token: most likely, or sampled where temperature is above 0."""
     allowed_BU = mask_eos(logits_BU, sampling, context.model.eos_token, first_id(logits_BU))
+
+    def draw(logits_BU: Float[Array, "B U"]) -> Int[Array, " B"]:
+        own_sampling = SamplingArrays(*map(own_rows, sampling))
+        own_tokens_R = sample_tokens(split_rows(logits_BU), own_sampling)
+        return join_rows(own_tokens_R, logits_BU.shape[0])
+
     # The predicate is the same on all devices of the model axis, so all of them take the branch
-    # with the collective.
-    return jax.lax.cond(
-        jnp.any(sampling.temperature > 0.0),
-        lambda logits: sample_tokens(whole(logits), sampling),
-        most_likely,
-        allowed_BU,
-    )
+    # with the collectives.
+    is_drawn = jnp.any(sampling.temperature > 0.0)
+    return jax.lax.cond(is_drawn, draw, most_likely, allowed_BU)
 
 
 def _decode(

@@ -1,8 +1,8 @@
 """Log-probs, ranks and most likely tokens from logits that are split over the mesh's "model" axis.
 
 Runs inside `jax.shard_map`: a device sees the rows of the vocabulary it owns (U of V) and agrees
-with the others through small collectives; the whole [N, V] is gathered only to draw with
-temperature. Ties go to the lowest id.
+with the others through small collectives. To draw with temperature, each device gets the whole
+vocabulary of a part of the rows; no device ever holds [N, V]. Ties go to the lowest id.
 """
 
 from typing import NamedTuple
@@ -81,6 +81,32 @@ def likelihood(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"], k: in
     )
 
 
-def whole(logits_NU: Float[Array, "N U"]) -> Float[Array, "N V"]:
-    """Returns the logits of the whole vocabulary, the same on every device of the model axis."""
-    return jax.lax.all_gather(logits_NU, "model", axis=1, tiled=True)
+def rows_per_device(rows: int) -> int:
+    """Returns how many of `rows` rows each device of the model axis draws, the last one fewer."""
+    return -(-rows // jax.lax.axis_size("model"))
+
+
+def split_rows(logits_NU: Float[Array, "N U"]) -> Float[Array, "R V"]:
+    """Returns this device's rows of the logits, over the whole vocabulary.
+
+    One all-to-all, of the bytes that the device owns. Rows that are missing on the last devices are
+    zero.
+    """
+    devices = jax.lax.axis_size("model")
+    missing_rows = rows_per_device(logits_NU.shape[0]) * devices - logits_NU.shape[0]
+    padded = jnp.pad(logits_NU, ((0, missing_rows), (0, 0)))
+    return jax.lax.all_to_all(padded, "model", split_axis=0, concat_axis=1, tiled=True)
+
+
+def own_rows(array: Shaped[Array, "N *values"]) -> Shaped[Array, "R *values"]:
+    """Returns the rows of `split_rows` of an array that all devices of the model axis have."""
+    rows = rows_per_device(array.shape[0])
+    missing_rows = rows * jax.lax.axis_size("model") - array.shape[0]
+    padded = jnp.pad(array, ((0, missing_rows), *((0, 0),) * (array.ndim - 1)))
+    first_row = jax.lax.axis_index("model") * rows
+    return jax.lax.dynamic_slice_in_dim(padded, first_row, rows)
+
+
+def join_rows(own_R: Shaped[Array, " R"], rows: int) -> Shaped[Array, " N"]:
+    """Returns the `rows` values of all devices, of which each has computed its own rows."""
+    return jax.lax.all_gather(own_R, "model", tiled=True)[:rows]

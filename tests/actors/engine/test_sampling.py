@@ -13,6 +13,7 @@ from actors.engine.sampling import (
     filter_logits,
     mask_eos,
     mask_unlikely,
+    mass_border,
     sample_tokens,
     tempered,
 )
@@ -169,6 +170,83 @@ def test_filters_equal_plain_loops(
     )
     expected = reference.may_be_drawn(logits, min_p=min_p, top_k=top_k, top_p=top_p)
     assert set(np.flatnonzero(np.asarray(kept[0]) > MASKED / 2).tolist()) == expected
+
+
+LARGEST = float(np.finfo(np.float32).max)
+SMALLEST = float(np.finfo(np.float32).tiny)
+ADVERSARIAL_ROWS = {
+    "all equal": [1.5] * 8,
+    "all masked": [MASKED] * 8,
+    "some masked": [2.0, MASKED, 1.0, MASKED, 2.0, MASKED, 1.0, -3.0],
+    "minus infinity": [0.5, -np.inf, 0.25, -np.inf, 0.5, -np.inf, -np.inf, -1.0],
+    "infinity": [np.inf, 3.0, np.inf, 2.0, 1.0, 0.0, -np.inf, np.inf],
+    "largest numbers": [LARGEST, -LARGEST, LARGEST, 0.0, 1.0, -1.0, -LARGEST, 2.0],
+    "both zeros": [0.0, -0.0, -1.0, -0.0, 0.0, -1.0, SMALLEST, -SMALLEST],
+    "neighbours": np.nextafter(np.float32(7.0), np.float32(8.0)).repeat(4).tolist() + [7.0] * 4,
+    "ties at every rank": [3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0],
+}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_ROWS)
+def test_top_k_border_is_the_k_th_largest_number(name: str) -> None:
+    row = np.asarray(ADVERSARIAL_ROWS[name], np.float32)
+    tokens = len(row)
+    counts = jnp.arange(1, tokens + 1, dtype=jnp.int32)
+    logits = jnp.tile(jnp.asarray(row), (tokens, 1))
+    borders = mass_border(logits, jnp.ones((), jnp.int32), counts)
+    kept = np.asarray(filter_logits(logits, counts, jnp.ones(tokens)))
+    descending = -np.sort(-row)
+    for count in range(1, tokens + 1):
+        assert borders[count - 1] == descending[count - 1]
+        expected = np.where(row >= descending[count - 1], row, np.float32(MASKED))
+        np.testing.assert_array_equal(kept[count - 1], expected)
+
+
+def kept_by_sorting(row: np.ndarray, top_k: int, top_p: float) -> set[int]:
+    """Returns the tokens that top-k, then top-p keep, by walking down the sorted row."""
+    descending = -np.sort(-row)
+    if top_k:
+        descending = descending[descending >= descending[top_k - 1]]
+    is_peak = descending == descending[0]
+    with np.errstate(invalid="ignore"):
+        differences = descending.astype(np.float64) - descending[0]
+    chances = np.where(is_peak, 1.0, np.exp(differences))
+    border = descending[0]
+    mass = 0.0
+    for logit, chance in zip(descending, chances, strict=True):
+        if top_p < 1.0 and mass >= top_p * chances.sum():
+            break
+        border = logit
+        mass += chance
+    return set(np.flatnonzero(row >= border).tolist())
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_ROWS)
+def test_filters_keep_the_tokens_of_a_sort(name: str) -> None:
+    row = np.asarray(ADVERSARIAL_ROWS[name], np.float32)
+    # shares that no sum of these rows' equal masses reaches exactly
+    cases = [(top_k, top_p) for top_k in (0, 1, 3, 8) for top_p in (1e-6, 0.3, 0.68, 0.999, 1.0)]
+    logits = jnp.tile(jnp.asarray(row), (len(cases), 1))
+    top_k = jnp.asarray([case[0] for case in cases], jnp.int32)
+    top_p = jnp.asarray([case[1] for case in cases], jnp.float32)
+    kept = np.asarray(filter_logits(logits, top_k, top_p))
+    for case, kept_row in zip(cases, kept, strict=True):
+        # tokens that are masked before count as kept: they stay as they are
+        expected = kept_by_sorting(row, *case)
+        unmasked = set(np.flatnonzero(row > MASKED / 2).tolist())
+        assert set(np.flatnonzero(kept_row > MASKED / 2).tolist()) == expected & unmasked, case
+
+
+def test_filters_of_a_large_vocabulary_equal_those_of_a_sort() -> None:
+    """Logits in steps of 1/64: some hundred tokens are equal at each border."""
+    rng = np.random.default_rng(3)
+    rows = np.round(rng.normal(0, 3, (4, 16384)) * 64).astype(np.float32) / 64
+    cases = [(0, 0.9), (50, 1.0), (200, 0.95), (0, 0.5)]
+    top_k = jnp.asarray([case[0] for case in cases], jnp.int32)
+    top_p = jnp.asarray([case[1] for case in cases], jnp.float32)
+    kept = np.asarray(filter_logits(jnp.asarray(rows), top_k, top_p))
+    for row, case, kept_row in zip(rows, cases, kept, strict=True):
+        assert set(np.flatnonzero(kept_row > MASKED / 2).tolist()) == kept_by_sorting(row, *case)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from actors.engine.vocabulary import Likelihood, likelihood, most_likely, whole
+from actors.engine.vocabulary import (
+    Likelihood,
+    join_rows,
+    likelihood,
+    most_likely,
+    own_rows,
+    split_rows,
+)
 from actors.model.sharding import make_mesh
 
 
@@ -52,9 +59,27 @@ def test_top_logprobs_may_exceed_the_rows_of_a_device(shards: int) -> None:
     np.testing.assert_array_equal(out.top_ids, np.argsort(-logits, axis=-1, kind="stable")[:, :7])
 
 
-def test_whole_and_most_likely_see_the_same_vocabulary() -> None:
-    logits = jnp.asarray(np.random.default_rng(2).normal(size=(4, 16)).astype(np.float32))
-    np.testing.assert_array_equal(on_mesh(whole, 8, logits, out=PartitionSpec()), logits)
+def test_most_likely_is_the_lowest_id_of_equals() -> None:
+    logits = np.random.default_rng(2).normal(size=(4, 16)).astype(np.float32)
+    logits[3, [5, 14]] = 9.0
     np.testing.assert_array_equal(
         on_mesh(most_likely, 8, logits, out=PartitionSpec()), np.argmax(logits, axis=-1)
     )
+
+
+@pytest.mark.parametrize(("rows", "shards"), [(8, 8), (5, 8), (6, 4), (9, 4), (3, 1)])
+def test_rows_are_split_over_devices_and_joined(rows: int, shards: int) -> None:
+    """Row counts that devices divide, and that they do not."""
+    logits = np.random.default_rng(2).normal(size=(rows, 16)).astype(np.float32)
+    weight = np.arange(rows, dtype=np.float32)
+
+    def weighted_sums(local_logits: jax.Array, weight_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+        own_logits_RV = split_rows(local_logits)
+        own_results_R = own_logits_RV[:, -1] * own_rows(weight_N)
+        rows_on_device = jnp.full((1,), own_logits_RV.shape[0])
+        return join_rows(own_results_R, rows), rows_on_device
+
+    out = (PartitionSpec(), PartitionSpec("model"))
+    results, rows_on_devices = on_mesh(weighted_sums, shards, logits, weight, out=out)  # type: ignore[misc]
+    np.testing.assert_array_equal(results, logits[:, -1] * weight)
+    assert np.asarray(rows_on_devices).tolist() == [-(-rows // shards)] * shards
