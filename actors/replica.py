@@ -220,14 +220,14 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
 
     from actors.engine.engine import Engine
     from actors.engine.steps import EngineContext
-    from actors.kernels.choice import select_platform
+    from actors.kernels.choice import platform_of
     from actors.model import sharding
     from actors.weights import checkpoint
     from actors.weights.node_cache import node_copy
 
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)
-    platform = select_platform(mesh.devices.flat[0].platform)
+    platform = platform_of(mesh.devices.flat[0])
     # without a name of their own, so that the int8 weights are freed before the cache is sized
     params = platform.prepare(
         checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh),

@@ -28,7 +28,7 @@ from actors.engine.vocabulary import (
     own_rows,
     split_rows,
 )
-from actors.kernels.choice import select_platform
+from actors.kernels.choice import platform_of
 from actors.kernels.interface import Kernels, Platform
 from actors.model.config import ModelConfig
 from actors.model.language_model import (
@@ -115,7 +115,7 @@ class EngineContext:
     @property
     def platform(self) -> Platform:
         """Kernels and layouts of the mesh's devices."""
-        return select_platform(self.mesh.devices.flat[0].platform)
+        return platform_of(self.mesh.devices.flat[0])
 
 
 def _forward(

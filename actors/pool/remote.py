@@ -18,6 +18,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from actors.pool.environment import jax_variables
 from actors.protocol.events import Blame, Heartbeat
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
 
@@ -51,8 +52,10 @@ class RemoteReplica:
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
         return Place(ray.get_runtime_context().get_node_id(), address, os.getpid())
 
-    def load(self, replica_class: str, spec: object, name: str) -> ReplicaInfo:
-        """Makes the replica; returns when it can take batches."""
+    def load(self, replica_class: str, spec: object, name: str, devices: int) -> ReplicaInfo:
+        """Makes the replica on a mesh of `devices`; returns when it can take batches."""
+        gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
+        os.environ.update(jax_variables(os.environ, devices, has_gpus=bool(gpus)))
         module, _, attribute = replica_class.partition(":")
         replica = getattr(importlib.import_module(module), attribute)(spec, name)
         info: ReplicaInfo = replica.info()

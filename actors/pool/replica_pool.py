@@ -18,13 +18,13 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 import ray
 from ray.exceptions import RayTaskError
 
 from actors.pool.config import PoolConfig
+from actors.pool.environment import process_variables
 from actors.pool.gcs_monitor import GcsMonitor
 from actors.pool.heartbeat_monitor import HeartbeatMonitor
 from actors.pool.remote import (
@@ -52,7 +52,6 @@ from actors.protocol.messages import ReplicaInfo
 
 SOON_S = 0.05  # shortest wait for an actor that is due
 MAX_DOUBLINGS = 30  # of the back-off
-REPOSITORY = str(Path(__file__).resolve().parents[2])
 
 
 @dataclass(slots=True)
@@ -209,6 +208,7 @@ class ReplicaPool:
         gpus = 0
         if self._uses_gpus:
             gpus = self._config.devices
+        variables = process_variables(os.environ, uses_gpus=self._uses_gpus)
         options: dict[str, Any] = {
             "num_cpus": 1,
             "num_gpus": gpus,
@@ -216,7 +216,7 @@ class ReplicaPool:
             "max_task_retries": 0,
             "max_concurrency": self._config.in_flight + 2,
             "concurrency_groups": {WATCH: 1},
-            "runtime_env": {"env_vars": self._environment()},
+            "runtime_env": {"env_vars": variables},
         }
         actor: Any = ray.remote(**options)(self._actor_class).remote()
         self._members[name] = _Member(actor)
@@ -240,22 +240,6 @@ class ReplicaPool:
         while self._staying() < self._wanted:
             heapq.heappush(self._respawns, time.monotonic() + delay_s)
         return is_missing
-
-    def _environment(self) -> dict[str, str]:
-        """Returns the variables that must be set before JAX starts.
-
-        The number of virtual CPU devices has no effect on GPUs.
-        """
-        device_flag = f"--xla_force_host_platform_device_count={self._config.devices}"
-        flags = f"{os.environ.get('XLA_FLAGS', '')} {device_flag}"
-        paths = [REPOSITORY, os.environ.get("PYTHONPATH", "")]
-        variables = {
-            "XLA_FLAGS": flags.strip(),
-            "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        }
-        if not self._uses_gpus:
-            variables["JAX_PLATFORMS"] = "cpu"
-        return variables
 
     def _watch(
         self, reference: Any, replica: str, call: Literal["place", "load", "heartbeat"] | Assignment
@@ -315,7 +299,9 @@ class ReplicaPool:
             member.place = result
             self._heartbeats.begin(done.replica)
             # Loading starts here, so the place of a replica that is up is always known.
-            load = member.actor.load.remote(self._replica_class, self._spec, done.replica)
+            load = member.actor.load.remote(
+                self._replica_class, self._spec, done.replica, self._config.devices
+            )
             self._watch(load, done.replica, "load")
             return []
 

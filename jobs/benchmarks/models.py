@@ -36,10 +36,10 @@ def random_params(
         dense: no int8 weights.
         platform: the kernels' platform; None: the platform of the mesh's devices.
     """
-    from actors.kernels.choice import select_platform
+    from actors.kernels.choice import platform_of
 
     if platform is None:
-        platform = select_platform(mesh.devices.flat[0].platform)
+        platform = platform_of(mesh.devices.flat[0])
     params: dict[str, dict[str, Any]] = platform.prepare(_stored(model, mesh), dtype, dense=dense)
     return params
 

@@ -1,10 +1,13 @@
 """The platform of a device, and how it prepares weights."""
 
+from types import SimpleNamespace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.kernels.choice import select_platform
+from actors.kernels.choice import platform_of, select_platform
 from actors.kernels.cpu.code import instruction_sets
 from actors.kernels.cpu.platform import CPU
 from actors.kernels.gpu.layout import TransposedExperts
@@ -13,12 +16,30 @@ from actors.kernels.interface import Platform
 from actors.kernels.quantized import QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts
 from actors.kernels.xla.platform import XLA, XLA_CPU
+from actors.protocol.errors import ModelError
 
 
 def test_select_platform_by_the_name_of_the_device() -> None:
     assert select_platform("cpu") is (CPU if instruction_sets() else XLA_CPU)
     assert select_platform("tpu") is XLA
     assert select_platform("gpu") is select_platform("cuda") is GPU
+
+
+@pytest.mark.parametrize(
+    ("name", "version"), [("gpu", "PJRT C API\nrocm 60300"), ("rocm", "rocm 60300")]
+)
+def test_amd_gpus_are_refused(name: str, version: str) -> None:
+    client = SimpleNamespace(platform_version=version)
+    device = SimpleNamespace(platform=name, client=client, device_kind="AMD Instinct MI300X")
+    with pytest.raises(ModelError, match=r"AMD Instinct MI300X: AMD GPUs \(ROCm\)"):
+        platform_of(device)
+
+
+def test_platform_of_devices_of_this_and_other_makers() -> None:
+    cuda = SimpleNamespace(platform_version="PJRT C API\ncuda 12090")
+    assert platform_of(SimpleNamespace(platform="gpu", client=cuda)) is GPU
+    assert platform_of(SimpleNamespace(platform="cuda")) is GPU, "a device that only compiles"
+    assert platform_of(jax.devices()[0]) is select_platform("cpu")
 
 
 @pytest.mark.parametrize(
