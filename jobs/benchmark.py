@@ -2,13 +2,15 @@
 
     python jobs/benchmark.py --model small                       # on CPU
     python jobs/benchmark.py --model small --mesh 1x4 --json result.json
-    python jobs/benchmark.py --model grok-1-shard --slots 64,128 --prefill-length 1024
-                                                                 # on one GPU of 80 GB or more
+    python jobs/benchmark.py --model grok-1-shard --layers 8 --slots 64,128,256 --context 512
+                                                                 # on one GPU: four minutes
 
-Measures, in one run: the machine's own rate in a large matrix product and in reading memory;
-prefill; decode at several numbers of slots. Prints a table and writes JSON. MFU: useful operations
-of the chosen experts only. MBU: bytes of weights and cache that a step must read, once. "of roof"
-compares with the slower of the two limits. Runs the engine alone: no Ray, no text.
+Measures, in one run: the machine's own rate in a large matrix product and in reading and copying
+memory; prefill; decode at several numbers of slots; on a GPU, the time of each kernel. Prints a
+table and writes JSON. MFU: useful operations of the chosen experts only. MBU: bytes of weights and
+cache that a step must read, once. "of roof" compares with the slower of the two limits. Runs the
+engine alone: no Ray, no text, no package beyond JAX, dm-haiku, jaxtyping, llvmlite and
+jsonargparse.
 """
 
 import json

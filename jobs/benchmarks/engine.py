@@ -28,11 +28,14 @@ from actors.model.config import ModelConfig
 from actors.protocol.messages import ReplicaStats, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from jobs.benchmarks.engine_config import EngineBenchmarkConfig
-from jobs.benchmarks.measurement import best_seconds, increase
+from jobs.benchmarks.measurement import increase
 from jobs.benchmarks.models import MODELS, random_params
+from jobs.checks.ceilings import CPU_SIZES, GPU_SIZES, TINY_SIZES, measure_ceilings
+from jobs.checks.gpu_trace import GpuTrace, KernelTime, trace_gpu
 
 PAGE_SIZE = EngineConfig(max_len=1).page_size
 REPEATS = 3  # of each measurement; the median counts
+MAX_KERNELS = 20  # in the figures; the longest ones
 FIRST_TOKEN = 3  # lower ids are padding, end-of-text and the like
 
 
@@ -79,14 +82,19 @@ class _Benchmark:
 def measure(config: EngineBenchmarkConfig, mesh_shape: tuple[int, int]) -> dict[str, Any]:
     """Returns all figures of one run, with the machine and the configuration."""
     model = MODELS[config.model]
+    if config.layers is not None:
+        model = model.with_layers(config.layers)
     mesh = sharding.make_mesh(*mesh_shape)
+    # before the weights take the memory that the rates are measured in
+    machine = describe_machine(config.dtype, is_trial=model.is_trial)
     dense = select_platform(jax.devices()[0].platform).is_dense(config.weights)
     params = random_params(model, mesh, jnp.dtype(config.dtype), dense=dense)
-    benchmark = _Benchmark(config, model, mesh, params, machine_rates(config.dtype))
+    benchmark = _Benchmark(config, model.config, mesh, params, machine)
 
     return {
         "date": time.strftime("%Y-%m-%d"),
         "config": dataclasses.asdict(config),
+        "layers": model.config.num_layers,
         "machine": benchmark.machine,
         "prefill": _measure_prefill(benchmark),
         "decode": [_measure_decode(benchmark, slots) for slots in config.slot_counts()],
@@ -95,38 +103,22 @@ def measure(config: EngineBenchmarkConfig, mesh_shape: tuple[int, int]) -> dict[
     }
 
 
-def machine_rates(dtype: str) -> dict[str, Any]:
-    """Measures the machine's own matrix product and memory rates with JAX.
-
-    The product is also measured in float32: a CPU without bfloat16 instructions is faster in it.
-    """
+def describe_machine(dtype: str, *, is_trial: bool) -> dict[str, Any]:
+    """Returns the machine and its own rates, which the figures are relative to."""
     device = jax.devices()[0]
-    is_cpu = device.platform == "cpu"
-    size = 8192
-    size_bytes = 1 << 31  # far more than any cache holds
-    if is_cpu:
-        size = 2048
-        size_bytes = 1 << 28
-
-    product_s = min(_product_seconds(size, name) for name in {dtype, "float32"})
-    data = jnp.ones((size_bytes,), jnp.uint8).view(jnp.float32)
-    read = jax.jit(jnp.sum)
-    read_s = best_seconds(lambda: read(data).block_until_ready())
-
+    sizes = GPU_SIZES
+    if is_trial:
+        sizes = TINY_SIZES
+    elif device.platform == "cpu":
+        sizes = CPU_SIZES
     return {
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
         "platform": device.platform,
         "device": device.device_kind,
-        "product_flops_per_s": 2 * size**3 / product_s,
-        "read_bytes_per_s": size_bytes / read_s,
+        "jax": jax.__version__,
+        **dataclasses.asdict(measure_ceilings(dtype, sizes)),
     }
-
-
-def _product_seconds(size: int, dtype: str) -> float:
-    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
-    product = jax.jit(lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.float32))
-    return best_seconds(lambda: product(x, x).block_until_ready())
 
 
 def _device_peak_bytes() -> int | None:
@@ -159,6 +151,8 @@ def _measure_prefill(benchmark: _Benchmark) -> dict[str, Any]:
     cold = _run(engine, requests)
     seconds = _median_seconds(lambda: _run(engine, requests), "prefill_s")
 
+    trace = trace_gpu(lambda: _run(engine, requests))
+
     tokens = rows * length
     flops = tokens * arithmetic.token_flops(benchmark.model, length / 2)
     return {
@@ -170,6 +164,8 @@ def _measure_prefill(benchmark: _Benchmark) -> dict[str, Any]:
         "padding": 1 - cold.prefill_tokens / cold.prefill_positions,
         "programs": cold.programs,
         "first_token_cold_s": cold.busy_s + cold.compile_s,
+        "compile_s": cold.compile_s,
+        "gpu": _kernel_figures(trace, cold.prefill_calls * benchmark.model.num_layers),
     }
 
 
@@ -187,6 +183,7 @@ def _measure_decode(benchmark: _Benchmark, slots: int) -> dict[str, Any]:
 
     cold = _run(engine, requests)
     step_s = _median_seconds(lambda: _run(engine, requests), "decode_s") / new_tokens
+    trace = trace_gpu(lambda: _run(engine, requests))
 
     mean_length = prompt_tokens + new_tokens / 2
     memory_s = _step_bytes(benchmark, slots, mean_length) / benchmark.machine["read_bytes_per_s"]
@@ -201,6 +198,35 @@ def _measure_decode(benchmark: _Benchmark, slots: int) -> dict[str, Any]:
         "mfu": product_s / step_s,
         "of_roof": max(memory_s, product_s) / step_s,
         "programs": cold.programs,
+        "compile_s": cold.compile_s,
+        "gpu": _kernel_figures(trace, new_tokens * benchmark.model.num_layers),
+    }
+
+
+def _kernel_figures(trace: GpuTrace | None, layer_runs: int) -> dict[str, Any] | None:
+    """Returns the times of a traced run, in microseconds for each run of a layer.
+
+    What runs once a step, such as the projection to the vocabulary, is spread over the layers.
+
+    Args:
+        trace: of one run; None: not on a GPU.
+        layer_runs: how often the run computes a layer.
+    """
+    if trace is None:
+        return None
+    return {
+        "busy_us_per_layer": trace.busy_s * 1e6 / layer_runs,
+        "span_us_per_layer": trace.span_s * 1e6 / layer_runs,
+        "launches_per_layer": trace.launches / layer_runs,
+        "kernels": [_kernel_row(kernel, layer_runs) for kernel in trace.kernels[:MAX_KERNELS]],
+    }
+
+
+def _kernel_row(kernel: KernelTime, layer_runs: int) -> dict[str, Any]:
+    return {
+        "name": kernel.name,
+        "us_per_layer": kernel.seconds * 1e6 / layer_runs,
+        "launches_per_layer": kernel.launches / layer_runs,
     }
 
 

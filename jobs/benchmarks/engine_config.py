@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from actors.protocol.size_buckets import CHUNK
 from jobs.cli.flag_checks import read_mesh
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
@@ -17,10 +18,14 @@ class EngineBenchmarkConfig:
         ConfigError: a flag is not valid.
     """
 
-    model: Literal["small", "demo", "grok-1-shard"] = flag(
+    model: Literal["small", "demo", "grok-1-shard", "tiny-shard"] = flag(
         "small",
         "weights are random. grok-1-shard: what one of eight devices holds of Grok-1, 39 GB as "
-        "int8, on one device: all-reduces between devices are not measured",
+        "int8, on one device: all-reduces between devices are not measured. tiny-shard: the same "
+        "structure in seconds on any machine",
+    )
+    layers: int | None = flag(
+        None, "number of layers; with 8 of 64, the programs of grok-1-shard compile in a minute"
     )
     mesh: str = flag("1x1", "DATAxMODEL; virtual devices on a machine without GPUs")
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
@@ -33,13 +38,15 @@ class EngineBenchmarkConfig:
     context: int = flag(64, "tokens of each prompt before decode starts")
     new_tokens: int = flag(32, "tokens that each sequence generates")
     batch_tokens: int = flag(2048, "positions of one prefill")
-    block: int = flag(16, "tokens of one row of a prefill")
+    block: int = flag(CHUNK, "tokens of one row of a prefill")
     decode_steps: int = flag(8, "tokens that a slot generates per host call")
     json: str | None = flag(None, "file for the figures")
 
     def __post_init__(self) -> None:
         self.mesh_shape()
         self.slot_counts()
+        if self.layers is not None and self.layers < 1:
+            raise ConfigError(f"--layers: expected at least 1, got {self.layers}")
 
     def mesh_shape(self) -> tuple[int, int]:
         """Returns DATA and MODEL of --mesh."""

@@ -1,24 +1,9 @@
-"""Timing of repeated calls, and differences of an engine's counters."""
+"""Differences of an engine's counters."""
 
 import dataclasses
-import time
-from collections.abc import Callable
 from typing import Any
 
 from actors.protocol.messages import ReplicaStats
-
-
-def seconds_of(call: Callable[[], object]) -> float:
-    """Returns the seconds that one call takes."""
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
-
-
-def best_seconds(call: Callable[[], object], tries: int = 10) -> float:
-    """Returns the seconds of the fastest of several calls, after one that compiles."""
-    call()
-    return min(seconds_of(call) for _ in range(tries))
 
 
 def increase(before: ReplicaStats, after: ReplicaStats) -> ReplicaStats:

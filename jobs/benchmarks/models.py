@@ -5,11 +5,40 @@ magnitudes with which activations neither vanish nor grow.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from actors.model.config import DEMO, GROK_1, SMALL, ModelConfig, TensorSpec, parameter_shapes
+
+
+@dataclass(frozen=True)
+class BenchmarkModel:
+    """A model of the benchmark.
+
+    `scale_groups` is the number of scales that a device holds of each column of a weight. None: as
+    many as a checkpoint has. A trial shows that the benchmark runs: its figures mean nothing, and
+    the machine's own rates are measured at small sizes, too.
+    """
+
+    config: ModelConfig
+    scale_groups: int | None = None
+    is_trial: bool = False
+
+    def with_layers(self, layers: int) -> "BenchmarkModel":
+        """Returns the same model with another number of layers."""
+        return replace(self, config=replace(self.config, num_layers=layers))
+
+    def tensors(self) -> list[TensorSpec]:
+        """Returns the tensors of the model, with the groups of scales that a device holds."""
+        tensors: list[TensorSpec] = []
+        for tensor in parameter_shapes(self.config):
+            if self.scale_groups is None or tensor.scale_groups is None:
+                tensors.append(tensor)
+            else:
+                tensors.append(replace(tensor, scale_groups=self.scale_groups))
+        return tensors
+
 
 # The share of Grok-1 of one of eight devices on the mesh 1x8: an eighth of the heads, of each
 # expert's width and of the vocabulary. It runs on one device, so measurements do not include the
@@ -21,16 +50,34 @@ GROK_1_SHARD = replace(
     num_q_heads=GROK_1.num_q_heads // 8,
     num_kv_heads=GROK_1.num_kv_heads // 8,
 )
-MODELS: dict[str, ModelConfig] = {"small": SMALL, "demo": DEMO, "grok-1-shard": GROK_1_SHARD}
+# The same structure at a size that any machine runs in a second.
+TINY_SHARD = replace(DEMO, num_q_heads=2, num_kv_heads=1, vocab_size=64, num_layers=2)
+
+# A device of eight holds one of the eight groups of scales of each weight.
+MODELS: dict[str, BenchmarkModel] = {
+    "small": BenchmarkModel(SMALL),
+    "demo": BenchmarkModel(DEMO),
+    "grok-1-shard": BenchmarkModel(GROK_1_SHARD, scale_groups=1),
+    "tiny-shard": BenchmarkModel(TINY_SHARD, scale_groups=1, is_trial=True),
+}
+
+
+@dataclass(frozen=True)
+class TensorKind:
+    """What the program that makes a tensor depends on: all layers share one program per kind."""
+
+    shape: tuple[int, ...]
+    scales_shape: tuple[int, ...] | None  # None: dense float32
+    shardings: Any
 
 
 def random_params(
-    model: ModelConfig, mesh: Any, dtype: Any, *, dense: bool, platform: Any = None
+    model: BenchmarkModel, mesh: Any, dtype: Any, *, dense: bool, platform: Any = None
 ) -> dict[str, dict[str, Any]]:
     """Returns random parameters on the mesh: dense in `dtype`, or int8 as the kernels read them.
 
     Args:
-        model: hyperparameters.
+        model: hyperparameters and groups of scales.
         mesh: devices that hold the parameters.
         dtype: of dense parameters.
         dense: no int8 weights.
@@ -44,35 +91,38 @@ def random_params(
     return params
 
 
-def _stored(model: ModelConfig, mesh: Any) -> dict[str, dict[str, Any]]:
+def tensor_kinds(model: BenchmarkModel, mesh: Any) -> list[tuple[TensorSpec, TensorKind]]:
+    """Returns the tensors of the model, each with its kind."""
     import jax
     from jax.sharding import NamedSharding
 
     from actors.model.sharding import parameter_specs
 
-    specs = parameter_specs(model)
-    params: dict[str, dict[str, Any]] = {}
-    for number, tensor in enumerate(parameter_shapes(model)):
+    specs = parameter_specs(model.config)
+    kinds: list[tuple[TensorSpec, TensorKind]] = []
+    for tensor in model.tensors():
         spec = specs[tensor.module][tensor.name]
         shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), spec)
-        make_tensor = _tensor_factory(_on_one_device(tensor, model), shardings)
+        kinds.append((tensor, TensorKind(tensor.shape, tensor.scales_shape, shardings)))
+    return kinds
+
+
+def _stored(model: BenchmarkModel, mesh: Any) -> dict[str, dict[str, Any]]:
+    import jax
+
+    programs: dict[TensorKind, Callable[[Any], Any]] = {}
+    params: dict[str, dict[str, Any]] = {}
+    for number, (tensor, kind) in enumerate(tensor_kinds(model, mesh)):
+        if kind not in programs:
+            programs[kind] = _tensor_program(kind)
+        make_tensor = programs[kind]
 
         module_params = params.setdefault(tensor.module, {})
         module_params[tensor.name] = make_tensor(jax.random.key(number))
     return params
 
 
-def _on_one_device(tensor: TensorSpec, model: ModelConfig) -> TensorSpec:
-    """Returns the tensor with the groups of scales that one device holds.
-
-    A device of GROK_1_SHARD holds one of the eight groups.
-    """
-    if model is GROK_1_SHARD and tensor.scale_groups:
-        return replace(tensor, scale_groups=1)
-    return tensor
-
-
-def _tensor_factory(tensor: TensorSpec, shardings: Any) -> Callable[[Any], Any]:
+def _tensor_program(kind: TensorKind) -> Callable[[Any], Any]:
     """Returns the compiled function from a random key to a tensor.
 
     It computes each device's part on that device.
@@ -80,29 +130,29 @@ def _tensor_factory(tensor: TensorSpec, shardings: Any) -> Callable[[Any], Any]:
     import jax
 
     random_tensor = _int8
-    if tensor.scale_groups is None:
+    if kind.scales_shape is None:
         random_tensor = _dense
-    return jax.jit(partial(random_tensor, tensor), out_shardings=shardings)
+    return jax.jit(partial(random_tensor, kind), out_shardings=kind.shardings)
 
 
-def _dense(tensor: TensorSpec, key: Any) -> Any:
+def _dense(kind: TensorKind, key: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    if len(tensor.shape) == 1:
-        return jnp.ones(tensor.shape, jnp.float32)
-    return jax.random.normal(key, tensor.shape, jnp.float32) / tensor.shape[-2] ** 0.5
+    if len(kind.shape) == 1:
+        return jnp.ones(kind.shape, jnp.float32)
+    return jax.random.normal(key, kind.shape, jnp.float32) / kind.shape[-2] ** 0.5
 
 
-def _int8(tensor: TensorSpec, key: Any) -> Any:
+def _int8(kind: TensorKind, key: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
     from actors.kernels.quantized import QuantizedWeight
 
-    bits = jax.random.bits(key, tensor.shape, jnp.uint8)
+    bits = jax.random.bits(key, kind.shape, jnp.uint8)
     weight = jax.lax.bitcast_convert_type(bits, jnp.int8)
-    assert tensor.scales_shape is not None  # int8
-    scale = 1 / (74 * tensor.shape[-2] ** 0.5)
-    scales = jnp.full(tensor.scales_shape, scale, jnp.bfloat16)
+    assert kind.scales_shape is not None  # int8
+    scale = 1 / (74 * kind.shape[-2] ** 0.5)
+    scales = jnp.full(kind.scales_shape, scale, jnp.bfloat16)
     return QuantizedWeight(weight, scales)

@@ -2,6 +2,7 @@
 
 import pytest
 
+from actors.engine.config import EngineConfig
 from jobs.benchmarks.engine_config import EngineBenchmarkConfig
 from pipeline.errors import ConfigError
 
@@ -26,3 +27,12 @@ def test_mesh_is_data_by_model() -> None:
 def test_mesh_of_another_form_is_refused(mesh: str) -> None:
     with pytest.raises(ConfigError, match=r"^--mesh: expected DATAxMODEL, e\.g\. 1x8, got"):
         EngineBenchmarkConfig(mesh=mesh)
+
+
+def test_rows_of_a_prefill_have_the_size_of_the_engine() -> None:
+    assert EngineBenchmarkConfig().block == EngineConfig(max_len=1).chunk
+
+
+def test_layers_below_one_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^--layers: expected at least 1, got 0"):
+        EngineBenchmarkConfig(layers=0)

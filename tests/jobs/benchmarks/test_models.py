@@ -7,8 +7,14 @@ from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.gpu.platform import INTERPRETED
 from actors.model.config import GROK_1, parameter_shapes
 from actors.model.sharding import make_mesh
-from jobs.benchmarks.models import GROK_1_SHARD, random_params
-from tests.jobs.benchmarks.test_engine import TINY_SHARD
+from jobs.benchmarks.models import (
+    GROK_1_SHARD,
+    MODELS,
+    TINY_SHARD,
+    TensorKind,
+    random_params,
+    tensor_kinds,
+)
 
 
 def test_shard_is_an_eighth_of_grok_1() -> None:
@@ -22,10 +28,32 @@ def test_shard_is_an_eighth_of_grok_1() -> None:
         assert parts == (8 if one.path in split else 1), one.path
 
 
+@pytest.mark.parametrize("layers", [2, 8, 64])
+def test_shard_holds_one_group_of_scales_with_any_number_of_layers(layers: int) -> None:
+    tensors = MODELS["grok-1-shard"].with_layers(layers).tensors()
+
+    assert len(tensors) == 12 * layers + 2
+    assert {tensor.scale_groups for tensor in tensors} == {None, 1}
+    assert {tensor.scale_groups for tensor in MODELS["small"].tensors()} == {None, 1, 8}
+
+
+def test_tensors_of_all_layers_are_made_by_one_program_per_kind() -> None:
+    mesh = make_mesh(1, 1)
+    kinds: dict[int, set[TensorKind]] = {}
+    for layers in (1, 64):
+        model = MODELS["grok-1-shard"].with_layers(layers)
+        kinds[layers] = {kind for _, kind in tensor_kinds(model, mesh)}
+
+    assert kinds[1] == kinds[64]
+    # gate and value are one kind, and so are key and value, and all norms
+    assert len(kinds[64]) == 8
+
+
 @pytest.mark.slow
 def test_random_weights_have_the_layout_of_the_gpu_kernels() -> None:
     mesh = make_mesh(1, 1)
-    params = random_params(TINY_SHARD, mesh, jnp.bfloat16, dense=False, platform=INTERPRETED)
+    model = MODELS["tiny-shard"].with_layers(1)
+    params = random_params(model, mesh, jnp.bfloat16, dense=False, platform=INTERPRETED)
     experts = params["transformer/decoder_layer_0/moe/linear_1"]["w"]
     assert isinstance(experts, TransposedExperts)
     assert experts.weight.shape == (8, TINY_SHARD.emb_size, TINY_SHARD.ffn_size)
