@@ -1,4 +1,4 @@
-"""The interface of a platform: kernels of experts and attention, and the layouts they read."""
+"""The interface of a platform: kernels of routing, experts and attention, and their layouts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -38,6 +38,15 @@ Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExpert
 Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
 Experts = tuple[Weight, Weight, Weight]  # gate, value and output projection, each (E, K, N)
 
+# (x [N, D], router's weights [D, E] float32, real [N], X) -> gates [N, X] float32 and ids [N, X] of
+# the X experts of each token, best first; ties go to the lower id. Gates are the chosen ones of a
+# softmax over all experts and are not renormalised: they sum to less than one. Where `real` is
+# false (padding) the ids are E. Float32 throughout.
+Route = Callable[
+    [Float[Array, "N D"], Float[Array, "D E"], Bool[Array, " N"], int],
+    tuple[Float[Array, "N X"], Int[Array, "N X"]],
+]
+
 # (x [N, D], chosen [N, X], experts) -> rows [A, D] of every (token, choice) in some order, and each
 # one's row [N, X]. A choice >= E is of padding: it costs nothing, and its row may hold anything.
 GroupedFfn = Callable[
@@ -66,19 +75,24 @@ def default_compiler_options(_dtype: DTypeLike) -> dict[str, str]:
 
 
 class Kernels(NamedTuple):
-    """One platform's implementation of experts and of attention over pages."""
+    """One platform's implementation of routing, of experts and of attention over pages."""
 
+    route: Route
     grouped_ffn: GroupedFfn
     attend: Attend
 
     @classmethod
-    def jitted(cls, grouped_ffn: GroupedFfn, attend: Attend) -> "Kernels":
+    def jitted(cls, route: Route, grouped_ffn: GroupedFfn, attend: Attend) -> "Kernels":
         """Returns kernels that are traced and lowered once for all layers of a program.
 
-        Their shapes are the same in all layers, and XLA inlines the calls. The multiplier of
-        `attend` is static, as it is a number of the model.
+        Their shapes are the same in all layers, and XLA inlines the calls. Numbers of the model are
+        static: the chosen experts of `route`, the multiplier of `attend`.
         """
-        return cls(jax.jit(grouped_ffn), jax.jit(attend, static_argnums=4))
+        return cls(
+            jax.jit(route, static_argnums=3),
+            jax.jit(grouped_ffn),
+            jax.jit(attend, static_argnums=4),
+        )
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,9 @@ class DecoderLayer(hk.Module):
 
         normed_BTD = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split))
         x_ND = normed_BTD.reshape(-1, self.config.emb_size)
-        gates_NX, chosen_NX = Router(self.config, name="router")(x_ND)
+        real_N = real_BT.reshape(-1)
+        gates_NX, chosen_NX = Router(self.config, self.kernels, name="router")(x_ND, real_N)
         moe = MoE(self.config, self.model_shards, self.kernels, name="moe", split=split)
-        mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_BT.reshape(-1))
+        mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_N)
         h_BTW = h_BTW + RMSNorm(name="rms_norm_3", split=split)(mixed_NW).reshape(h_BTW.shape)
         return h_BTW, keys, values

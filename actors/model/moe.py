@@ -5,12 +5,10 @@ runs the chosen experts.
 """
 
 import haiku as hk
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.kernels.interface import Kernels, Weight
-from actors.kernels.quantized import dot
 from actors.model.config import ModelConfig
 from actors.model.layers import add_up
 
@@ -18,20 +16,21 @@ from actors.model.layers import add_up
 class Router(hk.Module):
     """Chooses the experts of each token; float32 throughout."""
 
-    def __init__(self, config: ModelConfig, name: str) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels, name: str) -> None:
         super().__init__(name=name)
         self.config = config
+        self.kernels = kernels
 
-    def __call__(self, x_ND: Float[Array, "N D"]) -> tuple[Float[Array, "N X"], Int[Array, "N X"]]:
+    def __call__(
+        self, x_ND: Float[Array, "N D"], real_N: Bool[Array, " N"]
+    ) -> tuple[Float[Array, "N X"], Int[Array, "N X"]]:
         """Returns gates and ids of the chosen experts, best first; ties go to the lower id.
 
         The gates are the chosen ones of a softmax over all experts and are not renormalised: they
-        sum to less than one.
+        sum to less than one. Padding (`real_N` is false) chooses no expert: its ids are E.
         """
         w_DE = hk.get_parameter("w", (self.config.emb_size, self.config.num_experts), jnp.float32)
-        probabilities_NE = jax.nn.softmax(dot(x_ND.astype(jnp.float32), w_DE), axis=-1)
-        gates_NX, chosen_NX = jax.lax.top_k(probabilities_NE, self.config.num_selected_experts)
-        return gates_NX, chosen_NX
+        return self.kernels.route(x_ND, w_DE, real_N, self.config.num_selected_experts)
 
 
 class MoE(hk.Module):
@@ -55,7 +54,7 @@ class MoE(hk.Module):
     ) -> Float[Array, "N W"]:
         """Returns the sum over the chosen experts of gate x expert(x).
 
-        Zero where `real_N` is false (padding).
+        Zero where `real_N` is false: padding, which chooses no expert (ids E) and costs none.
         """
         experts = self.config.num_experts
         width = self.config.emb_size
@@ -65,8 +64,6 @@ class MoE(hk.Module):
             _parameter("linear_1", (experts, self.ffn_width, width), x_ND),
         )
 
-        # padding chooses no expert and costs none
-        chosen_NX = jnp.where(real_N[:, None], chosen_NX, experts)
         # grok-1: runs every token through all experts and keeps the chosen results; here only the
         # chosen experts run
         rows_AD, place_NX = self.kernels.grouped_ffn(x_ND, chosen_NX, weights)

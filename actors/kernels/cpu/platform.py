@@ -12,7 +12,6 @@ from actors.kernels.cpu.experts import grouped_ffn
 from actors.kernels.cpu.layout import PackedExperts, pack_experts
 from actors.kernels.cpu.self_check import agrees_with_xla
 from actors.kernels.cpu.tiles import InstructionSet
-from actors.kernels.interface import Kernels
 from actors.kernels.quantized import LoadedParams, LoadedWeight, QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts, dequantize_param
 from actors.kernels.xla.platform import XLA, invariant_cpu_options
@@ -90,7 +89,7 @@ def _pack_param(
 CPU = replace(
     XLA,
     name="cpu",
-    kernels=Kernels(jax.jit(grouped_ffn), XLA.kernels.attend),
+    kernels=XLA.kernels._replace(grouped_ffn=jax.jit(grouped_ffn)),
     pack_for_device=pack_for_device,
     compiler_options=invariant_cpu_options,
 )

@@ -22,8 +22,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
+from actors.kernels.gpu.blocks import block_dot
 from actors.kernels.interface import Placement
-from actors.kernels.quantized import product_precision
 from actors.kernels.xla.attention import LOGIT_CAP, MASKED
 from actors.protocol.errors import ModelError
 
@@ -198,7 +198,7 @@ def _kernel(
         # a weight of zero does not silence a NaN, so rows that no query may see are cleared
         value = jnp.where(live[:, None], v_ref[page].reshape(step_width, q.shape[1]), 0)
 
-        capped = LOGIT_CAP * jnp.tanh(_dot(q, key.T) * (multiplier / LOGIT_CAP))
+        capped = LOGIT_CAP * jnp.tanh(block_dot(q, key.T) * (multiplier / LOGIT_CAP))
         position_S = step * step_width + jnp.arange(step_width)
         visible = live[None, :] & (position_S[None, :] <= position_R[:, None])
         logits = jnp.where(visible, capped, MASKED)
@@ -206,7 +206,7 @@ def _kernel(
         new_peak = jnp.maximum(peak, jnp.max(logits, axis=1))
         rescale = jnp.exp(peak - new_peak)
         weights = jnp.where(visible, jnp.exp(logits - new_peak[:, None]), 0)
-        out = out * rescale[:, None] + _dot(weights.astype(value.dtype), value)
+        out = out * rescale[:, None] + block_dot(weights.astype(value.dtype), value)
         return out, new_peak, total * rescale + jnp.sum(weights, axis=1)
 
     start = (
@@ -224,7 +224,3 @@ def _merge(out: Array, peak: Array, total: Array) -> Array:
     total = jnp.sum(total * share, axis=0)
     nonzero_total = jnp.where(total > 0, total, 1)
     return jnp.sum(out * share[..., None], axis=0) / nonzero_total[..., None]
-
-
-def _dot(x: Array, y: Array) -> Array:
-    return plgpu.dot(x, y, precision=product_precision(x))

@@ -14,7 +14,7 @@ weight is rounded. No token is dropped and a row does not depend on other rows.
 """
 
 from collections.abc import Callable
-from functools import partial, reduce
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +23,10 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float, Int
 
+from actors.kernels.gpu.blocks import block_dot, load_block
 from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.gpu.routing import Tiles, group_by_expert
 from actors.kernels.interface import Experts
-from actors.kernels.quantized import product_precision
 from actors.kernels.xla import experts as xla_experts
 from actors.kernels.xla.layout import DenseExperts
 from actors.protocol.errors import ModelError
@@ -39,17 +40,6 @@ class Tile(NamedTuple):
     depth: int
     warps: int
     stages: int  # of loads in flight
-
-
-class Tiles(NamedTuple):
-    """Which rows each tile has: begin <= row < end, of one expert.
-
-    Begin = end for tiles that are not needed.
-    """
-
-    expert_M: Int[Array, " M"]
-    begin_M: Int[Array, " M"]
-    end_M: Int[Array, " M"]
 
 
 def tile_shape(rows: int, experts: int) -> Tile:
@@ -66,33 +56,6 @@ def tile_shape(rows: int, experts: int) -> Tile:
     if tile_rows <= 64:
         return Tile(tile_rows, columns=128, depth=64, warps=4, stages=4)
     return Tile(tile_rows, columns=128, depth=64, warps=8, stages=3)
-
-
-def max_tiles(assignments: int, experts: int, rows: int) -> int:
-    """Returns the most tiles of `rows` rows that any routing of the assignments needs."""
-    return min(assignments, (assignments + experts * (rows - 1)) // rows)
-
-
-def cut_tiles(ends_E: Int[Array, " E"], assignments: int, rows: int) -> Tiles:
-    """Returns the tiles of `rows` rows over sorted assignments; their number is fixed.
-
-    The rows of expert e end at `ends_E[e]`, where those of expert e + 1 begin.
-    """
-    experts = ends_E.shape[0]
-    begins_E = jnp.pad(ends_E[:-1], (1, 0))
-    needed_E = (ends_E - begins_E + rows - 1) // rows
-    up_to_EE = jnp.tri(experts, dtype=jnp.int32)
-    # a cumulative sum and a search, as sums: a loop is many launches
-    last_E = jnp.sum(up_to_EE * needed_E[None, :], axis=1)
-    tile_M = jnp.arange(max_tiles(assignments, experts, rows), dtype=jnp.int32)
-    expert_M = jnp.sum(last_E[None, :] <= tile_M[:, None], axis=1, dtype=jnp.int32)
-    needed_M = expert_M < experts
-    expert_M = jnp.minimum(expert_M, experts - 1)
-
-    first_tile_E = last_E - needed_E
-    begin_M = begins_E[expert_M] + (tile_M - first_tile_E[expert_M]) * rows
-    end_M = jnp.minimum(ends_E[expert_M], begin_M + rows)
-    return Tiles(expert_M, jnp.where(needed_M, begin_M, 0), jnp.where(needed_M, end_M, 0))
 
 
 def grouped_ffn(
@@ -130,24 +93,20 @@ def grouped_ffn(
             f"experts on a GPU: got weights as {type(w_in).__name__}, expected TransposedExperts; "
             "call pack_for_device first"
         )
-    tokens, chosen = chosen_NX.shape
     experts = w_in.shape[0]
-    assignments = tokens * chosen
-    order_A = jnp.argsort(chosen_NX.reshape(-1), stable=True).astype(jnp.int32)
-    place_NX = jnp.argsort(order_A, stable=True).reshape(tokens, chosen)
-    ends_E = jnp.sum(
-        chosen_NX.reshape(-1, 1) <= jnp.arange(experts)[None, :], axis=0, dtype=jnp.int32
-    )
-
+    assignments = chosen_NX.size
     tile = tile_shape(assignments, experts)
-    tiles = cut_tiles(ends_E, assignments, tile.rows)
+    grouping = group_by_expert(chosen_NX, experts, tile.rows, interpret=interpret)
     run = partial(
-        _grouped_product, tiles=tiles, tile=tile, assignments=assignments, interpret=interpret
+        _grouped_product,
+        tiles=grouping.tiles,
+        tile=tile,
+        assignments=assignments,
+        interpret=interpret,
     )
-    row_A = jnp.arange(assignments, dtype=jnp.int32)
-    hidden_AF = run(x_ND, order_A // chosen, (w_in, w_value), combine=_gate)
-    rows_AD = run(hidden_AF, row_A, (w_out,), combine=_identity)
-    return rows_AD, place_NX
+    hidden_AF = run(x_ND, grouping.token_A, (w_in, w_value), combine=_gate)
+    rows_AD = run(hidden_AF, None, (w_out,), combine=_identity)
+    return rows_AD, grouping.place_NX
 
 
 def _gate(gate: Array, value: Array) -> Array:
@@ -160,7 +119,7 @@ def _identity(product: Array) -> Array:
 
 def _grouped_product(
     x_NK: Float[Array, "N K"],
-    source_A: Int[Array, " A"],
+    source_A: Int[Array, " A"] | None,
     weights: tuple[TransposedExperts, ...],
     *,
     combine: Callable[..., Array],
@@ -171,16 +130,17 @@ def _grouped_product(
 ) -> Float[Array, "A columns"]:
     """Returns `combine` of the products of row `source_A[a]` of x with each weight of a's expert.
 
-    The result has the type of x.
+    Without `source_A`, row a. The result has the type of x.
     """
     columns = weights[0].shape[2]
     in_memory = pl.BlockSpec(memory_space=pl.ANY)
     weight_arrays = jax.tree.leaves(weights)  # weight, scales, weight, scales …
-    arguments = (*tiles, source_A, x_NK, *weight_arrays)
+    source = () if source_A is None else (source_A,)
+    arguments = (*tiles, *source, x_NK, *weight_arrays)
     row_tiles = tiles.begin_M.shape[0]
 
     return pl.pallas_call(
-        partial(_kernel, tile=tile, combine=combine),
+        partial(_kernel, tile=tile, combine=combine, gathers=source_A is not None),
         out_shape=jax.ShapeDtypeStruct((assignments, columns), x_NK.dtype),
         # tiles of rows first: those of one expert run side by side and share the weights' columns
         # in the cache
@@ -197,13 +157,16 @@ def _kernel(
     expert_ref: Any,
     begin_ref: Any,
     end_ref: Any,
-    source_ref: Any,
-    x_ref: Any,
     *refs: Any,
     tile: Tile,
     combine: Callable[..., Array],
+    gathers: bool,
 ) -> None:
-    """Computes one tile; `refs` are those of weights and scales in turn, then the result's."""
+    """Computes one tile.
+
+    `refs` are those of the rows of x to take if it `gathers`, of x, of weights and scales in turn,
+    and of the result.
+    """
     number = pl.program_id(0)
     column_block = pl.program_id(1)
     begin = begin_ref[number]
@@ -211,10 +174,14 @@ def _kernel(
 
     @pl.when(begin < end)
     def _run() -> None:
-        *weight_refs, out_ref = refs
         rows = begin + jnp.arange(tile.rows)
         columns = column_block * tile.columns + jnp.arange(tile.columns)
-        source = _load(source_ref, (rows,), (rows < end,))
+        if gathers:
+            source_ref, x_ref, *weight_refs, out_ref = refs
+            source = load_block(source_ref, (rows,), (rows < end,))
+        else:
+            x_ref, *weight_refs, out_ref = refs
+            source = jnp.where(rows < end, rows, 0)
         pairs = list(zip(weight_refs[::2], weight_refs[1::2], strict=True))
         products = _products(x_ref, source, pairs, expert_ref[number], columns, tile)
         in_tile = (rows < end)[:, None] & (columns < out_ref.shape[1])[None, :]
@@ -247,21 +214,21 @@ def _products(
             offset = index * step + jnp.arange(step)
             inside_K = None if depth % step == 0 else offset < depth
             row_K = group * depth + offset
-            x = _load(x_ref, (source[:, None], row_K[None, :]), (None, inside_K))
+            x = load_block(x_ref, (source[:, None], row_K[None, :]), (None, inside_K))
             weights_NK = []
             for weight_ref, _ in pairs:
                 place = (expert, columns[:, None], row_K[None, :])
-                weights_NK.append(_load(weight_ref, place, (inside_N, inside_K)))
+                weights_NK.append(load_block(weight_ref, place, (inside_N, inside_K)))
 
             new_sums = []
             for total, w_NK in zip(sums, weights_NK, strict=True):
-                new_sums.append(total + _dot(x, w_NK.astype(x.dtype).T))
+                new_sums.append(total + block_dot(x, w_NK.astype(x.dtype).T))
             return new_sums
 
         sums = jax.lax.fori_loop(0, pl.cdiv(depth, step), add_step, _zeros(tile, len(pairs)))
         scales = []
         for _, scales_ref in pairs:
-            scale_N = _load(scales_ref, (expert, group, columns), (inside_N,))
+            scale_N = load_block(scales_ref, (expert, group, columns), (inside_N,))
             scales.append(scale_N.astype(jnp.float32))
 
         new_totals = []
@@ -276,29 +243,3 @@ def _products(
 
 def _zeros(tile: Tile, count: int) -> list[Array]:
     return [jnp.zeros((tile.rows, tile.columns), jnp.float32) for _ in range(count)]
-
-
-def _load(ref: Any, index: tuple[Any, ...], inside: tuple[Array | None, ...]) -> Array:
-    """Returns a block, zero where one of the masks is false.
-
-    Args:
-        ref: where to load from.
-        index: of the block, as `ref.at` takes it.
-        inside: a mask for each axis of the block, or None. Without masks none is computed.
-    """
-    masks = []
-    for axis, mask in enumerate(inside):
-        if mask is not None:
-            shape = [1] * len(inside)
-            shape[axis] = -1
-            masks.append(mask.reshape(shape))
-    if not masks:
-        return plgpu.load(ref.at[index])
-
-    block_shape = jnp.broadcast_shapes(*map(jnp.shape, index))
-    block_mask = jnp.broadcast_to(reduce(jnp.logical_and, masks), block_shape)
-    return plgpu.load(ref.at[index], mask=block_mask, other=0)
-
-
-def _dot(x: Array, y: Array) -> Array:
-    return plgpu.dot(x, y, precision=product_precision(x))

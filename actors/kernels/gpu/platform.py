@@ -5,7 +5,7 @@ from functools import partial
 
 from jax.typing import DTypeLike
 
-from actors.kernels.gpu import attention, experts
+from actors.kernels.gpu import attention, experts, routing
 from actors.kernels.gpu.layout import pack_for_device
 from actors.kernels.interface import Kernels, Platform
 
@@ -16,7 +16,7 @@ def _cache_dtype(dtype: DTypeLike) -> DTypeLike:
 
 GPU = Platform(
     name="gpu",
-    kernels=Kernels.jitted(experts.grouped_ffn, attention.attend),
+    kernels=Kernels.jitted(routing.route, experts.grouped_ffn, attention.attend),
     pack_for_device=pack_for_device,
     cache_dtype=_cache_dtype,
     reads_whole_table=False,
@@ -27,6 +27,8 @@ INTERPRETED = replace(
     GPU,
     name="gpu-interpreted",
     kernels=Kernels.jitted(
-        partial(experts.grouped_ffn, interpret=True), partial(attention.attend, interpret=True)
+        partial(routing.route, interpret=True),
+        partial(experts.grouped_ffn, interpret=True),
+        partial(attention.attend, interpret=True),
     ),
 )

@@ -33,6 +33,14 @@ def packed_for_gpu(weights: Experts) -> Experts:
     return packed["0"]["w"], packed["1"]["w"], packed["2"]["w"]
 
 
+def router_shares(x_ND: np.ndarray, w_DE: np.ndarray) -> np.ndarray:
+    """Returns the softmax of each token's router logits over all experts."""
+    logits_NE = x_ND.astype(np.float64) @ w_DE.astype(np.float64)
+    exponentials_NE = np.exp(logits_NE - logits_NE.max(axis=1, keepdims=True))
+    shares_NE: np.ndarray = exponentials_NE / exponentials_NE.sum(axis=1, keepdims=True)
+    return shares_NE
+
+
 def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np.ndarray:
     """Returns linear_1(gelu(linear(x)) * linear_v(x)) of every (token, choice).
 

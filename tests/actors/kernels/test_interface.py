@@ -67,10 +67,15 @@ def test_jitted_kernels_are_traced_once_for_all_layers() -> None:
         traces.append(f"attend {multiplier}")
         return q * multiplier
 
-    kernels = Kernels.jitted(grouped_ffn, attend)
+    def route(x: Any, w: Any, real: Any, chosen: int) -> Any:
+        traces.append(f"route {chosen}")
+        return x, real
+
+    kernels = Kernels.jitted(route, grouped_ffn, attend)
     x, chosen = jnp.ones((4, 2)), jnp.zeros((4, 1), jnp.int32)
     q = jnp.ones((1, 1, 2, 2))
     for _ in range(3):
+        kernels.route(x, x, chosen, 2)  # type: ignore[arg-type]
         kernels.grouped_ffn(x, chosen, (x, x, x))
         kernels.attend(q, q, q, None, 0.5)  # type: ignore[arg-type]
-    assert traces == ["ffn", "attend 0.5"]
+    assert traces == ["route 2", "ffn", "attend 0.5"]

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from actors.kernels.interface import Kernels, Placement
+from actors.kernels.interface import Placement
+from actors.kernels.xla.platform import XLA
 from actors.model.decoder_layer import DecoderLayer
 from actors.model.sharding import make_mesh
 from tests.actors.model.models import TINY_CONFIG as CONFIG
@@ -71,7 +72,7 @@ def placement() -> Placement:
 
 def run_layer() -> list[np.ndarray]:
     def run(stream: Any, keys: Any, values: Any, where: Any, real: Any) -> Any:
-        kernels = Kernels(repeat_tokens, attend_ones)
+        kernels = XLA.kernels._replace(grouped_ffn=repeat_tokens, attend=attend_ones)
         layer = DecoderLayer(CONFIG, 1, kernels, name="layer")
         return layer(stream, keys, values, where, real)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from jax.sharding import PartitionSpec
 
-from actors.kernels.interface import Kernels
 from actors.kernels.xla.platform import XLA
 from actors.model import sharding
 from actors.model.moe import MoE, Router
@@ -19,13 +18,13 @@ CONFIG = config_of("mha")  # two of eight experts
 EXPERTS = CONFIG.num_experts
 
 
-def route(logits_E: list[float]) -> tuple[list[float], list[int]]:
+def route(logits_E: list[float], *, real: bool = True) -> tuple[list[float], list[int]]:
     """Returns gates and chosen experts of one token with these router logits."""
     x_ND = jnp.zeros((1, CONFIG.emb_size)).at[0, 0].set(1.0)
     w_DE = jnp.zeros((CONFIG.emb_size, EXPERTS)).at[0].set(jnp.array(logits_E))
 
     def run(x_ND: Any) -> Any:
-        return Router(CONFIG, name="router")(x_ND)
+        return Router(CONFIG, XLA.kernels, name="router")(x_ND, jnp.full(1, real))
 
     router = hk.transform(run)
     gates_NX, chosen_NX = router.apply({"router": {"w": w_DE}}, None, x_ND)
@@ -55,6 +54,11 @@ def test_router_gates_are_shares_of_all_experts() -> None:
     assert sum(gates) < 1  # not renormalised
 
 
+def test_router_chooses_no_expert_for_padding() -> None:
+    _, chosen = route([0.0, 1.0, 2.0, 0.0, 0.0, 0.0, 0.0, 0.0], real=False)
+    assert chosen == [EXPERTS, EXPERTS]
+
+
 def mix(real_N: list[bool], chosen_NX: list[list[int]]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Returns the mixture where expert e returns e + 1 for every token, and the ids it ran."""
     ids: list[np.ndarray] = []
@@ -68,7 +72,7 @@ def mix(real_N: list[bool], chosen_NX: list[list[int]]) -> tuple[np.ndarray, lis
         rows_AD = jnp.broadcast_to(results_A1, (chosen.size, x_ND.shape[1]))
         return rows_AD, jnp.arange(tokens * choices).reshape(tokens, choices)
 
-    kernels = Kernels(grouped_ffn, XLA.kernels.attend)
+    kernels = XLA.kernels._replace(grouped_ffn=grouped_ffn)
 
     def run(x: Any, gates: Any, chosen: Any, real: Any) -> Any:
         return MoE(CONFIG, 1, kernels, name="moe")(x, gates, chosen, real)
@@ -105,7 +109,8 @@ def test_moe_mixes_the_chosen_experts_by_their_gates() -> None:
 
 
 def test_moe_runs_no_expert_for_padding() -> None:
-    mixed, ids = mix([True, False, True], [[0, 1], [0, 1], [3, 2]])
-    np.testing.assert_array_equal(ids[0], [[0, 1], [EXPERTS, EXPERTS], [3, 2]])
+    no_expert = [EXPERTS, EXPERTS]
+    mixed, ids = mix([True, False, True], [[0, 1], no_expert, [3, 2]])
+    np.testing.assert_array_equal(ids[0], [[0, 1], no_expert, [3, 2]])
     assert (mixed[1] == 0).all()
     assert np.isfinite(mixed).all()

@@ -1,17 +1,16 @@
 """The GPU's experts, run in the interpreter, and those of plain XLA, against one oracle."""
 
-import itertools
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.kernels.gpu import experts as gpu_experts
-from actors.kernels.gpu.experts import cut_tiles, max_tiles, tile_shape
+from actors.kernels.gpu.experts import tile_shape
 from actors.kernels.interface import Experts
 from actors.kernels.xla import experts as xla_experts
 from actors.protocol.errors import ModelError
@@ -27,7 +26,6 @@ ROUTINGS = {
 }
 on_gpu = jax.jit(partial(gpu_experts.grouped_ffn, interpret=True))
 on_xla = jax.jit(xla_experts.grouped_ffn)
-cut_on_device = jax.jit(cut_tiles, static_argnums=(1, 2))
 
 
 def activations(tokens: int) -> np.ndarray:
@@ -92,76 +90,6 @@ def test_experts_in_another_layout_raise() -> None:
         gpu_experts.grouped_ffn(
             jnp.zeros((2, D)), jnp.zeros((2, 2), jnp.int32), quantized_experts(E, D, F)
         )
-
-
-def check_tiles(counts: list[int], assignments: int, rows: int) -> int:
-    """Checks the tiles of a routing row by row; returns how many tiles have rows.
-
-    `counts`: rows of each expert, sorted by expert. The assignments that remain are padding.
-    """
-    ends_E = jnp.asarray(np.cumsum(counts), jnp.int32)
-    expert, begin, end = map(np.asarray, cut_on_device(ends_E, assignments, rows))
-    covered = []
-    for tile_expert, first, last in zip(expert, begin, end, strict=True):
-        assert last - first <= rows
-        covered.extend((int(tile_expert), row) for row in range(first, last))
-    owners = np.repeat(np.arange(len(counts)), counts)
-    assert covered == [(int(owner), row) for row, owner in enumerate(owners)]
-    return int((end > begin).sum())
-
-
-def tiles_needed(counts: list[int], rows: int) -> int:
-    return sum(-(-count // rows) for count in counts)
-
-
-@settings(deadline=None)
-@given(cuts=st.lists(st.integers(0, 100), min_size=7, max_size=7), rows=st.sampled_from([16, 32]))
-def test_tiles_cover_each_row_of_an_expert_once(cuts: list[int], rows: int) -> None:
-    ends = [0, *sorted(cuts), 100]
-    counts = [end - begin for begin, end in itertools.pairwise(ends)]
-    assert check_tiles(counts, 100, rows) == tiles_needed(counts, rows)
-
-
-@settings(deadline=None)
-@given(counts=st.lists(st.integers(0, 25), min_size=8, max_size=8))
-def test_tiles_leave_out_the_rows_of_padding(counts: list[int]) -> None:
-    assert check_tiles(counts, 8 * 25, 16) == tiles_needed(counts, 16)
-
-
-@pytest.mark.parametrize("rows", [16, 32])
-@pytest.mark.parametrize(
-    "counts",
-    [
-        [64, 0, 0, 0],  # all tokens to one expert, the first, the last, one between
-        [0, 0, 0, 64],
-        [0, 64, 0, 0],
-        [65, 0, 0, 0],
-        [32, 32, 32, 32],  # all at the border of a tile, one before, one beyond
-        [31, 31, 31, 31],
-        [33, 33, 33, 33],
-        [33, 1, 1, 1],  # the most tiles that any routing needs
-        [17, 17, 17, 17],
-        [1, 1, 1, 1],
-        [1, 0, 0, 0],
-        [0, 0, 0, 0],  # nothing but padding
-    ],
-)
-def test_tiles_of_extreme_routings(counts: list[int], rows: int) -> None:
-    assignments = max(1, sum(counts))
-    assert check_tiles(counts, assignments, rows) == tiles_needed(counts, rows)
-
-
-@pytest.mark.parametrize("experts", [1, 2, 3])
-def test_max_tiles_is_what_the_worst_routing_needs(experts: int) -> None:
-    """Compares with a search of all routings: one tile fewer drops rows, one more costs time."""
-    rows = 4
-    for assignments in range(1, 14):
-        most = 0
-        for cuts in itertools.combinations_with_replacement(range(assignments + 1), experts - 1):
-            ends = [0, *cuts, assignments]
-            counts = [end - begin for begin, end in itertools.pairwise(ends)]
-            most = max(most, tiles_needed(counts, rows))
-        assert max_tiles(assignments, experts, rows) == most
 
 
 @pytest.mark.slow  # compiles
