@@ -17,7 +17,8 @@ from actors.engine.call_inputs import call_rows_of, decode_input, prefill_input
 from actors.engine.generation import GenerationState, start_generation
 from actors.engine.logits.chain import missing_parameter
 from actors.engine.programs import CompiledPrograms, Programs, affordable_cache_tokens
-from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler, bucket_size
+from actors.engine.scheduling.call_sizes import bucket_size
+from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from actors.engine.scoring import (
     Reading,
@@ -36,8 +37,6 @@ from actors.protocol.errors import (
 )
 from actors.protocol.messages import Completion, ReplicaStats, Request, RowRef
 from actors.protocol.sampling import PARAMETERS, Sampling
-
-SCORE_SIZES = (16, 64, 256)  # targets of one score call on one data shard; more are several calls
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +94,7 @@ class Engine:
             config,
             context.data_shards,
             pages,
-            one_width=not context.platform.reads_whole_table,
+            few_sizes=not context.platform.reads_whole_table,
         )
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}
@@ -287,7 +286,7 @@ class Engine:
         longest = max(len(shard_positions) for shard_positions in positions)
         first = 0
         while first < longest:
-            size = bucket_size(longest - first, SCORE_SIZES)
+            size = bucket_size(longest - first, self.scheduler.sizes.score_positions)
             index = np.zeros((data_shards, size), np.int32)
             target = np.zeros((data_shards, size), np.int32)
             for shard in range(data_shards):

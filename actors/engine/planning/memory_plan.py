@@ -10,7 +10,6 @@ collectives are those of a GPU then, temporaries are not. Runs nothing.
 """
 
 import argparse
-import itertools
 import json
 import sys
 import time
@@ -24,7 +23,6 @@ import jax
 import jax.numpy as jnp
 
 from actors.engine.config import EngineConfig
-from actors.engine.engine import SCORE_SIZES
 from actors.engine.planning.abstract import (
     abstract_cache,
     bytes_per_device,
@@ -36,11 +34,7 @@ from actors.engine.planning.abstract import (
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
 from actors.engine.planning.program_text import count_collectives, weight_copies
 from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
-from actors.engine.scheduling.scheduler import (
-    decode_row_buckets,
-    prefill_row_buckets,
-    width_buckets,
-)
+from actors.engine.scheduling.call_sizes import call_sizes
 from actors.engine.steps import EngineContext, step_functions
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.gpu.platform import GPU
@@ -85,25 +79,6 @@ class TargetPlan:
     total_bytes: int  # weights, cache and the program that takes most beside them
     cache_tokens_fit: int  # of all data shards, with the same programs
     sequences_fit: int  # of max_len tokens each
-
-
-def engine_program_shapes(
-    engine: EngineConfig, data_shards: int, *, one_width: bool
-) -> dict[str, tuple[tuple[int, int], ...]]:
-    """Returns every (rows, width) of a data shard that each step function can be called with.
-
-    The largest one is the last.
-    """
-    widths = width_buckets(engine, one_width=one_width)
-    prefill_rows = prefill_row_buckets(
-        max(1, engine.prefill_tokens // (engine.chunk * data_shards))
-    )
-    decode_rows = decode_row_buckets(max(1, engine.slots // data_shards))
-    return {
-        "prefill": tuple(itertools.product(prefill_rows, widths)),
-        "decode": tuple(itertools.product(decode_rows, widths)),
-        "score": tuple(itertools.product(prefill_rows, SCORE_SIZES)),
-    }
 
 
 def weights_by_kind(params: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
@@ -182,7 +157,7 @@ def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[
     params = gpu_parameters(context)
     cache = abstract_cache(context, pages_per_data_shard)
     functions = step_functions(context, jax.tree.map(lambda array: array.sharding.spec, params))
-    shapes = engine_program_shapes(context.engine, context.data_shards, one_width=True)
+    shapes = call_sizes(context.engine, context.data_shards, few_sizes=True).programs()
     largest = {name: function_shapes[-1] for name, function_shapes in shapes.items()}
     arguments = {
         "prefill": (cache, prefill_input(context, *largest["prefill"])),
@@ -265,7 +240,7 @@ def plan(
         targets.append(asdict(plan_target(context, target.title, target.capacity_bytes)))
 
     tensors = parameter_shapes(model)
-    shapes = engine_program_shapes(engine, data_shards, one_width=not GPU.reads_whole_table)
+    shapes = call_sizes(engine, data_shards, few_sizes=not GPU.reads_whole_table).programs()
     return {
         "parameters": tensors.parameters,
         "tensors": len(tensors),

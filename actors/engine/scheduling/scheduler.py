@@ -18,21 +18,13 @@ rows in every call.
 """
 
 from collections import deque
-from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from actors.engine.config import EngineConfig
+from actors.engine.scheduling.call_sizes import bucket_size, call_sizes, pages_for
 from actors.engine.scheduling.pages import PageKey, PagePool, page_keys
 from actors.engine.scheduling.sequence import PageTargets, Sequence
 from actors.engine.scheduling.sharing import NO_SHARED_PREFIX, SharedPrefix, find_shared_prefix
-
-# Rows of the smallest call: fewer rows take as long, because the weights are read all the same.
-# XLA's products of one or two rows also round differently from those of eight and more on CPUs.
-MIN_ROWS = 8
-ROW_FACTOR = 2  # neighbouring sizes of rows differ by this factor
-MAX_EMPTY_PART = 8  # a call with more than 1 / 8 of its rows empty is cut in two
-MIN_WIDTH_TOKENS = 64  # tokens that the narrowest page table holds
-WIDTH_FACTOR = 4  # neighbouring widths differ by this factor
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,60 +59,6 @@ class DecodePlan:
     width: int  # page-table entries of a row
 
 
-def geometric_sizes(lowest: int, highest: int, factor: int) -> list[int]:
-    """Returns lowest, factor x lowest, factor^2 x lowest, …, highest."""
-    sizes = [min(lowest, highest)]
-    while sizes[-1] < highest:
-        sizes.append(min(sizes[-1] * factor, highest))
-    return sizes
-
-
-def prefill_row_buckets(highest: int) -> list[int]:
-    """Returns the numbers of rows that prefill calls are compiled for."""
-    return geometric_sizes(MIN_ROWS, highest, ROW_FACTOR)
-
-
-def decode_row_buckets(slots: int) -> list[int]:
-    """Returns the numbers of rows that decode calls are compiled for: never fewer than MIN_ROWS.
-
-    A row of a decode call is one token, so a call for fewer slots has empty rows.
-    """
-    return geometric_sizes(MIN_ROWS, max(MIN_ROWS, slots), ROW_FACTOR)
-
-
-def width_buckets(config: EngineConfig, *, one_width: bool) -> list[int]:
-    """Returns the widths of page tables that calls are compiled for, in pages.
-
-    One is enough where width costs nothing.
-    """
-    widest = _pages_for(config.max_len, config.page_size)
-    if one_width:
-        return [widest]
-    narrowest = max(1, MIN_WIDTH_TOKENS // config.page_size)
-    return geometric_sizes(narrowest, widest, WIDTH_FACTOR)
-
-
-def bucket_size(value: int, sizes: Items[int]) -> int:
-    """Returns the smallest of `sizes` that is at least `value`, the last one if none is."""
-    return next((size for size in sizes if size >= value), sizes[-1])
-
-
-def call_rows(needed: int, sizes: list[int]) -> int:
-    """Returns the rows of a prefill call for `needed` rows.
-
-    That is the next larger size, or the next smaller one where too many rows would be empty.
-    """
-    above = bucket_size(needed, sizes)
-    empty = above - needed
-    if above == sizes[0] or empty * MAX_EMPTY_PART <= above:
-        return above
-    return max(size for size in sizes if size <= needed)
-
-
-def _pages_for(tokens: int, page_size: int) -> int:
-    return -(-tokens // page_size)
-
-
 class Scheduler:
     """Admission, chunking and batching of sequences over the data shards of one engine."""
 
@@ -130,15 +68,13 @@ class Scheduler:
         data_shards: int,
         pages_per_data_shard: int,
         *,
-        one_width: bool = False,
+        few_sizes: bool = False,
     ) -> None:
         self.config = config
         self.pools = [PagePool(pages_per_data_shard) for _ in range(data_shards)]
-        self.prefill_rows = max(1, config.prefill_tokens // (config.chunk * data_shards))
-        self.decode_rows = max(1, config.slots // data_shards)
-        self._prefill_row_buckets = prefill_row_buckets(self.prefill_rows)
-        self._decode_row_buckets = decode_row_buckets(self.decode_rows)
-        self._widths = width_buckets(config, one_width=one_width)
+        self.sizes = call_sizes(config, data_shards, few_sizes=few_sizes)
+        self.slots = max(1, config.slots // data_shards)  # of one data shard
+        self._most_rows = self.sizes.prefill_rows[-1]
         self._waiting: deque[Sequence] = deque()
         self._prefilling: list[list[Sequence]] = [[] for _ in range(data_shards)]
         self._decoding: list[list[Sequence]] = [[] for _ in range(data_shards)]
@@ -181,10 +117,10 @@ class Scheduler:
             return -shared_pages, -self.pools[data_shard].available, data_shard
 
         for data_shard in sorted(range(len(self.pools)), key=preference):
-            if sequence.generates and self._slots_used[data_shard] >= self.decode_rows:
+            if sequence.generates and self._slots_used[data_shard] >= self.slots:
                 continue
             prefix = prefixes[data_shard]
-            total = _pages_for(sequence.longest, page_size)
+            total = pages_for(sequence.longest, page_size)
             if total + len(prefix.score_pages) > self.pools[data_shard].pages:
                 # it fills the whole cache: there is no room for a page that is only read from
                 prefix = NO_SHARED_PREFIX
@@ -248,7 +184,7 @@ class Scheduler:
         width = self._width(self._prefill_end(oldest))
         data_shards = [self._fill_rows(number, width) for number in range(len(self.pools))]
         longest = max(len(chunks) for chunks in data_shards)
-        rows = call_rows(longest, self._prefill_row_buckets)
+        rows = self.sizes.rows_of_prefill(longest)
 
         for chunks in data_shards:
             for chunk in chunks[rows:]:  # they come first in the next call
@@ -263,11 +199,11 @@ class Scheduler:
         return None
 
     def _width(self, tokens: int) -> int:
-        return bucket_size(_pages_for(tokens, self.config.page_size), self._widths)
+        return bucket_size(pages_for(tokens, self.config.page_size), self.sizes.widths)
 
     def _prefill_end(self, sequence: Sequence) -> int:
         """Tokens in the cache once the next call has prefilled as much of `sequence` as it can."""
-        most = sequence.computed + self.prefill_rows * self.config.chunk
+        most = sequence.computed + self._most_rows * self.config.chunk
         return min(sequence.prefill_length, most)
 
     def _fill_rows(self, data_shard: int, width: int) -> list[PrefillChunk]:
@@ -275,7 +211,7 @@ class Scheduler:
         chunks: list[PrefillChunk] = []
         for exact in (True, False):
             for sequence in self._prefilling[data_shard]:
-                free_rows = self.prefill_rows - len(chunks)
+                free_rows = self._most_rows - len(chunks)
                 needed = self._width(self._prefill_end(sequence))
                 fits = needed == width if exact else needed < width
                 if free_rows > 0 and fits and self._runnable(sequence):
@@ -338,7 +274,7 @@ class Scheduler:
                 reach = min(sequence.computed + self.config.decode_steps, sequence.longest)
                 longest_reach = max(longest_reach, reach)
         most_sequences = max(len(sequences) for sequences in data_shards)
-        rows = bucket_size(most_sequences, self._decode_row_buckets)
+        rows = bucket_size(most_sequences, self.sizes.decode_rows)
         return DecodePlan(data_shards, rows=rows, width=self._width(longest_reach))
 
     def advance(self, sequence: Sequence, tokens: int) -> None:

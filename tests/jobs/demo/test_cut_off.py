@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from actors.engine.config import EngineConfig
-from actors.engine.scheduling.scheduler import MIN_ROWS
+from actors.engine.scheduling.call_sizes import MIN_ROWS
 from actors.model.config import DEMO
 from actors.protocol.messages import Batch, Completion, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling

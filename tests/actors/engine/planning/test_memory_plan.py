@@ -7,8 +7,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
 from actors.engine.planning.abstract import (
@@ -16,9 +14,8 @@ from actors.engine.planning.abstract import (
     abstract_parameters,
     bytes_per_device,
 )
-from actors.engine.planning.memory_plan import engine_program_shapes, main, plan, weights_by_kind
+from actors.engine.planning.memory_plan import main, plan, weights_by_kind
 from actors.engine.programs import cache_bytes_per_token
-from actors.engine.scheduling.scheduler import MIN_ROWS, Scheduler
 from actors.engine.steps import EngineContext
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
@@ -62,34 +59,6 @@ def test_cache_of_grok_1_on_one_of_eight_devices_is_exact() -> None:
     context = EngineContext(GROK_1, ENGINE, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
     taken = bytes_per_device(abstract_cache(context, pages_per_data_shard=100))
     assert taken == 1600 * (64 * 2 * 128 * 2 + 4) == 1600 * cache_bytes_per_token(GROK_1, 8, 2)
-
-
-@settings(deadline=None)  # a thousand lengths each; a busy machine is no failure
-@given(
-    max_len=st.integers(1, 2000),
-    page=st.sampled_from([4, 16, 64, 128]),
-    tokens=st.integers(1, 9000),
-    data_shards=st.integers(1, 4),
-    one_width=st.booleans(),
-)
-def test_program_shapes_cover_the_scheduler(
-    max_len: int, page: int, tokens: int, data_shards: int, one_width: bool
-) -> None:
-    engine = EngineConfig(
-        max_len=max_len, page_size=page, prefill_tokens=tokens, slots=1 + tokens % 99
-    )
-    scheduler = Scheduler(engine, data_shards, pages_per_data_shard=1, one_width=one_width)
-    shapes = engine_program_shapes(engine, data_shards, one_width=one_width)
-    widths = {scheduler._width(length) for length in range(1, max_len + 1)}
-    assert (
-        {width for _, width in shapes["prefill"]}
-        == {width for _, width in shapes["decode"]}
-        == widths
-    )
-    assert shapes["prefill"][-1] == (scheduler.prefill_rows, max(widths))
-    assert shapes["decode"][-1] == (max(MIN_ROWS, scheduler.decode_rows), max(widths))
-    assert max(rows for rows, _ in shapes["score"]) == scheduler.prefill_rows
-    assert all(len(set(calls)) == len(calls) for calls in shapes.values())
 
 
 def hidden_wheels() -> str:

@@ -3,18 +3,11 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
-from actors.engine.scheduling.scheduler import (
-    PrefillPlan,
-    Scheduler,
-    call_rows,
-    geometric_sizes,
-    prefill_row_buckets,
-)
+from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from tests.actors.engine.engines import generate, score
 from tests.actors.engine.scheduling.page_contents import PageContents
@@ -155,41 +148,6 @@ def test_calls_are_as_wide_as_their_oldest_sequence() -> None:
         (128, [0, 1, 2]),
         (16, [3]),
     ]
-
-
-@pytest.mark.parametrize(
-    ("lowest", "highest", "apart", "found"),
-    [(8, 100, 2, [8, 16, 32, 64, 100]), (8, 3, 2, [3]), (4, 64, 4, [4, 16, 64])],
-)
-def test_geometric_sizes_reach_from_the_lowest_to_the_highest(
-    lowest: int, highest: int, apart: int, found: list[int]
-) -> None:
-    assert geometric_sizes(lowest, highest, apart) == found
-
-
-@pytest.mark.parametrize(
-    ("wanted", "rows"),
-    [
-        (1, 8),
-        (8, 8),
-        (9, 8),
-        (13, 8),
-        (14, 16),
-        (27, 16),
-        (28, 32),
-        (60, 64),
-        (65, 64),
-        (87, 64),
-        (88, 100),
-        (300, 100),
-    ],
-)
-def test_call_rows_leave_at_most_an_eighth_empty(wanted: int, rows: int) -> None:
-    """But a call of the lowest bucket_size may be: it takes no less time with fewer rows.
-
-    What does not fit goes into the next call.
-    """
-    assert call_rows(wanted, prefill_row_buckets(100)) == rows
 
 
 def test_prefix_in_computation_is_shared_and_waited_for() -> None:
