@@ -17,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
 OPTIONAL := infra-tools aot
-SOURCES := pipeline actors jobs infra tests
+SOURCES := grok_batch pipeline actors jobs infra tests
 # uv installs in a fifth of pip's time. INSTALLER=pip for machines that have only what Python brings:
 # images, and nodes without the internet.
 INSTALLER ?= uv
@@ -87,6 +87,8 @@ $(INSTALLED): $(LOCK) | $(INSTALL_TOOL)
 	$(PYTHON) -m venv $(VENV)
 	$(call install,$(VENV),$(LOCK))
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "grok_batch.pth").write_text("../../../..\n")'
+	printf '#!/bin/sh\nexec "$$(dirname "$$0")/python" -m grok_batch "$$@"\n' > $(BIN)/grok-batch
+	chmod +x $(BIN)/grok-batch
 	@touch $@
 
 # Environments of their own, which see the packages of .venv and add those of requirements-NAME.lock: in .venv itself the wheels of

@@ -28,15 +28,13 @@ from jobs.run.models import model_config
 from jobs.weights.convert import ConvertConfig, check_source, convert
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], *, program: str = "convert_checkpoint.py") -> int:
     """Converts the checkpoint of a command line and returns the exit code."""
-    return run_command(lambda: _convert(arguments))
+    return run_command(lambda: _convert(arguments, program))
 
 
-def _convert(arguments: Sequence[str]) -> int:
-    config = parse(
-        ConvertConfig, arguments, program="convert_checkpoint.py", description=str(__doc__)
-    )
+def _convert(arguments: Sequence[str], program: str) -> int:
+    config = parse(ConvertConfig, arguments, program=program, description=str(__doc__))
     source = str(config.source)
     target = str(config.target)
     model = model_config(config.model)

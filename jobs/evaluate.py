@@ -51,7 +51,7 @@ DESCRIPTION = (
 )
 
 
-def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
+def main(arguments: Sequence[str], backend: Backend = RAY, *, program: str = "evaluate.py") -> int:
     """Runs the steps of a command line and returns the exit code."""
     step: Step = next((name for name in STEPS if name in arguments[:1]), "all")
     log = RunLog()
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
         config = parse(
             EvaluateConfig,
             flags,
-            program=f"evaluate.py [{'|'.join(STEPS)}]",
+            program=f"{program} [{'|'.join(STEPS)}]",
             description=DESCRIPTION,
         )
         log = _log(config)

@@ -65,13 +65,20 @@ class _StopAtOnce(EarlyStopping):
         return True
 
 
-def main(arguments: Sequence[str], backend: Backend = RAY, executor: Executor | None = None) -> int:
+def main(
+    arguments: Sequence[str],
+    backend: Backend = RAY,
+    executor: Executor | None = None,
+    *,
+    program: str = "generate_dataset.py",
+) -> int:
     """Runs the steps of a command line and returns the exit code.
 
     Args:
         arguments: of the command line.
         backend: starts replicas.
         executor: runs the selection during the run; None: a thread.
+        program: name of the command in its --help.
     """
     step: Step = "all"
     flags = arguments
@@ -81,8 +88,8 @@ def main(arguments: Sequence[str], backend: Backend = RAY, executor: Executor | 
             flags = arguments[1:]
     log = RunLog()
     try:
-        program = f"generate_dataset.py [{'|'.join(STEPS)}]"
-        config = parse(GenerateConfig, flags, program=program, description=DESCRIPTION)
+        usage = f"{program} [{'|'.join(STEPS)}]"
+        config = parse(GenerateConfig, flags, program=usage, description=DESCRIPTION)
         log = RunLog(config.log_format, run=run_label(str(config.output)))
         config.require(step)
         return _run_step(step, config, log, backend, executor)

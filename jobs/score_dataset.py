@@ -26,13 +26,15 @@ from jobs.run.execute import run_job
 from pipeline.monitoring.run_log import RunLog
 
 
-def main(arguments: Sequence[str], backend: Backend = RAY) -> int:
+def main(
+    arguments: Sequence[str], backend: Backend = RAY, *, program: str = "score_dataset.py"
+) -> int:
     """Runs the job of a command line and returns its exit code."""
     try:
         config = parse(
             ScoreConfig,
             arguments,
-            program="score_dataset.py",
+            program=program,
             description=str(__doc__).split("\n\n", maxsplit=1)[0],
         )
     except GrokBatchError as error:

@@ -25,9 +25,9 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.virtual_devices import use_virtual_devices
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], *, program: str = "smoke.py") -> int:
     """Runs the checks of a command line and returns the exit code."""
-    flags = _parse(arguments)
+    flags = _parse(arguments, program)
     use_virtual_devices(flags.cpu_devices)
     checks: dict[str, smoke.Check] = {
         "versions": smoke.versions,
@@ -43,9 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     return ExitCode.OK
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="smoke.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+        prog=program, description=str(__doc__).split("\n\n", maxsplit=1)[0]
     )
     parser.add_argument(
         "--gpus", type=int, default=0, help="least number of GPUs; default 0: any, also none"

@@ -36,12 +36,12 @@ DESCRIPTION = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], *, program: str = "submit.py") -> int:
     """Submits the command of a command line and returns the exit code."""
     log = RunLog()
     try:
         flags, words = split_command_line(arguments)
-        config = parse(SubmitConfig, flags, program="submit.py", description=DESCRIPTION)
+        config = parse(SubmitConfig, flags, program=program, description=DESCRIPTION)
         now = datetime.now(UTC)
         command = config.resolve_command(words, now)
         name = config.resolve_name(command, now)

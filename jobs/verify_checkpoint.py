@@ -38,15 +38,13 @@ from pipeline.errors import ConfigError
 LOG_WIDTH = 200  # characters of a table that does not go to a terminal
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(arguments: Sequence[str], *, program: str = "verify_checkpoint.py") -> int:
     """Verifies the checkpoint of a command line and returns the exit code."""
-    return run_command(lambda: _verify(arguments))
+    return run_command(lambda: _verify(arguments, program))
 
 
-def _verify(arguments: Sequence[str]) -> int:
-    config = parse(
-        VerifyConfig, arguments, program="verify_checkpoint.py", description=str(__doc__)
-    )
+def _verify(arguments: Sequence[str], program: str) -> int:
+    config = parse(VerifyConfig, arguments, program=program, description=str(__doc__))
     url = str(config.checkpoint)
     model = model_config(config.model)
     digests = None

@@ -1,6 +1,6 @@
 """Runs both tasks of the main job over the questions of the demo, and shows how many are right.
 
-    make demo        (or: python jobs/demo/run.py [--output FOLDER])
+    make demo        (or: python jobs/demo/run.py [-o FOLDER], or: grok-batch demo)
 
 Runs `jobs/score_dataset.py` as a user would, in processes of its own, and prints the commands; then
 reads the Parquet files in the fresh folder runs/demo-<time>. The model was not trained on these
@@ -13,6 +13,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,45 +22,66 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
-from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-ROOT = Path(__file__).resolve().parents[2]
-PROMPTS = "jobs/demo/prompts.parquet"
-FLAGS = {"--model": "demo", "--input": PROMPTS, "--replicas": "2", "--mesh": "1x4"}
+# Started as a file, Python looks for modules in jobs/demo/, not in the repository.
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from jobs.cli.command import run_command, run_main
+from jobs.cli.exit_codes import ExitCode
+from jobs.cli.parser import flag, parse
+
+PROMPTS = Path(__file__).with_name("prompts.parquet")
+MAIN_JOB = Path(__file__).parents[1] / "score_dataset.py"
+FLAGS = {"--model": "demo", "--replicas": "2", "--mesh": "1x4"}
 TASKS = {
     "generate": {"--task": "generate", "--max-tokens": "24", "--logprobs": "2"},
     "score": {"--task": "score"},
 }
 
 
-def run_task(task: str, output: Path) -> None:
-    """Prints and runs the main job for one task.
+@dataclass(frozen=True)
+class DemoConfig:
+    """Flags of the demo."""
 
-    Raises:
-        SystemExit: the job failed; carries its exit code.
-    """
-    flags = {**FLAGS, **TASKS[task], "--output": str(output)}
+    output: str | None = flag(
+        None, "folder of both runs, made if absent; default: runs/demo-<time>", short="-o"
+    )
+
+
+def run_task(task: str, output: Path) -> int:
+    """Prints and runs the main job for one task; returns its exit code."""
+    flags = {"--input": _shown(PROMPTS), **FLAGS, **TASKS[task], "--output": str(output)}
     arguments = list(chain.from_iterable(flags.items()))
-    print(f"\n$ .venv/bin/python {shlex.join(['jobs/score_dataset.py', *arguments])}", flush=True)
-    # A local Ray, also beside another Ray on this machine. The cache compiles each program once
-    # instead of once per run and replica.
-    cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
-    environment = cache | dict(os.environ) | {"RAY_ADDRESS": "local"}
-    command = [sys.executable, "jobs/score_dataset.py", *arguments]
-    code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
-    if code != 0:
-        sys.exit(code)
+    print(f"\n$ {shlex.join([*_shown_program(), *arguments])}", flush=True)
+    # A local Ray, also beside another Ray on this machine.
+    environment = os.environ | {"RAY_ADDRESS": "local"}
+    command = [sys.executable, str(MAIN_JOB), *arguments]
+    return subprocess.run(command, env=environment, check=False).returncode
+
+
+def _shown_program() -> list[str]:
+    """Returns the main job as a user types it: with the console command, where it is installed."""
+    script = Path(sys.executable).with_name("grok-batch")
+    if script.exists():
+        return [_shown(script), "score"]
+    return [_shown(Path(sys.executable)), _shown(MAIN_JOB)]
+
+
+def _shown(path: Path) -> str:
+    """Returns a path as a user types it in the working directory."""
+    here = Path.cwd()
+    if path.is_relative_to(here):
+        return str(path.relative_to(here))
+    return str(path)
 
 
 def read_rows(output: Path) -> pa.Table:
     """Returns all rows of a run folder."""
-    table: pa.Table = ds.dataset(ROOT / output / "data", format="parquet").to_table()
+    table: pa.Table = ds.dataset(output / "data", format="parquet").to_table()
     return table
 
 
@@ -153,19 +176,27 @@ def accuracy_table(answered: list[Answered]) -> Table:
     return table
 
 
-def main(output: Path | None = None) -> None:
-    """Runs both tasks of the demo and shows what they wrote and how much of it is right.
+def main(arguments: Sequence[str], *, program: str = "run.py") -> int:
+    """Runs the demo of a command line and returns the exit code."""
+    return run_command(lambda: _run(arguments, program))
 
-    Args:
-        output: run folder, made if absent; default: a new folder runs/demo-<time>.
-    """
+
+def _run(arguments: Sequence[str], program: str) -> int:
+    """Runs both tasks of the demo and shows what they wrote and how much of it is right."""
+    description = str(__doc__).split("\n\n", maxsplit=1)[0]
+    config = parse(DemoConfig, arguments, program=program, description=description)
     started = time.monotonic()
-    folder = output or Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    folder = Path("runs") / time.strftime("demo-%Y%m%d-%H%M%S")
+    if config.output is not None:
+        folder = Path(config.output)
     for task in TASKS:
-        run_task(task, folder / task)
+        code = run_task(task, folder / task)
+        if code != ExitCode.OK:
+            return code
+
     completed = read_rows(folder / "generate")
     scored = read_rows(folder / "score")
-    answered = join(pq.read_table(ROOT / PROMPTS), completed, scored)
+    answered = join(pq.read_table(PROMPTS), completed, scored)
     for table in (answers_table(answered), accuracy_table(answered)):
         print()
         Console().print(table)
@@ -174,13 +205,14 @@ def main(output: Path | None = None) -> None:
         f"{time.monotonic() - started:.0f} s:\n"
     )
     for task in TASKS:
-        for part in sorted((ROOT / folder / task / "data").glob("part-*.parquet")):
-            print(f"  {part.relative_to(ROOT) if part.is_relative_to(ROOT) else part}")
+        for part in sorted((folder / task / "data").glob("part-*.parquet")):
+            print(f"  {part}")
     print(
         "\nThe commands above, typed again, find their rows committed and end at once. Columns: "
         "docs/output.md"
     )
+    return ExitCode.OK
 
 
 if __name__ == "__main__":
-    auto_cli(main, as_positional=False)
+    run_main(main)

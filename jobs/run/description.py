@@ -9,6 +9,7 @@ from importlib import metadata
 from types import MappingProxyType
 from typing import Any
 
+from actors.protocol.version import VERSION
 from jobs.run.plan import ROOT, Plan
 from pipeline.input.listing import SkippedFile
 from pipeline.output.input_content import DIGEST_KEY
@@ -58,7 +59,8 @@ def describe_run(
         digests: of the content of files, by URL, as far as there are any.
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name in ("grok-batch", *LIBRARIES):
+    versions["grok-batch"] = VERSION
+    for name in LIBRARIES:
         versions[name] = _version(name)
 
     listing: list[dict[str, Any]] = []
@@ -117,6 +119,9 @@ def _git_commit() -> str | None:
     A copy without .git takes it from GROK_BATCH_COMMIT; None where that is not set.
     """
     from_environment = os.environ.get("GROK_BATCH_COMMIT") or None
+    if not (ROOT / ".git").exists():
+        # An installed package may lie within the repository of another project.
+        return from_environment
     command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
     try:
         process = subprocess.run(

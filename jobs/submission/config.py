@@ -15,6 +15,7 @@ from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKOUT = str(ROOT) if (ROOT / "pyproject.toml").exists() else ""  # an installed package has none
 NIGHT = "{night}"
 
 
@@ -36,7 +37,9 @@ class SubmitConfig:
         "a URL, else http://127.0.0.1:8265",
     )
     working_dir: str = flag(
-        str(ROOT), "folder that is uploaded with the job; empty: the nodes have the code"
+        CHECKOUT,
+        "folder that is uploaded with the job; empty, as where the project is installed as a "
+        "package: the nodes have the code",
     )
     here: bool = flag(
         False, "run the command as a process of this machine, without a cluster's job server"

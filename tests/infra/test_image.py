@@ -101,6 +101,7 @@ def test_build_context_is_small_and_excludes_tests() -> None:
         "Makefile",
         "README.md",
         "actors",
+        "grok_batch",
         "infra",
         "jobs",
         "pipeline",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from actors.protocol.version import VERSION
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
 from jobs.run.config import ScoreConfig
@@ -212,14 +213,11 @@ def test_versions_match_lock_file_and_project(
     [ray] = re.findall(
         r"^ray\[?[a-z]*\]?==([\d.]+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE
     )
-    [version] = re.findall(
-        r'^version = "([^"]+)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
-    )
     for resources in built.values():
         assert cluster_spec(resources)["rayVersion"] == ray
         images = {container["image"] for _, container in containers(resources)}
         tagged = {image.partition("@")[0] for image in images}
-        assert tagged == {f"registry.example.com/grok-batch:{version}", "amazon/aws-cli:2.15.0"}
+        assert tagged == {f"registry.example.com/grok-batch:{VERSION}", "amazon/aws-cli:2.15.0"}
         for image in images:
             assert re.search(r"@sha256:[0-9a-f]{64}$", image), "a tag can be moved"
 
