@@ -39,8 +39,10 @@ test-all: setup
 	@$(MAKE) --no-print-directory --jobs 2 check $(OPTIONAL:%=try-%) try-lm-eval
 	$(PYTEST)
 
-# Two workers, each a group of tests at a time: much of their time is waiting for Ray.
-PYTEST = $(BIN)/python -m pytest -n 2 --dist loadfile
+# Three workers on two cores, each a file at a time, long files first: much of their time is waiting for Ray.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+# Many Python processes follow each other: without bytecode each compiles its libraries from source.
+test test-all: export PYTHONDONTWRITEBYTECODE =
 
 # Environments that some tests need; where one cannot be had, all other tests run all the same.
 try-aot try-lm-eval: setup

@@ -5,8 +5,18 @@ Signatures of the model and the engine are checked by jaxtyping and beartype thr
 `--jaxtyping-packages` (pyproject.toml).
 """
 
+import gc
+import importlib
 import os
+import sys
+from collections import Counter
 from pathlib import Path
+
+import pytest
+
+# Tests start hundreds of Python processes. Without bytecode, each compiles Ray, JAX and this
+# project from source: 2 to 5 s of processor time per process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
@@ -31,6 +41,39 @@ from tests import shared_ray
 from tests.s3 import s3_endpoint, s3_faults, s3_url
 
 __all__ = ["s3_endpoint", "s3_faults", "s3_url"]
+
+sys.dont_write_bytecode = False
+# JAX comes before the modules that jaxtyping instruments: an import inside them does not find the
+# bytecode of libraries.
+importlib.import_module("haiku")
+
+SLOW_TEST_S = 10.0  # order of magnitude of a slow test that states no time limit
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the files whose tests may take longest first.
+
+    Workers take files in this order (`--dist loadfile --no-loadscope-reorder`): a long file at the
+    end would leave the others idle.
+    """
+    limits_s: Counter[Path] = Counter()
+    for item in items:
+        limits_s[item.path] += _time_limit_s(item)
+    items.sort(key=lambda item: -limits_s[item.path])
+
+
+def _time_limit_s(item: pytest.Item) -> float:
+    limit = item.get_closest_marker("timeout")
+    if limit is not None:
+        return float(limit.args[0])
+    return SLOW_TEST_S if item.get_closest_marker("slow") else 0.0
+
+
+def pytest_collection_finish() -> None:
+    """Exempts all modules and tests from garbage collection: tracing collects very often."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:
