@@ -15,15 +15,16 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
+from actors.engine.planning.sizes import (
+    DEVICE_SHARE,
+    HOST_CACHE_BYTES,
+    cache_bytes_per_token,
+    cache_tokens,
+)
 from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, EngineContext, step_functions
 from actors.engine.vocabulary import Likelihood
-from actors.model import arithmetic
-from actors.model.config import ModelConfig
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
 from actors.protocol.errors import ModelError
-
-HOST_CACHE_BYTES = 1 << 30  # of all virtual devices of a CPU replica together
-DEVICE_SHARE = 0.85  # of what weights leave free; the rest is for temporaries
 
 
 class CompiledPrograms:
@@ -141,11 +142,6 @@ def _empty_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
     return jax.jit(sharded)()
 
 
-def cache_bytes_per_token(model: ModelConfig, shards: int, itemsize: int) -> int:
-    """Returns the bytes that one token of KV cache takes on one device."""
-    return arithmetic.cache_bytes(model, itemsize) // shards + 4  # and the token itself
-
-
 def affordable_cache_tokens(context: EngineContext) -> int:
     """Returns the tokens of one data shard's KV cache: as configured, or as memory and slots allow.
 
@@ -153,12 +149,10 @@ def affordable_cache_tokens(context: EngineContext) -> int:
         ModelError: not even one sequence of `max_len` fits.
     """
     engine = context.engine
-    tokens = engine.cache_tokens
-    if tokens is None:
-        slots = max(1, engine.slots // context.data_shards)
-        itemsize = jnp.dtype(context.dtype).itemsize
-        per_token = cache_bytes_per_token(context.model, context.model_shards, itemsize)
-        tokens = min(slots * engine.max_len, _free_bytes(context.mesh) // per_token)
+    itemsize = jnp.dtype(context.dtype).itemsize
+    token_bytes = cache_bytes_per_token(context.model, context.model_shards, itemsize)
+    affordable = _free_bytes(context.mesh) // token_bytes
+    tokens = cache_tokens(engine, context.data_shards, affordable)
     if tokens < engine.max_len:
         raise ModelError(
             f"KV cache: room for {tokens} tokens on a device, one sequence of max_len "

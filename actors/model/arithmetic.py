@@ -9,6 +9,8 @@ import math
 
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
 
+SHARDED_AXES = {"vocab", "heads", "kv_heads", "ffn"}  # split over the mesh's model axis
+
 
 def token_flops(config: ModelConfig, context: float) -> float:
     """Returns the operations of all layers for one token that sees `context` keys.
@@ -73,3 +75,14 @@ def _is_expert_weight(tensor: TensorSpec) -> bool:
 def cache_bytes(config: ModelConfig, itemsize: int) -> int:
     """Returns the bytes of keys and values of one token in all layers."""
     return 2 * config.num_layers * config.num_kv_heads * config.key_size * itemsize
+
+
+def device_weight_bytes(config: ModelConfig, model_shards: int) -> int:
+    """Returns the bytes of weights on one device, as stored: int8 with scales."""
+    total = 0
+    for tensor in parameter_shapes(config):
+        tensor_shards = 1
+        if SHARDED_AXES & set(tensor.axes):
+            tensor_shards = model_shards
+        total += math.ceil(tensor.stored_bytes / tensor_shards)
+    return total

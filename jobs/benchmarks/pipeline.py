@@ -22,7 +22,6 @@ from jobs.benchmarks.measurement import increase
 from jobs.benchmarks.pipeline_config import PipelineBenchmarkConfig
 from jobs.benchmarks.pipeline_figures import Pass, figures
 from jobs.benchmarks.pipeline_prompts import input_requests, plan_pass, plan_requests
-from jobs.run.backend import RAY
 from jobs.run.plan import Plan
 from pipeline.dispatch.buckets import fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig
@@ -109,7 +108,7 @@ def _started_replica(plan: Plan) -> Iterator[tuple[Any, ReplicaReady]]:
     from jobs.cluster.connection import ray_cluster
 
     data, model = plan.config.mesh_shape()
-    pool_config = PoolConfig(1, 1, data * model, RAY.batches_in_flight, "cpu")
+    pool_config = PoolConfig(1, 1, data * model, plan.sizes.batches_in_flight, "cpu")
     with ray_cluster(1), ReplicaPool(plan.replica_spec(), pool_config) as pool:
         pool.wait_for_minimum()
         events = pool.events(1.0)
@@ -133,7 +132,7 @@ def _run_pipeline(plan: Plan, folder: Path, replica: SingleReplica) -> Pass:
         tokenizer=None,
         rules=plan.rules,
         buckets=plan.bucket_config(),
-        dispatch=DispatchConfig(RAY.batches_in_flight),
+        dispatch=DispatchConfig(plan.sizes.batches_in_flight),
         replicas=replica,
         writer=Writer(RunFolder(str(folder)), schema, "benchmark"),
         progress=progress,

@@ -28,7 +28,7 @@ class ModelFlags:
     mesh: str | None = _same("mesh")
     shard_activations: bool = _same("shard_activations")
     device: Literal["auto", "cpu", "gpu"] = _same("device")
-    batch_tokens: int = _same("batch_tokens")
+    batch_tokens: int | Literal["auto"] = _same("batch_tokens")
     slots: int | Literal["auto"] = _same("slots")
     prefill_tokens: int | Literal["auto"] = _same("prefill_tokens")
     deterministic: bool = _same("deterministic")

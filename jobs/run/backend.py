@@ -44,8 +44,8 @@ class Backend(Protocol):
     """Starts replicas, exports metrics and renders the report of a run."""
 
     @property
-    def batches_in_flight(self) -> int:
-        """Batches that one replica holds at most."""
+    def batches_in_flight(self) -> int | None:
+        """Batches that one replica holds at most; None: as many as the plan of a run says."""
 
     def open_pool(
         self, spec: ReplicaSpec, config: PoolConfig, log: RunLog
@@ -72,8 +72,7 @@ class RayBackend:
     """Replicas as Ray actors, metrics through Ray's agents."""
 
     replica_class: str = REPLICA_CLASS  # module:class
-    # Enough requests for all slots of an engine, although batches finish row by row.
-    batches_in_flight: int = 16
+    batches_in_flight: int | None = None
     cluster: Callable[[int, RunLog], AbstractContextManager[str]] = ray_cluster
 
     @contextlib.contextmanager

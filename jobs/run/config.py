@@ -101,8 +101,10 @@ class ScoreConfig(SamplingParams, InputFlags):
     device: Literal["auto", "cpu", "gpu"] = flag(
         "auto", "auto: GPUs if the cluster has any when the job starts"
     )
-    batch_tokens: int = flag(
-        8192, "token budget of one batch, padding and expected completions included"
+    batch_tokens: int | Literal["auto"] = flag(
+        AUTO,
+        "token budget of one batch, padding and expected completions included; auto: 8192, or more "
+        "where 64 batches of it do not keep all slots of a replica busy",
     )
     slots: int | Literal["auto"] = flag(
         AUTO,

@@ -9,22 +9,27 @@ a stated guess of the hardware; it is an estimate.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from actors.engine.planning.sizes import (
+    affordable_tokens,
+    cache_bytes_per_token,
+    cache_tokens,
+)
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
-from actors.protocol.messages import Completion, Request
 from actors.protocol.size_buckets import padded_length
-from jobs.run.plan import Plan
+from jobs.run.plan import ITEMSIZES, Plan
 from pipeline.dispatch.buckets import fill_batches
-from pipeline.input.reader import read_rows
-from pipeline.records import Shard, UnreadableShard
-from pipeline.requests.tokenize import to_requests
+from pipeline.requests.sample import sample_requests
 
-SAMPLED_SHARDS = 8  # spread over the input
-SAMPLED_ROWS = 128  # the first ones of each sampled shard
-ITEMSIZES = {"bfloat16": 2, "float32": 4}
-SHARDED_AXES = {"vocab", "heads", "kv_heads", "ffn"}  # split over the mesh's model axis
+# Why there are not more slots, by `EngineSizes.slot_limit`.
+SLOT_LIMITS = {
+    "flag": "--slots",
+    "cpu": "the processor: more rows take as much longer",
+    "kv_cache": "the KV cache, or the input is not known",
+    "products": "the arithmetic of the GPU: more rows take as much longer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,7 @@ def estimate(plan: Plan) -> dict[str, object]:
         "new_tokens_at_most": round(sample.new_tokens * scale),
         "padding": padding,
         "batches": math.ceil(sample.batches * scale),
+        **_size_figures(plan),
         "device_bytes": memory,
         "device_bytes_total": sum(memory.values()),
         "device_assumed": device.name,
@@ -94,60 +100,58 @@ def estimate(plan: Plan) -> dict[str, object]:
 def device_bytes(plan: Plan) -> Mapping[str, int]:
     """Returns the bytes of weights and of the KV cache on one device.
 
-    Weights are int8 with scales; the KV cache holds all slots at full length.
+    Weights are int8 with scales; the KV cache holds what the slots can fill, or what memory allows
+    if that is less.
     """
-    engine = plan.engine_config()
-    _, shards = plan.config.mesh_shape()
-    weights = 0
-    for tensor in parameter_shapes(plan.model):
-        tensor_shards = 1
-        if SHARDED_AXES & set(tensor.axes):
-            tensor_shards = shards
-        weights += math.ceil(tensor.stored_bytes / tensor_shards)
-
-    tokens = engine.cache_tokens or engine.slots * engine.max_len
     itemsize = ITEMSIZES[plan.config.dtype]
-    cache = tokens * arithmetic.cache_bytes(plan.model, itemsize)
-    return {"weights": weights, "kv_cache": cache // min(shards, plan.model.num_kv_heads)}
+    model_shards = plan.devices.model_shards
+    token_bytes = cache_bytes_per_token(plan.model, model_shards, itemsize)
+    return {
+        "weights": arithmetic.device_weight_bytes(plan.model, model_shards),
+        "kv_cache": _cache_tokens(plan) * token_bytes,
+    }
+
+
+def _cache_tokens(plan: Plan) -> int:
+    """Returns the tokens of KV cache of one data shard."""
+    affordable = affordable_tokens(plan.model, plan.devices, ITEMSIZES[plan.config.dtype])
+    return cache_tokens(plan.engine_config(), plan.devices.data_shards, affordable)
+
+
+def _size_figures(plan: Plan) -> dict[str, object]:
+    """Returns the sizes of engines and batches, and why there are not more slots."""
+    sizes = plan.sizes
+    data_shards = plan.devices.data_shards
+    return {
+        "slots": sizes.slots * data_shards,
+        "slots_limited_by": SLOT_LIMITS[sizes.slot_limit],
+        "kv_tokens": _cache_tokens(plan) * data_shards,
+        "prefill_tokens": sizes.prefill_tokens,
+        "batch_tokens": sizes.batch_tokens,
+        "batches_in_flight": sizes.batches_in_flight,
+    }
 
 
 def _sample(plan: Plan) -> Sample:
-    shards = _sampled_shards(plan)
-    requests: list[Request] = []
-    failed = 0
-    rows = read_rows(shards, plan.schema)
-    for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
-        if isinstance(item, UnreadableShard):
-            raise item.error
-        if isinstance(item, Request):
-            requests.append(item)
-        elif isinstance(item, Completion) and item.error_code is not None:
-            failed += 1
+    sample = sample_requests(plan.own_shards, plan.schema, plan.task, plan.tokenizer, plan.rules)
+    if sample.unreadable is not None:
+        raise sample.unreadable
 
     lengths: list[int] = []
     new_tokens = 0
-    for request in requests:
+    for request in sample.requests:
         lengths.append(len(request.prompt_ids))
         lengths += [len(ids) for ids in request.continuations]
         if request.sampling is not None:
             new_tokens += request.sampling.max_tokens
     return Sample(
-        rows=sum(shard.rows for shard in shards),
-        failed=failed,
+        rows=sample.rows,
+        failed=sample.failed,
         prompt_tokens=sum(lengths),
         new_tokens=new_tokens,
         padded_tokens=sum(padded_length(length) for length in lengths),
-        batches=len(list(fill_batches(requests, plan.bucket_config()))),
+        batches=len(list(fill_batches(sample.requests, plan.bucket_config()))),
     )
-
-
-def _sampled_shards(plan: Plan) -> list[Shard]:
-    step = max(1, len(plan.own_shards) // SAMPLED_SHARDS)
-    sampled: list[Shard] = []
-    for shard in plan.own_shards[::step][:SAMPLED_SHARDS]:
-        rows = min(shard.rows, SAMPLED_ROWS)
-        sampled.append(replace(shard, rows=rows))
-    return sampled
 
 
 def _seconds(plan: Plan, sample: Sample, scale: float, device: Device) -> float:

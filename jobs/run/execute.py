@@ -66,6 +66,11 @@ class Job:
     log: RunLog
 
     @property
+    def batches_in_flight(self) -> int:
+        """Batches that one replica holds at most."""
+        return self.backend.batches_in_flight or self.plan.sizes.batches_in_flight
+
+    @property
     def error_budget(self) -> int:
         """Rows of this partition that may fail."""
         return allowed_failures(self.plan.own_row_count, self.plan.config.max_error_rate)
@@ -323,7 +328,7 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
         minimum,
         maximum,
         devices=math.prod(config.mesh_shape()),
-        in_flight=job.backend.batches_in_flight,
+        in_flight=job.batches_in_flight,
         device=config.device,
         step_timeout_s=config.step_timeout_s,
     )
@@ -404,7 +409,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         tokenizer=plan.tokenizer,
         rules=plan.rules,
         buckets=plan.bucket_config(),
-        dispatch=DispatchConfig(job.backend.batches_in_flight, config.max_attempts),
+        dispatch=DispatchConfig(job.batches_in_flight, config.max_attempts),
         replicas=pool,
         writer=Writer(job.folder, plan.output_schema(), job.fingerprint),
         progress=progress,

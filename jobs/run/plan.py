@@ -5,12 +5,15 @@ and samples of the checkpoint; loads no weights and imports neither JAX nor Ray.
 """
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from actors.engine.config import EngineConfig
-from actors.engine.planning.sizes import EngineSizes, engine_sizes
+from actors.engine.planning.sizes import Devices, EngineSizes, SizeFlags, engine_sizes
 from actors.model.config import ModelConfig, parameter_shapes
+from actors.protocol.messages import Request
 from actors.protocol.parameters import ParameterError
 from actors.protocol.sampling import PARAMETERS, resolve_parameters
 from actors.protocol.size_buckets import prompt_size_buckets
@@ -18,7 +21,7 @@ from actors.replica import ReplicaSpec
 from jobs.run.config import AUTO, ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
-from pipeline.dispatch.buckets import BucketConfig
+from pipeline.dispatch.buckets import BucketConfig, request_tokens
 from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.listing import SkippedFile, read_listing
@@ -28,11 +31,13 @@ from pipeline.output.round_trip import check_output
 from pipeline.output.schema import OutputSchema, output_schema
 from pipeline.records import InputFile, Shard
 from pipeline.requests.rules import RequestRules
+from pipeline.requests.sample import sample_requests
 from pipeline.requests.tokenizer import Tokenizer
 from pipeline.tasks import TASKS, LogprobOptions, Task
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
+ITEMSIZES = {"bfloat16": 2, "float32": 4}  # bytes of a number of --dtype
 # Bytes of weights of the smallest model that --device auto means GPUs for.
 SMALLEST_GPU_MODEL_BYTES = 16 * 10**9
 
@@ -50,6 +55,7 @@ class Plan:
     shards: tuple[Shard, ...]  # of all partitions
     rules: RequestRules
     tokenizer_digest: str | None
+    devices: Devices  # of every replica, as the plan assumes them
     sizes: EngineSizes  # of every replica
     skipped: tuple[SkippedFile, ...] = ()  # files of the input that are not read
 
@@ -82,7 +88,7 @@ class Plan:
 
     def bucket_config(self) -> BucketConfig:
         """Returns how batches are cut."""
-        return BucketConfig(prompt_size_buckets(self.rules.max_len), self.config.batch_tokens)
+        return BucketConfig(prompt_size_buckets(self.rules.max_len), self.sizes.batch_tokens)
 
     def engine_config(self) -> EngineConfig:
         """Returns how engines are sized, and which log-probs they compute."""
@@ -161,8 +167,21 @@ def make_plan(config: ScoreConfig) -> Plan:
     rules = _request_rules(config, model, tokenizer)
     _check_sampling(rules)
     shards = plan_shards(files, config.shard_rows, config.limit)
-    sizes = _engine_sizes(config, model)
-    config = replace(config, slots=sizes.slots, prefill_tokens=sizes.prefill_tokens)
+
+    devices = _devices(config, model)
+    mean_tokens = None
+    # On CPUs the standard sizes fit any input. The sample is of all partitions, so that each of
+    # them gets the same sizes.
+    if devices.on_gpus or config.slots != AUTO:
+        sample = sample_requests(shards, schema, TASKS[config.task], tokenizer, rules)
+        mean_tokens = _mean_request_tokens(sample.requests, rules.max_len)
+    sizes = engine_sizes(model, devices, ITEMSIZES[config.dtype], _size_flags(config), mean_tokens)
+    config = replace(
+        config,
+        slots=sizes.slots,
+        prefill_tokens=sizes.prefill_tokens,
+        batch_tokens=sizes.batch_tokens,
+    )
     plan = Plan(
         config,
         model,
@@ -172,6 +191,7 @@ def make_plan(config: ScoreConfig) -> Plan:
         shards,
         rules,
         tokenizer_digest,
+        devices,
         sizes,
         listing.skipped,
     )
@@ -186,17 +206,31 @@ def assumes_gpus(config: ScoreConfig, model: ModelConfig) -> bool:
     return config.device == "gpu"
 
 
-def _engine_sizes(config: ScoreConfig, model: ModelConfig) -> EngineSizes:
-    """Returns the sizes of engines: those of flags, and what the plan chooses for the others."""
-    data_shards, _ = config.mesh_shape()
-    chosen = engine_sizes(data_shards=data_shards, on_gpus=assumes_gpus(config, model))
-    slots = chosen.slots
-    if config.slots != AUTO:
-        slots = config.slots
-    prefill_tokens = min(chosen.prefill_tokens, config.batch_tokens)
-    if config.prefill_tokens != AUTO:
-        prefill_tokens = config.prefill_tokens
-    return EngineSizes(slots, prefill_tokens)
+def _devices(config: ScoreConfig, model: ModelConfig) -> Devices:
+    data_shards, model_shards = config.mesh_shape()
+    return Devices(data_shards, model_shards, on_gpus=assumes_gpus(config, model))
+
+
+def _size_flags(config: ScoreConfig) -> SizeFlags:
+    return SizeFlags(
+        _number(config.slots), _number(config.prefill_tokens), _number(config.batch_tokens)
+    )
+
+
+def _number(value: int | Literal["auto"]) -> int | None:
+    """Returns the number that a flag is set to; None for auto."""
+    if value == AUTO:
+        return None
+    return value
+
+
+def _mean_request_tokens(requests: Sequence[Request], max_len: int) -> float | None:
+    """Returns the mean share of a request in the token budget of a batch; None without requests."""
+    if not requests:
+        return None
+    prompt_sizes = prompt_size_buckets(max_len)
+    tokens = sum(request_tokens(request, prompt_sizes) for request in requests)
+    return tokens / len(requests)
 
 
 def _request_rules(

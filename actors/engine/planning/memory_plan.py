@@ -33,7 +33,12 @@ from actors.engine.planning.abstract import (
 )
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
 from actors.engine.planning.program_text import count_collectives, weight_copies
-from actors.engine.programs import DEVICE_SHARE, cache_bytes_per_token
+from actors.engine.planning.sizes import (
+    DEVICE_SHARE,
+    JAX_SHARE,
+    cache_bytes_per_token,
+    cache_tokens,
+)
 from actors.engine.scheduling.call_sizes import call_sizes
 from actors.engine.steps import EngineContext, step_functions
 from actors.kernels.gpu.layout import TransposedExperts
@@ -109,7 +114,7 @@ def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> Targ
     sharding.check_divisible(context.model, context.model_shards)
     weights = weights_by_kind(gpu_parameters(context))
     weight_bytes = sum(weights.values())
-    tokens = _cache_tokens(context, capacity_bytes - weight_bytes)
+    tokens = _cache_tokens(context, int(capacity_bytes * JAX_SHARE) - weight_bytes)
     pages = -(-tokens // context.engine.page_size)
     cache_bytes = bytes_per_device(abstract_cache(context, pages))
 
@@ -142,13 +147,10 @@ def _cache_tokens(context: EngineContext, free_bytes: int) -> int:
 
     The rule is that of `affordable_cache_tokens`.
     """
-    engine = context.engine
-    if engine.cache_tokens is not None:
-        return engine.cache_tokens
-    slots = max(1, engine.slots // context.data_shards)
     affordable = int(free_bytes * DEVICE_SHARE) // _token_bytes(context)
+    tokens = cache_tokens(context.engine, context.data_shards, affordable)
     # never less than one sequence: a plan that does not fit shows by how much
-    return max(engine.max_len, min(slots * engine.max_len, affordable))
+    return max(context.engine.max_len, tokens)
 
 
 @lru_cache  # without the wheels all targets are the same virtual devices

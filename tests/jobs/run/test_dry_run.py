@@ -2,9 +2,11 @@ from pathlib import Path
 
 import pytest
 
+from actors.engine.planning.sizes import HOST_CACHE_BYTES
 from actors.model import arithmetic
 from actors.model.config import DEMO, parameter_shapes
-from jobs.run.dry_run import SAMPLED_ROWS, SAMPLED_SHARDS, device_bytes, estimate, lines
+from jobs.run.dry_run import device_bytes, estimate, lines
+from pipeline.requests.sample import SAMPLED_ROWS, SAMPLED_SHARDS
 from tests.jobs.run.plans import PROMPT, demo_plan
 
 
@@ -51,15 +53,31 @@ def test_estimate_divides_hours_over_replicas_and_multiplies_cost(tmp_path: Path
     assert one["cost"] is None
 
 
-def test_device_bytes_are_weights_and_full_kv_cache(tmp_path: Path) -> None:
+def test_device_bytes_are_weights_and_cache_of_all_slots(tmp_path: Path) -> None:
     plan = demo_plan(tmp_path, [PROMPT], dtype="float32")
     engine = plan.engine_config()
-    tokens = engine.cache_tokens or engine.slots * engine.max_len
+    token_bytes = arithmetic.cache_bytes(DEMO, 4) + 4  # keys, values and the token's id
 
     assert device_bytes(plan) == {
         "weights": parameter_shapes(DEMO).stored_bytes,
-        "kv_cache": tokens * arithmetic.cache_bytes(DEMO, 4),
+        "kv_cache": engine.slots * engine.max_len * token_bytes,
     }
+
+
+def test_device_bytes_are_bounded_by_the_memory_of_the_device(tmp_path: Path) -> None:
+    plan = demo_plan(tmp_path, [PROMPT], slots=100_000)
+    assert 0.99 * HOST_CACHE_BYTES < device_bytes(plan)["kv_cache"] <= HOST_CACHE_BYTES
+
+
+def test_estimate_has_the_sizes_of_engines_and_batches(tmp_path: Path) -> None:
+    chosen = estimate(demo_plan(tmp_path, [PROMPT], mesh="2x1"))
+    set_by_flag = estimate(demo_plan(tmp_path, [PROMPT], slots=16, batch_tokens=500))
+
+    assert (chosen["slots"], chosen["prefill_tokens"]) == (64, 2048)
+    assert chosen["slots_limited_by"] == "the processor: more rows take as much longer"
+    assert (chosen["batch_tokens"], chosen["batches_in_flight"]) == (8192, 16)
+    assert (set_by_flag["slots"], set_by_flag["slots_limited_by"]) == (16, "--slots")
+    assert (set_by_flag["batch_tokens"], set_by_flag["prefill_tokens"]) == (500, 500)
 
 
 def test_device_bytes_shrink_with_the_model_axis_of_the_mesh(tmp_path: Path) -> None:
@@ -68,7 +86,8 @@ def test_device_bytes_shrink_with_the_model_axis_of_the_mesh(tmp_path: Path) -> 
     data = device_bytes(demo_plan(tmp_path, [PROMPT], mesh="2x1"))
 
     assert one["weights"] / 2 <= two["weights"] < one["weights"]
-    assert two["kv_cache"] == one["kv_cache"] // 2
+    tokens = one["kv_cache"] // (arithmetic.cache_bytes(DEMO, 2) + 4)
+    assert two["kv_cache"] == tokens * (arithmetic.cache_bytes(DEMO, 2) // 2 + 4)
     assert data["weights"] == one["weights"]
 
 

@@ -15,7 +15,7 @@ from actors.engine.planning.abstract import (
     bytes_per_device,
 )
 from actors.engine.planning.memory_plan import main, plan, weights_by_kind
-from actors.engine.programs import cache_bytes_per_token
+from actors.engine.planning.sizes import cache_bytes_per_token
 from actors.engine.steps import EngineContext
 from actors.model import sharding
 from actors.model.config import DEMO, GROK_1, ModelConfig, parameter_shapes
