@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, set_loader
 from actors.protocol.parameters import ParameterKind, Texts
 from actors.protocol.plain_text import bare, quoted
 from jobs.cli.flag_checks import flag_name
+from jobs.cli.help_topics import topics_of
 from jobs.cli.repeated_flags import (
     check_repeated_keys,
     check_repeated_locations,
@@ -245,12 +246,17 @@ def _parser(config_class: type[Any], program: str, description: str) -> Argument
         help="YAML file with these flags as keys, _ for -; flags override it",
     )
     hints = get_type_hints(config_class)
-    for field in dataclasses.fields(config_class):
-        names = [flag_name(field.name)]
-        if field.metadata.get("short"):
-            names.insert(0, field.metadata["short"])
-        options = _options(field, hints[field.name])
-        parser.add_argument(*names, help=field.metadata["help"], **options)
+    fields = {field.name: field for field in dataclasses.fields(config_class)}
+    topics = getattr(config_class, "HELP_TOPICS", {})
+    for title, names in topics_of(topics, tuple(fields)).items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            field = fields[name]
+            flags = [flag_name(name)]
+            if field.metadata.get("short"):
+                flags.insert(0, field.metadata["short"])
+            options = _options(field, hints[name])
+            group.add_argument(*flags, help=field.metadata["help"], **options)
     return parser
 
 

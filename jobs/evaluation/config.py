@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from jobs.cli.flag_checks import check_range, require_flags
+from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
@@ -32,6 +33,30 @@ class EvaluateConfig(ModelFlags):
     Raises:
         ConfigError: flags are out of range or contradict each other.
     """
+
+    HELP_TOPICS: ClassVar[Topics] = {
+        FIRST: (
+            "tasks",
+            "data",
+            "output",
+            "model",
+            "checkpoint",
+            "tokenizer",
+            "history",
+            "name",
+            "limit",
+            "replicas",
+        ),
+        "single steps": ("requests", "outputs", "allow_missing"),
+        "samples and programs": (
+            "samples",
+            "sample_temperature",
+            "execute_programs",
+            "program_timeout_s",
+        ),
+        "comparison with earlier runs": ("margin", "confidence"),
+        **RUN_TOPICS,
+    }
 
     tasks: tuple[str, ...] = flag(
         (),

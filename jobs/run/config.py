@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from actors.protocol.parameters import ParameterError
 from actors.protocol.plain_text import quoted
@@ -14,6 +14,7 @@ from actors.protocol.sampling import (
     read_parameters,
 )
 from jobs.cli.flag_checks import check_range, read_mesh, require_flags
+from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
@@ -78,6 +79,22 @@ class ScoreConfig(SamplingParams, InputFlags):
     Raises:
         ConfigError: flags are missing, out of range, or contradict each other.
     """
+
+    HELP_TOPICS: ClassVar[Topics] = {
+        FIRST: (
+            "input",
+            "output",
+            "model",
+            "checkpoint",
+            "tokenizer",
+            "task",
+            "max_tokens",
+            "temperature",
+            "replicas",
+            "dry_run",
+        ),
+        **RUN_TOPICS,
+    }
 
     logprobs: int | None = flag(
         0, "log-prob of each generated token and of the K most likely ones; null = not written"

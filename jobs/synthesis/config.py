@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS, SamplingParams
 from jobs.cli.flag_checks import check_range, require_flags
+from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag, flag_metadata
 from jobs.cli.uploaded_folder import check_output_is_kept
@@ -37,6 +38,47 @@ class GenerateConfig(ModelFlags, SamplingParams):
     Raises:
         ConfigError: flags are out of range or contradict each other.
     """
+
+    HELP_TOPICS: ClassVar[Topics] = {
+        FIRST: (
+            "input",
+            "templates",
+            "output",
+            "model",
+            "checkpoint",
+            "tokenizer",
+            "max_tokens",
+            "temperature",
+            "target_rows",
+            "dry_run",
+        ),
+        "single steps": ("prompts", "completions", "shots", "shots_per_row"),
+        "selection": (
+            "min_chars",
+            "max_chars",
+            "min_completion_tokens",
+            "max_completion_tokens",
+            "min_mean_logprob",
+            "max_mean_logprob",
+            "finish_reasons",
+            "must_match",
+            "must_not_match",
+            "parse_regex",
+            "parse_json",
+            "fields",
+            "where",
+            "choose",
+            "vote_on",
+            "min_agreement",
+            "dedup",
+            "dedup_on",
+            "dedup_threshold",
+            "dedup_memory_mb",
+        ),
+        "when to stop": ("max_total_tokens", "max_replica_hours"),
+        "data set": ("dataset", "file_mb", "partition_by", "title", "license", "examples"),
+        **RUN_TOPICS,
+    }
 
     input: str | None = flag(
         None, "seed rows: Parquet or .jsonl file, folder or glob; any fsspec URL", short="-i"
