@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from actors.kernels.gpu.blocks import block_dot, load_block
@@ -30,6 +31,9 @@ from actors.kernels.interface import Experts
 from actors.kernels.xla import experts as xla_experts
 from actors.kernels.xla.layout import DenseExperts
 from actors.protocol.errors import ModelError
+
+# Of 512 sequences in decode, two experts each.
+MAX_DECODE_ASSIGNMENTS = 1024
 
 
 class Tile(NamedTuple):
@@ -42,20 +46,38 @@ class Tile(NamedTuple):
     stages: int  # of loads in flight
 
 
-def tile_shape(rows: int, experts: int) -> Tile:
-    """Returns the tile for `rows` assignments.
+class LayerTiles(NamedTuple):
+    """Tiles of both products of a layer; they have the same rows."""
 
-    A tile has about twice an expert's even share of rows, so that one mostly is enough. With few
-    rows, reading weights takes the time: narrow tiles, many loads in flight. With many, products
-    do: square tiles.
+    gate_value: Tile
+    out: Tile
+
+
+def layer_tiles(assignments: int, experts: int, dtype: DTypeLike) -> LayerTiles:
+    """Returns the tiles for `assignments` rows with activations of `dtype`.
+
+    With few rows, reading weights takes the time: narrow tiles, many loads in flight. A tile has
+    about twice an expert's even share of rows, so that one mostly is enough, and at most 64 rows up
+    to 1,024 assignments: tiles of 128 rows are half empty there, and fill a multiprocessor alone.
+    With many rows, products take the time: square tiles. The output product keeps one sum for each
+    column where the other keeps two, so its tiles are twice as wide where registers allow it: they
+    read the activations half as often.
     """
-    twice_share = pl.next_power_of_2(max(1, 2 * rows // experts))
-    tile_rows = min(128, max(16, twice_share))
-    if tile_rows <= 32:
-        return Tile(tile_rows, columns=64, depth=128, warps=4, stages=4)
-    if tile_rows <= 64:
-        return Tile(tile_rows, columns=128, depth=64, warps=4, stages=4)
-    return Tile(tile_rows, columns=128, depth=64, warps=8, stages=3)
+    twice_share = pl.next_power_of_2(max(1, 2 * assignments // experts))
+    max_rows = 128
+    if assignments <= MAX_DECODE_ASSIGNMENTS:
+        max_rows = 64
+    rows = min(max_rows, max(16, twice_share))
+    if rows <= 32:
+        narrow = Tile(rows, columns=64, depth=128, warps=4, stages=4)
+        return LayerTiles(narrow, Tile(rows, columns=128, depth=64, warps=4, stages=4))
+    if rows <= 64:
+        medium = Tile(rows, columns=128, depth=64, warps=4, stages=4)
+        return LayerTiles(medium, medium)
+    square = Tile(rows, columns=128, depth=64, warps=8, stages=3)
+    if dtype == jnp.float32:
+        return LayerTiles(square, square)
+    return LayerTiles(square, Tile(rows, columns=256, depth=64, warps=8, stages=3))
 
 
 def grouped_ffn(
@@ -95,17 +117,13 @@ def grouped_ffn(
         )
     experts = w_in.shape[0]
     assignments = chosen_NX.size
-    tile = tile_shape(assignments, experts)
-    grouping = group_by_expert(chosen_NX, experts, tile.rows, interpret=interpret)
+    shapes = layer_tiles(assignments, experts, x_ND.dtype)
+    grouping = group_by_expert(chosen_NX, experts, shapes.out.rows, interpret=interpret)
     run = partial(
-        _grouped_product,
-        tiles=grouping.tiles,
-        tile=tile,
-        assignments=assignments,
-        interpret=interpret,
+        _grouped_product, tiles=grouping.tiles, assignments=assignments, interpret=interpret
     )
-    hidden_AF = run(x_ND, grouping.token_A, (w_in, w_value), combine=_gate)
-    rows_AD = run(hidden_AF, None, (w_out,), combine=_identity)
+    hidden_AF = run(x_ND, grouping.token_A, (w_in, w_value), combine=_gate, tile=shapes.gate_value)
+    rows_AD = run(hidden_AF, None, (w_out,), combine=_identity, tile=shapes.out)
     return rows_AD, grouping.place_NX
 
 

@@ -2,13 +2,19 @@
 
 Run by test_compiled.py.
 
-Prints a JSON object: name of the case -> bytes of temporaries. A kernel that needs more than the
-chip has ends it with an error.
+Prints a JSON object: name of the case -> bytes of temporaries, and registers, spilled bytes and
+shared memory of each kernel. A kernel that needs more than the chip has ends it with an error.
 """
 
 import json
+import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import distribution
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -17,10 +23,19 @@ from jax.sharding import NamedSharding, PartitionSpec
 from actors.engine.planning.compile_only import TARGETS, make_mesh
 from actors.kernels.gpu import attention as gpu_attention
 from actors.kernels.gpu import experts as gpu_experts
+from actors.kernels.gpu import routing as gpu_routing
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Placement
 
 WHERE = NamedSharding(make_mesh(TARGETS["h100"], 1, 1), PartitionSpec())
+NVCC = distribution("nvidia-cuda-nvcc-cu12")
+PTXAS = NVCC.locate_file("nvidia/cuda_nvcc/bin/ptxas")
+PTXAS_REPORT = re.compile(
+    r"Compiling entry function '(\w+)'.*?(\d+) bytes spill stores, (\d+) bytes spill loads"
+    r".*?Used (\d+) registers",
+    re.DOTALL,
+)
+LAUNCH = re.compile(r"(\w+) grid: .*? shared_memory: (\d+) bytes")
 
 
 def array(*shape: int, dtype: str = "int32") -> jax.ShapeDtypeStruct:
@@ -60,8 +75,14 @@ def attention(
     return run.lower(array(rows, new, heads, width, dtype=dtype), pages, pages, placement, 0.1)
 
 
+def router(tokens: int, width: int = 6144) -> Any:
+    run = jax.jit(gpu_routing.route, static_argnums=3)
+    x = array(tokens, width, dtype="bfloat16")
+    return run.lower(x, array(width, 8, dtype="float32"), array(tokens, dtype="bool"), 2)
+
+
 def cases() -> Iterator[tuple[str, Any]]:
-    for tokens in (1, 64, 128, 2048):  # tiles of 16, 32, 64 and 128 rows
+    for tokens in (8, 64, 256, 512, 2048, 8192):  # tiles of 16, 32, 64, 64, 128 and 128 rows
         yield (
             f"experts, {tokens} tokens, one of eight shards of Grok-1",
             experts(tokens, 6144, 4096),
@@ -73,9 +94,15 @@ def cases() -> Iterator[tuple[str, Any]]:
     )
     yield "experts, 64 tokens, float32", experts(64, 6144, 4096, dtype="float32")
     yield "experts, 2048 tokens, float32", experts(2048, 6144, 4096, dtype="float32")
-    yield "decode, 64 sequences, one of eight shards of Grok-1", attention(64, 1, 6, 1, 128, 512)
+    for tokens in (64, 256, 8192):  # 1, 2 and 8 rows
+        yield f"router, {tokens} tokens", router(tokens)
+    for sequences in (64, 256, 512):
+        name = f"decode, {sequences} sequences, one of eight shards of Grok-1"
+        yield name, attention(sequences, 1, 6, 1, 128, 512)
     yield "decode, 2 sequences, Grok-1 whole", attention(2, 1, 48, 8, 128, 512)
-    yield "prefill, 256 rows of 8, one of eight shards of Grok-1", attention(256, 8, 6, 1, 128, 512)
+    for rows in (256, 1024):
+        name = f"prefill, {rows} rows of 8, one of eight shards of Grok-1"
+        yield name, attention(rows, 8, 6, 1, 128, 512)
     yield "prefill, 16 rows of 64", attention(16, 64, 6, 1, 128, 64)
     yield (
         "prefill, 32 rows of 8, float32, pages of 64",
@@ -83,9 +110,37 @@ def cases() -> Iterator[tuple[str, Any]]:
     )
 
 
+def compile_case(lowered: Any) -> dict[str, Any]:
+    """Returns the figures of a program and of its kernels, each of which is compiled by ptxas."""
+    kernels: dict[str, dict[str, int]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = lowered.compile(compiler_options={"xla_dump_to": folder})
+        for path in Path(folder).glob("*.ptx"):
+            if path.stat().st_size == 0:
+                continue
+            for report in PTXAS_REPORT.finditer(ptxas_report(path)):
+                name, stored, loaded, registers = report.groups()
+                spilled = int(stored) + int(loaded)
+                kernels[name] = {"registers": int(registers), "spilled_bytes": spilled}
+        for path in Path(folder).glob("*.thunk_sequence.txt"):
+            for launch in LAUNCH.finditer(path.read_text()):
+                kernels[launch[1]]["shared_bytes"] = int(launch[2])
+    temporary_bytes = compiled.memory_analysis().temp_size_in_bytes
+    return {"temporary_bytes": temporary_bytes, "kernels": kernels}
+
+
+def ptxas_report(path: Path) -> str:
+    """Returns what the assembler reports of a PTX file."""
+    target = re.search(r"^\.target (\w+)", path.read_text(), re.MULTILINE)
+    assert target is not None
+    command = [str(PTXAS), "-v", f"-arch={target[1]}", str(path), "-o", "/dev/null"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return done.stderr
+
+
 if __name__ == "__main__":
     jax.config.update("jax_enable_compilation_cache", False)
-    sizes = {
-        name: lowered.compile().memory_analysis().temp_size_in_bytes for name, lowered in cases()
-    }
-    sys.stdout.write(json.dumps(sizes) + "\n")
+    programs = dict(cases())
+    with ThreadPoolExecutor(2) as pool:
+        figures = dict(zip(programs, pool.map(compile_case, programs.values()), strict=True))
+    sys.stdout.write(json.dumps(figures) + "\n")

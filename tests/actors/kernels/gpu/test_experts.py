@@ -1,6 +1,7 @@
 """The GPU's experts, run in the interpreter, and those of plain XLA, against one oracle."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.kernels.gpu import experts as gpu_experts
-from actors.kernels.gpu.experts import tile_shape
+from actors.kernels.gpu.experts import layer_tiles
 from actors.kernels.interface import Experts
 from actors.kernels.xla import experts as xla_experts
 from actors.protocol.errors import ModelError
@@ -102,9 +103,22 @@ def test_experts_match_the_oracle_at_the_borders_of_tiles(counts: list[int]) -> 
     np.testing.assert_allclose(computed(x, chosen, weights, gpu=True), expected, rtol=0, atol=2e-5)
 
 
-@given(rows=st.integers(1, 100_000), experts=st.integers(1, 64))
-def test_tile_sizes_are_those_of_tensor_cores(rows: int, experts: int) -> None:
-    tile = tile_shape(rows, experts)
-    for size in (tile.rows, tile.columns, tile.depth):
-        assert 16 <= size <= 128
-        assert size & (size - 1) == 0
+@given(
+    rows=st.integers(1, 100_000),
+    experts=st.integers(1, 64),
+    dtype=st.sampled_from([jnp.bfloat16, jnp.float32]),
+)
+def test_tile_sizes_are_those_of_tensor_cores(rows: int, experts: int, dtype: Any) -> None:
+    tiles = layer_tiles(rows, experts, dtype)
+    assert tiles.gate_value.rows == tiles.out.rows
+    for tile in tiles:
+        for size in (tile.rows, tile.columns, tile.depth):
+            assert 16 <= size <= 256
+            assert size & (size - 1) == 0
+
+
+@pytest.mark.parametrize(
+    ("slots", "rows"), [(8, 16), (32, 16), (64, 32), (128, 64), (256, 64), (512, 64), (1024, 128)]
+)
+def test_tiles_of_decode_have_at_most_64_rows(slots: int, rows: int) -> None:
+    assert layer_tiles(2 * slots, 8, jnp.bfloat16).out.rows == rows
