@@ -1,16 +1,19 @@
 """Compares the results and the speed of the GPU kernels with plain XLA on this GPU.
 
-    python jobs/check_gpu.py                # with an NVIDIA GPU of 24 GB or more: a minute
-    python jobs/check_gpu.py --interpret    # anywhere: small sizes in the interpreter, no times
+    python jobs/check_gpu.py --json gpu.json   # with an NVIDIA GPU of 24 GB or more: four minutes
+    python jobs/check_gpu.py --interpret       # anywhere: small sizes in the interpreter, no times
 
 Runs experts and attention at the sizes of one of eight shards of Grok-1, by both paths on the same
-numbers. Prints for each case the largest difference and the tolerance, the time of one call, and
-the bytes that the call must read at least, per second. Exit code 1: the paths differ. Needs JAX
-with CUDA, dm-haiku and jaxtyping; no Ray. `jobs/benchmark.py --model grok-1-shard` measures the
-whole engine.
+numbers, and times them, the products that XLA computes, and sampling. Prints for each case the
+largest difference and the tolerance, the time of one run on the device, and its share of what this
+machine can do at best: the larger of the bytes that a run must read over the measured rate of
+reading, and the operations over the measured rate of products. Exit code 1: the paths differ. Needs
+JAX with CUDA, dm-haiku, jaxtyping and llvmlite; no Ray. `jobs/benchmark.py --model grok-1-shard`
+measures the whole engine.
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,25 +26,19 @@ import jax
 
 from actors.kernels.gpu.platform import GPU, INTERPRETED
 from actors.kernels.interface import Kernels
-from jobs.checks.gpu_kernels import GROK_1_SHARD, TINY, compare
+from jobs.checks.ceilings import GPU_SIZES, TINY_SIZES, measure_ceilings
+from jobs.checks.gpu_cases import GROK_1_SHARD, TINY
+from jobs.checks.gpu_kernels import Result, check_cases
+from jobs.checks.gpu_report import report
 from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 
 
 def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -> int:
     """Runs the check of a command line and returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="check_gpu.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
-    )
-    parser.add_argument(
-        "--interpret",
-        action="store_true",
-        help="small sizes, in the interpreter: needs no GPU, measures nothing",
-    )
-    interpret = parser.parse_args(arguments).interpret
-
+    flags = _parser().parse_args(arguments)
     device = jax.devices()[0]
-    if device.platform != "gpu" and not interpret:
+    if device.platform != "gpu" and not flags.interpret:
         print(
             f"error: JAX sees no GPU but {device.device_kind}; install jax[cuda12], or give "
             "--interpret",
@@ -51,18 +48,47 @@ def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -
 
     print(f"{device.device_kind}, jax {jax.__version__}")
     sizes = GROK_1_SHARD
+    ceiling_sizes = GPU_SIZES
     kernels = GPU.kernels
-    if interpret:
+    if flags.interpret:
         sizes = TINY
+        ceiling_sizes = TINY_SIZES
         kernels = interpreted
 
-    all_right = True
-    for comparison in compare(sizes, kernels, timed=not interpret):
-        print(comparison.line())
-        all_right = all_right and comparison.is_right
-    if not all_right:
+    ceilings = None
+    is_timed = not flags.interpret or flags.json is not None
+    if is_timed:
+        ceilings = measure_ceilings("bfloat16", ceiling_sizes)
+        print(
+            f"product {ceilings.product_flops_per_s / 1e12:,.1f} TFLOP/s, reading "
+            f"{ceilings.read_bytes_per_s / 1e9:,.0f} GB/s, copying "
+            f"{ceilings.copy_bytes_per_s / 1e9:,.0f} GB/s"
+        )
+
+    results: list[Result] = []
+    for result in check_cases(sizes, kernels, is_timed=is_timed):
+        print(result.line(ceilings), flush=True)
+        results.append(result)
+
+    if flags.json and ceilings is not None:
+        figures = report(results, ceilings, is_interpreted=flags.interpret)
+        Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n")
+    if not all(result.is_right for result in results):
         return ExitCode.FAILED
     return ExitCode.OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="check_gpu.py", description=str(__doc__).split("\n\n", maxsplit=1)[0]
+    )
+    parser.add_argument(
+        "--interpret",
+        action="store_true",
+        help="small sizes, in the interpreter: needs no GPU, and its times mean nothing",
+    )
+    parser.add_argument("--json", metavar="FILE", help="file for the figures and times")
+    return parser
 
 
 if __name__ == "__main__":

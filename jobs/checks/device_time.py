@@ -49,7 +49,8 @@ def chained_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> De
 
     Args:
         function: of arrays, to arrays.
-        arguments: its arguments; the smallest array of them carries the dependence.
+        arguments: its arguments; the first array of them carries the dependence, so that it must
+            be one that the result depends on, and better a small one.
     """
     program = jax.jit(chain(function)).lower(*arguments).compile()
     time_of_chain = queued_time(lambda: program(*arguments))
@@ -60,7 +61,7 @@ def chained_time(function: Callable[..., Any], arguments: tuple[Any, ...]) -> De
 def chain(function: Callable[..., Any]) -> Callable[..., Array]:
     """Returns the function that runs `function` CHAIN_STEPS * CHAIN_UNROLL times in sequence.
 
-    A run's smallest argument gets a number added that the previous result determines. It is zero
+    A run's first argument gets a number added that the previous result determines. It is zero
     unless that result is not a number, which the compiler cannot know: so it can neither skip runs
     nor start them together.
     """
@@ -80,8 +81,7 @@ def chain(function: Callable[..., Any]) -> Callable[..., Array]:
 
 def _with_token(arguments: tuple[Any, ...], token: Array) -> tuple[Any, ...]:
     leaves, structure = jax.tree.flatten(arguments)
-    smallest = min(range(len(leaves)), key=lambda index: leaves[index].size)
-    leaves[smallest] = leaves[smallest] + token.astype(leaves[smallest].dtype)
+    leaves[0] = leaves[0] + token.astype(leaves[0].dtype)
     return tuple(jax.tree.unflatten(structure, leaves))
 
 

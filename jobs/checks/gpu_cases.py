@@ -1,0 +1,326 @@
+"""The runs of kernels that a check of a GPU compares and times, at sizes of Grok-1's shards."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from actors.engine.sampling import SamplingArrays, sample_tokens
+from actors.kernels.gpu.layout import TransposedExperts
+from actors.kernels.interface import Experts, Kernels, Placement
+from actors.kernels.quantized import QuantizedWeight, dot, matmul
+
+EXPERTS = 8
+CHOSEN_EXPERTS = 2
+PAGE_SIZE = 16
+PREFILL_TOKENS = 8  # of one row
+PROMPT_ROWS = 32  # of a prefill: rows of one prompt read the same pages
+HIDDEN_SHARE = 0.1  # of the cached tokens, which attention must not see
+TEMPERATURE = 0.8
+TOP_P = 0.9
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of the model's shard and of the cases.
+
+    `decode` and `prefill` are pairs: tokens of the call, and the cached tokens that one of them
+    sees on average.
+    """
+
+    width: int
+    ffn: int
+    heads: int
+    key_size: int
+    vocab: int  # of one device
+    devices: int  # that share the rows of a sampling step
+    tokens: tuple[int, ...]  # of the experts and of routing
+    float32_tokens: tuple[int, ...]
+    product_tokens: tuple[int, ...]  # of the products that XLA computes
+    sampled_rows: tuple[int, ...]
+    decode: tuple[tuple[int, int], ...]
+    prefill: tuple[tuple[int, int], ...]
+
+
+GROK_1_SHARD = Sizes(
+    width=6144,
+    ffn=4096,
+    heads=6,
+    key_size=128,
+    vocab=16384,
+    devices=8,
+    tokens=(1, 8, 32, 64, 128, 256, 512, 2048, 4096, 8192),
+    float32_tokens=(64, 2048),
+    product_tokens=(64, 256, 2048),
+    sampled_rows=(64, 256, 512),
+    decode=((64, 512), (8, 512), (128, 512), (256, 512), (512, 512), (64, 4096)),
+    prefill=((2048, 512), (8192, 512), (8192, 4096)),
+)
+TINY = Sizes(
+    width=64,
+    ffn=48,
+    heads=3,
+    key_size=16,
+    vocab=32,
+    devices=2,
+    tokens=(24,),
+    float32_tokens=(24,),
+    product_tokens=(24,),
+    sampled_rows=(4,),
+    decode=((3, 32),),
+    prefill=((32, 40),),
+)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of a kernel, on numbers of its own. Its first argument begins with a small array.
+
+    `kernel` is a name of `device_profiles.KERNELS`, or `experts` for both grouped products with the
+    tiles of their rows.
+    """
+
+    kernel: str
+    tokens: int
+    dtype: str
+    function: Callable[[Kernels], Callable[..., Any]]  # kernels -> function of the arguments
+    arguments: tuple[Any, ...]
+    min_bytes: float  # that one run must read
+    flops: float = 0.0  # that one run must compute
+    context: int = 0  # cached tokens that a token sees on average; attention only
+    is_compared: bool = True  # with plain XLA; false for what XLA computes anyway
+
+    @property
+    def name(self) -> str:
+        """Kernel and sizes."""
+        name = f"{self.kernel}, {self.tokens} tokens"
+        if self.context:
+            name += f", {self.context} keys"
+        return name
+
+
+def cases(sizes: Sizes) -> Iterator[Case]:
+    """Yields the cases."""
+    weights = _experts(sizes)
+    for tokens in sizes.tokens:
+        yield _experts_case(sizes, weights, tokens, "bfloat16")
+    for tokens in sizes.float32_tokens:
+        yield _experts_case(sizes, weights, tokens, "float32")
+
+    for tokens, context in sizes.decode:
+        yield _attention_case("attention_decode", sizes, tokens, context, "bfloat16")
+    for tokens, context in sizes.prefill:
+        yield _attention_case("attention_prefill", sizes, tokens, context, "bfloat16")
+    yield _attention_case("attention_decode", sizes, *sizes.decode[0], "float32")
+    yield _attention_case("attention_prefill", sizes, *sizes.prefill[0], "float32")
+
+    for tokens in sizes.product_tokens:
+        yield from _product_cases(sizes, tokens)
+    for rows in sizes.sampled_rows:
+        yield _sampling_case(sizes, rows)
+
+
+def _experts(sizes: Sizes) -> Experts:
+    """Returns random experts in the layout of GPU kernels, which plain XLA accepts too."""
+    width = sizes.width
+    ffn = sizes.ffn
+    return (
+        _expert_weight(0, width, ffn),
+        _expert_weight(1, width, ffn),
+        _expert_weight(2, ffn, width),
+    )
+
+
+def _expert_weight(seed: int, rows: int, columns: int) -> TransposedExperts:
+    values = _int8(seed, (EXPERTS, columns, rows))
+    return TransposedExperts(values, _scales(rows, (EXPERTS, 1, columns)))
+
+
+def _int8(seed: int, shape: tuple[int, ...]) -> Array:
+    return jax.random.randint(jax.random.key(seed), shape, -127, 128, jnp.int8)
+
+
+def _scales(rows: int, shape: tuple[int, ...]) -> Array:
+    """Returns scales that give sums over `rows` rows a magnitude of one."""
+    return jnp.full(shape, 1 / (74 * rows**0.5), jnp.bfloat16)
+
+
+def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Case:
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), dtype)
+    scores_NE = jax.random.uniform(jax.random.key(7), (tokens, EXPERTS))
+    chosen_NX = jax.lax.top_k(scores_NE, CHOSEN_EXPERTS)[1].astype(jnp.int32)
+
+    def function(kernels: Kernels) -> Callable[..., Any]:
+        def expert_rows(chosen_NX: Array, x_ND: Array, weights: Experts) -> Array:
+            rows_AD, place_NX = kernels.grouped_ffn(x_ND, chosen_NX, weights)
+            return rows_AD[place_NX]
+
+        return expert_rows
+
+    touched_experts = len(set(chosen_NX.ravel().tolist()))
+    expert_weights = 3 * sizes.width * sizes.ffn
+    return Case(
+        kernel="experts",
+        tokens=tokens,
+        dtype=dtype,
+        function=function,
+        arguments=(chosen_NX, x_ND, weights),
+        min_bytes=touched_experts * expert_weights,
+        flops=2 * CHOSEN_EXPERTS * tokens * expert_weights,
+    )
+
+
+def _attention_case(kernel: str, sizes: Sizes, tokens: int, context: int, dtype: str) -> Case:
+    if kernel == "attention_decode":
+        rows, new_tokens = tokens, 1
+        placement = _decode_placement(rows, context)
+    else:
+        rows, new_tokens = tokens // PREFILL_TOKENS, PREFILL_TOKENS
+        placement = _prefill_placement(rows, context)
+
+    pages = int(placement.pages_BJ.max()) + 1
+    cache_shape = (pages, PAGE_SIZE, 1, sizes.key_size)
+    keys = jax.random.normal(jax.random.key(3), cache_shape, dtype)
+    values = jax.random.normal(jax.random.key(4), cache_shape, dtype)
+    query_shape = (rows, new_tokens, sizes.heads, sizes.key_size)
+    queries = jax.random.normal(jax.random.key(5), query_shape, dtype)
+
+    def function(kernels: Kernels) -> Callable[..., Any]:
+        scale = sizes.key_size**-0.5
+        return lambda placement, q, keys, values: kernels.attend(q, keys, values, placement, scale)
+
+    token_bytes = 2 * sizes.key_size * jnp.dtype(dtype).itemsize
+    return Case(
+        kernel=kernel,
+        tokens=tokens,
+        dtype=dtype,
+        function=function,
+        arguments=(placement, queries, keys, values),
+        # the rows of a prompt share its pages
+        min_bytes=_cached_tokens(placement) * token_bytes,
+        flops=4 * tokens * context * sizes.heads * sizes.key_size,
+        context=context,
+    )
+
+
+def _cached_tokens(placement: Placement) -> float:
+    """Returns the tokens of all sequences; rows with the same first page are one sequence."""
+    lengths: dict[int, int] = {}
+    rows = zip(placement.pages_BJ[:, 0].tolist(), placement.length_B.tolist(), strict=True)
+    for first_page, length in rows:
+        lengths[first_page] = max(length, lengths.get(first_page, 0))
+    return float(sum(lengths.values()))
+
+
+def _decode_placement(sequences: int, context: int) -> Placement:
+    """Returns sequences of growing lengths, `context` on average."""
+    length_B = jnp.linspace(context // 2, context + context // 2, sequences).astype(jnp.int32)
+    return _placement(jnp.arange(sequences), length_B, 1)
+
+
+def _prefill_placement(rows: int, context: int) -> Placement:
+    """Returns prompts of PROMPT_ROWS rows, whose tokens see `context` keys on average."""
+    row_B = jnp.arange(rows)
+    prompt_tokens = PROMPT_ROWS * PREFILL_TOKENS
+    first = max(0, context - prompt_tokens // 2)
+    length_B = first + (row_B % PROMPT_ROWS + 1) * PREFILL_TOKENS
+    return _placement(row_B // PROMPT_ROWS, length_B, PREFILL_TOKENS)
+
+
+def _placement(sequence_B: Array, length_B: Array, new_tokens: int) -> Placement:
+    """Returns rows of sequences on shuffled pages, with some tokens hidden.
+
+    Args:
+        sequence_B: the sequence of each row.
+        length_B: cached tokens of each row, its new ones included.
+        new_tokens: tokens of each row.
+    """
+    table_pages = -(-int(length_B.max()) // PAGE_SIZE)
+    sequences = int(sequence_B.max()) + 1
+    pages = jax.random.permutation(jax.random.key(1), sequences * table_pages)
+    pages_BJ = pages.reshape(sequences, table_pages).astype(jnp.int32)[sequence_B]
+
+    length_B = length_B.astype(jnp.int32)
+    position_S = jnp.arange(table_pages * PAGE_SIZE)
+    positions_BT = length_B[:, None] - new_tokens + jnp.arange(new_tokens)[None, :]
+    shown_BS = jax.random.uniform(jax.random.key(2), (length_B.size, position_S.size))
+    live_BS = (shown_BS > HIDDEN_SHARE) & (position_S[None, :] < length_B[:, None])
+    is_past_BTS = position_S[None, None, :] <= positions_BT[:, :, None]
+    visible_BTS = live_BS[:, None, :] & is_past_BTS
+
+    not_written_BT = jnp.zeros_like(positions_BT)
+    return Placement(
+        positions_BT, not_written_BT, not_written_BT, pages_BJ, length_B, live_BS, visible_BTS
+    )
+
+
+def _product_cases(sizes: Sizes, tokens: int) -> Iterator[Case]:
+    """Yields the products of a step that XLA computes on every platform."""
+    attention_width = sizes.heads * sizes.key_size
+    yield _matmul_case("attention_inputs", sizes.width, attention_width, tokens, key_heads=2)
+    yield _matmul_case("attention_output", attention_width, sizes.width, tokens)
+
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), jnp.bfloat16)
+    table_VD = jax.random.normal(jax.random.key(0), (sizes.vocab, sizes.width), jnp.bfloat16)
+    yield Case(
+        kernel="vocabulary",
+        tokens=tokens,
+        dtype="bfloat16",
+        function=lambda _: lambda x_ND, table_VD: dot(x_ND, table_VD.T),
+        arguments=(x_ND, table_VD),
+        min_bytes=2 * table_VD.size,
+        flops=2 * tokens * table_VD.size,
+        is_compared=False,
+    )
+
+
+def _matmul_case(kernel: str, width: int, columns: int, tokens: int, key_heads: int = 0) -> Case:
+    """Returns the product with an int8 weight, and with `key_heads` narrow ones beside it."""
+    narrow = columns // 6
+    widths = [columns, *[narrow] * key_heads]
+    weights: list[QuantizedWeight] = []
+    for seed, size in enumerate(widths):
+        weights.append(QuantizedWeight(_int8(seed, (width, size)), _scales(width, (1, size))))
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, width), jnp.bfloat16)
+
+    def products(x_ND: Array, weights: list[QuantizedWeight]) -> list[Array]:
+        return [matmul(x_ND, weight).astype(x_ND.dtype) for weight in weights]
+
+    return Case(
+        kernel=kernel,
+        tokens=tokens,
+        dtype="bfloat16",
+        function=lambda _: products,
+        arguments=(x_ND, weights),
+        min_bytes=width * sum(widths),
+        flops=2 * tokens * width * sum(widths),
+        is_compared=False,
+    )
+
+
+def _sampling_case(sizes: Sizes, tokens: int) -> Case:
+    """Returns the draws of one device: its share of the rows, over the whole vocabulary."""
+    rows = max(1, tokens // sizes.devices)
+    vocab = sizes.vocab * sizes.devices
+    logits_BV = jax.random.normal(jax.random.key(tokens), (rows, vocab), jnp.float32)
+    sampling = SamplingArrays(
+        temperature=jnp.full(rows, TEMPERATURE, jnp.float32),
+        top_p=jnp.full(rows, TOP_P, jnp.float32),
+        top_k=jnp.zeros(rows, jnp.int32),
+        min_p=jnp.zeros(rows, jnp.float32),
+        seed=jnp.zeros((rows, 2), jnp.uint32),
+        position=jnp.arange(rows, dtype=jnp.int32),
+        eos_from=jnp.zeros(rows, jnp.int32),
+    )
+    return Case(
+        kernel="sampling_sorted",
+        tokens=tokens,
+        dtype="float32",
+        function=lambda _: lambda sampling, logits_BV: sample_tokens(logits_BV, sampling),
+        arguments=(sampling, logits_BV),
+        min_bytes=4 * logits_BV.size,
+        is_compared=False,
+    )
