@@ -107,6 +107,7 @@ def cases(sizes: Sizes) -> Iterator[Case]:
     weights = _experts(sizes)
     for tokens in sizes.tokens:
         yield _experts_case(sizes, weights, tokens, "bfloat16")
+        yield _routing_case(sizes, tokens)
     for tokens in sizes.float32_tokens:
         yield _experts_case(sizes, weights, tokens, "float32")
 
@@ -170,6 +171,28 @@ def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Ca
         arguments=(chosen_NX, x_ND, weights),
         min_bytes=touched_experts * expert_weights,
         flops=2 * CHOSEN_EXPERTS * tokens * expert_weights,
+    )
+
+
+def _routing_case(sizes: Sizes, tokens: int) -> Case:
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), jnp.bfloat16)
+    w_DE = jax.random.normal(jax.random.key(0), (sizes.width, EXPERTS)) / sizes.width**0.5
+
+    def function(kernels: Kernels) -> Callable[..., Any]:
+        def gates(real_N: Array, x_ND: Array, w_DE: Array) -> Array:
+            gates_NX, _ = kernels.route(x_ND, w_DE, real_N > 0, CHOSEN_EXPERTS)
+            return gates_NX
+
+        return gates
+
+    return Case(
+        kernel="routing",
+        tokens=tokens,
+        dtype="bfloat16",
+        function=function,
+        arguments=(jnp.ones(tokens, jnp.int32), x_ND, w_DE),
+        min_bytes=2 * x_ND.size + 4 * w_DE.size,
+        flops=2 * tokens * w_DE.size,
     )
 
 

@@ -19,6 +19,8 @@ EXPERT_KERNELS: Mapping[str, str] = {
     "grouped_2x": "experts_gate_value",
     "grouped_1x": "experts_out",
 }
+# The kernel of the experts' trace that cuts rows into tiles: part of "routing" in the cost model.
+TILES_KERNEL = "group_by_expert"
 US = 1e6
 
 
@@ -49,9 +51,10 @@ def report(
 def kernel_times(results: Sequence[Result], date: str, hardware: str) -> list[KernelTime]:
     """Returns the times of a check for the cost model: those of bfloat16 activations.
 
-    The grouped products of the experts come from the trace, which times each kernel. The cost model
-    has no time for what runs between them.
+    The grouped products of the experts come from the trace, which times each kernel. Their tiles
+    count as routing.
     """
+    tiles_s = _tiles_seconds(results)
     times: list[KernelTime] = []
     for result in results:
         case = result.case
@@ -62,6 +65,8 @@ def kernel_times(results: Sequence[Result], date: str, hardware: str) -> list[Ke
         by_kernel = {case.kernel: result.time}
         if case.kernel == "experts":
             by_kernel = _expert_times(result.trace)
+        if case.kernel == "routing":
+            by_kernel = {case.kernel: _plus(result.time, tiles_s.get(case.tokens, 0.0))}
         for kernel, measured in by_kernel.items():
             times.append(
                 KernelTime(
@@ -77,6 +82,20 @@ def kernel_times(results: Sequence[Result], date: str, hardware: str) -> list[Ke
                 )
             )
     return times
+
+
+def _tiles_seconds(results: Sequence[Result]) -> dict[int, float]:
+    """Returns the seconds that cutting tiles takes, for each number of tokens."""
+    seconds: dict[int, float] = {}
+    for result in results:
+        is_experts = result.case.kernel == "experts" and result.case.dtype == "bfloat16"
+        if is_experts and result.trace is not None:
+            seconds[result.case.tokens] = result.trace.seconds_of(TILES_KERNEL)
+    return seconds
+
+
+def _plus(time: DeviceTime, seconds: float) -> DeviceTime:
+    return DeviceTime(time.shortest_s + seconds, time.median_s + seconds)
 
 
 def _expert_times(trace: GpuTrace | None) -> dict[str, DeviceTime]:

@@ -19,6 +19,7 @@ def test_sizes_are_those_of_the_cost_model() -> None:
     # decode at up to 512 slots, and prefill calls of up to 8,192 tokens
     assert {64, 128, 256, 512, 2048, 4096, 8192} <= set(GROK_1_SHARD.tokens)
     assert {kernel for kernel in (case.kernel for case in cases(TINY)) if kernel in KERNELS} == {
+        "routing",
         "attention_decode",
         "attention_prefill",
         "attention_inputs",
