@@ -49,6 +49,8 @@ class ReplicaSpec:
     token_bytes: tuple[bytes, ...] | None = None
     # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
     weights: Literal["auto", "int8", "dense"] = "auto"
+    # step functions that the run calls
+    steps: tuple[Literal["prefill", "decode", "score"], ...] = ("prefill", "decode", "score")
 
 
 @dataclass(slots=True, eq=False)
@@ -156,6 +158,7 @@ class Replica:
             self._closed = True
             self._changed.notify()
         self._thread.join()
+        self._engine.programs.close()
 
     def _require_alive(self) -> None:
         if self._failure is not None:
@@ -218,6 +221,7 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     """Imports JAX, builds the mesh, loads the weights onto it and makes the engine."""
     import jax.numpy as jnp
 
+    from actors.engine.early_programs import early_programs, largest_shapes
     from actors.engine.engine import Engine
     from actors.engine.steps import EngineContext
     from actors.kernels.choice import platform_of
@@ -228,13 +232,20 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     mesh = sharding.make_mesh(*spec.mesh)
     dtype = jnp.dtype(spec.dtype)
     platform = platform_of(mesh.devices.flat[0])
-    # without a name of their own, so that the int8 weights are freed before the cache is sized
+    dense = platform.is_dense(spec.weights)
+    context = EngineContext(spec.model, spec.engine, dtype, mesh)
+    compiled = early_programs(context, spec.steps, dense=dense)
+
+    # without a name of their own, so that the int8 weights are freed before the cache is made
     params = platform.prepare(
-        checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh),
-        dtype,
-        dense=platform.is_dense(spec.weights),
+        checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh), dtype, dense=dense
     )
-    return Engine(EngineContext(spec.model, spec.engine, dtype, mesh), params, spec.token_bytes)
+    engine = Engine(context, params, spec.token_bytes, compiled)
+    if compiled is not None:
+        # A program that cannot be compiled fails the start, not the first batch.
+        for shape in largest_shapes(context, spec.steps):
+            engine.programs.prepare(shape)
+    return engine
 
 
 def _bytes_per_device(tree: object) -> int:

@@ -14,9 +14,10 @@ import numpy as np
 from jax import Array
 
 from actors.engine.call_inputs import call_rows_of, decode_input, prefill_input
+from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.generation import GenerationState, start_generation
 from actors.engine.logits.chain import missing_parameter
-from actors.engine.programs import CompiledPrograms, Programs, affordable_cache_tokens
+from actors.engine.programs import Programs, affordable_cache_tokens
 from actors.engine.scheduling.call_sizes import bucket_size
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
@@ -87,7 +88,7 @@ class Engine:
                 f"{vocab_size}; lower --logprobs or --prompt-logprobs"
             )
         self.context = context
-        self.cache_tokens = affordable_cache_tokens(context)
+        self.cache_tokens = affordable_cache_tokens(context, params)
         pages = -(-self.cache_tokens // config.page_size)
         self.programs = Programs(context, params, pages, compiled)
         self.scheduler = Scheduler(
@@ -108,10 +109,13 @@ class Engine:
 
     def stats(self) -> ReplicaStats:
         """Returns the counters since the engine was made."""
+        counts = self.programs.counts()
         return replace(
             self._stats,
             compile_s=self.programs.compile_s,
-            programs=self.programs.programs,
+            programs=counts.compiled,
+            programs_cached=counts.cached,
+            program_s=counts.compile_s,
             up_s=time.perf_counter() - self._created,
         )
 
@@ -228,8 +232,10 @@ class Engine:
             return []
         began_s = self._clock_s()
         chunk_tokens = self.context.engine.chunk
+        scored = [self._scored_chunks(plan, number) for number in range(len(plan.data_shards))]
+        plan = self._with_compiled_shape(plan, scored)
         hidden = self.programs.prefill(prefill_input(plan, chunk_tokens))
-        self._read_targets(plan, hidden)
+        self._read_targets(scored, hidden)
         ended = self.scheduler.finish_prefill(plan)
 
         tokens = 0
@@ -243,9 +249,27 @@ class Engine:
         )
         return ended
 
-    def _read_targets(self, plan: PrefillPlan, hidden: Array) -> None:
+    def _with_compiled_shape(
+        self, plan: PrefillPlan, scored: list[list[_ScoredChunk]]
+    ) -> PrefillPlan:
+        """Returns a prefill call in a shape that is compiled; the calls after it are requested."""
+        shape = self.programs.choose(ProgramShape("prefill", plan.rows, plan.width))
+        following: list[ProgramShape] = []
+        decode = self.scheduler.largest_decode()
+        if decode is not None:
+            following.append(ProgramShape("decode", *decode))
+        targets = 0
+        for chunks in scored:
+            targets = max(targets, sum(len(chunk.index) for chunk in chunks))
+        if targets:
+            size = bucket_size(targets, self.scheduler.sizes.score_positions)
+            following.append(ProgramShape("score", shape.rows, size))
+
+        self.programs.prepare(shape, following)
+        return replace(plan, rows=shape.rows, width=shape.columns)
+
+    def _read_targets(self, scored: list[list[_ScoredChunk]], hidden: Array) -> None:
         """Computes the log-probs that are requested at the positions of a prefill call."""
-        scored = [self._scored_chunks(plan, number) for number in range(len(plan.data_shards))]
         if not any(scored):
             return
         positions: list[np.ndarray] = []
@@ -286,7 +310,11 @@ class Engine:
         longest = max(len(shard_positions) for shard_positions in positions)
         first = 0
         while first < longest:
-            size = bucket_size(longest - first, self.scheduler.sizes.score_positions)
+            rows = hidden.shape[0] // data_shards
+            needed = bucket_size(longest - first, self.scheduler.sizes.score_positions)
+            shape = self.programs.choose(ProgramShape("score", rows, needed))
+            self.programs.prepare(shape)
+            size = shape.columns
             index = np.zeros((data_shards, size), np.int32)
             target = np.zeros((data_shards, size), np.int32)
             for shard in range(data_shards):
@@ -307,6 +335,9 @@ class Engine:
         if plan is None:
             return []
         began_s = self._clock_s()
+        shape = self.programs.choose(ProgramShape("decode", plan.rows, plan.width))
+        self.programs.prepare(shape)
+        plan = replace(plan, rows=shape.rows, width=shape.columns)
         rows = list(call_rows_of(plan.data_shards, plan.rows))
         states = [self._generation(sequence) for _, sequence in rows]
         output = self.programs.decode(decode_input(plan, states, self.context))

@@ -1,11 +1,10 @@
-"""Weights and KV pages of one replica on its mesh, and the compiled programs over them.
+"""Weights and KV pages of one replica on its mesh, and calls of the compiled programs over them.
 
-Host arrays in, host arrays out; hidden states stay on the devices. Every program is compiled once
-per shape of the scheduler's size buckets, counted and timed.
+Host arrays in, host arrays out; hidden states stay on the devices.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -15,51 +14,22 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
+from actors.engine.compilation import CompileCounts, CompiledPrograms, ProgramShape
+from actors.engine.planning.abstract import bytes_per_device
 from actors.engine.planning.sizes import (
     DEVICE_SHARE,
     HOST_CACHE_BYTES,
     cache_bytes_per_token,
     cache_tokens,
 )
-from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, EngineContext, step_functions
+from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, EngineContext
 from actors.engine.vocabulary import Likelihood
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
 from actors.protocol.errors import ModelError
 
 
-class CompiledPrograms:
-    """The step functions of one context, compiled once for each combination of argument shapes.
-
-    Engines of an equal context, on parameters of the same placement, may share one.
-    """
-
-    def __init__(self, context: EngineContext, params: Any) -> None:
-        self.context = context
-        self._functions = step_functions(
-            context, jax.tree.map(lambda array: array.sharding.spec, params)
-        )
-        self._compiled: dict[tuple[Any, ...], Callable[..., Any]] = {}
-
-    def find(self, name: str, args: Sequence[Any]) -> Callable[..., Any] | None:
-        """Returns the program for the shapes of `args`, None where it is not compiled."""
-        return self._compiled.get(_key(name, args))
-
-    def compile(self, name: str, params: Any, args: Sequence[Any]) -> Callable[..., Any]:
-        """Compiles a step function for the shapes of `args` and keeps it."""
-        function = getattr(self._functions, name)
-        compiled: Callable[..., Any] = function.lower(params, *args).compile(
-            compiler_options=self.context.platform.compiler_options(self.context.dtype)
-        )
-        self._compiled[_key(name, args)] = compiled
-        return compiled
-
-
-def _key(name: str, args: Sequence[Any]) -> tuple[Any, ...]:
-    return (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
-
-
 class Programs:
-    """Runs the step functions on this replica's weights and cache; counts what it compiles."""
+    """Runs the step functions on this replica's weights and cache, and waits for compilations."""
 
     def __init__(
         self,
@@ -71,29 +41,70 @@ class Programs:
         self.context = context
         self.params = params
         self.cache = _empty_cache(context, pages_per_data_shard)
-        self.programs = 0
-        self.compile_s = 0.0
+        self.compile_s = 0.0  # for which calls waited
         # another thread reads both: a step that compiles is not a hung one
         self.compiling_since_s: float | None = None
         self.compiled_at_s = 0.0
         self._compiled = compiled or CompiledPrograms(context, params)
 
+    @property
+    def programs(self) -> int:
+        """Programs compiled so far, those in the background included."""
+        return self.counts().compiled
+
+    def counts(self) -> CompileCounts:
+        """Returns what was requested and compiled so far."""
+        return self._compiled.counts()
+
+    def choose(self, shape: ProgramShape) -> ProgramShape:
+        """Returns the shape that a call of `shape` runs with: itself, or a larger one.
+
+        A shape that was padded often is requested.
+        """
+        chosen = self._compiled.choose(shape)
+        if chosen != shape and self._compiled.wastes(shape, chosen):
+            self._compiled.request(shape, self.cache)
+        return chosen
+
+    def prepare(self, chosen: ProgramShape, following: Sequence[ProgramShape] = ()) -> None:
+        """Waits until a chosen shape is compiled.
+
+        Args:
+            chosen: by `choose`.
+            following: shapes of later calls, compiled in the background if nothing holds them.
+
+        Raises:
+            ModelError: it cannot be compiled.
+        """
+        is_compiled = self._compiled.is_compiled(chosen)
+        began_s = time.perf_counter()
+        if not is_compiled:
+            self.compiling_since_s = began_s
+        future = self._compiled.request(chosen, self.cache)
+        for shape in following:
+            self._compiled.request(self._compiled.choose(shape), self.cache)
+        future.result()
+        if not is_compiled:
+            self._end_compilation(began_s)
+
+    def close(self) -> None:
+        """Ends compilations in the background."""
+        self._compiled.close()
+
+    def _end_compilation(self, began_s: float) -> None:
+        self.compiled_at_s = time.perf_counter()
+        self.compiling_since_s = None
+        self.compile_s += self.compiled_at_s - began_s
+
     def _run(self, name: str, *args: Any) -> Any:
         """Runs a step function, compiled ahead of time for the shapes of `args`."""
         program = self._compiled.find(name, args)
         if program is None:
-            program = self._compile(name, args)
+            began_s = time.perf_counter()
+            self.compiling_since_s = began_s
+            program = self._compiled.compile(name, self.params, args)
+            self._end_compilation(began_s)
         return program(self.params, *args)
-
-    def _compile(self, name: str, args: Sequence[Any]) -> Callable[..., Any]:
-        began_s = time.perf_counter()
-        self.compiling_since_s = began_s
-        program = self._compiled.compile(name, self.params, args)
-        self.compiled_at_s = time.perf_counter()
-        self.compiling_since_s = None
-        self.compile_s += self.compiled_at_s - began_s
-        self.programs += 1
-        return program
 
     def _place(self, tree: Any) -> Any:
         return jax.device_put(tree, NamedSharding(self.context.mesh, ROWS))
@@ -142,8 +153,15 @@ def _empty_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:
     return jax.jit(sharded)()
 
 
-def affordable_cache_tokens(context: EngineContext) -> int:
+def affordable_cache_tokens(context: EngineContext, params: Any) -> int:
     """Returns the tokens of one data shard's KV cache: as configured, or as memory and slots allow.
+
+    Programs are compiled for this size, so it follows from the bytes of the weights, not from what
+    happens to be free: the same on all replicas, and before weights are loaded.
+
+    Args:
+        context: model, sizes, dtype and mesh.
+        params: the parameters, or their shapes with shardings.
 
     Raises:
         ModelError: not even one sequence of `max_len` fits.
@@ -151,7 +169,7 @@ def affordable_cache_tokens(context: EngineContext) -> int:
     engine = context.engine
     itemsize = jnp.dtype(context.dtype).itemsize
     token_bytes = cache_bytes_per_token(context.model, context.model_shards, itemsize)
-    affordable = _free_bytes(context.mesh) // token_bytes
+    affordable = _free_bytes(context.mesh, params) // token_bytes
     tokens = cache_tokens(engine, context.data_shards, affordable)
     if tokens < engine.max_len:
         raise ModelError(
@@ -161,9 +179,9 @@ def affordable_cache_tokens(context: EngineContext) -> int:
     return tokens
 
 
-def _free_bytes(mesh: Mesh) -> int:
+def _free_bytes(mesh: Mesh, params: Any) -> int:
     device = mesh.devices.flat[0]
     stats = device.memory_stats() if device.platform != "cpu" else None
     if not stats:
         return HOST_CACHE_BYTES // int(mesh.devices.size)
-    return int((stats["bytes_limit"] - stats["bytes_in_use"]) * DEVICE_SHARE)
+    return int((stats["bytes_limit"] - bytes_per_device(params)) * DEVICE_SHARE)

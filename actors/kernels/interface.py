@@ -106,6 +106,8 @@ class Platform:
     # a call takes as long as its page table is wide, not as its sequences are long
     reads_whole_table: bool
     compiler_options: CompilerOptions = default_compiler_options
+    # programs of all sizes are compiled while weights load, not when a call first needs one
+    compiles_before_loading: bool = False
     # weights "auto" are dense, as there is no kernel that reads int8
     dense_by_default: bool = False
 

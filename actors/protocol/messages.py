@@ -177,8 +177,10 @@ class ReplicaStats:
     decode_calls: int = 0
     prefill_s: float = 0.0  # without compilation
     decode_s: float = 0.0  # without compilation
-    compile_s: float = 0.0
-    programs: int = 0  # compiled so far
+    compile_s: float = 0.0  # time that calls waited for a program
+    programs: int = 0  # made ready so far: compiled, or read from the cache
+    programs_cached: int = 0  # of these, read from the cache
+    program_s: float = 0.0  # time to make them ready, in all threads, also beside the work
     busy_s: float = 0.0  # time in steps of the engine, without compilation
     up_s: float = 0.0
 

@@ -132,7 +132,16 @@ class Plan:
             dtype=self.config.dtype,
             engine=self.engine_config(),
             token_bytes=token_bytes,
+            steps=self._steps(),
         )
+
+    def _steps(self) -> tuple[Literal["prefill", "decode", "score"], ...]:
+        """Returns the step functions of the engine that the run calls."""
+        if not self.task.generates:
+            return ("prefill", "score")
+        if self.engine_config().prompt_logprobs is not None:
+            return ("prefill", "decode", "score")
+        return ("prefill", "decode")
 
 
 def make_plan(config: ScoreConfig) -> Plan:

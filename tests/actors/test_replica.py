@@ -15,8 +15,8 @@ from typing import Any
 import fsspec
 import pytest
 
+from actors.engine.compilation import CompiledPrograms
 from actors.engine.config import EngineConfig
-from actors.engine.programs import CompiledPrograms
 from actors.protocol.errors import ModelError, ReplicaError
 from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, Request, RowRef, token_ids

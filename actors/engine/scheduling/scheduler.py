@@ -277,6 +277,21 @@ class Scheduler:
         rows = bucket_size(most_sequences, self.sizes.decode_rows)
         return DecodePlan(data_shards, rows=rows, width=self._width(longest_reach))
 
+    def largest_decode(self) -> tuple[int, int] | None:
+        """Returns (rows, width) of the largest decode call that the present sequences can need.
+
+        None when none of them generates.
+        """
+        sequences = list(self._waiting)
+        for shard_sequences in (*self._prefilling, *self._decoding):
+            sequences += shard_sequences
+        lengths = [sequence.longest for sequence in sequences if sequence.generates]
+        if not lengths:
+            return None
+        sequences_of_a_shard = -(-len(lengths) // len(self.pools))
+        rows = bucket_size(sequences_of_a_shard, self.sizes.decode_rows)
+        return rows, self._width(max(lengths))
+
     def advance(self, sequence: Sequence, tokens: int) -> None:
         """Records that decode has put `tokens` more tokens of a sequence into its pages."""
         sequence.computed += tokens

@@ -20,6 +20,7 @@ GPU = Platform(
     pack_for_device=pack_for_device,
     cache_dtype=_cache_dtype,
     reads_whole_table=False,
+    compiles_before_loading=True,
 )
 
 # The kernels of a GPU, interpreted on any device of JAX: for tests.

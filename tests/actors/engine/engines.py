@@ -7,9 +7,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from actors.engine.compilation import CompiledPrograms
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
-from actors.engine.programs import CompiledPrograms
 from actors.engine.steps import EngineContext
 from actors.kernels.xla.layout import dequantize_params
 from actors.model import sharding

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from actors.engine.compilation import ProgramShape
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
 from actors.engine.steps import EngineContext
@@ -33,7 +34,8 @@ def served_params(dtype: str, weights: str) -> Any:
 
 def make_engine(dtype: str, weights: str, **sizes: Any) -> Engine:
     mesh, params = served_params(dtype, weights)
-    config = EngineConfig(max_len=64, page_size=8, decode_steps=4, prompt_logprobs=0, **sizes)
+    fixed = {"max_len": 64, "page_size": 8, "decode_steps": 4, "prompt_logprobs": 0}
+    config = EngineConfig(**(fixed | sizes))
     return Engine(EngineContext(model_config(CASE), config, jnp.dtype(dtype), mesh), params)
 
 
@@ -74,3 +76,18 @@ def test_rows_have_equal_bits_in_large_and_small_calls(dtype: str) -> None:
         for row, completion in zip(some_rows, others, strict=True):
             assert bits(completion) == bits(together[row]), f"row {row} in calls of {slots} slots"
         assert slots == 1 or small.stats().cached_tokens > 0
+
+
+def test_rows_have_equal_bits_in_padded_calls() -> None:
+    """Calls take larger shapes that are compiled: more rows, and wider page tables."""
+    sizes = {"slots": 16, "prefill_tokens": 128, "reuse_prefixes": False}
+    exact = make_engine("float32", "auto", max_len=256, **sizes)
+    padded = make_engine("float32", "auto", max_len=256, **sizes)
+    for shape in (ProgramShape("prefill", 16, 32), ProgramShape("decode", 16, 32)):
+        padded.programs.prepare(shape)
+
+    for row, prompt in enumerate((prompts()[0], list(range(3, 80)))):
+        request = generate(row, prompt, 20, ignore_eos=True)
+        expected = run(exact, [request])[0]
+        assert bits(run(padded, [request])[0]) == bits(expected), f"row {row}"
+    assert padded.stats().decode_positions > exact.stats().decode_positions

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from actors.engine.compilation import CompiledPrograms
 from actors.engine.engine import Engine
-from actors.engine.programs import CompiledPrograms
 from actors.protocol.errors import ModelError
 from tests.actors.engine.engines import generate, make_engine, run
 

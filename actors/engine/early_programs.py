@@ -1,0 +1,71 @@
+"""Requests the programs of an engine before its weights are loaded, so that both happen at once.
+
+Only on platforms where compiling takes as long as loading, and where every run uses few sizes: on
+CPUs the first batch decides which sizes a run needs.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from actors.engine.compilation import CompiledPrograms, ProgramShape, StepName
+from actors.engine.planning.abstract import abstract_cache, gpu_parameters
+from actors.engine.programs import affordable_cache_tokens
+from actors.engine.scheduling.call_sizes import call_sizes
+from actors.engine.steps import EngineContext
+
+
+def early_programs(
+    context: EngineContext,
+    steps: Sequence[StepName],
+    *,
+    dense: bool,
+    make_programs: Callable[[EngineContext, Any], CompiledPrograms] = CompiledPrograms,
+) -> CompiledPrograms | None:
+    """Requests every size of the steps that a run uses, from abstract arguments.
+
+    Args:
+        context: model, sizes, dtype and mesh.
+        steps: step functions that the run calls.
+        dense: weights are dequantized at load.
+        make_programs: makes the programs of a context and the shapes of its parameters.
+
+    Returns:
+        The programs; None where programs are compiled when the first batch needs them.
+
+    Raises:
+        ModelError: not even one sequence of `max_len` fits beside the weights.
+    """
+    if dense or not context.platform.compiles_before_loading:
+        return None
+    params = gpu_parameters(context)
+    tokens = affordable_cache_tokens(context, params)
+    pages = -(-tokens // context.engine.page_size)
+    cache = abstract_cache(context, pages)
+
+    compiled = make_programs(context, params)
+    for shape in shapes_largest_first(context, steps):
+        compiled.request(shape, cache)
+    return compiled
+
+
+def shapes_largest_first(context: EngineContext, steps: Sequence[StepName]) -> list[ProgramShape]:
+    """Returns all sizes of the steps: the largest one of each step, which holds any call, first."""
+    sizes = _sizes(context)
+    largest = largest_shapes(context, steps)
+    others: list[ProgramShape] = []
+    for step in steps:
+        shapes = [ProgramShape(step, rows, columns) for rows, columns in sizes[step]]
+        others += [shape for shape in shapes if shape not in largest]
+    others.sort(key=lambda shape: shape.cost, reverse=True)
+    return largest + others
+
+
+def largest_shapes(context: EngineContext, steps: Sequence[StepName]) -> list[ProgramShape]:
+    """Returns the largest size of each step."""
+    sizes = _sizes(context)
+    return [ProgramShape(step, *sizes[step][-1]) for step in steps]
+
+
+def _sizes(context: EngineContext) -> dict[str, tuple[tuple[int, int], ...]]:
+    few_sizes = not context.platform.reads_whole_table
+    return call_sizes(context.engine, context.data_shards, few_sizes=few_sizes).programs()
