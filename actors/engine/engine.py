@@ -310,9 +310,9 @@ class Engine:
         longest = max(len(shard_positions) for shard_positions in positions)
         first = 0
         while first < longest:
-            rows = hidden.shape[0] // data_shards
+            prefill_rows = hidden.shape[0] // data_shards
             needed = bucket_size(longest - first, self.scheduler.sizes.score_positions)
-            shape = self.programs.choose(ProgramShape("score", rows, needed))
+            shape = self.programs.choose(ProgramShape("score", prefill_rows, needed))
             self.programs.prepare(shape)
             size = shape.columns
             index = np.zeros((data_shards, size), np.int32)

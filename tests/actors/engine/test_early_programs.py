@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.config import EngineConfig
 from actors.engine.early_programs import early_programs, largest_shapes, shapes_largest_first
+from actors.engine.scheduling.call_sizes import call_sizes
 from actors.engine.steps import EngineContext
 from actors.kernels.gpu.platform import INTERPRETED
 from actors.kernels.interface import Platform
@@ -40,7 +41,7 @@ class RequestedPrograms(CompiledPrograms):
 
 
 def context_of(context_class: type[EngineContext], **sizes: Any) -> EngineContext:
-    engine = EngineConfig(64, prefill_tokens=256, slots=32, page_size=4, **sizes)
+    engine = EngineConfig(64, prefill_tokens=8192, slots=256, page_size=4, **sizes)
     return context_class(model_config("mha"), engine, jnp.dtype("bfloat16"), make_mesh(1, 2))
 
 
@@ -50,15 +51,17 @@ def test_gpus_compile_all_sizes_of_used_steps_largest_first() -> None:
         context, ("prefill", "decode"), dense=False, make_programs=RequestedPrograms
     )
     assert isinstance(programs, RequestedPrograms)
-    largest = [ProgramShape("prefill", 32, 16), ProgramShape("decode", 32, 16)]
+    largest = [ProgramShape("prefill", 1024, 16), ProgramShape("decode", 256, 16)]
     assert programs.shapes[:2] == largest == largest_shapes(context, ("prefill", "decode"))
-    assert set(programs.shapes[2:]) == {
-        ProgramShape("prefill", 16, 16),
-        ProgramShape("decode", 16, 16),
-        ProgramShape("prefill", 8, 16),
-        ProgramShape("decode", 8, 16),
+
+    sizes = call_sizes(context.engine, 1, few_sizes=True)
+    requested = {(shape.name, shape.rows) for shape in programs.shapes}
+    assert requested == {("prefill", rows) for rows in sizes.prefill_rows} | {
+        ("decode", rows) for rows in sizes.decode_rows
     }
-    assert [shape.rows for shape in programs.shapes[2:]] == [16, 16, 8, 8]
+    costs = [shape.cost for shape in programs.shapes[2:]]
+    assert costs
+    assert costs == sorted(costs, reverse=True)
     assert programs.caches[0].tokens.shape == (640 // 4, 4)
 
 
