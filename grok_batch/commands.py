@@ -38,6 +38,7 @@ SUBCOMMANDS = (
     Subcommand("evaluate", "jobs.evaluate", "MMLU, GSM8K, HumanEval, compared with earlier runs"),
     Subcommand("generate", "jobs.generate_dataset", "synthetic data: prompts, run, selection"),
     Subcommand("submit", "jobs.submit", "run a command on a Ray cluster and retry it until done"),
+    Subcommand("status", "jobs.inspection.status", "how far a run is, from its folder alone"),
     Subcommand("verify-checkpoint", "jobs.verify_checkpoint", "check a checkpoint's files"),
     Subcommand("convert", "jobs.convert_checkpoint", "xAI's checkpoint to one that loads faster"),
     Subcommand("doctor", "jobs.smoke", "what this machine has, and whether the model runs here"),

@@ -1,6 +1,6 @@
 """What every storage backend offers: the interface, and the values that it returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
 
@@ -15,6 +15,8 @@ class StoredObject:
     url: str
     size: int
     version: str
+    # seconds since 1970; None where the store does not report it
+    modified_s: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

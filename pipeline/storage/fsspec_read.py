@@ -1,5 +1,6 @@
 """Any fsspec file system as a backend that can only be read."""
 
+from datetime import datetime
 from typing import Any, BinaryIO, NoReturn, cast
 
 import fsspec
@@ -11,6 +12,7 @@ from pipeline.storage.urls import is_chain
 
 GLOB_CHARACTERS = "*?["
 COLONS = "\0"  # in place of `::`; no name has it
+MODIFIED_NAMES = ("LastModified", "last_modified", "updated", "mtime")  # S3, Azure, GCS, others
 READ_AHEAD_BYTES = 8 * 2**20
 
 
@@ -127,11 +129,24 @@ class FsspecReader:
         return info
 
     def _stored(self, info: dict[str, Any]) -> StoredObject:
-        return StoredObject(self.canonical(info["name"]), int(info["size"]), version_of(info))
+        url = self.canonical(info["name"])
+        return StoredObject(url, int(info["size"]), version_of(info), modified_s(info))
 
 
 def _is_object(info: dict[str, Any]) -> bool:
     return info["type"] == "file" and not info["name"].endswith("/")
+
+
+def modified_s(info: dict[str, Any]) -> float | None:
+    """Returns when an object was written, in seconds since 1970; None where that is not reported.
+
+    The name of the entry depends on the file system.
+    """
+    for name in MODIFIED_NAMES:
+        value = info.get(name)
+        if isinstance(value, datetime):
+            return value.timestamp()
+    return None
 
 
 def version_of(info: dict[str, Any]) -> str:

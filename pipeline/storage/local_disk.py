@@ -205,7 +205,7 @@ def _stat_file(path: str) -> StoredObject | None:
         return None
     if not stat.S_ISREG(status.st_mode):
         return None
-    return StoredObject(path, status.st_size, str(status.st_mtime_ns))
+    return StoredObject(path, status.st_size, str(status.st_mtime_ns), status.st_mtime)
 
 
 def _is_abandoned(temporary: Path) -> bool:
