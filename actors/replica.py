@@ -30,6 +30,7 @@ from actors.protocol.messages import (
 )
 
 if TYPE_CHECKING:
+    from actors.engine.compilation import CompiledPrograms
     from actors.engine.engine import Engine
 
 
@@ -51,6 +52,30 @@ class ReplicaSpec:
     weights: Literal["auto", "int8", "dense"] = "auto"
     # step functions that the run calls
     steps: tuple[Literal["prefill", "decode", "score"], ...] = ("prefill", "decode", "score")
+
+
+@dataclass(slots=True, eq=False)
+class StartUp:
+    """How far a replica is that is not ready; its process reads it while the replica is made."""
+
+    loaded: float = 0.0  # share of the bytes of the weights that are on the devices
+    compiled: "CompiledPrograms | None" = None
+
+    def heartbeat(self) -> Heartbeat:
+        """Returns shares of weights and programs."""
+        if self.compiled is None:
+            return Heartbeat("loading", loaded=self.loaded)
+        counts = self.compiled.counts()
+        return Heartbeat(
+            "loading",
+            loaded=self.loaded,
+            programs=counts.requested,
+            compiled=counts.compiled,
+        )
+
+    def set_loaded(self, share: float) -> None:
+        """Records the share of the weights that are on the devices."""
+        self.loaded = share
 
 
 @dataclass(slots=True, eq=False)
@@ -76,14 +101,16 @@ class Replica:
         ModelError: checkpoint, mesh or memory do not fit the model.
     """
 
-    def __init__(self, spec: ReplicaSpec, name: str = "replica") -> None:
+    def __init__(
+        self, spec: ReplicaSpec, name: str = "replica", start: StartUp | None = None
+    ) -> None:
         began = time.perf_counter()
         self._spec = spec
         self._name = name
         self._compile_cache = compile_cache(os.environ)
         configure_jax(self._compile_cache, os.environ)
         self._compile_cache.download()
-        self._engine = _load_engine(spec)
+        self._engine = _load_engine(spec, start or StartUp())
         self._load_s = time.perf_counter() - began
         self._inbox: deque[tuple[Request, _Ticket]] = deque()
         self._tickets: dict[RowRef, _Ticket] = {}
@@ -127,7 +154,13 @@ class Replica:
             return Heartbeat("idle")
         compiling_since_s = programs.compiling_since_s
         if compiling_since_s is not None:
-            return Heartbeat("compilation", time.perf_counter() - compiling_since_s)
+            counts = programs.counts()
+            return Heartbeat(
+                "compilation",
+                time.perf_counter() - compiling_since_s,
+                programs=counts.requested,
+                compiled=counts.compiled,
+            )
         return Heartbeat("step", time.perf_counter() - max(step_began_s, programs.compiled_at_s))
 
     def run(self, batch: Batch) -> BatchResult:
@@ -217,7 +250,7 @@ def _broken(name: str, failure: BaseException) -> ReplicaError:
     return ReplicaError(f"{name}: the engine stopped: {type(failure).__name__}: {failure}")
 
 
-def _load_engine(spec: ReplicaSpec) -> "Engine":
+def _load_engine(spec: ReplicaSpec, start: StartUp) -> "Engine":
     """Imports JAX, builds the mesh, loads the weights onto it and makes the engine."""
     import jax.numpy as jnp
 
@@ -235,10 +268,13 @@ def _load_engine(spec: ReplicaSpec) -> "Engine":
     dense = platform.is_dense(spec.weights)
     context = EngineContext(spec.model, spec.engine, dtype, mesh)
     compiled = early_programs(context, spec.steps, dense=dense)
+    start.compiled = compiled
 
     # without a name of their own, so that the int8 weights are freed before the cache is made
     params = platform.prepare(
-        checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh), dtype, dense=dense
+        checkpoint.load(node_copy(spec.checkpoint), spec.model, mesh, start.set_loaded),
+        dtype,
+        dense=dense,
     )
     engine = Engine(context, params, spec.token_bytes, compiled)
     if compiled is not None:

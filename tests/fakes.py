@@ -142,7 +142,7 @@ class StubReplica:
     `spec` says how it behaves.
     """
 
-    def __init__(self, spec: dict[str, object], name: str) -> None:
+    def __init__(self, spec: dict[str, object], name: str, _start: object = None) -> None:
         if spec.get("refuse"):
             raise ModelError(
                 "checkpoint /nowhere: no files there; give the folder that holds the weights"

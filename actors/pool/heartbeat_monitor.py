@@ -15,6 +15,7 @@ from actors.protocol.events import Heartbeat
 
 COMPILATION_FACTOR = 6  # a compilation may take this many times as long as a step
 MAX_INTERVAL_S = 30.0
+START_INTERVAL_S = 2.0  # between requests to replicas that load or compile: users watch them
 
 
 @dataclass(slots=True)
@@ -22,6 +23,7 @@ class _Schedule:
     """When a replica is polled."""
 
     due_s: float
+    heartbeat: Heartbeat  # the last one
     requested_s: float | None = None  # None: no request is open
 
 
@@ -33,12 +35,13 @@ class HeartbeatMonitor:
         self._timeout_s = timeout_s
         self._clock = clock
         self._interval_s = min(MAX_INTERVAL_S, timeout_s / 4)
+        self._start_s = min(START_INTERVAL_S, self._interval_s)
         self._schedules: dict[str, _Schedule] = {}
         self._next_turn_s = clock()
 
     def begin(self, replica: str) -> None:
         """Monitors a replica whose process lives."""
-        self._schedules[replica] = _Schedule(self._clock() + self._interval_s)
+        self._schedules[replica] = _Schedule(self._clock() + self._start_s, Heartbeat("loading"))
 
     def forget(self, replica: str) -> None:
         """Stops monitoring a replica."""
@@ -55,7 +58,7 @@ class HeartbeatMonitor:
         if now_s < self._next_turn_s:
             return due, silent
 
-        self._next_turn_s = now_s + self._interval_s / 4
+        self._next_turn_s = now_s + min(self._start_s / 2, self._interval_s / 4)
         for name, schedule in self._schedules.items():
             if schedule.requested_s is None:
                 if schedule.due_s <= now_s:
@@ -74,7 +77,9 @@ class HeartbeatMonitor:
         if schedule is None:
             return None
         schedule.requested_s = None
-        schedule.due_s = self._clock() + self._interval_s
+        schedule.heartbeat = heartbeat
+        is_starting = heartbeat.doing in {"loading", "compilation"}
+        schedule.due_s = self._clock() + (self._start_s if is_starting else self._interval_s)
 
         if heartbeat.doing == "step":
             limit_s = self._timeout_s
@@ -88,6 +93,10 @@ class HeartbeatMonitor:
             f"its engine has been at one {heartbeat.doing} for {heartbeat.for_s:.0f} s, "
             f"{self._limit()}"
         )
+
+    def heartbeats(self) -> list[Heartbeat]:
+        """Returns the last heartbeat of every monitored replica; any thread may call it."""
+        return [schedule.heartbeat for schedule in list(self._schedules.values())]
 
     def _limit(self) -> str:
         return f"--step-timeout-s is {self._timeout_s:g}"

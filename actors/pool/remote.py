@@ -21,6 +21,7 @@ from ray.exceptions import (
 from actors.pool.environment import jax_variables
 from actors.protocol.events import Blame, Heartbeat
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
+from actors.replica import StartUp
 
 LONGEST_REASON = 500  # characters
 # methods of this group have a thread of their own: they answer however many batches run
@@ -45,6 +46,7 @@ class RemoteReplica:
 
     def __init__(self) -> None:
         self._replica: Any = None
+        self._start = StartUp()
 
     @ray.method(concurrency_group=WATCH)
     def place(self) -> Place:
@@ -57,7 +59,7 @@ class RemoteReplica:
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
         os.environ.update(jax_variables(os.environ, devices, has_gpus=bool(gpus)))
         module, _, attribute = replica_class.partition(":")
-        replica = getattr(importlib.import_module(module), attribute)(spec, name)
+        replica = getattr(importlib.import_module(module), attribute)(spec, name, self._start)
         info: ReplicaInfo = replica.info()
         self._replica = replica
         return info
@@ -76,7 +78,7 @@ class RemoteReplica:
     def heartbeat(self) -> Heartbeat:
         """Returns what the engine is doing and for how long; answered while batches run."""
         if self._replica is None:
-            return Heartbeat("loading")
+            return self._start.heartbeat()
         heartbeat: Heartbeat = self._replica.heartbeat()
         return heartbeat
 

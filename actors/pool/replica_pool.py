@@ -23,6 +23,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayTaskError
 
+from actors.pool.activity import describe_activity
 from actors.pool.config import PoolConfig
 from actors.pool.environment import process_variables
 from actors.pool.gcs_monitor import GcsMonitor
@@ -135,6 +136,13 @@ class ReplicaPool:
     def wanted(self) -> int:
         """Replicas the run would use if the cluster had room."""
         return self._wanted
+
+    def activity(self) -> str:
+        """Returns what replicas do that load or compile, for a progress line.
+
+        E.g. "loading 37 %"; "" where none does.
+        """
+        return describe_activity(self._heartbeats.heartbeats())
 
     def wait_for_minimum(self, interrupted: Callable[[], bool] = lambda: False) -> None:
         """Returns when `minimum` replicas are up, or when `interrupted` became true.

@@ -20,6 +20,9 @@ class Heartbeat:
 
     doing: Literal["loading", "idle", "step", "compilation"]
     for_s: float = 0.0
+    loaded: float = 0.0  # share of the bytes of the weights that are on the devices
+    programs: int = 0  # requested so far
+    compiled: int = 0  # of these
 
 
 @dataclass(frozen=True, slots=True)

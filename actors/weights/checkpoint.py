@@ -5,8 +5,9 @@ each device receives only its slice, and the host holds a few tensors at most. N
 ever executed.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice, starmap
@@ -39,12 +40,21 @@ Layout = XaiLayout | SafetensorsLayout
 
 
 def load(
-    url: str | PathLike[str], config: ModelConfig, mesh: Mesh
+    url: str | PathLike[str],
+    config: ModelConfig,
+    mesh: Mesh,
+    report: Callable[[float], None] = lambda _share: None,
 ) -> dict[str, dict[str, LoadedWeight]]:
     """Reads either layout onto the mesh, split by `parameter_specs`.
 
     Scales whose groups do not match the mesh are repeated, so that any mesh that divides the model
     works.
+
+    Args:
+        url: folder or URL of the checkpoint.
+        config: the model.
+        mesh: devices that receive the weights.
+        report: called after every tensor with the share of the parameters that are loaded.
 
     Returns:
         {Haiku module: {name: array or QuantizedWeight}}.
@@ -55,11 +65,15 @@ def load(
     check_divisible(config, mesh.shape["model"])
     specs = parameter_specs(config)
     params: dict[str, dict[str, LoadedWeight]] = {}
+    total = parameter_shapes(config).parameters
+    loaded = 0
     for tensor, slices in _fetched(url, config, mesh.shape["model"]):
         placed = _place(tensor, slices, mesh, specs[tensor.module][tensor.name])
         jax.block_until_ready(placed)  # the host's copy can go
         params.setdefault(tensor.module, {})[tensor.name] = placed
         del slices
+        loaded += math.prod(tensor.shape)
+        report(loaded / total)
     return params
 
 

@@ -22,6 +22,9 @@ REPLICA_CLASS = "actors.replica:Replica"
 class Pool(Replicas, Protocol):
     """Replicas that are being started."""
 
+    def activity(self) -> str:
+        """Returns what replicas do that load or compile, for a progress line."""
+
     def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
         """Returns when the minimum of replicas is up, or when `stopped` returns true.
 

@@ -349,10 +349,12 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
         pool = cluster.enter_context(open_pool)
         progress.follow_replicas(lambda: (pool.up, pool.wanted))
+        progress.follow_activity(pool.activity)
         pipeline = _pipeline(job, pool, progress, signals)
 
         with job.backend.open_metrics(progress, _run_info(job), config.cost_budget) as metrics:
-            pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
+            with ProgressLine(progress, log=job.log, ends_with_line=False):
+                pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
             progress.begin()
             with ProgressLine(progress, sinks=[metrics.publish], log=job.log):
                 committed = _drain(run(job.shards, pipeline), progress, job.early_stopping)

@@ -37,6 +37,8 @@ SERIES = (
     "prefill_tokens",
     "prefill_positions",
     "busy_s",
+    "compile_s",
+    "load_s",
 )
 # A share of fewer rows means little: a small run continues to its end and is judged there.
 ROWS_BEFORE_EARLY_STOP = 1000
@@ -80,6 +82,7 @@ class Progress:
         self._rows_before_early_stop = rows_before_early_stop
         self._cost_per_replica_hour = cost_per_replica_hour
         self._note = note
+        self._activity: Callable[[], str] = lambda: ""
         self._clock = clock
         self._now = now
         self._log = log or RunLog()
@@ -103,6 +106,10 @@ class Progress:
     def follow_replicas(self, replicas: Callable[[], tuple[int, int]]) -> None:
         """Reads the numbers of replicas, up and wanted, from `replicas` from now on."""
         self._replicas = replicas
+
+    def follow_activity(self, activity: Callable[[], str]) -> None:
+        """Shows what replicas do that load or compile, in the words of `activity`, from now on."""
+        self._activity = activity
 
     def begin(self) -> None:
         """Starts the clock again: enough replicas are up, the first row comes."""
@@ -231,6 +238,7 @@ class Progress:
             progressed_at=self._began.timestamp() + self._last_row_s,
             engine=stats,
             note=self._note(),
+            activity=self._activity(),
         )
 
     def report(self) -> dict[str, object]:

@@ -30,6 +30,7 @@ class ProgressLine:
         every_s: float = 10.0,
         sinks: Sequence[Callable[[Snapshot], None]] = (),
         log: RunLog | None = None,
+        ends_with_line: bool = True,
     ) -> None:
         """Prepares the line.
 
@@ -39,9 +40,11 @@ class ProgressLine:
             every_s: between plain lines.
             sinks: also receive the snapshots.
             log: receives the figures as events instead, if it writes JSON.
+            ends_with_line: the figures of the end stay on the screen or in the log.
         """
         self._progress = progress
         self._every_s = every_s
+        self._ends_with_line = ends_with_line
         self._sinks = sinks
         self._log: RunLog | None = None
         if log is not None and log.is_json:
@@ -68,9 +71,15 @@ class ProgressLine:
         if self._log is not None or not self._console.is_terminal:
             while not self._ended.wait(self._every_s):
                 self._print()
-            self._print()
+            if self._ends_with_line:
+                self._print()
             return
-        with Live(Text(self._line()), console=self._console, auto_refresh=False) as live:
+        with Live(
+            Text(self._line()),
+            console=self._console,
+            auto_refresh=False,
+            transient=not self._ends_with_line,
+        ) as live:
             while not self._ended.wait(0.5):
                 live.update(Text(self._line()), refresh=True)
             live.update(Text(self._line()), refresh=True)

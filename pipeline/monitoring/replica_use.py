@@ -42,13 +42,16 @@ class ReplicaUse:
     """All replicas of a run, also those that are gone."""
 
     def __init__(self, timeline: Timeline) -> None:
-        """`timeline` receives losses, prefill positions and busy seconds, in all and by replica."""
+        """`timeline` receives losses, prefill positions, and seconds of work and compilation."""
         self._timeline = timeline
         self._uses: dict[str, _Use] = {}
 
     def ready(self, replica: str, info: ReplicaInfo | None, at_s: float) -> None:
         """Records a replica that came up."""
         self._uses[replica] = _Use(at_s, info, at_s, came_up=True)
+        if info is not None and at_s > 0:
+            began_s = max(0.0, at_s - info.load_s)
+            self._timeline.spread("load_s", began_s, at_s, at_s - began_s)
 
     def lost(self, replica: str, reason: str, at_s: float) -> None:
         """Records a lost replica, which need not have come up."""
@@ -73,6 +76,9 @@ class ReplicaUse:
             busy_s = stats.busy_s - use.stats.busy_s
             self._timeline.spread("busy_s", use.answered_s, at_s, busy_s)
             self._timeline.spread(f"busy_s of {replica}", use.answered_s, at_s, busy_s)
+            compile_s = stats.compile_s - use.stats.compile_s
+            self._timeline.spread("compile_s", use.answered_s, at_s, compile_s)
+            self._timeline.spread(f"compile_s of {replica}", use.answered_s, at_s, compile_s)
             for name in ("prefill_tokens", "prefill_positions"):
                 self._timeline.spread(
                     name, use.answered_s, at_s, getattr(stats, name) - getattr(use.stats, name)
@@ -129,8 +135,10 @@ class ReplicaUse:
         if use.info is not None:
             info = asdict(use.info)
         busy_over_time = None
+        compiling_over_time = None
         if profile:
-            busy_over_time = self._profile(name, use, now_s)
+            busy_over_time = self._profile("busy_s", name, use, now_s)
+            compiling_over_time = self._profile("compile_s", name, use, now_s)
         return {
             "name": name,
             "info": info,
@@ -142,15 +150,16 @@ class ReplicaUse:
             "retired": use.retired,
             "stats": add_deprecated_keys(asdict(use.stats)),
             "busy_over_time": busy_over_time,
+            "compiling_over_time": compiling_over_time,
         }
 
-    def _profile(self, name: str, use: _Use, now_s: float) -> list[float | None]:
-        """Returns the busy share of each span; None where the replica was not up."""
+    def _profile(self, series: str, name: str, use: _Use, now_s: float) -> list[float | None]:
+        """Returns the share of a series in each span; None where the replica was not up."""
         shares: list[float | None] = []
-        busy_s = self._timeline.sums(f"busy_s of {name}", now_s)
-        for span_busy_s, span_up_s in zip(busy_s, self._overlaps_s(use, now_s), strict=True):
+        sums_s = self._timeline.sums(f"{series} of {name}", now_s)
+        for span_s, span_up_s in zip(sums_s, self._overlaps_s(use, now_s), strict=True):
             if span_up_s > 0:
-                shares.append(round(min(1.0, span_busy_s / span_up_s), 3))
+                shares.append(round(min(1.0, span_s / span_up_s), 3))
             else:
                 shares.append(None)
         return shares

@@ -41,6 +41,7 @@ class Snapshot:
     progressed_at: float = 0.0
     engine: ReplicaStats = field(default_factory=ReplicaStats)  # counters of all replicas together
     note: str = ""  # of whoever watches the run
+    activity: str = ""  # of replicas that load or compile
 
     @property
     def prefix_reuse(self) -> float:
@@ -63,6 +64,8 @@ class Snapshot:
             parts.insert(4, f"retries {self.retries:,}")
         if self.cost is not None:
             parts.append(f"cost {self.cost:,.2f}")
+        if self.activity:
+            parts.append(self.activity)
         if self.note:
             parts.append(self.note)
         return " | ".join(parts)

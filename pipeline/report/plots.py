@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actors.protocol.plain_text import bare
-from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, WIDTH, Plot, count_axis, svg
+from pipeline.report.drawing import BAD, CALM, IN, INK, LINE, OUT, WIDTH, Plot, count_axis, svg
 from pipeline.report.figures import (
     OverTime,
     Series,
@@ -37,6 +37,7 @@ NAME_CHARS = 24
 MAX_LENGTH_TICKS = 9
 # of the map of replicas, which is a bitmap: legible on a light and on a dark background
 BUSY_RGB = (0.16, 0.47, 0.84)
+COMPILING_RGB = (0.90, 0.56, 0.20)
 IDLE_ALPHA = 0.1
 # of the replicas without work, in the table of the tail
 TAIL_FRACTIONS = (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)
@@ -184,32 +185,42 @@ def _column(histogram: Sequence[LengthBin], key: str) -> Series:
 
 
 def capacity(over_time: OverTime) -> Plot:
-    """Plots how many replicas were up, and how many of them computed."""
+    """Plots how many replicas were up, and how many of them computed, compiled or loaded."""
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         up = np.nan_to_num(per_s(over_time, "up_s"))
         busy = np.minimum(np.nan_to_num(per_s(over_time, "busy_s")), up)
+        compiling = np.nan_to_num(_rate_of_new_series(over_time, "compile_s"))
+        loading = np.nan_to_num(_rate_of_new_series(over_time, "load_s"))
+        if loading.any():
+            _stairs(axes, up + loading, over_time, LINE, "loading")
         _stairs(axes, up, over_time, CALM, "up")
+        if compiling.any():
+            _stairs(axes, np.minimum(busy + compiling, up), over_time, OUT, "compiling")
         _stairs(axes, busy, over_time, IN, "busy")
         axes.set_ylabel("replicas")
         count_axis(axes, integer=True)
-        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, borderaxespad=0.2)
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
 
     spans = join_spans(over_time)
     up_counts = per_s(spans, "up_s")
     busy_counts = per_s(spans, "busy_s")
+    compiling_counts = _rate_of_new_series(spans, "compile_s")
+    loading_counts = _rate_of_new_series(spans, "load_s")
     busy_shares = share(spans["busy_s"], spans["up_s"])
     rows = []
-    for up, busy, busy_share in zip(up_counts, busy_counts, busy_shares, strict=True):
-        rows.append((f"{up:.1f}", f"{busy:.1f}", percent(min(busy_share, 1.0))))
+    columns = (up_counts, busy_counts, compiling_counts, loading_counts, busy_shares)
+    for up, busy, compiling, loading, busy_share in zip(*columns, strict=True):
+        counts = (f"{up:.1f}", f"{busy:.1f}", f"{compiling:.1f}", f"{loading:.1f}")
+        rows.append((*counts, percent(min(busy_share, 1.0))))
     return Plot(
         "capacity",
         "Replicas up and busy",
-        "What lies between the two was up and idle: waiting for batches, or for the last replica "
-        "to finish.",
+        "What lies between was up and idle: waiting for batches, or for the last replica to "
+        "finish. Replicas that wait for a program compile; those that load are not up yet.",
         svg("capacity", draw, 2.1),
-        ("until", "up", "busy", "busy share"),
+        ("until", "up", "busy", "compiling", "loading", "busy share"),
         _with_times(spans, rows),
     )
 
@@ -253,8 +264,8 @@ def replica_map(over_time: OverTime, replicas: Sequence[Replica]) -> Plot | None
     return Plot(
         "replica-map",
         f"Busy share of each replica, {_replica_selection(len(profiled), up_count)}",
-        "Dark: computing. Pale: up and idle. Blank: not there. A bar marks its last answer, a "
-        "cross when it was lost.",
+        "Dark: computing. Orange: waiting for a program to be compiled. Pale: up and idle. Blank: "
+        "not there. A bar marks its last answer, a cross when it was lost.",
         svg("replica-map", draw, 0.75 + 0.19 * max(len(profiled), 2)),
         (
             "replica",
@@ -270,14 +281,31 @@ def replica_map(over_time: OverTime, replicas: Sequence[Replica]) -> Plot | None
 
 
 def _busy_picture(replicas: Sequence[Replica]) -> Series:
-    """Returns an RGBA bitmap [replica, span, 4]: the busier, the more opaque."""
+    """Returns an RGBA bitmap [replica, span, 4]: the busier, the more opaque.
+
+    The colour is that of what took longer, work or compilation.
+    """
     # NumPy reads None, where a replica was not up, as NaN
     busy = np.array([replica["busy_over_time"] for replica in replicas], float)
-    busy_alpha = IDLE_ALPHA + (1 - IDLE_ALPHA) * np.nan_to_num(busy)
+    compiling = np.zeros(busy.shape)
+    for row, replica in enumerate(replicas):
+        # reports of earlier versions have no compilation over time
+        if replica.get("compiling_over_time") is not None:
+            compiling[row] = np.nan_to_num(np.array(replica["compiling_over_time"], float))
+
+    used = np.minimum(np.nan_to_num(busy) + compiling, 1.0)
     picture = np.empty((*busy.shape, 4))
     picture[..., :3] = BUSY_RGB
-    picture[..., 3] = np.where(np.isnan(busy), 0.0, busy_alpha)
+    picture[compiling > np.nan_to_num(busy), :3] = COMPILING_RGB
+    picture[..., 3] = np.where(np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * used)
     return picture
+
+
+def _rate_of_new_series(over_time: OverTime, name: str) -> Series:
+    """Returns `per_s` of a series that reports of earlier versions do not have: zeros there."""
+    if name in over_time:
+        return per_s(over_time, name)
+    return np.zeros(len(over_time["s"]))
 
 
 def _draw_last_moment(axes: Axes, replica: Replica, height: float, scale: float) -> None:

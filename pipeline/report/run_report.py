@@ -310,7 +310,7 @@ def _engine_times(report: Report) -> list[tuple[str, str, str]]:
         (
             "In compilation, not part of these",
             duration(stats["compile_s"]),
-            f"{stats['programs']:,} programs",
+            _describe_programs(stats),
         ),
         (
             "Loading the model",
@@ -318,6 +318,18 @@ def _engine_times(report: Report) -> list[tuple[str, str, str]]:
             "the slowest replica; before it counted as up",
         ),
     ]
+
+
+def _describe_programs(stats: Mapping[str, Any]) -> str:
+    """Returns how many programs replicas made ready, and in which time."""
+    description = f"waiting for {stats['programs']:,} programs"
+    # Reports of earlier versions do not have the rest.
+    if "program_s" in stats:
+        description += (
+            f", {stats['programs_cached']:,} of them from the cache; "
+            f"{duration(stats['program_s'])} in all threads"
+        )
+    return description
 
 
 def _slowest_load(replicas: Sequence[Replica]) -> str:

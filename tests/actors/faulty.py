@@ -22,7 +22,7 @@ HOG_BYTES = 1 << 40
 class FaultyReplica:
     """Answers like the fakes do, until its row comes."""
 
-    def __init__(self, spec: dict[str, object], name: str) -> None:
+    def __init__(self, spec: dict[str, object], name: str, _start: object = None) -> None:
         time.sleep(float(str(spec.get("load_s", 0))))
         self._spec, self._name, self._began_s = spec, name, time.monotonic()
         self._steps_since_s: float | None = None

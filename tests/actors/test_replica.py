@@ -15,13 +15,13 @@ from typing import Any
 import fsspec
 import pytest
 
-from actors.engine.compilation import CompiledPrograms
+from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.config import EngineConfig
 from actors.protocol.errors import ModelError, ReplicaError
 from actors.protocol.events import Heartbeat
 from actors.protocol.messages import Batch, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
-from actors.replica import Replica, ReplicaSpec
+from actors.replica import Replica, ReplicaSpec, StartUp
 from actors.weights.digest import digest
 from actors.weights.node_cache import VARIABLE
 from tests.actors.engine.engines import CONFORMANCE, generate, golden, model_config, score
@@ -255,3 +255,19 @@ def test_heartbeat_of_a_broken_engine_is_idle(replica: Replica) -> None:
     with pytest.raises(ReplicaError):
         replica.run(batch(generate(0, [5], 2)))
     assert replica.heartbeat() == Heartbeat("idle")
+
+
+def test_start_up_reports_weights_and_programs() -> None:
+    start = StartUp()
+    assert start.heartbeat() == Heartbeat("loading")
+    replica = Replica(spec(), "r0", start)
+    replica.close()
+    assert start.heartbeat() == Heartbeat("loading", loaded=1.0)
+
+    programs = replica._engine.programs
+    start.compiled = CompiledPrograms(programs.context, programs.params)
+    shape = ProgramShape("prefill", 8, 8)
+    start.compiled.request(shape, programs.cache).result(120)
+    start.compiled.close()
+    expected = Heartbeat("loading", loaded=1.0, programs=1, compiled=1)
+    assert start.heartbeat() == expected

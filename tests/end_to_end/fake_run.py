@@ -19,6 +19,9 @@ from tests.fakes import FakeReplicas
 class FakePool(FakeReplicas):
     """Fake replicas that are up at once."""
 
+    def activity(self) -> str:
+        return ""
+
     def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
         """They are up."""
 

@@ -74,3 +74,22 @@ def test_heartbeat_decides_by_state_and_step_time(
 def test_heartbeat_of_forgotten_replica_is_ignored(watch: HeartbeatMonitor) -> None:
     watch.forget("a")
     assert watch.received("a", Heartbeat("step", 9e9)) is None
+
+
+def test_starting_replicas_are_polled_more_often(watch: HeartbeatMonitor, clock: Clock) -> None:
+    """Users watch how far they are."""
+    polled_at_s = []
+    compiling = Heartbeat("compilation", 1.0, programs=9, compiled=3)
+    while clock.s < 20:
+        clock.s += 0.5
+        for name in watch.turn()[0]:
+            polled_at_s.append(clock.s)
+            watch.received(name, compiling)
+    assert len(polled_at_s) >= 6
+    assert watch.heartbeats() == [compiling]
+    watch.received("a", Heartbeat("step"))
+    polled_at_s.clear()
+    while clock.s < 29:
+        clock.s += 0.5
+        polled_at_s += watch.turn()[0]
+    assert polled_at_s == []

@@ -135,6 +135,8 @@ def test_figures_over_time_add_up_to_totals() -> None:
         "extend_tokens": 9 * 99,
         "extend_positions": 10 * 99,
         "busy_s": 85.0,
+        "compile_s": 0,
+        "load_s": 0,
         "up_s": 170.0,
     }
     assert {len(values) for values in over.values()} == {len(over["s"])}

@@ -18,3 +18,10 @@ def test_progress_line_logs_plain_lines_and_feeds_sinks() -> None:
     lines = stream.getvalue().splitlines()
     assert len(lines) == len(seen) >= 2
     assert all(line.startswith("rows 0/7 | ") for line in lines)
+
+
+def test_progress_line_of_the_start_leaves_no_line_of_its_end() -> None:
+    stream = io.StringIO()
+    with ProgressLine(Progress(7), stream=stream, every_s=60.0, ends_with_line=False):
+        pass
+    assert stream.getvalue() == ""

@@ -1,6 +1,6 @@
 import pytest
 
-from actors.protocol.messages import ReplicaStats
+from actors.protocol.messages import ReplicaInfo, ReplicaStats
 from pipeline.monitoring.replica_use import MAX_PROFILES, ReplicaUse
 from pipeline.monitoring.timeline import Timeline
 
@@ -54,3 +54,20 @@ def test_replica_that_never_loaded_is_not_among_the_idle() -> None:
     assert (a["lost"], a["up_s"], a["busy_over_time"]) == ("died while loading", 0.0, None)
     assert (b["lost"], b["retired"], b["up_s"]) == (None, "no work", 3.0)
     assert b["busy_over_time"] is not None
+
+
+def test_compilation_and_loading_are_counted_apart_from_work() -> None:
+    timeline = Timeline(span_s=1.0)
+    use = ReplicaUse(timeline)
+    info = ReplicaInfo("b", "node", (), "1x1", 0, 0, 0, 1, load_s=1.5)
+    use.ready("a", None, 0.0)
+    use.ready("b", info, 2.0)
+    use.stats("a", ReplicaStats(busy_s=0.5, compile_s=1.5, up_s=2.0), 2.0)
+    use.stats("a", ReplicaStats(busy_s=2.5, compile_s=1.5, up_s=4.0), 4.0)
+
+    assert timeline.sums("compile_s", 4.0) == [0.75, 0.75, 0.0, 0.0]
+    assert timeline.sums("load_s", 4.0) == [0.5, 1.0, 0.0, 0.0]
+    a, b = use.report(4.0)
+    assert a["compiling_over_time"] == [0.75, 0.75, 0.0, 0.0]
+    assert a["busy_over_time"] == [0.25, 0.25, 1.0, 1.0]
+    assert b["compiling_over_time"] == [None, None, 0.0, 0.0]

@@ -57,3 +57,8 @@ def test_line_formats_the_time_left(eta_s: float | None, duration: str) -> None:
 def test_prefix_reuse_is_the_share_of_input_tokens() -> None:
     assert replace(SNAPSHOT, cached=1000).prefix_reuse == 0.25
     assert replace(SNAPSHOT, tokens_in=0).prefix_reuse == 0.0
+
+
+def test_line_has_what_replicas_do_that_do_not_compute() -> None:
+    line = replace(SNAPSHOT, activity="compiling 3/9", note="stalled").line()
+    assert line.endswith(" | ETA 1m01s | compiling 3/9 | stalled")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pipeline.report.plots import failures, lengths, replica_map, shares, tail, throughput
+from pipeline.report.plots import capacity, failures, lengths, replica_map, shares, tail, throughput
 
 OVER_TIME = {
     "s": [10.0, 20.0],
@@ -102,3 +102,15 @@ def test_failures_plot_has_only_series_with_failures() -> None:
 
 def test_failures_is_none_without_failures() -> None:
     assert failures({**OVER_TIME, "retries": [0.0, 0.0], "losses": [0.0, 0.0]}) is None
+
+
+def test_capacity_table_has_compilation_and_loading() -> None:
+    times = {"up_s": [10.0, 20.0], "busy_s": [2.0, 18.0]}
+    early = capacity(OVER_TIME | times)
+    assert early.rows[0] == ("10 s", "1.0", "0.2", "0.0", "0.0", "20\u00a0%"), (
+        "a report of an earlier version"
+    )
+    times |= {"compile_s": [5.0, 0.0], "load_s": [10.0, 0.0]}
+    plot = capacity(OVER_TIME | times)
+    assert plot.rows[0] == ("10 s", "1.0", "0.2", "0.5", "1.0", "20\u00a0%")
+    assert plot.rows[1] == ("20 s", "2.0", "1.8", "0.0", "0.0", "90\u00a0%")
