@@ -3,7 +3,7 @@
 JAX reads and writes local folders only (an object store would need etils, and XLA's own caches
 refuse URLs), so programs are copied between the folder and the URL here:
 
-    start of a replica       URL ── programs that the folder lacks ──▶ folder
+    start of a replica       URL ── programs that the folder lacks ──▶ folder, cut to its limit
     after a batch         folder ── programs that the URL lacks ─────▶ URL
 
 A file is complete or absent on both sides, and its name is the digest of what it was compiled from:
@@ -11,6 +11,7 @@ replicas that compile the same program at once write the same file. A cache that
 costs time, not the run; it is logged once.
 """
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -24,6 +25,8 @@ from pathlib import Path
 import botocore.exceptions as aws
 import fsspec
 
+from actors.protocol.errors import ModelError
+from actors.protocol.plain_text import quoted
 from actors.retries import NO_RESPONSE, RetryPolicy
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
@@ -35,6 +38,8 @@ SOURCE_PATH_PREFIX = r".*/(?=actors/)"
 # XLA's own caches lie in the folder, and a key covers their path: without them, machines with other
 # folders share programs. Autotuning results are part of the programs.
 XLA_CACHES_VARIABLE = "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES"
+MAX_SIZE_VARIABLE = "JAX_COMPILATION_CACHE_MAX_SIZE"
+DEFAULT_MAX_BYTES = 10 << 30  # some 400 programs of Grok-1
 PROGRAM_SUFFIX = "-cache"  # of the files in which JAX keeps programs
 PARALLEL_COPIES = 8
 RETRIES = RetryPolicy(retry_window_s=20.0)
@@ -50,10 +55,12 @@ class CompileCache:
     Attributes:
         folder: folder of this machine that JAX reads and writes.
         url: object store that other machines share, None where there is none.
+        max_bytes: size to which `evict` cuts the folder; None: no limit.
     """
 
     folder: Path
     url: str | None = None
+    max_bytes: int | None = DEFAULT_MAX_BYTES
     _at_url: set[str] = field(default_factory=set)  # names of programs
     _is_reachable: bool = True
     _copying: threading.Lock = field(default_factory=threading.Lock)
@@ -61,6 +68,28 @@ class CompileCache:
     def download(self) -> None:
         """Copies the programs that the folder lacks from the URL."""
         self._copy(self._download)
+
+    def evict(self) -> None:
+        """Removes the programs that were read longest ago until the folder is within its limit.
+
+        JAX's own eviction needs a file beside each program that copies do not have, and locks the
+        folder for every read.
+        """
+        if self.max_bytes is None:
+            return
+        programs: list[tuple[float, int, Path]] = []
+        for path in self.folder.glob(f"*{PROGRAM_SUFFIX}"):
+            with contextlib.suppress(FileNotFoundError):  # another replica evicts, too
+                status = path.stat()
+                last_use_s = max(status.st_atime, status.st_mtime)
+                programs.append((last_use_s, status.st_size, path))
+
+        excess_bytes = sum(size for _, size, _ in programs) - self.max_bytes
+        for _, size, path in sorted(programs):
+            if excess_bytes <= 0:
+                break
+            path.unlink(missing_ok=True)
+            excess_bytes -= size
 
     def upload(self) -> None:
         """Copies the programs that the URL lacks to it; returns at once while another call does."""
@@ -110,20 +139,37 @@ class CompileCache:
 
 
 def compile_cache(environment: Mapping[str, str]) -> CompileCache:
-    """Returns the cache that the environment names: a folder, a URL, or none: the user's folder."""
+    """Returns the cache that the environment names: a folder, a URL, or none: the user's folder.
+
+    Raises:
+        ModelError: the size limit is not a number.
+    """
+    max_bytes = _max_bytes(environment)
     place = environment.get(VARIABLE, "")
     if place.startswith("file://"):
         place = place.removeprefix("file://")
     if place and "://" not in place:
-        return CompileCache(Path(place))
+        return CompileCache(Path(place), None, max_bytes)
 
     user_caches = environment.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     programs = Path(user_caches, "grok-batch", "jax")
     if not place:
-        return CompileCache(programs)
+        return CompileCache(programs, None, max_bytes)
     url = place.rstrip("/")
     digest = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return CompileCache(programs / digest, url)
+    return CompileCache(programs / digest, url, max_bytes)
+
+
+def _max_bytes(environment: Mapping[str, str]) -> int | None:
+    text = environment.get(MAX_SIZE_VARIABLE, str(DEFAULT_MAX_BYTES))
+    try:
+        max_bytes = int(text)
+    except ValueError:
+        raise ModelError(
+            f"{MAX_SIZE_VARIABLE}: expected a number of bytes, or -1 for no limit, got "
+            f"{quoted(text)}"
+        ) from None
+    return max_bytes if max_bytes >= 0 else None
 
 
 def configure_jax(cache: CompileCache, environment: Mapping[str, str]) -> None:
@@ -141,6 +187,7 @@ def configure_jax(cache: CompileCache, environment: Mapping[str, str]) -> None:
         return
 
     jax.config.update("jax_compilation_cache_dir", str(cache.folder))
+    jax.config.update("jax_compilation_cache_max_size", -1)  # see `CompileCache.evict`
     if MIN_SECONDS_VARIABLE not in environment:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     if XLA_CACHES_VARIABLE not in environment:

@@ -110,6 +110,7 @@ class Replica:
         self._compile_cache = compile_cache(os.environ)
         configure_jax(self._compile_cache, os.environ)
         self._compile_cache.download()
+        self._compile_cache.evict()
         self._engine = _load_engine(spec, start or StartUp())
         self._load_s = time.perf_counter() - began
         self._inbox: deque[tuple[Request, _Ticket]] = deque()

@@ -1,6 +1,7 @@
 """compile_cache.py: which folder is used, and its copy on a real S3 server."""
 
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import jax
 import pytest
 
 from actors.compile_cache import SOURCE_PATH_PREFIX, CompileCache, compile_cache, configure_jax
+from actors.protocol.errors import ModelError
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -62,6 +64,34 @@ def test_programs_reach_another_machine_through_s3(s3_url: str, tmp_path: Path) 
     assert sorted(names) == ["decode-cache", "prefill-cache"]
 
 
+def test_folder_is_cut_to_its_limit_by_last_use(tmp_path: Path) -> None:
+    cache = CompileCache(tmp_path, max_bytes=12)
+    for age_s, name in enumerate(("newest", "middle", "oldest")):
+        write_program(cache, name)
+        program = tmp_path / f"{name}-cache"
+        os.utime(program, (1e9 - age_s, 1e9 - age_s))
+    (tmp_path / "other").write_bytes(bytes(100))
+    cache.evict()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "middle-cache",
+        "newest-cache",
+        "other",
+    ]
+    os.utime(tmp_path / "middle-cache", (2e9, 1e9))  # it was read
+    CompileCache(tmp_path, max_bytes=6).evict()
+    assert sorted(path.name for path in tmp_path.glob("*-cache")) == ["middle-cache"]
+    CompileCache(tmp_path, max_bytes=None).evict()
+    assert (tmp_path / "middle-cache").exists()
+
+
+def test_limit_of_the_folder_is_a_number_of_bytes() -> None:
+    assert compile_cache({}).max_bytes == 10 << 30
+    assert compile_cache({"JAX_COMPILATION_CACHE_MAX_SIZE": "5"}).max_bytes == 5
+    assert compile_cache({"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}).max_bytes is None
+    with pytest.raises(ModelError, match="JAX_COMPILATION_CACHE_MAX_SIZE: expected a number"):
+        compile_cache({"JAX_COMPILATION_CACHE_MAX_SIZE": "10GB"})
+
+
 def test_url_that_cannot_be_reached_is_logged_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -81,6 +111,7 @@ def test_jax_keeps_every_program_in_a_private_folder(tmp_path: Path) -> None:
         "jax_persistent_cache_min_compile_time_secs",
         "jax_persistent_cache_enable_xla_caches",
         "jax_hlo_source_file_canonicalization_regex",
+        "jax_compilation_cache_max_size",
     )
     before = {name: getattr(jax.config, name) for name in names}
     folder = tmp_path / "new"
@@ -90,7 +121,7 @@ def test_jax_keeps_every_program_in_a_private_folder(tmp_path: Path) -> None:
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
-    expected = (str(folder), 0.0, "none", SOURCE_PATH_PREFIX)
+    expected = (str(folder), 0.0, "none", SOURCE_PATH_PREFIX, -1)
     assert configured == dict(zip(names, expected, strict=True))
     assert folder.stat().st_mode & 0o777 == 0o700
 
