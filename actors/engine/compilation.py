@@ -8,7 +8,7 @@ calls. A shape that was padded often is compiled while calls go on.
 import os
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -83,7 +83,7 @@ class CompiledPrograms:
         self._functions = step_functions(context, specs)
         self._compiled: dict[tuple[Any, ...], Program] = {}
         self._requested: dict[ProgramShape, Future[Program]] = {}
-        self._wasted_calls: Counter[ProgramShape] = Counter()
+        self._wasted_calls: defaultdict[ProgramShape, float] = defaultdict(float)
         self._counts = CompileCounts()
         self._changed = threading.Lock()
         self._tracing = threading.Lock()
@@ -219,4 +219,5 @@ def abstract_tree(tree: Any) -> Any:
 
 
 def _key(name: str, args: Sequence[Any]) -> tuple[Any, ...]:
-    return (name, *(leaf.shape for leaf in jax.tree.leaves(args)))
+    leaves, structure = jax.tree.flatten(args)
+    return (name, structure, *(leaf.shape for leaf in leaves))

@@ -15,6 +15,7 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float
 
 from actors.engine.compilation import CompileCounts, CompiledPrograms, ProgramShape
+from actors.engine.packing import pack
 from actors.engine.planning.abstract import bytes_per_device
 from actors.engine.planning.sizes import (
     DEVICE_SHARE,
@@ -133,7 +134,7 @@ class Programs:
 
     def decode(self, state: DecodeInput) -> DecodeOutput:
         """Generates up to `decode_steps` tokens for every row of `state`."""
-        output, self.cache = self._run("decode", self.cache, self._place(state))
+        output, self.cache = self._run("decode", self.cache, self._place(pack(state)))
         return jax.device_get(output)
 
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Bool, Float, Int
 from actors.engine.config import EngineConfig
 from actors.engine.logits.chain import LogitsChain, chain_for
 from actors.engine.logits.processor import DecodeView
+from actors.engine.packing import PackedRows
 from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
 from actors.engine.vocabulary import (
     Likelihood,
@@ -188,8 +189,9 @@ def _sample(
 
 
 def _decode(
-    context: EngineContext, k: int, params: Any, cache: Cache, state: DecodeInput
+    context: EngineContext, k: int, params: Any, cache: Cache, call: PackedRows[DecodeInput]
 ) -> tuple[DecodeOutput, Cache]:
+    state = call.unpack()
     rows = state.tokens.shape[0]
     max_steps = context.engine.decode_steps
     chain = context.logits_chain
@@ -267,7 +269,7 @@ class StepFunctions:
     """
 
     prefill: Any  # (params, cache, Step) -> (hidden, cache)
-    decode: Any  # (params, cache, DecodeInput) -> (DecodeOutput, cache)
+    decode: Any  # (params, cache, PackedRows[DecodeInput]) -> (DecodeOutput, cache)
     score: Any  # (params, hidden, position, target) -> Likelihood
 
 
@@ -307,7 +309,7 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
         prefill=sharded(prefill, (cache, _specs_of_rows(Step)), (hidden, cache), donate=(1,)),
         decode=sharded(
             decode,
-            (cache, _specs_of_rows(DecodeInput)),
+            (cache, ROWS),
             (_specs_of_rows(DecodeOutput), cache),
             donate=(1,),
         ),

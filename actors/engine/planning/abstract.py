@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from actors.engine.packing import PackedRows, layout_of
 from actors.engine.sampling import SamplingArrays
 from actors.engine.steps import ROWS, DecodeInput, EngineContext
 from actors.kernels.gpu.layout import TransposedExperts, transposed_spec
@@ -91,10 +92,10 @@ def prefill_input(context: EngineContext, rows: int, width: int) -> Step:
     return Step(tokens=ints(context.engine.chunk), start=ints(), count=ints(), pages=ints(width))
 
 
-def decode_input(context: EngineContext, rows: int, width: int) -> DecodeInput:
+def decode_input(context: EngineContext, rows: int, width: int) -> PackedRows[DecodeInput]:
     """Returns the input of a decode of `rows` rows per data shard, with page tables of `width`."""
     ints = partial(_rows, context, rows, dtype=jnp.int32)
-    return DecodeInput(
+    call = DecodeInput(
         tokens=ints(),
         start=ints(),
         left=ints(),
@@ -103,6 +104,8 @@ def decode_input(context: EngineContext, rows: int, width: int) -> DecodeInput:
         sampling=_sampling_arrays(context, rows),
         processors=_processor_arrays(context, rows),
     )
+    layout = layout_of(call)
+    return PackedRows(_rows(context, rows, layout.words, dtype=jnp.uint32), layout)
 
 
 def _processor_arrays(context: EngineContext, rows: int) -> Any:

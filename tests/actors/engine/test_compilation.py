@@ -15,6 +15,7 @@ from actors.engine.compilation import (
     abstract_tree,
 )
 from actors.engine.engine import Engine
+from actors.engine.packing import PackedRows
 from actors.protocol.errors import ModelError
 from tests.actors.engine.engines import make_engine
 
@@ -38,7 +39,8 @@ class FakePrograms(CompiledPrograms):
             raise self.error
         shapes = [leaf.shape for leaf in jax.tree.leaves((params, args))]
         assert shapes, "shapes of parameters and arguments, nothing else"
-        self.order.append(args[1].pages.shape)
+        call = jax.eval_shape(PackedRows.unpack, args[1])
+        self.order.append(call.pages.shape)
         return lambda *_: None
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from actors.engine.config import EngineConfig
+from actors.engine.packing import pack
 from actors.engine.planning.abstract import (
     abstract_cache,
     abstract_parameters,
@@ -155,7 +156,7 @@ def decode(config: ModelConfig) -> DecodeOutput:
         processors=(),
     )
     functions = step_functions(context, parameter_specs(config, dense=True))
-    output, _ = functions.decode(params, cache, call)
+    output, _ = functions.decode(params, cache, pack(call))
     return DecodeOutput(*map(np.asarray, output))
 
 

@@ -9,6 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from actors.engine.config import EngineConfig
+from actors.engine.packing import PackedRows
 from actors.engine.planning.abstract import (
     abstract_cache,
     abstract_parameters,
@@ -88,12 +89,13 @@ def test_prefill_input_has_a_chunk_per_row_of_every_data_shard() -> None:
 @pytest.mark.parametrize("parameters", [(), ("logit_bias", "bad_words")])
 def test_decode_input_has_arrays_of_the_logits_processors(parameters: tuple[str, ...]) -> None:
     context = context_of((2, 1), parameters=parameters)
-    call = decode_input(context, ROWS, WIDTH)
+    packed = decode_input(context, ROWS, WIDTH)
+    words: Any = packed.words
+    assert words.sharding.shard_shape(words.shape) == (ROWS, packed.layout.words)
+    call = jax.eval_shape(PackedRows.unpack, packed)
     assert call.pages.shape == (2 * ROWS, WIDTH)
     assert call.stops_at_eos.dtype == jnp.bool_
     assert call.sampling.seed.shape == (2 * ROWS, 2)
-    for leaf in jax.tree.leaves(call):
-        assert leaf.sharding.shard_shape(leaf.shape) == (ROWS, *leaf.shape[1:])
     host_arrays = context.logits_chain.host_arrays([None] * (2 * ROWS))
     assert len(call.processors) == len(parameters)
     abstract_leaves = jax.tree.leaves(call.processors)

@@ -96,8 +96,8 @@ def test_argument_bytes_match_the_compiler(fallback: dict[str, Any]) -> None:
 def test_layer_costs_two_all_reduces(fallback: dict[str, Any]) -> None:
     programs = fallback["targets"][0]["programs"]
     assert programs["prefill"]["collectives"] == {"all-reduce": 1 + 2 * 2}  # one for the embedding
-    # the gather only where temperature is above 0
-    assert set(programs["decode"]["collectives"]) == {"all-reduce", "all-gather"}
+    # all-to-all and all-gather only where temperature is above 0
+    assert set(programs["decode"]["collectives"]) == {"all-reduce", "all-gather", "all-to-all"}
     assert programs["score"]["collectives"] == {"all-reduce": 3}
 
 
