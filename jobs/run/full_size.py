@@ -230,6 +230,11 @@ def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, l
         counts = [program["collectives"].get(collective, 0) for program in programs]
         yield f"  {collective}", list(map(str, counts))
 
+    yield "  launches", _cells(programs, lambda program: f"{program['launches']['step']}")
+    yield (
+        "  launches of a layer",
+        _cells(programs, lambda program: f"{program['launches']['layer']}"),
+    )
     yield (
         "  int8 weights copied or widened",
         _cells(programs, lambda program: f"{len(program['weight_copies'])}"),

@@ -32,7 +32,12 @@ from actors.engine.planning.abstract import (
     score_input,
 )
 from actors.engine.planning.compile_only import TARGETS, make_mesh, missing
-from actors.engine.planning.program_text import count_collectives, weight_copies
+from actors.engine.planning.program_text import (
+    Launches,
+    count_collectives,
+    count_launches,
+    weight_copies,
+)
 from actors.engine.planning.sizes import (
     DEVICE_SHARE,
     JAX_SHARE,
@@ -60,6 +65,7 @@ class ProgramPlan:
     temporary_bytes: int
     output_bytes: int  # beside the cache, which is updated in place
     collectives: Mapping[str, int]  # of one call; of decode: of one token of every slot
+    launches: Launches
     # instructions that copy, slice or widen an int8 weight ahead of its product
     weight_copies: list[str]
     compile_s: float  # tracing included
@@ -197,6 +203,7 @@ def _compile(
         temporary_bytes=memory.temp_size_in_bytes,
         output_bytes=memory.output_size_in_bytes - memory.alias_size_in_bytes,
         collectives=count_collectives(text),
+        launches=count_launches(text),
         weight_copies=weight_copies(text),
         compile_s=seconds,
     )

@@ -1,4 +1,4 @@
-"""The text of a compiled program → its collectives, and its copies of int8 weights.
+"""The text of a compiled program → launches, collectives, and copies of int8 weights.
 
 Reads XLA's optimised HLO. A weight is an int8 input of at least two dimensions.
 """
@@ -6,6 +6,8 @@ Reads XLA's optimised HLO. A weight is an int8 input of at least two dimensions.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median_low
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 _CALL = re.compile(rf" ({'|'.join(COLLECTIVES)})(?:-start)?\(")
@@ -21,6 +23,9 @@ _PASSED_ON = {
     "bitcast",
     "opt-barrier",
 }
+# Instructions that run nothing on the device: they name, pass on or wait.
+_FREE = _PASSED_ON | {"constant", "partition-id", "replica-id", "after-all"}
+_LAYER = re.compile(r'op_name="[^"]*/decoder_layer_(\d+)/')
 _PRODUCTS = {"dot", "custom-call"}  # a kernel of ours, or one of a library
 
 
@@ -30,6 +35,43 @@ def count_collectives(program: str) -> dict[str, int]:
     None of ours stands in a loop over layers, so this is the number that a call runs.
     """
     return dict(Counter(match[1] for match in _CALL.finditer(program)))
+
+
+@dataclass(frozen=True, slots=True)
+class Launches:
+    """Kernels, copies and collectives that a step of a program launches on a device."""
+
+    step: int  # of one call; of a decode: of one token of every slot
+    layer: int  # of a decoder layer, the median
+
+
+def count_launches(program: str) -> Launches:
+    """Returns the launches of a compiled program; those of a loop's body count once.
+
+    A step is the computation with the most launches: the body of a decode's loop, or the entry.
+    """
+    fused = set(re.findall(r"(?:calls|to_apply|called_computations)=\{?%([\w.-]+)", program))
+    step = 0
+    layers: Counter[str] = Counter()
+    for computation, lines in _computations(program):
+        if computation in fused:
+            continue
+        launches = [line for line in lines if _is_launch(line)]
+        if len(launches) > step:
+            step = len(launches)
+            layers = Counter(layer[1] for layer in map(_LAYER.search, launches) if layer)
+    # the first layer also has what XLA computes once for all, the last one lacks its residual sum
+    layer = median_low(layers.values()) if layers else 0
+    return Launches(step, layer)
+
+
+def _is_launch(line: str) -> bool:
+    """Returns whether an instruction runs something; an asynchronous one where it starts."""
+    instruction = _INSTRUCTION.match(line)
+    if instruction is None:
+        return False
+    operation = instruction[3]
+    return operation not in _FREE and not operation.endswith(("-done", "-update"))
 
 
 def weight_copies(program: str) -> list[str]:

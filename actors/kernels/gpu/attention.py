@@ -22,7 +22,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 from jaxtyping import Array, Float
 
-from actors.kernels.gpu.blocks import block_dot
+from actors.kernels.gpu.blocks import block_dot, load_block
 from actors.kernels.interface import Placement
 from actors.kernels.xla.attention import LOGIT_CAP, MASKED
 from actors.protocol.errors import ModelError
@@ -32,6 +32,7 @@ STEP_KEYS = 64  # cache positions of one step of the running softmax
 # fewer.
 PROGRAMS = 512
 MAX_ROWS = 128
+MERGED_ROWS = 16  # queries of one program that merges parts
 
 
 class Shape(NamedTuple):
@@ -93,76 +94,91 @@ def attend(
         raise ModelError(
             f"attention on a GPU: key_size must be a power of two of at least 16, got {c}"
         )
-    group = h // kv_heads
-    queries = t * group
+    queries = t * h // kv_heads
     shape = divide(queries, b, kv_heads, placement.pages_BJ.shape[1], page_size)
-    padding = shape.rows * shape.row_blocks - queries
-
-    q_BKTGC = q_BTHC.reshape(b, t, kv_heads, group, c).swapaxes(1, 2)
-    q_BKRC = q_BKTGC.reshape(b, kv_heads, queries, c)
-    q_BKRC = jnp.pad(q_BKRC, ((0, 0), (0, 0), (0, padding), (0, 0)))
-    parts = _attend_parts(
-        q_BKRC, keys, values, placement, shape, group, multiplier, interpret=interpret
-    )
-    out_BKRC = _merge(*parts).astype(q_BTHC.dtype)[:, :, :queries]
-    return out_BKRC.reshape(b, kv_heads, t, group, c).swapaxes(1, 2).reshape(b, t, h, c)
+    attend_parts = partial(_attend_parts, q_BTHC, keys, values, placement, shape, multiplier)
+    if shape.parts == 1:
+        (out_BTHC,) = attend_parts(interpret=interpret)
+        return out_BTHC
+    return _merge(attend_parts(interpret=interpret), q_BTHC, kv_heads, interpret=interpret)
 
 
 def _attend_parts(
-    q_BKRC: Array,
+    q_BTHC: Array,
     keys: Array,
     values: Array,
     placement: Placement,
     shape: Shape,
-    group: int,
     multiplier: float | int,
     *,
     interpret: bool,
-) -> tuple[Array, Array, Array]:
-    """Returns the running softmax of each part, float32.
+) -> tuple[Array, ...]:
+    """Returns the result if there is one part, else the running softmax of each part, float32.
 
     Weighted values [parts, B, K, R, C], largest logit and sum of weights [parts, B, K, R].
     """
-    b, kv_heads, rows, c = q_BKRC.shape
-    page_size = keys.shape[1]
+    b, _, h, c = q_BTHC.shape
+    page_size, kv_heads = keys.shape[1:3]
     entries = shape.parts * shape.steps * shape.pages
     missing = entries - placement.pages_BJ.shape[1]
     table_BJ = jnp.pad(placement.pages_BJ, ((0, 0), (0, missing)))
     live_BS = jnp.pad(placement.live_BS.astype(jnp.int8), ((0, 0), (0, missing * page_size)))
 
-    def sequence_and_block(index: Any) -> tuple[Any, Any]:
-        return index // shape.row_blocks, index % shape.row_blocks
-
-    def queries_index(index: Any, head: Any, _: Any) -> tuple[Any, ...]:
-        sequence, row_block = sequence_and_block(index)
-        return sequence, head, row_block, 0
-
-    def row_index(index: Any, head: Any, part: Any) -> tuple[Any, ...]:
-        sequence, row_block = sequence_and_block(index)
-        return part, sequence, head, row_block
-
-    def out_index(index: Any, head: Any, part: Any) -> tuple[Any, ...]:
-        return (*row_index(index, head, part), 0)
-
     in_memory = pl.BlockSpec(memory_space=pl.ANY)
     pages = pl.BlockSpec((keys.shape[0], page_size, None, c), lambda _, head, __: (0, 0, head, 0))
-    queries = pl.BlockSpec((None, None, shape.rows, c), queries_index)
-    per_row = pl.BlockSpec((None, None, None, shape.rows), row_index)
-    out = pl.BlockSpec((None, None, None, shape.rows, c), out_index)
-    out_shape = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows, c), jnp.float32)
-    row_shape = jax.ShapeDtypeStruct((shape.parts, b, kv_heads, rows), jnp.float32)
+    out_shapes = [jax.ShapeDtypeStruct(q_BTHC.shape, q_BTHC.dtype)]
+    if shape.parts > 1:
+        part_rows = (shape.parts, b, kv_heads, shape.rows * shape.row_blocks)
+        per_row = jax.ShapeDtypeStruct(part_rows, jnp.float32)
+        out_shapes = [jax.ShapeDtypeStruct((*part_rows, c), jnp.float32), per_row, per_row]
     warps = 4 if shape.rows < MAX_ROWS else 8
 
-    return pl.pallas_call(
-        partial(_kernel, shape=shape, group=group, multiplier=multiplier),
-        out_shape=(out_shape, row_shape, row_shape),
+    out: tuple[Array, ...] = pl.pallas_call(
+        partial(_kernel, shape=shape, group=h // kv_heads, multiplier=multiplier),
+        out_shape=tuple(out_shapes),
         grid=(b * shape.row_blocks, kv_heads, shape.parts),
-        in_specs=[in_memory, in_memory, in_memory, in_memory, queries, pages, pages],
-        out_specs=(out, per_row, per_row),
+        in_specs=[in_memory] * 5 + [pages, pages],
+        out_specs=(in_memory,) * len(out_shapes),
         compiler_params=plgpu.CompilerParams(num_warps=warps, num_stages=3),
         interpret=interpret,
         name=f"paged_attention_{shape.rows}_rows_{shape.parts}_parts",
-    )(table_BJ, placement.length_B, placement.positions_BT[:, 0], live_BS, q_BKRC, keys, values)
+    )(table_BJ, placement.length_B, placement.positions_BT[:, 0], live_BS, q_BTHC, keys, values)
+    return out
+
+
+class QueryBlock(NamedTuple):
+    """The queries of one program: rows of [T, H, C] in the order of tokens, then of heads."""
+
+    token_R: Array
+    head_R: Array
+    inside_R: Array | None  # false for rows beyond the last query; None: all are inside
+
+    @classmethod
+    def at(cls, row_R: Array, kv_head: Array, group: int, shape: tuple[int, ...]) -> "QueryBlock":
+        """Returns the queries `row_R` of those that share a key/value head.
+
+        Args:
+            row_R: rows among the T x `group` queries of the head.
+            kv_head: the key/value head.
+            group: query heads of a key/value head.
+            shape: of the array of queries, [B, T, H, C].
+        """
+        queries = shape[1] * group
+        is_inside_R = None if queries % row_R.size == 0 else row_R < queries
+        return cls(row_R // group, kv_head * group + row_R % group, is_inside_R)
+
+    def place(self, sequence: Array, width: int) -> tuple[Array, ...]:
+        """Returns the place of the rows of one sequence in an array [B, T, H, C]."""
+        column_C = jnp.arange(width)[None, :]
+        return sequence, self.token_R[:, None], self.head_R[:, None], column_C
+
+    def store(self, out_ref: Any, sequence: Array, out_RC: Array) -> None:
+        """Stores the results of one sequence into an array [B, T, H, C]."""
+        mask = None
+        if self.inside_R is not None:
+            mask = jnp.broadcast_to(self.inside_R[:, None], out_RC.shape)
+        place = out_ref.at[self.place(sequence, out_RC.shape[1])]
+        plgpu.store(place, out_RC.astype(out_ref.dtype), mask=mask)
 
 
 def _kernel(
@@ -173,10 +189,7 @@ def _kernel(
     q_ref: Any,
     k_ref: Any,
     v_ref: Any,
-    out_ref: Any,
-    peak_ref: Any,
-    sum_ref: Any,
-    *,
+    *out_refs: Any,
     shape: Shape,
     group: int,
     multiplier: float | int,
@@ -184,11 +197,14 @@ def _kernel(
     """Attends with the queries of one block, one head and one part of a page table."""
     sequence = pl.program_id(0) // shape.row_blocks
     row_block = pl.program_id(0) % shape.row_blocks
+    kv_head = pl.program_id(1)
+    part = pl.program_id(2)
     step_width = shape.pages * k_ref.shape[1]
-    q = q_ref[...]
     row_R = row_block * shape.rows + jnp.arange(shape.rows)
+    queries = QueryBlock.at(row_R, kv_head, group, q_ref.shape)
+    q = load_block(q_ref, queries.place(sequence, q_ref.shape[3]), (queries.inside_R, None))
     position_R = start_ref[sequence] + row_R // group
-    first = pl.program_id(2) * shape.steps
+    first = part * shape.steps
 
     def body(step: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         out, peak, total = carry
@@ -215,12 +231,75 @@ def _kernel(
         jnp.zeros((shape.rows,), jnp.float32),
     )
     last = jnp.minimum(first + shape.steps, pl.cdiv(length_ref[sequence], step_width))
-    out_ref[...], peak_ref[...], sum_ref[...] = jax.lax.fori_loop(first, last, body, start)
+    out, peak, total = jax.lax.fori_loop(first, last, body, start)
+    if shape.parts == 1:
+        queries.store(out_refs[0], sequence, out / _nonzero(total)[:, None])
+        return
+    out_ref, peak_ref, sum_ref = out_refs
+    place = (part, sequence, kv_head, row_R)
+    column_C = jnp.arange(out.shape[1])
+    plgpu.store(
+        out_ref.at[part, sequence, kv_head, row_R[:, None], column_C[None, :]],
+        out,
+    )
+    plgpu.store(peak_ref.at[place], peak)
+    plgpu.store(sum_ref.at[place], total)
 
 
-def _merge(out: Array, peak: Array, total: Array) -> Array:
+def _merge(
+    parts: tuple[Array, ...], q_BTHC: Array, kv_heads: int, *, interpret: bool
+) -> Float[Array, "B T H C"]:
     """Returns the softmax of all parts from each part's; zero where no key was visible in any."""
-    share = jnp.exp(peak - jnp.max(peak, axis=0, keepdims=True))
-    total = jnp.sum(total * share, axis=0)
-    nonzero_total = jnp.where(total > 0, total, 1)
-    return jnp.sum(out * share[..., None], axis=0) / nonzero_total[..., None]
+    b, _, h, _ = q_BTHC.shape
+    row_blocks = parts[0].shape[3] // MERGED_ROWS
+    in_memory = pl.BlockSpec(memory_space=pl.ANY)
+    out_BTHC: Array = pl.pallas_call(
+        partial(_merge_kernel, row_blocks=row_blocks, group=h // kv_heads),
+        out_shape=jax.ShapeDtypeStruct(q_BTHC.shape, q_BTHC.dtype),
+        grid=(b * row_blocks, kv_heads),
+        in_specs=[in_memory] * 3,
+        out_specs=in_memory,
+        compiler_params=plgpu.CompilerParams(num_warps=4, num_stages=2),
+        interpret=interpret,
+        name=f"merge_{parts[0].shape[0]}_parts",
+    )(*parts)
+    return out_BTHC
+
+
+def _merge_kernel(
+    parts_ref: Any, peak_ref: Any, sum_ref: Any, out_ref: Any, *, row_blocks: int, group: int
+) -> None:
+    """Merges the parts of a block of queries of one sequence and key/value head."""
+    sequence = pl.program_id(0) // row_blocks
+    row_block = pl.program_id(0) % row_blocks
+    kv_head = pl.program_id(1)
+    row_R = row_block * MERGED_ROWS + jnp.arange(MERGED_ROWS)
+    parts, *_, width = parts_ref.shape
+    column_C = jnp.arange(width)
+
+    def add_part(part: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        out, peak, total = carry
+        place = (part, sequence, kv_head, row_R)
+        part_peak = plgpu.load(peak_ref.at[place])
+        part_out = plgpu.load(
+            parts_ref.at[part, sequence, kv_head, row_R[:, None], column_C[None, :]]
+        )
+        new_peak = jnp.maximum(peak, part_peak)
+        rescale = jnp.exp(peak - new_peak)
+        share = jnp.exp(part_peak - new_peak)
+        new_total = total * rescale + plgpu.load(sum_ref.at[place]) * share
+        return out * rescale[:, None] + part_out * share[:, None], new_peak, new_total
+
+    start = (
+        jnp.zeros((MERGED_ROWS, width), jnp.float32),
+        jnp.full((MERGED_ROWS,), MASKED, jnp.float32),
+        jnp.zeros((MERGED_ROWS,), jnp.float32),
+    )
+    out, _, total = jax.lax.fori_loop(0, parts, add_part, start)
+    queries = QueryBlock.at(row_R, kv_head, group, out_ref.shape)
+    queries.store(out_ref, sequence, out / _nonzero(total)[:, None])
+
+
+def _nonzero(total: Array) -> Array:
+    """Returns the sums of weights to divide by: 1 where no key was visible."""
+    return jnp.where(total > 0, total, 1)

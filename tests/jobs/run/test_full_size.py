@@ -111,6 +111,8 @@ def test_compiler_runs_in_its_own_process(answer: dict[str, Any]) -> None:
         "score",
         "temporaries",
         "all-reduce",
+        "launches",
+        "launches of a layer",
         "compile seconds",
         "int8 weights copied or widened",
     } <= set(table)
@@ -249,6 +251,14 @@ def test_int8_weights_are_not_copied_or_widened(plan: dict[str, Any]) -> None:
     for name, program in plan["targets"][0]["programs"].items():
         assert program["weight_copies"] == [], name
         assert program["temporary_bytes"] < expert_weight_bytes, name
+
+
+@pytest.mark.slow
+def test_layer_of_decode_launches_few_kernels(plan: dict[str, Any]) -> None:
+    """Each launch costs a few microseconds of the some 300 that a layer takes."""
+    (target,) = plan["targets"]
+    assert target["programs"]["decode"]["launches"]["layer"] <= 18
+    assert target["programs"]["prefill"]["launches"]["layer"] <= 18
 
 
 @pytest.mark.slow

@@ -1,6 +1,11 @@
 """What is read out of a compiled program: collectives, and what becomes of int8 weights."""
 
-from actors.engine.planning.program_text import count_collectives, weight_copies
+from actors.engine.planning.program_text import (
+    Launches,
+    count_collectives,
+    count_launches,
+    weight_copies,
+)
 
 PROGRAM = """
 HloModule jit__prefill, is_scheduled=true
@@ -67,3 +72,41 @@ def test_count_collectives_counts_each_once() -> None:
       ROOT %sum = f32[16]{0} fusion(%all-reduce.7), calls=%all-reduce.computation
     """
     assert count_collectives(program) == {"all-reduce": 2, "all-gather": 1}
+
+
+def test_count_launches_counts_what_a_step_of_the_loop_runs() -> None:
+    """A layer has its own kernels; of a collective in two parts, the start counts."""
+    metadata = 'metadata={{op_name="while/body/decoder_layer_{layer}/{name}"}}'
+    body = ""
+    for layer, kernels in enumerate((["sine", "norm", "psum"], ["norm", "psum"], ["norm"])):
+        for name in kernels:
+            operation = "all-reduce-start" if name == "psum" else "fusion"
+            label = metadata.format(layer=layer, name=name)
+            body += f"  %{name}.{layer} = f32[4]{{0}} {operation}(%x), calls=%inner, {label}\n"
+        done = f"  %done.{layer} = f32[4]{{0}} all-reduce-done(%psum.{layer})\n"
+        body += done if "psum" in kernels else ""
+    program = f"""
+%inner (p.0: f32[4]) -> f32[4] {{
+  %p.0 = f32[4]{{0}} parameter(0)
+  %a = f32[4]{{0}} add(%p.0, %p.0)
+  %b = f32[4]{{0}} add(%a, %a)
+  %c = f32[4]{{0}} add(%b, %b)
+  %d = f32[4]{{0}} add(%c, %c)
+  %e = f32[4]{{0}} add(%d, %d)
+  %f = f32[4]{{0}} add(%e, %e)
+  ROOT %g = f32[4]{{0}} add(%f, %f)
+}}
+
+%body (state: (f32[4])) -> (f32[4]) {{
+  %state = (f32[4]{{0}}) parameter(0)
+  %x = f32[4]{{0}} get-tuple-element(%state), index=0
+{body}  ROOT %next = (f32[4]{{0}}) tuple(%norm.2)
+}}
+
+ENTRY %main (a: f32[4]) -> f32[4] {{
+  %a = f32[4]{{0}} parameter(0)
+  %state.1 = (f32[4]{{0}}) tuple(%a)
+  ROOT %loop = (f32[4]{{0}}) while(%state.1), condition=%cond, body=%body
+}}
+"""
+    assert count_launches(program) == Launches(step=6, layer=2)
