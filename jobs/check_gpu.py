@@ -27,16 +27,24 @@ import jax
 from actors.kernels.gpu.platform import GPU, INTERPRETED
 from actors.kernels.interface import Kernels
 from jobs.checks.ceilings import GPU_SIZES, TINY_SIZES, measure_ceilings
-from jobs.checks.gpu_cases import GROK_1_SHARD, TINY
-from jobs.checks.gpu_kernels import Result, check_cases
+from jobs.checks.gpu_cases import GROK_1_SHARD, KERNELS, TINY
+from jobs.checks.gpu_kernels import Result, Selection, check_cases
 from jobs.checks.gpu_report import report
+from jobs.checks.gpu_tiles import FORM, TileResult, check_tiles, read_tile, tile_text
 from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
+from pipeline.errors import ConfigError
 
 
 def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -> int:
     """Runs the check of a command line and returns the exit code."""
     flags = _parser().parse_args(arguments)
+    try:
+        tiles = [read_tile(text) for text in flags.tile]
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return ExitCode.BAD_ARGUMENTS
+
     device = jax.devices()[0]
     if device.platform != "gpu" and not flags.interpret:
         print(
@@ -65,13 +73,24 @@ def main(arguments: Sequence[str], interpreted: Kernels = INTERPRETED.kernels) -
             f"{ceilings.copy_bytes_per_s / 1e9:,.0f} GB/s"
         )
 
+    selection = Selection(kernel=flags.kernel, tokens=flags.tokens)
     results: list[Result] = []
-    for result in check_cases(sizes, kernels, is_timed=is_timed):
+    for result in check_cases(sizes, kernels, is_timed=is_timed, selection=selection):
         print(result.line(ceilings), flush=True)
         results.append(result)
 
+    tile_results: list[TileResult] = []
+    for tried in check_tiles(
+        sizes, kernels, tiles, selection, is_timed=is_timed, is_interpreted=flags.interpret
+    ):
+        line = tried.failure
+        if tried.result is not None:
+            line = tried.result.line(ceilings)
+        print(f"tile {tile_text(tried.tile)}: {line}", flush=True)
+        tile_results.append(tried)
+
     if flags.json and ceilings is not None:
-        figures = report(results, ceilings, is_interpreted=flags.interpret)
+        figures = report(results, tile_results, ceilings, is_interpreted=flags.interpret)
         Path(flags.json).write_text(json.dumps(figures, indent=2) + "\n")
     if not all(result.is_right for result in results):
         return ExitCode.FAILED
@@ -86,6 +105,15 @@ def _parser() -> argparse.ArgumentParser:
         "--interpret",
         action="store_true",
         help="small sizes, in the interpreter: needs no GPU, and its times mean nothing",
+    )
+    parser.add_argument("--kernel", choices=KERNELS, help="only the cases of this kernel")
+    parser.add_argument("--tokens", type=int, help="only the cases of this number of tokens")
+    parser.add_argument(
+        "--tile",
+        action="append",
+        default=[],
+        metavar=FORM,
+        help="also time the experts with this tile; may be given several times",
     )
     parser.add_argument("--json", metavar="FILE", help="file for the figures and times")
     return parser

@@ -13,6 +13,16 @@ from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Experts, Kernels, Placement
 from actors.kernels.quantized import QuantizedWeight, dot, matmul
 
+KERNELS = (
+    "experts",
+    "routing",
+    "attention_decode",
+    "attention_prefill",
+    "attention_inputs",
+    "attention_output",
+    "vocabulary",
+    "sampling_sorted",
+)
 EXPERTS = 8
 CHOSEN_EXPERTS = 2
 PAGE_SIZE = 16

@@ -18,6 +18,8 @@ from jobs.checks.gpu_trace import GpuTrace, trace_gpu
 # another order.
 TOLERANCES = {"bfloat16": 0.03, "float32": 3e-4}
 
+LISTED_KERNELS = 3  # of the experts, in a line: two products and the tiles
+
 
 @dataclass(frozen=True)
 class Result:
@@ -51,6 +53,9 @@ class Result:
             line += f" {self.time.shortest_s * 1e6:10,.1f} us, {share:6.1%} of the roof"
         if self.xla_time is not None:
             line += f", plain XLA {self.xla_time.shortest_s * 1e6:10,.1f} us"
+        if self.case.kernel == "experts" and self.trace is not None:
+            for kernel in self.trace.kernels[:LISTED_KERNELS]:
+                line += f", {kernel.name} {kernel.seconds * 1e6:,.1f} us"
         if not self.is_right:
             line += "   WRONG"
         return line.rstrip()
@@ -61,10 +66,25 @@ class Result:
         return max(read_s, self.case.flops / ceilings.product_flops_per_s)
 
 
-def check_cases(sizes: Sizes, kernels: Kernels, *, is_timed: bool) -> Iterator[Result]:
-    """Yields the result of every case."""
+@dataclass(frozen=True)
+class Selection:
+    """Which cases to run; None: all."""
+
+    kernel: str | None = None
+    tokens: int | None = None
+
+    def includes(self, case: Case) -> bool:
+        """Returns whether a case is selected."""
+        has_kernel = self.kernel is None or case.kernel == self.kernel
+        return has_kernel and (self.tokens is None or case.tokens == self.tokens)
+
+
+def check_cases(
+    sizes: Sizes, kernels: Kernels, *, is_timed: bool, selection: Selection
+) -> Iterator[Result]:
+    """Yields the result of every selected case."""
     for case in cases(sizes):
-        if not case.is_compared and not is_timed:
+        if not selection.includes(case) or not (case.is_compared or is_timed):
             continue
         yield _check(case, kernels, is_timed=is_timed)
 

@@ -11,6 +11,7 @@ from actors.engine.planning.device_profiles import KernelTime, measurement
 from jobs.checks.ceilings import Ceilings
 from jobs.checks.device_time import DeviceTime
 from jobs.checks.gpu_kernels import Result
+from jobs.checks.gpu_tiles import TileResult, tile_text
 from jobs.checks.gpu_trace import GpuTrace
 
 SOURCE = "jobs/check_gpu.py"
@@ -25,7 +26,11 @@ US = 1e6
 
 
 def report(
-    results: Sequence[Result], ceilings: Ceilings, *, is_interpreted: bool
+    results: Sequence[Result],
+    tile_results: Sequence[TileResult],
+    ceilings: Ceilings,
+    *,
+    is_interpreted: bool,
 ) -> dict[str, Any]:
     """Returns the JSON object of a check.
 
@@ -45,6 +50,7 @@ def report(
         "is_interpreted": is_interpreted,
         "ceilings": dataclasses.asdict(ceilings),
         "cases": [_case_figures(result, ceilings) for result in results],
+        "tiles": [_tile_figures(result, ceilings) for result in tile_results],
     }
 
 
@@ -130,3 +136,10 @@ def _case_figures(result: Result, ceilings: Ceilings) -> dict[str, Any]:
             for kernel in result.trace.kernels
         ]
     return figures
+
+
+def _tile_figures(tried: TileResult, ceilings: Ceilings) -> dict[str, Any]:
+    figures: dict[str, Any] = {"tile": tile_text(tried.tile)}
+    if tried.result is None:
+        return {**figures, "failure": tried.failure}
+    return {**figures, **_case_figures(tried.result, ceilings)}

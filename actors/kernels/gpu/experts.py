@@ -86,6 +86,7 @@ def grouped_ffn(
     weights: Experts,
     *,
     interpret: bool = False,
+    shapes: LayerTiles | None = None,
 ) -> tuple[Float[Array, "A D"], Int[Array, "N X"]]:
     """Runs every (token, choice) through its expert.
 
@@ -95,6 +96,7 @@ def grouped_ffn(
         weights: gate, value and output projection, `TransposedExperts`; dense ones take the XLA
             path.
         interpret: interpret the kernels on any device of JAX, for tests.
+        shapes: tiles of both products; None: `layer_tiles`.
 
     Returns:
         The results' rows, sorted by expert, and each assignment's row. Rows of a choice >= E are
@@ -117,7 +119,8 @@ def grouped_ffn(
         )
     experts = w_in.shape[0]
     assignments = chosen_NX.size
-    shapes = layer_tiles(assignments, experts, x_ND.dtype)
+    if shapes is None:
+        shapes = layer_tiles(assignments, experts, x_ND.dtype)
     grouping = group_by_expert(chosen_NX, experts, shapes.out.rows, interpret=interpret)
     run = partial(
         _grouped_product, tiles=grouping.tiles, assignments=assignments, interpret=interpret

@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import pytest
 
 from actors.engine.planning.device_profiles import read_measurement
+from actors.kernels.gpu.experts import Tile
 from jobs.checks.ceilings import Ceilings
 from jobs.checks.device_time import DeviceTime
 from jobs.checks.gpu_cases import Case
 from jobs.checks.gpu_kernels import Result
 from jobs.checks.gpu_report import kernel_times, report
+from jobs.checks.gpu_tiles import TileResult
 from jobs.checks.gpu_trace import GpuTrace, KernelTime
 
 CEILINGS = Ceilings(product_flops_per_s=8e14, read_bytes_per_s=3e12, copy_bytes_per_s=3e12)
@@ -56,7 +58,7 @@ def test_cost_model_gets_products_routing_with_tiles_and_attention() -> None:
 
 
 def test_report_is_a_measurement_of_the_cost_model() -> None:
-    figures = json.loads(json.dumps(report(RESULTS, CEILINGS, is_interpreted=False)))
+    figures = json.loads(json.dumps(report(RESULTS, [], CEILINGS, is_interpreted=False)))
 
     assert len(read_measurement(json.dumps(figures))) == 4
     assert figures["ceilings"]["read_bytes_per_s"] == 3e12
@@ -65,7 +67,7 @@ def test_report_is_a_measurement_of_the_cost_model() -> None:
 
 
 def test_interpreted_times_are_not_for_the_cost_model() -> None:
-    figures = report(RESULTS, CEILINGS, is_interpreted=True)
+    figures = report(RESULTS, [], CEILINGS, is_interpreted=True)
 
     assert figures["times"] == []
     assert len(figures["cases"]) == 4
@@ -78,3 +80,15 @@ def test_line_names_a_wrong_result() -> None:
     assert RESULTS[0].is_right
     assert not wrong.is_right
     assert wrong.line(CEILINGS).endswith("WRONG")
+
+
+def test_report_lists_tiles_that_were_tried() -> None:
+    tile = Tile(rows=64, columns=128, depth=64, warps=4, stages=3)
+    tried = [TileResult(tile, RESULTS[0]), TileResult(tile, None, "XlaRuntimeError: registers")]
+
+    figures = report([], tried, CEILINGS, is_interpreted=False)
+
+    assert figures["times"] == []
+    assert [row["tile"] for row in figures["tiles"]] == ["64x128x64x4x3"] * 2
+    assert figures["tiles"][0]["us"] == pytest.approx(260)
+    assert figures["tiles"][1]["failure"] == "XlaRuntimeError: registers"
