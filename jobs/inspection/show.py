@@ -1,0 +1,214 @@
+"""Shows rows of a run: a table of the first ones, or one row whole.
+
+    grok-batch show RUN                              the first ten rows
+    grok-batch show RUN --where "completion_tokens > 20" --columns id,text
+    grok-batch show RUN --errors                     rows that failed
+    grok-batch show RUN --id fact/0                  a row whole, its text coloured by log-prob
+
+Conditions are those of `generate --where`: docs/synthesis.md.
+"""
+
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from actors.protocol.errors import GrokBatchError
+from actors.protocol.plain_text import bare, one_line
+from jobs.cli.command import run_command
+from jobs.cli.exit_codes import ExitCode
+from jobs.cli.flag_checks import check_range
+from jobs.cli.parser import flag, parse
+from jobs.inspection.rows import (
+    Condition,
+    Row,
+    check_columns,
+    first_rows,
+    has_failed,
+    has_id,
+    run_schema,
+    where,
+)
+from jobs.inspection.run_status import find_runs
+from jobs.inspection.token_text import coloured_text, legend
+from pipeline import storage
+from pipeline.errors import ConfigError
+from pipeline.output.run_folder import RunFolder
+from pipeline.requests.tokenizer import Tokenizer
+
+COLUMNS = (
+    "id",
+    "status",
+    "text",
+    "finish_reason",
+    "completion_tokens",
+    "cumulative_logprob",
+    "loglikelihood",
+    "scored_tokens",
+    "error_code",
+    "error_message",
+)
+CELL_CHARS = 200
+MAX_ITEMS = 8  # of a list in a cell
+
+
+@dataclass(frozen=True)
+class ShowConfig:
+    """Flags of `show`."""
+
+    run: str | None = flag(None, "run folder; any fsspec URL; also the first word; required")
+    limit: int = flag(10, "number of rows")
+    columns: str | None = flag(None, "columns of the table, with commas; default: the usual ones")
+    where: str | None = flag(None, 'condition on a row, e.g. "completion_tokens > 20"')
+    errors: bool = flag(False, "only rows that failed")
+    id: str | None = flag(None, "show the rows with this id whole")
+
+    def __post_init__(self) -> None:
+        check_range("limit", self.limit, 1)
+        if not self.run:
+            raise ConfigError("give the run folder, the --output of the job: show RUN")
+
+
+def main(arguments: Sequence[str], *, program: str = "show") -> int:
+    """Shows the rows of a command line and returns the exit code."""
+    return run_command(lambda: _show(arguments, program))
+
+
+def _show(arguments: Sequence[str], program: str) -> int:
+    words = list(arguments)
+    if words and not words[0].startswith("-"):
+        words.insert(0, "--run")
+    config = parse(
+        ShowConfig,
+        words,
+        program=f"{program} RUN",
+        description=str(__doc__).split("\n\n", maxsplit=1)[0],
+    )
+    console = Console()
+    for url in find_runs(str(config.run)):
+        _show_run(RunFolder(url), config, console)
+    return ExitCode.OK
+
+
+def _show_run(folder: RunFolder, config: ShowConfig, console: Console) -> None:
+    available = run_schema(folder).names
+    shown = _columns(config, available)
+    needed = dict.fromkeys(shown)
+    conditions: list[Condition] = []
+    if config.id is not None:
+        conditions.append(has_id(config.id))
+        needed["id"] = None
+    if config.errors:
+        conditions.append(has_failed)
+        needed["status"] = None
+    if config.where is not None:
+        condition, names = where(config.where, available)
+        conditions.append(condition)
+        needed |= dict.fromkeys(sorted(names))
+
+    rows = first_rows(folder, list(needed), conditions, config.limit)
+    if not rows:
+        console.print(Text(f"{bare(folder.url)}: no row fulfils the conditions"))
+    elif config.id is not None:
+        tokenizer = _tokenizer(folder, console)
+        for row in rows:
+            console.print(whole_row(row, tokenizer))
+        if tokenizer is not None:
+            console.print(legend())
+    else:
+        console.print(rows_table(rows, shown, bare(folder.url)))
+
+
+def _columns(config: ShowConfig, available: Sequence[str]) -> list[str]:
+    if config.columns is not None:
+        names = [name.strip() for name in config.columns.split(",")]
+        check_columns(names, available)
+        return names
+    if config.id is not None:
+        return list(available)
+    return [name for name in COLUMNS if name in available]
+
+
+def _tokenizer(folder: RunFolder, console: Console) -> Tokenizer | None:
+    """Returns the tokenizer that run.json names; None where it is not readable, and prints why."""
+    url = folder.description().get("config", {}).get("tokenizer")
+    if not url:
+        return None
+    try:
+        return Tokenizer(storage.read(url)[0])
+    except GrokBatchError as error:
+        console.print(Text(f"text without log-probs: the run's tokenizer is not readable: {error}"))
+        return None
+
+
+def rows_table(rows: Sequence[Row], columns: Sequence[str], title: str) -> Table:
+    """Returns a table of rows; columns without any value are left out."""
+    table = Table(title=title, title_justify="left")
+    filled = [name for name in columns if any(row[name] is not None for row in rows)]
+    for name in filled:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(row[name])) for name in filled))
+    return table
+
+
+def whole_row(row: Row, tokenizer: Tokenizer | None) -> Table:
+    """Returns every column of a row on lines of its own; nulls are left out."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in row.items():
+        if value is None:
+            continue
+        text = None
+        if name == "text":
+            text = _coloured(row, tokenizer)
+        if text is None:
+            text = Text(_whole_value(value))
+        table.add_row(Text(name, style="bold"), text)
+    return table
+
+
+def _coloured(row: Row, tokenizer: Tokenizer | None) -> Text | None:
+    """Returns the completion coloured by log-prob; None where ids or log-probs are not there."""
+    ids = row.get("token_ids")
+    logprobs = row.get("token_logprobs")
+    if tokenizer is None or ids is None or logprobs is None or len(ids) != len(logprobs):
+        return None
+    pieces = [
+        tokenizer.token_bytes[token] if token < tokenizer.vocab_size else b"" for token in ids
+    ]
+    return coloured_text(pieces, logprobs)
+
+
+def _whole_value(value: Any) -> str:
+    """Returns a value in full, on as many lines as it has."""
+    if isinstance(value, str):
+        return "\n".join(one_line(line) for line in value.split("\n"))
+    if _is_list(value):
+        return f"[{', '.join(_whole_value(item) for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return one_line(str(value))
+
+
+def cell(value: Any) -> str:
+    """Returns a value as a cell shows it: one line, bounded; lists as lists."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if _is_list(value):
+        texts = [cell(item) for item in value[:MAX_ITEMS]]
+        if len(value) > MAX_ITEMS:
+            texts.append(f"… {len(value):,} in all")
+        return f"[{', '.join(texts)}]"
+    return bare(value, CELL_CHARS)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list | tuple | array)
