@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from actors.compile_cache import compile_cache, configure_jax
+from actors.compile_cache import CompileCache, compile_cache, configure_jax
 from actors.engine.config import EngineConfig
 from actors.model.config import ModelConfig
 from actors.protocol.errors import ReplicaError, RequestError
@@ -28,6 +28,9 @@ from actors.protocol.messages import (
     Request,
     RowRef,
 )
+
+# More than compiling all programs of Grok-1 takes, on a slow machine.
+TURN_TIMEOUT_S = 900.0
 
 if TYPE_CHECKING:
     from actors.engine.compilation import CompiledPrograms
@@ -56,10 +59,25 @@ class ReplicaSpec:
 
 @dataclass(slots=True, eq=False)
 class StartUp:
-    """How far a replica is that is not ready; its process reads it while the replica is made."""
+    """How far a replica is that is not ready, and whether it may compile.
 
-    loaded: float = 0.0  # share of the bytes of the weights that are on the devices
+    The process of the replica uses it while the replica is made, from other threads.
+
+    Attributes:
+        loaded: share of the parameters that are on the devices.
+        compiled: programs that are compiled while weights load.
+        cache: where their results are kept.
+        turn_timeout_s: a replica compiles itself if it has not got its turn after this time.
+    """
+
+    loaded: float = 0.0
     compiled: "CompiledPrograms | None" = None
+    cache: CompileCache | None = None
+    turn_timeout_s: float = TURN_TIMEOUT_S
+    _may_compile: threading.Event = field(default_factory=threading.Event)
+    _has_requested: threading.Event = field(default_factory=threading.Event)
+    _waited: threading.Lock = field(default_factory=threading.Lock)
+    _has_waited: bool = False
 
     def heartbeat(self) -> Heartbeat:
         """Returns shares of weights and programs."""
@@ -72,6 +90,35 @@ class StartUp:
             programs=counts.requested,
             compiled=counts.compiled,
         )
+
+    def allow_compilation(self) -> None:
+        """Gives the replica its turn."""
+        self._may_compile.set()
+
+    def wait_for_turn(self) -> None:
+        """Returns when the replica may compile, with the programs of others in its cache."""
+        with self._waited:
+            if self._has_waited:
+                return
+            self._has_waited = True
+            if self._may_compile.is_set():
+                return  # it is the first one
+            self._may_compile.wait(self.turn_timeout_s)
+            if self.cache is not None:
+                self.cache.download()
+
+    def set_programs(self, compiled: "CompiledPrograms | None") -> None:
+        """Records the programs that are compiled while weights load, None where there are none."""
+        self.compiled = compiled
+        self._has_requested.set()
+
+    def wait_for_programs(self) -> None:
+        """Returns when the programs that are compiled while weights load are in the cache."""
+        self._has_requested.wait()
+        if self.compiled is not None:
+            self.compiled.wait()
+        if self.cache is not None:
+            self.cache.upload()
 
     def set_loaded(self, share: float) -> None:
         """Records the share of the weights that are on the devices."""
@@ -111,7 +158,11 @@ class Replica:
         configure_jax(self._compile_cache, os.environ)
         self._compile_cache.download()
         self._compile_cache.evict()
-        self._engine = _load_engine(spec, start or StartUp())
+        if start is None:
+            start = StartUp()
+            start.allow_compilation()
+        start.cache = self._compile_cache
+        self._engine = _load_engine(spec, start)
         self._load_s = time.perf_counter() - began
         self._inbox: deque[tuple[Request, _Ticket]] = deque()
         self._tickets: dict[RowRef, _Ticket] = {}
@@ -268,8 +319,8 @@ def _load_engine(spec: ReplicaSpec, start: StartUp) -> "Engine":
     platform = platform_of(mesh.devices.flat[0])
     dense = platform.is_dense(spec.weights)
     context = EngineContext(spec.model, spec.engine, dtype, mesh)
-    compiled = early_programs(context, spec.steps, dense=dense)
-    start.compiled = compiled
+    compiled = early_programs(context, spec.steps, dense=dense, wait_for_turn=start.wait_for_turn)
+    start.set_programs(compiled)
 
     # without a name of their own, so that the int8 weights are freed before the cache is made
     params = platform.prepare(

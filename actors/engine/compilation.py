@@ -10,7 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -75,9 +75,21 @@ class CompiledPrograms:
     Engines of an equal context, on parameters of the same placement, may share one.
     """
 
-    def __init__(self, context: EngineContext, params: Any) -> None:
-        """Compiles nothing yet; `params` are the parameters, or their shapes with shardings."""
+    def __init__(
+        self,
+        context: EngineContext,
+        params: Any,
+        wait_for_turn: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            context: model, sizes, dtype and mesh.
+            params: the parameters, or their shapes with shardings.
+            wait_for_turn: called in the threads before each compilation; may wait.
+        """
         self.context = context
+        self._wait_for_turn = wait_for_turn
         self._params = abstract_tree(params)
         specs = jax.tree.map(lambda array: array.sharding.spec, params)
         self._functions = step_functions(context, specs)
@@ -143,10 +155,18 @@ class CompiledPrograms:
             future = self._requested.get(shape)
             if future is None:
                 args = self._arguments(shape, cache)
-                future = self._threads.submit(self.compile, shape.name, self._params, args)
+                future = self._threads.submit(self._compile_in_turn, shape.name, args)
                 self._requested[shape] = future
                 self._counts = replace(self._counts, requested=self._counts.requested + 1)
         return future
+
+    def _compile_in_turn(self, name: StepName, args: tuple[Any, ...]) -> Program:
+        self._wait_for_turn()
+        return self.compile(name, self._params, args)
+
+    def wait(self) -> None:
+        """Returns when all programs that were requested are compiled, or could not be."""
+        wait(list(self._requested.values()))
 
     def is_compiled(self, shape: ProgramShape) -> bool:
         """Returns whether a requested shape is compiled, or could not be."""

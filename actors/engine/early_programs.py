@@ -5,7 +5,6 @@ CPUs the first batch decides which sizes a run needs.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from actors.engine.compilation import CompiledPrograms, ProgramShape, StepName
 from actors.engine.planning.abstract import abstract_cache, gpu_parameters
@@ -19,7 +18,8 @@ def early_programs(
     steps: Sequence[StepName],
     *,
     dense: bool,
-    make_programs: Callable[[EngineContext, Any], CompiledPrograms] = CompiledPrograms,
+    wait_for_turn: Callable[[], None] = lambda: None,
+    make_programs: Callable[..., CompiledPrograms] = CompiledPrograms,
 ) -> CompiledPrograms | None:
     """Requests every size of the steps that a run uses, from abstract arguments.
 
@@ -27,7 +27,8 @@ def early_programs(
         context: model, sizes, dtype and mesh.
         steps: step functions that the run calls.
         dense: weights are dequantized at load.
-        make_programs: makes the programs of a context and the shapes of its parameters.
+        wait_for_turn: called in the threads before they compile; may wait.
+        make_programs: class of the programs.
 
     Returns:
         The programs; None where programs are compiled when the first batch needs them.
@@ -42,7 +43,7 @@ def early_programs(
     pages = -(-tokens // context.engine.page_size)
     cache = abstract_cache(context, pages)
 
-    compiled = make_programs(context, params)
+    compiled = make_programs(context, params, wait_for_turn)
     for shape in shapes_largest_first(context, steps):
         compiled.request(shape, cache)
     return compiled

@@ -18,6 +18,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
+from actors.compile_cache import compile_cache
 from actors.pool.environment import jax_variables
 from actors.protocol.events import Blame, Heartbeat
 from actors.protocol.messages import Batch, BatchResult, ReplicaInfo, ReplicaStats
@@ -26,6 +27,7 @@ from actors.replica import StartUp
 LONGEST_REASON = 500  # characters
 # methods of this group have a thread of their own: they answer however many batches run
 WATCH = "watch"
+COMPILATION = "compilation"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Place:
     node: str  # Ray's id of it
     address: str
     pid: int
+    # Name of its cache of compiled programs, the same for replicas that share one; "": none does.
+    program_cache: str = ""
 
 
 class RemoteReplica:
@@ -52,10 +56,29 @@ class RemoteReplica:
     def place(self) -> Place:
         """Answers as soon as the process lives, while the model still loads."""
         address: str = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
-        return Place(ray.get_runtime_context().get_node_id(), address, os.getpid())
+        node: str = ray.get_runtime_context().get_node_id()
+        cache = compile_cache(os.environ)
+        return Place(node, address, os.getpid(), cache.url or f"{node}:{cache.folder}")
 
-    def load(self, replica_class: str, spec: object, name: str, devices: int) -> ReplicaInfo:
-        """Makes the replica on a mesh of `devices`; returns when it can take batches."""
+    def load(
+        self,
+        replica_class: str,
+        spec: object,
+        name: str,
+        devices: int,
+        may_compile: bool = True,
+    ) -> ReplicaInfo:
+        """Makes the replica on a mesh of `devices`; returns when it can take batches.
+
+        Args:
+            replica_class: module:class.
+            spec: of the replica.
+            name: of the replica.
+            devices: of its mesh.
+            may_compile: False: another replica compiles first, see `allow_compilation`.
+        """
+        if may_compile:
+            self._start.allow_compilation()
         gpus = ray.get_runtime_context().get_accelerator_ids()["GPU"]
         os.environ.update(jax_variables(os.environ, devices, has_gpus=bool(gpus)))
         module, _, attribute = replica_class.partition(":")
@@ -63,6 +86,16 @@ class RemoteReplica:
         info: ReplicaInfo = replica.info()
         self._replica = replica
         return info
+
+    @ray.method(concurrency_group=WATCH)
+    def allow_compilation(self) -> None:
+        """Lets the replica compile: the programs of another one are in the cache."""
+        self._start.allow_compilation()
+
+    @ray.method(concurrency_group=COMPILATION)
+    def wait_for_programs(self) -> None:
+        """Returns when the programs that the replica needs are in the cache."""
+        self._start.wait_for_programs()
 
     def run(self, batch: Batch) -> BatchResult:
         """Runs a batch to its end."""

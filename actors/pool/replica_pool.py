@@ -24,11 +24,13 @@ import ray
 from ray.exceptions import RayTaskError
 
 from actors.pool.activity import describe_activity
+from actors.pool.compile_turns import CompileTurns
 from actors.pool.config import PoolConfig
 from actors.pool.environment import process_variables
 from actors.pool.gcs_monitor import GcsMonitor
 from actors.pool.heartbeat_monitor import HeartbeatMonitor
 from actors.pool.remote import (
+    COMPILATION,
     WATCH,
     Place,
     RemoteReplica,
@@ -53,6 +55,7 @@ from actors.protocol.messages import ReplicaInfo
 
 SOON_S = 0.05  # shortest wait for an actor that is due
 MAX_DOUBLINGS = 30  # of the back-off
+Call = Literal["place", "load", "programs", "heartbeat"]  # of an actor, beside batches
 
 
 @dataclass(slots=True)
@@ -70,7 +73,7 @@ class _CallDone:
     """A call of an actor that has returned or failed, in the order of arrival."""
 
     replica: str
-    call: Literal["place", "load", "heartbeat"] | Assignment
+    call: Call | Assignment
     future: "Future[Any]" = field(compare=False)
 
 
@@ -112,6 +115,7 @@ class ReplicaPool:
         # Whether `minimum` replicas were up at once: then the run continues with fewer.
         self._has_started = False
         self._heartbeats = HeartbeatMonitor(config.step_timeout_s)
+        self._turns = CompileTurns()
         self._reminded_s = time.monotonic()
         self._backlog: list[Event] = []
         self._uses_gpus = config.device == "gpu"
@@ -223,7 +227,7 @@ class ReplicaPool:
             "max_restarts": 0,
             "max_task_retries": 0,
             "max_concurrency": self._config.in_flight + 2,
-            "concurrency_groups": {WATCH: 1},
+            "concurrency_groups": {WATCH: 1, COMPILATION: 1},
             "runtime_env": {"env_vars": variables},
         }
         actor: Any = ray.remote(**options)(self._actor_class).remote()
@@ -236,6 +240,7 @@ class ReplicaPool:
         if member is not None:
             self._heartbeats.forget(name)
             ray.kill(member.actor)
+            self._allow_compilation(self._turns.forget(name))
 
     def _staying(self) -> int:
         """Returns the actors that are up, loading or planned, without those that leave."""
@@ -249,9 +254,30 @@ class ReplicaPool:
             heapq.heappush(self._respawns, time.monotonic() + delay_s)
         return is_missing
 
-    def _watch(
-        self, reference: Any, replica: str, call: Literal["place", "load", "heartbeat"] | Assignment
-    ) -> None:
+    def _load(self, name: str, member: _Member) -> None:
+        """Loads a replica whose process lives; of those that share a cache, one compiles first."""
+        cache = member.place.program_cache if member.place else ""
+        may_compile = not cache or self._turns.join(name, cache)
+        load = member.actor.load.remote(
+            self._replica_class, self._spec, name, self._config.devices, may_compile
+        )
+        self._watch(load, name, "load")
+        self._watch_programs(name)
+
+    def _allow_compilation(self, names: Sequence[str]) -> None:
+        for name in names:
+            member = self._members.get(name)
+            if member is not None:
+                member.actor.allow_compilation.remote()
+                self._watch_programs(name)
+
+    def _watch_programs(self, name: str) -> None:
+        """Waits for the programs of a replica if others wait for them."""
+        if self._turns.is_first(name):
+            reference = self._members[name].actor.wait_for_programs.remote()
+            self._watch(reference, name, "programs")
+
+    def _watch(self, reference: Any, replica: str, call: Call | Assignment) -> None:
         """Queues the result when it arrives: no polling, whatever the number of replicas."""
         reference.future().add_done_callback(
             lambda future: self._calls_done.put(_CallDone(replica, call, future))
@@ -307,10 +333,10 @@ class ReplicaPool:
             member.place = result
             self._heartbeats.begin(done.replica)
             # Loading starts here, so the place of a replica that is up is always known.
-            load = member.actor.load.remote(
-                self._replica_class, self._spec, done.replica, self._config.devices
-            )
-            self._watch(load, done.replica, "load")
+            self._load(done.replica, member)
+            return []
+        if done.call == "programs":
+            self._allow_compilation(self._turns.filled(done.replica))
             return []
 
         member.info = result

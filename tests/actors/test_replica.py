@@ -15,6 +15,7 @@ from typing import Any
 import fsspec
 import pytest
 
+from actors.compile_cache import CompileCache
 from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.config import EngineConfig
 from actors.protocol.errors import ModelError, ReplicaError
@@ -260,6 +261,7 @@ def test_heartbeat_of_a_broken_engine_is_idle(replica: Replica) -> None:
 def test_start_up_reports_weights_and_programs() -> None:
     start = StartUp()
     assert start.heartbeat() == Heartbeat("loading")
+    start.allow_compilation()
     replica = Replica(spec(), "r0", start)
     replica.close()
     assert start.heartbeat() == Heartbeat("loading", loaded=1.0)
@@ -271,3 +273,46 @@ def test_start_up_reports_weights_and_programs() -> None:
     start.compiled.close()
     expected = Heartbeat("loading", loaded=1.0, programs=1, compiled=1)
     assert start.heartbeat() == expected
+
+
+class NotedCache(CompileCache):
+    """Notes what is copied."""
+
+    def __init__(self) -> None:
+        super().__init__(Path("/nowhere"), "s3://bucket/jax")
+        self.copies: list[str] = []
+
+    def download(self) -> None:
+        self.copies.append("download")
+
+    def upload(self) -> None:
+        self.copies.append("upload")
+
+
+def test_replica_compiles_after_the_programs_of_another_one_came() -> None:
+    start = StartUp()
+    start.cache = NotedCache()
+    with ThreadPoolExecutor(2) as threads:
+        turns = [threads.submit(start.wait_for_turn) for _ in range(2)]
+        assert not any(turn.done() for turn in turns)
+        start.allow_compilation()
+        for turn in turns:
+            turn.result(30)
+    assert start.cache.copies == ["download"], "once, before the first program"
+
+
+def test_first_replica_compiles_at_once_and_shares_its_programs() -> None:
+    start = StartUp()
+    start.cache = NotedCache()
+    start.allow_compilation()
+    start.wait_for_turn()
+    start.set_programs(None)
+    start.wait_for_programs()
+    assert start.cache.copies == ["upload"]
+
+
+def test_replica_compiles_itself_when_its_turn_does_not_come() -> None:
+    start = StartUp(turn_timeout_s=0.0)
+    start.cache = NotedCache()
+    start.wait_for_turn()
+    assert start.cache.copies == ["download"]

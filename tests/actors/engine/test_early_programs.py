@@ -29,7 +29,7 @@ class GpuContext(EngineContext):
 class RequestedPrograms(CompiledPrograms):
     """Notes requests and compiles nothing."""
 
-    def __init__(self, context: EngineContext, params: Any) -> None:
+    def __init__(self, context: EngineContext, params: Any, _turn: Any) -> None:
         super().__init__(context, params)
         self.shapes: list[ProgramShape] = []
         self.caches: list[Any] = []

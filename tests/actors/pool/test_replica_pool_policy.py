@@ -33,9 +33,11 @@ class FakeCall:
 
     def __init__(self) -> None:
         self.result: Future[Any] = Future()
+        self.arguments: tuple[object, ...] = ()
         self.count = 0
 
-    def remote(self, *_: object) -> "FakeCall":
+    def remote(self, *arguments: object) -> "FakeCall":
+        self.arguments = arguments
         self.result = Future()
         self.count += 1
         return self
@@ -52,6 +54,8 @@ class FakeActor:
         self.load = FakeCall()
         self.run = FakeCall()
         self.heartbeat = FakeCall()
+        self.wait_for_programs = FakeCall()
+        self.allow_compilation = FakeCall()
 
 
 class FakeRay:
@@ -294,3 +298,26 @@ def test_replacements_that_cannot_load_do_not_stop_a_run_that_works(
         fake_ray.actors[number].place.result.set_exception(ActorDiedError())
         assert turn_until(pool, ReplicaLost).replica == f"replica-{number}"
     assert pool.up == 1
+
+
+def test_one_replica_fills_the_cache_of_programs_before_others_compile(
+    open_pool: Callable[..., ReplicaPool], fake_ray: FakeRay
+) -> None:
+    pool = open_pool(maximum=3)
+    for number, actor in enumerate(fake_ray.actors):
+        place = Place(f"n{number}", "10.0.0.1", number, program_cache="s3://bucket/jax")
+        actor.place.result.set_result(place)
+    turn_for(pool, 0.05)
+    first, second, third = fake_ray.actors
+    assert [actor.load.arguments[-1] for actor in fake_ray.actors] == [True, False, False]
+    assert [actor.wait_for_programs.count for actor in fake_ray.actors] == [1, 0, 0]
+
+    first.wait_for_programs.result.set_exception(ActorDiedError())
+    assert turn_until(pool, ReplicaLost).replica == "replica-0"
+    assert second.allow_compilation.count == second.wait_for_programs.count == 1
+    assert third.allow_compilation.count == 0
+
+    second.wait_for_programs.result.set_result(None)
+    turn_for(pool, 0.05)
+    assert third.allow_compilation.count == 1
+    assert third.wait_for_programs.count == 0
