@@ -94,6 +94,12 @@ class HeartbeatMonitor:
             f"{self._limit()}"
         )
 
+    def answered(self, replica: str) -> None:
+        """Records that a replica came up or answered a batch: it loads and compiles no more."""
+        schedule = self._schedules.get(replica)
+        if schedule is not None:
+            schedule.heartbeat = Heartbeat("idle")
+
     def heartbeats(self) -> list[Heartbeat]:
         """Returns the last heartbeat of every monitored replica; any thread may call it."""
         return [schedule.heartbeat for schedule in list(self._schedules.values())]

@@ -323,6 +323,7 @@ class ReplicaPool:
 
         result = done.future.result()
         if isinstance(done.call, Assignment):
+            self._heartbeats.answered(done.replica)
             return [BatchDone(done.call, result)]
         if done.call == "heartbeat":
             reason = self._heartbeats.received(done.replica, result)
@@ -340,6 +341,7 @@ class ReplicaPool:
             return []
 
         member.info = result
+        self._heartbeats.answered(done.replica)
         self._losses_in_a_row = 0
         return [ReplicaReady(done.replica, member.info)]
 

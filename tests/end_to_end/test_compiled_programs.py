@@ -24,6 +24,7 @@ def run_on_machine(machine: str, tmp_path: Path, url: str) -> dict[str, Any]:
     return counters
 
 
+@pytest.mark.timeout(300)  # two runs with a Ray of their own
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.s3

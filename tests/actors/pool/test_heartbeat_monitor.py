@@ -87,6 +87,8 @@ def test_starting_replicas_are_polled_more_often(watch: HeartbeatMonitor, clock:
             watch.received(name, compiling)
     assert len(polled_at_s) >= 6
     assert watch.heartbeats() == [compiling]
+    watch.answered("a")
+    assert watch.heartbeats() == [Heartbeat("idle")], "a batch that came back was compiled"
     watch.received("a", Heartbeat("step"))
     polled_at_s.clear()
     while clock.s < 29:
