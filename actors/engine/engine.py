@@ -20,12 +20,11 @@ from actors.engine.logits.chain import missing_parameter
 from actors.engine.programs import Programs, affordable_cache_tokens
 from actors.engine.scheduling.call_sizes import bucket_size
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
-from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
+from actors.engine.scheduling.sequence import Sequence, Targets
 from actors.engine.scoring import (
     Reading,
-    prompt_targets,
+    request_sequences,
     score_completion,
-    score_sequences,
     with_prompt_logprobs,
 )
 from actors.engine.steps import EngineContext
@@ -189,23 +188,13 @@ class Engine:
 
     def _job(self, request: Request) -> Job:
         with_prompt = self.context.engine.prompt_logprobs is not None
-        sampling = request.sampling
-        if sampling is None:
-            sequences, readings = score_sequences(request, with_prompt=with_prompt)
-            return Job(request, sequences, readings, None, unfinished=len(sequences))
-
-        prompt = np.asarray(request.prompt_ids, np.int32)
-        sequence = Sequence(
-            request,
-            prompt,
-            prefill_length=len(prompt) - 1,
-            targets=Targets(*prompt_targets(request)) if with_prompt else no_targets(),
-            max_new_tokens=sampling.max_tokens,
-        )
-        generation = start_generation(
-            request, sampling, self.context.model.eos_token, self._token_bytes or ()
-        )
-        return Job(request, [sequence], [], generation, unfinished=1)
+        sequences, readings = request_sequences(request, with_prompt=with_prompt)
+        generation = None
+        if request.sampling is not None:
+            generation = start_generation(
+                request, request.sampling, self.context.model.eos_token, self._token_bytes or ()
+            )
+        return Job(request, sequences, readings, generation, unfinished=len(sequences))
 
     # -- calls -------------------------------------------------------------------------------------
 

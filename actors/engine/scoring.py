@@ -1,4 +1,4 @@
-"""Score requests → sequences with targets, and filled targets → scores. No JAX.
+"""Requests → sequences with targets, and filled targets → scores. No JAX.
 
 A prompt is computed once for all its continuations: they differ only in the tokens after the
 prompt. The log-prob of a continuation's first token is read at the prompt's last token, so
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from actors.engine.scheduling.sequence import Sequence, Targets
+from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from actors.protocol.messages import Completion, Request, Score, logprobs, token_ids
 
 
@@ -37,6 +37,34 @@ def prompt_targets(request: Request) -> tuple[np.ndarray, np.ndarray]:
     """Returns positions and tokens of the prompt's own log-probs: every token but the first."""
     ids = np.asarray(request.prompt_ids, np.int32)
     return np.arange(len(ids) - 1, dtype=np.int32), ids[1:]
+
+
+def request_sequences(
+    request: Request, *, with_prompt: bool
+) -> tuple[list[Sequence], list[Reading]]:
+    """Returns the sequences of a request, and a reading for each of its continuations.
+
+    A request that generates has one sequence and no reading.
+
+    Args:
+        request: a request.
+        with_prompt: also request the log-probs of the prompt's tokens, on the first sequence.
+    """
+    if request.sampling is None:
+        return score_sequences(request, with_prompt=with_prompt)
+
+    targets = no_targets()
+    if with_prompt:
+        targets = Targets(*prompt_targets(request))
+    prompt = np.asarray(request.prompt_ids, np.int32)
+    sequence = Sequence(
+        request,
+        prompt,
+        prefill_length=len(prompt) - 1,
+        targets=targets,
+        max_new_tokens=request.sampling.max_tokens,
+    )
+    return [sequence], []
 
 
 def score_sequences(request: Request, *, with_prompt: bool) -> tuple[list[Sequence], list[Reading]]:

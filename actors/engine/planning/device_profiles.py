@@ -42,7 +42,7 @@ KERNELS: Mapping[str, Kernel] = {
     "attention_output": Kernel("projection of the attention's output", "layer", 2),
     "rope_and_page_writes": Kernel("rotation, and keys and values into pages", "layer", 3),
     "norms": Kernel("all norms of a layer, with residuals", "layer", 3),
-    "routing": Kernel("router, choice of experts and their tiles", "layer", 17),
+    "routing": Kernel("router, choice of experts and their tiles", "layer", 2),
     "combine": Kernel("weighted sum of the experts' outputs", "layer", 1),
     "all_reduce": Kernel("sum of [tokens, width] over the devices", "twice a layer", 4),
     "vocabulary": Kernel("logits of the device's part of the vocabulary", "step", 1),
@@ -160,6 +160,7 @@ class DeviceProfile:
     compile_s: tuple[float, float]  # of all programs of a replica: with and without a cache
     compute_efficiency: float  # of products without a tabulated time
     memory_efficiency: float  # of reads without a tabulated time
+    host_us_per_token: float  # of calls without a tabulated time
     source: str
     # the profile whose times, scaled by the floors, stand for kernels without times of their own
     estimates_from: str | None = None
@@ -176,6 +177,7 @@ class DeviceProfile:
             "load_bytes_per_s",
             "compute_efficiency",
             "memory_efficiency",
+            "host_us_per_token",
         )
         for name in positive:
             if not getattr(self, name) > 0:

@@ -1,0 +1,333 @@
+"""A workload and a kind of machine → whether it fits, the best mesh, hours, speed and cost.
+
+The rows of a workload are a sample of the rows of a run. The sample is simulated whole, and its
+first half: the difference is the time of further rows without the start and the tail of a run. So
+ten million rows take as long to estimate as a thousand.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field, replace
+
+from actors.engine.config import EngineConfig
+from actors.engine.planning.device_profiles import DeviceProfile
+from actors.engine.planning.sizes import (
+    Devices,
+    SizeFlags,
+    affordable_tokens,
+    cache_tokens,
+    engine_sizes,
+)
+from actors.engine.simulation.run_times import Device, RunTimes, run_times
+from actors.engine.simulation.schedule import (
+    CompletionTokens,
+    Schedule,
+    longest_completion,
+    simulate,
+)
+from actors.model import arithmetic
+from actors.model.config import ModelConfig, parameter_shapes
+from actors.protocol.messages import Request
+
+LOW, EXPECTED, HIGH = 0.0, 0.5, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A sample of the requests of a run, in batches as replicas receive them."""
+
+    batches: Items[Items[Request]]
+    scale: float  # requests of the run for one of the sample
+    batches_in_flight: int | None = None  # on a replica; None: all
+    completion_tokens: CompletionTokens = longest_completion
+
+    @property
+    def requests(self) -> list[Request]:
+        """All requests, in order."""
+        return [request for batch in self.batches for request in batch]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the requests can grow to in all."""
+        return sum(request.longest for request in self.requests)
+
+    def first_half(self) -> "Workload":
+        """Returns the first half of the batches."""
+        return replace(self, batches=self.batches[: len(self.batches) // 2])
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How the replicas of one machine are laid out."""
+
+    model_shards: int  # devices of one replica
+    replicas: int  # of the machine
+    slots: int  # of a replica
+    prefill_tokens: int
+    weight_bytes: int  # on one device
+    cache_tokens: int  # of one replica
+
+    @property
+    def mesh(self) -> str:
+        """The mesh of one replica, as --mesh takes it."""
+        return f"1x{self.model_shards}"
+
+
+@dataclass(frozen=True, slots=True)
+class MachineEstimate:
+    """Time and cost of a run on machines of one kind; seconds are those of one machine."""
+
+    profile: DeviceProfile
+    layout: Layout
+    load_s: float
+    compile_s: tuple[float, float]
+    prefill_s: float
+    decode_s: float
+    tail_s: float
+    hours: tuple[float, float, float]  # of one machine: lowest, expected, highest
+    prompt_tokens: float
+    generated_tokens: float
+    mbu: float
+    mfu: float
+    roof_share: float
+    idle_slot_share: float
+    limits: Mapping[str, float]  # shares of the time, the largest first
+
+    @property
+    def busy_s(self) -> float:
+        """Seconds of prefill and decode."""
+        return self.prefill_s + self.decode_s
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Prompt and generated tokens of the machine per second of prefill and decode."""
+        return (self.prompt_tokens + self.generated_tokens) / self.busy_s
+
+    @property
+    def generated_per_s(self) -> float:
+        """Generated tokens of the machine per second of prefill and decode."""
+        return self.generated_tokens / self.busy_s
+
+    @property
+    def cost_usd(self) -> tuple[float, float]:
+        """Lowest and highest cost of the run."""
+        low_price, high_price = self.profile.machine_hour_usd
+        return self.hours[0] * low_price, self.hours[2] * high_price
+
+    @property
+    def usd_per_million_tokens(self) -> tuple[float, float]:
+        """Lowest and highest cost of a million prompt and generated tokens."""
+        millions = (self.prompt_tokens + self.generated_tokens) / 1e6
+        low, high = self.cost_usd
+        return low / millions, high / millions
+
+    @property
+    def binding_limit(self) -> str:
+        """What takes the largest share of the time."""
+        return next(iter(self.limits))
+
+
+@dataclass(frozen=True, slots=True)
+class DoesNotFit:
+    """A kind of machine that cannot run a model."""
+
+    profile: DeviceProfile
+    reason: str
+
+
+@dataclass(slots=True)
+class MachineEstimates:
+    """Estimates of one workload, for several kinds of machines.
+
+    Args:
+        model: the model.
+        engine: how engines are sized; slots and prefill tokens are those of the layout.
+        workload: the sample.
+        flags: sizes that are set; the others are chosen as a run chooses them.
+        request_tokens: tokens that a request takes in the cache at most, on average.
+        itemsize: bytes of a number in the KV cache.
+        on_gpus: whether the calls have the sizes of GPUs.
+    """
+
+    model: ModelConfig
+    engine: EngineConfig
+    workload: Workload
+    flags: SizeFlags
+    request_tokens: float
+    itemsize: int = 2
+    on_gpus: bool = True
+    _schedules: dict[tuple[int, int, int], tuple[Schedule, Schedule]] = field(
+        init=False, default_factory=dict
+    )
+
+    def estimate(
+        self, profile: DeviceProfile, model_shards: Items[int] | None = None
+    ) -> MachineEstimate | DoesNotFit:
+        """Returns the estimate for the layout with the fewest hours.
+
+        Args:
+            profile: the devices of the machine.
+            model_shards: devices of a replica to choose from; None: all that divide the machine.
+        """
+        if model_shards is None:
+            model_shards = divisors(profile.devices_per_machine)
+        layouts = list(self._layouts(profile, model_shards))
+        if not layouts:
+            return DoesNotFit(profile, self._shortage(profile, model_shards))
+        estimates = [self._estimate(profile, layout) for layout in layouts]
+        return min(estimates, key=lambda estimate: estimate.hours[1])
+
+    def _layouts(self, profile: DeviceProfile, model_shards: Items[int]) -> Iterator[Layout]:
+        """Yields the layouts that fit the memory of a device."""
+        for shards in model_shards:
+            if not _divides(self.model, shards):
+                continue
+            devices = Devices(
+                data_shards=1,
+                model_shards=shards,
+                on_gpus=self.on_gpus,
+                memory_bytes=profile.memory_bytes,
+            )
+            sizes = engine_sizes(
+                self.model, devices, self.itemsize, self.flags, self.request_tokens
+            )
+            engine = replace(self.engine, slots=sizes.slots, prefill_tokens=sizes.prefill_tokens)
+            affordable = affordable_tokens(self.model, devices, self.itemsize)
+            tokens = cache_tokens(engine, 1, affordable)
+            if tokens >= engine.max_len:
+                yield Layout(
+                    model_shards=shards,
+                    replicas=max(1, profile.devices_per_machine // shards),
+                    slots=sizes.slots,
+                    prefill_tokens=sizes.prefill_tokens,
+                    weight_bytes=arithmetic.device_weight_bytes(self.model, shards),
+                    cache_tokens=tokens,
+                )
+
+    def _shortage(self, profile: DeviceProfile, model_shards: Items[int]) -> str:
+        usable = [shards for shards in model_shards if _divides(self.model, shards)]
+        if not usable:
+            return f"the model does not split over {max(model_shards)} devices"
+        weight_bytes = arithmetic.device_weight_bytes(self.model, max(usable))
+        return (
+            f"weights take {weight_bytes / 1e9:,.0f} of {profile.memory_bytes / 1e9:,.0f} GB of "
+            f"each device, {self.engine.max_len:,} tokens do not fit beside them"
+        )
+
+    def _estimate(self, profile: DeviceProfile, layout: Layout) -> MachineEstimate:
+        schedule, first_half = self._simulated(layout)
+        device = Device(profile, self.model, layout.model_shards)
+        share = self.workload.scale / layout.replicas  # of the sample, on each replica
+        load_s = parameter_shapes(self.model).stored_bytes / profile.load_bytes_per_s
+
+        times = run_times(schedule, device, EXPECTED)
+        busy_s: list[float] = []
+        for position in (LOW, EXPECTED, HIGH):
+            half_times = run_times(first_half, device, position)
+            sample_times = times
+            if position != EXPECTED:
+                sample_times = run_times(schedule, device, position)
+            busy_s.append(_scaled_s(sample_times, half_times, share))
+        hours = (
+            (load_s + profile.compile_s[0] + busy_s[0]) / 3600,
+            (load_s + sum(profile.compile_s) / 2 + busy_s[1]) / 3600,
+            (load_s + profile.compile_s[1] + busy_s[2]) / 3600,
+        )
+
+        factor = busy_s[1] / times.total_s
+        shares = {name: seconds / times.total_s for name, seconds in times.limits.items()}
+        limits = dict(sorted(shares.items(), key=lambda item: -item[1]))
+        return MachineEstimate(
+            profile=profile,
+            layout=layout,
+            load_s=load_s,
+            compile_s=profile.compile_s,
+            prefill_s=times.prefill_s * factor,
+            decode_s=times.decode_s * factor,
+            tail_s=times.tail_s,
+            hours=hours,
+            prompt_tokens=schedule.prompt_tokens * self.workload.scale,
+            generated_tokens=schedule.generated_tokens * self.workload.scale,
+            mbu=times.mbu,
+            mfu=times.mfu,
+            roof_share=times.roof_s / times.total_s,
+            idle_slot_share=schedule.idle_slot_share,
+            limits=limits,
+        )
+
+    def _simulated(self, layout: Layout) -> tuple[Schedule, Schedule]:
+        """Returns the schedules of the sample and of its first half.
+
+        A cache that holds the whole sample is as good as a larger one.
+        """
+        useful_tokens = 2 * self.workload.tokens + self.engine.max_len
+        tokens = min(layout.cache_tokens, useful_tokens)
+        key = (layout.slots, layout.prefill_tokens, tokens)
+        if key not in self._schedules:
+            engine = replace(self.engine, slots=layout.slots, prefill_tokens=layout.prefill_tokens)
+            pages = tokens // engine.page_size
+            schedules = [
+                simulate(
+                    engine,
+                    workload.batches,
+                    pages=pages,
+                    few_sizes=self.on_gpus,
+                    batches_in_flight=workload.batches_in_flight,
+                    completion_tokens=workload.completion_tokens,
+                )
+                for workload in (self.workload, self.workload.first_half())
+            ]
+            self._schedules[key] = (schedules[0], schedules[1])
+        return self._schedules[key]
+
+
+def _scaled_s(times: RunTimes, half_times: RunTimes, share: float) -> float:
+    """Returns the seconds of a replica that runs `share` times the sample."""
+    if share <= 1:
+        return times.total_s * share
+    further_s = 2 * (times.total_s - half_times.total_s)
+    return times.total_s + (share - 1) * further_s
+
+
+def divisors(number: int) -> list[int]:
+    """Returns the divisors of a number in ascending order."""
+    return [divisor for divisor in range(1, number + 1) if number % divisor == 0]
+
+
+def _divides(model: ModelConfig, model_shards: int) -> bool:
+    sizes = (model.num_kv_heads, model.ffn_size, model.vocab_size)
+    return all(size % model_shards == 0 for size in sizes)
+
+
+def as_table(estimates: Iterable[MachineEstimate | DoesNotFit]) -> Iterator[str]:
+    """Yields the estimates as the lines of a table of at most 80 columns."""
+    yield (
+        f"{'machine':<14}{'mesh':>6}{'slots':>6}{'hours':>13}{'tokens/s':>9}"
+        f"{'MBU':>5}{'MFU':>5}{'$/M tokens':>12}  limit"
+    )
+    for estimate in estimates:
+        title = f"{estimate.profile.devices_per_machine}x{estimate.profile.title}"
+        if isinstance(estimate, DoesNotFit):
+            yield f"{title:<14}does not fit: {estimate.reason}"
+            continue
+        layout = estimate.layout
+        yield (
+            f"{title:<14}{layout.mesh:>6}{layout.slots:>6}{_range(estimate.hours[::2]):>13}"
+            f"{estimate.tokens_per_s:>9,.0f}{estimate.mbu:>5.0%}{estimate.mfu:>5.0%}"
+            f"{_range(estimate.usd_per_million_tokens):>12}  {estimate.binding_limit}"
+        )
+
+
+def _range(values: Items[float]) -> str:
+    """Returns the lowest and the highest of values, with two or three digits."""
+    return f"{_digits(min(values))}-{_digits(max(values))}"
+
+
+def _digits(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    if value >= 10:
+        return f"{value:.0f}"
+    if value >= 1:
+        return f"{value:.1f}"
+    return f"{value:.2f}"
