@@ -27,7 +27,7 @@ from tests.jobs.runs import (
 from tests.s3 import S3Faults
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
-ROWS, SHARD_ROWS, POISONED_ROW = 240, 8, 203
+ROWS, SHARD_ROWS, POISONED_ROW = 160, 8, 123
 SHARDS = ROWS // SHARD_ROWS
 SMALL = ["--batch-tokens", 64]  # many batches: something is at stake at any moment
 INTERRUPTED = "committed shards are kept, the same command continues the run"

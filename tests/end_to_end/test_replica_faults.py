@@ -22,7 +22,7 @@ from tests.jobs.runs import (
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(300)]
-ROWS = 360
+ROWS = 240
 LOADING = "waiting for 1 of 1 replicas"
 
 

@@ -1,7 +1,6 @@
 """`ray job submit` and jobs/submit.py on a real head, a second node and token authentication."""
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs.runs import ROOT, Running, report, running, same_tables, table
+from tests.end_to_end.test_score_dataset import random_prompts
+from tests.jobs.runs import (
+    ROOT,
+    Running,
+    conformance_flags,
+    report,
+    running,
+    same_tables,
+    table,
+)
 from tests.ray_nodes import Cluster, running_cluster
 
 pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
@@ -132,20 +140,10 @@ def test_submitted_jobs_use_both_nodes_and_survive_a_node_loss(
 
     Each node has one CPU, so that two replicas need both. Then one raylet gets kill -9.
     """
-    # the uploaded copy is another file each time
-    prompts = shutil.copy(ROOT / "jobs" / "demo" / "prompts.parquet", tmp_path)
-    flags: list[object] = [
-        "-i",
-        prompts,
-        "-o",
-        tmp_path / "out",
-        "--model",
-        "demo",
-        "--dtype",
-        "float32",
-    ]
-    flags += ["--max-tokens", 16, "--max-len", 128]
-    sizes = ["--limit", ROWS, "--replicas", 2, "--shard-rows", 10]
+    prompts = random_prompts(tmp_path / "in.parquet", ROWS)
+    flags: list[object] = ["-i", prompts, "-o", tmp_path / "out", *conformance_flags()]
+    flags += ["--max-tokens", 16, "--max-len", 64]
+    sizes = ["--replicas", 2, "--shard-rows", 10]
     job = ["python", "jobs/score_dataset.py", *flags, *sizes]
     done = cluster.submit(*job)
     assert done.returncode == 0, done.stdout + done.stderr

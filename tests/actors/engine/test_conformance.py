@@ -80,7 +80,7 @@ def test_bfloat16_is_as_exact_far_into_a_sequence_as_at_its_start(dense: bool) -
 
     Prefill in many calls, and decode of the last tokens, against the NumPy model.
     """
-    length = 600
+    length = 513  # 512 are prefilled: four calls of one size, and one program
     tokens = np.random.default_rng(5).integers(3, 512, length).tolist()
     engine = make_engine(
         "mha",
@@ -88,8 +88,8 @@ def test_bfloat16_is_as_exact_far_into_a_sequence_as_at_its_start(dense: bool) -
         "bfloat16",
         dense=dense,
         prompt_logprobs=0,
-        max_len=640,
-        cache_tokens=640,
+        max_len=544,
+        cache_tokens=544,
         slots=1,
     )
     (completion,) = run(engine, [generate(0, tokens, 24, ignore_eos=True)])
@@ -103,6 +103,6 @@ def test_bfloat16_is_as_exact_far_into_a_sequence_as_at_its_start(dense: bool) -
     distance = np.abs(found - expected_of_text)
     near = distance[:200].mean()
     assert near > 1e-3, "a float32 run would show nothing about bfloat16"
-    for first in range(200, 600, 100):
+    for first in range(200, 500, 100):
         assert distance[first : first + 100].mean() <= 1.5 * near
     assert distance[length - 1 :].mean() <= 2 * near, "decode"
