@@ -40,6 +40,7 @@ SUBCOMMANDS = (
     Subcommand("submit", "jobs.submit", "run a command on a Ray cluster and retry it until done"),
     Subcommand("status", "jobs.inspection.status", "how far a run is, from its folder alone"),
     Subcommand("show", "jobs.inspection.show", "rows of a run: a table, or one row whole"),
+    Subcommand("compare", "jobs.inspection.compare", "rows and log-probs in which two runs differ"),
     Subcommand("verify-checkpoint", "jobs.verify_checkpoint", "check a checkpoint's files"),
     Subcommand("convert", "jobs.convert_checkpoint", "xAI's checkpoint to one that loads faster"),
     Subcommand("doctor", "jobs.smoke", "what this machine has, and whether the model runs here"),
