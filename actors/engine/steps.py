@@ -116,7 +116,10 @@ class EngineContext:
     @property
     def platform(self) -> Platform:
         """Kernels and layouts of the mesh's devices."""
-        return platform_of(self.mesh.devices.flat[0])
+        platform = platform_of(self.mesh.devices.flat[0])
+        if self.engine.deterministic:
+            return platform.deterministic()
+        return platform
 
 
 def _forward(

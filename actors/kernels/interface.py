@@ -1,7 +1,7 @@
 """The interface of a platform: kernels of routing, experts and attention, and their layouts."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -108,8 +108,18 @@ class Platform:
     compiler_options: CompilerOptions = default_compiler_options
     # programs of all sizes are compiled while weights load, not when a call first needs one
     compiles_before_loading: bool = False
+    # options beside these with which one program rounds alike wherever it was compiled
+    deterministic_options: tuple[tuple[str, str], ...] = ()
     # weights "auto" are dense, as there is no kernel that reads int8
     dense_by_default: bool = False
+
+    def deterministic(self) -> "Platform":
+        """Returns the platform with programs that round alike wherever they were compiled."""
+
+        def options(dtype: DTypeLike) -> dict[str, str]:
+            return self.compiler_options(dtype) | dict(self.deterministic_options)
+
+        return replace(self, compiler_options=options)
 
     def is_dense(self, weights: str) -> bool:
         """Returns whether `weights` ("auto", "int8" or "dense") means dense arrays here."""

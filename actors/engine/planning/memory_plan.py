@@ -178,6 +178,7 @@ def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[
         return _compile(
             getattr(functions, name),
             (params, *arguments[name]),
+            context.platform.compiler_options(context.dtype),
             bytes_per_device(inputs),
             largest[name],
         )
@@ -188,10 +189,14 @@ def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[
 
 
 def _compile(
-    function: Any, arguments: tuple[Any, ...], input_bytes: int, shape: tuple[int, int]
+    function: Any,
+    arguments: tuple[Any, ...],
+    options: Mapping[str, str],
+    input_bytes: int,
+    shape: tuple[int, int],
 ) -> ProgramPlan:
     began = time.perf_counter()
-    compiled = function.lower(*arguments).compile()
+    compiled = function.lower(*arguments).compile(compiler_options=dict(options))
     seconds = time.perf_counter() - began
     memory = compiled.memory_analysis()
     text = compiled.as_text()

@@ -14,6 +14,13 @@ def _cache_dtype(dtype: DTypeLike) -> DTypeLike:
     return dtype
 
 
+# XLA otherwise times several algorithms for each product and takes the fastest, which may be
+# another one on another machine, and with other neighbours on the same one.
+DETERMINISTIC_OPTIONS = (
+    ("xla_gpu_autotune_level", "0"),
+    ("xla_gpu_exclude_nondeterministic_ops", "True"),
+)
+
 GPU = Platform(
     name="gpu",
     kernels=Kernels.jitted(routing.route, experts.grouped_ffn, attention.attend),
@@ -21,6 +28,7 @@ GPU = Platform(
     cache_dtype=_cache_dtype,
     reads_whole_table=False,
     compiles_before_loading=True,
+    deterministic_options=DETERMINISTIC_OPTIONS,
 )
 
 # The kernels of a GPU, interpreted on any device of JAX: for tests.

@@ -91,3 +91,26 @@ def test_rows_have_equal_bits_in_padded_calls() -> None:
         expected = run(exact, [request])[0]
         assert bits(run(padded, [request])[0]) == bits(expected), f"row {row}"
     assert padded.stats().decode_positions > exact.stats().decode_positions
+
+
+@pytest.mark.slow  # compiles
+def test_rows_have_equal_bits_for_8_to_512_slots() -> None:
+    """All rows of an engine decode in calls of that many rows."""
+    prompts_512 = np.random.default_rng(1).integers(3, model_config(CASE).vocab_size, (512, 9))
+    requests = []
+    for row, prompt in enumerate(prompts_512.tolist()):
+        requests.append(generate(row, prompt, 3, ignore_eos=True, temperature=float(row % 2)))
+
+    expected = [bits(done) for done in run(engine_of_slots(512), requests)]
+    for slots in (8, 64, 256):
+        engine = engine_of_slots(slots)
+        rows = requests[: min(512, 8 * slots)]
+        assert [bits(done) for done in run(engine, rows)] == expected[: len(rows)], slots
+        assert engine.stats().decode_positions == len(rows) * 3
+
+
+def engine_of_slots(slots: int) -> Engine:
+    """Returns an engine whose prefill calls have one row of 8 tokens for each slot."""
+    return make_engine(
+        "float32", "auto", slots=slots, prefill_tokens=8 * slots, cache_tokens=16 * slots + 64
+    )

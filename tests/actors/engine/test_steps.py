@@ -61,6 +61,15 @@ def test_context_reads_its_shards_from_the_mesh() -> None:
     assert context.cache_dtype == platform.cache_dtype(jnp.dtype("float32"))
 
 
+def test_deterministic_context_keeps_the_kernels_of_its_platform() -> None:
+    """On CPUs programs are never chosen by timing: there is no option to add."""
+    context = context_of((1, 1), deterministic=True)
+    platform = select_platform("cpu")
+    assert context.kernels is platform.kernels
+    options = context.platform.compiler_options(jnp.float32)
+    assert options == platform.compiler_options(jnp.float32)
+
+
 def test_context_compiles_the_processors_of_its_parameters() -> None:
     assert context_of((1, 1)).logits_chain.processors == ()
     chain = context_of((1, 1), sampling_parameters=("temperature", "bad_words")).logits_chain

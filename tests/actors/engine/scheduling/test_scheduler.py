@@ -3,6 +3,7 @@
 from typing import Literal, NamedTuple
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -287,6 +288,26 @@ def test_sequences_run_to_their_end(
         ends = [start + count for start, count in covered]
         assert [start for start, _ in covered[1:]] == ends[:-1], "no token twice, none left out"
         assert not ends or ends[-1] == plan_rows[1] - plan_rows[3]
+
+
+@pytest.mark.parametrize(("few_sizes", "pages"), [(True, 20), (False, 90)])
+def test_512_slots_never_need_more_pages_than_there_are(few_sizes: bool, pages: int) -> None:
+    """A cache of one or of a few sequences: pages limit them, and all of them end."""
+    sizes = config(slots=512, prefill_tokens=2048, max_len=64, cache_tokens=pages * 4)
+    scheduler = Scheduler(sizes, data_shards=1, pages_per_data_shard=pages, few_sizes=few_sizes)
+    rng = np.random.default_rng(0)
+    for row in range(40):
+        prompt = rng.integers(1, 3, rng.integers(1, 50)).tolist()
+        scheduler.submit(generating(row, prompt, int(rng.integers(1, 14))))
+
+    device = PageContents(scheduler)
+    most_in_use = 0
+    while not scheduler.idle:
+        run_step(scheduler, device, end_early=bool(rng.integers(0, 2)))
+        most_in_use = max(most_in_use, pages - scheduler.pools[0].available)
+
+    assert pages // 3 < most_in_use <= pages
+    assert scheduler.pools[0].available == pages
 
 
 def test_page_of_a_row_that_is_cut_off_is_not_ready() -> None:

@@ -1,10 +1,11 @@
 """A model over a GPU's kernels, interpreted: prefill, pieces and decode against goldens."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from actors.kernels.gpu.platform import INTERPRETED
+from actors.kernels.gpu.platform import GPU, INTERPRETED
 from actors.model import sharding
 from actors.weights import checkpoint
 from tests.actors.model.models import (
@@ -15,6 +16,18 @@ from tests.actors.model.models import (
     golden,
     prompts,
 )
+
+
+def test_deterministic_programs_are_not_chosen_by_timing() -> None:
+    options = GPU.deterministic().compiler_options(jnp.bfloat16)
+
+    assert options == {
+        "xla_gpu_autotune_level": "0",
+        "xla_gpu_exclude_nondeterministic_ops": "True",
+    }
+    assert GPU.compiler_options(jnp.bfloat16) == {}
+    # the options of all platforms are those of one compiler: it refuses unknown names and values
+    jax.jit(lambda x: x + 1).lower(1.0).compile(compiler_options=options)
 
 
 @pytest.mark.slow  # compiles
