@@ -18,56 +18,112 @@ WHEELS = ("jax-cuda12-plugin", "jax-cuda12-pjrt", "nvidia-cuda-nvcc-cu12")
 
 
 @dataclass(frozen=True, slots=True)
+class Chip:
+    """The properties of a GPU chip that a compilation for it depends on."""
+
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    fpus: int  # of a multiprocessor
+    clock_ghz: float
+    shared_bytes: int  # of a multiprocessor; a program may have all but 1 KiB
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
-    """A GPU model: the properties that a compilation for it depends on."""
+    """A GPU model: its chip and its memory."""
 
     title: str
     device_kind: str  # as the driver names it
+    chip: Chip
     capacity_bytes: int  # nominal memory: the limit of a plan
     memory_bytes: int  # memory that the driver reports
     bytes_per_s: int
     l2_cache_bytes: int
 
 
-# Source: NVIDIA's data sheets (capacity, bandwidth) and what the driver reports on these cards
-# (cudaGetDeviceProperties).
+# Source: CUDA C++ Programming Guide, "Compute Capabilities", and NVIDIA's data sheets (clocks,
+# capacity, bandwidth); memory as the driver reports it on these cards (cudaGetDeviceProperties).
+GA100 = Chip((8, 0), multiprocessors=108, fpus=64, clock_ghz=1.41, shared_bytes=164 << 10)
+GH100 = Chip((9, 0), multiprocessors=132, fpus=128, clock_ghz=1.98, shared_bytes=228 << 10)
+GB100 = Chip((10, 0), multiprocessors=148, fpus=128, clock_ghz=1.965, shared_bytes=228 << 10)
+
 TARGETS = {
+    "a100": Target(
+        title="A100",
+        device_kind="NVIDIA A100-SXM4-80GB",
+        chip=GA100,
+        capacity_bytes=80 * 10**9,
+        memory_bytes=85_097_971_712,
+        bytes_per_s=2_039_000_000_000,
+        l2_cache_bytes=40 << 20,
+    ),
     "h100": Target(
-        "H100", "NVIDIA H100 80GB HBM3", 80 * 10**9, 84_942_979_072, 3_352_320_000_000, 50 << 20
+        title="H100",
+        device_kind="NVIDIA H100 80GB HBM3",
+        chip=GH100,
+        capacity_bytes=80 * 10**9,
+        memory_bytes=84_942_979_072,
+        bytes_per_s=3_352_320_000_000,
+        l2_cache_bytes=50 << 20,
     ),
     "h200": Target(
-        "H200", "NVIDIA H200", 141 * 10**9, 150_754_820_096, 4_800_000_000_000, 60 << 20
+        title="H200",
+        device_kind="NVIDIA H200",
+        chip=GH100,
+        capacity_bytes=141 * 10**9,
+        memory_bytes=150_754_820_096,
+        bytes_per_s=4_800_000_000_000,
+        l2_cache_bytes=60 << 20,
+    ),
+    "b200": Target(
+        title="B200",
+        device_kind="NVIDIA B200",
+        chip=GB100,
+        capacity_bytes=180 * 10**9,
+        memory_bytes=191_500_000_000,
+        bytes_per_s=8_000_000_000_000,
+        l2_cache_bytes=126 << 20,
     ),
 }
 
-# Both are the same chip (GH100, compute capability 9.0). Source: CUDA C++ Programming Guide,
-# "Compute Capabilities".
-_HOPPER = """
+_DESCRIPTION = """
 gpu_device_info {{
-  cuda_compute_capability {{ major: 9 minor: 0 }}
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
+  cuda_compute_capability {{ major: {major} minor: {minor} }}
+  core_count: {chip.multiprocessors}
+  fpus_per_core: {chip.fpus}
+  clock_rate_ghz: {chip.clock_ghz}
   threads_per_warp: 32
   threads_per_block_limit: 1024
   threads_per_core_limit: 2048
   registers_per_block_limit: 65536
   registers_per_core_limit: 65536
   shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  shared_memory_per_core: 233472
+  shared_memory_per_block_optin: {program_shared_bytes}
+  shared_memory_per_core: {chip.shared_bytes}
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  device_memory_size: {memory_bytes}
-  memory_bandwidth: {bytes_per_s}
-  l2_cache_size: {l2_cache_bytes}
+  device_memory_size: {target.memory_bytes}
+  memory_bandwidth: {target.bytes_per_s}
+  l2_cache_size: {target.l2_cache_bytes}
 }}
 platform_name: "CUDA"
 runtime_version {{ major: 12 minor: 9 }}
 dnn_version_info {{ major: 9 minor: 8 }}
-device_description_str: "{kind}"
+device_description_str: "{target.device_kind}"
 """
+
+
+def describe(target: Target) -> str:
+    """Returns the description of a GPU that XLA compiles for, in its text format."""
+    major, minor = target.chip.compute_capability
+    return _DESCRIPTION.format(
+        major=major,
+        minor=minor,
+        chip=target.chip,
+        program_shared_bytes=target.chip.shared_bytes - 1024,
+        target=target,
+    )
 
 
 def missing() -> str | None:
@@ -100,16 +156,10 @@ def make_mesh(target: Target, data: int, model: int) -> Mesh:
         raise ModelError(
             f"cannot compile for {target.title}: {reason}; install what is missing with `make aot`"
         )
-    description = _HOPPER.format(
-        memory_bytes=target.memory_bytes,
-        bytes_per_s=target.bytes_per_s,
-        l2_cache_bytes=target.l2_cache_bytes,
-        kind=target.device_kind,
-    )
     topology = topologies.get_topology_desc(
         topology_name=target.title,
         platform="cuda",
-        target_config=description,
+        target_config=describe(target),
         topology=f"1x1x{data * model}",
     )
     devices = np.asarray(topology.devices, dtype=object).reshape(data, model)

@@ -4,7 +4,13 @@ from importlib import metadata
 
 import pytest
 
-from actors.engine.planning.compile_only import TARGETS, WHEELS, make_mesh, missing
+from actors.engine.planning.compile_only import (
+    TARGETS,
+    WHEELS,
+    describe,
+    make_mesh,
+    missing,
+)
 from actors.protocol.errors import ModelError
 
 
@@ -56,3 +62,11 @@ def test_target_is_consistent(name: str) -> None:
     assert target.title.lower() == name
     assert target.title in target.device_kind
     assert target.memory_bytes == pytest.approx(target.capacity_bytes, rel=0.08)
+
+
+def test_description_has_the_properties_of_the_chip() -> None:
+    text = describe(TARGETS["a100"])
+    assert "cuda_compute_capability { major: 8 minor: 0 }" in text
+    assert f"shared_memory_per_block_optin: {163 << 10}" in text
+    assert "device_memory_size: 85097971712" in text
+    assert 'device_description_str: "NVIDIA A100-SXM4-80GB"' in text

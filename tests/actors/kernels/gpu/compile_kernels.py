@@ -1,4 +1,4 @@
-"""Compiles the kernels of a GPU for an H100 that is not there, alone and at sizes of real models.
+"""Compiles the kernels of a GPU for GPUs that are not there, alone and at sizes of real models.
 
 Run by test_compiled.py.
 
@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,10 @@ from actors.kernels.gpu import routing as gpu_routing
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Placement
 
-WHERE = NamedSharding(make_mesh(TARGETS["h100"], 1, 1), PartitionSpec())
+DEVICES = {
+    name: NamedSharding(make_mesh(target, 1, 1), PartitionSpec())
+    for name, target in TARGETS.items()
+}
 NVCC = distribution("nvidia-cuda-nvcc-cu12")
 PTXAS = NVCC.locate_file("nvidia/cuda_nvcc/bin/ptxas")
 PTXAS_REPORT = re.compile(
@@ -38,19 +42,28 @@ PTXAS_REPORT = re.compile(
 LAUNCH = re.compile(r"(\w+) grid: .*? shared_memory: (\d+) bytes")
 
 
-def array(*shape: int, dtype: str = "int32") -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, dtype, sharding=WHERE)
+def array(*shape: int, dtype: str = "int32", gpu: str = "h100") -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=DEVICES[gpu])
 
 
-def experts(tokens: int, width: int, ffn: int, groups: int = 1, dtype: str = "bfloat16") -> Any:
+def experts(
+    tokens: int,
+    width: int,
+    ffn: int,
+    groups: int = 1,
+    dtype: str = "bfloat16",
+    gpu: str = "h100",
+) -> Any:
+    array_of = partial(array, gpu=gpu)
+
     def weight(rows: int, columns: int, groups: int) -> TransposedExperts:
         return TransposedExperts(
-            array(8, columns, rows, dtype="int8"), array(8, groups, columns, dtype="bfloat16")
+            array_of(8, columns, rows, dtype="int8"), array_of(8, groups, columns, dtype="bfloat16")
         )
 
     weights = weight(width, ffn, 1), weight(width, ffn, 1), weight(ffn, width, groups)
     return jax.jit(gpu_experts.grouped_ffn).lower(
-        array(tokens, width, dtype=dtype), array(tokens, 2), weights
+        array_of(tokens, width, dtype=dtype), array_of(tokens, 2), weights
     )
 
 
@@ -63,16 +76,18 @@ def attention(
     table: int,
     page: int = 16,
     dtype: str = "bfloat16",
+    gpu: str = "h100",
 ) -> Any:
-    pages = array(4096, page, kv_heads, width, dtype=dtype)
+    array_of = partial(array, gpu=gpu)
+    pages = array_of(4096, page, kv_heads, width, dtype=dtype)
     live, visible = (
-        array(rows, table * page, dtype="bool"),
-        array(rows, new, table * page, dtype="bool"),
+        array_of(rows, table * page, dtype="bool"),
+        array_of(rows, new, table * page, dtype="bool"),
     )
-    grid = array(rows, new)
-    placement = Placement(grid, grid, grid, array(rows, table), array(rows), live, visible)
+    grid = array_of(rows, new)
+    placement = Placement(grid, grid, grid, array_of(rows, table), array_of(rows), live, visible)
     run = jax.jit(gpu_attention.attend, static_argnums=4)
-    return run.lower(array(rows, new, heads, width, dtype=dtype), pages, pages, placement, 0.1)
+    return run.lower(array_of(rows, new, heads, width, dtype=dtype), pages, pages, placement, 0.1)
 
 
 def router(tokens: int, width: int = 6144) -> Any:
@@ -108,6 +123,10 @@ def cases() -> Iterator[tuple[str, Any]]:
         "prefill, 32 rows of 8, float32, pages of 64",
         attention(32, 8, 8, 8, 64, 16, page=64, dtype="float32"),
     )
+    for gpu in ("a100", "b200"):
+        for tokens in (64, 2048):
+            yield f"experts, {tokens} tokens, {gpu}", experts(tokens, 6144, 4096, gpu=gpu)
+        yield f"decode, 64 sequences, {gpu}", attention(64, 1, 6, 1, 128, 512, gpu=gpu)
 
 
 def compile_case(lowered: Any) -> dict[str, Any]:
