@@ -67,10 +67,10 @@ def _decode_row(decode: dict[str, Any]) -> tuple[str, ...]:
 def _print_columns(rows: Sequence[Sequence[str]]) -> None:
     """Prints rows with the first column on the left and the others on the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for first, *others in rows:
-        cells = [first.ljust(widths[0])]
-        for cell, width in zip(others, widths[1:], strict=True):
-            cells.append(cell.rjust(width))
+    for label, *values in rows:
+        cells = [label.ljust(widths[0])]
+        for value, width in zip(values, widths[1:], strict=True):
+            cells.append(value.rjust(width))
         print(GAP.join(cells).rstrip())
 
 

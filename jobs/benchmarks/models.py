@@ -63,8 +63,8 @@ MODELS: dict[str, BenchmarkModel] = {
 
 
 @dataclass(frozen=True)
-class TensorKind:
-    """What the program that makes a tensor depends on: all layers share one program per kind."""
+class TensorLayout:
+    """What the program that makes a tensor depends on: all layers share one program per layout."""
 
     shape: tuple[int, ...]
     scales_shape: tuple[int, ...] | None  # None: dense float32
@@ -91,38 +91,38 @@ def random_params(
     return params
 
 
-def tensor_kinds(model: BenchmarkModel, mesh: Any) -> list[tuple[TensorSpec, TensorKind]]:
-    """Returns the tensors of the model, each with its kind."""
+def tensor_layouts(model: BenchmarkModel, mesh: Any) -> list[tuple[TensorSpec, TensorLayout]]:
+    """Returns the tensors of the model, each with its layout."""
     import jax
     from jax.sharding import NamedSharding
 
     from actors.model.sharding import parameter_specs
 
     specs = parameter_specs(model.config)
-    kinds: list[tuple[TensorSpec, TensorKind]] = []
+    layouts: list[tuple[TensorSpec, TensorLayout]] = []
     for tensor in model.tensors():
         spec = specs[tensor.module][tensor.name]
         shardings = jax.tree.map(lambda part: NamedSharding(mesh, part), spec)
-        kinds.append((tensor, TensorKind(tensor.shape, tensor.scales_shape, shardings)))
-    return kinds
+        layouts.append((tensor, TensorLayout(tensor.shape, tensor.scales_shape, shardings)))
+    return layouts
 
 
 def _stored(model: BenchmarkModel, mesh: Any) -> dict[str, dict[str, Any]]:
     import jax
 
-    programs: dict[TensorKind, Callable[[Any], Any]] = {}
+    programs: dict[TensorLayout, Callable[[Any], Any]] = {}
     params: dict[str, dict[str, Any]] = {}
-    for number, (tensor, kind) in enumerate(tensor_kinds(model, mesh)):
-        if kind not in programs:
-            programs[kind] = _tensor_program(kind)
-        make_tensor = programs[kind]
+    for number, (tensor, layout) in enumerate(tensor_layouts(model, mesh)):
+        if layout not in programs:
+            programs[layout] = _tensor_program(layout)
+        make_tensor = programs[layout]
 
         module_params = params.setdefault(tensor.module, {})
         module_params[tensor.name] = make_tensor(jax.random.key(number))
     return params
 
 
-def _tensor_program(kind: TensorKind) -> Callable[[Any], Any]:
+def _tensor_program(layout: TensorLayout) -> Callable[[Any], Any]:
     """Returns the compiled function from a random key to a tensor.
 
     It computes each device's part on that device.
@@ -130,29 +130,29 @@ def _tensor_program(kind: TensorKind) -> Callable[[Any], Any]:
     import jax
 
     random_tensor = _int8
-    if kind.scales_shape is None:
+    if layout.scales_shape is None:
         random_tensor = _dense
-    return jax.jit(partial(random_tensor, kind), out_shardings=kind.shardings)
+    return jax.jit(partial(random_tensor, layout), out_shardings=layout.shardings)
 
 
-def _dense(kind: TensorKind, key: Any) -> Any:
+def _dense(layout: TensorLayout, key: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
-    if len(kind.shape) == 1:
-        return jnp.ones(kind.shape, jnp.float32)
-    return jax.random.normal(key, kind.shape, jnp.float32) / kind.shape[-2] ** 0.5
+    if len(layout.shape) == 1:
+        return jnp.ones(layout.shape, jnp.float32)
+    return jax.random.normal(key, layout.shape, jnp.float32) / layout.shape[-2] ** 0.5
 
 
-def _int8(kind: TensorKind, key: Any) -> Any:
+def _int8(layout: TensorLayout, key: Any) -> Any:
     import jax
     import jax.numpy as jnp
 
     from actors.kernels.quantized import QuantizedWeight
 
-    bits = jax.random.bits(key, kind.shape, jnp.uint8)
+    bits = jax.random.bits(key, layout.shape, jnp.uint8)
     weight = jax.lax.bitcast_convert_type(bits, jnp.int8)
-    assert kind.scales_shape is not None  # int8
-    scale = 1 / (74 * kind.shape[-2] ** 0.5)
-    scales = jnp.full(kind.scales_shape, scale, jnp.bfloat16)
+    assert layout.scales_shape is not None  # int8
+    scale = 1 / (74 * layout.shape[-2] ** 0.5)
+    scales = jnp.full(layout.scales_shape, scale, jnp.bfloat16)
     return QuantizedWeight(weight, scales)

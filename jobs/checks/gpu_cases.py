@@ -208,17 +208,15 @@ def _routing_case(sizes: Sizes, tokens: int) -> Case:
 
 def _attention_case(kernel: str, sizes: Sizes, tokens: int, context: int, dtype: str) -> Case:
     if kernel == "attention_decode":
-        rows, new_tokens = tokens, 1
-        placement = _decode_placement(rows, context)
+        placement = _decode_placement(tokens, context)
     else:
-        rows, new_tokens = tokens // PREFILL_TOKENS, PREFILL_TOKENS
-        placement = _prefill_placement(rows, context)
+        placement = _prefill_placement(tokens // PREFILL_TOKENS, context)
 
     pages = int(placement.pages_BJ.max()) + 1
     cache_shape = (pages, PAGE_SIZE, 1, sizes.key_size)
     keys = jax.random.normal(jax.random.key(3), cache_shape, dtype)
     values = jax.random.normal(jax.random.key(4), cache_shape, dtype)
-    query_shape = (rows, new_tokens, sizes.heads, sizes.key_size)
+    query_shape = (*placement.positions_BT.shape, sizes.heads, sizes.key_size)
     queries = jax.random.normal(jax.random.key(5), query_shape, dtype)
 
     def function(kernels: Kernels) -> Callable[..., Any]:

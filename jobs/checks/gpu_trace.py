@@ -70,7 +70,9 @@ def trace_gpu(run: Callable[[], object]) -> GpuTrace | None:
 
 def read_profiles(profiles: Iterable[ProfileData]) -> GpuTrace | None:
     """Returns the kernels of profiles; None where they have no kernel of a GPU."""
-    events = [event for profile in profiles for event in _events(profile)]
+    events: list[_Event] = []
+    for profile in profiles:
+        events.extend(_events(profile))
     if not events:
         return None
 

@@ -11,9 +11,9 @@ from jobs.benchmarks.models import (
     GROK_1_SHARD,
     MODELS,
     TINY_SHARD,
-    TensorKind,
+    TensorLayout,
     random_params,
-    tensor_kinds,
+    tensor_layouts,
 )
 
 
@@ -37,16 +37,16 @@ def test_shard_holds_one_group_of_scales_with_any_number_of_layers(layers: int) 
     assert {tensor.scale_groups for tensor in MODELS["small"].tensors()} == {None, 1, 8}
 
 
-def test_tensors_of_all_layers_are_made_by_one_program_per_kind() -> None:
+def test_tensors_of_all_layers_are_made_by_one_program_per_layout() -> None:
     mesh = make_mesh(1, 1)
-    kinds: dict[int, set[TensorKind]] = {}
+    programs: dict[int, set[TensorLayout]] = {}
     for layers in (1, 64):
         model = MODELS["grok-1-shard"].with_layers(layers)
-        kinds[layers] = {kind for _, kind in tensor_kinds(model, mesh)}
+        programs[layers] = {layout for _, layout in tensor_layouts(model, mesh)}
 
-    assert kinds[1] == kinds[64]
-    # gate and value are one kind, and so are key and value, and all norms
-    assert len(kinds[64]) == 8
+    assert programs[1] == programs[64]
+    # gate and value have one layout, and so are key and value, and all norms
+    assert len(programs[64]) == 8
 
 
 @pytest.mark.slow
