@@ -21,6 +21,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from actors.engine.config import EngineConfig
+from actors.engine.scheduling.call_order import Backlog, decode_waits, prefill_waits
 from actors.engine.scheduling.call_sizes import bucket_size, call_sizes, pages_for
 from actors.engine.scheduling.pages import PageKey, PagePool, page_keys
 from actors.engine.scheduling.sequence import PageTargets, Sequence
@@ -75,6 +76,9 @@ class Scheduler:
         self.sizes = call_sizes(config, data_shards, few_sizes=few_sizes)
         self.slots = max(1, config.slots // data_shards)  # of one data shard
         self._most_rows = self.sizes.prefill_rows[-1]
+        self._call_tokens = self._most_rows * config.chunk
+        # Where calls that would be too empty are cut in two, a call costs what it computes.
+        self._orders_calls = not self.sizes.cuts_prefills
         self._waiting: deque[Sequence] = deque()
         self._prefilling: list[list[Sequence]] = [[] for _ in range(data_shards)]
         self._decoding: list[list[Sequence]] = [[] for _ in range(data_shards)]
@@ -173,10 +177,12 @@ class Scheduler:
     # -- prefill -----------------------------------------------------------------------------------
 
     def next_prefill(self) -> PrefillPlan | None:
-        """Returns the next prefill call, or None when there is none.
+        """Returns the next prefill call, or None when there is none or it waits for more tokens.
 
         Pages that it fills count as filled from now on.
         """
+        if self._orders_calls and prefill_waits(self._backlog(), self._call_tokens, self.slots):
+            return None
         oldest = self._oldest_runnable()
         if oldest is None:
             return None
@@ -197,6 +203,22 @@ class Scheduler:
                 if self._runnable(sequence):
                     return sequence
         return None
+
+    def _backlog(self) -> Backlog:
+        """Returns what there is to prefill and to decode."""
+        prefilling = [sequence for shard in self._prefilling for sequence in shard]
+        decoding = [sequence for shard in self._decoding for sequence in shard]
+        remaining_tokens = [
+            sum(sequence.prefill_length - sequence.computed for sequence in shard)
+            for shard in self._prefilling
+        ]
+        return Backlog(
+            prefill_tokens=max(remaining_tokens),
+            prefill_generates=all(sequence.generates for sequence in prefilling),
+            prefill_can_run=any(map(self._runnable, prefilling)),
+            decoding=min(len(shard) for shard in self._decoding),
+            decode_can_run=any(map(self._runnable, decoding)),
+        )
 
     def _width(self, tokens: int) -> int:
         return bucket_size(pages_for(tokens, self.config.page_size), self.sizes.widths)
@@ -261,7 +283,12 @@ class Scheduler:
     # -- decode ------------------------------------------------------------------------------------
 
     def next_decode(self) -> DecodePlan | None:
-        """Returns the next decode call, or None when no sequence is ready to generate."""
+        """Returns the next decode call, or None.
+
+        There is none when no sequence is ready to generate, or while prefill fills the slots.
+        """
+        if self._orders_calls and decode_waits(self._backlog(), self._call_tokens, self.slots):
+            return None
         # A fully shared prompt waits here, too, until the sequence that computes it has filled
         # the last page.
         data_shards = [list(filter(self._runnable, sequences)) for sequences in self._decoding]

@@ -398,6 +398,7 @@ ROWS = st.builds(
     # rows of a call: 4; 12, of which 8 are compiled, too; 16
     sizes=st.sampled_from([(4, 8, 32), (4, 3, 36), (8, 4, 64)]),
     end_early=st.booleans(),
+    few_sizes=st.booleans(),
 )
 def test_calls_read_only_pages_written_from_the_same_tokens(
     rows: list[Row],
@@ -405,6 +406,7 @@ def test_calls_read_only_pages_written_from_the_same_tokens(
     cache_tokens: int,
     sizes: tuple[int, int, int],
     end_early: bool,
+    few_sizes: bool,
 ) -> None:
     """Shared, cut, evicted or copied: keys and log-probs are those of the sequence's tokens."""
     page_size, chunk, prefill_tokens = sizes
@@ -412,7 +414,9 @@ def test_calls_read_only_pages_written_from_the_same_tokens(
         page_size=page_size, chunk=chunk, prefill_tokens=prefill_tokens, decode_steps=3, max_len=160
     )
     pages = cache_tokens // page_size
-    scheduler = Scheduler(small, data_shards=data_shards, pages_per_data_shard=pages)
+    scheduler = Scheduler(
+        small, data_shards=data_shards, pages_per_data_shard=pages, few_sizes=few_sizes
+    )
     device = PageContents(scheduler)
     prefixes = (list(range(1, 129)), [*range(1, 17), *([7] * 112)])
     for number, row in enumerate(rows):

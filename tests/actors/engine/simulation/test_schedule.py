@@ -40,13 +40,16 @@ def simulate_engine(engine: Engine, requests: Sequence[Request]) -> Schedule:
 
 
 def counters(schedule: Schedule) -> dict[str, int]:
+    """Returns all counters but the positions of prefills.
+
+    A call whose shape is not compiled yet runs in a larger one.
+    """
     return {
         "requests": schedule.requests,
         "prompt_tokens": schedule.prompt_tokens,
         "cached_tokens": schedule.cached_tokens,
         "prefill_calls": len(schedule.prefill_calls),
         "prefill_tokens": schedule.prefill_tokens,
-        "prefill_positions": schedule.prefill_positions,
         "decode_calls": len(schedule.decode_calls),
         "decode_positions": schedule.decode_positions,
         "generated_tokens": schedule.generated_tokens,

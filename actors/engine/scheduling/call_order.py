@@ -1,0 +1,51 @@
+"""Whether prefill or decode waits, where a call costs nearly the same however empty it is.
+
+On GPUs, a prefill call with few tokens takes as long as its size, and a decode step reads all
+weights whatever the number of sequences. So prefill waits until it can fill a call or many slots
+are idle, and decode waits until most slots are in use. Found with the simulation,
+docs/benchmarks/simulation.md. No sequence waits for ever: one of the two always runs.
+"""
+
+from dataclasses import dataclass
+
+# Share of slots that are idle before prefill runs calls that are not full.
+MAX_IDLE_SHARE = 0.25
+# Share of slots that decode waits for while there is something to prefill.
+MIN_DECODING_SHARE = 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class Backlog:
+    """What the data shards of an engine have to do."""
+
+    prefill_tokens: int  # that remain, on the data shard with the most
+    prefill_generates: bool  # whether all sequences to prefill generate afterwards
+    prefill_can_run: bool
+    decoding: int  # sequences, on the data shard with the fewest
+    decode_can_run: bool
+
+
+def prefill_waits(backlog: Backlog, call_tokens: int, slots: int) -> bool:
+    """Returns whether decode runs alone because a prefill call would be mostly empty.
+
+    Args:
+        backlog: what there is to do.
+        call_tokens: tokens of a full prefill call of one data shard.
+        slots: of one data shard.
+    """
+    if not backlog.decode_can_run or not backlog.prefill_generates:
+        return False
+    idle_slots = slots - backlog.decoding
+    return backlog.prefill_tokens < call_tokens and idle_slots < MAX_IDLE_SHARE * slots
+
+
+def decode_waits(backlog: Backlog, call_tokens: int, slots: int) -> bool:
+    """Returns whether prefill runs again because too few slots are in use.
+
+    Args and result as in `prefill_waits`; never both are true.
+    """
+    if not backlog.prefill_can_run or not backlog.prefill_generates:
+        return False
+    if prefill_waits(backlog, call_tokens, slots):
+        return False
+    return backlog.decoding < MIN_DECODING_SHARE * slots
