@@ -160,6 +160,7 @@ def show(answer: Mapping[str, Any], mesh: tuple[int, int]) -> Iterator[str]:
     )
     yield ""
     yield _row("", [f"{devices}x{target['title']}" for target in targets])
+    yield _row("slots", [f"{answer['slots']:,}"] * len(targets))
     for name, values in (
         *_figures(targets),
         *_verdicts(targets, compiled_for_gpus=answer["fallback"] is None),
@@ -185,6 +186,7 @@ def _figures(targets: list[dict[str, Any]]) -> Iterator[tuple[str, list[str]]]:
 
     yield "KV pages", _cells(targets, lambda target: _gb(target["cache_bytes"]))
     yield "  tokens in the cache", _cells(targets, lambda target: f"{target['cache_tokens']:,}")
+    yield "  limited by", _cells(targets, lambda target: target["cache_limit"])
     for name in targets[0]["programs"]:
         yield from _program(name, [target["programs"][name] for target in targets])
 

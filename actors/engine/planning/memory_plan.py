@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -85,6 +85,7 @@ class TargetPlan:
     capacity_bytes: int
     weights_bytes: Mapping[str, int]  # by kind
     cache_tokens: int  # of all data shards, as compiled
+    cache_limit: Literal["size", "slots", "memory"]  # why the cache is not larger
     cache_bytes: int
     programs: Mapping[str, ProgramPlan]
     total_bytes: int  # weights, cache and the program that takes most beside them
@@ -134,6 +135,7 @@ def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> Targ
         capacity_bytes=capacity_bytes,
         weights_bytes=weights,
         cache_tokens=tokens * context.data_shards,
+        cache_limit=_cache_limit(context, tokens),
         cache_bytes=cache_bytes,
         programs=programs,
         total_bytes=fixed_bytes + cache_bytes,
@@ -157,6 +159,16 @@ def _cache_tokens(context: EngineContext, free_bytes: int) -> int:
     tokens = cache_tokens(context.engine, context.data_shards, affordable)
     # never less than one sequence: a plan that does not fit shows by how much
     return max(context.engine.max_len, tokens)
+
+
+def _cache_limit(context: EngineContext, tokens: int) -> Literal["size", "slots", "memory"]:
+    """Returns why one data shard's cache has no more than `tokens`."""
+    engine = context.engine
+    if engine.cache_tokens is not None:
+        return "size"
+    if tokens == max(1, engine.slots // context.data_shards) * engine.max_len:
+        return "slots"
+    return "memory"
 
 
 @lru_cache  # without the wheels all targets are the same virtual devices
@@ -258,6 +270,7 @@ def plan(
     return {
         "parameters": tensors.parameters,
         "tensors": len(tensors),
+        "slots": engine.slots,
         "shapes": {name: len(function_shapes) for name, function_shapes in shapes.items()},
         "fallback": missing_wheels,  # why nothing was compiled for GPUs; null when it was
         "targets": targets,

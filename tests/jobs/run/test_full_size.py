@@ -103,6 +103,8 @@ def test_compiler_runs_in_its_own_process(answer: dict[str, Any]) -> None:
     assert table["8xH100"] == ["8xH200"]
     assert table["memory of the device"] == ["80.000 GB", "141.000 GB"]
     assert table["it fits"] == ["yes", "yes"]
+    assert table["slots"] == ["64", "64"]
+    assert table["limited by"] == ["slots", "slots"]
     assert {
         "weights, int8",
         "KV pages",

@@ -14,7 +14,7 @@ from actors.engine.planning.abstract import (
     abstract_parameters,
     bytes_per_device,
 )
-from actors.engine.planning.memory_plan import main, plan, weights_by_kind
+from actors.engine.planning.memory_plan import _cache_limit, main, plan, weights_by_kind
 from actors.engine.planning.sizes import cache_bytes_per_token
 from actors.engine.steps import EngineContext
 from actors.model import sharding
@@ -59,6 +59,20 @@ def test_cache_of_grok_1_on_one_of_eight_devices_is_exact() -> None:
     context = EngineContext(GROK_1, ENGINE, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
     taken = bytes_per_device(abstract_cache(context, pages_per_data_shard=100))
     assert taken == 1600 * (64 * 2 * 128 * 2 + 4) == 1600 * cache_bytes_per_token(GROK_1, 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "tokens", "limit"),
+    [
+        ({}, 64 * 8192, "slots"),
+        ({"slots": 512}, 500_000, "memory"),
+        ({"cache_tokens": 9000}, 9000, "size"),
+    ],
+)
+def test_plan_names_what_limits_the_cache(sizes: dict[str, int], tokens: int, limit: str) -> None:
+    engine = replace(ENGINE, **sizes)
+    context = EngineContext(GROK_1, engine, jnp.dtype("bfloat16"), sharding.make_mesh(1, 8))
+    assert _cache_limit(context, tokens) == limit
 
 
 def hidden_wheels() -> str:
