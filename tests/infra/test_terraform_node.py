@@ -15,6 +15,7 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from actors.compile_cache import compile_cache
 from actors.weights.node_cache import VARIABLE, node_copy
 from tests.infra.cloud import Commands, metadata, serve
 
@@ -286,6 +287,7 @@ RAY = {
     "METRICS_PORT": "8080",
     "WORKER_GPUS": "8",
     "NVME": "/mnt/nvme",
+    "JAX_CACHE_URL": "s3://bucket/cluster/jax-cache",
     "HEAD_IP_PARAMETER": "/test/head-ip",
 }
 
@@ -329,6 +331,9 @@ def test_worker_joins_the_head_with_token_and_weight_cache(
     assert environment["RAY_AUTH_TOKEN_PATH"] == "/etc/grok-batch/ray-auth-token"
     assert environment["RAY_CLOUD_INSTANCE_ID"] == "i-0123456789abcdef0"
     assert environment[VARIABLE] == "/mnt/nvme/weights"
+    cache = compile_cache(environment)
+    assert cache.url == "s3://bucket/cluster/jax-cache"
+    assert cache.folder.is_relative_to("/mnt/nvme/caches"), "the large disk of the machine"
     assert (tmp_path / "state" / "ray-address").read_text().strip() == "10.42.0.10:6379"
 
 

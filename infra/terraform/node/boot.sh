@@ -15,7 +15,7 @@ install -d -o ray -g ray -m 0750 /var/lib/grok-batch
 if [ "$ROLE" = worker ]; then
   say "instance store"
   "$here/nvme.sh" "$NVME"
-  install -d -o ray -g ray -m 0750 "$NVME/spill" "$NVME/jax-cache" "$NVME/weights"
+  install -d -o ray -g ray -m 0750 "$NVME/spill" "$NVME/caches" "$NVME/weights"
 fi
 
 say "packages"
@@ -33,11 +33,9 @@ say "logs"
 install -m 0644 "$here/logrotate.conf" /etc/logrotate.d/grok-batch
 
 if [ "$ROLE" = worker ]; then
-  say "compiled programs of earlier runs"
-  aws s3 sync --only-show-errors "$JAX_CACHE_URL" "$NVME/jax-cache"
   say "weights"
   "$here/weights.sh" "$WEIGHTS_URL" "$NVME/weights"
-  chown -R ray:ray "$NVME/jax-cache" "$NVME/weights"
+  chown -R ray:ray "$NVME/weights"
   systemctl enable --now --no-block grok-batch-ray.service grok-batch-watch.service
 else
   systemctl enable --now --no-block grok-batch-ray.service

@@ -30,7 +30,8 @@ if [ "$ROLE" = head ]; then
   fi
 else
   head=$(aws ssm get-parameter --name "$HEAD_IP_PARAMETER" --query Parameter.Value --output text)
-  export GROK_BATCH_WEIGHTS_CACHE=$NVME/weights JAX_COMPILATION_CACHE_DIR=$NVME/jax-cache
+  # Replicas copy compiled programs between the disk and the URL; the first replica compiles for all machines.
+  export GROK_BATCH_WEIGHTS_CACHE=$NVME/weights JAX_COMPILATION_CACHE_DIR=$JAX_CACHE_URL XDG_CACHE_HOME=$NVME/caches
   printf '%s\n' "$head:$GCS_PORT" >"$STATE/ray-address" # watch.py drains this node there
   flags+=(--address "$head:$GCS_PORT" --num-gpus "$WORKER_GPUS" --object-spilling-directory "$NVME/spill")
 fi

@@ -108,11 +108,8 @@ class Settings:
     imds: str
     address_file: Path  # where ray_node.sh wrote whom it joined
     mark: Path
-    jax_cache: str
-    jax_cache_url: str
     poll_s: float = 5.0
     count_every_s: float = 60.0
-    keep_every_s: float = 900.0
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> "Settings":
@@ -129,11 +126,8 @@ class Settings:
             imds=env.get("IMDS", "http://169.254.169.254"),
             address_file=Path(env["STATE"]) / "ray-address",
             mark=Path(env["DRAINING_MARK"]),
-            jax_cache=f"{env['NVME']}/jax-cache",
-            jax_cache_url=env["JAX_CACHE_URL"],
             poll_s=float(env.get("WATCH_POLL_S", "5")),
             count_every_s=float(env.get("WATCH_COUNT_EVERY_S", "60")),
-            keep_every_s=float(env.get("WATCH_KEEP_EVERY_S", "900")),
         )
 
 
@@ -169,8 +163,6 @@ class Watch:
                     f"nobody has held a GPU for {self.settings.idle_s / 60:.0f} minutes",
                 )
                 return True
-        if self._is_due("keep", self.settings.keep_every_s):
-            self._keep_programs()
         return False
 
     def _drain(self, why: Notice) -> None:
@@ -194,7 +186,6 @@ class Watch:
             "--seconds",
             str(why.seconds),
         )
-        self._keep_programs()
 
     def _let_go(self, held: float | None) -> None:
         """Tells the group that it may end the machine as soon as no replica is left.
@@ -260,17 +251,6 @@ class Watch:
         if self.idle_since is None:
             self.idle_since = self.clock()
         return self.clock() - self.idle_since >= self.settings.idle_s
-
-    def _keep_programs(self) -> None:
-        """Copies newly compiled programs to S3, for the next worker."""
-        run(
-            "aws",
-            "s3",
-            "sync",
-            "--only-show-errors",
-            self.settings.jax_cache,
-            self.settings.jax_cache_url,
-        )
 
     def _is_due(self, what: str, every_s: float) -> bool:
         now = self.clock()
