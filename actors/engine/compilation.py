@@ -46,17 +46,13 @@ class ProgramShape:
             return self.columns
         return self.rows * (PAGES_OF_A_ROW + self.columns)
 
-    def holds(self, other: "ProgramShape") -> bool:
-        """Returns whether a call of shape `other` can run with this shape."""
-        if self.name != other.name or self.columns < other.columns:
+    def holds(self, call: "ProgramShape") -> bool:
+        """Returns whether a call of another shape can run with this one."""
+        if self.name != call.name or self.columns < call.columns:
             return False
         if self.name == "score":
-            return self.rows == other.rows
-        return self.rows >= other.rows
-
-    def __str__(self) -> str:
-        unit = "targets" if self.name == "score" else "pages"
-        return f"{self.name} of {self.rows} rows x {self.columns} {unit}"
+            return self.rows == call.rows
+        return self.rows >= call.rows
 
 
 @dataclass(frozen=True, slots=True)

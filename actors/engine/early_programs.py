@@ -53,12 +53,12 @@ def shapes_largest_first(context: EngineContext, steps: Sequence[StepName]) -> l
     """Returns all sizes of the steps: the largest one of each step, which holds any call, first."""
     sizes = _sizes(context)
     largest = largest_shapes(context, steps)
-    others: list[ProgramShape] = []
+    smaller: list[ProgramShape] = []
     for step in steps:
         shapes = [ProgramShape(step, rows, columns) for rows, columns in sizes[step]]
-        others += [shape for shape in shapes if shape not in largest]
-    others.sort(key=lambda shape: shape.cost, reverse=True)
-    return largest + others
+        smaller += [shape for shape in shapes if shape not in largest]
+    smaller.sort(key=lambda shape: shape.cost, reverse=True)
+    return largest + smaller
 
 
 def largest_shapes(context: EngineContext, steps: Sequence[StepName]) -> list[ProgramShape]:

@@ -293,11 +293,11 @@ def _busy_picture(replicas: Sequence[Replica]) -> Series:
         if replica.get("compiling_over_time") is not None:
             compiling[row] = np.nan_to_num(np.array(replica["compiling_over_time"], float))
 
-    used = np.minimum(np.nan_to_num(busy) + compiling, 1.0)
+    occupied = np.minimum(np.nan_to_num(busy) + compiling, 1.0)
     picture = np.empty((*busy.shape, 4))
     picture[..., :3] = BUSY_RGB
     picture[compiling > np.nan_to_num(busy), :3] = COMPILING_RGB
-    picture[..., 3] = np.where(np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * used)
+    picture[..., 3] = np.where(np.isnan(busy), 0.0, IDLE_ALPHA + (1 - IDLE_ALPHA) * occupied)
     return picture
 
 
