@@ -36,7 +36,10 @@ def attend_in_batches(
     multiplier: float | int,
     gathered_bytes: int,
 ) -> Float[Array, "B T H C"]:
-    """Returns `attend` of as many sequences at a time as `gathered_bytes` of keys allow."""
+    """Returns `attend` of as many sequences at a time as `gathered_bytes` of keys allow.
+
+    Sequences together that have no live position, as the empty rows of a decode call, cost nothing.
+    """
     sequences = q_BTHC.shape[0]
     position_bytes = keys[0, 0].size * q_BTHC.dtype.itemsize
     sequence_bytes = placement.live_BS.shape[1] * position_bytes
@@ -49,7 +52,12 @@ def attend_in_batches(
 
     def attend_batch(arguments: tuple[Array, Placement]) -> Array:
         q, batch_placement = arguments
-        return _attend_sequences(q, keys, values, batch_placement, multiplier)
+        # the attention of a query that sees no key is zero
+        return jax.lax.cond(
+            jnp.any(batch_placement.live_BS),
+            lambda: _attend_sequences(q, keys, values, batch_placement, multiplier),
+            lambda: jnp.zeros_like(q),
+        )
 
     out: Array = jax.lax.map(attend_batch, jax.tree.map(split, (q_BTHC, placement)))
     return out.reshape(q_BTHC.shape)

@@ -65,6 +65,35 @@ def test_attention_over_bits_in_batches_matches_one_batch() -> None:
     )
 
 
+@pytest.mark.slow  # compiles
+def test_attention_in_batches_skips_rows_that_are_not_in_use() -> None:
+    """A batch of empty rows is zero; the other batches keep every bit."""
+    q, keys, values = numbers(2, B, T, H, C), numbers(3, P, Z, K, C), numbers(4, P, Z, K, C)
+    in_use = placement()
+    is_used = jnp.arange(B) < 3
+    where = in_use._replace(
+        live_BS=in_use.live_BS & is_used[:, None],
+        visible_BTS=in_use.visible_BTS & is_used[:, None, None],
+    )
+    two_sequences = 2 * J * Z * K * C * 2
+
+    def attend(placement: Placement) -> np.ndarray:
+        out = xla_attention.attend_in_batches(q, keys, values, placement, 0.3, two_sequences)
+        return np.asarray(out, np.float32)
+
+    some_rows = attend(where)
+    np.testing.assert_array_equal(some_rows[:3], attend(in_use)[:3])
+    np.testing.assert_array_equal(some_rows[3:], 0.0)
+    program = str(
+        jax.make_jaxpr(
+            lambda placement: xla_attention.attend_in_batches(
+                q, keys, values, placement, 0.3, two_sequences
+            )
+        )(where)
+    )
+    assert "cond" in program
+
+
 @given(rows=st.integers(1, 300), row_bytes=st.integers(1, 1 << 22))
 def test_batch_size_divides_the_sequences_and_fits(rows: int, row_bytes: int) -> None:
     count = xla_attention.batch_size(rows, row_bytes)
