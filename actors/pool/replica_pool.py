@@ -112,6 +112,7 @@ class ReplicaPool:
         self._numbers = itertools.count()
         self._respawns: list[float] = []  # heap of times at which a replacement is due
         self._losses_in_a_row = 0  # without a replica that came up in between
+        self._load_losses_in_a_row = 0  # those of them that were still loading
         # Whether `minimum` replicas were up at once: then the run continues with fewer.
         self._has_started = False
         self._heartbeats = HeartbeatMonitor(config.step_timeout_s)
@@ -343,6 +344,7 @@ class ReplicaPool:
         member.info = result
         self._heartbeats.answered(done.replica)
         self._losses_in_a_row = 0
+        self._load_losses_in_a_row = 0
         return [ReplicaReady(done.replica, member.info)]
 
     def _failed(self, name: str, member: _Member, error: BaseException) -> ReplicaLost:
@@ -377,15 +379,17 @@ class ReplicaPool:
         if blame(error) != "replica":
             return
         self._losses_in_a_row += 1
+        if is_loading:
+            self._load_losses_in_a_row += 1
         if self.up and (self._has_started or not is_loading):
             return
 
         cause = error.cause if isinstance(error, RayTaskError) else error
         if isinstance(cause, ModelError) and not self.up:
             raise ModelError(str(cause))
-        if is_loading and self._losses_in_a_row >= self._config.max_load_losses:
+        if is_loading and self._load_losses_in_a_row >= self._config.max_load_losses:
             raise ModelError(
-                f"no replica could load the model: {self._losses_in_a_row} were lost in a row "
+                f"no replica could load the model: {self._load_losses_in_a_row} were lost in a row "
                 f"while loading, the last: {sentence(error)}"
             )
 

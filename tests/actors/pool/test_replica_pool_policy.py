@@ -195,6 +195,24 @@ def test_losses_while_loading_stop_the_job(
         turn_until(pool, ReplicaLost)
 
 
+def test_losses_of_working_replicas_are_not_losses_while_loading(
+    open_pool: Callable[..., ReplicaPool], fake_ray: FakeRay
+) -> None:
+    """A row has killed the replica that ran it; the replacement dies once while it loads."""
+    pool = open_pool(backoff_s=0.01, max_load_losses=2)
+    come_up(pool, fake_ray.actors[0], 0)
+    pool.submit(Assignment(0, Batch(()), "replica-0"))
+    fake_ray.actors[0].run.result.set_exception(ActorDiedError())
+    turn_until(pool, ReplicaLost)
+    wait_for_actors(pool, fake_ray, 2)
+    fake_ray.actors[1].place.result.set_exception(ActorDiedError())
+    assert turn_until(pool, ReplicaLost).replica == "replica-1"
+    wait_for_actors(pool, fake_ray, 3)
+    fake_ray.actors[2].place.result.set_exception(ActorDiedError())
+    with pytest.raises(ModelError, match="2 were lost in a row"):
+        turn_until(pool, ReplicaLost)
+
+
 def test_replica_that_comes_up_resets_losses_in_a_row(
     open_pool: Callable[..., ReplicaPool], fake_ray: FakeRay
 ) -> None:
