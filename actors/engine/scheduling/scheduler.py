@@ -181,7 +181,7 @@ class Scheduler:
 
         Pages that it fills count as filled from now on.
         """
-        if self._orders_calls and prefill_waits(self._backlog(), self._call_tokens, self.slots):
+        if self._orders_calls and prefill_waits(self._backlog(), self._call_tokens):
             return None
         oldest = self._oldest_runnable()
         if oldest is None:
@@ -216,7 +216,8 @@ class Scheduler:
             prefill_tokens=max(remaining_tokens),
             prefill_generates=all(sequence.generates for sequence in prefilling),
             prefill_can_run=any(map(self._runnable, prefilling)),
-            decoding=min(len(shard) for shard in self._decoding),
+            slots_used=sum(self._slots_used),
+            decoding=len(decoding),
             decode_can_run=any(map(self._runnable, decoding)),
         )
 
@@ -287,7 +288,7 @@ class Scheduler:
 
         There is none when no sequence is ready to generate, or while prefill fills the slots.
         """
-        if self._orders_calls and decode_waits(self._backlog(), self._call_tokens, self.slots):
+        if self._orders_calls and decode_waits(self._backlog(), self._call_tokens):
             return None
         # A fully shared prompt waits here, too, until the sequence that computes it has filled
         # the last page.

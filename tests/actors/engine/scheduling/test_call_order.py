@@ -14,13 +14,14 @@ FULL = Backlog(
     prefill_tokens=100,
     prefill_generates=True,
     prefill_can_run=True,
+    slots_used=100,
     decoding=90,
     decode_can_run=True,
 )
 
 
 def test_prefill_of_few_tokens_waits_while_slots_are_in_use() -> None:
-    assert prefill_waits(FULL, call_tokens=1000, slots=100)
+    assert prefill_waits(FULL, call_tokens=1000)
 
 
 @pytest.mark.parametrize(
@@ -33,16 +34,16 @@ def test_prefill_of_few_tokens_waits_while_slots_are_in_use() -> None:
     ],
 )
 def test_prefill_runs_when_it_is_full_or_slots_are_idle(changes: dict[str, int]) -> None:
-    assert not prefill_waits(replace(FULL, **changes), call_tokens=1000, slots=100)
+    assert not prefill_waits(replace(FULL, **changes), call_tokens=1000)
 
 
 def test_decode_waits_while_prefill_can_fill_its_slots() -> None:
     backlog = replace(FULL, decoding=50)
 
-    assert decode_waits(backlog, call_tokens=1000, slots=100)
-    assert not decode_waits(replace(backlog, prefill_can_run=False), 1000, 100)
-    assert not decode_waits(replace(backlog, prefill_generates=False), 1000, 100)
-    assert not decode_waits(replace(backlog, decoding=90), 1000, 100)
+    assert decode_waits(backlog, call_tokens=1000)
+    assert not decode_waits(replace(backlog, prefill_can_run=False), 1000)
+    assert not decode_waits(replace(backlog, prefill_generates=False), 1000)
+    assert not decode_waits(replace(backlog, decoding=90), 1000)
 
 
 @given(
@@ -51,16 +52,16 @@ def test_decode_waits_while_prefill_can_fill_its_slots() -> None:
         prefill_tokens=st.integers(0, 200),
         prefill_generates=st.booleans(),
         prefill_can_run=st.booleans(),
+        slots_used=st.integers(0, 64),
         decoding=st.integers(0, 64),
         decode_can_run=st.booleans(),
     ),
     call_tokens=st.integers(1, 200),
-    slots=st.integers(1, 64),
 )
-def test_prefill_and_decode_never_both_wait(backlog: Backlog, call_tokens: int, slots: int) -> None:
-    waits_for_slots = decode_waits(backlog, call_tokens, slots)
+def test_prefill_and_decode_never_both_wait(backlog: Backlog, call_tokens: int) -> None:
+    waits_for_slots = decode_waits(backlog, call_tokens)
 
-    assert not (waits_for_slots and prefill_waits(backlog, call_tokens, slots))
+    assert not (waits_for_slots and prefill_waits(backlog, call_tokens))
     assert not waits_for_slots or backlog.prefill_can_run
 
 
