@@ -5,7 +5,7 @@ first half: the difference is the time of further rows without the start and the
 ten million rows take as long to estimate as a thousand.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
 
@@ -297,37 +297,3 @@ def divisors(number: int) -> list[int]:
 def _divides(model: ModelConfig, model_shards: int) -> bool:
     sizes = (model.num_kv_heads, model.ffn_size, model.vocab_size)
     return all(size % model_shards == 0 for size in sizes)
-
-
-def as_table(estimates: Iterable[MachineEstimate | DoesNotFit]) -> Iterator[str]:
-    """Yields the estimates as the lines of a table of at most 80 columns."""
-    yield (
-        f"{'machine':<14}{'mesh':>6}{'slots':>6}{'hours':>13}{'tokens/s':>9}"
-        f"{'MBU':>5}{'MFU':>5}{'$/M tokens':>12}  limit"
-    )
-    for estimate in estimates:
-        title = f"{estimate.profile.devices_per_machine}x{estimate.profile.title}"
-        if isinstance(estimate, DoesNotFit):
-            yield f"{title:<14}does not fit: {estimate.reason}"
-            continue
-        layout = estimate.layout
-        yield (
-            f"{title:<14}{layout.mesh:>6}{layout.slots:>6}{_range(estimate.hours[::2]):>13}"
-            f"{estimate.tokens_per_s:>9,.0f}{estimate.mbu:>5.0%}{estimate.mfu:>5.0%}"
-            f"{_range(estimate.usd_per_million_tokens):>12}  {estimate.binding_limit}"
-        )
-
-
-def _range(values: Items[float]) -> str:
-    """Returns the lowest and the highest of values, with two or three digits."""
-    return f"{_digits(min(values))}-{_digits(max(values))}"
-
-
-def _digits(value: float) -> str:
-    if value >= 100:
-        return f"{value:,.0f}"
-    if value >= 10:
-        return f"{value:.0f}"
-    if value >= 1:
-        return f"{value:.1f}"
-    return f"{value:.2f}"

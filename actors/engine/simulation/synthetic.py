@@ -42,15 +42,22 @@ class SyntheticRows:
         return self.completion_tokens[request.ref.row]
 
 
-def synthetic_rows(lengths: RowLengths, count: int, *, vocab_size: int, seed: int) -> SyntheticRows:
+def synthetic_rows(
+    lengths: RowLengths, count: int, *, vocab_size: int, seed: int, max_len: int | None = None
+) -> SyntheticRows:
     """Returns `count` requests; equal arguments give equal requests.
 
     Lengths vary around their means as text does: their logarithms are normally distributed, cut
-    at three times the mean.
+    at three times the mean and where a row would be longer than `max_len`.
     """
     random = np.random.default_rng(seed)
-    own_lengths = _varied(random, lengths.prompt_tokens - lengths.prefix_tokens, count)
+    own_mean = lengths.prompt_tokens - lengths.prefix_tokens
+    own_lengths = _varied(random, own_mean, count)
     completions = _varied(random, lengths.completion_tokens, count)
+    if max_len is not None:
+        completions = np.minimum(completions, max_len - lengths.prompt_tokens)
+        most_own = max_len - lengths.prefix_tokens - max(1, int(completions.max()))
+        own_lengths = np.minimum(own_lengths, max(1, most_own))
     requests = tuple(_requests(lengths, own_lengths, completions, random, vocab_size))
     return SyntheticRows(requests, tuple(completions.tolist()))
 

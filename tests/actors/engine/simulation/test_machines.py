@@ -11,7 +11,6 @@ from actors.engine.simulation.machines import (
     MachineEstimate,
     MachineEstimates,
     Workload,
-    as_table,
     divisors,
 )
 from actors.engine.simulation.synthetic import RowLengths, synthetic_rows
@@ -123,18 +122,6 @@ def test_too_few_batches_in_flight_leave_slots_idle() -> None:
 
     assert starved.idle_slot_share > fed.idle_slot_share
     assert starved.busy_s > fed.busy_s
-
-
-def test_table_of_all_machines_fits_80_columns() -> None:
-    names = ("h100", "h200", "a100-80", "b200")
-    machines = estimates(scale=1e6)
-    table = list(as_table(machines.estimate(load_profile(name)) for name in names))
-    table += as_table([DoesNotFit(load_profile("h100"), "the model does not split over 3 devices")])
-
-    assert len(table) == 1 + 4 + 2
-    assert max(len(line) for line in table) <= 80
-    assert table[1].startswith("8xH100")
-    assert table[-1] == "8xH100        does not fit: the model does not split over 3 devices"
 
 
 def test_divisors_are_in_ascending_order() -> None:
