@@ -168,7 +168,7 @@ def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[s
     text = capsys.readouterr().out
     for words in (
         "--batch-tokens",
-        "default: 8192",
+        "auto: 8192",
         "--shard-rows",
         "default: 1000",
         "--max-error-rate",
