@@ -4,25 +4,34 @@ Starts no replica and loads no weights.
 
 Tokens and padding are measured on a sample of the rows, spread over the input, which goes through
 the stages that a run uses. Memory follows from the model's shapes. Time follows from arithmetic and
-a stated guess of the hardware; it is an estimate.
+a stated guess of the hardware; it is an estimate. For GPUs, a simulation of the engine's scheduler
+adds hours and cost for each kind of machine.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from actors.engine.planning.device_profiles import load_profile
 from actors.engine.planning.sizes import (
+    SizeFlags,
     affordable_tokens,
     cache_bytes_per_token,
     cache_tokens,
 )
+from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
+from actors.engine.simulation.machines import MachineEstimates, Workload
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
-from actors.protocol.size_buckets import padded_length
+from actors.protocol.messages import Request
+from actors.protocol.size_buckets import padded_length, prompt_size_buckets
 from jobs.run.plan import ITEMSIZES, Plan
-from pipeline.dispatch.buckets import fill_batches
-from pipeline.requests.sample import sample_requests
+from pipeline.dispatch.buckets import fill_batches, request_tokens
+from pipeline.requests.sample import SAMPLED_SHARDS, sample_requests
 
+GPUS = ("h100", "h200", "a100-80", "b200")
+SIMULATED_ROWS = 2048  # at most: several for each slot
+SIMULATED_TOKENS = 1_000_000  # of all simulated requests, at most
 # Why there are not more slots, by `EngineSizes.slot_limit`.
 SLOT_LIMITS = {
     "flag": "--slots",
@@ -130,6 +139,61 @@ def _size_figures(plan: Plan) -> dict[str, object]:
         "batch_tokens": sizes.batch_tokens,
         "batches_in_flight": sizes.batches_in_flight,
     }
+
+
+def machine_lines(plan: Plan) -> Iterator[str]:
+    """Yields hours and cost of the run on each kind of machine, simulated on a sample of its rows.
+
+    Every completion is as long as its max_tokens.
+    """
+    sampled_shards = max(1, min(SAMPLED_SHARDS, len(plan.own_shards)))
+    sample = sample_requests(
+        plan.own_shards,
+        plan.schema,
+        plan.task,
+        plan.tokenizer,
+        plan.rules,
+        rows_of_shard=math.ceil(SIMULATED_ROWS / sampled_shards),
+    )
+    if not sample.requests:
+        return
+    requests = _first_requests(sample.requests)
+    prompt_sizes = prompt_size_buckets(plan.rules.max_len)
+    tokens = sum(request_tokens(request, prompt_sizes) for request in requests)
+    slots = None
+    if plan.sizes.slot_limit == "flag":
+        slots = plan.sizes.slots
+
+    requests_of_run = len(sample.requests) * plan.own_row_count / sample.rows
+    estimates = MachineEstimates(
+        model=plan.model,
+        engine=plan.engine_config(),
+        workload=Workload(
+            batches=[batch.requests for batch in fill_batches(requests, plan.bucket_config())],
+            scale=requests_of_run / len(requests),
+            batches_in_flight=plan.sizes.batches_in_flight,
+        ),
+        flags=SizeFlags(slots=slots, prefill_tokens=plan.sizes.prefill_tokens),
+        request_tokens=tokens / len(requests),
+        itemsize=ITEMSIZES[plan.config.dtype],
+    )
+    machines = [machine_figures(estimates.estimate(load_profile(name))) for name in GPUS]
+    yield ""
+    yield f"simulated on {len(requests):,} requests, for one machine of each kind"
+    yield from machine_table(machines)
+    yield from machine_details(machines)
+
+
+def _first_requests(requests: Sequence[Request]) -> list[Request]:
+    """Returns the first requests, at least one, of `SIMULATED_TOKENS` tokens at most."""
+    first: list[Request] = []
+    tokens = 0
+    for request in requests:
+        tokens += request.longest
+        if first and tokens > SIMULATED_TOKENS:
+            break
+        first.append(request)
+    return first
 
 
 def _sample(plan: Plan) -> Sample:

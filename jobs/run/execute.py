@@ -167,6 +167,8 @@ def print_dry_run(plan: Plan, compiler: full_size.Compiler | None = None) -> Non
         compiler: compiles the step functions of the memory plan; None: `full_size.compile_plan`.
     """
     _print_lines(dry_run.lines(dry_run.estimate(plan)))
+    if plan.devices.on_gpus:
+        _print_lines(dry_run.machine_lines(plan))
     if full_size.is_full_size(plan):
         _print_lines(full_size.lines(plan, compiler))
 

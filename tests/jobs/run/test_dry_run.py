@@ -5,7 +5,7 @@ import pytest
 from actors.engine.planning.sizes import HOST_CACHE_BYTES
 from actors.model import arithmetic
 from actors.model.config import DEMO, parameter_shapes
-from jobs.run.dry_run import device_bytes, estimate, lines
+from jobs.run.dry_run import device_bytes, estimate, lines, machine_lines
 from pipeline.requests.sample import SAMPLED_ROWS, SAMPLED_SHARDS
 from tests.jobs.run.plans import PROMPT, demo_plan
 
@@ -111,3 +111,18 @@ def test_lines_format_each_figure_by_its_unit() -> None:
         "device_assumed": "H100",
         "cost": "- (give --cost-per-replica-hour)",
     }
+
+
+def test_machine_lines_estimate_each_kind_of_machine(tmp_path: Path) -> None:
+    plan = demo_plan(tmp_path, [PROMPT] * 4, device="gpu")
+
+    text = list(machine_lines(plan))
+
+    assert text[1] == "simulated on 4 requests, for one machine of each kind"
+    machines = [line[:14].strip() for line in text[3:7]]
+    assert machines == ["8xH100", "8xH200", "8xA100 80 GB", "8xB200"]
+    assert max(len(line) for line in text) <= 80
+
+
+def test_machine_lines_of_an_input_without_requests_are_empty(tmp_path: Path) -> None:
+    assert list(machine_lines(demo_plan(tmp_path, [[]], device="gpu"))) == []
