@@ -19,6 +19,7 @@ rows in every call.
 
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain
 
 from actors.engine.config import EngineConfig
 from actors.engine.scheduling.call_order import Backlog, decode_waits, prefill_waits
@@ -58,6 +59,11 @@ class DecodePlan:
     data_shards: list[list[Sequence]]
     rows: int  # of one data shard
     width: int  # page-table entries of a row
+
+
+def _remaining_tokens(sequences: list[Sequence]) -> int:
+    """Returns the tokens that prefill has still to compute for sequences of a data shard."""
+    return sum(sequence.prefill_length - sequence.computed for sequence in sequences)
 
 
 class Scheduler:
@@ -206,14 +212,10 @@ class Scheduler:
 
     def _backlog(self) -> Backlog:
         """Returns what there is to prefill and to decode."""
-        prefilling = [sequence for shard in self._prefilling for sequence in shard]
-        decoding = [sequence for shard in self._decoding for sequence in shard]
-        remaining_tokens = [
-            sum(sequence.prefill_length - sequence.computed for sequence in shard)
-            for shard in self._prefilling
-        ]
+        prefilling = list(chain.from_iterable(self._prefilling))
+        decoding = list(chain.from_iterable(self._decoding))
         return Backlog(
-            prefill_tokens=max(remaining_tokens),
+            prefill_tokens=max(map(_remaining_tokens, self._prefilling)),
             prefill_generates=all(sequence.generates for sequence in prefilling),
             prefill_can_run=any(map(self._runnable, prefilling)),
             slots_used=sum(self._slots_used),

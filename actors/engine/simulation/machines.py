@@ -8,6 +8,7 @@ ten million rows take as long to estimate as a thousand.
 from collections.abc import Iterator, Mapping
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 from actors.engine.config import EngineConfig
 from actors.engine.planning.device_profiles import DeviceProfile
@@ -44,7 +45,7 @@ class Workload:
     @property
     def requests(self) -> list[Request]:
         """All requests, in order."""
-        return [request for batch in self.batches for request in batch]
+        return list(chain.from_iterable(self.batches))
 
     @property
     def tokens(self) -> int:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
+from itertools import chain
 
 from actors.engine.config import EngineConfig
 from actors.engine.scheduling.call_sizes import bucket_size
@@ -251,7 +252,7 @@ class _Simulation:
 
     def _decode_call(self, plan: DecodePlan) -> tuple[DecodeCall, list[Sequence]]:
         """Returns a decode call and the sequences that ended with it."""
-        sequences = [sequence for shard in plan.data_shards for sequence in shard]
+        sequences = list(chain.from_iterable(plan.data_shards))
         longest = max(self._remaining[id(sequence)] for sequence in sequences)
         steps = min(self.engine.decode_steps, longest)
 
