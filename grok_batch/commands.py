@@ -37,7 +37,7 @@ SUBCOMMANDS = (
     Subcommand("score", "jobs.score_dataset", "completions, scores or perplexity of a data set"),
     Subcommand("evaluate", "jobs.evaluate", "MMLU, GSM8K, HumanEval, compared with earlier runs"),
     Subcommand("generate", "jobs.generate_dataset", "synthetic data: prompts, run, selection"),
-    Subcommand("plan", "jobs.plan", "hours and cost of rows of given lengths, before renting"),
+    Subcommand("plan", "jobs.planning.plan", "hours and cost of a run, before there is data"),
     Subcommand("submit", "jobs.submit", "run a command on a Ray cluster and retry it until done"),
     Subcommand("status", "jobs.inspection.status", "how far a run is, from its folder alone"),
     Subcommand("show", "jobs.inspection.show", "rows of a run: a table, or one row whole"),

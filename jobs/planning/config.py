@@ -14,7 +14,7 @@ GPUS = tuple(name for name in profile_names() if name != CPU)
 
 @dataclass(frozen=True)
 class PlanConfig:
-    """Flags of jobs/plan.py.
+    """Flags of `grok-batch plan`.
 
     Raises:
         ConfigError: a flag is missing or out of range.

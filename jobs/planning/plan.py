@@ -1,33 +1,26 @@
 """Plans a run before there is data: machines, slots, hours and cost of rows of given lengths.
 
-    python jobs/plan.py --rows 1e6 --prompt-tokens 800 --completion-tokens 200
-    python jobs/plan.py --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --json true
-    python jobs/plan.py --rows 14042 --prompt-tokens 750 --prefix-tokens 620 --rows-per-prefix 250
+    grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200
+    grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --json true
+    grok-batch plan --rows 14042 --prompt-tokens 750 --prefix-tokens 620 --rows-per-prefix 250
 
 Lengths vary around the means that are given. The scheduler of the engine runs on a sample of such
 rows, with tabulated times of its kernels on each kind of machine. Needs no tokenizer, no weights
-and no GPU. With data, use
-`jobs/score_dataset.py --dry-run true`.
+and no GPU. With data, use `grok-batch score --dry-run`.
 """
 
 import json
-import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-# Started as a file, Python looks for modules in jobs/, not in the repository.
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
-from jobs.cli.command import run_command, run_main
+from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.planning.config import PlanConfig
 from jobs.planning.estimate import machine_estimates
 
 
-def main(arguments: Sequence[str], *, program: str = "plan.py") -> int:
+def main(arguments: Sequence[str], *, program: str = "plan") -> int:
     """Prints the plan of a command line and returns the exit code."""
     return run_command(lambda: _plan(arguments, program))
 
@@ -45,7 +38,3 @@ def _plan(arguments: Sequence[str], program: str) -> int:
     for line in machine_details(figures):
         print(line)
     return ExitCode.OK
-
-
-if __name__ == "__main__":
-    run_main(main)

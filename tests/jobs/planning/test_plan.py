@@ -1,9 +1,11 @@
+"""plan.py: the table and the JSON of a plan."""
+
 import json
 
 import pytest
 
-from jobs import plan
 from jobs.cli.exit_codes import ExitCode
+from jobs.planning import plan
 
 ROWS = ["--rows", "48", "--prompt-tokens", "60", "--completion-tokens", "12", "--gpu", "h100"]
 
