@@ -276,6 +276,13 @@ class StepFunctions:
     score: Any  # (params, hidden, position, target) -> Likelihood
 
 
+def hidden_spec(context: EngineContext) -> PartitionSpec:
+    """Returns how the hidden states between prefill and score lie on the mesh: [B, T, D]."""
+    if context.engine.shard_activations:
+        return PartitionSpec("data", None, "model")
+    return ROWS
+
+
 def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
     """Returns the functions for one engine.
 
@@ -285,9 +292,7 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
     one after the other.
     """
     cache = cache_specs(context.model)
-    hidden = ROWS
-    if context.engine.shard_activations:
-        hidden = PartitionSpec("data", None, "model")
+    hidden = hidden_spec(context)
 
     def sharded(
         body: Callable[..., Any],

@@ -215,8 +215,6 @@ def test_autoscaler_starts_machines_and_ends_idle_ones(
     log.touch()
     more = {
         "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-        # how soon the head notices that a machine has gone
-        "RAY_health_check_period_ms": "500",
         "PYTHONPATH": str(ROOT),
         "LOCAL_MACHINES_LOG": str(log),
     }

@@ -14,7 +14,7 @@ from jax.sharding import Mesh, NamedSharding
 
 from actors.engine.packing import PackedRows, layout_of
 from actors.engine.sampling import SamplingArrays
-from actors.engine.steps import ROWS, DecodeInput, EngineContext
+from actors.engine.steps import ROWS, DecodeInput, EngineContext, hidden_spec
 from actors.kernels.gpu.layout import TransposedExperts, transposed_spec
 from actors.kernels.quantized import QuantizedWeight
 from actors.model.config import ModelConfig, TensorSpec, parameter_shapes
@@ -134,7 +134,8 @@ def score_input(context: EngineContext, rows: int, targets: int) -> tuple[Any, A
     Both numbers are per data shard.
     """
     engine = context.engine
-    hidden = _rows(context, rows, engine.chunk, context.model.emb_size, dtype=context.dtype)
+    shape = (rows * context.data_shards, engine.chunk, context.model.emb_size)
+    hidden = _array(context.mesh, hidden_spec(context), shape, context.dtype)
     ints = partial(_rows, context, targets, dtype=jnp.int32)
     return hidden, ints(), ints()
 

@@ -32,9 +32,19 @@ WIDTH = 5
 
 
 def context_of(
-    mesh: tuple[int, int], dtype: str = "bfloat16", parameters: tuple[str, ...] = ()
+    mesh: tuple[int, int],
+    dtype: str = "bfloat16",
+    parameters: tuple[str, ...] = (),
+    *,
+    shard_activations: bool = False,
 ) -> EngineContext:
-    engine = EngineConfig(64, chunk=8, page_size=4, sampling_parameters=parameters)
+    engine = EngineConfig(
+        64,
+        chunk=8,
+        page_size=4,
+        sampling_parameters=parameters,
+        shard_activations=shard_activations,
+    )
     return EngineContext(CONFIG, engine, jnp.dtype(dtype), make_mesh(*mesh))
 
 
@@ -103,10 +113,16 @@ def test_decode_input_has_arrays_of_the_logits_processors(parameters: tuple[str,
         assert (abstract.shape, abstract.dtype) == (array.shape, array.dtype)
 
 
-def test_score_input_has_hidden_states_of_a_prefill() -> None:
-    hidden, positions, targets = score_input(context_of((2, 4)), ROWS, 7)
+@pytest.mark.parametrize(("shards_activations", "model_shards"), [(False, 1), (True, 4)])
+def test_score_input_has_hidden_states_of_a_prefill(
+    shards_activations: bool, model_shards: int
+) -> None:
+    context = context_of((2, 4), shard_activations=shards_activations)
+    hidden, positions, targets = score_input(context, ROWS, 7)
     assert hidden.shape == (2 * ROWS, 8, CONFIG.emb_size)
     assert hidden.dtype == jnp.bfloat16
+    local_shape = (ROWS, 8, CONFIG.emb_size // model_shards)
+    assert hidden.sharding.shard_shape(hidden.shape) == local_shape
     assert positions.shape == targets.shape == (14,)
 
 

@@ -146,7 +146,9 @@ def test_plan_counts_the_collectives_of_activation_sharding() -> None:
 
 
 def test_plan_rejects_sizes_that_do_not_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ModelError, match="unknown target b300; expected some of h100, h200"):
+    with pytest.raises(
+        ModelError, match="unknown target b300; expected some of a100, h100, h200, b200"
+    ):
         plan(request(DEMO, targets=["b300"]))
     assert main(["--json", json.dumps(request(DEMO, mesh=[1, 5]))]) == 2
     said = capsys.readouterr()
