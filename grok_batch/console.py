@@ -1,8 +1,10 @@
 """The console command `grok-batch`: finds the subcommand, explains an unknown one, prints help.
 
-grok-batch                       the subcommands
-grok-batch score --help          the flags of one
-grok-batch --version
+    grok-batch                       the subcommands
+    grok-batch score --help          the flags of one
+    grok-batch --version
+
+Each subcommand is the `main` of a module of `jobs`.
 """
 
 import difflib

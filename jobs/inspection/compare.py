@@ -20,6 +20,7 @@ from actors.protocol.plain_text import bare
 from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
+from jobs.cli.positional import name_first_words
 from jobs.inspection.comparison import Comparison, compare_runs
 from jobs.inspection.distribution import Distribution
 from pipeline.errors import ConfigError
@@ -27,7 +28,6 @@ from pipeline.output.run_folder import RunFolder
 
 SHOWN_ROWS = 5
 TEXT_CHARS = 120
-FLAGS = ("--run-a", "--run-b")
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str], *, program: str = "compare") -> int:
 def _compare(arguments: Sequence[str], program: str) -> int:
     config = parse(
         CompareConfig,
-        _with_flags(arguments),
+        name_first_words(arguments, ["--run-a", "--run-b"]),
         program=f"{program} RUN_A RUN_B",
         description=str(__doc__).split("\n\n", maxsplit=1)[0],
     )
@@ -70,16 +70,6 @@ def _compare(arguments: Sequence[str], program: str) -> int:
     if comparison.identical:
         return ExitCode.OK
     return ExitCode.FAILED
-
-
-def _with_flags(arguments: Sequence[str]) -> list[str]:
-    """Returns the words of a command line with the flags of the two folders before them."""
-    words: list[str] = []
-    for position, word in enumerate(arguments):
-        if position >= len(FLAGS) or word.startswith("-"):
-            return [*words, *arguments[position:]]
-        words += [FLAGS[position], word]
-    return words
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:

@@ -5,20 +5,19 @@ ended.
 """
 
 import json
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.run.report import REPORT_NAME
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input.shards import plan_shards
-from pipeline.output.run_folder import PART_NAME, RunFolder
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import InputFile
 
 RATE_SPAN_S = 600.0  # the rate is that of the parts of the last ten minutes
 QUIET_S = 900.0  # without a new part: a driver that runs may still have stopped
-REPORT_NAME = re.compile(r"report(?:-(\d+)-of-(\d+))?\.json")
 RUN_FILE = "run.json"
 
 
@@ -114,7 +113,7 @@ def read_status(url: str) -> RunStatus:
     folder = RunFolder(url)
     description = folder.description()
     rows_of_shard = _planned_rows(folder, description)
-    parts = _list_parts(folder)
+    parts = folder.parts()
     unknown = max(parts, default=0)
     if parts and unknown >= len(rows_of_shard):
         raise DatasetError(
@@ -153,15 +152,6 @@ def _planned_rows(folder: RunFolder, description: dict[str, Any]) -> list[int]:
             f"{folder.run_url}: is not the description of a run of rows ({error!r})"
         ) from error
     return [shard.rows for shard in shards]
-
-
-def _list_parts(folder: RunFolder) -> dict[int, storage.StoredObject]:
-    parts: dict[int, storage.StoredObject] = {}
-    for stored in folder.client.list_objects(folder.data_url):
-        match = PART_NAME.fullmatch(stored.url.rsplit("/", 1)[-1])
-        if match:
-            parts[int(match[1])] = stored
-    return parts
 
 
 def _rate(parts: dict[int, storage.StoredObject], rows_of_shard: Sequence[int]) -> float | None:

@@ -23,6 +23,7 @@ from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import check_range
 from jobs.cli.parser import flag, parse
+from jobs.cli.positional import name_first_words
 from jobs.inspection.rows import (
     Condition,
     Row,
@@ -79,12 +80,9 @@ def main(arguments: Sequence[str], *, program: str = "show") -> int:
 
 
 def _show(arguments: Sequence[str], program: str) -> int:
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words.insert(0, "--run")
     config = parse(
         ShowConfig,
-        words,
+        name_first_words(arguments, ["--run"]),
         program=f"{program} RUN",
         description=str(__doc__).split("\n\n", maxsplit=1)[0],
     )

@@ -22,6 +22,7 @@ from actors.protocol.plain_text import bare
 from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
+from jobs.cli.positional import name_first_words
 from jobs.inspection.run_status import RunStatus, find_runs, read_status
 from pipeline import storage
 from pipeline.errors import ConfigError
@@ -53,12 +54,9 @@ def main(arguments: Sequence[str], *, program: str = "status") -> int:
 
 
 def _show(arguments: Sequence[str], program: str) -> int:
-    words = list(arguments)
-    if words and not words[0].startswith("-"):
-        words.insert(0, "--run")
     config = parse(
         StatusConfig,
-        words,
+        name_first_words(arguments, ["--run"]),
         program=f"{program} RUN",
         description=str(__doc__).split("\n\n", maxsplit=1)[0],
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ LOST_REPORT = (
     "errors are counted from the output; times, rates and replicas are not known."
 )
 INTERRUPTIONS = (InterruptedRunError, ClusterLostError, KeyboardInterrupt)
+# Of `report_url`: I and N of the partition, if there are several.
+REPORT_NAME = re.compile(r"report(?:-(\d+)-of-(\d+))?\.json")
 
 
 def report_url(folder: RunFolder, plan: Plan, extension: str) -> str:

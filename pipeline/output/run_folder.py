@@ -53,14 +53,18 @@ class RunFolder:
         """The part of a shard."""
         return storage.join(self.data_url, f"part-{shard:05d}.parquet")
 
-    def committed(self) -> frozenset[int]:
-        """Returns the numbers of the committed shards, by one listing."""
-        numbers = set()
+    def parts(self) -> dict[int, storage.StoredObject]:
+        """Returns the committed parts by the number of their shard, by one listing."""
+        parts: dict[int, storage.StoredObject] = {}
         for stored in self.client.list_objects(self.data_url):
             match = PART_NAME.fullmatch(stored.url.rsplit("/", 1)[-1])
             if match:
-                numbers.add(int(match[1]))
-        return frozenset(numbers)
+                parts[int(match[1])] = stored
+        return parts
+
+    def committed(self) -> frozenset[int]:
+        """Returns the numbers of the committed shards, by one listing."""
+        return frozenset(self.parts())
 
     def exists(self) -> bool:
         """Whether a run has begun."""
