@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from actors.engine.planning.device_profiles import profile_names
 from actors.protocol.plain_text import quoted
-from jobs.cli.flag_checks import require_flags
+from jobs.cli.flag_checks import check_range, require_flags
 from jobs.cli.parser import flag
 from pipeline.errors import ConfigError
 
@@ -69,10 +69,6 @@ class PlanConfig:
 
     def _check_counts(self) -> None:
         for name in ("rows", "prompt_tokens", "continuations", "rows_per_prefix", "slots"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected at least 1, got {value}")
+            check_range(name, getattr(self, name), 1)
         for name in ("completion_tokens", "prefix_tokens"):
-            value = getattr(self, name)
-            if value < 0:
-                raise ConfigError(f"--{name.replace('_', '-')}: expected at least 0, got {value}")
+            check_range(name, getattr(self, name), 0)

@@ -4,8 +4,16 @@ import math
 
 from actors.engine.config import EngineConfig
 from actors.engine.planning.device_profiles import DeviceProfile, load_profile, read_measurement
-from actors.engine.planning.sizes import SizeFlags
+from actors.engine.planning.sizes import (
+    BATCH_TOKENS,
+    GPU_SLOTS,
+    MAX_BATCHES_IN_FLIGHT,
+    REQUESTS_PER_SLOT,
+    SizeFlags,
+)
 from actors.engine.simulation.machines import (
+    SAMPLED_ROWS,
+    SAMPLED_TOKENS,
     DoesNotFit,
     MachineEstimate,
     MachineEstimates,
@@ -17,16 +25,12 @@ from actors.protocol.size_buckets import prompt_size_buckets
 from jobs.planning.config import GPUS, PlanConfig
 from jobs.run.models import model_config
 from pipeline import storage
-from pipeline.dispatch.buckets import BucketConfig, fill_batches, request_tokens
+from pipeline.dispatch.buckets import BucketConfig, fill_batches, mean_request_tokens
 from pipeline.errors import ConfigError
 
-SAMPLED_ROWS = 2048  # at most: four times as many as the most slots that a run chooses
-SAMPLED_TOKENS = 1_000_000  # of all sampled prompts, at most
 SEED = 0
-# As a run with 512 slots chooses them: two requests for each slot, in this many batches.
-REQUESTS_IN_FLIGHT = 1024
-BATCHES_IN_FLIGHT = 64
-SMALLEST_BATCH_TOKENS = 8192
+# As a run with the most slots chooses them, in `MAX_BATCHES_IN_FLIGHT` batches.
+REQUESTS_IN_FLIGHT = REQUESTS_PER_SLOT * max(GPU_SLOTS)
 
 
 def machine_estimates(config: PlanConfig) -> list[MachineEstimate | DoesNotFit]:
@@ -48,10 +52,9 @@ def machine_estimates(config: PlanConfig) -> list[MachineEstimate | DoesNotFit]:
     rows = _sampled_rows(config, model, max_len)
 
     prompt_sizes = prompt_size_buckets(max_len)
-    tokens = sum(request_tokens(request, prompt_sizes) for request in rows.requests)
-    mean_tokens = tokens / len(rows.requests)
-    batch_tokens = math.ceil(REQUESTS_IN_FLIGHT * mean_tokens / BATCHES_IN_FLIGHT)
-    buckets = BucketConfig(prompt_sizes, max(SMALLEST_BATCH_TOKENS, batch_tokens))
+    mean_tokens = mean_request_tokens(rows.requests, prompt_sizes)
+    batch_tokens = math.ceil(REQUESTS_IN_FLIGHT * mean_tokens / MAX_BATCHES_IN_FLIGHT)
+    buckets = BucketConfig(prompt_sizes, max(BATCH_TOKENS, batch_tokens))
     batches = [batch.requests for batch in fill_batches(rows.requests, buckets)]
     estimates = MachineEstimates(
         model=model,
@@ -59,7 +62,7 @@ def machine_estimates(config: PlanConfig) -> list[MachineEstimate | DoesNotFit]:
         workload=Workload(
             batches=batches,
             scale=config.row_count / len(rows.requests),
-            batches_in_flight=BATCHES_IN_FLIGHT,
+            batches_in_flight=MAX_BATCHES_IN_FLIGHT,
             completion_tokens=rows.tokens_of,
         ),
         flags=SizeFlags(slots=config.slots, prefill_tokens=config.prefill_tokens),

@@ -20,18 +20,21 @@ from actors.engine.planning.sizes import (
     cache_tokens,
 )
 from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
-from actors.engine.simulation.machines import MachineEstimates, Workload
+from actors.engine.simulation.machines import (
+    SAMPLED_ROWS,
+    SAMPLED_TOKENS,
+    MachineEstimates,
+    Workload,
+)
 from actors.model import arithmetic
 from actors.model.config import parameter_shapes
 from actors.protocol.messages import Request
 from actors.protocol.size_buckets import padded_length, prompt_size_buckets
 from jobs.run.plan import ITEMSIZES, Plan
-from pipeline.dispatch.buckets import fill_batches, request_tokens
+from pipeline.dispatch.buckets import fill_batches, mean_request_tokens
 from pipeline.requests.sample import SAMPLED_SHARDS, sample_requests
 
 GPUS = ("h100", "h200", "a100-80", "b200")
-SIMULATED_ROWS = 2048  # at most: several for each slot
-SIMULATED_TOKENS = 1_000_000  # of all simulated requests, at most
 # Why there are not more slots, by `EngineSizes.slot_limit`.
 SLOT_LIMITS = {
     "flag": "--slots",
@@ -153,13 +156,11 @@ def machine_lines(plan: Plan) -> Iterator[str]:
         plan.task,
         plan.tokenizer,
         plan.rules,
-        rows_of_shard=math.ceil(SIMULATED_ROWS / sampled_shards),
+        rows_of_shard=math.ceil(SAMPLED_ROWS / sampled_shards),
     )
     if not sample.requests:
         return
     requests = _first_requests(sample.requests)
-    prompt_sizes = prompt_size_buckets(plan.rules.max_len)
-    tokens = sum(request_tokens(request, prompt_sizes) for request in requests)
     slots = None
     if plan.sizes.slot_limit == "flag":
         slots = plan.sizes.slots
@@ -174,7 +175,7 @@ def machine_lines(plan: Plan) -> Iterator[str]:
             batches_in_flight=plan.sizes.batches_in_flight,
         ),
         flags=SizeFlags(slots=slots, prefill_tokens=plan.sizes.prefill_tokens),
-        request_tokens=tokens / len(requests),
+        request_tokens=mean_request_tokens(requests, prompt_size_buckets(plan.rules.max_len)),
         itemsize=ITEMSIZES[plan.config.dtype],
     )
     machines = [machine_figures(estimates.estimate(load_profile(name))) for name in GPUS]
@@ -185,12 +186,12 @@ def machine_lines(plan: Plan) -> Iterator[str]:
 
 
 def _first_requests(requests: Sequence[Request]) -> list[Request]:
-    """Returns the first requests, at least one, of `SIMULATED_TOKENS` tokens at most."""
+    """Returns the first requests, at least one, of `SAMPLED_TOKENS` tokens at most."""
     first: list[Request] = []
     tokens = 0
     for request in requests:
         tokens += request.longest
-        if first and tokens > SIMULATED_TOKENS:
+        if first and tokens > SAMPLED_TOKENS:
             break
         first.append(request)
     return first

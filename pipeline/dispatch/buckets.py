@@ -47,6 +47,12 @@ def request_tokens(request: Request, prompt_sizes: tuple[int, ...]) -> int:
     return prompt + sum(bucket_size(len(ids), prompt_sizes) for ids in request.continuations)
 
 
+def mean_request_tokens(requests: Sequence[Request], prompt_sizes: tuple[int, ...]) -> float:
+    """Returns the mean of `request_tokens` over requests, of which there is at least one."""
+    tokens = sum(request_tokens(request, prompt_sizes) for request in requests)
+    return tokens / len(requests)
+
+
 def fill_batches(
     requests: Iterable[Request | Passing],
     config: BucketConfig,

@@ -30,7 +30,10 @@ from actors.model import arithmetic
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.messages import Request
 
-LOW, EXPECTED, HIGH = 0.0, 0.5, 1.0
+# Of a workload at most: four rows for each of the most slots that a run chooses.
+SAMPLED_ROWS = 2048
+SAMPLED_TOKENS = 1_000_000
+POSITIONS = (0.0, 0.5, 1.0)  # of times in their ranges: lowest, expected, highest
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,13 +224,10 @@ class MachineEstimates:
         share = self.workload.scale / layout.replicas  # of the sample, on each replica
         load_s = parameter_shapes(self.model).stored_bytes / profile.load_bytes_per_s
 
-        times = run_times(schedule, device, EXPECTED)
+        ranged_times = [run_times(schedule, device, position) for position in POSITIONS]
         busy_s: list[float] = []
-        for position in (LOW, EXPECTED, HIGH):
+        for position, sample_times in zip(POSITIONS, ranged_times, strict=True):
             half_times = run_times(first_half, device, position)
-            sample_times = times
-            if position != EXPECTED:
-                sample_times = run_times(schedule, device, position)
             busy_s.append(_scaled_s(sample_times, half_times, share))
         hours = (
             (load_s + profile.compile_s[0] + busy_s[0]) / 3600,
@@ -235,6 +235,7 @@ class MachineEstimates:
             (load_s + profile.compile_s[1] + busy_s[2]) / 3600,
         )
 
+        times = ranged_times[1]
         factor = busy_s[1] / times.total_s
         shares = {name: seconds / times.total_s for name, seconds in times.limits.items()}
         limits = dict(sorted(shares.items(), key=lambda item: -item[1]))

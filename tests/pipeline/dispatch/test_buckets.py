@@ -9,7 +9,13 @@ from hypothesis import strategies as st
 from actors.protocol.messages import Batch, Completion, Request, RowRef
 from actors.protocol.sampling import Sampling
 from actors.protocol.size_buckets import prompt_size_buckets
-from pipeline.dispatch.buckets import PREFIX_TOKENS, BucketConfig, fill_batches, request_tokens
+from pipeline.dispatch.buckets import (
+    PREFIX_TOKENS,
+    BucketConfig,
+    fill_batches,
+    mean_request_tokens,
+    request_tokens,
+)
 
 SIZE_BUCKETS = prompt_size_buckets(512)
 
@@ -54,6 +60,14 @@ def test_requests_are_batched_once_within_budget_and_age(
         assert read - oldest_row <= max_age_rows + 1 or read == len(requests)
         batched += [item.ref for item in batch.requests]
     assert sorted(batched) == [item.ref for item in requests]
+
+
+def test_mean_share_counts_padding_and_completions() -> None:
+    requests = [
+        Request(RowRef(0, 0), array("i", [1] * 9), Sampling(max_tokens=6)),
+        Request(RowRef(0, 1), array("i", [1] * 8), continuations=(array("i", [2]),)),
+    ]
+    assert mean_request_tokens(requests, (8, 16)) == ((16 + 6) + (8 + 8)) / 2
 
 
 def test_equal_requests_give_equal_batches() -> None:
