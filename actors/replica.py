@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from actors.compile_cache import CompileCache, compile_cache, configure_jax
-from actors.engine.config import EngineConfig
+from actors.engine.config import EngineConfig, StepName
 from actors.model.config import ModelConfig
 from actors.protocol.errors import ReplicaError, RequestError
 from actors.protocol.events import Heartbeat
@@ -54,7 +54,7 @@ class ReplicaSpec:
     # auto: int8 where a kernel reads it, dense (dequantised once) elsewhere
     weights: Literal["auto", "int8", "dense"] = "auto"
     # step functions that the run calls
-    steps: tuple[Literal["prefill", "decode", "score"], ...] = ("prefill", "decode", "score")
+    steps: tuple[StepName, ...] = ("prefill", "decode", "score")
 
 
 @dataclass(slots=True, eq=False)

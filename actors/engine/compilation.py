@@ -12,10 +12,11 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import jax
 
+from actors.engine.config import StepName
 from actors.engine.planning.abstract import decode_input, prefill_input, score_input
 from actors.engine.steps import EngineContext, step_functions
 from actors.protocol.errors import ModelError
@@ -27,7 +28,6 @@ WASTED_CALLS = 3.0
 PAGES_OF_A_ROW = 64
 CACHE_HIT_EVENT = "/jax/compilation_cache/cache_hits"
 
-StepName = Literal["prefill", "decode", "score"]
 Program = Callable[..., Any]
 
 

@@ -1,9 +1,12 @@
 """How one engine is sized. No JAX: the driver builds this and ships it to the replicas."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.protocol.errors import ModelError
 from actors.protocol.size_buckets import CHUNK
+
+StepName = Literal["prefill", "decode", "score"]  # of the engine's step functions
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,3 +51,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ModelError(f"engine: {name} must be 0 or more, got {value}")
+
+    def shard_slots(self, data_shards: int) -> int:
+        """Returns the slots of one of the mesh's data shards."""
+        return max(1, self.slots // data_shards)

@@ -6,7 +6,8 @@ CPUs the first batch decides which sizes a run needs.
 
 from collections.abc import Callable, Sequence
 
-from actors.engine.compilation import CompiledPrograms, ProgramShape, StepName
+from actors.engine.compilation import CompiledPrograms, ProgramShape
+from actors.engine.config import StepName
 from actors.engine.planning.abstract import abstract_cache, gpu_parameters
 from actors.engine.programs import affordable_cache_tokens
 from actors.engine.scheduling.call_sizes import call_sizes

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from actors.engine.config import EngineConfig
+from actors.engine.config import EngineConfig, StepName
 from actors.engine.planning.sizes import Devices, EngineSizes, SizeFlags, engine_sizes
 from actors.model.config import ModelConfig, parameter_shapes
 from actors.protocol.messages import Request
@@ -21,7 +21,7 @@ from actors.replica import ReplicaSpec
 from jobs.run.config import AUTO, ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
-from pipeline.dispatch.buckets import BucketConfig, request_tokens
+from pipeline.dispatch.buckets import BucketConfig, mean_request_tokens
 from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.listing import SkippedFile, read_listing
@@ -135,7 +135,7 @@ class Plan:
             steps=self._steps(),
         )
 
-    def _steps(self) -> tuple[Literal["prefill", "decode", "score"], ...]:
+    def _steps(self) -> tuple[StepName, ...]:
         """Returns the step functions of the engine that the run calls."""
         if not self.task.generates:
             return ("prefill", "score")
@@ -237,9 +237,7 @@ def _mean_request_tokens(requests: Sequence[Request], max_len: int) -> float | N
     """Returns the mean share of a request in the token budget of a batch; None without requests."""
     if not requests:
         return None
-    prompt_sizes = prompt_size_buckets(max_len)
-    tokens = sum(request_tokens(request, prompt_sizes) for request in requests)
-    return tokens / len(requests)
+    return mean_request_tokens(requests, prompt_size_buckets(max_len))
 
 
 def _request_rules(

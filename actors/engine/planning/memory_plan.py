@@ -166,7 +166,7 @@ def _cache_limit(context: EngineContext, tokens: int) -> Literal["size", "slots"
     engine = context.engine
     if engine.cache_tokens is not None:
         return "size"
-    if tokens == max(1, engine.slots // context.data_shards) * engine.max_len:
+    if tokens == engine.shard_slots(context.data_shards) * engine.max_len:
         return "slots"
     return "memory"
 

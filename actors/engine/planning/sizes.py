@@ -148,8 +148,7 @@ def cache_tokens(engine: EngineConfig, data_shards: int, affordable: int) -> int
     """
     if engine.cache_tokens is not None:
         return engine.cache_tokens
-    slots = max(1, engine.slots // data_shards)
-    return min(slots * engine.max_len, affordable)
+    return min(engine.shard_slots(data_shards) * engine.max_len, affordable)
 
 
 def cache_bytes_per_token(model: ModelConfig, model_shards: int, itemsize: int) -> int:

@@ -80,7 +80,7 @@ def call_sizes(config: EngineConfig, data_shards: int, *, few_sizes: bool) -> Ca
     """
     prefill_rows = max(1, config.prefill_tokens // (config.chunk * data_shards))
     # A row of a decode call is one token, so a call for fewer slots has empty rows.
-    decode_rows = max(MIN_ROWS, config.slots // data_shards)
+    decode_rows = max(MIN_ROWS, config.shard_slots(data_shards))
     width = pages_for(config.max_len, config.page_size)
     if config.deterministic:
         return CallSizes(

@@ -80,7 +80,7 @@ class Scheduler:
         self.config = config
         self.pools = [PagePool(pages_per_data_shard) for _ in range(data_shards)]
         self.sizes = call_sizes(config, data_shards, few_sizes=few_sizes)
-        self.slots = max(1, config.slots // data_shards)  # of one data shard
+        self.slots = config.shard_slots(data_shards)  # of one data shard
         self._most_rows = self.sizes.prefill_rows[-1]
         self._call_tokens = self._most_rows * config.chunk
         # Where calls that would be too empty are cut in two, a call costs what it computes.

@@ -139,7 +139,7 @@ def simulate(
         prompt_tokens=simulation.prompt_tokens,
         cached_tokens=simulation.cached_tokens,
         data_shards=data_shards,
-        slots=max(1, engine.slots // data_shards) * data_shards,
+        slots=engine.shard_slots(data_shards) * data_shards,
     )
 
 

@@ -54,3 +54,10 @@ def test_config_survives_pickling_and_is_hashable() -> None:
     copy = pickle.loads(pickle.dumps(config))
     assert copy == config
     assert hash(copy) == hash(config)
+
+
+@pytest.mark.parametrize(
+    ("slots", "data_shards", "expected"), [(64, 1, 64), (64, 3, 21), (2, 4, 1)]
+)
+def test_slots_are_split_over_data_shards(slots: int, data_shards: int, expected: int) -> None:
+    assert EngineConfig(max_len=64, slots=slots).shard_slots(data_shards) == expected
