@@ -1,6 +1,6 @@
 """The runs of kernels that a check of a GPU compares and times, at sizes of Grok-1's shards."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from actors.engine.planning.device_profiles import REFERENCE_SHARD, ModelShard
 from actors.engine.sampling import SamplingArrays, sample_tokens
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Experts, Kernels, Placement
@@ -23,8 +24,6 @@ KERNELS = (
     "vocabulary",
     "sampling_sorted",
 )
-EXPERTS = 8
-CHOSEN_EXPERTS = 2
 PAGE_SIZE = 16
 PREFILL_TOKENS = 8  # of one row
 PROMPT_ROWS = 32  # of a prefill: rows of one prompt read the same pages
@@ -35,18 +34,13 @@ TOP_P = 0.9
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of the model's shard and of the cases.
+    """Sizes of the cases, and of the model's part on the device.
 
     `decode` and `prefill` are pairs: tokens of the call, and the cached tokens that one of them
     sees on average.
     """
 
-    width: int
-    ffn: int
-    heads: int
-    key_size: int
-    vocab: int  # of one device
-    devices: int  # that share the rows of a sampling step
+    shard: ModelShard
     tokens: tuple[int, ...]  # of the experts and of routing
     float32_tokens: tuple[int, ...]
     product_tokens: tuple[int, ...]  # of the products that XLA computes
@@ -56,12 +50,7 @@ class Sizes:
 
 
 GROK_1_SHARD = Sizes(
-    width=6144,
-    ffn=4096,
-    heads=6,
-    key_size=128,
-    vocab=16384,
-    devices=8,
+    shard=REFERENCE_SHARD,
     tokens=(1, 8, 32, 64, 128, 256, 512, 2048, 4096, 8192),
     float32_tokens=(64, 2048),
     product_tokens=(64, 256, 2048),
@@ -70,12 +59,17 @@ GROK_1_SHARD = Sizes(
     prefill=((2048, 512), (8192, 512), (8192, 4096)),
 )
 TINY = Sizes(
-    width=64,
-    ffn=48,
-    heads=3,
-    key_size=16,
-    vocab=32,
-    devices=2,
+    shard=ModelShard(
+        width=64,
+        ffn=48,
+        q_heads=3,
+        kv_heads=1,
+        key_size=16,
+        experts=8,
+        chosen_experts=2,
+        vocab=32,
+        devices=2,
+    ),
     tokens=(24,),
     float32_tokens=(24,),
     product_tokens=(24,),
@@ -114,40 +108,40 @@ class Case:
 
 def cases(sizes: Sizes) -> Iterator[Case]:
     """Yields the cases."""
-    weights = _experts(sizes)
+    weights = _experts(sizes.shard)
     for tokens in sizes.tokens:
-        yield _experts_case(sizes, weights, tokens, "bfloat16")
-        yield _routing_case(sizes, tokens)
+        yield _experts_case(sizes.shard, weights, tokens, "bfloat16")
+        yield _routing_case(sizes.shard, tokens)
     for tokens in sizes.float32_tokens:
-        yield _experts_case(sizes, weights, tokens, "float32")
+        yield _experts_case(sizes.shard, weights, tokens, "float32")
 
     for tokens, context in sizes.decode:
-        yield _attention_case("attention_decode", sizes, tokens, context, "bfloat16")
+        yield _attention_case("attention_decode", sizes.shard, tokens, context, "bfloat16")
     for tokens, context in sizes.prefill:
-        yield _attention_case("attention_prefill", sizes, tokens, context, "bfloat16")
-    yield _attention_case("attention_decode", sizes, *sizes.decode[0], "float32")
-    yield _attention_case("attention_prefill", sizes, *sizes.prefill[0], "float32")
+        yield _attention_case("attention_prefill", sizes.shard, tokens, context, "bfloat16")
+    yield _attention_case("attention_decode", sizes.shard, *sizes.decode[0], "float32")
+    yield _attention_case("attention_prefill", sizes.shard, *sizes.prefill[0], "float32")
 
     for tokens in sizes.product_tokens:
-        yield from _product_cases(sizes, tokens)
+        yield from _product_cases(sizes.shard, tokens)
     for rows in sizes.sampled_rows:
-        yield _sampling_case(sizes, rows)
+        yield _sampling_case(sizes.shard, rows)
 
 
-def _experts(sizes: Sizes) -> Experts:
+def _experts(shard: ModelShard) -> Experts:
     """Returns random experts in the layout of GPU kernels, which plain XLA accepts too."""
-    width = sizes.width
-    ffn = sizes.ffn
+    width = shard.width
+    ffn = shard.ffn
     return (
-        _expert_weight(0, width, ffn),
-        _expert_weight(1, width, ffn),
-        _expert_weight(2, ffn, width),
+        _expert_weight(0, shard.experts, width, ffn),
+        _expert_weight(1, shard.experts, width, ffn),
+        _expert_weight(2, shard.experts, ffn, width),
     )
 
 
-def _expert_weight(seed: int, rows: int, columns: int) -> TransposedExperts:
-    values = _int8(seed, (EXPERTS, columns, rows))
-    return TransposedExperts(values, _scales(rows, (EXPERTS, 1, columns)))
+def _expert_weight(seed: int, experts: int, rows: int, columns: int) -> TransposedExperts:
+    values = _int8(seed, (experts, columns, rows))
+    return TransposedExperts(values, _scales(rows, (experts, 1, columns)))
 
 
 def _int8(seed: int, shape: tuple[int, ...]) -> Array:
@@ -159,10 +153,10 @@ def _scales(rows: int, shape: tuple[int, ...]) -> Array:
     return jnp.full(shape, 1 / (74 * rows**0.5), jnp.bfloat16)
 
 
-def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Case:
-    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), dtype)
-    scores_NE = jax.random.uniform(jax.random.key(7), (tokens, EXPERTS))
-    chosen_NX = jax.lax.top_k(scores_NE, CHOSEN_EXPERTS)[1].astype(jnp.int32)
+def _experts_case(shard: ModelShard, weights: Experts, tokens: int, dtype: str) -> Case:
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, shard.width), dtype)
+    scores_NE = jax.random.uniform(jax.random.key(7), (tokens, shard.experts))
+    chosen_NX = jax.lax.top_k(scores_NE, shard.chosen_experts)[1].astype(jnp.int32)
 
     def function(kernels: Kernels) -> Callable[..., Any]:
         def expert_rows(chosen_NX: Array, x_ND: Array, weights: Experts) -> Array:
@@ -172,7 +166,7 @@ def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Ca
         return expert_rows
 
     touched_experts = len(set(chosen_NX.ravel().tolist()))
-    expert_weights = 3 * sizes.width * sizes.ffn
+    expert_weights = 3 * shard.width * shard.ffn
     return Case(
         kernel="experts",
         tokens=tokens,
@@ -180,17 +174,17 @@ def _experts_case(sizes: Sizes, weights: Experts, tokens: int, dtype: str) -> Ca
         function=function,
         arguments=(chosen_NX, x_ND, weights),
         min_bytes=touched_experts * expert_weights,
-        flops=2 * CHOSEN_EXPERTS * tokens * expert_weights,
+        flops=2 * shard.chosen_experts * tokens * expert_weights,
     )
 
 
-def _routing_case(sizes: Sizes, tokens: int) -> Case:
-    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), jnp.bfloat16)
-    w_DE = jax.random.normal(jax.random.key(0), (sizes.width, EXPERTS)) / sizes.width**0.5
+def _routing_case(shard: ModelShard, tokens: int) -> Case:
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, shard.width), jnp.bfloat16)
+    w_DE = jax.random.normal(jax.random.key(0), (shard.width, shard.experts)) / shard.width**0.5
 
     def function(kernels: Kernels) -> Callable[..., Any]:
         def gates(real_N: Array, x_ND: Array, w_DE: Array) -> Array:
-            gates_NX, _ = kernels.route(x_ND, w_DE, real_N > 0, CHOSEN_EXPERTS)
+            gates_NX, _ = kernels.route(x_ND, w_DE, real_N > 0, shard.chosen_experts)
             return gates_NX
 
         return gates
@@ -206,24 +200,24 @@ def _routing_case(sizes: Sizes, tokens: int) -> Case:
     )
 
 
-def _attention_case(kernel: str, sizes: Sizes, tokens: int, context: int, dtype: str) -> Case:
+def _attention_case(kernel: str, shard: ModelShard, tokens: int, context: int, dtype: str) -> Case:
     if kernel == "attention_decode":
         placement = _decode_placement(tokens, context)
     else:
         placement = _prefill_placement(tokens // PREFILL_TOKENS, context)
 
     pages = int(placement.pages_BJ.max()) + 1
-    cache_shape = (pages, PAGE_SIZE, 1, sizes.key_size)
+    cache_shape = (pages, PAGE_SIZE, shard.kv_heads, shard.key_size)
     keys = jax.random.normal(jax.random.key(3), cache_shape, dtype)
     values = jax.random.normal(jax.random.key(4), cache_shape, dtype)
-    query_shape = (*placement.positions_BT.shape, sizes.heads, sizes.key_size)
+    query_shape = (*placement.positions_BT.shape, shard.q_heads, shard.key_size)
     queries = jax.random.normal(jax.random.key(5), query_shape, dtype)
 
     def function(kernels: Kernels) -> Callable[..., Any]:
-        scale = sizes.key_size**-0.5
+        scale = shard.key_size**-0.5
         return lambda placement, q, keys, values: kernels.attend(q, keys, values, placement, scale)
 
-    token_bytes = 2 * sizes.key_size * jnp.dtype(dtype).itemsize
+    token_bytes = 2 * shard.key_size * jnp.dtype(dtype).itemsize
     return Case(
         kernel=kernel,
         tokens=tokens,
@@ -232,7 +226,7 @@ def _attention_case(kernel: str, sizes: Sizes, tokens: int, context: int, dtype:
         arguments=(placement, queries, keys, values),
         # the rows of a prompt share its pages
         min_bytes=_cached_tokens(placement) * token_bytes,
-        flops=4 * tokens * context * sizes.heads * sizes.key_size,
+        flops=4 * tokens * context * shard.q_heads * shard.key_size,
         context=context,
     )
 
@@ -288,14 +282,16 @@ def _placement(sequence_B: Array, length_B: Array, new_tokens: int) -> Placement
     )
 
 
-def _product_cases(sizes: Sizes, tokens: int) -> Iterator[Case]:
+def _product_cases(shard: ModelShard, tokens: int) -> Iterator[Case]:
     """Yields the products of a step that XLA computes on every platform."""
-    attention_width = sizes.heads * sizes.key_size
-    yield _matmul_case("attention_inputs", sizes.width, attention_width, tokens, key_heads=2)
-    yield _matmul_case("attention_output", attention_width, sizes.width, tokens)
+    attention_width = shard.q_heads * shard.key_size
+    key_width = shard.kv_heads * shard.key_size
+    input_widths = [attention_width, key_width, key_width]
+    yield _matmul_case("attention_inputs", shard.width, input_widths, tokens)
+    yield _matmul_case("attention_output", attention_width, [shard.width], tokens)
 
-    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, sizes.width), jnp.bfloat16)
-    table_VD = jax.random.normal(jax.random.key(0), (sizes.vocab, sizes.width), jnp.bfloat16)
+    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, shard.width), jnp.bfloat16)
+    table_VD = jax.random.normal(jax.random.key(0), (shard.vocab, shard.width), jnp.bfloat16)
     yield Case(
         kernel="vocabulary",
         tokens=tokens,
@@ -308,10 +304,8 @@ def _product_cases(sizes: Sizes, tokens: int) -> Iterator[Case]:
     )
 
 
-def _matmul_case(kernel: str, width: int, columns: int, tokens: int, key_heads: int = 0) -> Case:
-    """Returns the product with an int8 weight, and with `key_heads` narrow ones beside it."""
-    narrow = columns // 6
-    widths = [columns, *[narrow] * key_heads]
+def _matmul_case(kernel: str, width: int, widths: Sequence[int], tokens: int) -> Case:
+    """Returns the products of one input with int8 weights of several widths."""
     weights: list[QuantizedWeight] = []
     for seed, size in enumerate(widths):
         weights.append(QuantizedWeight(_int8(seed, (width, size)), _scales(width, (1, size))))
@@ -332,10 +326,10 @@ def _matmul_case(kernel: str, width: int, columns: int, tokens: int, key_heads: 
     )
 
 
-def _sampling_case(sizes: Sizes, tokens: int) -> Case:
+def _sampling_case(shard: ModelShard, tokens: int) -> Case:
     """Returns the draws of one device: its share of the rows, over the whole vocabulary."""
-    rows = max(1, tokens // sizes.devices)
-    vocab = sizes.vocab * sizes.devices
+    rows = max(1, tokens // shard.devices)
+    vocab = shard.vocab * shard.devices
     logits_BV = jax.random.normal(jax.random.key(tokens), (rows, vocab), jnp.float32)
     sampling = SamplingArrays(
         temperature=jnp.full(rows, TEMPERATURE, jnp.float32),

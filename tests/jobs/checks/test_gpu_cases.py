@@ -32,7 +32,7 @@ def test_sizes_are_those_of_the_cost_model() -> None:
 def test_cases_begin_with_a_small_array() -> None:
     for case in cases(TINY):
         leaves = jax.tree.leaves(case.arguments)
-        assert leaves[0].size <= TINY.width * case.tokens, case.name
+        assert leaves[0].size <= TINY.shard.width * case.tokens, case.name
 
 
 def test_decode_sees_the_mean_context() -> None:
