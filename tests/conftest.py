@@ -42,7 +42,7 @@ from tests.s3 import s3_endpoint, s3_faults, s3_url
 
 __all__ = ["s3_endpoint", "s3_faults", "s3_url"]
 
-os.environ.update(shared_ray.NO_IDLE_WORKERS)
+os.environ.update(shared_ray.RAY_SETTINGS)
 sys.dont_write_bytecode = False
 # JAX comes before the modules that jaxtyping instruments: an import inside them does not find the
 # bytecode of libraries.

@@ -18,8 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 STARTS = 3  # Ray gives a node half a minute to come up: not always enough beside other work
-# Ray starts an idle worker per core for a node's first driver: a second of processor time each.
-NO_IDLE_WORKERS = {"RAY_prestart_worker_first_driver": "0"}
+RAY_SETTINGS = {
+    # Ray starts an idle worker per core for a node's first driver: a second of processor time each.
+    "RAY_prestart_worker_first_driver": "0",
+    # Ray's workers have the lowest priority but four: beside tests that compile they would get a
+    # thirtieth of a core.
+    "RAY_worker_niceness": "0",
+}
 CPUS = 8  # of the shared head: replicas of several jobs in a row, whose processes end one by one
 
 
@@ -95,7 +100,7 @@ def _head_variables(variables: dict[str, str]) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("RAY_", "JAX_NUMPY", "XLA_FLAGS"))
     }
-    own = {"RAY_agent_register_timeout_ms": "120000"} | NO_IDLE_WORKERS
+    own = {"RAY_agent_register_timeout_ms": "120000"} | RAY_SETTINGS
     head = inherited | own | variables
     del head["RAY_ADDRESS"]
     return head

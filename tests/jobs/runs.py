@@ -18,7 +18,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 
 from tests import shared_ray
-from tests.shared_ray import NO_IDLE_WORKERS
+from tests.shared_ray import RAY_SETTINGS
 
 ROOT = Path(__file__).parents[2]
 CONFORMANCE = ROOT / "tests" / "data" / "conformance"
@@ -49,7 +49,7 @@ def environment(**more: str) -> dict[str, str]:
         for name, value in os.environ.items()
         if not name.startswith(("RAY_", "JAX_NUMPY", "XLA_FLAGS"))
     }
-    return kept | NO_IDLE_WORKERS | {"RAY_ADDRESS": "local"} | more
+    return kept | RAY_SETTINGS | {"RAY_ADDRESS": "local"} | more
 
 
 def job(*arguments: object, **more: str) -> subprocess.CompletedProcess[str]:
