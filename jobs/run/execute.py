@@ -5,6 +5,7 @@ The driver never imports JAX; replicas do.
 
 import contextlib
 import math
+import time
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,6 +65,7 @@ class Job:
     backend: Backend
     early_stopping: EarlyStopping
     log: RunLog
+    began_s: float  # by time.monotonic
 
     @property
     def batches_in_flight(self) -> int:
@@ -102,15 +104,20 @@ def run_job(
         early_stopping: may stop the run early. Such a run has no _SUCCESS, all shards that are
             written are complete, and another call continues it.
     """
+    began_s = time.monotonic()
     log = RunLog(config.log_format, run=run_label(str(config.output)))
-    code = _run_logged(config, backend, early_stopping, log)
+    code = _run_logged(config, backend, early_stopping, log, began_s)
 
     log.event("finished", level="info" if code.is_complete else "error", exit_code=code)
     return code
 
 
 def _run_logged(
-    config: ScoreConfig, backend: Backend, early_stopping: EarlyStopping, log: RunLog
+    config: ScoreConfig,
+    backend: Backend,
+    early_stopping: EarlyStopping,
+    log: RunLog,
+    began_s: float,
 ) -> ExitCode:
     try:
         with stop_at_once():
@@ -121,7 +128,7 @@ def _run_logged(
             if config.dry_run:
                 print_dry_run(plan)
                 return ExitCode.OK
-            job = _prepare(plan, backend, early_stopping, log)
+            job = _prepare(plan, backend, early_stopping, log, began_s)
     except InterruptedRunError as error:
         return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
     except GrokBatchError as error:
@@ -178,7 +185,9 @@ def _print_lines(lines: Iterable[str]) -> None:
         print(line, flush=True)
 
 
-def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog) -> Job:
+def _prepare(
+    plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog, began_s: float
+) -> Job:
     """Creates or checks the run folder and lists the shards to run.
 
     Raises:
@@ -209,7 +218,18 @@ def _prepare(plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: R
     )
     shards = early_stopping.select_shards(unfinished)
     run_folder = RunFolder(folder.url, storage.RUN_CLIENT)
-    return Job(plan, run_folder, identity, shards, resumed, state, backend, early_stopping, log)
+    return Job(
+        plan=plan,
+        folder=run_folder,
+        fingerprint=identity,
+        shards=shards,
+        resumed=resumed,
+        start_state=state,
+        backend=backend,
+        early_stopping=early_stopping,
+        log=log,
+        began_s=began_s,
+    )
 
 
 def _warn_of_removed_parts(plan: Plan, folder: RunFolder, state: RunState, log: RunLog) -> None:
@@ -400,6 +420,7 @@ def _progress(job: Job, replicas: int) -> Progress:
         max_error_rows=job.error_budget,
         cost_per_replica_hour=job.plan.config.cost_per_replica_hour,
         note=job.early_stopping.status,
+        job_began_s=job.began_s,
         log=job.log,
     )
 

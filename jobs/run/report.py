@@ -157,6 +157,8 @@ def _report_of_parts(plan: Plan, folder: RunFolder, identity: str, status: str) 
     report["error_examples"] = counts.examples
     report["prompt_length_histogram"] = histogram(counts.prompt_lengths)
     report["completion_length_histogram"] = histogram(counts.completion_lengths)
+    report["finish_reasons"] = dict(counts.finish_reasons.most_common())
+    report["logprob_histogram"] = counts.logprobs.histogram()
     return report
 
 

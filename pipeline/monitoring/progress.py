@@ -16,6 +16,7 @@ from actors.protocol.plain_text import VALUE_CHARS, bare, plain_message
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
 from pipeline.monitoring.length_bins import histogram, length_bin
+from pipeline.monitoring.logprob_bins import LogprobCounts
 from pipeline.monitoring.replica_use import ReplicaUse
 from pipeline.monitoring.row_counts import RowCounts
 from pipeline.monitoring.run_log import RunLog
@@ -61,6 +62,7 @@ class Progress:
         note: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        job_began_s: float | None = None,
         log: RunLog | None = None,
     ) -> None:
         """Starts the clock, which `begin` starts again.
@@ -74,6 +76,7 @@ class Progress:
             note: returns a few words for the progress line.
             clock: seconds, monotonic.
             now: time of day.
+            job_began_s: when the job began, by `clock`; None: now.
             log: receives events of replicas, retries and shards. The pool logs losses itself.
         """
         self._rows_total = rows_total
@@ -85,6 +88,8 @@ class Progress:
         self._activity: Callable[[], str] = lambda: ""
         self._clock = clock
         self._now = now
+        self._job_began_s = clock() if job_began_s is None else job_began_s
+        self._ready_s: float | None = None
         self._log = log or RunLog()
         self.ended_early = False
         self._rows = RowCounts()
@@ -93,6 +98,8 @@ class Progress:
         self._tokens_out = 0
         self._cached_tokens = 0
         self._codes: Counter[str] = Counter()
+        self._finish_reasons: Counter[str] = Counter()
+        self._logprobs = LogprobCounts()
         self._boundary_rows = 0
         self._prompt_lengths: Counter[int] = Counter()
         self._completion_lengths: Counter[int] = Counter()
@@ -101,7 +108,7 @@ class Progress:
         self._replica_use = ReplicaUse(self._timeline)
         self._committed_shards = 0
         self._in_flight = 0
-        self.begin()
+        self._start_clock()
 
     def follow_replicas(self, replicas: Callable[[], tuple[int, int]]) -> None:
         """Reads the numbers of replicas, up and wanted, from `replicas` from now on."""
@@ -113,6 +120,10 @@ class Progress:
 
     def begin(self) -> None:
         """Starts the clock again: enough replicas are up, the first row comes."""
+        self._ready_s = self._clock() - self._job_began_s
+        self._start_clock()
+
+    def _start_clock(self) -> None:
         self._began_s = self._clock()
         self._began = self._now()
         self._last_row_s = 0.0
@@ -181,6 +192,11 @@ class Progress:
     def error_rows(self) -> int:
         """Rows with at least one failed sample, as far as this driver ran them."""
         return self._rows.failed
+
+    @property
+    def finish_reasons(self) -> dict[str, int]:
+        """Samples without an error by their finish reason, the most frequent first."""
+        return dict(self._finish_reasons.most_common())
 
     @property
     def boundary_rows(self) -> int:
@@ -262,6 +278,10 @@ class Progress:
                 "cached": now.cached,
             },
             "elapsed_s": now.elapsed_s,
+            "ready_s": self._ready_s,
+            "load_s": self._replica_use.slowest_load_s(),
+            "compile_s": now.engine.compile_s,
+            "programs": now.engine.programs,
             "tokens_per_s": {
                 "prompt": _ratio(tokens_in, now.elapsed_s),
                 "completion": _ratio(tokens_out, now.elapsed_s),
@@ -272,6 +292,8 @@ class Progress:
             "prefix_reuse": now.prefix_reuse,
             "prompt_length_histogram": histogram(self._prompt_lengths),
             "completion_length_histogram": histogram(self._completion_lengths),
+            "finish_reasons": self.finish_reasons,
+            "logprob_histogram": self._logprobs.histogram(),
             "retries": self._retries,
             "boundary_rows": self._boundary_rows,
             "errors_by_code": dict(self._codes.most_common()),
@@ -312,6 +334,10 @@ class Progress:
         scored = 0
         for score in completion.scores:
             scored += score.tokens
+        if completion.finish_reason is not None:
+            self._finish_reasons[completion.finish_reason] += 1
+        if completion.token_logprobs is not None:
+            self._logprobs.add(completion.token_logprobs)
         if any(score.boundary_chars for score in completion.scores):
             self._boundary_rows += 1
 

@@ -103,6 +103,11 @@ class ReplicaUse:
             lost += use.reason is not None
         return came_up, lost
 
+    def slowest_load_s(self) -> float | None:
+        """Returns how long the slowest replica loaded the model; None if none came up."""
+        load_s = [use.info.load_s for use in self._uses.values() if use.info is not None]
+        return max(load_s, default=None)
+
     def hours(self, now_s: float) -> float:
         """Returns for how long replicas were up, added up."""
         return sum(use.up_s(now_s) for use in list(self._uses.values())) / 3600

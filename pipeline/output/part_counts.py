@@ -1,5 +1,6 @@
 """Counts the rows of committed parts: what is left of a run whose driver wrote no report."""
 
+from array import array
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import pyarrow.compute as pc
 from actors.protocol.messages import RowRef
 from pipeline.input import formats
 from pipeline.monitoring.length_bins import length_bin
+from pipeline.monitoring.logprob_bins import LogprobCounts
 from pipeline.monitoring.progress import EXAMPLES, error_example
 from pipeline.output.run_folder import RunFolder, check_fingerprint
 from pipeline.output.run_state import failed_rows
@@ -26,6 +28,8 @@ COLUMNS = (
     "completion_tokens",
     "cached_tokens",
     "scored_tokens",
+    "finish_reason",
+    "token_logprobs",
 )
 
 
@@ -41,6 +45,8 @@ class PartCounts:
     examples: dict[str, list[dict[str, object]]] = field(default_factory=dict)  # by code
     prompt_lengths: Counter[int] = field(default_factory=Counter)  # samples without an error
     completion_lengths: Counter[int] = field(default_factory=Counter)  # or scored tokens
+    finish_reasons: Counter[str] = field(default_factory=Counter)  # samples without an error
+    logprobs: LogprobCounts = field(default_factory=LogprobCounts)
 
     def add(self, shard: int, table: pa.Table) -> None:
         """Adds the samples of the part of a shard."""
@@ -60,6 +66,12 @@ class PartCounts:
         self.cached_tokens += int(_numbers(good, "cached_tokens").sum())
         _count_lengths(self.prompt_lengths, prompt)
         _count_lengths(self.completion_lengths, completion + scored)
+        if "finish_reason" in good.column_names:
+            reasons = good["finish_reason"].drop_null().to_pylist()
+            self.finish_reasons.update(map(str, reasons))
+        if "token_logprobs" in good.column_names:
+            tokens = pc.list_flatten(good["token_logprobs"]).drop_null()
+            self.logprobs.add(array("f", tokens.to_numpy().astype(np.float32).tobytes()))
 
     def _add_examples(self, shard: int, failed: pa.Table) -> None:
         codes: list[Any] = pc.unique(failed["error_code"]).to_pylist()

@@ -1,6 +1,16 @@
+from dataclasses import replace
+
 import pytest
 
-from actors.protocol.messages import Completion, ReplicaStats, RowRef, Score, token_ids
+from actors.protocol.messages import (
+    Completion,
+    ReplicaInfo,
+    ReplicaStats,
+    RowRef,
+    Score,
+    logprobs,
+    token_ids,
+)
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.progress import EXAMPLE_CHARS, EXAMPLES, ROWS_BEFORE_EARLY_STOP, Progress
 from pipeline.monitoring.row_counts import error_budget
@@ -73,6 +83,25 @@ def test_report_has_the_figures_of_the_snapshot() -> None:
     [replica] = report["replicas"]  # type: ignore[misc]
     assert (replica["up_s"], replica["utilisation"], replica["lost"]) == (4.0, 0.5, "killed")
     assert report["replica_hours"] == pytest.approx(4 / 3600)
+
+
+def test_report_has_times_of_the_start_reasons_and_log_probs() -> None:
+    clock = Clock()
+    clock.now = 7.0
+    progress = Progress(3, clock=clock, job_began_s=5.0)
+    assert progress.report()["ready_s"] is None
+    clock.now = 65.0
+    progress.begin()
+    info = ReplicaInfo("a", "node", ("cpu",), "1x1", 1, 1, 1, 4, 42.0)
+    progress.replica_ready("a", info)
+    progress.replica_stats("a", ReplicaStats(compile_s=3.0, programs=2))
+    stopped = replace(good(0), finish_reason="stop", token_logprobs=logprobs([-0.1, -0.1]))
+    list(progress.count([stopped, replace(good(1), finish_reason="length"), bad(2)]))
+    report = progress.report()
+    times = [report[name] for name in ("ready_s", "load_s", "compile_s", "programs")]
+    assert times == [60.0, 42.0, 3.0, 2]
+    assert report["finish_reasons"] == {"stop": 1, "length": 1}
+    assert report["logprob_histogram"] == [{"from": -0.25, "to": 0.0, "tokens": 2}]
 
 
 def test_error_budget_stops_long_runs_early() -> None:
