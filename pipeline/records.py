@@ -3,8 +3,8 @@
 The types that cross to the replicas are in actors/protocol/messages.py.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -55,6 +55,35 @@ class Shard:
     version: str = ""  # of the file when it was listed; empty: not checked when it is read
     size: int | None = None  # of the file when it was listed, in bytes
     partition: Partition = ()  # as of its file
+    # of a sample: its rows, counted from `first_row` and ascending; None: consecutive rows
+    offsets: tuple[int, ...] | None = None
+
+    def file_row(self, position: int) -> int:
+        """Returns the row of the file that has a position within the shard."""
+        if self.offsets is None:
+            return self.first_row + position
+        return self.first_row + self.offsets[position]
+
+    def head(self, rows: int) -> "Shard":
+        """Returns the first rows of the shard, at most `rows`."""
+        offsets = self.offsets
+        if offsets is not None:
+            offsets = offsets[:rows]
+        return replace(self, rows=min(self.rows, rows), offsets=offsets)
+
+    def ranges(self) -> Iterator[range]:
+        """Yields the row ranges of the file that the shard consists of, ascending."""
+        if self.offsets is None:
+            yield range(self.first_row, self.first_row + self.rows)
+            return
+        begin = self.offsets[0]
+        end = begin
+        for offset in self.offsets:
+            if offset != end:
+                yield range(self.first_row + begin, self.first_row + end)
+                begin = offset
+            end = offset + 1
+        yield range(self.first_row + begin, self.first_row + end)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from pipeline.output.schema import task_columns
 from pipeline.tasks import GENERATE, TASKS
 
 AUTO: Literal["auto"] = "auto"  # value of flags that the plan of a run resolves
+PROMPT_COLUMN = "prompt"
 
 # Lowest and highest value of numeric flags; sampling parameters have theirs in their declaration.
 RANGES: dict[str, tuple[float, float]] = {
@@ -33,6 +34,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_len": (2, math.inf),
     "shard_rows": (1, math.inf),
     "limit": (1, math.inf),
+    "sample": (1, math.inf),
     "max_error_rate": (0, 1),
     "max_attempts": (1, math.inf),
     "step_timeout_s": (1, math.inf),
@@ -63,7 +65,7 @@ class InputFlags:
         "; ".join(f"{task.name}: {task.help}" for task in TASKS.values()),
         choices=tuple(TASKS),
     )
-    prompt_column: str = flag("prompt", "name of the prompt column of the input")
+    prompt_column: str = flag(PROMPT_COLUMN, "name of the prompt column of the input")
     continuation_column: str = flag(
         "continuation", "name of the column with the texts to score after the prompt (task score)"
     )
@@ -96,6 +98,16 @@ class ScoreConfig(SamplingParams, InputFlags):
         **RUN_TOPICS,
     }
 
+    template: str | None = flag(
+        None,
+        "Jinja template of the prompt over the columns of a row, such as "
+        "'{{ question }}\\nAnswer:', or @FILE. In the flag \\n and \\t are line break and tab, and "
+        "\\\\ is a backslash; a file is taken as it is",
+    )
+    keep_prompt: bool = flag(
+        False,
+        "write the prompt, too: the column of prompts, or with --template its text as 'prompt'",
+    )
     logprobs: int | None = flag(
         0, "log-prob of each generated token and of the K most likely ones; null = not written"
     )
@@ -146,6 +158,10 @@ class ScoreConfig(SamplingParams, InputFlags):
     )
     partition: str = flag("0/1", "I/N: this driver takes the shards whose number is I modulo N")
     limit: int | None = flag(None, "only the first N rows")
+    sample: int | None = flag(
+        None, "only N random rows (of the first --limit); the same for the same --sample-seed"
+    )
+    sample_seed: int = flag(0, "chooses the rows of --sample")
     dry_run: bool = flag(
         False, "only plan: rows, tokens, padding, memory, time and cost; starts nothing"
     )
@@ -206,6 +222,13 @@ class ScoreConfig(SamplingParams, InputFlags):
                 f"--boundary-chars has no effect on task {self.task}, which scores no "
                 "continuation; leave it out or use --task score"
             )
+        if self.template is not None and self.prompt_column != PROMPT_COLUMN:
+            raise ConfigError(
+                "--prompt-column and --template both give the prompt; leave one out, or use "
+                f"{{{{ {self.prompt_column} }}}} in the template"
+            )
+        if self.sample_seed and self.sample is None:
+            raise ConfigError("--sample-seed has no effect without --sample; give both or none")
         if self.cost_budget is not None and self.cost_per_replica_hour is None:
             raise ConfigError(
                 "--cost-budget needs --cost-per-replica-hour: without a price nothing has a cost"

@@ -21,7 +21,7 @@ CONFIG_KEYS = (
     "prompt_logprobs",
 )
 # Flags that enter it only where they are set, so that runs begun before them resume.
-CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic")
+CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic", "keep_prompt")
 # Flags on which the bits of log-probs depend on GPUs: part of it with --deterministic.
 SHAPE_KEYS = ("mesh", "slots", "prefill_tokens", "shard_activations")
 
@@ -52,6 +52,10 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
         "shards": {"shard_rows": config.shard_rows, "limit": config.limit},
         "input": input_keys(plan.files),
     }
+    if plan.schema.template is not None:
+        keys["template"] = plan.schema.template.text
+    if config.sample is not None:
+        keys["sample"] = {"rows": config.sample, "seed": config.sample_seed}
     # Runs of versions that did not have these columns have no such key.
     if plan.schema.folder_columns:
         keys["folder_columns"] = list(plan.schema.folder_columns)

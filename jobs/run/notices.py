@@ -3,7 +3,6 @@
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 
 from actors.protocol.messages import Completion
 from actors.protocol.parameter_names import column_notices
@@ -47,13 +46,13 @@ def row_notices(plan: Plan, shard: Shard, client: storage.Client) -> Iterator[st
     """
     if shard.only is not None:
         return
-    first_rows = replace(shard, rows=min(shard.rows, CHECKED_ROWS))
+    first_rows = shard.head(CHECKED_ROWS)
     codes: Counter[str] = Counter()
     message = ""
     rows = read_rows([first_rows], plan.schema, client)
     for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
         if isinstance(item, Completion) and item.error_code is not None:
-            message = message or f"row {shard.first_row + item.ref.row}: {item.error_message}"
+            message = message or f"row {shard.file_row(item.ref.row)}: {item.error_message}"
             codes[item.error_code] += 1
 
     if codes:

@@ -18,6 +18,7 @@ from actors.protocol.parameters import ParameterError
 from actors.protocol.sampling import PARAMETERS, resolve_parameters
 from actors.protocol.size_buckets import prompt_size_buckets
 from actors.replica import ReplicaSpec
+from jobs.cli.template_flag import read_template
 from jobs.run.config import AUTO, ScoreConfig
 from jobs.run.models import model_config
 from pipeline import storage
@@ -25,7 +26,7 @@ from pipeline.dispatch.buckets import BucketConfig, mean_request_tokens
 from pipeline.errors import ConfigError
 from pipeline.input.columns import InputColumns, InputSchema, inspect_columns
 from pipeline.input.listing import SkippedFile, read_listing
-from pipeline.input.shards import plan_shards
+from pipeline.input.shards import RowSample, plan_shards
 from pipeline.input.unique_ids import check_unique_ids
 from pipeline.output.round_trip import check_output
 from pipeline.output.schema import OutputSchema, output_schema
@@ -34,6 +35,7 @@ from pipeline.requests.rules import RequestRules
 from pipeline.requests.sample import sample_requests
 from pipeline.requests.tokenizer import Tokenizer
 from pipeline.tasks import TASKS, LogprobOptions, Task
+from pipeline.templates.row_template import RowTemplate
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = Path(__file__).resolve().parents[1] / "demo"
@@ -168,14 +170,20 @@ def make_plan(config: ScoreConfig) -> Plan:
 
     listing = read_listing(str(config.input), config.limit, config.output)
     files = listing.files
-    schema = inspect_columns(files, _columns(config))
+    template = None
+    if config.template is not None:
+        template = read_template(config.template)
+    schema = inspect_columns(files, _columns(config, template))
     _check_tokenizer(config, model, tokenizer, schema)
     _check_repetition(config, schema)
     check_unique_ids(files, schema.id_column, config.limit)
 
     rules = _request_rules(config, model, tokenizer)
     _check_sampling(rules)
-    shards = plan_shards(files, config.shard_rows, config.limit)
+    row_sample = None
+    if config.sample is not None:
+        row_sample = RowSample(config.sample, config.sample_seed)
+    shards = plan_shards(files, config.shard_rows, config.limit, row_sample)
 
     devices = _devices(config, model)
     mean_tokens = None
@@ -266,13 +274,15 @@ def _with_demo(config: ScoreConfig) -> ScoreConfig:
     return replace(config, checkpoint=checkpoint, tokenizer=tokenizer)
 
 
-def _columns(config: ScoreConfig) -> InputColumns:
+def _columns(config: ScoreConfig, template: RowTemplate | None) -> InputColumns:
     return InputColumns(
         task=TASKS[config.task],
         prompt_column=config.prompt_column,
         id_column=config.id_column,
         continuation_column=config.continuation_column,
         boundary_chars=config.boundary_chars,
+        template=template,
+        keep_prompt=config.keep_prompt,
     )
 
 

@@ -173,7 +173,7 @@ def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
     """
     step = max(1, len(plan.shards) // SAMPLED_SHARDS)
     sampled = plan.shards[::step][:SAMPLED_SHARDS]
-    shortened = [_first_rows(shard) for shard in sampled]
+    shortened = [shard.head(SAMPLED_ROWS) for shard in sampled]
     built = list(plan.build(shortened))
     requests = pa.concat_tables(prompts.requests for prompts in built)
     rejected = pa.concat_tables(prompts.rejected for prompts in built)
@@ -192,10 +192,6 @@ def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
     if requests.num_rows:
         for line in dry_run.lines(_estimate(config, requests, scale)):
             print(line, flush=True)
-
-
-def _first_rows(shard: Shard) -> Shard:
-    return dataclasses.replace(shard, rows=min(shard.rows, SAMPLED_ROWS))
 
 
 def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[str, object]:

@@ -22,14 +22,17 @@ from pipeline.input.column_types import check_type
 from pipeline.input.file_columns import FileColumns
 from pipeline.input.json_text import is_json_text
 from pipeline.input.partitions import check_id_column, partition_of
+from pipeline.input.roles import PROMPT as PROMPT_ROLE
 from pipeline.input.roles import ColumnForm, InputRole
-from pipeline.output.schema import task_columns
+from pipeline.output.schema import STATUS, task_columns
 from pipeline.records import InputFile, Partition, Shard
 from pipeline.storage.redaction import redact_credentials
 from pipeline.tasks import Task
+from pipeline.templates.row_template import ROW, RowTemplate
 
 ID = "id"  # the output's column of ids, and the usual name in the input
-INPUT_ID = "input_id"  # a column `id` that is not the column of ids
+PROMPT = "prompt"  # the field of the text that a template gives, and its column of the output
+INPUT_PREFIX = "input_"  # of input columns whose name is that of an output column
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,8 @@ class InputColumns:
     id_column: str = "id"
     continuation_column: str = "continuation"
     boundary_chars: bool = False  # the output has this column
+    template: RowTemplate | None = None  # gives the prompt; the prompt column is one of many then
+    keep_prompt: bool = False  # the prompt passes through
 
     def name_of(self, role: InputRole) -> str:
         """Returns the name that the run gives to the column of a role."""
@@ -68,6 +73,9 @@ class InputSchema:
     renamed: Mapping[str, str] = field(default_factory=dict)
     notices: tuple[str, ...] = ()  # what a user should know before the run starts
     folder_columns: tuple[str, ...] = ()  # whose values the names of folders give
+    template: RowTemplate | None = None  # gives the prompt
+    template_columns: tuple[str, ...] = ()  # that the template takes
+    writes_rendered_prompt: bool = False  # behind `id`
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -75,7 +83,7 @@ class InputSchema:
         names = [column.name for column in self.role_columns]
         if self.id_column is not None:
             names.insert(0, self.id_column)
-        return (*names, *self.parameters)
+        return tuple(dict.fromkeys([*names, *self.parameters, *self.template_columns]))
 
     @property
     def source(self) -> pa.Schema:
@@ -83,7 +91,8 @@ class InputSchema:
         fields: list[pa.Field[Any]] = []
         if self.id_column is not None:
             fields.append(self.passthrough.field("id").with_name(self.id_column))
-        for column in list(self.passthrough)[1:]:
+        first = 2 if self.writes_rendered_prompt else 1
+        for column in list(self.passthrough)[first:]:
             file_name = self.renamed.get(column.name, column.name)
             fields.append(column.with_name(file_name))
         return pa.schema(fields)
@@ -96,7 +105,7 @@ class InputSchema:
     @property
     def has_text(self) -> bool:
         """Whether a tokenizer is needed to read the input."""
-        return any(column.form.is_text for column in self.role_columns)
+        return self.template is not None or any(column.form.is_text for column in self.role_columns)
 
     def folder_values(self, shard: Shard) -> Partition:
         """Returns the values that all rows of a shard have in columns of their folders."""
@@ -116,20 +125,25 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
     """
     file_columns = formats.file_columns(files)
     source = _describe(files)
+    template_columns = _template_columns(file_columns.names, columns)
     role_columns = tuple(_role_columns(file_columns.names, columns, source))
     for column in role_columns:
         _check_types(file_columns, column.name, column.form.name, source)
-    _check_same_kind(role_columns, source)
+    if columns.template is None:
+        _check_same_kind(role_columns, source)
 
     parameters = tuple(name for name in PARAMETERS if name in file_columns.types)
     for name in parameters:
         _check_types(file_columns, name, name, source)
 
     id_column = _find_id_column(file_columns, columns, source)
-    inputs = {*parameters, *(column.name for column in role_columns), id_column}
-    passing = [name for name in file_columns.names if name not in inputs]
+    consumed = {*parameters, *_consumed(role_columns, columns), id_column}
+    passing = [name for name in file_columns.names if name not in consumed]
     passthrough = file_columns.passthrough(passing)
+    writes_rendered_prompt = columns.keep_prompt and columns.template is not None
     renamed, fields = _output_fields(passthrough.fields, id_column, columns, source)
+    if writes_rendered_prompt:
+        fields.insert(0, pa.field(PROMPT, pa.string()))
 
     notices = [*file_columns.notices, *passthrough.notices, *_notices(parameters, renamed)]
     return InputSchema(
@@ -141,7 +155,37 @@ def inspect_columns(files: Sequence[InputFile], columns: InputColumns) -> InputS
         renamed=renamed,
         notices=tuple(notices),
         folder_columns=file_columns.from_folders,
+        template=columns.template,
+        template_columns=template_columns,
+        writes_rendered_prompt=writes_rendered_prompt,
     )
+
+
+def _template_columns(names: Sequence[str], columns: InputColumns) -> tuple[str, ...]:
+    """Returns the columns that the template takes: all of them if it uses `row`.
+
+    Raises:
+        ConfigError: a column is missing.
+    """
+    template = columns.template
+    if template is None:
+        return ()
+    uses_row = ROW in template.names and ROW not in names
+    used = template.names
+    if uses_row:
+        used = (template.names - {ROW}) | template.row_columns
+    template.check_names(used, names, "the rows")
+    if uses_row:
+        return tuple(names)
+    return tuple(name for name in names if name in used)
+
+
+def _consumed(role_columns: Sequence[RoleColumn], columns: InputColumns) -> Iterator[str]:
+    """Yields the columns of roles that do not pass through."""
+    for column in role_columns:
+        is_prompt = column.form in PROMPT_ROLE.forms
+        if not (is_prompt and columns.keep_prompt):
+            yield column.name
 
 
 def input_root(files: Sequence[InputFile]) -> str:
@@ -165,6 +209,8 @@ def _describe(files: Sequence[InputFile]) -> str:
 
 def _role_columns(names: Sequence[str], columns: InputColumns, source: str) -> Iterator[RoleColumn]:
     for role in columns.task.input_roles:
+        if role is PROMPT_ROLE and columns.template is not None:
+            continue
         yield _find_role_column(names, role, columns.name_of(role), source)
 
 
@@ -252,7 +298,9 @@ def _output_fields(
 ) -> "tuple[dict[str, str], list[pa.Field[Any]]]":
     """Returns the fields of the output that pass through.
 
-    A column `id` beside the one that --id-column names passes through as `input_id`.
+    A column `id` beside the one that --id-column names passes through as `input_id`, and `prompt`
+    beside the prompt of a template as `input_prompt`. So do the columns of a run's output that is
+    the input of another run, such as `status`.
 
     Returns:
         The names in the files of columns that have another name in the output, by that name; and
@@ -262,13 +310,24 @@ def _output_fields(
         DatasetError: a column has the name of an output column.
     """
     reserved = task_columns(columns.task, boundary_chars=columns.boundary_chars)
+    prompt_column = None  # that passes through under another name where its own is taken
+    if columns.keep_prompt:
+        prompt_column = columns.prompt_column
+        if columns.template is not None:
+            reserved |= {PROMPT}
+            prompt_column = PROMPT
     names = {column.name for column in fields}
+    is_output_of_run = {column.name for column in STATUS} <= names
     renamed: dict[str, str] = {}
     output_fields: list[pa.Field[Any]] = []
     for column in fields:
-        if column.name == ID and id_column is not None and INPUT_ID not in names:
-            renamed[INPUT_ID] = ID
-            output_fields.append(column.with_name(INPUT_ID))
+        new_name = INPUT_PREFIX + column.name
+        is_second_id = column.name == ID and id_column is not None
+        is_prompt = column.name == prompt_column
+        may_be_renamed = is_second_id or is_prompt or is_output_of_run
+        if column.name in reserved and may_be_renamed and new_name not in names:
+            renamed[new_name] = column.name
+            output_fields.append(column.with_name(new_name))
             continue
         if column.name in reserved:
             raise DatasetError(

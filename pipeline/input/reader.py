@@ -6,7 +6,7 @@ the tokenize stage does that.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from actors.protocol.errors import InvalidPromptError
+from actors.protocol.errors import InvalidPromptError, RequestError
 from actors.protocol.messages import Completion, RowRef
 from actors.protocol.plain_text import is_unicode
 from pipeline import storage
 from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
-from pipeline.input.columns import InputSchema
+from pipeline.input.columns import PROMPT, InputSchema
 from pipeline.input.limits import choices_fault
 from pipeline.records import PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
 from pipeline.storage.redaction import redact_credentials
+from pipeline.templates.row_template import RowTemplateError
 
 
 def read_rows(
@@ -82,13 +83,37 @@ def _file_rows(
         while pending.shards:
             pending.is_reading = True
             shard = pending.shards[0]
-            rows = cursor.take(shard.first_row, shard.rows)
+            rows = _rows(shard, cursor)
             pending.shards.popleft()
             pending.is_reading = False
 
             positions = _positions(shard)
-            yield ShardOpened(shard, _passthrough(shard, rows, schema, positions))
-            yield from _prompt_rows(shard, rows, schema, positions)
+            prompts = _rendered_prompts(rows, schema, positions)
+            passthrough = _passthrough(shard, rows, schema, positions, prompts)
+            yield ShardOpened(shard, passthrough)
+            yield from _prompt_rows(shard, rows, schema, positions, prompts)
+
+
+def _rows(shard: Shard, cursor: formats.Cursor) -> formats.Rows:
+    """Reads the rows of a shard, of a sample in several ranges."""
+    ranges = list(shard.ranges())
+    first = cursor.take(ranges[0].start, len(ranges[0]))
+    if len(ranges) == 1:
+        return first
+
+    values = first.values
+    tables = [first.passthrough]
+    faults = dict(first.faults)
+    count = len(ranges[0])
+    for file_range in ranges[1:]:
+        rows = cursor.take(file_range.start, len(file_range))
+        for name, column_values in rows.values.items():
+            values[name] += column_values
+        tables.append(rows.passthrough)
+        for position, fault in rows.faults.items():
+            faults[count + position] = fault
+        count += len(file_range)
+    return formats.Rows(values, pa.concat_tables(tables), faults)
 
 
 def _positions(shard: Shard) -> Sequence[int]:
@@ -98,33 +123,78 @@ def _positions(shard: Shard) -> Sequence[int]:
     return sorted(shard.only)
 
 
+def _rendered_prompts(
+    rows: formats.Rows, schema: InputSchema, positions: Sequence[int]
+) -> dict[int, str | RequestError]:
+    """Returns the prompt that the template gives each row, or why it gives none, by position.
+
+    Empty without a template. Rows with a fault are left out.
+    """
+    prompts: dict[int, str | RequestError] = {}
+    template = schema.template
+    if template is None:
+        return prompts
+    for position in positions:
+        if position in rows.faults:
+            continue
+        values = {name: rows.values[name][position] for name in schema.template_columns}
+        try:
+            prompts[position] = template.render(values, {})
+        except RowTemplateError as error:
+            prompts[position] = InvalidPromptError(f"--template: {error.detail}")
+    return prompts
+
+
 def _passthrough(
-    shard: Shard, rows: formats.Rows, schema: InputSchema, positions: Sequence[int]
+    shard: Shard,
+    rows: formats.Rows,
+    schema: InputSchema,
+    positions: Sequence[int],
+    prompts: Mapping[int, str | RequestError],
 ) -> pa.Table:
     columns: list[Any] = list(rows.passthrough.columns)
     if schema.id_column is None:
-        end = shard.first_row + shard.rows
-        names = [schema.row_name(shard.url, row) for row in range(shard.first_row, end)]
+        names = [schema.row_name(shard.url, shard.file_row(row)) for row in range(shard.rows)]
         columns.insert(0, pa.array(names, pa.string()))
+    if schema.writes_rendered_prompt:
+        texts = [_text_or_none(prompts.get(position)) for position in range(shard.rows)]
+        columns.insert(1, pa.array(texts, pa.string()))
     table = pa.table(columns, schema=schema.passthrough)
     if shard.only is None:
         return table
     return table.take(np.array(positions, np.int64))
 
 
+def _text_or_none(prompt: str | RequestError | None) -> str | None:
+    if isinstance(prompt, str):
+        return prompt
+    return None
+
+
 def _prompt_rows(
-    shard: Shard, rows: formats.Rows, schema: InputSchema, positions: Sequence[int]
+    shard: Shard,
+    rows: formats.Rows,
+    schema: InputSchema,
+    positions: Sequence[int],
+    prompts: Mapping[int, str | RequestError],
 ) -> Iterator[PromptRow | Completion]:
     for position in positions:
         ref = RowRef(shard.number, position)
         if position in rows.faults:
-            location = f"row {shard.first_row + position} of {shard.url}"
+            location = f"row {shard.file_row(position)} of {shard.url}"
             message = redact_credentials(f"{location}: {rows.faults[position]}")
             row_id = _readable_id(shard, rows, schema, position)
             yield Completion.failed(ref, InvalidPromptError.code, message, row_id=row_id)
             continue
 
         values: dict[str, Any] = {}
+        if position in prompts:
+            prompt = prompts[position]
+            if isinstance(prompt, RequestError):
+                row_id = _readable_id(shard, rows, schema, position)
+                yield Completion.failed(ref, prompt.code, str(prompt), row_id=row_id)
+                continue
+            values[PROMPT] = prompt
         for column in schema.role_columns:
             values[column.form.name] = rows.values[column.name][position]
         if schema.has_choices:
@@ -156,7 +226,7 @@ def _parameters(rows: formats.Rows, schema: InputSchema, position: int) -> dict[
 
 def _row_id(shard: Shard, rows: formats.Rows, schema: InputSchema, position: int) -> str | int:
     if schema.id_column is None:
-        return schema.row_name(shard.url, shard.first_row + position)
+        return schema.row_name(shard.url, shard.file_row(position))
     row_id: str | int = rows.values[schema.id_column][position]
     return row_id
 

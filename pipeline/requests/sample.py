@@ -1,7 +1,7 @@
 """A sample of the requests of a run: the first rows of some shards, spread over the input."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from actors.protocol.messages import Completion, Request
 from pipeline.errors import DatasetError
@@ -56,8 +56,4 @@ def sample_requests(
 def sampled_shards(shards: Sequence[Shard], rows_of_shard: int = SAMPLED_ROWS) -> list[Shard]:
     """Returns up to `SAMPLED_SHARDS` of `shards`, each with its first rows."""
     step = max(1, len(shards) // SAMPLED_SHARDS)
-    sampled: list[Shard] = []
-    for shard in shards[::step][:SAMPLED_SHARDS]:
-        rows = min(shard.rows, rows_of_shard)
-        sampled.append(replace(shard, rows=rows))
-    return sampled
+    return [shard.head(rows_of_shard) for shard in shards[::step][:SAMPLED_SHARDS]]

@@ -22,7 +22,7 @@ from jinja2.visitor import NodeTransformer
 
 from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
-from pipeline.synthesis.sandbox import CONCAT_FILTER, ROW_ERRORS, Sandbox
+from pipeline.templates.sandbox import CONCAT_FILTER, ROW_ERRORS, Sandbox
 
 Values = Mapping[str, Any]
 MAX_CHARS = 2000

@@ -44,6 +44,10 @@ AFFECTS_RESULTS: dict[str, dict[str, Any]] = {
     "shard_rows": {"shard_rows": 2},
     "on_overflow": {"on_overflow": "truncate-left"},
     "limit": {"limit": 2},
+    "template": {"template": "{{ prompt }} {{ question }}"},
+    "keep_prompt": {"keep_prompt": True},
+    "sample": {"sample": 2},
+    "sample_seed": {"sample": 2, "sample_seed": 1},
 }
 # Flags that change where, when or how a run is computed, watched and paid for, not what it writes.
 WITHOUT_EFFECT: dict[str, Any] = {

@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 from actors.protocol.messages import Completion, RowRef
 from pipeline import storage
-from pipeline.errors import DatasetError
+from pipeline.errors import ConfigError, DatasetError
 from pipeline.input.columns import InputColumns, inspect_columns
 from pipeline.input.listing import list_input
 from pipeline.input.reader import read_rows
-from pipeline.input.shards import plan_shards
+from pipeline.input.shards import RowSample, plan_shards
 from pipeline.records import PromptRow, Shard, ShardOpened, UnreadableShard
-from pipeline.tasks import SCORE
+from pipeline.tasks import GENERATE, SCORE
+from pipeline.templates.row_template import RowTemplate
 from tests.pipeline.input.input_files import COLUMNS, read_all, write, write_jsonl
 
 
@@ -262,3 +263,95 @@ def test_row_that_cannot_be_read_carries_its_id(
     assert isinstance(row, Completion)
     assert row.error_code == "invalid_prompt"
     assert row.row_id == row_id
+
+
+def test_template_gives_prompts_and_keep_prompt_writes_them(tmp_path: Path) -> None:
+    url = write(
+        tmp_path / "a.parquet",
+        {
+            "id": ["a", "b", "c"],
+            "prompt": ["p", "q", "r"],
+            "count": [1, None, 3],
+            "x y": ["é", "", "-"],
+        },
+    )
+    template = RowTemplate('{{ count }}: {{ row["x y"] }}', "--template")
+    columns = InputColumns(GENERATE, template=template, keep_prompt=True)
+    rows, passthrough, schema = read_all(url, columns, shard_rows=2)
+
+    assert [getattr(row, "prompt", None) for row in rows] == ["1: é", None, "3: -"]
+    failed = rows[1]
+    assert isinstance(failed, Completion)
+    assert (failed.error_code, failed.row_id) == ("invalid_prompt", "b")
+    assert failed.error_message == "--template: null, of the columns that it uses: count"
+    assert passthrough.to_pydict() == {
+        "id": ["a", "b", "c"],
+        "prompt": ["1: é", None, "3: -"],
+        "input_prompt": ["p", "q", "r"],
+        "count": [1, None, 3],
+        "x y": ["é", "", "-"],
+    }
+    assert "column 'prompt' of the input passes through as 'input_prompt'" in schema.notices
+
+
+def test_template_refuses_missing_column_before_rows_are_read(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.parquet", {"id": ["a"], "question": ["p"]})
+    for text in ("{{ quest }}", '{{ row["quest"] }}'):
+        columns = InputColumns(GENERATE, template=RowTemplate(text, "--template"))
+        with pytest.raises(ConfigError, match=r"no column 'quest'.*they have id, question"):
+            read_all(url, columns)
+
+
+def test_keep_prompt_passes_the_prompt_column_through(tmp_path: Path) -> None:
+    url = write(tmp_path / "a.parquet", {"id": ["a"], "question": ["p"]})
+    columns = InputColumns(GENERATE, prompt_column="question", keep_prompt=True)
+    rows, passthrough, _ = read_all(url, columns)
+    assert rows == [PromptRow(ref=RowRef(0, 0), id="a", prompt="p")]
+    assert passthrough.to_pydict() == {"id": ["a"], "question": ["p"]}
+
+
+def test_columns_of_an_output_pass_through_under_other_names(tmp_path: Path) -> None:
+    values: dict[str, list[object]] = {
+        "id": ["a"],
+        "sample_index": [0],
+        "status": ["ok"],
+        "error_code": [None],
+        "error_message": [None],
+        "attempts": [1],
+        "text": ["t"],
+        "token_ids": [[5]],
+        "subject": ["math"],
+    }
+    url = write(tmp_path / "part-00000.parquet", values)
+    columns = InputColumns(GENERATE, prompt_column="text", keep_prompt=True)
+    rows, passthrough, _ = read_all(url, columns)
+    assert rows == [PromptRow(ref=RowRef(0, 0), id="a", prompt="t")]
+    renamed = {f"input_{name}": value for name, value in values.items()}
+    del renamed["input_id"], renamed["input_subject"]
+    assert passthrough.to_pydict() == {"id": ["a"], "subject": ["math"], **renamed}
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_sample_reads_the_sampled_rows_alone(tmp_path: Path, suffix: str) -> None:
+    url = str(tmp_path / f"a.{suffix}")
+    prompts = [f"p{row}" for row in range(50)]
+    if suffix == "parquet":
+        write(tmp_path / "a.parquet", {"prompt": prompts}, row_group_size=7)
+    else:
+        write_jsonl(tmp_path / "a.jsonl", *[{"prompt": prompt} for prompt in prompts[:-1]], b"{")
+    files = list_input(url)
+    schema = inspect_columns(files, COLUMNS)
+    shards = plan_shards(files, 6, None, RowSample(48, 3))
+    items = list(read_rows(shards, schema))
+    passthrough = [item.passthrough["id"] for item in items if isinstance(item, ShardOpened)]
+    ids = [row_id for column in passthrough for row_id in column.to_pylist()]
+
+    sampled = RowSample(48, 3).positions(50)
+    assert ids == [f"a.{suffix}#{row}" for row in sampled]
+    rows = [item for item in items if isinstance(item, PromptRow | Completion)]
+    assert [row.ref for row in rows] == [RowRef(at // 6, at % 6) for at in range(48)]
+    for row, file_row in zip(rows, sampled, strict=True):
+        if isinstance(row, PromptRow):
+            assert (row.id, row.prompt) == (f"a.{suffix}#{file_row}", prompts[file_row])
+        else:
+            assert f"line {file_row + 1} of" in str(row.error_message)

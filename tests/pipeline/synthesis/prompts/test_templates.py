@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import ConfigError
-from pipeline.synthesis.prompts.templates import MAX_PROMPT_CHARS, PromptTemplate, TemplateSpec
+from pipeline.synthesis.prompts.templates import PromptTemplate, TemplateSpec
 from pipeline.synthesis.rejections import Rejection
+from pipeline.templates.row_template import MAX_TEXT_CHARS
 
 ROW = {
     "a": 3,
@@ -93,8 +94,8 @@ def test_template_rejects_lone_surrogate() -> None:
 
 
 def test_template_accepts_prompt_of_maximal_length() -> None:
-    assert len(str(render("{{ s }}", {"s": "x" * MAX_PROMPT_CHARS}))) == MAX_PROMPT_CHARS
-    assert reason("{{ s }}", {"s": "x" * (MAX_PROMPT_CHARS + 1)}) == "prompt_too_long"
+    assert len(str(render("{{ s }}", {"s": "x" * MAX_TEXT_CHARS}))) == MAX_TEXT_CHARS
+    assert reason("{{ s }}", {"s": "x" * (MAX_TEXT_CHARS + 1)}) == "prompt_too_long"
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import jinja2
 import pytest
 
-from pipeline.synthesis.sandbox import MAX_REPEATED, ROW_ERRORS, Sandbox
+from pipeline.templates.sandbox import MAX_REPEATED, ROW_ERRORS, Sandbox
 
 
 def evaluate(source: str) -> object:

@@ -18,7 +18,7 @@ from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.visitor import NodeTransformer
 
-from pipeline.synthesis.work_limits import (
+from pipeline.templates.work_limits import (
     MAX_CHARS,
     WorkBudget,
     check_filter,

@@ -1,8 +1,8 @@
 import jinja2
 import pytest
 
-from pipeline.synthesis import work_limits
-from pipeline.synthesis.work_limits import WorkBudget, nested_size
+from pipeline.templates import work_limits
+from pipeline.templates.work_limits import WorkBudget, nested_size
 
 
 @pytest.mark.parametrize(
