@@ -24,7 +24,7 @@ from pipeline.input.columns import InputSchema
 from pipeline.input.reader import read_rows
 from pipeline.monitoring.progress import Progress
 from pipeline.output.writer import CommittedShard, Writer
-from pipeline.records import OutputRow, Shard, ShardNotice, UnreadableShard
+from pipeline.records import OutputRow, PromptRow, Shard, ShardNotice, UnreadableShard
 from pipeline.requests.detokenize import to_output_rows
 from pipeline.requests.rules import RequestRules
 from pipeline.requests.tokenize import to_requests
@@ -71,7 +71,8 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
     """
     c = pipeline
     unreadable = UnreadableShards()
-    rows = read_rows(shards, c.schema, c.client)
+    samples = c.progress.samples
+    rows: Items[PromptRow | Completion] = samples.prompts(read_rows(shards, c.schema, c.client))
     requests: Items[Request | Completion] = to_requests(rows, c.task, c.tokenizer, c.rules)
     batches: Items[Batch | Completion] = fill_batches(
         requests, c.buckets, concurrency=lambda: c.replicas.up * c.dispatch.in_flight
@@ -80,7 +81,8 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         batches, c.replicas, c.dispatch, c.progress, c.interrupted
     )
     counted: Items[Completion] = c.progress.count(completions)
-    output_rows: Items[OutputRow] = to_output_rows(counted, c.task, c.tokenizer)
+    finished: Items[OutputRow] = to_output_rows(counted, c.task, c.tokenizer)
+    output_rows: Items[OutputRow] = samples.results(finished)
 
     with rare_collections():
         for item in c.writer.write(output_rows):

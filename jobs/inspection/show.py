@@ -39,6 +39,7 @@ from jobs.inspection.token_text import coloured_text, legend
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.output.run_folder import RunFolder
+from pipeline.requests.token_text import token_bytes
 from pipeline.requests.tokenizer import Tokenizer
 
 COLUMNS = (
@@ -177,10 +178,7 @@ def _coloured(row: Row, tokenizer: Tokenizer | None) -> Text | None:
     logprobs = row.get("token_logprobs")
     if tokenizer is None or ids is None or logprobs is None or len(ids) != len(logprobs):
         return None
-    pieces = [
-        tokenizer.token_bytes[token] if token < tokenizer.vocab_size else b"" for token in ids
-    ]
-    return coloured_text(pieces, logprobs)
+    return coloured_text(token_bytes(tokenizer, ids), logprobs)
 
 
 def _whole_value(value: Any) -> str:

@@ -1,20 +1,14 @@
 """The text of a completion, token by token, with the probability of each token as its colour."""
 
-import math
 from collections.abc import Sequence
 
 from rich.text import Text
 
 from actors.protocol.plain_text import one_line
+from pipeline.requests.token_text import PROBABILITY_LIMITS, probability_rank, text_pieces
 
-# Background of a token by its probability, from the least likely to the most likely.
-COLOURS: tuple[tuple[float, str], ...] = (
-    (0.01, "on #c62828"),
-    (0.1, "on #ef6c00"),
-    (0.5, "on #9e9d24"),
-    (0.9, "on #558b2f"),
-    (1.1, ""),
-)
+# Background of a token by the rank of its probability, from the least likely to the most likely.
+COLOURS = ("on #c62828", "on #ef6c00", "on #9e9d24", "on #558b2f", "")
 TEXT_COLOUR = "white"
 
 
@@ -28,34 +22,22 @@ def coloured_text(tokens: Sequence[bytes], logprobs: Sequence[float | None]) -> 
         logprobs: of the tokens; None leaves a token without colour.
     """
     text = Text()
-    pending = b""
-    for token, logprob in zip(tokens, logprobs, strict=True):
-        pending += token
-        try:
-            piece = pending.decode()
-        except UnicodeDecodeError:
-            continue
+    for piece, logprob in text_pieces(tokens, logprobs):
         text.append(_printable(piece), style=style_of(logprob))
-        pending = b""
-    text.append(_printable(pending.decode(errors="replace")))
     return text
 
 
 def style_of(logprob: float | None) -> str:
     """Returns the style of a token; empty for a likely one."""
-    if logprob is None or math.isnan(logprob):
-        return ""
-    probability = math.exp(min(logprob, 0.0))
-    colour = next(colour for limit, colour in COLOURS if probability < limit)
+    colour = COLOURS[probability_rank(logprob)]
     return f"{TEXT_COLOUR} {colour}" if colour else ""
 
 
 def legend() -> Text:
     """Returns the colours with their probabilities."""
     text = Text("probability of a token: ")
-    for limit, colour in COLOURS:
-        if colour:
-            text.append(f" below {limit:g} ", style=f"{TEXT_COLOUR} {colour}")
+    for limit, colour in zip(PROBABILITY_LIMITS, COLOURS, strict=False):
+        text.append(f" below {limit:g} ", style=f"{TEXT_COLOUR} {colour}")
     return text
 
 

@@ -77,7 +77,7 @@ def reported(
         return {
             **ending(progress, error),
             "run": _run_keys(plan, identity, shards),
-            **progress.report(),
+            **progress.report(plan.tokenizer),
         }
 
     try:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
-from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef
+from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef, logprobs
 from actors.protocol.plain_text import VALUE_CHARS, bare, plain_message
 from pipeline.errors import ErrorBudgetError
 from pipeline.monitoring.deprecated_keys import add_deprecated_keys
@@ -20,10 +20,12 @@ from pipeline.monitoring.logprob_bins import LogprobCounts
 from pipeline.monitoring.replica_use import ReplicaUse
 from pipeline.monitoring.row_counts import RowCounts
 from pipeline.monitoring.run_log import RunLog
+from pipeline.monitoring.sample_rows import SampleRows
 from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
 from pipeline.monitoring.token_rates import TokenRates
 from pipeline.records import Passing
+from pipeline.requests.tokenizer import Tokenizer
 
 EXAMPLES = 3  # error rows of each code in the report
 EXAMPLE_CHARS = VALUE_CHARS  # of their messages
@@ -92,6 +94,7 @@ class Progress:
         self._ready_s: float | None = None
         self._log = log or RunLog()
         self.ended_early = False
+        self.samples = SampleRows()
         self._rows = RowCounts()
         self._retries = 0
         self._tokens_in = 0
@@ -100,6 +103,7 @@ class Progress:
         self._codes: Counter[str] = Counter()
         self._finish_reasons: Counter[str] = Counter()
         self._logprobs = LogprobCounts()
+        self._score_logprobs = LogprobCounts()
         self._boundary_rows = 0
         self._prompt_lengths: Counter[int] = Counter()
         self._completion_lengths: Counter[int] = Counter()
@@ -257,8 +261,12 @@ class Progress:
             activity=self._activity(),
         )
 
-    def report(self) -> dict[str, object]:
-        """Returns the content of report.json; its size is bounded but for the list of replicas."""
+    def report(self, tokenizer: Tokenizer | None = None) -> dict[str, object]:
+        """Returns the content of report.json; its size is bounded but for the list of replicas.
+
+        Args:
+            tokenizer: of the run; without it, sample rows are not split into tokens.
+        """
         now = self.snapshot()
         over_time = self._over_time(now.elapsed_s)
         tokens_in = now.tokens_in
@@ -294,6 +302,8 @@ class Progress:
             "completion_length_histogram": histogram(self._completion_lengths),
             "finish_reasons": self.finish_reasons,
             "logprob_histogram": self._logprobs.histogram(),
+            "score_logprob_histogram": self._score_logprobs.histogram(),
+            "samples": self.samples.report(tokenizer),
             "retries": self._retries,
             "boundary_rows": self._boundary_rows,
             "errors_by_code": dict(self._codes.most_common()),
@@ -334,6 +344,8 @@ class Progress:
         scored = 0
         for score in completion.scores:
             scored += score.tokens
+            if score.tokens:
+                self._score_logprobs.add(logprobs([score.loglikelihood / score.tokens]))
         if completion.finish_reason is not None:
             self._finish_reasons[completion.finish_reason] += 1
         if completion.token_logprobs is not None:

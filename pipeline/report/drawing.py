@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from pipeline.report.figures import compact
 
 WIDTH = 9.2  # inches, of 72 SVG units each
+NARROW_WIDTH = 4.6  # as wide as a phone: text keeps its size
 # placeholders, which `svg` replaces by names of the style sheet
 INK = "#010101"
 LINE = "#020202"
@@ -26,7 +27,16 @@ IN = "#030303"
 OUT = "#040404"
 BAD = "#050505"
 CALM = "#060606"
-STYLE_NAMES = {INK: "ink", LINE: "line", IN: "in", OUT: "out", BAD: "bad", CALM: "calm"}
+GOOD = "#070707"
+STYLE_NAMES = {
+    INK: "ink",
+    LINE: "line",
+    IN: "in",
+    OUT: "out",
+    BAD: "bad",
+    CALM: "calm",
+    GOOD: "good",
+}
 SETTINGS: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: it can be selected, searched and read aloud
     "text.parse_math": False,  # a $ in a name is a dollar sign
@@ -68,31 +78,54 @@ class Plot:
     rows: tuple[tuple[str, ...], ...]
 
 
-def svg(name: str, draw: Callable[[Figure], None], height: float, width: float = WIDTH) -> Markup:
-    """Returns a plot as an SVG element for a page with other plots.
+def svg(
+    name: str,
+    draw: Callable[[Figure], None],
+    height: float,
+    width: float = WIDTH,
+    narrow_height: float | None = None,
+) -> Markup:
+    """Returns a plot as SVG elements for a page with other plots: a wide one, and one for phones.
 
-    It has no size of its own, its colours are names of the style sheet, and its ids are unique.
+    They have no size of their own, their colours are names of the style sheet, and their ids are
+    unique. The style sheet displays one of them. A plot of half the width of a page has one form.
 
     Args:
         name: of the plot, unique on the page.
-        draw: draws on the figure.
+        draw: draws on the figure; `is_narrow` is true for that of a phone.
         height: in inches.
         width: in inches.
+        narrow_height: of the narrow plot, in inches; None: `height`.
     """
+    element = _element(name, name, draw, height, width)
+    if width <= NARROW_WIDTH:
+        return Markup(element)  # matplotlib has escaped the texts in it
+    narrow = _element(name, f"{name}-narrow", draw, narrow_height or height, NARROW_WIDTH)
+    return Markup(f'<div class="wide">{element}</div><div class="narrow">{narrow}</div>')
+
+
+def is_narrow(figure: Figure) -> bool:
+    """Returns whether a figure is drawn for a phone."""
+    return float(figure.get_figwidth()) <= NARROW_WIDTH
+
+
+def _element(
+    name: str, prefix: str, draw: Callable[[Figure], None], height: float, width: float
+) -> str:
+    """Returns an SVG element whose ids begin with `prefix`."""
     element = _matplotlib_svg(name, draw, height, width)
     element = element[element.index("<svg") :]
     element = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", element, count=1, flags=re.DOTALL)
     for size in ("width", "height"):
         element = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", element, count=1)
 
-    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}-", element)
+    element = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", element)
     element = re.sub(r"font: ([\d.]+)px [^;\"]*", r"font-size: \1px", element)
     for color, style_name in STYLE_NAMES.items():
         element = element.replace(color, f"var(--{style_name})")
 
     label = f'role="img" aria-labelledby="{name}-title" aria-describedby="{name}-words"'
-    element = element.replace("<svg", f"<svg {label}", 1)
-    return Markup(element)  # matplotlib has escaped the texts in it
+    return element.replace("<svg", f"<svg {label}", 1)
 
 
 def _matplotlib_svg(name: str, draw: Callable[[Figure], None], height: float, width: float) -> str:

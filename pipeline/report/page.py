@@ -6,14 +6,17 @@ in the folder `templates` of its package.
 """
 
 import functools
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from actors.protocol.plain_text import VALUE_CHARS, bare
+from actors.protocol.plain_text import VALUE_CHARS, bare, one_line, redact_credentials
 from pipeline.report.figures import compact, duration, percent
+from pipeline.requests.token_text import PROBABILITY_LIMITS, probability_rank
 
 LONGEST_TEXT_CHARS = VALUE_CHARS  # of any text from outside
 UNBROKEN_CHARS = 24  # longest text of a table cell on one line
@@ -44,6 +47,30 @@ def text(value: object) -> Markup:
     return escape(_displayed(value))
 
 
+def text_block(value: str) -> Markup:
+    """Returns a text of several lines as HTML: its lines are kept, all else is as in `text`."""
+    lines = [one_line(line) for line in redact_credentials(value).split("\n")]
+    return escape("\n".join(lines))
+
+
+def coloured_tokens(tokens: Iterable[tuple[str, float | None]]) -> Markup:
+    """Returns tokens as HTML, unlikely ones on the colour of their probability.
+
+    Args:
+        tokens: text and log-prob of each; the texts hold no credentials.
+    """
+    parts = []
+    for piece, logprob in tokens:
+        lines = [one_line(line) for line in piece.split("\n")]
+        block = escape("\n".join(lines))
+        rank = probability_rank(logprob)
+        if rank < len(PROBABILITY_LIMITS) and logprob is not None:
+            probability = percent(math.exp(min(logprob, 0.0)))
+            block = Markup('<span class=p{} title="{}">{}</span>').format(rank, probability, block)
+        parts.append(block)
+    return Markup("").join(parts)
+
+
 @functools.cache
 def _environment(package: str) -> Environment:
     packages = dict.fromkeys((package, OWN_PACKAGE))
@@ -56,7 +83,10 @@ def _environment(package: str) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["probability_limits"] = PROBABILITY_LIMITS
     environment.filters |= {
+        "block": text_block,
+        "coloured": coloured_tokens,
         "cell_class": _cell_class,
         "compact": compact,
         "count": "{:,}".format,

@@ -14,7 +14,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from actors.protocol.plain_text import bare
-from pipeline.report.drawing import BAD, CALM, IN, INK, LINE, OUT, WIDTH, Plot, count_axis, svg
+from pipeline.report.drawing import (
+    BAD,
+    CALM,
+    GOOD,
+    IN,
+    INK,
+    LINE,
+    OUT,
+    WIDTH,
+    Plot,
+    count_axis,
+    is_narrow,
+    svg,
+)
 from pipeline.report.figures import (
     OverTime,
     Series,
@@ -46,26 +59,35 @@ FAILURE_TITLES = {
     "retries": "Requests queued again",
     "losses": "Replicas lost",
 }
+FAILURE_UNITS = {"errors": "rows", "retries": "requests", "losses": "replicas"}
+TIME_LABEL = "{} since the job began"
+PHASES = (
+    "Grey background: the start, before the first batch. Orange background: most replicas wait for "
+    "programs to be compiled."
+)
+PHASE_ALPHA = 0.16
 
 
 # -- tokens ----------------------------------------------------------------------------------------
 
 
-def throughput(over_time: OverTime) -> Plot:
+def throughput(over_time: OverTime, start_s: float = 0.0) -> Plot:
     """Plots prompt and completion tokens per second."""
 
     def draw(figure: Figure) -> None:
         prompt_axes = figure.add_subplot(2, 1, 1)
         completion_axes = figure.add_subplot(2, 1, 2)
 
-        _stairs(prompt_axes, per_s(over_time, "prompt"), over_time, IN)
-        prompt_axes.set_title("Read: prompts and scored texts")
+        _stairs(prompt_axes, per_s(over_time, "prompt"), over_time, IN, start_s)
+        prompt_axes.set(title="Read: prompts and scored texts", ylabel="tokens/s")
         count_axis(prompt_axes)
 
-        _stairs(completion_axes, per_s(over_time, "completion"), over_time, OUT)
-        completion_axes.set_title("Generated")
+        _stairs(completion_axes, per_s(over_time, "completion"), over_time, GOOD, start_s)
+        completion_axes.set(title="Generated", ylabel="tokens/s")
         count_axis(completion_axes)
 
+        for axes in (prompt_axes, completion_axes):
+            _shade_idle_phases(axes, over_time, start_s)
         _hide_time_labels(prompt_axes)
 
     spans = join_spans(over_time)
@@ -77,25 +99,26 @@ def throughput(over_time: OverTime) -> Plot:
         "throughput",
         "Tokens per second",
         "Tokens of answered rows, counted when their batch comes back, so short runs look stepped. "
-        "Reused tokens count as read.",
+        f"Reused tokens count as read. {PHASES}",
         svg("throughput", draw, 3.3),
         ("until", "read per s", "generated per s"),
-        _with_times(spans, rows),
+        _with_times(spans, rows, start_s),
     )
 
 
-def shares(over_time: OverTime) -> Plot:
+def shares(over_time: OverTime, start_s: float = 0.0) -> Plot:
     """Plots padding and prefix reuse over time."""
 
     def draw(figure: Figure) -> None:
-        padding_axes = figure.add_subplot(1, 2, 1)
-        reuse_axes = figure.add_subplot(1, 2, 2)
+        padding_axes, reuse_axes = _two_axes(figure)
 
-        _draw_shares(padding_axes, padding(over_time), over_time, BAD)
-        padding_axes.set_title("Padding, share of computed prompt positions")
+        _draw_shares(padding_axes, padding(over_time), over_time, BAD, start_s)
+        padding_axes.set(title="Padding", ylabel="of computed positions")
 
-        _draw_shares(reuse_axes, reuse(over_time), over_time, IN)
-        reuse_axes.set_title("Prefix reuse, share of read tokens")
+        _draw_shares(reuse_axes, reuse(over_time), over_time, IN, start_s)
+        reuse_axes.set(title="Prefix reuse", ylabel="of read tokens")
+        if is_narrow(figure):
+            _hide_time_labels(padding_axes)
 
     spans = join_spans(over_time)
     rows = []
@@ -106,15 +129,25 @@ def shares(over_time: OverTime) -> Plot:
         "Padding and prefix reuse",
         "Padding is computed for nothing: less is better. Tokens of equal beginnings are not "
         "computed again: more is better.",
-        svg("shares", draw, 2.2),
+        svg("shares", draw, 2.2, narrow_height=3.6),
         ("until", "padding", "prefix reuse"),
-        _with_times(spans, rows),
+        _with_times(spans, rows, start_s),
     )
 
 
-def _draw_shares(axes: Axes, values: Series, over_time: OverTime, color: str) -> None:
+def _two_axes(figure: Figure) -> tuple[Axes, Axes]:
+    """Returns two axes beside each other; on a phone, one below the other."""
+    if is_narrow(figure):
+        return figure.add_subplot(2, 1, 1), figure.add_subplot(2, 1, 2)
+    return figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+
+
+def _draw_shares(
+    axes: Axes, values: Series, over_time: OverTime, color: str, start_s: float
+) -> None:
     """Draws shares over an axis of percentages: a full one, or a shorter one for small shares."""
-    _stairs(axes, values, over_time, color)
+    _stairs(axes, values, over_time, color, start_s)
+    _shade_idle_phases(axes, over_time, start_s)
     highest = float(np.max(values, initial=0.0, where=~np.isnan(values)))
     limit = 1.0
     if highest <= 0.5:
@@ -127,12 +160,12 @@ def _draw_shares(axes: Axes, values: Series, over_time: OverTime, color: str) ->
 def lengths(name: str, title: str, histogram: Sequence[LengthBin], explanation: str) -> Plot:
     """Plots a histogram of the lengths of texts, in tokens, over a logarithmic axis.
 
-    Areas are numbers of samples, however wide the bins of report.json are.
+    The height of a bar is the number of samples in its bin of report.json.
     """
     low = _column(histogram, "from")
     high = _column(histogram, "to")
     count = _column(histogram, "rows")
-    color = OUT
+    color = GOOD
     if name == "prompt-lengths":
         color = IN
 
@@ -142,7 +175,7 @@ def lengths(name: str, title: str, histogram: Sequence[LengthBin], explanation: 
         bin_starts = np.log2(np.maximum(low, 0.5))
         bin_ends = np.log2(high + 1)
         widths = bin_ends - bin_starts
-        axes.bar(bin_starts, count / widths, width=widths, align="edge", color=color)
+        axes.bar(bin_starts, count, width=0.92 * widths, align="edge", color=color)
 
         first_exponent = max(0, math.floor(bin_starts[0]))
         last_exponent = math.ceil(bin_ends[-1])
@@ -158,8 +191,8 @@ def lengths(name: str, title: str, histogram: Sequence[LengthBin], explanation: 
 
         begin = bin_starts[0] - 0.15
         end = max(bin_ends[-1], bin_starts[0] + 2) + 0.15
-        axes.set(xlim=(begin, end), xlabel="tokens", yticks=[])
-        axes.spines.left.set_visible(False)
+        axes.set(xlim=(begin, end), xlabel="tokens", ylabel="samples")
+        count_axis(axes, integer=True)
 
     total = float(count.sum())
     rows = []
@@ -184,7 +217,7 @@ def _column(histogram: Sequence[LengthBin], key: str) -> Series:
 # -- replicas --------------------------------------------------------------------------------------
 
 
-def capacity(over_time: OverTime) -> Plot:
+def capacity(over_time: OverTime, start_s: float = 0.0) -> Plot:
     """Plots how many replicas were up, and how many of them computed, compiled or loaded."""
 
     def draw(figure: Figure) -> None:
@@ -194,11 +227,13 @@ def capacity(over_time: OverTime) -> Plot:
         compiling = np.nan_to_num(_rate_of_new_series(over_time, "compile_s"))
         loading = np.nan_to_num(_rate_of_new_series(over_time, "load_s"))
         if loading.any():
-            _stairs(axes, up + loading, over_time, LINE, "loading")
-        _stairs(axes, up, over_time, CALM, "up")
+            _stairs(axes, up + loading, over_time, LINE, start_s, "loading")
+        _stairs(axes, up, over_time, CALM, start_s, "up")
         if compiling.any():
-            _stairs(axes, np.minimum(busy + compiling, up), over_time, OUT, "compiling")
-        _stairs(axes, busy, over_time, IN, "busy")
+            occupied = np.minimum(busy + compiling, up)
+            _stairs(axes, occupied, over_time, OUT, start_s, "compiling")
+        _stairs(axes, busy, over_time, IN, start_s, "busy")
+        _shade_start(axes, over_time, start_s)
         axes.set_ylabel("replicas")
         count_axis(axes, integer=True)
         axes.legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=4, borderaxespad=0.2)
@@ -218,14 +253,17 @@ def capacity(over_time: OverTime) -> Plot:
         "capacity",
         "Replicas up and busy",
         "What lies between was up and idle: waiting for batches, or for the last replica to "
-        "finish. Replicas that wait for a program compile; those that load are not up yet.",
+        "finish. Replicas that wait for a program compile; those that load are not up yet. Grey "
+        "background: the start, before the first batch.",
         svg("capacity", draw, 2.1),
         ("until", "up", "busy", "compiling", "loading", "busy share"),
-        _with_times(spans, rows),
+        _with_times(spans, rows, start_s),
     )
 
 
-def replica_map(over_time: OverTime, replicas: Sequence[Replica]) -> Plot | None:
+def replica_map(
+    over_time: OverTime, replicas: Sequence[Replica], start_s: float = 0.0
+) -> Plot | None:
     """Plots the busy share of each replica over time; of many replicas, of the least busy ones.
 
     Returns None when report.json has the busy share of no replica.
@@ -240,27 +278,29 @@ def replica_map(over_time: OverTime, replicas: Sequence[Replica]) -> Plot | None
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
-        scale, unit = time_unit(last_s)
+        scale, unit = time_unit(start_s + last_s)
         picture = _busy_picture(profiled)
-        end = over_time["s"][0] * picture.shape[1] / scale
-        extent = (0, end, len(profiled), 0)
+        begin = start_s / scale
+        end = begin + over_time["s"][0] * picture.shape[1] / scale
+        extent = (begin, end, len(profiled), 0)
         axes.imshow(picture, extent=extent, aspect="auto", interpolation="none")
 
         centers = []
         labels = []
         for index, replica in enumerate(profiled):
             center = index + 0.5
-            _draw_last_moment(axes, replica, center, scale)
+            _draw_last_moment(axes, replica, center, scale, start_s)
             centers.append(center)
             labels.append(f"{_short(replica['name'])}  {percent(replica['utilisation'])}")
         axes.set_yticks(centers, labels, fontsize=8)
         axes.tick_params(axis="y", length=0)
 
-        limits = (0, (last_s or 1) / scale)
-        axes.set(xlim=limits, ylim=(len(profiled), 0), xlabel=f"{unit} since the start")
+        limits = (0, (start_s + last_s or 1) / scale)
+        axes.set(xlim=limits, ylim=(len(profiled), 0), xlabel=TIME_LABEL.format(unit))
+        _shade_start(axes, over_time, start_s)
         axes.grid(visible=False)
 
-    rows = [_replica_row(replica) for replica in profiled]
+    rows = [_replica_row(replica, start_s) for replica in profiled]
     return Plot(
         "replica-map",
         f"Busy share of each replica, {_replica_selection(len(profiled), up_count)}",
@@ -308,7 +348,9 @@ def _rate_of_new_series(over_time: OverTime, name: str) -> Series:
     return np.zeros(len(over_time["s"]))
 
 
-def _draw_last_moment(axes: Axes, replica: Replica, height: float, scale: float) -> None:
+def _draw_last_moment(
+    axes: Axes, replica: Replica, height: float, scale: float, start_s: float
+) -> None:
     """Marks the moment when a replica was lost, or its last answer."""
     if replica["lost"] is not None:
         moment_s = replica["since_s"] + replica["up_s"]
@@ -318,7 +360,8 @@ def _draw_last_moment(axes: Axes, replica: Replica, height: float, scale: float)
         moment_s = replica["last_answer_s"]
         marker = "|"
         color = INK
-    axes.plot([moment_s / scale], [height], marker, color=color, clip_on=False)
+    moment = (start_s + moment_s) / scale
+    axes.plot([moment], [height], marker, color=color, clip_on=False)
 
 
 def _replica_selection(plotted: int, up_count: int) -> str:
@@ -330,7 +373,7 @@ def _replica_selection(plotted: int, up_count: int) -> str:
     return f"all {plotted}"
 
 
-def _replica_row(replica: Replica) -> tuple[str, ...]:
+def _replica_row(replica: Replica, start_s: float) -> tuple[str, ...]:
     until_s = replica["since_s"] + replica["up_s"]
     node = ""
     if replica["info"]:
@@ -343,7 +386,7 @@ def _replica_row(replica: Replica) -> tuple[str, ...]:
     return (
         _short(replica["name"]),
         node,
-        duration(replica["since_s"]),
+        duration(start_s + replica["since_s"]),
         duration(replica["up_s"]),
         percent(replica["utilisation"]),
         duration(until_s - replica["last_answer_s"]),
@@ -397,7 +440,7 @@ def tail(replicas: Sequence[Replica], end_s: float) -> Plot | None:
 # -- failures --------------------------------------------------------------------------------------
 
 
-def failures(over_time: OverTime) -> Plot | None:
+def failures(over_time: OverTime, start_s: float = 0.0) -> Plot | None:
     """Plots failed rows, requests that ran again and lost replicas over time.
 
     Returns None when there were none.
@@ -412,8 +455,8 @@ def failures(over_time: OverTime) -> Plot | None:
             if name == "retries":
                 color = OUT
             axes = figure.add_subplot(len(names), 1, number)
-            _stairs(axes, np.array(over_time[name], float), over_time, color)
-            axes.set_title(FAILURE_TITLES[name])
+            _stairs(axes, np.array(over_time[name], float), over_time, color, start_s)
+            axes.set(title=FAILURE_TITLES[name], ylabel=FAILURE_UNITS[name])
             count_axis(axes, integer=True)
             if number < len(names):
                 _hide_time_labels(axes)
@@ -431,7 +474,7 @@ def failures(over_time: OverTime) -> Plot | None:
         "burst points at a node or a file.",
         svg("failures", draw, 0.7 + 1.1 * len(names)),
         tuple(header),
-        _with_times(spans, zip(*columns, strict=True)),
+        _with_times(spans, zip(*columns, strict=True), start_s),
     )
 
 
@@ -439,16 +482,43 @@ def failures(over_time: OverTime) -> Plot | None:
 
 
 def _stairs(
-    axes: Axes, values: Series, over_time: OverTime, color: str, label: str | None = None
+    axes: Axes,
+    values: Series,
+    over_time: OverTime,
+    color: str,
+    start_s: float,
+    label: str | None = None,
 ) -> None:
-    """Draws one level per span of time, filled down to zero; spans without a value are gaps."""
-    scale, unit = time_unit(over_time["s"][-1])
-    edges = np.array([0.0, *over_time["s"]]) / scale
+    """Draws one level per span of time, filled down to zero; spans without a value are gaps.
+
+    The time axis begins with the job, `start_s` before the first span.
+    """
+    scale, unit = time_unit(start_s + over_time["s"][-1])
+    edges = (start_s + np.array([0.0, *over_time["s"]])) / scale
     axes.stairs(values, edges, fill=True, color=color, alpha=0.25)
     axes.stairs(values, edges, baseline=None, color=color, linewidth=1.4, label=label)
     axes.set_xlim(0, edges[-1] or 1)
     axes.set_ylim(0)
-    axes.set_xlabel(f"{unit} since the start")
+    axes.set_xlabel(TIME_LABEL.format(unit))
+
+
+def _shade_start(axes: Axes, over_time: OverTime, start_s: float) -> None:
+    """Shades the time before the first batch: planning, starting Ray, loading the model."""
+    scale, _ = time_unit(start_s + over_time["s"][-1])
+    if start_s > 0:
+        axes.axvspan(0, start_s / scale, color=CALM, alpha=PHASE_ALPHA, linewidth=0)
+
+
+def _shade_idle_phases(axes: Axes, over_time: OverTime, start_s: float) -> None:
+    """Shades the start, and the spans in which replicas compile for most of their time."""
+    _shade_start(axes, over_time, start_s)
+    if "compile_s" not in over_time:
+        return
+    scale, _ = time_unit(start_s + over_time["s"][-1])
+    edges = (start_s + np.array([0.0, *over_time["s"]])) / scale
+    is_compiling = share(over_time["compile_s"], over_time["up_s"]) > 0.5
+    for span in np.flatnonzero(is_compiling):
+        axes.axvspan(edges[span], edges[span + 1], color=OUT, alpha=PHASE_ALPHA, linewidth=0)
 
 
 def _hide_time_labels(axes: Axes) -> None:
@@ -457,11 +527,13 @@ def _hide_time_labels(axes: Axes) -> None:
     axes.set_xlabel("")
 
 
-def _with_times(over_time: OverTime, rows: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
+def _with_times(
+    over_time: OverTime, rows: Iterable[Sequence[str]], start_s: float
+) -> tuple[tuple[str, ...], ...]:
     """Returns the rows of a table, each with the end of its span in front."""
     rows_with_times = []
     for end_s, row in zip(over_time["s"], rows, strict=True):
-        rows_with_times.append((duration(end_s), *row))
+        rows_with_times.append((duration(start_s + end_s), *row))
     return tuple(rows_with_times)
 
 

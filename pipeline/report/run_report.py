@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.monitoring.deprecated_keys import rename_deprecated_keys
+from pipeline.report import answer_plots
 from pipeline.report.drawing import Plot
 from pipeline.report.figures import compact, duration, idle_tails, percent, quantile
 from pipeline.report.page import Status, render_template, text
@@ -61,7 +62,7 @@ def context_of(report: Report) -> dict[str, Any]:
     """Returns the values that the template names."""
     run = report.get("run") or {}
     config = run.get("config") or {}
-    losses, loss_reasons = _losses(report["replicas"])
+    losses, loss_reasons = _losses(report["replicas"], _start_s(report))
     return {
         "report": report,
         "run": run,
@@ -75,13 +76,16 @@ def context_of(report: Report) -> dict[str, Any]:
         "ended_at": _moment(report["ended_at"]),
         "cards": list(_cards(report)),
         "remarks": list(_remarks(report)),
+        "samples": report.get("samples", ()),
+        "answer_plots": list(_answer_plots(report)),
+        "ready_s": report.get("ready_s"),
         "throughput_plots": _throughput_plots(report),
         "length_plots": list(_length_plots(report)),
         "replica_plots": _replica_plots(report),
         "tail_share": _tail_share(report),
         "losses": losses,
         "loss_reasons": loss_reasons,
-        "failure_plot": failures(report["over_time"]),
+        "failure_plot": failures(report["over_time"], _start_s(report)),
         "error_counts": _error_counts(report),
         "error_examples": list(_error_examples(report)),
         "engine_times": _engine_times(report),
@@ -128,6 +132,9 @@ def _cards(report: Report) -> Iterator[tuple[str, str, str]]:
         failed_share = rows["failed"] / rows["answered"]
     committed = f"{rows['shards_committed']:,} shards committed"
 
+    total_s = _start_s(report) + report["elapsed_s"]
+    start = f"{duration(_start_s(report))} of it before the first batch"
+    yield "Time", duration(total_s), start
     yield "Rows answered", f"{rows['answered']:,}", f"of {rows['total']:,} to do; {committed}"
     yield "Rows failed", f"{rows['failed']:,}", f"{percent(failed_share)} of the answered ones"
     yield "Tokens read", compact(tokens["prompt"]), f"{per_s['prompt']:,.0f} per s"
@@ -196,11 +203,31 @@ def _remarks(report: Report) -> Iterator[str]:
 # -- plots -----------------------------------------------------------------------------------------
 
 
+def _answer_plots(report: Report) -> Iterator[Plot]:
+    """Yields plots of what was answered; reports of earlier versions do not have their figures."""
+    reasons = report.get("finish_reasons")
+    if reasons:
+        yield answer_plots.finish_reasons(reasons)
+    for key, name, title, unit in (
+        ("logprob_histogram", "logprobs", "Log-probs of generated tokens", "tokens"),
+        (
+            "score_logprob_histogram",
+            "score-logprobs",
+            "Log-prob per token of scored texts",
+            "texts",
+        ),
+    ):
+        histogram = report.get(key)
+        if histogram:
+            yield answer_plots.logprobs(name, title, unit, histogram)
+
+
 def _throughput_plots(report: Report) -> list[Plot]:
     if not report["tokens"]["prompt"]:
         return []
     over_time = report["over_time"]
-    return [throughput(over_time), shares(over_time)]
+    start_s = _start_s(report)
+    return [throughput(over_time, start_s), shares(over_time, start_s)]
 
 
 def _length_plots(report: Report) -> Iterator[Plot]:
@@ -214,7 +241,7 @@ def _length_plots(report: Report) -> Iterator[Plot]:
             percentile_99 = quantile(histogram, 0.99)
             explanation = (
                 f"Half of the {texts} have up to {median:,} tokens, "
-                f"99\u00a0% up to {percentile_99:,}. Areas are numbers of samples."
+                f"99\u00a0% up to {percentile_99:,}. Four bars to each doubling."
             )
             yield lengths(f"{name}-lengths", title, histogram, explanation)
 
@@ -224,9 +251,10 @@ def _replica_plots(report: Report) -> list[Plot]:
     if not replicas:
         return []
     over_time = report["over_time"]
+    start_s = _start_s(report)
     plots = [
-        capacity(over_time),
-        replica_map(over_time, replicas),
+        capacity(over_time, start_s),
+        replica_map(over_time, replicas, start_s),
         tail(replicas, report["elapsed_s"]),
     ]
     return [plot for plot in plots if plot is not None]
@@ -235,7 +263,7 @@ def _replica_plots(report: Report) -> list[Plot]:
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _losses(replicas: Sequence[Replica]) -> tuple[list[tuple[str, ...]], int]:
+def _losses(replicas: Sequence[Replica], start_s: float) -> tuple[list[tuple[str, ...]], int]:
     """Returns a row for each of the most frequent reasons of losses, and the number of reasons.
 
     Reasons that differ in numbers only are one.
@@ -247,18 +275,19 @@ def _losses(replicas: Sequence[Replica]) -> tuple[list[tuple[str, ...]], int]:
             by_reason.setdefault(reason, []).append(replica)
 
     most_frequent = sorted(by_reason.values(), key=len, reverse=True)[:MAX_REASONS]
-    return [_loss_row(lost) for lost in most_frequent], len(by_reason)
+    return [_loss_row(lost, start_s) for lost in most_frequent], len(by_reason)
 
 
-def _loss_row(lost: Sequence[Replica]) -> tuple[str, ...]:
-    return f"{len(lost):,}", _loss_times(lost), _loss_nodes(lost), lost[0]["lost"]
+def _loss_row(lost: Sequence[Replica], start_s: float) -> tuple[str, ...]:
+    return f"{len(lost):,}", _loss_times(lost, start_s), _loss_nodes(lost), lost[0]["lost"]
 
 
-def _loss_times(lost: Sequence[Replica]) -> str:
-    first = duration(lost[0]["since_s"] + lost[0]["up_s"])
+def _loss_times(lost: Sequence[Replica], start_s: float) -> str:
+    """Returns when replicas were lost, since the job began."""
+    first = duration(start_s + lost[0]["since_s"] + lost[0]["up_s"])
     if len(lost) == 1:
         return first
-    last = duration(lost[-1]["since_s"] + lost[-1]["up_s"])
+    last = duration(start_s + lost[-1]["since_s"] + lost[-1]["up_s"])
     return f"{first} to {last}"
 
 
@@ -358,6 +387,11 @@ def _versions(run: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 # -- figures ---------------------------------------------------------------------------------------
+
+
+def _start_s(report: Report) -> float:
+    """Returns the time before the first batch; 0 in reports of earlier versions."""
+    return report.get("ready_s") or 0.0
 
 
 def _lost_count(report: Report) -> int:

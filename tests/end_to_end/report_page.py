@@ -8,13 +8,16 @@ from PIL import Image
 
 from tests.end_to_end.browser import Browser
 
-BOXES = """[...document.querySelectorAll('figure svg')].map(svg => {
+# Of each plot the form for a window of this width; the others are not displayed.
+BOXES = """[...document.querySelectorAll('figure svg')]
+  .filter(svg => svg.checkVisibility()).map(svg => {
   const box = svg.getBoundingClientRect();
   return {
     name: svg.getAttribute('aria-labelledby'),
     x: box.x, y: box.y + scrollY, width: box.width, height: box.height,
   }; })"""
-OUTSIDE = """[...document.querySelectorAll('figure svg')].flatMap(svg => {
+OUTSIDE = """[...document.querySelectorAll('figure svg')]
+  .filter(svg => svg.checkVisibility()).flatMap(svg => {
   const out = svg.getBoundingClientRect();
   return [...svg.querySelectorAll('text')].filter(text => {
     const box = text.getBoundingClientRect();

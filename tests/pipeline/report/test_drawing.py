@@ -5,7 +5,7 @@ import re
 import pytest
 from matplotlib.figure import Figure
 
-from pipeline.report.drawing import BAD, STYLE_NAMES, count_axis, svg
+from pipeline.report.drawing import BAD, NARROW_WIDTH, STYLE_NAMES, count_axis, svg
 
 
 def draw_line(figure: Figure) -> None:
@@ -31,11 +31,22 @@ def test_svg_starts_every_id_with_the_name_of_the_plot() -> None:
 
 
 def test_svg_has_no_size_of_its_own() -> None:
-    element = svg("name", draw_line, 2.0)
-    tag = element[: element.index(">")]
-    assert "viewBox" in tag
-    assert " width=" not in tag
-    assert " height=" not in tag
+    tags = re.findall(r"<svg[^>]*>", svg("name", draw_line, 2.0))
+    assert len(tags) == 2
+    for tag in tags:
+        assert "viewBox" in tag
+        assert " width=" not in tag
+        assert " height=" not in tag
+
+
+def test_svg_of_half_width_has_one_form() -> None:
+    assert svg("name", draw_line, 2.0, NARROW_WIDTH).count("<svg") == 1
+
+
+def test_narrow_plot_has_its_own_height() -> None:
+    element = svg("name", draw_line, 2.0, narrow_height=3.0)
+    heights = [float(size) for size in re.findall(r'viewBox="0 0 [\d.]+ ([\d.]+)"', element)]
+    assert heights == [2.0 * 72, 3.0 * 72]
 
 
 def test_svg_has_escaped_text_without_formulas() -> None:

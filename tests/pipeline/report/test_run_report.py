@@ -151,9 +151,8 @@ def test_page_is_self_contained_and_tabulates_its_plots(kind: str) -> None:
         ids
     )
     figures = page.count("figure")
-    assert (
-        figures == page.count("svg") == page.count("figcaption") == page.values("role").count("img")
-    )
+    assert figures == page.count("figcaption")
+    assert page.count("svg") == page.values("role").count("img") > figures - 1
     assert page.count("details") >= figures
     assert (figures > 0) == (kind != "nothing answered")
     assert "nan" not in page.text.lower().replace("finance", "")
