@@ -43,6 +43,7 @@ from actors.pool.remote import (
 )
 from actors.protocol.errors import ClusterLostError, ModelError
 from actors.protocol.events import (
+    Activity,
     Assignment,
     BatchDone,
     Blame,
@@ -142,11 +143,8 @@ class ReplicaPool:
         """Replicas the run would use if the cluster had room."""
         return self._wanted
 
-    def activity(self) -> str:
-        """Returns what replicas do that load or compile, for a progress line.
-
-        E.g. "loading 37 %"; "" where none does.
-        """
+    def activity(self) -> Activity:
+        """Returns what replicas do that load or compile, for the live view."""
         return describe_activity(self._heartbeats.heartbeats())
 
     def wait_for_minimum(self, interrupted: Callable[[], bool] = lambda: False) -> None:

@@ -26,6 +26,15 @@ class Heartbeat:
 
 
 @dataclass(frozen=True, slots=True)
+class Activity:
+    """What the replicas do that load or compile, in words, and how many compile."""
+
+    text: str = ""  # e.g. "loading 37 %, 2 compiling 3/9"; "" where all compute or idle
+    doing: Literal["", "loading", "compiling"] = ""  # what the one does that has got least far
+    compiling: int = 0  # replicas
+
+
+@dataclass(frozen=True, slots=True)
 class ReplicaReady:
     """A replica is up; `replica` is a name that no other replica of the run had or will have."""
 

@@ -8,7 +8,6 @@
 Conditions are those of `generate --where`: docs/synthesis.md.
 """
 
-from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,6 +23,7 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import check_range
 from jobs.cli.parser import flag, parse
 from jobs.cli.positional import name_first_words
+from jobs.cli.row_table import is_list, row_table
 from jobs.inspection.rows import (
     Condition,
     Row,
@@ -54,8 +54,6 @@ COLUMNS = (
     "error_code",
     "error_message",
 )
-CELL_CHARS = 200
-MAX_ITEMS = 8  # of a list in a cell
 
 
 @dataclass(frozen=True)
@@ -119,7 +117,8 @@ def _show_run(folder: RunFolder, config: ShowConfig, console: Console) -> None:
         if tokenizer is not None:
             console.print(legend())
     else:
-        console.print(rows_table(rows, shown, bare(folder.url)))
+        title = bare(folder.url)
+        console.print(row_table(rows, shown, title, hides_ok=config.columns is None))
 
 
 def _columns(config: ShowConfig, available: Sequence[str]) -> list[str]:
@@ -142,17 +141,6 @@ def _tokenizer(folder: RunFolder, console: Console) -> Tokenizer | None:
     except GrokBatchError as error:
         console.print(Text(f"text without log-probs: the run's tokenizer is not readable: {error}"))
         return None
-
-
-def rows_table(rows: Sequence[Row], columns: Sequence[str], title: str) -> Table:
-    """Returns a table of rows; columns without any value are left out."""
-    table = Table(title=title, title_justify="left")
-    filled = [name for name in columns if any(row[name] is not None for row in rows)]
-    for name in filled:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(row[name])) for name in filled))
-    return table
 
 
 def whole_row(row: Row, tokenizer: Tokenizer | None) -> Table:
@@ -185,26 +173,8 @@ def _whole_value(value: Any) -> str:
     """Returns a value in full, on as many lines as it has."""
     if isinstance(value, str):
         return "\n".join(one_line(line) for line in value.split("\n"))
-    if _is_list(value):
+    if is_list(value):
         return f"[{', '.join(_whole_value(item) for item in value)}]"
     if isinstance(value, float):
         return f"{value:.4g}"
     return one_line(str(value))
-
-
-def cell(value: Any) -> str:
-    """Returns a value as a cell shows it: one line, bounded; lists as lists."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if _is_list(value):
-        texts = [cell(item) for item in value[:MAX_ITEMS]]
-        if len(value) > MAX_ITEMS:
-            texts.append(f"… {len(value):,} in all")
-        return f"[{', '.join(texts)}]"
-    return bare(value, CELL_CHARS)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list | tuple | array)

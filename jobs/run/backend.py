@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.pool.config import PoolConfig
+from actors.protocol.events import Activity
 from actors.replica import ReplicaSpec
 from jobs.cluster.connection import ray_cluster
 from jobs.run.metrics import RunMetrics
@@ -22,8 +23,8 @@ REPLICA_CLASS = "actors.replica:Replica"
 class Pool(Replicas, Protocol):
     """Replicas that are being started."""
 
-    def activity(self) -> str:
-        """Returns what replicas do that load or compile, for a progress line."""
+    def activity(self) -> Activity:
+        """Returns what replicas do that load or compile, for the live view."""
 
     def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
         """Returns when the minimum of replicas is up, or when `stopped` returns true.

@@ -5,7 +5,6 @@ The driver never imports JAX; replicas do.
 
 import contextlib
 import math
-import time
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,10 +29,11 @@ from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
 from pipeline.errors import DatasetError, ErrorBudgetError, InterruptedRunError
 from pipeline.input.listing import SkippedFile, describe_skipped
+from pipeline.monitoring.live_view import LiveView
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.monitoring.run_log import RunLog
+from pipeline.monitoring.snapshot import Snapshot
 from pipeline.output.input_content import content_digests, run_input_keys
 from pipeline.output.run_folder import RunFolder, check_run, fingerprint
 from pipeline.output.run_state import RunState, finish, read_state, remaining
@@ -49,6 +49,7 @@ class DriverRun:
     """What this driver ran."""
 
     progress: Progress
+    last_snapshot: Snapshot  # as of the last commit
     committed: frozenset[int]  # shards that came to their end in this driver
 
 
@@ -65,7 +66,7 @@ class Job:
     backend: Backend
     early_stopping: EarlyStopping
     log: RunLog
-    began_s: float  # by time.monotonic
+    view: LiveView
 
     @property
     def batches_in_flight(self) -> int:
@@ -93,6 +94,7 @@ def run_job(
     config: ScoreConfig,
     backend: Backend = RAY,
     early_stopping: EarlyStopping = NEVER_STOP,
+    log: RunLog | None = None,
 ) -> ExitCode:
     """Runs the main job; the command line, evaluation and synthesis call this.
 
@@ -103,10 +105,12 @@ def run_job(
         backend: starts replicas and exports metrics.
         early_stopping: may stop the run early. Such a run has no _SUCCESS, all shards that are
             written are complete, and another call continues it.
+        log: receives events, results and known errors; None: one for the command line.
     """
-    began_s = time.monotonic()
-    log = RunLog(config.log_format, run=run_label(str(config.output)))
-    code = _run_logged(config, backend, early_stopping, log, began_s)
+    if log is None:
+        log = RunLog(config.log_format, run=run_label(str(config.output)))
+    with LiveView(log) as view:
+        code = _run_logged(config, backend, early_stopping, log, view)
 
     log.event("finished", level="info" if code.is_complete else "error", exit_code=code)
     return code
@@ -117,18 +121,21 @@ def _run_logged(
     backend: Backend,
     early_stopping: EarlyStopping,
     log: RunLog,
-    began_s: float,
+    view: LiveView,
 ) -> ExitCode:
     try:
         with stop_at_once():
+            view.begin("reading the input")
             plan = make_plan(config)
             log_skipped_files(plan.skipped, log)
             for notice in plan_notices(plan):
                 log.event("notice", f"note: {notice}")
             if config.dry_run:
+                view.begin("estimating")
                 print_dry_run(plan)
                 return ExitCode.OK
-            job = _prepare(plan, backend, early_stopping, log, began_s)
+            view.begin("reading the run folder")
+            job = _prepare(plan, backend, early_stopping, log, view)
     except InterruptedRunError as error:
         return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
     except GrokBatchError as error:
@@ -186,7 +193,7 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _prepare(
-    plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog, began_s: float
+    plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog, view: LiveView
 ) -> Job:
     """Creates or checks the run folder and lists the shards to run.
 
@@ -228,7 +235,7 @@ def _prepare(
         backend=backend,
         early_stopping=early_stopping,
         log=log,
-        began_s=began_s,
+        view=view,
     )
 
 
@@ -257,14 +264,17 @@ def _execute(job: Job) -> ExitCode:
     _log_start(job)
     with StopSignals() as signals:
         progress = None
+        last_snapshot = None
         committed = job.start_state.committed
         if job.shards:
             for notice in row_notices(job.plan, job.shards[0], job.folder.client):
                 job.log.event("notice", f"note: {notice}", level="warning")
             driver_run = _run_shards(job, signals)
             progress = driver_run.progress
+            last_snapshot = driver_run.last_snapshot
             committed |= driver_run.committed
 
+        job.view.begin("reading the output")
         # Rows of a resumed run that failed before are recorded in the output files only.
         count_failures = progress is None or progress.ended_early or job.resumed
         state = job.read_end_state(count_failures=count_failures)
@@ -274,7 +284,8 @@ def _execute(job: Job) -> ExitCode:
             failed = progress.error_rows
 
         own_shards = state.committed_of(job.plan.own_shards)
-        print_results(job.folder, job.plan, own_shards, failed, job.log)
+        job.view.close()
+        print_results(job.folder, job.plan, own_shards, failed, last_snapshot, job.log)
         if progress is not None:
             _log_boundary_rows(job, progress.boundary_rows)
         return _verdict(job, state, failed, progress)
@@ -368,21 +379,23 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
             job.backend.render_report,
         ),
     ):
+        job.view.begin("starting Ray")
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
         pool = cluster.enter_context(open_pool)
-        progress.follow_replicas(lambda: (pool.up, pool.wanted))
-        progress.follow_activity(pool.activity)
+        cluster.callback(job.view.begin, "stopping Ray")
+        progress.follow_start(lambda: (pool.up, pool.wanted), pool.activity)
         pipeline = _pipeline(job, pool, progress, signals)
 
         with job.backend.open_metrics(progress, _run_info(job), config.cost_budget) as metrics:
-            with ProgressLine(progress, log=job.log, ends_with_line=False):
+            with job.view.following(progress, next_phase="running", keeps_last=False):
                 pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
             progress.begin()
-            with ProgressLine(progress, sinks=[metrics.publish], log=job.log):
+            with job.view.following(progress, [metrics.publish], next_phase="writing the report"):
                 committed = _drain(run(job.shards, pipeline), progress, job.early_stopping)
+            last_snapshot = progress.snapshot()
         expected = job.start_state.committed | committed
         _check_parts(job, expected, job.folder.committed())
-    return DriverRun(progress, committed)
+    return DriverRun(progress, last_snapshot, committed)
 
 
 def _drain(
@@ -420,7 +433,7 @@ def _progress(job: Job, replicas: int) -> Progress:
         max_error_rows=job.error_budget,
         cost_per_replica_hour=job.plan.config.cost_per_replica_hour,
         note=job.early_stopping.status,
-        job_began_s=job.began_s,
+        job_began_s=job.view.began_s,
         log=job.log,
     )
 

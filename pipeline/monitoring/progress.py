@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
+from actors.protocol.events import Activity
 from actors.protocol.messages import Completion, ReplicaInfo, ReplicaStats, RowRef, logprobs
 from actors.protocol.plain_text import VALUE_CHARS, bare, plain_message
 from pipeline.errors import ErrorBudgetError
@@ -43,6 +44,8 @@ SERIES = (
     "compile_s",
     "load_s",
 )
+STARTING = "starting replicas"
+RUNNING = "running"
 # A share of fewer rows means little: a small run continues to its end and is judged there.
 ROWS_BEFORE_EARLY_STOP = 1000
 
@@ -87,7 +90,8 @@ class Progress:
         self._rows_before_early_stop = rows_before_early_stop
         self._cost_per_replica_hour = cost_per_replica_hour
         self._note = note
-        self._activity: Callable[[], str] = lambda: ""
+        self._activity: Callable[[], Activity] = Activity
+        self._is_starting = False
         self._clock = clock
         self._now = now
         self._job_began_s = clock() if job_began_s is None else job_began_s
@@ -114,23 +118,30 @@ class Progress:
         self._in_flight = 0
         self._start_clock()
 
-    def follow_replicas(self, replicas: Callable[[], tuple[int, int]]) -> None:
-        """Reads the numbers of replicas, up and wanted, from `replicas` from now on."""
-        self._replicas = replicas
+    def follow_start(
+        self, replicas: Callable[[], tuple[int, int]], activity: Callable[[], Activity]
+    ) -> None:
+        """Follows replicas that start, until `begin`, and as long as they run.
 
-    def follow_activity(self, activity: Callable[[], str]) -> None:
-        """Shows what replicas do that load or compile, in the words of `activity`, from now on."""
+        Args:
+            replicas: returns how many are up and how many are wanted.
+            activity: returns what those do that load or compile.
+        """
+        self._replicas = replicas
         self._activity = activity
+        self._is_starting = True
 
     def begin(self) -> None:
         """Starts the clock again: enough replicas are up, the first row comes."""
         self._ready_s = self._clock() - self._job_began_s
+        self._is_starting = False
         self._start_clock()
 
     def _start_clock(self) -> None:
         self._began_s = self._clock()
         self._began = self._now()
         self._last_row_s = 0.0
+        self._compile_s = 0.0  # of all replicas, as of their last answers
         self._rates = TokenRates()
 
     # -- reported by the stages --------------------------------------------------------------------
@@ -178,7 +189,7 @@ class Progress:
 
     def replica_stats(self, replica: str, stats: ReplicaStats) -> None:
         """Reports the counters of a replica, as of its last answer."""
-        self._replica_use.stats(replica, stats, self._elapsed_s)
+        self._compile_s += self._replica_use.stats(replica, stats, self._elapsed_s)
 
     def batch_retried(self, requests: int) -> None:
         """Reports how many requests were queued again."""
@@ -232,6 +243,11 @@ class Progress:
         in_per_s, out_per_s = self._rates.rates(elapsed_s)
         stats = self._replica_use.total()
         replicas_up, replicas_wanted = self._replicas()
+        activity = self._activity()
+        phase = self._phase(replicas_up, activity)
+        eta_s = None
+        if phase == RUNNING:
+            eta_s = self._eta_s(elapsed_s, replicas_up)
         came_up, lost = self._replica_use.counts()
         return Snapshot(
             rows=self._rows.answered,
@@ -246,7 +262,7 @@ class Progress:
             up=replicas_up,
             wanted=replicas_wanted,
             elapsed_s=elapsed_s,
-            eta_s=self._eta_s(in_per_s + out_per_s),
+            eta_s=eta_s,
             replica_hours=self.replica_hours,
             cost=self._cost(),
             cached=self._cached_tokens,
@@ -258,7 +274,9 @@ class Progress:
             progressed_at=self._began.timestamp() + self._last_row_s,
             engine=stats,
             note=self._note(),
-            activity=self._activity(),
+            activity=activity.text,
+            phase=phase,
+            finish_reasons=self.finish_reasons,
         )
 
     def report(self, tokenizer: Tokenizer | None = None) -> dict[str, object]:
@@ -356,7 +374,7 @@ class Progress:
         self._tokens_in += prompt + scored  # scored tokens are read, not generated
         self._tokens_out += generated
         self._cached_tokens += cached
-        self._rates.add(at_s, self._tokens_in, self._tokens_out)
+        self._rates.add(at_s, self._tokens_in, self._tokens_out, self._compile_s)
         self._prompt_lengths[length_bin(prompt)] += 1
         self._completion_lengths[length_bin(generated or scored)] += 1
         return {"prompt": prompt + scored, "completion": generated, "cached": cached}
@@ -378,9 +396,22 @@ class Progress:
         over_time["up_s"] = [round(up_s, 3) for up_s in self._replica_use.up_s(now_s)]
         return over_time
 
-    def _eta_s(self, tokens_per_s: float) -> float | None:
+    def _phase(self, replicas_up: int, activity: Activity) -> str:
+        """Returns what replicas do: start, load or compile, so that no row is computed, or run."""
+        if self._is_starting or not replicas_up:
+            return activity.doing or STARTING
+        if activity.compiling >= replicas_up:
+            return "compiling"
+        return RUNNING
+
+    def _eta_s(self, elapsed_s: float, replicas_up: int) -> float | None:
+        """Returns the seconds that the other rows take; None where no rate is known yet.
+
+        The time in which calls wait for programs does not count: it does not come again.
+        """
         rows = self._rows.answered
         tokens = self._tokens_in + self._tokens_out
+        tokens_per_s = self._rates.working_rate(elapsed_s, replicas_up)
         if not rows or not tokens or tokens_per_s <= 0:
             return None
         tokens_per_row = tokens / rows

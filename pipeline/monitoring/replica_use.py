@@ -67,11 +67,16 @@ class ReplicaUse:
             use.until_s = at_s
             use.retired = reason
 
-    def stats(self, replica: str, stats: ReplicaStats, at_s: float) -> None:
-        """Records the counters of a replica, as of its last answer."""
+    def stats(self, replica: str, stats: ReplicaStats, at_s: float) -> float:
+        """Records the counters of a replica, as of its last answer.
+
+        Returns:
+            The seconds since its answer before in which calls waited for a program.
+        """
+        compile_s = 0.0
         use = self._uses.get(replica)
         if use is None:
-            return
+            return compile_s
         if stats.up_s >= use.stats.up_s:  # answers of one replica may overtake each other
             busy_s = stats.busy_s - use.stats.busy_s
             self._timeline.spread("busy_s", use.answered_s, at_s, busy_s)
@@ -85,6 +90,7 @@ class ReplicaUse:
                 )
             use.stats = stats
         use.answered_s = at_s
+        return compile_s
 
     def total(self) -> ReplicaStats:
         """Returns the counters of all replicas, added up."""

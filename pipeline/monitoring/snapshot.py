@@ -1,4 +1,4 @@
-"""The figures of one moment of a run, and how they read as one line.
+"""The figures of one moment of a run.
 
 `pipeline/monitoring/progress.py` takes it; nothing is counted here.
 """
@@ -42,6 +42,8 @@ class Snapshot:
     engine: ReplicaStats = field(default_factory=ReplicaStats)  # counters of all replicas together
     note: str = ""  # of whoever watches the run
     activity: str = ""  # of replicas that load or compile
+    phase: str = "running"  # or what replicas do while no row is computed: start, load, compile
+    finish_reasons: Mapping[str, int] = field(default_factory=dict)  # samples without an error
 
     @property
     def prefix_reuse(self) -> float:
@@ -49,33 +51,3 @@ class Snapshot:
         if not self.tokens_in:
             return 0.0
         return self.cached / self.tokens_in
-
-    def line(self) -> str:
-        """Returns the figures as one line of text."""
-        parts = [
-            f"rows {self.rows:,}/{self.rows_total:,}",
-            f"tokens/s in {self.tokens_in_per_s:,.0f} out {self.tokens_out_per_s:,.0f}",
-            f"padding {self.padding:.1%}",
-            f"errors {self.errors:,}",
-            f"replicas {self.up}/{self.wanted}",
-            f"ETA {_duration(self.eta_s)}",
-        ]
-        if self.retries:
-            parts.insert(4, f"retries {self.retries:,}")
-        if self.cost is not None:
-            parts.append(f"cost {self.cost:,.2f}")
-        if self.activity:
-            parts.append(self.activity)
-        if self.note:
-            parts.append(self.note)
-        return " | ".join(parts)
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    minutes, full_seconds = divmod(int(max(seconds, 0)), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours}h{minutes:02}m{full_seconds:02}s"
-    return f"{minutes}m{full_seconds:02}s"

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from actors.protocol.events import Activity
 from actors.protocol.messages import Completion, Request
 from actors.replica import ReplicaSpec
 from jobs.run.backend import Metrics, Pool
@@ -19,8 +20,8 @@ from tests.fakes import FakeReplicas
 class FakePool(FakeReplicas):
     """Fake replicas that are up at once."""
 
-    def activity(self) -> str:
-        return ""
+    def activity(self) -> Activity:
+        return Activity()
 
     def wait_for_minimum(self, stopped: Callable[[], bool]) -> None:
         """They are up."""

@@ -29,4 +29,13 @@ from actors.protocol.events import Heartbeat
 def test_activity_describes_replicas_that_load_or_compile(
     heartbeats: list[Heartbeat], expected: str
 ) -> None:
-    assert describe_activity(heartbeats) == expected
+    assert describe_activity(heartbeats).text == expected
+
+
+def test_activity_is_that_of_the_slowest_replica() -> None:
+    compiling = Heartbeat("compilation", 1.0, programs=9, compiled=8)
+    loading = Heartbeat("loading", loaded=0.5)
+    assert describe_activity([Heartbeat("step")]).doing == ""
+    assert describe_activity([compiling, compiling]).doing == "compiling"
+    assert describe_activity([compiling, compiling]).compiling == 2
+    assert describe_activity([compiling, loading]).doing == "loading"

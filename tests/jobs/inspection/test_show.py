@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from jobs import score_dataset
-from jobs.inspection.show import cell, main, rows_table, whole_row
+from jobs.inspection.show import main, whole_row
 from pipeline.requests.tokenizer import Tokenizer
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import DEMO
@@ -85,27 +85,6 @@ def test_wrong_flags_are_errors_of_one_line(
 def test_missing_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "give the run folder" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (None, ""),
-        (1.23456, "1.235"),
-        (array("i", [1, 2]), "[1, 2]"),
-        ([["a"], [0.5]], "[[a], [0.5]]"),
-        (list(range(10)), "[0, 1, 2, 3, 4, 5, 6, 7, … 10 in all]"),
-        ("a\nb\x1b", "a\\nb\\x1b"),
-        ({"k": 1}, "{'k': 1}"),
-    ],
-)
-def test_cell_shows_a_value_on_one_line(value: object, text: str) -> None:
-    assert cell(value) == text
-
-
-def test_columns_without_a_value_are_left_out() -> None:
-    table = rows_table([{"id": "a", "text": None}], ["id", "text"], "run")
-    assert [column.header for column in table.columns] == ["id"]
 
 
 def test_completion_is_coloured_by_its_log_probs() -> None:

@@ -2,6 +2,7 @@ from dataclasses import replace
 
 import pytest
 
+from actors.protocol.events import Activity
 from actors.protocol.messages import (
     Completion,
     ReplicaInfo,
@@ -57,10 +58,40 @@ def test_snapshot_has_the_figures_of_a_run() -> None:
     assert now.eta_s == pytest.approx(6 * 40 / 16)
     assert now.replica_hours == pytest.approx(10 / 3600)
     assert now.cost == pytest.approx(0.1)
-    assert now.line() == (
-        "rows 4/10 | tokens/s in 12 out 4 | padding 10.0% | errors 1 | replicas 1/2 | ETA 0m15s | "
-        "cost 0.10"
-    )
+    assert (now.phase, now.codes) == ("running", {"empty_prompt": 1})
+
+
+def test_phase_follows_replicas_that_start_and_compile() -> None:
+    clock = Clock()
+    progress = Progress(10, clock=clock)
+    replicas = [0, 2]
+    activity = [Activity()]
+    progress.follow_start(lambda: (replicas[0], replicas[1]), lambda: activity[0])
+    assert progress.snapshot().phase == "starting replicas"
+    activity[0] = Activity("loading 37 %", "loading")
+    assert (progress.snapshot().phase, progress.snapshot().activity) == ("loading", "loading 37 %")
+    replicas[0] = 2
+    progress.begin()
+    list(progress.count([good(0)]))
+    clock.now = 10.0
+    assert progress.snapshot().phase == "running"
+    assert progress.snapshot().eta_s == pytest.approx(90.0)
+    activity[0] = Activity("2 compiling 3/9", "compiling", compiling=2)
+    assert (progress.snapshot().phase, progress.snapshot().eta_s) == ("compiling", None)
+    activity[0] = Activity("compiling 3/9", "compiling", compiling=1)
+    assert progress.snapshot().phase == "running"
+
+
+def test_eta_leaves_out_the_time_of_compilation() -> None:
+    clock = Clock()
+    progress = Progress(10, replicas=lambda: (2, 2), clock=clock)
+    for name in ("a", "b"):
+        progress.replica_ready(name, None)
+    clock.now = 110.0
+    for name in ("a", "b"):
+        progress.replica_stats(name, ReplicaStats(busy_s=10, compile_s=100, up_s=110))
+    list(progress.count([good(row) for row in range(5)]))
+    assert progress.snapshot().eta_s == pytest.approx(10.0)
 
 
 def test_report_has_the_figures_of_the_snapshot() -> None:

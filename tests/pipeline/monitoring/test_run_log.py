@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from actors.protocol.messages import ReplicaInfo, ReplicaStats
+from pipeline.monitoring.live_view import LiveView
 from pipeline.monitoring.progress import Progress
-from pipeline.monitoring.progress_line import ProgressLine
 from pipeline.monitoring.run_log import RunLog
 from tests.pipeline.monitoring.test_progress import Clock, bad, good
 
@@ -126,18 +126,19 @@ def test_run_logs_events_of_replicas_shards_and_requests() -> None:
     ]
 
 
-def test_progress_as_json_has_the_figures_of_the_line() -> None:
+def test_progress_as_json_has_the_figures_of_the_view() -> None:
     log, stream = json_log()
     progress = Progress(3, replicas=lambda: (1, 2), log=log, clock=Clock())
     list(progress.count([good(0), bad(1)]))
     progress.replica_stats("replica-0", ReplicaStats(busy_s=1, up_s=2))
     shown = io.StringIO()
-    with ProgressLine(progress, stream=shown, every_s=60, log=log):
+    view = LiveView(log, stream=shown)
+    with view, view.following(progress, next_phase="the end"):
         pass
     [event] = events(stream)
     assert shown.getvalue() == ""
     assert event["event"] == "progress"
-    assert str(event["message"]).startswith("rows 2/3 | ")
+    assert str(event["message"]).startswith("running | rows 2/3 (67%) | ")
     figures = {
         "rows": 2,
         "rows_total": 3,
@@ -147,6 +148,7 @@ def test_progress_as_json_has_the_figures_of_the_line() -> None:
         "codes": {"empty_prompt": 1},
         "up": 1,
         "wanted": 2,
+        "phase": "running",
     }
     assert {name: event[name] for name in figures} == figures
     assert "engine" not in event

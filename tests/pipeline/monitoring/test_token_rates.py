@@ -39,3 +39,19 @@ def test_samples_are_bounded() -> None:
         rates.add(step / 100, step, step)
     assert len(rates._samples) <= WINDOW_S + 2
     assert rates.rates(1000.0) == pytest.approx((100.0, 100.0), rel=0.05)
+
+
+def test_working_rate_leaves_out_compilation_of_the_window() -> None:
+    rates = TokenRates()
+    assert rates.working_rate(0.0, 2) == 0.0
+    rates.add(30.0, 80, 20, compile_s=40.0)
+    assert rates.working_rate(30.0, 2) == 10.0
+    assert rates.working_rate(40.0, 2) == 5.0
+    rates.add(100.0, 800, 200, compile_s=40.0)
+    assert rates.working_rate(100.0, 2) == pytest.approx(900 / 70)
+
+
+def test_working_rate_counts_a_tenth_of_the_window_at_least() -> None:
+    rates = TokenRates()
+    rates.add(30.0, 80, 20, compile_s=90.0)
+    assert rates.working_rate(30.0, 1) == pytest.approx(100 / 3)
