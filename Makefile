@@ -4,9 +4,10 @@
 # make host     what the image has, on a host with NVIDIA GPUs: set up, then jobs/smoke.py
 # make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
 # make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
+# make docs     the documentation's site, into build/site; every warning is an error
 # make infra-check  Terraform, its policies and scripts, by terraform and the checkers in .venv-infra: docs/clusters/aws.md
 # make check    ruff, mypy, import contracts        make fix      what ruff can repair by itself
-# make lock     resolve pyproject.toml and requirements-aot.in again into the lock files
+# make lock     resolve pyproject.toml and requirements-*.in again into the lock files
 #
 # Needs python3 (3.11 or newer, with venv) and make; everything else goes into .venv. Another interpreter: make PYTHON=python3.12 demo
 # On a machine with NVIDIA GPUs: make LOCK=requirements-cuda12.lock demo
@@ -16,14 +17,14 @@ LOCK ?= requirements.lock
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed-$(notdir $(LOCK))
-OPTIONAL := infra-tools aot
+OPTIONAL := infra-tools aot docs-tools
 SOURCES := grok_batch pipeline actors jobs infra tests
 # uv installs in a fifth of pip's time. INSTALLER=pip for machines that have only what Python brings:
 # images, and nodes without the internet.
 INSTALLER ?= uv
 UV := .venv-uv/bin/uv
 
-.PHONY: demo test test-all check fix lock setup host aot lm-eval infra-tools infra-check clean
+.PHONY: demo test test-all check fix lock setup host aot lm-eval docs docs-tools infra-tools infra-check clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -45,7 +46,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 test test-all: export PYTHONDONTWRITEBYTECODE =
 
 # Environments that some tests need; where one cannot be had, all other tests run all the same.
-try-aot try-lm-eval: setup
+try-aot try-docs-tools try-lm-eval: setup
 try-%:
 	@$(MAKE) --no-print-directory $* || echo 'make $* failed: the tests that need it are skipped'
 
@@ -94,10 +95,15 @@ $(INSTALLED): $(LOCK) | $(INSTALL_TOOL)
 	@touch $@
 
 # Environments of their own, which see the packages of .venv and add those of requirements-NAME.lock: in .venv itself the wheels of
-# aot would make every CPU run look for a GPU first, and those of lm-eval are many and needed by one job only.
+# aot would make every CPU run look for a GPU first, those of lm-eval are many and needed by one job only, and no job needs docs.
 aot: .venv-aot/.installed
 
 lm-eval: .venv-lm-eval/.installed
+
+docs-tools: .venv-docs/.installed
+
+docs: docs-tools
+	.venv-docs/bin/mkdocs build --quiet --config-file infra/site/mkdocs.yml
 
 .venv-%/.installed: requirements-%.lock $(INSTALLED)
 	$(BIN)/python -m venv .venv-$*
@@ -129,7 +135,8 @@ lock: $(UV)
 	$(COMPILE) pyproject.toml --extra cuda12 -o requirements-cuda12.lock
 	$(COMPILE) requirements-aot.in --no-deps -o requirements-aot.lock
 	$(COMPILE) requirements-infra.in -o requirements-infra.lock
+	$(COMPILE) requirements-docs.in -c requirements.lock $(NOT_IN_LOCK) -o requirements-docs.lock
 	$(COMPILE) pyproject.toml --extra lm-eval -c requirements.lock $(NOT_IN_LOCK) -o requirements-lm-eval.lock
 
 clean:
-	rm -rf $(VENV) .venv-aot .venv-lm-eval .venv-infra .venv-uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-aot .venv-docs .venv-lm-eval .venv-infra .venv-uv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
