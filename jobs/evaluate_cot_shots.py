@@ -1,6 +1,7 @@
 """Writes gsm8k/cot_shots.jsonl, which evaluations read, from an installed lm-evaluation-harness.
 
-    python jobs/evaluate_cot_shots.py -o DATA/gsm8k/cot_shots.jsonl
+    make lm-eval
+    .venv-lm-eval/bin/python jobs/evaluate_cot_shots.py -o DATA/gsm8k/cot_shots.jsonl
 
 The worked examples are texts of other authors: they are copied from the harness's task file of
 gsm8k_cot and are not part of this repository.
@@ -104,8 +105,9 @@ def _installed_package() -> Path:
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or spec.origin is None:
         raise ConfigError(
-            "lm-evaluation-harness is not installed here; install the extra lm-eval, or name its "
-            "folder with --harness"
+            "lm-evaluation-harness is not installed for this interpreter; run make lm-eval and "
+            "start this script with .venv-lm-eval/bin/python, or name the folder of the package "
+            "with --harness"
         )
     return Path(spec.origin).parent
 

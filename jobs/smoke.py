@@ -9,9 +9,9 @@ only the weights of the demo. `jobs/check_gpu.py` is the next step on GPUs: it c
 with plain XLA at the sizes of Grok-1.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -20,46 +20,51 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from jobs.checks import smoke
-from jobs.cli.command import run_main
+from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
+from jobs.cli.flag_checks import check_range
+from jobs.cli.parser import flag, parse
 from jobs.cli.virtual_devices import use_virtual_devices
+
+
+@dataclass(frozen=True)
+class DoctorConfig:
+    """Flags of the checks of a machine."""
+
+    gpus: int = flag(0, "least number of GPUs; 0: any, also none")
+    cpu_devices: int = flag(1, "virtual devices where there is no GPU")
+    ray: bool = flag(False, "also run the main job on a local Ray: another minute")
+
+    def __post_init__(self) -> None:
+        check_range("gpus", self.gpus, 0)
+        check_range("cpu_devices", self.cpu_devices, 1)
 
 
 def main(arguments: Sequence[str], *, program: str = "smoke.py") -> int:
     """Runs the checks of a command line and returns the exit code."""
-    flags = _parse(arguments, program)
-    use_virtual_devices(flags.cpu_devices)
+    return run_command(lambda: _run(arguments, program))
+
+
+def _run(arguments: Sequence[str], program: str) -> int:
+    config = parse(
+        DoctorConfig,
+        arguments,
+        program=program,
+        description=str(__doc__).split("\n\n", maxsplit=1)[0],
+    )
+    use_virtual_devices(config.cpu_devices)
     checks: dict[str, smoke.Check] = {
         "versions": smoke.versions,
-        "devices": partial(smoke.devices, flags.gpus),
+        "devices": partial(smoke.devices, config.gpus),
         "mesh": smoke.mesh,
         "answer": smoke.answer,
     }
-    if flags.ray:
+    if config.ray:
         checks["through Ray"] = smoke.through_ray
 
     if not smoke.run_checks(checks):
         return ExitCode.FAILED
     return ExitCode.OK
-
-
-def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog=program, description=str(__doc__).split("\n\n", maxsplit=1)[0]
-    )
-    parser.add_argument(
-        "--gpus", type=int, default=0, help="least number of GPUs; default 0: any, also none"
-    )
-    parser.add_argument(
-        "--cpu-devices",
-        type=int,
-        default=1,
-        help="virtual devices where there is no GPU (default 1)",
-    )
-    parser.add_argument(
-        "--ray", action="store_true", help="also run the main job on a local Ray: another minute"
-    )
-    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 
 import actors.protocol.errors
 import pipeline.errors
+from tests.docs.blocks import LANGUAGES, blocks
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "actors", "jobs", "grok_batch")
@@ -103,6 +104,12 @@ def documentation() -> list[Path]:
         ROOT / "infra" / "README.md",
         *sorted((ROOT / "docs").rglob("*.md")),
     ]
+
+
+def test_blocks_of_the_documentation_have_a_language() -> None:
+    """`bash` for commands, `text` for output: tests/docs runs or checks each block by it."""
+    unknown = {str(block): block.language for block in blocks() if block.language not in LANGUAGES}
+    assert unknown == {}
 
 
 def test_commands_of_the_documentation_exist() -> None:

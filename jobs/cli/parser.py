@@ -74,7 +74,7 @@ def parse(
     for file in job_files(arguments):
         check_repeated_keys(file)
 
-    parser = _parser(config_class, program, description)
+    parser = build_parser(config_class, program, description)
     try:
         values = parser.parse_args(list(arguments)).as_dict()
     except argparse.ArgumentError as error:
@@ -228,7 +228,8 @@ class _Text:
         return "str"
 
 
-def _parser(config_class: type[Any], program: str, description: str) -> ArgumentParser:
+def build_parser(config_class: type[Any], program: str, description: str) -> ArgumentParser:
+    """Returns the parser of a configuration class: one flag per field, grouped by topic."""
     parser = ArgumentParser(
         prog=program,
         # The generated usage names every flag and fills a page.
