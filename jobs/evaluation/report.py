@@ -157,7 +157,7 @@ def _log_results(evaluation: Evaluation, folder: str, log: RunLog) -> None:
     for comparison in evaluation.comparisons:
         now = comparison.now
         difference = comparison.difference
-        run_before = comparison.before.name or comparison.before.run
+        run_before = comparison.before.run_name
         verdict = "REGRESSION" if difference.regression else "ok"
         message = (
             f"{now.task:<12} {now.metric:<28} {difference.value:+.4f} [{difference.low:+.4f}, "

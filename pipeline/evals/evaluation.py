@@ -11,6 +11,7 @@ from pipeline.evals.answers import MISSING, Answers, has_failed
 from pipeline.evals.comparison import Difference, Rules, paired
 from pipeline.evals.history import Entry, History
 from pipeline.evals.metrics import Score, results, scores
+from pipeline.evals.multiple_choice import ACCURACY
 from pipeline.evals.scoring import Sample, common_digest, document_digests, score
 from pipeline.evals.suite import EvalRequest
 from pipeline.evals.tasks import suite_of
@@ -80,6 +81,21 @@ class Evaluation:
     def missing(self) -> int:
         """Number of requests without an output row; they are part of `failed`."""
         return sum(answers == (MISSING,) for answers in self.answers.values())
+
+    def chance(self, entry: Entry) -> float | None:
+        """Returns the accuracy of random choices; None for a metric that is not of choices."""
+        if entry.metric != ACCURACY:
+            return None
+        tasks = frozenset(suite_of(entry.task).members(entry.task))
+        total = 0.0
+        documents = 0
+        for request in self.requests:
+            if request.task in tasks and request.choices:
+                total += 1 / len(request.choices)
+                documents += 1
+        if not documents:
+            return None
+        return total / documents
 
     def metrics(self) -> dict[str, object]:
         """Returns the content of metrics.json; only an incomplete run has the key `missing`."""

@@ -41,6 +41,7 @@ FIELDS: tuple[tuple[str, pa.DataType], ...] = (
 )
 SCHEMA = pa.schema(FIELDS)
 PARALLEL_READS = 16
+NORMAL_95 = 1.96  # standard errors on each side of a 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,22 @@ class Entry:
     count: int  # documents
     failed: int  # of them: rows with an error, which count as wrong
     documents: str  # digest of the requests: entries are comparable if it is equal
+
+    @property
+    def run_name(self) -> str:
+        """Name of the run for people: the one that the user gave, or when it was reported."""
+        return run_name(self.name, self.at)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Ends of the 95 % confidence interval of the value, within 0 and 1.
+
+        From the standard error, over documents; None without one.
+        """
+        if self.stderr is None:
+            return None
+        half_width = NORMAL_95 * self.stderr
+        return max(0.0, self.value - half_width), min(1.0, self.value + half_width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +139,16 @@ class History:
 
     def _samples_url(self, run: str) -> str:
         return storage.join(str(self.url), "samples", f"{run}.parquet")
+
+
+def run_name(name: str, reported_at: datetime) -> str:
+    """Returns the name of a run for people.
+
+    Args:
+        name: given by the user; may be empty.
+        reported_at: for the first time, UTC.
+    """
+    return name or f"{reported_at:%Y-%m-%d %H:%M} UTC"
 
 
 def run_identity(documents: str, outputs: Iterable[StoredObject], name: str) -> str:

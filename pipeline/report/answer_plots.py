@@ -94,7 +94,7 @@ def logprobs(name: str, title: str, unit: str, histogram: Sequence[LogprobBin]) 
         title=title,
         explanation=(
             f"0 is certain. {percent(float(likely))} of the {unit} are above -0.25, a probability "
-            f"of 78\u00a0%; half of them are at most {median_end:g}."
+            f"of 78\u00a0%. The median is between {median_end - width:g} and {median_end:g}."
         ),
         svg=svg(name, draw, 2.2, NARROW_WIDTH),
         header=("log-prob", unit, "share"),

@@ -12,12 +12,18 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.evals.comparison import Rules
-from pipeline.evals.evaluation import Change, Comparison, Evaluation
-from pipeline.evals.history import Entry
+from pipeline.evals.evaluation import Comparison, Evaluation
+from pipeline.evals.history import Entry, run_name
 from pipeline.evals.multiple_choice import ACCURACY
+from pipeline.evals.report.documents import (
+    ChangedDocuments,
+    Examples,
+    changed_documents,
+    examples_of,
+)
 from pipeline.evals.report.plots import calibration, differences, metric_name, tasks_of_group, trend
 from pipeline.evals.scoring import Sample
-from pipeline.evals.suite import EvalRequest, Suite, task_names
+from pipeline.evals.suite import Suite, task_names
 from pipeline.evals.tasks import suite_of
 from pipeline.monitoring.length_bins import histogram, length_bin
 from pipeline.report.drawing import Plot
@@ -25,23 +31,12 @@ from pipeline.report.figures import percent, quantile
 from pipeline.report.page import Status, render_template, text
 from pipeline.report.plots import lengths
 
-MAX_CHANGES = 25  # rows of each table of changed documents
-PROMPT_END_CHARS = 400  # of a changed document's prompt
+MAX_NAMED = 3  # metrics in the verdict
 MAX_LIMITED_SHARE = 0.05  # of a task's completions that end at max_tokens, without a remark
 
 REGRESSION = Status("regression", "bad")
 NO_REGRESSION = Status("no regression", "good")
 NO_COMPARISON = Status("nothing to compare with", "warn")
-
-Requests = Mapping[str, EvalRequest]  # by id
-
-
-@dataclass(frozen=True, slots=True)
-class ChangeTable:
-    """Documents whose value changed in one direction."""
-
-    summary: str
-    rows: tuple[tuple[str, ...], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +44,8 @@ class MetricChanges:
     """Documents whose value of one metric changed since the last run."""
 
     name: str  # of the metric
-    tables: tuple[ChangeTable, ...]  # the worse ones first; a direction without changes is absent
+    # the worse ones first; a direction without changes is absent
+    directions: tuple[ChangedDocuments, ...]
 
 
 def render(evaluation: Evaluation, rules: Rules, locations: Mapping[str, str]) -> str:
@@ -69,8 +65,9 @@ def context_of(
 ) -> dict[str, Any]:
     """Returns the values that the template names."""
     return {
-        "title": evaluation.info.name or evaluation.info.run,
+        "title": run_name(evaluation.info.name, evaluation.info.reported_at),
         "status": _status(evaluation),
+        "verdict": _verdict(evaluation, rules),
         "facts": _facts(evaluation, locations),
         "cards": list(_cards(evaluation)),
         "remarks": list(_remarks(evaluation)),
@@ -83,7 +80,8 @@ def context_of(
         "calibration_plot": _calibration_plot(evaluation),
         "length_plots": list(_length_plots(evaluation)),
         "metric_changes": list(_metric_changes(evaluation)),
-        "result_rows": list(map(_result_row, evaluation.entries)),
+        "examples": list(_examples(evaluation)),
+        "result_rows": [_result_row(entry, evaluation) for entry in evaluation.entries],
     }
 
 
@@ -101,7 +99,7 @@ def _status(evaluation: Evaluation) -> Status:
 def _facts(evaluation: Evaluation, locations: Mapping[str, str]) -> dict[str, str | None]:
     info = evaluation.info
     return {
-        "Run": info.name or info.run,
+        "Run": f"{run_name(info.name, info.reported_at)} (id {info.run})",
         "Reported": f"{info.reported_at:%Y-%m-%d %H:%M:%S} UTC",
         "Model": info.model,
         "Checkpoint": info.checkpoint,
@@ -110,13 +108,50 @@ def _facts(evaluation: Evaluation, locations: Mapping[str, str]) -> dict[str, st
     }
 
 
+def _verdict(evaluation: Evaluation, rules: Rules) -> str:
+    """Returns the result of the comparisons as one sentence: whether, where, and how certain."""
+    if not evaluation.comparisons:
+        return "No earlier run in the history has the same documents: nothing to compare with yet."
+    regressions = evaluation.regressions
+    confidence = percent(rules.confidence)
+    if not regressions:
+        return (
+            f"Not worse: none of {len(evaluation.comparisons)} comparisons shows a loss of more "
+            f"than {100 * rules.margin:g} points with {confidence} confidence."
+        )
+    by_metric: dict[str, Comparison] = {}
+    for comparison in regressions:  # that against the last run comes first
+        by_metric.setdefault(metric_name(comparison.now.task, comparison.now.metric), comparison)
+    losses = []
+    for name, comparison in list(by_metric.items())[:MAX_NAMED]:
+        difference = comparison.difference
+        losses.append(
+            f"{name} {100 * difference.value:+.2f} points against {comparison.before.run_name} "
+            f"({confidence} interval {100 * difference.low:+.2f} to {100 * difference.high:+.2f})"
+        )
+    if len(by_metric) > MAX_NAMED:
+        losses.append(f"{len(by_metric) - MAX_NAMED} more metrics")
+    return f"Worse: {'; '.join(losses)}."
+
+
 def _cards(evaluation: Evaluation) -> Iterator[tuple[str, str, str]]:
     """Yields name, value and note of each headline metric."""
     for entry in evaluation.headlines:
-        note = f"{entry.count:,} documents"
-        if entry.stderr is not None:
-            note = f"±\u00a0{100 * entry.stderr:.2f}, {note}"
-        yield metric_name(entry.task, entry.metric), _percentage(entry.value), note
+        notes = [f"{entry.count:,} documents"]
+        if entry.interval is not None:
+            notes.insert(0, f"95\u00a0% interval {_interval(entry)}")
+        chance = evaluation.chance(entry)
+        if chance is not None:
+            notes.append(f"chance {percent(chance)}")
+        yield metric_name(entry.task, entry.metric), _percentage(entry.value), "; ".join(notes)
+
+
+def _interval(entry: Entry) -> str:
+    """Returns the 95 % interval of a metric in percent."""
+    if entry.interval is None:
+        return "–"
+    low, high = entry.interval
+    return f"{100 * low:.1f} to {100 * high:.1f}\u00a0%"
 
 
 # -- remarks ---------------------------------------------------------------------------------------
@@ -159,7 +194,7 @@ def _loss(comparison: Comparison) -> Markup:
     return Markup("{:.2f} points against the {} run, {}").format(
         -100 * comparison.difference.value,
         comparison.against,
-        text(_run_name(comparison.before)),
+        text(comparison.before.run_name),
     )
 
 
@@ -206,7 +241,7 @@ def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
     return (
         metric_name(comparison.now.task, comparison.now.metric),
         comparison.against,
-        _run_name(comparison.before),
+        comparison.before.run_name,
         _percentage(comparison.before.value),
         _percentage(comparison.now.value),
         f"{100 * difference.value:+.2f}",
@@ -225,20 +260,24 @@ def _difference_plot(evaluation: Evaluation, rules: Rules) -> Plot | None:
     for comparison in evaluation.comparisons:
         name = metric_name(comparison.now.task, comparison.now.metric)
         by_name.append((f"{name}, {comparison.against}", comparison.difference))
-    return differences(by_name, rules.margin)
+    return differences(by_name, rules.margin, rules.confidence)
 
 
 # -- other plots -----------------------------------------------------------------------------------
 
 
 def _trend_plot(evaluation: Evaluation) -> Plot | None:
-    if not evaluation.headlines:
-        return None
+    """Returns the metrics over time; None on the first night, when each has one value."""
     series = {}
+    chances = {}
     for entry in evaluation.headlines:
         key = (entry.task, entry.metric)
-        series[key] = [*evaluation.earlier[key], entry]
-    return trend(series)
+        if evaluation.earlier[key]:
+            series[key] = [*evaluation.earlier[key], entry]
+            chances[key] = evaluation.chance(entry)
+    if not series:
+        return None
+    return trend(series, chances)
 
 
 def _subject_plots(evaluation: Evaluation) -> Iterator[Plot]:
@@ -247,7 +286,8 @@ def _subject_plots(evaluation: Evaluation) -> Iterator[Plot]:
         if suite.groups and entries:
             title = f"{suite.name} by subject"
             last_values = _last_values(evaluation, entries)
-            yield tasks_of_group(entries, last_values, _narrowest_groups(suite), title)
+            chance = evaluation.chance(entries[0])
+            yield tasks_of_group(entries, last_values, _narrowest_groups(suite), title, chance)
 
 
 def _last_values(evaluation: Evaluation, entries: Sequence[Entry]) -> dict[str, float]:
@@ -310,55 +350,31 @@ def _metric_changes(evaluation: Evaluation) -> Iterator[MetricChanges]:
     for comparison in evaluation.comparisons:
         if comparison.against.startswith("last"):
             name = metric_name(comparison.now.task, comparison.now.metric)
-            yield MetricChanges(name, _change_tables(comparison, requests))
+            yield MetricChanges(name, tuple(changed_documents(comparison, requests)))
 
 
-def _change_tables(comparison: Comparison, requests: Requests) -> tuple[ChangeTable, ...]:
-    worse = []
-    better = []
-    for change in comparison.changes:
-        if change.now.value < change.before.value:
-            worse.append(change)
-        elif change.now.value > change.before.value:
-            better.append(change)
-
-    tables = []
-    for direction, changes in (("worse", worse), ("better", better)):
-        if changes:
-            tables.append(_change_table(direction, changes, requests))
-    return tuple(tables)
-
-
-def _change_table(direction: str, changes: Sequence[Change], requests: Requests) -> ChangeTable:
-    summary = f"{len(changes):,} {direction}"
-    if len(changes) > MAX_CHANGES:
-        summary = f"{summary}, the first {MAX_CHANGES}"
-    rows = []
-    for change in changes[:MAX_CHANGES]:
-        request = requests[change.now.id]
-        prompt_end = request.prompt[-PROMPT_END_CHARS:]
-        answers = (change.before.answer, change.now.answer)
-        rows.append((request.id, prompt_end, request.target, *answers))
-    return ChangeTable(summary, tuple(rows))
+def _examples(evaluation: Evaluation) -> Iterator[Examples]:
+    for entry in evaluation.headlines:
+        yield examples_of(evaluation, entry, metric_name(entry.task, entry.metric))
 
 
 # -- results ---------------------------------------------------------------------------------------
 
 
-def _result_row(entry: Entry) -> tuple[str, ...]:
+def _result_row(entry: Entry, evaluation: Evaluation) -> tuple[str, ...]:
     stderr = "N/A" if entry.stderr is None else f"{100 * entry.stderr:.2f}"
+    chance = evaluation.chance(entry)
+    chance_text = "–" if chance is None else percent(chance)
     return (
         entry.task,
         entry.metric,
         _percentage(entry.value),
         stderr,
+        _interval(entry),
+        chance_text,
         f"{entry.count:,}",
         f"{entry.failed:,}",
     )
-
-
-def _run_name(entry: Entry) -> str:
-    return entry.name or entry.run
 
 
 def _suites(evaluation: Evaluation) -> list[Suite]:

@@ -1,6 +1,7 @@
 """Plots of an evaluation, with the same form as those of a run in pipeline/report/plots.py."""
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 
 import numpy as np
 import numpy.typing as npt
@@ -10,17 +11,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from pipeline.evals.comparison import Difference
-from pipeline.evals.history import Entry
+from pipeline.evals.history import NORMAL_95, Entry
 from pipeline.evals.scoring import Sample
-from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, Plot, svg
+from pipeline.report.drawing import BAD, CALM, IN, INK, OUT, Plot, is_narrow, svg
 from pipeline.report.figures import percent
 
 Values = npt.NDArray[np.float64]
 
 MAX_RUNS = 60  # of a trend: older ones are left out
+NARROW_LABEL_CHARS = 20  # of a line of a label on a phone
 MAX_DATES = 4  # labels of its time axis
 BINS = 10  # of a calibration
-NORMAL_95 = 1.96  # standard errors on each side of a 95 % interval
 ROW_INCHES = 0.19
 UNNAMED_FILTERS = frozenset({"none", "create_test"})  # a metric's name goes without them
 
@@ -33,49 +34,58 @@ def metric_name(task: str, metric: str) -> str:
     return f"{task}: {score_name}, {filter_name}"
 
 
-def trend(series: Mapping[tuple[str, str], Sequence[Entry]]) -> Plot:
+def trend(
+    series: Mapping[tuple[str, str], Sequence[Entry]],
+    chances: Mapping[tuple[str, str], float | None],
+) -> Plot:
     """Metrics over the runs.
 
     Args:
         series: by task and metric; oldest first, this run last.
+        chances: accuracy of random choices; None for a metric that is not of choices.
     """
     recent: dict[str, Sequence[Entry]] = {}
+    chance_of: dict[str, float | None] = {}
     for (task, metric), entries in series.items():
         name = metric_name(task, metric)
         recent[name] = entries[-MAX_RUNS:]
+        chance_of[name] = chances.get((task, metric))
 
-    columns = min(len(recent), 2)
     rows = -(-len(recent) // 2)
 
     def draw(figure: Figure) -> None:
+        columns = min(len(recent), 2)
+        if is_narrow(figure):
+            columns = 1
+        figure_rows = -(-len(recent) // columns)
         for position, (name, entries) in enumerate(recent.items(), 1):
-            axes = figure.add_subplot(rows, columns, position)
+            axes = figure.add_subplot(figure_rows, columns, position)
             axes.set_title(name)
-            _draw_trend(axes, entries)
+            _draw_trend(axes, entries, chance_of[name])
 
     table = []
     for name, entries in recent.items():
         for entry in entries:
             reported_at = f"{entry.at:%Y-%m-%d %H:%M}"
-            run = entry.name or entry.run
+            run = entry.run_name
             value = percent(entry.value)
-            table.append((reported_at, run, name, value, _stderr(entry.stderr)))
+            table.append((reported_at, run, name, value, _interval(entry)))
 
     return Plot(
         name="trend",
         title="Trend",
         explanation=(
-            "Runs over the same documents, this one last, in colour. Lines mark 95\u00a0% of what "
-            "other documents of the kind might give: they overlap even where paired differences, "
-            "above, are certain."
+            "Runs over the same documents, this one last, in colour. Vertical lines are 95\u00a0% "
+            "confidence intervals over documents: they overlap even where paired differences, "
+            "above, are certain. Dashed: chance."
         ),
-        svg=svg("trend", draw, 0.4 + 2.0 * rows),
-        header=("reported at", "run", "metric", "value", "standard error"),
+        svg=svg("trend", draw, 0.4 + 2.0 * rows, narrow_height=0.4 + 2.0 * len(recent)),
+        header=("reported at", "run", "metric", "value", "95\u00a0% interval"),
         rows=tuple(table),
     )
 
 
-def _draw_trend(axes: Axes, entries: Sequence[Entry]) -> None:
+def _draw_trend(axes: Axes, entries: Sequence[Entry], chance: float | None) -> None:
     values, errors = _values_and_errors(entries)
     positions = np.arange(len(entries))
     axes.errorbar(
@@ -90,7 +100,13 @@ def _draw_trend(axes: Axes, entries: Sequence[Entry]) -> None:
         markersize=3.5,
     )
     axes.plot(positions[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False)
-    _share_axis(axes, float((values - errors).min()), float((values + errors).max()))
+    low = float((values - errors).min())
+    high = float((values + errors).max())
+    if chance is not None:
+        axes.axhline(chance, color=CALM, linewidth=1, linestyle="--")
+        low = min(low, chance)
+        high = max(high, chance)
+    _share_axis(axes, low, high)
 
     labelled = positions[:: -(-len(entries) // MAX_DATES)]
     axes.set_xticks(labelled, [f"{entries[position].at:%Y-%m-%d}" for position in labelled])
@@ -102,6 +118,7 @@ def tasks_of_group(
     last_values: Mapping[str, float],
     groups: Mapping[str, str],
     title: str,
+    chance: float | None = None,
 ) -> Plot:
     """A metric of each task of a group, best first.
 
@@ -110,6 +127,7 @@ def tasks_of_group(
         last_values: value of each task in the last run that has it.
         groups: alias of the group of each task.
         title: of the plot.
+        chance: accuracy of random choices; None for a metric that is not of choices.
     """
     ranked = sorted(entries, key=lambda entry: (-entry.value, entry.task))
     names = [entry.task.partition("_")[2].replace("_", " ") for entry in ranked]
@@ -131,8 +149,10 @@ def tasks_of_group(
             markersize=9,
             clip_on=False,
         )
+        if chance is not None:
+            axes.axvline(chance, color=CALM, linewidth=1, linestyle="--")
         axes.set_yticks(positions, names, fontsize=8)
-        axes.set(ylim=(len(ranked) - 0.4, -0.6), xlim=(0, 1))
+        axes.set(ylim=(len(ranked) - 0.4, -0.6), xlim=(0, 1), xlabel="share that is right")
         _format_as_percent(axes.xaxis)
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -146,7 +166,7 @@ def tasks_of_group(
             name,
             groups[entry.task],
             percent(entry.value),
-            _stderr(entry.stderr),
+            _interval(entry),
             f"{entry.count:,}",
             last_value,
         )
@@ -156,11 +176,12 @@ def tasks_of_group(
         name="subjects",
         title=title,
         explanation=(
-            "Dots: this run, with 95\u00a0% of what other documents of the kind might give. Bars: "
-            "the last run. Few documents, wide lines: single subjects are not judged."
+            "Dots: this run, with 95\u00a0% confidence intervals over documents. Orange bars: the "
+            "last run. Dashed: chance. Few documents, wide intervals: single subjects are not "
+            "judged."
         ),
         svg=svg("subjects", draw, 0.5 + ROW_INCHES * max(len(ranked), 4)),
-        header=("task", "group", "now", "standard error", "documents", "last run"),
+        header=("task", "group", "now", "95\u00a0% interval", "documents", "last run"),
         rows=tuple(rows),
     )
 
@@ -183,8 +204,9 @@ def calibration(samples: Sequence[Sample]) -> Plot:
     error = float(np.abs(mean_confidences - mean_values) @ counts / len(samples))
 
     def draw(figure: Figure) -> None:
-        accuracy_axes = figure.add_subplot(1, 2, 1)
-        count_axes = figure.add_subplot(1, 2, 2)
+        rows, columns = (2, 1) if is_narrow(figure) else (1, 2)
+        accuracy_axes = figure.add_subplot(rows, columns, 1)
+        count_axes = figure.add_subplot(rows, columns, 2)
 
         accuracy_axes.plot([0, 1], [0, 1], "--", color=CALM, linewidth=1)
         accuracy_axes.plot(
@@ -199,7 +221,7 @@ def calibration(samples: Sequence[Sample]) -> Plot:
         count_axes.yaxis.set_major_locator(MaxNLocator(3, integer=True))
 
         for axes in (accuracy_axes, count_axes):
-            axes.set_xlabel("probability of the chosen answer among the choices")
+            axes.set_xlabel("probability of the chosen answer")
             _format_as_percent(axes.xaxis)
 
     rows = []
@@ -216,20 +238,24 @@ def calibration(samples: Sequence[Sample]) -> Plot:
             "On the dashed line the model is as often right as it is sure. Mean distance from it: "
             f"{percent(error)} (expected calibration error)."
         ),
-        svg=svg("calibration", draw, 2.6),
+        svg=svg("calibration", draw, 2.6, narrow_height=5.0),
         header=("probability", "documents", "mean probability", "right"),
         rows=tuple(rows),
     )
 
 
-def differences(by_name: Sequence[tuple[str, Difference]], margin: float) -> Plot:
+def differences(
+    by_name: Sequence[tuple[str, Difference]], margin: float, confidence: float = 0.95
+) -> Plot:
     """Paired differences with their confidence intervals.
 
     Args:
         by_name: name and difference of each comparison.
         margin: accepted loss, in units of the metric.
+        confidence: of the intervals.
     """
     names = [name for name, _ in by_name]
+    narrow_height = 0.7 + 0.48 * max(len(names), 2)
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -240,7 +266,10 @@ def differences(by_name: Sequence[tuple[str, Difference]], margin: float) -> Plo
             axes.plot([100 * difference.value], [position], "o", color=color, markersize=5)
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.axvline(-100 * margin, color=BAD, linewidth=0.8, linestyle="--")
-        axes.set_yticks(range(len(names)), names)
+        labels = names
+        if is_narrow(figure):
+            labels = [fill(name, NARROW_LABEL_CHARS) for name in names]
+        axes.set_yticks(range(len(names)), labels)
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="points")
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -260,11 +289,11 @@ def differences(by_name: Sequence[tuple[str, Difference]], margin: float) -> Plo
         name="differences",
         title="Differences over the same documents",
         explanation=(
-            "This run less the earlier one, with confidence intervals. A loss whose whole "
-            "interval lies left of the dashed line, the accepted margin, is a regression if the "
-            "exact test agrees."
+            f"This run less the earlier one, in points, with {percent(confidence)} confidence "
+            "intervals. A loss whose whole interval lies left of the dashed line, the accepted "
+            "margin, is a regression if the exact test agrees."
         ),
-        svg=svg("differences", draw, 0.7 + 0.3 * max(len(names), 2)),
+        svg=svg("differences", draw, 0.7 + 0.3 * max(len(names), 2), narrow_height=narrow_height),
         header=("metric, against", "points", "from", "to", "regression"),
         rows=tuple(rows),
     )
@@ -293,5 +322,8 @@ def _format_as_percent(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:g} %"))
 
 
-def _stderr(value: float | None) -> str:
-    return "N/A" if value is None else percent(value)
+def _interval(entry: Entry) -> str:
+    if entry.interval is None:
+        return "N/A"
+    low, high = entry.interval
+    return f"{percent(low)} to {percent(high)}"

@@ -20,4 +20,4 @@ def test_logprobs_have_bins_and_the_share_of_likely_tokens() -> None:
     assert plot.rows[0] == ("-11.75 and less", "1", "25\u00a0%")
     assert plot.rows[2] == ("-0.25 to 0", "2", "50\u00a0%")
     assert "50\u00a0% of the tokens are above -0.25" in plot.explanation
-    assert "half of them are at most -0.75" in plot.explanation
+    assert "The median is between -1 and -0.75" in plot.explanation

@@ -54,9 +54,31 @@ def test_page_shows_regression_and_changed_documents(tmp_path: Path) -> None:
 
 def test_page_of_first_run_has_no_comparison(tmp_path: Path) -> None:
     parsed = page(night(0, requests(tmp_path / "data"), 0.5, History(None)))
-    assert plots(parsed) == PLOTS - {"differences"}
+    assert plots(parsed) == PLOTS - {"differences", "trend"}
     assert "nothing to compare with" in parsed.text
+    assert "No earlier run in the history has the same documents" in parsed.text
     assert "No earlier run in the history asked the same documents." in parsed.text
+
+
+def test_page_shows_chance_intervals_and_examples(tmp_path: Path) -> None:
+    parsed = page(night(0, requests(tmp_path / "data"), 0.5, History(None)))
+    text = " ".join(parsed.text.split())
+    assert re.search(r"95 % interval \d+\.\d to \d+\.\d % ?; \d+ documents; chance 25 %", text)
+    assert "mmlu: acc: " in text
+    assert "Answer " in text
+    assert "Run night 0 (id run0)" in text
+
+
+def test_run_without_a_name_is_shown_by_its_time(tmp_path: Path) -> None:
+    rows, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
+    for number, skill in enumerate((1.0, 0.0)):
+        earlier = History.load(history.url)
+        info = RunInfo(f"run{number}", BEGAN.replace(day=1 + number), "")
+        evaluation = evaluate(rows, TASKS, answers(rows, skill), info, earlier, Rules())
+        history.add(evaluation.entries, evaluation.samples)
+    parsed = page(evaluation)
+    assert "Evaluation: 2026-03-02 02:00 UTC" in parsed.text
+    assert "points against 2026-03-01 02:00 UTC" in parsed.text
 
 
 def test_page_remarks_on_certain_loss_within_margin(tmp_path: Path) -> None:

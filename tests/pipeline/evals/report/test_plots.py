@@ -67,12 +67,12 @@ def test_metric_name_omits_filters_without_meaning(metric: str, name: str) -> No
     assert metric_name("mmlu", metric) == name
 
 
-def test_trend_shows_the_latest_runs_by_name_or_identity() -> None:
+def test_trend_shows_the_latest_runs_by_name_or_time() -> None:
     entries = [entry("mmlu", 0.5, number) for number in range(MAX_RUNS)]
     entries.append(entry("mmlu", 0.25, MAX_RUNS, name="night"))
-    rows = trend({("mmlu", "acc,none"): entries}).rows
+    rows = trend({("mmlu", "acc,none"): entries}, {("mmlu", "acc,none"): 0.25}).rows
     assert len(rows) == MAX_RUNS
-    assert rows[0] == ("2026-03-02 02:30", "run1", "mmlu: acc", "50\u00a0%", "N/A")
+    assert rows[0] == ("2026-03-02 02:30", "2026-03-02 02:30 UTC", "mmlu: acc", "50\u00a0%", "N/A")
     assert rows[-1][1:4] == ("night", "mmlu: acc", "25\u00a0%")
 
 
