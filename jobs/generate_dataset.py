@@ -167,7 +167,7 @@ def run_prompts(
     """
     check_rules(config, prompts)
     main_job = config.main_job(prompts.folder.data_url, output)
-    main_job = dataclasses.replace(main_job, dry_run=config.dry_run)
+    main_job = dataclasses.replace(main_job, dry_run=config.dry_run, json=config.json)
     has_run = storage.stat(RunFolder(output).run_url) is not None
     if config.retry_failed and has_run and not config.dry_run:
         code = run_job(main_job, backend, _RetryFailed())

@@ -44,7 +44,7 @@ RUN_TOPICS: Topics = MappingProxyType(
             "max_attempts",
             "step_timeout_s",
         ),
-        "cost and messages": ("cost_per_replica_hour", "cost_budget", "log_format"),
+        "cost and messages": ("cost_per_replica_hour", "cost_budget", "json", "log_format"),
     }
 )
 

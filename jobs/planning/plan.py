@@ -1,23 +1,30 @@
-"""Plans a run before there is data: machines, slots, hours and cost of rows of given lengths.
+"""Plans a run before machines are rented: memory, slots, hours and cost on each kind of machine.
 
     grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200
-    grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --json true
+    grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --json
     grok-batch plan --rows 14042 --prompt-tokens 750 --prefix-tokens 620 --rows-per-prefix 250
+    grok-batch plan -i prompts.parquet --tokenizer tokenizer.model --max-tokens 256
 
-Lengths vary around the means that are given. The scheduler of the engine runs on a sample of such
-rows, with tabulated times of its kernels on each kind of machine. Needs no tokenizer, no weights
-and no GPU. With data, use `grok-batch score --dry-run`.
+Lengths are those of a sample of the rows of --input. Without data, they vary around the means that
+are given; then no tokenizer is needed. The scheduler of the engine runs on the sample, with
+tabulated times of its kernels on each kind of machine. Needs no weights, no output and no GPU.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
+from actors.engine.simulation.figures import machine_details, machine_table
 from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.planning.config import PlanConfig
-from jobs.planning.estimate import machine_estimates
+from jobs.planning.estimate import MachinePlan, machine_plan
+
+DESCRIPTION = (
+    "Plans a run before machines are rented: memory, slots, hours and cost on each kind of "
+    "machine, from a simulation of the scheduler. Needs --rows and --prompt-tokens, or data as "
+    "--input; no weights, no output and no GPU. All times are estimates. More in docs/planning.md."
+)
 
 
 def main(arguments: Sequence[str], *, program: str = "plan") -> int:
@@ -26,15 +33,34 @@ def main(arguments: Sequence[str], *, program: str = "plan") -> int:
 
 
 def _plan(arguments: Sequence[str], program: str) -> int:
-    config = parse(PlanConfig, arguments, program=program, description=str(__doc__))
-    estimates = machine_estimates(config)
-    figures = [machine_figures(estimate) for estimate in estimates]
+    config = parse(PlanConfig, arguments, program=program, description=DESCRIPTION)
+    plan = machine_plan(config)
     if config.json:
-        print(json.dumps({"rows": config.row_count, "machines": figures}, indent=2))
+        print(json.dumps(plan.figures(), indent=2))
         return ExitCode.OK
-
-    for line in machine_table(figures):
-        print(line)
-    for line in machine_details(figures):
+    for line in plan_lines(plan, config.machines):
         print(line)
     return ExitCode.OK
+
+
+def plan_lines(plan: MachinePlan, machine_count: int) -> Iterator[str]:
+    """Yields a plan as lines of at most 80 characters.
+
+    Args:
+        plan: the plan.
+        machine_count: machines that share the rows.
+    """
+    figures = plan.figures()
+    yield (
+        f"{figures['rows']:,} rows, {figures['prompt_tokens']:,} prompt tokens, "
+        f"{figures['generated_tokens']:,} generated"
+    )
+    if figures.get("rows_failing"):
+        yield f"{figures['rows_failing']:,} of the rows cannot run (grok-batch score says why)"
+    machines = "1 machine"
+    if machine_count > 1:
+        machines = f"{machine_count} machines together"
+    yield f"hours and {plan.currency} of {machines}, start-up included:"
+    yield ""
+    yield from machine_table(figures["machines"], plan.currency)
+    yield from machine_details(figures["machines"], plan.currency)

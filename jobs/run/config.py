@@ -165,6 +165,7 @@ class ScoreConfig(SamplingParams, InputFlags):
     dry_run: bool = flag(
         False, "only plan: rows, tokens, padding, memory, time and cost; starts nothing"
     )
+    json: bool = flag(False, "print the plan of --dry-run as JSON")
     resume: Literal["auto", "never", "require"] = flag(
         "auto",
         "auto: continue the run in --output if there is one; never: refuse a folder with a run; "
@@ -202,7 +203,11 @@ class ScoreConfig(SamplingParams, InputFlags):
         self.partition_pair()
 
     def _check_required(self) -> None:
-        require_flags(self, ["input", "output"])
+        require_flags(self, ["input"])
+        if not self.dry_run:
+            require_flags(self, ["output"])
+        if self.json and not self.dry_run:
+            raise ConfigError("--json prints the plan of a dry run; add --dry-run, or leave it out")
         if self.model != "demo" and self.checkpoint is None and not self.dry_run:
             raise ConfigError(
                 "--checkpoint is missing: give the folder or URL of the model's weights, or use "

@@ -3,110 +3,303 @@
 Starts no replica and loads no weights.
 
 Tokens and padding are measured on a sample of the rows, spread over the input, which goes through
-the stages that a run uses. Memory follows from the model's shapes. Time follows from arithmetic and
-a stated guess of the hardware; it is an estimate. For GPUs, a simulation of the engine's scheduler
-adds hours and cost for each kind of machine.
+the stages that a run uses. Memory follows from the model's shapes. Hours and cost come from one
+simulation of the engine's scheduler on this sample: for the replicas of the run and, if it is
+planned for GPUs, for each kind of machine. They are estimates.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
-from actors.engine.planning.device_profiles import load_profile
+from actors.engine.planning.device_profiles import CPU, DeviceProfile, gpu_names, load_profile
 from actors.engine.planning.sizes import (
     SizeFlags,
     affordable_tokens,
     cache_bytes_per_token,
     cache_tokens,
 )
-from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
+from actors.engine.simulation.figures import (
+    USD,
+    machine_details,
+    machine_figures,
+    machine_name,
+    machine_table,
+    range_text,
+)
 from actors.engine.simulation.machines import (
     SAMPLED_ROWS,
     SAMPLED_TOKENS,
+    DoesNotFit,
+    MachineEstimate,
     MachineEstimates,
     Workload,
 )
+from actors.engine.simulation.schedule import CompletionTokens, longest_completion
 from actors.model import arithmetic
-from actors.model.config import parameter_shapes
 from actors.protocol.messages import Request
 from actors.protocol.size_buckets import padded_length, prompt_size_buckets
 from jobs.run.plan import ITEMSIZES, Plan
 from pipeline.dispatch.buckets import fill_batches, mean_request_tokens
 from pipeline.requests.sample import SAMPLED_SHARDS, sample_requests
 
-GPUS = ("h100", "h200", "a100-80", "b200")
+ASSUMED_GPU = "h100"  # of a run that is planned for GPUs
 # Why there are not more slots, by `EngineSizes.slot_limit`.
 SLOT_LIMITS = {
     "flag": "--slots",
     "cpu": "the processor: more rows take as much longer",
     "kv_cache": "the KV cache, or the input is not known",
-    "products": "the arithmetic of the GPU: more rows take as much longer",
+    "products": "arithmetic of the GPU: more rows take as much longer",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """Assumed rates of one device: FLOP/s in matrix products and bytes/s from memory."""
-
-    name: str
-    flops_per_s: float
-    bytes_per_s: float
-
-
-# Shares of the peak that large matrix products and reads from memory typically reach.
-H100 = Device("H100", 0.5 * 989e12, 0.7 * 3.35e12)
-CPU = Device("CPU core pair", 2e11, 2e10)
+# Figures of `RunEstimate.figures` that are printed as a table.
+TABLE = "machines"
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Figures of a sample of the rows."""
+    """A sample of the rows of a run, and what follows from it for all of them."""
 
-    rows: int
-    failed: int
-    prompt_tokens: int  # prompts and continuations
-    new_tokens: int  # at most: max_tokens of every sample
-    padded_tokens: int  # prompts and continuations in whole blocks
-    batches: int
+    rows: int  # of the run
+    sampled_rows: int
+    failed: int  # of the sampled rows: they cannot run
+    first_error: str  # of the first of these rows; empty without one
+    requests: tuple[Request, ...]
+    prompt_tokens: int  # of the sample: prompts and continuations
+    new_tokens: int  # of the sample, at most: max_tokens of every completion
+    padded_tokens: int  # of the sample: prompts and continuations in whole blocks
+    batches: int  # of the sample
+
+    @property
+    def scale(self) -> float:
+        """Rows of the run for one of the sample."""
+        return self.rows / self.sampled_rows
+
+    @property
+    def padding(self) -> float:
+        """Share of the computed positions that are padding."""
+        if not self.padded_tokens:
+            return 0.0
+        return 1 - self.prompt_tokens / self.padded_tokens
+
+    def figures(self) -> dict[str, Any]:
+        """Returns the figures of all rows by name."""
+        return {
+            "rows": self.rows,
+            "rows_sampled": self.sampled_rows,
+            "rows_failing": round(self.failed * self.scale),
+            "prompt_tokens": round(self.prompt_tokens * self.scale),
+            "new_tokens_at_most": round(self.new_tokens * self.scale),
+            "padding": self.padding,
+        }
 
 
-def estimate(plan: Plan) -> dict[str, object]:
-    """Returns the plan's figures by name, ready to be printed or stored."""
-    sample = _sample(plan)
-    rows = plan.own_row_count
-    scale = rows / sample.rows
-    memory = device_bytes(plan)
-    runs_on_cpu = plan.config.device == "cpu" or plan.config.model == "demo"
-    device = H100
-    if runs_on_cpu:
-        device = CPU
-    replica_hours = _seconds(plan, sample, scale, device) / 3600
+@dataclass(frozen=True, slots=True)
+class RunEstimate:
+    """What a run takes: rows, sizes, memory, hours and cost."""
+
+    sample: Sample
+    shards: int
+    sizes: Mapping[str, Any]  # of engines and batches, by name
+    device_bytes: Mapping[str, int]  # on one device
+    replicas: int
+    assumed: DeviceProfile  # the devices of the run
+    # the replicas of the run on these devices; None: no sampled row can run
+    run: MachineEstimate | DoesNotFit | None
+    machines: tuple[MachineEstimate | DoesNotFit, ...]  # one machine of each kind
+    currency: str | None  # of the run's cost; None: that of --cost-per-replica-hour
+
+    def figures(self) -> dict[str, Any]:
+        """Returns all figures as values of JSON, by name; ranges are lists, lowest value first."""
+        return {
+            **self.sample.figures(),
+            "shards": self.shards,
+            "batches": math.ceil(self.sample.batches * self.sample.scale),
+            **self.sizes,
+            "device_bytes": dict(self.device_bytes),
+            "device_bytes_total": sum(self.device_bytes.values()),
+            "machine_assumed": machine_name(self.assumed),
+            "replicas": self.replicas,
+            **self._time_and_cost(),
+            TABLE: [machine_figures(machine) for machine in self.machines],
+        }
+
+    def _time_and_cost(self) -> dict[str, Any]:
+        """Returns hours and cost of the run's replicas; None where it cannot run."""
+        if not isinstance(self.run, MachineEstimate):
+            reason = "no sampled row can run"
+            if isinstance(self.run, DoesNotFit):
+                reason = f"does not fit: {self.run.reason}"
+            return {
+                "hours": None,
+                "replica_hours": None,
+                "cost": None,
+                "currency": self.currency,
+                "not_estimated": reason,
+            }
+        start_up = self.run.start_up
+        return {
+            "start_up_s": [start_up.total_s[0], start_up.total_s[2]],
+            "hours": list(self.run.hours),
+            "replica_hours": [hours * self.replicas for hours in self.run.hours],
+            "cost": list(self.run.cost),
+            "currency": self.currency,
+        }
+
+    def lines(self) -> Iterator[str]:
+        """Yields the figures as lines of text, and the kinds of machines as a table."""
+        figures = self.figures()
+        machines = figures.pop(TABLE)
+        yield from figure_lines(figures)
+        if not machines:
+            return
+        yield ""
+        yield f"simulated on {len(self.sample.requests):,} requests, for one machine of each kind"
+        yield from machine_table(machines)
+        yield from machine_details(machines)
+
+
+def estimate(plan: Plan, rows: int | None = None) -> RunEstimate:
+    """Returns the estimate of a run.
+
+    Args:
+        plan: the run.
+        rows: of the run, where the input of the plan is a sample of it; None: those of the plan.
+
+    Raises:
+        DatasetError: a sampled shard cannot be read.
+    """
+    sample = input_sample(plan, rows)
+    assumed = load_profile(_assumed_profile(plan))
     replicas = plan.config.replica_range()[1]
+    run: MachineEstimate | DoesNotFit | None = None
+    machines: list[MachineEstimate | DoesNotFit] = []
+    if sample.requests:
+        estimates = machine_estimates(plan, sample)
+        run = _run_estimate(plan, estimates, assumed, replicas)
+        if plan.devices.on_gpus:
+            machines = [estimates.estimate(load_profile(name)) for name in gpu_names()]
 
-    padding = 0.0
-    if sample.padded_tokens:
-        padding = 1 - sample.prompt_tokens / sample.padded_tokens
-    cost = None
+    currency: str | None = USD
     if plan.config.cost_per_replica_hour is not None:
-        cost = replica_hours * plan.config.cost_per_replica_hour
-    return {
-        "rows": rows,
-        "shards": len(plan.own_shards),
-        "rows_sampled": sample.rows,
-        "rows_failing": round(sample.failed * scale),
-        "prompt_tokens": round(sample.prompt_tokens * scale),
-        "new_tokens_at_most": round(sample.new_tokens * scale),
-        "padding": padding,
-        "batches": math.ceil(sample.batches * scale),
-        **_size_figures(plan),
-        "device_bytes": memory,
-        "device_bytes_total": sum(memory.values()),
-        "device_assumed": device.name,
-        "replicas": replicas,
-        "hours": replica_hours / replicas,
-        "replica_hours": replica_hours,
-        "cost": cost,
-    }
+        currency = None
+    return RunEstimate(
+        sample=sample,
+        shards=len(plan.own_shards),
+        sizes=_size_figures(plan),
+        device_bytes=device_bytes(plan),
+        replicas=replicas,
+        assumed=assumed,
+        run=run,
+        machines=tuple(machines),
+        currency=currency,
+    )
+
+
+def input_sample(plan: Plan, rows: int | None = None) -> Sample:
+    """Reads and tokenizes a sample of a run's rows.
+
+    Args:
+        plan: the run.
+        rows: of the run; None: those of the plan.
+
+    Raises:
+        DatasetError: a sampled shard cannot be read.
+    """
+    sampled_shards = max(1, min(SAMPLED_SHARDS, len(plan.own_shards)))
+    sample = sample_requests(
+        plan.own_shards,
+        plan.schema,
+        plan.task,
+        plan.tokenizer,
+        plan.rules,
+        rows_of_shard=math.ceil(SAMPLED_ROWS / sampled_shards),
+    )
+    if sample.unreadable is not None:
+        raise sample.unreadable
+
+    lengths: list[int] = []
+    new_tokens = 0
+    for request in sample.requests:
+        lengths.append(len(request.prompt_ids))
+        lengths += [len(ids) for ids in request.continuations]
+        new_tokens += longest_completion(request)
+    return Sample(
+        rows=rows or plan.own_row_count,
+        sampled_rows=sample.rows,
+        failed=sample.failed,
+        first_error=sample.first_error,
+        requests=sample.requests,
+        prompt_tokens=sum(lengths),
+        new_tokens=new_tokens,
+        padded_tokens=sum(padded_length(length) for length in lengths),
+        batches=len(list(fill_batches(sample.requests, plan.bucket_config()))),
+    )
+
+
+def machine_estimates(
+    plan: Plan, sample: Sample, completion_tokens: CompletionTokens = longest_completion
+) -> MachineEstimates:
+    """Returns the estimates of a run on machines, from a sample with at least one request.
+
+    Args:
+        plan: the run.
+        sample: of its rows.
+        completion_tokens: how many tokens a request generates.
+    """
+    requests = _first_requests(sample.requests)
+    batches = fill_batches(requests, plan.bucket_config())
+    requests_of_run = len(sample.requests) * sample.scale
+    return MachineEstimates(
+        model=plan.model,
+        engine=plan.engine_config(),
+        workload=Workload(
+            batches=[batch.requests for batch in batches],
+            scale=requests_of_run / len(requests),
+            batches_in_flight=plan.sizes.batches_in_flight,
+            completion_tokens=completion_tokens,
+        ),
+        flags=SizeFlags(slots=_slots(plan), prefill_tokens=plan.sizes.prefill_tokens),
+        request_tokens=mean_request_tokens(requests, prompt_size_buckets(plan.rules.max_len)),
+        itemsize=ITEMSIZES[plan.config.dtype],
+        on_gpus=plan.devices.on_gpus,
+    )
+
+
+def _slots(plan: Plan) -> int | None:
+    """Returns the slots of a simulated engine; None: as each kind of machine allows.
+
+    Virtual devices of a processor share its cores: they are simulated as one.
+    """
+    if not plan.devices.on_gpus:
+        return plan.sizes.slots * plan.devices.data_shards
+    if plan.sizes.slot_limit == "flag":
+        return plan.sizes.slots
+    return None
+
+
+def _assumed_profile(plan: Plan) -> str:
+    if plan.devices.on_gpus:
+        return ASSUMED_GPU
+    return CPU
+
+
+def _run_estimate(
+    plan: Plan, estimates: MachineEstimates, assumed: DeviceProfile, replicas: int
+) -> MachineEstimate | DoesNotFit:
+    """Returns the estimate for the replicas of the run, with its mesh and its price."""
+    model_shards = 1
+    machines = float(replicas)
+    if plan.devices.on_gpus:
+        model_shards = plan.devices.model_shards
+        devices = replicas * plan.devices.data_shards * model_shards
+        machines = devices / assumed.devices_per_machine
+
+    replica_price = plan.config.cost_per_replica_hour
+    if replica_price is not None:
+        machine_price = replica_price * replicas / machines
+        assumed = replace(assumed, machine_hour_usd=(machine_price, machine_price))
+    return estimates.estimate(assumed, [model_shards], machines)
 
 
 def device_bytes(plan: Plan) -> Mapping[str, int]:
@@ -130,7 +323,7 @@ def _cache_tokens(plan: Plan) -> int:
     return cache_tokens(plan.engine_config(), plan.devices.data_shards, affordable)
 
 
-def _size_figures(plan: Plan) -> dict[str, object]:
+def _size_figures(plan: Plan) -> dict[str, Any]:
     """Returns the sizes of engines and batches, and why there are not more slots."""
     sizes = plan.sizes
     data_shards = plan.devices.data_shards
@@ -142,47 +335,6 @@ def _size_figures(plan: Plan) -> dict[str, object]:
         "batch_tokens": sizes.batch_tokens,
         "batches_in_flight": sizes.batches_in_flight,
     }
-
-
-def machine_lines(plan: Plan) -> Iterator[str]:
-    """Yields hours and cost of the run on each kind of machine, simulated on a sample of its rows.
-
-    Every completion is as long as its max_tokens.
-    """
-    sampled_shards = max(1, min(SAMPLED_SHARDS, len(plan.own_shards)))
-    sample = sample_requests(
-        plan.own_shards,
-        plan.schema,
-        plan.task,
-        plan.tokenizer,
-        plan.rules,
-        rows_of_shard=math.ceil(SAMPLED_ROWS / sampled_shards),
-    )
-    if not sample.requests:
-        return
-    requests = _first_requests(sample.requests)
-    slots = None
-    if plan.sizes.slot_limit == "flag":
-        slots = plan.sizes.slots
-
-    requests_of_run = len(sample.requests) * plan.own_row_count / sample.rows
-    estimates = MachineEstimates(
-        model=plan.model,
-        engine=plan.engine_config(),
-        workload=Workload(
-            batches=[batch.requests for batch in fill_batches(requests, plan.bucket_config())],
-            scale=requests_of_run / len(requests),
-            batches_in_flight=plan.sizes.batches_in_flight,
-        ),
-        flags=SizeFlags(slots=slots, prefill_tokens=plan.sizes.prefill_tokens),
-        request_tokens=mean_request_tokens(requests, prompt_size_buckets(plan.rules.max_len)),
-        itemsize=ITEMSIZES[plan.config.dtype],
-    )
-    machines = [machine_figures(estimates.estimate(load_profile(name))) for name in GPUS]
-    yield ""
-    yield f"simulated on {len(requests):,} requests, for one machine of each kind"
-    yield from machine_table(machines)
-    yield from machine_details(machines)
 
 
 def _first_requests(requests: Sequence[Request]) -> list[Request]:
@@ -197,61 +349,8 @@ def _first_requests(requests: Sequence[Request]) -> list[Request]:
     return first
 
 
-def _sample(plan: Plan) -> Sample:
-    sample = sample_requests(plan.own_shards, plan.schema, plan.task, plan.tokenizer, plan.rules)
-    if sample.unreadable is not None:
-        raise sample.unreadable
-
-    lengths: list[int] = []
-    new_tokens = 0
-    for request in sample.requests:
-        lengths.append(len(request.prompt_ids))
-        lengths += [len(ids) for ids in request.continuations]
-        if request.sampling is not None:
-            new_tokens += request.sampling.max_tokens
-    return Sample(
-        rows=sample.rows,
-        failed=sample.failed,
-        prompt_tokens=sum(lengths),
-        new_tokens=new_tokens,
-        padded_tokens=sum(padded_length(length) for length in lengths),
-        batches=len(list(fill_batches(sample.requests, plan.bucket_config()))),
-    )
-
-
-def _seconds(plan: Plan, sample: Sample, scale: float, device: Device) -> float:
-    """Returns the seconds of one replica.
-
-    Prefill is bound by arithmetic, decode by reading weights and cache.
-    """
-    devices = math.prod(plan.config.mesh_shape())
-    flops = 2 * _active_parameters(plan) * sample.padded_tokens * scale
-    prefill_s = flops / (device.flops_per_s * devices)
-
-    slots = plan.engine_config().slots
-    rows = max(1, sample.rows - sample.failed)
-    mean_length = (sample.prompt_tokens + sample.new_tokens / 2) / rows
-    cache_bytes = slots * mean_length * arithmetic.cache_bytes(plan.model, 2)
-    step_bytes = parameter_shapes(plan.model).stored_bytes + cache_bytes
-    steps = sample.new_tokens * scale / slots
-    decode_s = steps * step_bytes / (device.bytes_per_s * devices)
-    return prefill_s + decode_s
-
-
-def _active_parameters(plan: Plan) -> float:
-    """Returns the number of parameters that a token uses."""
-    expert_share = plan.model.num_selected_experts / plan.model.num_experts
-    active = 0.0
-    for tensor in parameter_shapes(plan.model):
-        parameters: float = math.prod(tensor.shape)
-        if "experts" in tensor.axes:
-            parameters *= expert_share
-        active += parameters
-    return active
-
-
-def lines(figures: Mapping[str, object]) -> Iterator[str]:
-    """Yields the figures of `estimate` as lines of text."""
+def figure_lines(figures: Mapping[str, Any]) -> Iterator[str]:
+    """Yields figures as lines of text: the name and the value in its unit."""
     for name, value in figures.items():
         if isinstance(value, Mapping):
             for part, part_value in value.items():
@@ -262,16 +361,16 @@ def lines(figures: Mapping[str, object]) -> Iterator[str]:
 
 
 def _text(name: str, value: object) -> str:
-    if value is None and name == "cost":
-        return "- (give --cost-per-replica-hour)"
+    if value is None and name == "currency":
+        return "that of --cost-per-replica-hour"
     if value is None:
         return "-"
+    if isinstance(value, list):
+        return range_text(value)
     if "bytes" in name and isinstance(value, int):
         return f"{value / 1e9:,.3f} GB"
     if name == "padding":
         return f"{value:.1%}"
-    if isinstance(value, float):
-        return f"{value:,.4g}"
     if isinstance(value, int):
         return f"{value:,}"
     return str(value)

@@ -4,6 +4,7 @@ The driver never imports JAX; replicas do.
 """
 
 import contextlib
+import json
 import math
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ def run_job(
         log: receives events, results and known errors; None: one for the command line.
     """
     if log is None:
-        log = RunLog(config.log_format, run=run_label(str(config.output)))
+        log = RunLog(config.log_format, run=run_label(str(config.output or config.input)))
     with LiveView(log) as view:
         code = _run_logged(config, backend, early_stopping, log, view)
 
@@ -180,10 +181,16 @@ def print_dry_run(plan: Plan, compiler: full_size.Compiler | None = None) -> Non
         plan: the run.
         compiler: compiles the step functions of the memory plan; None: `full_size.compile_plan`.
     """
-    _print_lines(dry_run.lines(dry_run.estimate(plan)))
-    if plan.devices.on_gpus:
-        _print_lines(dry_run.machine_lines(plan))
-    if full_size.is_full_size(plan):
+    estimate = dry_run.estimate(plan)
+    is_full_size = full_size.is_full_size(plan)
+    if plan.config.json:
+        figures = estimate.figures()
+        if is_full_size:
+            figures["full_size"] = full_size.memory_plan(plan, compiler)
+        print(json.dumps(figures, indent=2))
+        return
+    _print_lines(estimate.lines())
+    if is_full_size:
         _print_lines(full_size.lines(plan, compiler))
 
 

@@ -52,8 +52,21 @@ def lines(plan: Plan, compiler: Compiler | None = None) -> Iterator[str]:
         f"compiling the step functions of the whole model for {machines}, "
         "with no weights and no GPU; this takes minutes"
     )
+    yield from show(memory_plan(plan, compiler), plan.config.mesh_shape())
+
+
+def memory_plan(plan: Plan, compiler: Compiler | None = None) -> dict[str, Any]:
+    """Returns the figures of the compiler for a full-size model; this takes minutes.
+
+    Args:
+        plan: the run.
+        compiler: compiles the step functions; None: `compile_plan`.
+
+    Raises:
+        ConfigError, ModelError: the compiler does not take the plan, or cannot run.
+    """
     compiler = compiler or compile_plan
-    yield from show(compiler(request(plan)), plan.config.mesh_shape())
+    return compiler(request(plan))
 
 
 def request(plan: Plan) -> dict[str, Any]:

@@ -186,6 +186,7 @@ class GenerateConfig(ModelFlags, SamplingParams):
     dry_run: bool = flag(
         False, "only show the first prompts, rows, tokens, time and cost; starts and writes nothing"
     )
+    json: bool = flag(False, "print what --dry-run shows as JSON")
 
     def __post_init__(self) -> None:
         check_output_is_kept(self, ["output"])
@@ -194,6 +195,8 @@ class GenerateConfig(ModelFlags, SamplingParams):
         check_range("max_replica_hours", self.max_replica_hours, 0)
         check_range("file_mb", self.file_mb, 1, 4096)
         check_range("examples", self.examples, 0, 100)
+        if self.json and not self.dry_run:
+            raise ConfigError("--json prints what a dry run shows; add --dry-run, or leave it out")
         if (self.shots is None) != (self.shots_per_row == 0):
             raise ConfigError(
                 "--shots and --shots-per-row belong together: the file of examples, and how many "

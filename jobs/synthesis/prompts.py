@@ -1,6 +1,7 @@
 """Step `prompts`: writes request rows from seeds and templates, or estimates a run in a dry run."""
 
 import dataclasses
+import json
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -38,19 +39,6 @@ PRINTED_ROWS = 3
 SAMPLED_ROWS = 256
 SAMPLED_SHARDS = 8
 PROGRESS_INTERVAL_S = 10.0
-# figures of the main job's estimate that grow with the number of rows
-EXTENSIVE_FIGURES = (
-    "rows",
-    "shards",
-    "rows_failing",
-    "prompt_tokens",
-    "new_tokens_at_most",
-    "batches",
-    "hours",
-    "replica_hours",
-    "cost",
-)
-
 
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
@@ -177,38 +165,49 @@ def show_prompts(config: GenerateConfig, plan: SeedPlan) -> None:
     built = list(plan.build(shortened))
     requests = pa.concat_tables(prompts.requests for prompts in built)
     rejected = pa.concat_tables(prompts.rejected for prompts in built)
-    _print_rows(requests, rejected)
 
     seed_rows = sum(shard.rows for shard in plan.shards)
     sampled_rows = requests.num_rows + rejected.num_rows
     scale = seed_rows / sampled_rows
     without_prompt = round(rejected.num_rows * scale)
-    samples = round(requests.num_rows * scale * config.n)
+    prompt_rows = round(requests.num_rows * scale)
+    estimate = None
+    estimate_figures = None
+    if requests.num_rows:
+        estimate = _estimate(config, requests, prompt_rows)
+        estimate_figures = estimate.figures()
+
+    if config.json:
+        figures = {
+            "prompts": requests.slice(0, PRINTED_ROWS).to_pylist(),
+            "rejected": rejected.slice(0, PRINTED_ROWS).to_pylist(),
+            "seed_rows": seed_rows,
+            "without_a_prompt": without_prompt,
+            "seed_rows_sampled": sampled_rows,
+            "samples": prompt_rows * config.n,
+            "estimate": estimate_figures,
+        }
+        print(json.dumps(figures, indent=2, default=str))
+        return
+
+    _print_rows(requests, rejected)
     if plan.skipped:
         print(describe_skipped(plan.skipped))
     print(f"seed rows                {seed_rows:,}")
     print(f"without a prompt         {without_prompt:,} (of {sampled_rows:,} tried)")
-    print(f"samples                  {samples:,} (--n {config.n})")
-    if requests.num_rows:
-        for line in dry_run.lines(_estimate(config, requests, scale)):
+    print(f"samples                  {prompt_rows * config.n:,} (--n {config.n})")
+    if estimate is not None:
+        for line in estimate.lines():
             print(line, flush=True)
 
 
-def _estimate(config: GenerateConfig, requests: pa.Table, scale: float) -> dict[str, object]:
-    """Returns the main job's estimate for prompts like these, `scale` times as many."""
+def _estimate(config: GenerateConfig, requests: pa.Table, rows: int) -> dry_run.RunEstimate:
+    """Returns the main job's estimate for `rows` prompts like these."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "prompts.parquet"
         file.write_bytes(to_parquet(requests))
         main_job = dataclasses.replace(config.main_job(str(file), folder), dry_run=True)
-        figures = dry_run.estimate(make_plan(main_job))
-
-    estimate: dict[str, object] = {}
-    for name, value in figures.items():
-        if name in EXTENSIVE_FIGURES and isinstance(value, int | float):
-            estimate[name] = type(value)(value * scale)
-        else:
-            estimate[name] = value
-    return estimate
+        return dry_run.estimate(make_plan(main_job), rows)
 
 
 def _print_rows(requests: pa.Table, rejected: pa.Table) -> None:

@@ -23,6 +23,7 @@ class RequestSample:
 
     rows: int  # that were sampled
     failed: int  # rows that cannot run
+    first_error: str  # id of the first of these rows, and why it cannot run; empty without one
     requests: tuple[Request, ...]
     unreadable: DatasetError | None  # why a sampled shard cannot be read
 
@@ -40,6 +41,7 @@ def sample_requests(
     sampled = sampled_shards(shards, rows_of_shard)
     requests: list[Request] = []
     failed = 0
+    first_error = ""
     unreadable: DatasetError | None = None
     for item in to_requests(read_rows(sampled, schema), task, tokenizer, rules):
         if isinstance(item, UnreadableShard):
@@ -47,10 +49,11 @@ def sample_requests(
         elif isinstance(item, Request):
             requests.append(item)
         elif isinstance(item, Completion) and item.error_code is not None:
+            first_error = first_error or f"row {item.row_id}: {item.error_message}"
             failed += 1
 
     rows = sum(shard.rows for shard in sampled)
-    return RequestSample(rows, failed, tuple(requests), unreadable)
+    return RequestSample(rows, failed, first_error, tuple(requests), unreadable)
 
 
 def sampled_shards(shards: Sequence[Shard], rows_of_shard: int = SAMPLED_ROWS) -> list[Shard]:

@@ -14,9 +14,10 @@ import pytest
 
 from actors.model import arithmetic
 from actors.model.config import GROK_1, parameter_shapes
+from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig
-from jobs.run.dry_run import H100
+from jobs.planning import plan
 from jobs.submission.config import SubmitConfig, split_command_line
 from tests.infra.tools import program
 from tests.jobs.runs import ROOT
@@ -89,46 +90,43 @@ def test_head_listens_on_this_machine_only() -> None:
 
 # -- docs/clusters/index.md ------------------------------------------------------------
 
-MACHINES = {
-    "8×H100": (H100.flops_per_s, H100.bytes_per_s, 55),
-    "8×H200": (H100.flops_per_s, 0.7 * 4.8e12, 63),
-}
+PLAN = "$ grok-batch plan --rows 1e6 --prompt-tokens 500 --completion-tokens 128"
 
 
-@pytest.mark.parametrize("name", MACHINES)
-def test_documented_speeds_and_prices_follow_from_the_model(
-    name: str,
-) -> None:
-    flops_per_s, bytes_per_s, price = MACHINES[name]
-    shapes = parameter_shapes(GROK_1)
-    met = sum(
-        math.prod(tensor.shape) * (0.25 if "experts" in tensor.axes else 1) for tensor in shapes
-    )
-    step_s = (shapes.stored_bytes + 64 * 1000 * arithmetic.cache_bytes(GROK_1, 2)) / (
-        8 * bytes_per_s
-    )
-    decode, prefill = 64 / step_s, 8 * flops_per_s / (2 * met)
-    hours = 1e6 * (500 / prefill + 128 / decode) / 3600
-    cost = hours * price
+def test_documented_plan_is_the_output_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     page = (ROOT / "docs" / "clusters" / "index.md").read_text()
-    lines = [line for line in page.splitlines() if line.startswith(f"| {name} |")]
-    assert (
-        f"| {step_s * 1000:.1f} ms | {decode:,.0f} tokens/s | {prefill:,.0f} tokens/s |" in lines[0]
-    )
-    assert (
-        lines[1] == f"| {name} | {hours:.1f} | {cost:,.0f} $ | {cost / 128:.2f} $ "
-        f"| {cost / 628:.2f} $ | {2 * cost:,.0f} $ |"
-    )
-    assert f"{shapes.stored_bytes / 1e9:.2f} GB are read" in page
-    assert f"{met / 1e9:.2f} billion" in page
+    _, _, block = page.partition(f"{PLAN}\n")
+    documented, _, _ = block.partition("```")
+
+    # One kind of machine: the simulation of all takes four times as long.
+    arguments = [*shlex.split(PLAN)[3:], "--gpu", "h100"]
+    assert plan.main(arguments) == ExitCode.OK
+
+    printed = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("8xH100 ") for line in printed)
+    for line in printed:
+        assert line in documented.splitlines()
+
+
+def test_documented_bytes_and_parameters_are_those_of_the_model() -> None:
+    shapes = parameter_shapes(GROK_1)
+    parameters = 0.0
+    for tensor in shapes:
+        share = 0.25 if "experts" in tensor.axes else 1.0
+        parameters += share * math.prod(tensor.shape)
+
+    page = (ROOT / "docs" / "clusters" / "index.md").read_text()
+    assert f"reads {shapes.stored_bytes / 1e9:.2f} GB of weights" in page
+    assert f"{arithmetic.cache_bytes(GROK_1, 2):,} bytes per cached token" in page
+    assert f"{parameters / 1e9:.2f} billion parameters" in page
 
 
 def test_documented_capacity_is_that_of_the_full_size_plan() -> None:
-    plan = (ROOT / "docs" / "full-size.md").read_text()
+    full_size = (ROOT / "docs" / "full-size.md").read_text()
     page = (ROOT / "docs" / "clusters" / "index.md").read_text()
     fit = [
         int(each.replace(",", ""))
-        for each in re.findall(r"^KV tokens that fit +([\d,]+) +([\d,]+)$", plan, re.MULTILINE)[0]
+        for each in re.findall(r"^KV tokens that fit +([\d,]+) +([\d,]+)$", full_size, re.MULTILINE)[0]
     ]
     assert (
         f"| KV tokens that fit | {fit[0] / 1e6:.1f} million | {fit[1] / 1e6:.1f} million |" in page

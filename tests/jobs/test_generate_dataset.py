@@ -412,6 +412,18 @@ def test_dry_run_prints_prompts_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_prints_json(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("-o", tmp_path / "out", *RULES, "--dry-run", "--json") == 0
+
+    output = json.loads(capsys.readouterr().out)
+    assert output["samples"] == (ROWS - 3) * N
+    assert output["estimate"]["rows"] == ROWS - 3
+    assert len(output["prompts"]) == 3
+    assert output["rejected"][0]["reason"] == "null_value"
+
+
 def test_seeds_without_any_prompt_are_refused_with_an_example(
     main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

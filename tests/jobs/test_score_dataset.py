@@ -100,6 +100,24 @@ def test_dry_run_prints_a_plan_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+def test_dry_run_needs_no_output_and_prints_json(
+    prompts: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["-i", str(prompts), "--model", "demo", "--max-tokens", "4"]
+    assert score_dataset.main([*flags, "--dry-run", "--json"]) == 0
+
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["rows"], figures["rows_failing"], figures["new_tokens_at_most"]) == (8, 3, 20)
+    assert figures["machine_assumed"] == "two CPU cores"
+    low, expected, high = figures["hours"]
+    assert low < expected < high
+
+
+def test_json_without_a_dry_run_is_refused(main: Main, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main("--json") == 2
+    assert "--json prints the plan of a dry run; add --dry-run" in capsys.readouterr().err
+
+
 def test_folder_of_another_run_is_refused_with_the_key(
     main: Main, tmp_path: Path, prompts: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

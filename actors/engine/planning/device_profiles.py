@@ -15,6 +15,7 @@ from actors.protocol.errors import ModelError
 from actors.protocol.plain_text import quoted
 
 SCHEMA_VERSION = 1
+CPU = "cpu"  # the profile of processors, which is not a machine for rent
 _DEVICES = resources.files("actors.engine.planning") / "devices"
 
 
@@ -156,7 +157,9 @@ class DeviceProfile:
     launch_us: float  # from one small kernel to the next
     devices_per_machine: int
     machine_hour_usd: tuple[float, float]  # lowest and highest usual price
-    load_bytes_per_s: float  # of weights, from storage or disk to all devices of a machine
+    boot_s: tuple[float, float]  # from the request for a machine to the start of a replica
+    # of weights, from storage or disk to all devices of a machine: slowest and fastest
+    load_bytes_per_s: tuple[float, float]
     compile_s: tuple[float, float]  # of all programs of a replica: with and without a cache
     compute_efficiency: float  # of products without a tabulated time
     memory_efficiency: float  # of reads without a tabulated time
@@ -174,7 +177,6 @@ class DeviceProfile:
             "link_bytes_per_s",
             "multiprocessors",
             "devices_per_machine",
-            "load_bytes_per_s",
             "compute_efficiency",
             "memory_efficiency",
             "host_us_per_token",
@@ -184,12 +186,14 @@ class DeviceProfile:
                 raise ModelError(
                     f"device {self.name}: {name} must be above 0, got {getattr(self, name)}"
                 )
-        for name in ("machine_hour_usd", "compile_s"):
+        for name in ("machine_hour_usd", "boot_s", "load_bytes_per_s", "compile_s"):
             low, high = getattr(self, name)
             if not 0 <= low <= high:
                 raise ModelError(
                     f"device {self.name}: {name} must be a range [low, high], got [{low}, {high}]"
                 )
+        if self.load_bytes_per_s[0] == 0:
+            raise ModelError(f"device {self.name}: load_bytes_per_s must be above 0")
 
     def times_of(self, kernel: str) -> tuple[KernelTime, ...]:
         """Returns the times of a kernel: the measured ones alone where there are any."""
@@ -219,6 +223,11 @@ def profile_names() -> tuple[str, ...]:
     """Returns the names of all device profiles, sorted."""
     names = [file.name.removesuffix(".json") for file in _DEVICES.iterdir()]
     return tuple(sorted(names))
+
+
+def gpu_names() -> tuple[str, ...]:
+    """Returns the names of the profiles of GPUs, sorted."""
+    return tuple(name for name in profile_names() if name != CPU)
 
 
 def load_profile(name: str) -> DeviceProfile:

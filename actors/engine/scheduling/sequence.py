@@ -34,6 +34,8 @@ class Targets:
 
     def within(self, start: int, stop: int) -> np.ndarray:
         """Returns the indices of targets whose position lies in [start, stop)."""
+        if not len(self.positions):  # of most sequences: a search takes 15 us
+            return np.arange(0)
         first, last = np.searchsorted(self.positions, (start, stop))
         return np.arange(first, last)
 

@@ -78,17 +78,36 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
+class StartUp:
+    """Seconds of a machine before its replicas compute, each as lowest and highest."""
+
+    boot_s: tuple[float, float]
+    load_s: tuple[float, float]  # of the weights
+    compile_s: tuple[float, float]
+
+    @property
+    def total_s(self) -> tuple[float, float, float]:
+        """All of it: lowest, expected, highest."""
+        low = self.boot_s[0] + self.load_s[0] + self.compile_s[0]
+        high = self.boot_s[1] + self.load_s[1] + self.compile_s[1]
+        return low, (low + high) / 2, high
+
+
+@dataclass(frozen=True, slots=True)
 class MachineEstimate:
-    """Time and cost of a run on machines of one kind; seconds are those of one machine."""
+    """Time and cost of a run on machines of one kind that share its rows.
+
+    Seconds of prefill, decode and tail are those of each machine.
+    """
 
     profile: DeviceProfile
     layout: Layout
-    load_s: float
-    compile_s: tuple[float, float]
+    machines: float  # that share the rows
+    start_up: StartUp
     prefill_s: float
     decode_s: float
     tail_s: float
-    hours: tuple[float, float, float]  # of one machine: lowest, expected, highest
+    hours: tuple[float, float, float]  # until the end, start-up included: lowest, expected, highest
     prompt_tokens: float
     generated_tokens: float
     mbu: float
@@ -104,25 +123,32 @@ class MachineEstimate:
 
     @property
     def tokens_per_s(self) -> float:
-        """Prompt and generated tokens of the machine per second of prefill and decode."""
+        """Prompt and generated tokens of all machines per second of prefill and decode."""
         return (self.prompt_tokens + self.generated_tokens) / self.busy_s
 
     @property
     def generated_per_s(self) -> float:
-        """Generated tokens of the machine per second of prefill and decode."""
+        """Generated tokens of all machines per second of prefill and decode."""
         return self.generated_tokens / self.busy_s
 
     @property
-    def cost_usd(self) -> tuple[float, float]:
-        """Lowest and highest cost of the run."""
-        low_price, high_price = self.profile.machine_hour_usd
-        return self.hours[0] * low_price, self.hours[2] * high_price
+    def machine_hours(self) -> tuple[float, float, float]:
+        """Hours of all machines together: lowest, expected, highest."""
+        low, expected, high = self.hours
+        return low * self.machines, expected * self.machines, high * self.machines
 
     @property
-    def usd_per_million_tokens(self) -> tuple[float, float]:
+    def cost(self) -> tuple[float, float]:
+        """Lowest and highest cost of the run, in the currency of the price."""
+        low_price, high_price = self.profile.machine_hour_usd
+        low_hours, _, high_hours = self.machine_hours
+        return low_hours * low_price, high_hours * high_price
+
+    @property
+    def cost_per_million_tokens(self) -> tuple[float, float]:
         """Lowest and highest cost of a million prompt and generated tokens."""
         millions = (self.prompt_tokens + self.generated_tokens) / 1e6
-        low, high = self.cost_usd
+        low, high = self.cost
         return low / millions, high / millions
 
     @property
@@ -165,20 +191,24 @@ class MachineEstimates:
     )
 
     def estimate(
-        self, profile: DeviceProfile, model_shards: Items[int] | None = None
+        self,
+        profile: DeviceProfile,
+        model_shards: Items[int] | None = None,
+        machines: float = 1.0,
     ) -> MachineEstimate | DoesNotFit:
         """Returns the estimate for the layout with the fewest hours.
 
         Args:
             profile: the devices of the machine.
             model_shards: devices of a replica to choose from; None: all that divide the machine.
+            machines: that share the rows; a part of one, where the replicas do not fill it.
         """
         if model_shards is None:
             model_shards = divisors(profile.devices_per_machine)
         layouts = list(self._layouts(profile, model_shards))
         if not layouts:
             return DoesNotFit(profile, self._shortage(profile, model_shards))
-        estimates = [self._estimate(profile, layout) for layout in layouts]
+        estimates = [self._estimate(profile, layout, machines) for layout in layouts]
         return min(estimates, key=lambda estimate: estimate.hours[1])
 
     def _layouts(self, profile: DeviceProfile, model_shards: Items[int]) -> Iterator[Layout]:
@@ -212,27 +242,33 @@ class MachineEstimates:
         usable = [shards for shards in model_shards if _divides(self.model, shards)]
         if not usable:
             return f"the model does not split over {max(model_shards)} devices"
+        if not self.on_gpus:
+            return f"a KV cache of {self.engine.max_len:,} tokens exceeds its share of the memory"
         weight_bytes = arithmetic.device_weight_bytes(self.model, max(usable))
         return (
             f"weights take {weight_bytes / 1e9:,.0f} of {profile.memory_bytes / 1e9:,.0f} GB of "
             f"each device, {self.engine.max_len:,} tokens do not fit beside them"
         )
 
-    def _estimate(self, profile: DeviceProfile, layout: Layout) -> MachineEstimate:
+    def _estimate(
+        self, profile: DeviceProfile, layout: Layout, machines: float
+    ) -> MachineEstimate:
         schedule, first_half = self._simulated(layout)
         device = Device(profile, self.model, layout.model_shards)
-        share = self.workload.scale / layout.replicas  # of the sample, on each replica
-        load_s = parameter_shapes(self.model).stored_bytes / profile.load_bytes_per_s
+        # of the sample, on each replica
+        share = self.workload.scale / (layout.replicas * machines)
+        start_up = _start_up(profile, self.model)
 
         ranged_times = [run_times(schedule, device, position) for position in POSITIONS]
         busy_s: list[float] = []
         for position, sample_times in zip(POSITIONS, ranged_times, strict=True):
             half_times = run_times(first_half, device, position)
             busy_s.append(_scaled_s(sample_times, half_times, share))
+        low_s, expected_s, high_s = start_up.total_s
         hours = (
-            (load_s + profile.compile_s[0] + busy_s[0]) / 3600,
-            (load_s + sum(profile.compile_s) / 2 + busy_s[1]) / 3600,
-            (load_s + profile.compile_s[1] + busy_s[2]) / 3600,
+            (low_s + busy_s[0]) / 3600,
+            (expected_s + busy_s[1]) / 3600,
+            (high_s + busy_s[2]) / 3600,
         )
 
         times = ranged_times[1]
@@ -242,8 +278,8 @@ class MachineEstimates:
         return MachineEstimate(
             profile=profile,
             layout=layout,
-            load_s=load_s,
-            compile_s=profile.compile_s,
+            machines=machines,
+            start_up=start_up,
             prefill_s=times.prefill_s * factor,
             decode_s=times.decode_s * factor,
             tail_s=times.tail_s,
@@ -281,6 +317,16 @@ class MachineEstimates:
             ]
             self._schedules[key] = (schedules[0], schedules[1])
         return self._schedules[key]
+
+
+def _start_up(profile: DeviceProfile, model: ModelConfig) -> StartUp:
+    weight_bytes = parameter_shapes(model).stored_bytes
+    slowest, fastest = profile.load_bytes_per_s
+    return StartUp(
+        boot_s=profile.boot_s,
+        load_s=(weight_bytes / fastest, weight_bytes / slowest),
+        compile_s=profile.compile_s,
+    )
 
 
 def _scaled_s(times: RunTimes, half_times: RunTimes, share: float) -> float:

@@ -62,6 +62,12 @@ def synthetic_rows(
     return SyntheticRows(requests, tuple(completions.tolist()))
 
 
+def drawn_completions(mean: int, count: int, *, seed: int) -> list[int]:
+    """Returns lengths of `count` completions around a mean; equal arguments give equal lengths."""
+    lengths: list[int] = _varied(np.random.default_rng(seed), mean, count).tolist()
+    return lengths
+
+
 def _requests(
     lengths: RowLengths,
     own_lengths: np.ndarray,
@@ -92,9 +98,9 @@ def _tokens(random: np.random.Generator, count: int, vocab_size: int) -> list[in
 
 
 def _varied(random: np.random.Generator, mean: int, count: int) -> np.ndarray:
-    """Returns lengths around a mean, at least one token each; zeros where the mean is zero."""
+    """Returns lengths with a given mean, at least one token each; zeros where the mean is zero."""
     if mean == 0:
         return np.zeros(count, np.int64)
-    location = np.log(mean) - LENGTH_SPREAD**2 / 2
-    values = random.lognormal(location, LENGTH_SPREAD, count)
+    values = random.lognormal(0.0, LENGTH_SPREAD, count)
+    values *= mean / values.mean()
     return np.clip(np.round(values), 1, 3 * mean).astype(np.int64)

@@ -61,6 +61,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "prefill_tokens": 256,
     "partition": "1/2",
     "dry_run": True,
+    "json": True,
     "resume": "never",
     "retry_failed": True,
     "max_error_rate": 0.5,
@@ -115,8 +116,14 @@ def test_flag_that_affects_results_changes_the_fingerprint(name: str, folder: Pa
     assert keys_of(folder, **flags) != keys_of(folder, **without)
 
 
+# Flags without which another flag is refused.
+NEEDED_BY: dict[str, dict[str, Any]] = {
+    "cost_budget": {"cost_per_replica_hour": 3.0},
+    "json": {"dry_run": True},
+}
+
+
 @pytest.mark.parametrize("name", WITHOUT_EFFECT)
 def test_flag_without_effect_leaves_the_fingerprint(name: str, folder: Path) -> None:
-    needed = {"cost_per_replica_hour": 3.0} if name == "cost_budget" else {}
-    changed = keys_of(folder, **{**needed, name: WITHOUT_EFFECT[name]})
+    changed = keys_of(folder, **NEEDED_BY.get(name, {}), **{name: WITHOUT_EFFECT[name]})
     assert changed == keys_of(folder)

@@ -2,7 +2,7 @@ import json
 
 from actors.engine.planning.device_profiles import load_profile
 from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
-from actors.engine.simulation.machines import DoesNotFit, Layout, MachineEstimate
+from actors.engine.simulation.machines import DoesNotFit, Layout, MachineEstimate, StartUp
 
 ESTIMATE = MachineEstimate(
     profile=load_profile("a100-80"),
@@ -14,8 +14,8 @@ ESTIMATE = MachineEstimate(
         weight_bytes=39_600_000_000,
         cache_tokens=840_000,
     ),
-    load_s=127.0,
-    compile_s=(30.0, 300.0),
+    machines=1.0,
+    start_up=StartUp(boot_s=(120.0, 600.0), load_s=(80.0, 320.0), compile_s=(30.0, 300.0)),
     prefill_s=7200.0,
     decode_s=36_000.0,
     tail_s=8.0,
@@ -37,7 +37,7 @@ def test_machine_figures_are_values_of_json() -> None:
     assert json.loads(json.dumps(figures)) == figures
     assert figures["machine"] == "8xA100 80 GB"
     assert figures["hours"] == [1000.0, 1200.0, 1400.0]
-    assert figures["cost_usd"] == [8 * 1000.0, 28 * 1400.0]
+    assert figures["cost"] == [8 * 1000.0, 28 * 1400.0]
     assert figures["limit"] == "weights"
 
 
@@ -59,6 +59,22 @@ def test_machine_table_fits_80_columns() -> None:
     assert lines[1].endswith("8,000-39,200  weights")
     assert lines[2] == "8xH100        does not fit"
     assert "8xH100: the model does not split over 3 devices" in lines
+
+
+def test_machine_details_show_each_part_of_start_up() -> None:
+    lines = list(machine_details([machine_figures(ESTIMATE)]))
+
+    assert lines[1] == "  start-up: boot 120-600 s, load 80-320 s, compile 30-300 s"
+
+
+def test_machine_table_and_details_name_the_currency() -> None:
+    figures = [machine_figures(ESTIMATE)]
+
+    header = next(machine_table(figures, "EUR"))
+    details = list(machine_details(figures, "EUR"))
+
+    assert header.split() == "machine mesh slots hours tokens/s MBU MFU EUR limit".split()
+    assert details[3] == "  8.0-28 EUR per machine-hour, 8.0-39 per million tokens"
 
 
 def test_machine_details_name_what_is_estimated() -> None:

@@ -34,8 +34,10 @@ def estimates(
     return MachineEstimates(GROK_1, engine, workload, flags, request_tokens=128.0)
 
 
-def fitting(name: str, *, shards: Sequence[int] | None = None, **values: Any) -> MachineEstimate:
-    estimate = estimates(**values).estimate(load_profile(name), shards)
+def fitting(
+    name: str, *, shards: Sequence[int] | None = None, machines: float = 1.0, **values: Any
+) -> MachineEstimate:
+    estimate = estimates(**values).estimate(load_profile(name), shards, machines)
     assert isinstance(estimate, MachineEstimate)
     return estimate
 
@@ -90,20 +92,34 @@ def test_sample_that_is_the_whole_run_takes_the_time_of_its_calls() -> None:
     estimate = fitting("h100", shards=[8])
 
     assert estimate.generated_tokens == sum(ROWS.completion_tokens)
-    startup_s = estimate.load_s + sum(estimate.compile_s) / 2
-    assert estimate.hours[1] * 3600 == pytest.approx(startup_s + estimate.busy_s)
+    start_up = estimate.start_up
+    middle_s = (sum(start_up.boot_s) + sum(start_up.load_s) + sum(start_up.compile_s)) / 2
+    assert start_up.total_s[1] == middle_s
+    assert estimate.hours[1] * 3600 == pytest.approx(middle_s + estimate.busy_s)
     assert estimate.generated_per_s == estimate.generated_tokens / estimate.busy_s
 
 
 def test_costs_are_a_range_of_hours_times_prices() -> None:
     estimate = fitting("h100", scale=1e3)
 
-    low, high = estimate.cost_usd
+    low, high = estimate.cost
     assert low == estimate.hours[0] * 16
     assert high == estimate.hours[2] * 55
     millions = (estimate.prompt_tokens + estimate.generated_tokens) / 1e6
-    assert estimate.usd_per_million_tokens == (low / millions, high / millions)
+    assert estimate.cost_per_million_tokens == (low / millions, high / millions)
     assert estimate.hours[0] < estimate.hours[1] < estimate.hours[2]
+
+
+def test_machines_share_the_rows_and_each_of_them_starts() -> None:
+    one = fitting("h100", shards=[8], scale=1e4)
+    four = fitting("h100", shards=[8], scale=1e4, machines=4.0)
+
+    assert four.busy_s == pytest.approx(one.busy_s / 4, rel=0.01)
+    start_up_hours = four.start_up.total_s[1] / 3600
+    assert four.hours[1] == pytest.approx(start_up_hours + four.busy_s / 3600)
+    assert four.machine_hours[1] == pytest.approx(4 * four.hours[1])
+    assert four.cost[0] == pytest.approx(4 * four.hours[0] * 16)
+    assert four.tokens_per_s == pytest.approx(4 * one.tokens_per_s, rel=0.01)
 
 
 def test_limits_are_shares_of_the_time_in_descending_order() -> None:
