@@ -122,7 +122,9 @@ class PlanConfig:
         if self.measurement is not None and self.gpu is None:
             raise ConfigError("--measurement needs --gpu: the GPU that was measured")
         if self.cost_per_machine_hour is not None and self.gpu is None:
-            raise ConfigError("--cost-per-machine-hour needs --gpu: the machine that it is paid for")
+            raise ConfigError(
+                "--cost-per-machine-hour needs --gpu: the machine that it is paid for"
+            )
         if self.currency != USD and self.cost_per_machine_hour is None:
             raise ConfigError(
                 f"--currency {self.currency}: usual prices are in {USD}; give "

@@ -40,6 +40,7 @@ SAMPLED_ROWS = 256
 SAMPLED_SHARDS = 8
 PROGRESS_INTERVAL_S = 10.0
 
+
 @dataclass(frozen=True, slots=True)
 class SeedPlan:
     """Everything on which prompts depend, checked."""

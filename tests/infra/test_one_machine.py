@@ -126,7 +126,9 @@ def test_documented_capacity_is_that_of_the_full_size_plan() -> None:
     page = (ROOT / "docs" / "clusters" / "index.md").read_text()
     fit = [
         int(each.replace(",", ""))
-        for each in re.findall(r"^KV tokens that fit +([\d,]+) +([\d,]+)$", full_size, re.MULTILINE)[0]
+        for each in re.findall(
+            r"^KV tokens that fit +([\d,]+) +([\d,]+)$", full_size, re.MULTILINE
+        )[0]
     ]
     assert (
         f"| KV tokens that fit | {fit[0] / 1e6:.1f} million | {fit[1] / 1e6:.1f} million |" in page

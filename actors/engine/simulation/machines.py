@@ -250,9 +250,7 @@ class MachineEstimates:
             f"each device, {self.engine.max_len:,} tokens do not fit beside them"
         )
 
-    def _estimate(
-        self, profile: DeviceProfile, layout: Layout, machines: float
-    ) -> MachineEstimate:
+    def _estimate(self, profile: DeviceProfile, layout: Layout, machines: float) -> MachineEstimate:
         schedule, first_half = self._simulated(layout)
         device = Device(profile, self.model, layout.model_shards)
         # of the sample, on each replica

@@ -73,15 +73,13 @@ def test_plan_of_data_varies_completions_around_their_mean(data: Path) -> None:
 def test_plan_of_data_that_cannot_run_is_an_error(data: Path) -> None:
     config = PlanConfig(input=str(data), max_tokens=120, max_len=124, gpu="h100")
 
-    with pytest.raises(DatasetError, match="none of 4 sampled rows can run, the first: row .*120"):
+    with pytest.raises(DatasetError, match=r"none of 4 sampled rows can run, the first: row .*120"):
         machine_plan(config)
 
 
 def test_machines_are_paid_at_the_price_that_is_given() -> None:
     flags = {"rows": 32.0, "prompt_tokens": 60, "completion_tokens": 20, "gpu": "h100"}
-    plan = machine_plan(
-        PlanConfig(**flags, machines=2, cost_per_machine_hour=50.0, currency="EUR")
-    )
+    plan = machine_plan(PlanConfig(**flags, machines=2, cost_per_machine_hour=50.0, currency="EUR"))
 
     figures = plan.figures()
     (machine,) = figures["machines"]

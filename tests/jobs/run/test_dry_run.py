@@ -4,9 +4,9 @@ from typing import Any
 import pytest
 
 from actors.engine.planning.sizes import HOST_CACHE_BYTES
+from actors.engine.simulation.machines import SAMPLED_ROWS, DoesNotFit, MachineEstimate
 from actors.model import arithmetic
 from actors.model.config import DEMO, parameter_shapes
-from actors.engine.simulation.machines import SAMPLED_ROWS, DoesNotFit, MachineEstimate
 from jobs.run.dry_run import device_bytes, estimate, figure_lines
 from jobs.run.plan import Plan
 from pipeline.requests.sample import SAMPLED_SHARDS

@@ -73,7 +73,17 @@ def test_machine_table_and_details_name_the_currency() -> None:
     header = next(machine_table(figures, "EUR"))
     details = list(machine_details(figures, "EUR"))
 
-    assert header.split() == "machine mesh slots hours tokens/s MBU MFU EUR limit".split()
+    assert header.split() == [
+        "machine",
+        "mesh",
+        "slots",
+        "hours",
+        "tokens/s",
+        "MBU",
+        "MFU",
+        "EUR",
+        "limit",
+    ]
     assert details[3] == "  8.0-28 EUR per machine-hour, 8.0-39 per million tokens"
 
 
