@@ -5,6 +5,7 @@
 # make aot      the wheels that compile for GPUs that are not there, into .venv-aot: docs/full-size.md
 # make lm-eval  lm-evaluation-harness, into .venv-lm-eval: docs/evaluation.md
 # make docs     the documentation's site, into build/site; every warning is an error
+# make stores   packages that read gs://, az:// and hf:// URLs, into .venv: docs/input.md
 # make infra-check  Terraform, its policies and scripts, by terraform and the checkers in .venv-infra: docs/clusters/aws.md
 # make check    ruff, mypy, import contracts        make fix      what ruff can repair by itself
 # make lock     resolve pyproject.toml and requirements-*.in again into the lock files
@@ -24,7 +25,7 @@ SOURCES := grok_batch pipeline actors jobs infra tests
 INSTALLER ?= uv
 UV := .venv-uv/bin/uv
 
-.PHONY: demo test test-all check fix lock setup host aot lm-eval docs docs-tools infra-tools infra-check clean
+.PHONY: demo test test-all check fix lock setup host stores aot lm-eval docs docs-tools infra-tools infra-check clean
 .DEFAULT_GOAL := demo
 
 demo: setup
@@ -83,6 +84,13 @@ host:
 	@$(MAKE) --no-print-directory LOCK=$(LOCK) setup
 	$(BIN)/python jobs/smoke.py
 
+# What reads gs://, az:// and hf:// URLs, beside the packages that .venv has.
+stores: $(VENV)/.installed-stores
+
+$(VENV)/.installed-stores: requirements-stores.lock $(INSTALLED)
+	$(call install,$(VENV),$< --no-deps)
+	@touch $@
+
 # Redone only when the lock file changes. The .pth line makes the packages of this checkout importable from any script and
 # any folder; it is relative to site-packages, so that a checkout may be moved or mounted elsewhere together with its .venv.
 $(INSTALLED): $(LOCK) | $(INSTALL_TOOL)
@@ -136,6 +144,8 @@ lock: $(UV)
 	$(COMPILE) requirements-aot.in --no-deps -o requirements-aot.lock
 	$(COMPILE) requirements-infra.in -o requirements-infra.lock
 	$(COMPILE) requirements-docs.in -c requirements.lock $(NOT_IN_LOCK) -o requirements-docs.lock
+	$(COMPILE) pyproject.toml --extra gcs --extra azure --extra hf -c requirements.lock $(NOT_IN_LOCK) \
+		-o requirements-stores.lock
 	$(COMPILE) pyproject.toml --extra lm-eval -c requirements.lock $(NOT_IN_LOCK) -o requirements-lm-eval.lock
 
 clean:

@@ -87,6 +87,15 @@ def test_lock_file_pins_every_direct_dependency_with_hashes(lock: str, extra: st
     assert [name for name, (_, entry) in pinned.items() if "--hash=sha256:" not in entry] == []
 
 
+def test_lock_file_of_stores_pins_its_extras_with_hashes() -> None:
+    text = (ROOT / "requirements-stores.lock").read_text()
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+) \\\n +--hash=sha256:", text, re.MULTILINE))
+    extras = PROJECT["project"]["optional-dependencies"]
+    for line in extras["gcs"] + extras["azure"] + extras["hf"]:
+        requirement = Requirement(line)
+        assert requirement.specifier.contains(pinned[requirement.name]), "run make lock"
+
+
 def test_both_lock_files_pin_the_same_versions() -> None:
     cpu, gpu = (
         dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / name).read_text(), re.MULTILINE))

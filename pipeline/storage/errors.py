@@ -15,6 +15,7 @@ from pipeline.errors import DatasetError, OutageError
 
 # what file systems and S3 clients raise
 CLIENT_ERRORS = (OSError, aws.BotoCoreError, aiohttp.ClientError, HTTPException)
+MESSAGE_CHARS = 300  # of the text of an error of a store
 # what to do about errors of a disk
 DISK_ADVICE = {
     errno.ENOSPC: "free space on the disk, then repeat the command",
@@ -22,6 +23,11 @@ DISK_ADVICE = {
     errno.EROFS: "choose a folder on a disk that can be written",
     errno.ENAMETOOLONG: "choose a shorter path",
 }
+# Packages of the file systems of the extras. They are not installed everywhere; their errors are
+# no OSErrors: those of httpx are Hugging Face's.
+STORE_PACKAGES = frozenset(
+    {"adlfs", "azure", "gcsfs", "google", "httpx", "httpx2", "huggingface_hub", "requests"}
+)
 NO_CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError)
 
 
@@ -53,6 +59,19 @@ def explained(url: str, action: str) -> Iterator[None]:
         error_class = OutageError if is_transient(error) else DatasetError
         reason = bare(_reason(error))
         raise error_class(f"cannot {action} {shown_url}: {reason}") from error
+    except Exception as error:
+        if not _is_of_store(error):
+            raise
+        reason = bare(f"{type(error).__name__}: {error}", MESSAGE_CHARS)
+        raise DatasetError(
+            f"cannot {action} {shown_url}: {reason}; check the URL, the network and credentials"
+        ) from error
+
+
+def _is_of_store(error: Exception) -> bool:
+    """Whether an error is one of the client of a store that an extra brings."""
+    package = type(error).__module__.split(".", 1)[0]
+    return package in STORE_PACKAGES
 
 
 def _bucket_is_missing(error: FileNotFoundError) -> bool:

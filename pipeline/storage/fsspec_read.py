@@ -1,6 +1,7 @@
 """Any fsspec file system as a backend that can only be read."""
 
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, BinaryIO, NoReturn, cast
 
 import fsspec
@@ -8,12 +9,17 @@ import fsspec
 from actors.protocol.plain_text import bare
 from pipeline.errors import DatasetError
 from pipeline.storage.backend import IrregularFile, OpenedObject, StoredObject
-from pipeline.storage.urls import is_chain
+from pipeline.storage.urls import is_chain, scheme_of
 
 GLOB_CHARACTERS = "*?["
 COLONS = "\0"  # in place of `::`; no name has it
 MODIFIED_NAMES = ("LastModified", "last_modified", "updated", "mtime")  # S3, Azure, GCS, others
 READ_AHEAD_BYTES = 8 * 2**20
+UNKNOWN_PROTOCOL = "Protocol not known"  # of fsspec's message
+# The extra of this package that brings the file system of a scheme.
+EXTRAS = MappingProxyType(
+    {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"}
+)
 
 
 def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
@@ -31,10 +37,20 @@ def filesystem_of(url: str, **options: Any) -> tuple[Any, str]:
             # `url_to_fs` takes every `::` for a chain
             fs, path = fsspec.core.url_to_fs(url.replace("::", COLONS), **options)
             path = path.replace(COLONS, "::")
-    except (ImportError, ValueError) as error:
+    except ImportError as error:
+        extra = EXTRAS.get(scheme_of(url))
+        cure = ""
+        if extra is not None:
+            cure = f"; run 'make stores', or pip install 'grok-batch[{extra}]'"
         raise DatasetError(
-            f"cannot use {bare(url)}: no file system for this kind of URL is installed ({error})"
+            f"cannot use {bare(url)}: no file system for this kind of URL is installed "
+            f"({error}){cure}"
         ) from error
+    except ValueError as error:
+        reason = bare(error)
+        if UNKNOWN_PROTOCOL in reason:
+            reason = f"no file system for this kind of URL is installed ({reason})"
+        raise DatasetError(f"cannot use {bare(url)}: {reason}") from error
     return fs, path
 
 

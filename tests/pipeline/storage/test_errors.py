@@ -45,3 +45,17 @@ def test_client_error_becomes_one_sentence_without_credentials(
 def test_other_errors_pass_through() -> None:
     with pytest.raises(ZeroDivisionError), explained(SIGNED, "read"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("package", ["azure.core.exceptions", "httpx2", "gcsfs.retry"])
+def test_errors_of_clients_of_extras_are_a_sentence(package: str) -> None:
+    error_class = type("ServiceRequestError", (Exception,), {"__module__": package})
+    message = str(explain(error_class(SIGNED)))
+    assert "ServiceRequestError" in message
+    assert "check the URL, the network and credentials" in message
+    assert "secret" not in message
+
+
+def test_errors_of_the_program_are_not_explained() -> None:
+    with pytest.raises(KeyError), explained(SIGNED, "read"):
+        raise KeyError("mistake")

@@ -1,3 +1,4 @@
+import sys
 import uuid
 from collections.abc import Callable
 
@@ -89,3 +90,25 @@ def test_unknown_protocol_is_reported_without_credentials() -> None:
 )
 def test_version_is_the_etag_or_the_modification_time(info: dict[str, str], version: str) -> None:
     assert version_of(info) == version
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "extra"),
+    [
+        ("gs://bucket/a.parquet", "gcsfs", "gcs"),
+        ("az://container/a.parquet", "adlfs", "azure"),
+        ("abfs://container@account/a.parquet", "adlfs", "azure"),
+        ("hf://datasets/owner/name", "huggingface_hub", "hf"),
+    ],
+)
+def test_missing_extra_is_named(
+    url: str, package: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    with pytest.raises(DatasetError, match=rf"make stores.*grok-batch\[{extra}\]"):
+        filesystem_of(url)
+
+
+def test_unknown_protocol_is_a_sentence() -> None:
+    with pytest.raises(DatasetError, match=r"cannot use nosuch://a: no file system .*nosuch"):
+        filesystem_of("nosuch://a")
