@@ -138,6 +138,19 @@ def draining_nodes() -> set[str]:
     return set(state.get_draining_nodes())
 
 
+def raylet_socket() -> str | None:
+    """Returns the path of the Unix socket of this node's raylet; None without a node, or socket."""
+    # Ray has no public function for this.
+    from ray._private.worker import global_worker
+
+    if global_worker.node is None:
+        return None
+    address: str = global_worker.node.raylet_socket_name
+    if "://" in address:
+        return None  # Windows
+    return address
+
+
 def driver_is_dead(error: BaseException) -> bool:
     """Returns whether the cluster ended an actor because the node of this process is gone."""
     return isinstance(error, ActorDiedError) and "its owner has died" in str(error)

@@ -29,6 +29,7 @@ from actors.pool.config import PoolConfig
 from actors.pool.environment import process_variables
 from actors.pool.gcs_monitor import GcsMonitor
 from actors.pool.heartbeat_monitor import HeartbeatMonitor
+from actors.pool.node_monitor import NodeMonitor
 from actors.pool.remote import (
     COMPILATION,
     WATCH,
@@ -39,6 +40,7 @@ from actors.pool.remote import (
     cluster_total,
     draining_nodes,
     driver_is_dead,
+    raylet_socket,
     sentence,
 )
 from actors.protocol.errors import ClusterLostError, ModelError
@@ -106,7 +108,7 @@ class ReplicaPool:
         self._replica_class = replica_class
         self._actor_class = actor_class
         self._notify = notify
-        self._spec = ray.put(spec)  # once: the table of token bytes is large
+        self._spec: Any = ray.put(spec)  # once: the table of token bytes is large
         self._calls_done: queue.SimpleQueue[_CallDone] = queue.SimpleQueue()
         self._members: dict[str, _Member] = {}
         self._wanted = config.maximum
@@ -124,6 +126,7 @@ class ReplicaPool:
         if config.device == "auto":
             self._uses_gpus = cluster_total("GPU") > 0
         self._gcs = GcsMonitor(draining_nodes, config.drain_poll_s, config.head_silence_s)
+        self._node = NodeMonitor(raylet_socket())
         for _ in range(config.maximum):
             self._spawn()
 
@@ -211,6 +214,7 @@ class ReplicaPool:
         for name in list(self._members):
             self._end(name)
         self._gcs.close()
+        self._node.close()
 
     # -- actors ------------------------------------------------------------------------------------
 
@@ -285,6 +289,7 @@ class ReplicaPool:
     # -- events ------------------------------------------------------------------------------------
 
     def _collect(self, timeout_s: float) -> list[Event]:
+        self._check_node()
         self._check_head()
         self._spawn_due()
         self._remind()
@@ -301,6 +306,26 @@ class ReplicaPool:
                 done = self._calls_done.get_nowait()
         except queue.Empty:
             return events
+
+    def _check_node(self) -> None:
+        """Raises ClusterLostError when the driver's own node is gone."""
+        if self._node.is_dead():
+            raise self._lost_node("its raylet has ended")
+
+    def _lost_node(self, reason: str) -> ClusterLostError:
+        """Returns the error of a driver whose own node is gone.
+
+        Logs it, and gives up all objects: Ray ends a process that holds objects of a dead node.
+        """
+        message = (
+            "the Ray node of this driver has died; committed shards are kept, the same command "
+            "continues the run"
+        )
+        # Logged at once: the commits, the report and the end of Ray take some seconds.
+        self._notify("cluster_lost", message, level="error")
+        self._spec = None
+        self._calls_done = queue.SimpleQueue()
+        return ClusterLostError(f"{message} ({reason})")
 
     def _check_head(self) -> None:
         """Raises ClusterLostError when the head has not answered for too long."""
@@ -353,13 +378,7 @@ class ReplicaPool:
             ModelError: no replica will ever work.
         """
         if driver_is_dead(error):
-            message = (
-                "the Ray node of this driver has died; committed shards are kept, the same command "
-                "continues the run"
-            )
-            # Logged at once: Ray may end this process at any moment.
-            self._notify("cluster_lost", message, level="error")
-            raise ClusterLostError(f"{message} ({sentence(error)})")
+            raise self._lost_node(sentence(error))
 
         self._stop_if_hopeless(error, is_loading=member.info is None)
         to_blame: Blame = "nobody" if member.is_leaving else blame(error)

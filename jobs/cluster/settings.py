@@ -13,8 +13,13 @@ from typing import Any
 
 from jobs.cluster.authentication import AUTH_MODE, TOKEN, Mode
 
-# A driver whose head is gone waits for this long at its end; Ray's default is 5,000.
-DRIVER_VARIABLES = {"RAY_task_events_shutdown_flush_timeout_ms": "500"}
+# What a driver whose cluster is lost waits for at its end: the last events of tasks (Ray's default
+# is 5,000 ms), and up to two exports of metrics to the agent of its node, which hangs for a minute
+# once its raylet is dead (OpenTelemetry's default is 10 s; an agent that works takes milliseconds).
+DRIVER_VARIABLES = {
+    "RAY_task_events_shutdown_flush_timeout_ms": "500",
+    "OTEL_EXPORTER_OTLP_METRICS_TIMEOUT": "2s",
+}
 # All servers of a local Ray listen on 127.0.0.1 only. Ray has this mode for laptops and reads it
 # from this variable; `_node_ip_address="127.0.0.1"` becomes the address of the network.
 LOOPBACK_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}

@@ -1,13 +1,17 @@
 """Policy of the replica pool on a fake Ray: when actors are started, given up and replaced."""
 
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import ray
 from ray._private.state import state
+from ray._private.worker import global_worker
 from ray.exceptions import ActorDiedError, NodeDiedError
 
 from actors.pool.config import PoolConfig
@@ -139,6 +143,29 @@ def test_lost_head_is_logged_before_the_run_ends(fake_ray: FakeRay) -> None:
         pytest.raises(ClusterLostError, match="the head of the Ray cluster has not answered"),
     ):
         turn_for(pool, 10.0)
+    assert logged == ["cluster_lost"]
+    assert fake_ray.killed == fake_ray.actors
+
+
+def test_lost_node_of_the_driver_ends_the_run(
+    fake_ray: FakeRay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raylet = str(tmp_path / "raylet")
+    monkeypatch.setattr(global_worker, "node", SimpleNamespace(raylet_socket_name=raylet))
+    logged: list[str] = []
+
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(raylet)
+        server.listen()
+        pool = ReplicaPool(
+            "spec",
+            PoolConfig(1, 1, devices=1),
+            notify=lambda event, *_, **__: logged.append(event),
+        )
+        assert turn_for(pool, 0.1) == []
+
+    with pool, pytest.raises(ClusterLostError, match="the Ray node of this driver has died"):
+        pool.events(0.0)
     assert logged == ["cluster_lost"]
     assert fake_ray.killed == fake_ray.actors
 
