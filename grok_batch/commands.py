@@ -120,4 +120,11 @@ SUBCOMMANDS = (
         "jobs.smoke:DoctorConfig",
         "what this machine has, and whether the model runs here",
     ),
+    Subcommand(
+        "completion",
+        "grok_batch.completion",
+        "grok_batch.completion:CompletionConfig",
+        "a script of completion for bash, zsh or fish",
+        first_words=("shell",),
+    ),
 )
