@@ -121,6 +121,13 @@ def test_blocks_of_the_documentation_have_a_language() -> None:
     assert unknown == {}
 
 
+def test_pages_of_the_documentation_are_in_the_navigation() -> None:
+    navigation = (ROOT / "infra" / "site" / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    named = set(re.findall(r"([\w/-]+\.md)$", navigation, re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")}
+    assert pages - named == set(), "add the page to infra/site/mkdocs.yml"
+
+
 def test_commands_of_the_documentation_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     text = "\n".join(page.read_text() for page in documentation())

@@ -84,8 +84,9 @@ class Program:
     arguments: tuple[str, ...]
 
     @property
-    def asks_for_help(self) -> bool:
-        return not {"--help", "--version"}.isdisjoint(self.arguments)
+    def is_help_or_name(self) -> bool:
+        """Whether it prints help, or a sentence names it without arguments."""
+        return not self.arguments or not {"--help", "--version"}.isdisjoint(self.arguments)
 
 
 def our_program(words: Sequence[str]) -> Program | None:
@@ -150,7 +151,8 @@ def inner_command(words: Sequence[str]) -> list[str]:
 
 
 def _check_program(program: Program) -> Check:
-    if program.asks_for_help:
+    if program.is_help_or_name:
+        assert program.subcommand is not None or (ROOT / program.script).is_file()
         return Check.PARSED
     if program.subcommand is not None:
         parse_subcommand(program.subcommand, program.arguments)

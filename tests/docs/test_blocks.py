@@ -71,7 +71,7 @@ def shell_commands() -> Iterator[tuple[Block, Command, Path]]:
 def is_run(command: Command) -> bool:
     """Returns whether a command runs in seconds, without a GPU, a cluster or the network."""
     program = our_program(command.words)
-    if program is None or program.subcommand is None or program.asks_for_help:
+    if program is None or program.subcommand is None or program.is_help_or_name:
         return False
     text = str(command)
     if PLACEHOLDER in text or "s3://" in text or "-C job.yaml" in text:
