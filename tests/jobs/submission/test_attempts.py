@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -272,9 +271,8 @@ def test_silent_cluster_is_retried_for_a_limited_time() -> None:
     cluster.refuse = [ConnectionError("Failed to connect to Ray at address: http://head:8265.")] * 3
     assert on(cluster).run(COMMAND) == AttemptResult(0)
     cluster.refuse = [ConnectionError("Failed to connect")] * 1000
-    began = time.monotonic()
     assert on(cluster, retry_window_s=0.2).run(COMMAND) == AttemptResult(None)
-    assert time.monotonic() - began < 5
+    assert cluster.refuse, "not every attempt was made"
 
 
 def test_lost_response_starts_no_second_job() -> None:
