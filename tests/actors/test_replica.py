@@ -20,7 +20,7 @@ from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.config import EngineConfig
 from actors.protocol.errors import ModelError, ReplicaError
 from actors.protocol.events import Heartbeat
-from actors.protocol.messages import Batch, Request, RowRef, token_ids
+from actors.protocol.messages import Batch, Completion, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from actors.replica import Replica, ReplicaSpec, StartUp
 from actors.weights.digest import digest
@@ -246,6 +246,21 @@ def test_heartbeat_reports_a_real_compilation(replica: Replica) -> None:
     replica.run(batch(generate(0, [5, 6], 1)))
     assert set(activities) == {"compilation"}
     assert programs.compiling_since_s is None
+
+
+def test_first_call_has_the_rows_of_all_batches_sent_at_once(replica: Replica) -> None:
+    real_step = replica._engine.step
+    requests_at_step: list[int] = []
+
+    def counted() -> list[Completion]:
+        requests_at_step.append(len(replica._tickets))
+        return real_step()
+
+    replica._engine.step = counted  # type: ignore[method-assign]
+    with ThreadPoolExecutor(3) as threads:
+        results = threads.map(replica.run, [batch(generate(row, [5], 1)) for row in range(3)])
+        assert len(list(results)) == 3
+    assert requests_at_step[0] == 3
 
 
 def test_heartbeat_of_a_broken_engine_is_idle(replica: Replica) -> None:
