@@ -319,9 +319,7 @@ def test_commit_with_repeatedly_lost_responses_is_one_object(
 @pytest.mark.slow
 @pytest.mark.s3
 @pytest.mark.parametrize("fault", ["503", "reset", "slow"])
-def test_permanent_fault_ends_with_one_line(
-    s3_url: str, s3_faults: S3Faults, fault: str
-) -> None:
+def test_permanent_fault_ends_with_one_line(s3_url: str, s3_faults: S3Faults, fault: str) -> None:
     url = storage.join(s3_url, "part")
     storage.put_if_absent(url, b"x")
     s3_faults.always = fault
