@@ -1,14 +1,16 @@
 """Compares two runs: rows that differ, the first token that differs, log-probs.
 
-    grok-batch compare RUN_A RUN_B [--json]
+    grok-batch compare RUN_A RUN_B [--json] [--html FILE]
 
-Rows are matched by id and sample. Log-probs are compared up to the first token that differs.
+Rows are matched by id and sample. Log-probs are compared up to the first token that differs. The
+folders may be those of two evaluations: their tasks are compared too, paired by document, and then
+each of their runs. The page has both answers of each row side by side.
 
 Exit codes: 0 the runs are equal in every row and value; 1 they differ; 2 a folder holds no run.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +23,17 @@ from jobs.cli.command import run_command
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import flag, parse
 from jobs.cli.positional import name_first_words
-from jobs.inspection.comparison import Comparison, compare_runs
+from jobs.inspection.comparison import Comparison, RunPair, Tokens, compare_runs
 from jobs.inspection.distribution import Distribution
+from jobs.inspection.run_status import find_runs
+from jobs.inspection.task_deltas import (
+    TaskDelta,
+    delta_as_json,
+    is_evaluation,
+    read_eval_requests,
+    task_deltas,
+)
+from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.output.run_folder import RunFolder
 
@@ -37,6 +48,7 @@ class CompareConfig:
     run_a: str | None = flag(None, "first run folder; also the first word; required")
     run_b: str | None = flag(None, "second run folder; also the second word; required")
     json: bool = flag(False, "one line of JSON")
+    html: str | None = flag(None, "write a page to this file, any fsspec URL, too")
 
     def __post_init__(self) -> None:
         if not self.run_a or not self.run_b:
@@ -55,21 +67,120 @@ def _compare(arguments: Sequence[str], program: str) -> int:
         program=f"{program} RUN_A RUN_B",
         description=str(__doc__).split("\n\n", maxsplit=1)[0],
     )
-    folders = [RunFolder(str(url)) for url in (config.run_a, config.run_b)]
-    for folder in folders:
-        if not folder.exists():
-            raise ConfigError(f"{folder.url}: holds no run, there is no run.json")
-    comparison = compare_runs(*folders)
+    url_a = str(config.run_a)
+    url_b = str(config.run_b)
+    deltas: list[TaskDelta] = []
+    if is_evaluation(url_a) and is_evaluation(url_b):
+        deltas = task_deltas(url_a, url_b)
+    pairs = _run_pairs(url_a, url_b)
+    identical = _are_identical(deltas, pairs)
+
+    if config.html is not None:
+        _write_page(config.html, url_a, url_b, deltas, pairs)
     if config.json:
-        print(json.dumps(as_json(comparison)))
+        print(json.dumps(_json(deltas, pairs)))
     else:
-        console = Console()
-        console.print(as_table(comparison))
-        if comparison.divergences:
-            console.print(divergence_table(comparison))
-    if comparison.identical:
+        _print_tables(Console(), deltas, pairs)
+    if identical:
         return ExitCode.OK
     return ExitCode.FAILED
+
+
+def _run_pairs(url_a: str, url_b: str) -> list[RunPair]:
+    """Compares the runs of both folders: those that have the same name in both.
+
+    Raises:
+        ConfigError: a folder holds no run, or they have none of the same name.
+    """
+    runs_a = _runs_by_name(url_a)
+    runs_b = _runs_by_name(url_b)
+    names = [name for name in runs_a if name in runs_b]
+    if not names:
+        raise ConfigError(
+            f"expected two runs or two evaluations, got the runs {_names(runs_a)} in {bare(url_a)} "
+            f"and {_names(runs_b)} in {bare(url_b)}; give folders of the same kind"
+        )
+    pairs = []
+    for name in names:
+        folder_a = RunFolder(runs_a[name])
+        folder_b = RunFolder(runs_b[name])
+        pairs.append(RunPair(name, folder_a, folder_b, compare_runs(folder_a, folder_b)))
+    return pairs
+
+
+def _runs_by_name(url: str) -> dict[str, str]:
+    """Returns the URLs of the runs in a folder by their names; "" is the folder itself."""
+    urls = find_runs(url)
+    if urls == [url]:
+        return {"": url}
+    return {run_url.rsplit("/", 1)[-1]: run_url for run_url in urls}
+
+
+def _names(runs: Mapping[str, str]) -> str:
+    return ", ".join(bare(name) if name else "itself" for name in runs)
+
+
+def _are_identical(deltas: Sequence[TaskDelta], pairs: Sequence[RunPair]) -> bool:
+    for delta in deltas:
+        difference = delta.difference
+        changed = difference.better or difference.worse or delta.changed_answers
+        if changed or delta.only_a or delta.only_b:
+            return False
+    return all(pair.comparison.identical for pair in pairs)
+
+
+def _write_page(
+    url: str, url_a: str, url_b: str, deltas: Sequence[TaskDelta], pairs: Sequence[RunPair]
+) -> None:
+    # Imported here because the plotting library takes a second to import.
+    from jobs.inspection.comparison_page import render_page
+
+    requests = read_eval_requests(url_a) if deltas else {}
+    identical = _are_identical(deltas, pairs)
+    page = render_page(url_a, url_b, pairs, deltas, requests, identical=identical)
+    storage.overwrite(url, page.encode(errors="backslashreplace"))
+
+
+def _json(deltas: Sequence[TaskDelta], pairs: Sequence[RunPair]) -> dict[str, Any]:
+    """Returns the figures: of two runs as `as_json`, of folders of runs each under its name."""
+    if len(pairs) == 1 and not pairs[0].name:
+        return as_json(pairs[0].comparison)
+    return {
+        "identical": _are_identical(deltas, pairs),
+        "tasks": [delta_as_json(delta) for delta in deltas],
+        "runs": {pair.name: as_json(pair.comparison) for pair in pairs},
+    }
+
+
+def _print_tables(console: Console, deltas: Sequence[TaskDelta], pairs: Sequence[RunPair]) -> None:
+    if deltas:
+        console.print(deltas_table(deltas))
+    for pair in pairs:
+        if pair.name:
+            console.print(Text(f"\n{bare(pair.name)}", style="bold"))
+        console.print(as_table(pair.comparison))
+        if pair.comparison.divergences:
+            console.print(divergence_table(pair.comparison))
+
+
+def deltas_table(deltas: Sequence[TaskDelta]) -> Table:
+    """Returns the differences of two evaluations by task, B less A."""
+    table = Table(title="tasks: B less A in points", title_justify="left")
+    for name in ("task", "A %", "B %", "points", "95 % interval", "better", "worse"):
+        table.add_column(name, overflow="fold")
+    for delta in deltas:
+        difference = delta.difference
+        metric, _, _ = delta.metric.partition(",none")
+        table.add_row(
+            Text(f"{bare(delta.task)}: {bare(metric)}"),
+            f"{100 * delta.value_a:.2f}",
+            f"{100 * delta.value_b:.2f}",
+            f"{100 * difference.value:+.2f}",
+            f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}",
+            f"{difference.better:,}",
+            f"{difference.worse:,}",
+        )
+    return table
 
 
 def as_json(comparison: Comparison) -> dict[str, Any]:
@@ -85,6 +196,8 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
             "position": row.position,
             "text_a": row.text_a,
             "text_b": row.text_b,
+            "logprob_a": _logprob_at(row.tokens_a, row.position),
+            "logprob_b": _logprob_at(row.tokens_b, row.position),
         }
         for row in comparison.divergences
     ]
@@ -104,6 +217,13 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "changed_choices": comparison.changed_choices,
         "changed_greedy": comparison.changed_greedy,
     }
+
+
+def _logprob_at(tokens: Tokens, position: int | None) -> float | None:
+    """Returns the log-prob of the first token that differs; None where it is not known."""
+    if position is None or position >= len(tokens):
+        return None
+    return tokens[position][1]
 
 
 def _figures(differences: Distribution) -> dict[str, Any]:

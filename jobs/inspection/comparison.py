@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from jobs.inspection.distribution import Distribution
-from jobs.inspection.rows import Row, read_rows, run_schema
+from jobs.inspection.rows import Row, part_rows, run_schema
 from pipeline.output.run_folder import RunFolder
 
 COLUMNS = (
@@ -25,8 +25,11 @@ COLUMNS = (
     "loglikelihood",
     "is_greedy",
 )
+SHARD = "shard of the row"  # no column has this name
 LISTED_ROWS = 20  # of each kind
+MAX_TOKENS = 200  # of a listed completion
 Key = tuple[Any, int]
+Tokens = Sequence[tuple[int, float | None]]  # ids with their log-probs
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,21 @@ class Divergence:
     position: int | None  # first token that differs, from 0; None: no token ids
     text_a: str | None
     text_b: str | None
+    shard: int = 0  # of the first run
+    tokens_a: "Tokens" = ()
+    tokens_b: "Tokens" = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceChange:
+    """A row whose most likely choice is another one."""
+
+    id: Any
+    shard: int  # of the first run
+    choice_a: int
+    choice_b: int
+    scores_a: tuple[float, ...]
+    scores_b: tuple[float, ...]
 
 
 @dataclass(slots=True)
@@ -57,6 +75,7 @@ class Comparison:
         logprob_differences: of each token up to the first that differs, absolute.
         likelihood_differences: of each scored text, absolute.
         changed_choices: rows whose most likely choice is another one.
+        choice_changes: the first of them.
         changed_greedy: scored texts of which `is_greedy` changed.
     """
 
@@ -72,6 +91,7 @@ class Comparison:
     logprob_differences: Distribution = field(default_factory=Distribution)
     likelihood_differences: Distribution = field(default_factory=Distribution)
     changed_choices: int = 0
+    choice_changes: list[ChoiceChange] = field(default_factory=list)
     changed_greedy: int = 0
 
     @property
@@ -85,6 +105,19 @@ class Comparison:
             and not self.changed_greedy
             and not values_differ
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RunPair:
+    """Two runs with their comparison.
+
+    `name` is that of both run folders in their evaluations; empty for runs that are compared alone.
+    """
+
+    name: str
+    folder_a: RunFolder
+    folder_b: RunFolder
+    comparison: Comparison
 
 
 def compare_runs(folder_a: RunFolder, folder_b: RunFolder) -> Comparison:
@@ -126,7 +159,9 @@ def _matched(
 def _rows(folder: RunFolder) -> Iterator[Row]:
     names = run_schema(folder).names
     columns = [name for name in COLUMNS if name in names]
-    return read_rows(folder, columns, lambda _: True)
+    for number in sorted(folder.committed()):
+        for row in part_rows(folder, number, columns):
+            yield {**row, SHARD: number}
 
 
 def _key(row: Row) -> Key:
@@ -157,8 +192,26 @@ def _compare_completions(row_a: Row, row_b: Row, comparison: Comparison) -> None
         comparison.positions[position] += 1
     if len(comparison.divergences) < LISTED_ROWS:
         row_id, sample = _key(row_a)
-        divergence = Divergence(row_id, sample, position, row_a.get("text"), row_b.get("text"))
+        divergence = Divergence(
+            id=row_id,
+            sample_index=sample,
+            position=position,
+            text_a=row_a.get("text"),
+            text_b=row_b.get("text"),
+            shard=row_a[SHARD],
+            tokens_a=_tokens(row_a),
+            tokens_b=_tokens(row_b),
+        )
         comparison.divergences.append(divergence)
+
+
+def _tokens(row: Row) -> Tokens:
+    """Returns the first tokens of a completion with their log-probs."""
+    ids = list(row.get("token_ids") or ())[:MAX_TOKENS]
+    logprobs: list[float | None] = list(row.get("token_logprobs") or ())[:MAX_TOKENS]
+    if len(logprobs) != len(ids):
+        logprobs = [None] * len(ids)
+    return list(zip(ids, logprobs, strict=True))
 
 
 def first_difference(ids_a: Sequence[int], ids_b: Sequence[int]) -> int | None:
@@ -189,8 +242,20 @@ def _compare_scores(row_a: Row, row_b: Row, comparison: Comparison) -> None:
         return
     for score_a, score_b in zip(scores_a, scores_b, strict=True):
         comparison.likelihood_differences.add(_distance(score_a, score_b))
-    if scores_a.index(max(scores_a)) != scores_b.index(max(scores_b)):
+    choice_a = scores_a.index(max(scores_a))
+    choice_b = scores_b.index(max(scores_b))
+    if choice_a != choice_b:
         comparison.changed_choices += 1
+        if len(comparison.choice_changes) < LISTED_ROWS:
+            change = ChoiceChange(
+                id=row_a["id"],
+                shard=row_a[SHARD],
+                choice_a=choice_a,
+                choice_b=choice_b,
+                scores_a=tuple(scores_a),
+                scores_b=tuple(scores_b),
+            )
+            comparison.choice_changes.append(change)
     greedy_a = _as_list(row_a.get("is_greedy"))
     greedy_b = _as_list(row_b.get("is_greedy"))
     for was_greedy, is_greedy in zip(greedy_a, greedy_b, strict=False):

@@ -40,14 +40,21 @@ def read_rows(folder: RunFolder, columns: Sequence[str], condition: Condition) -
         condition: takes a row.
     """
     for number in sorted(folder.committed()):
-        with formats.open_parquet(folder.part_url(number), client=folder.client) as parquet:
-            for batch in parquet.iter_batches(BATCH_ROWS, columns=list(columns)):
-                table = pa.Table.from_batches([batch])
-                values = [formats.python_values(table[name])[0] for name in columns]
-                for items in zip(*values, strict=True):
-                    row = dict(zip(columns, items, strict=True))
-                    if condition(row):
-                        yield row
+        yield from part_rows(folder, number, columns, condition)
+
+
+def part_rows(
+    folder: RunFolder, number: int, columns: Sequence[str], condition: Condition = lambda _: True
+) -> Iterator[Row]:
+    """Yields the rows of one part, as `read_rows` does."""
+    with formats.open_parquet(folder.part_url(number), client=folder.client) as parquet:
+        for batch in parquet.iter_batches(BATCH_ROWS, columns=list(columns)):
+            table = pa.Table.from_batches([batch])
+            values = [formats.python_values(table[name])[0] for name in columns]
+            for items in zip(*values, strict=True):
+                row = dict(zip(columns, items, strict=True))
+                if condition(row):
+                    yield row
 
 
 def first_rows(

@@ -9,12 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from jobs.inspection.prompts import planned_shards
 from jobs.run.report import REPORT_NAME
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
-from pipeline.input.shards import plan_shards
 from pipeline.output.run_folder import RunFolder
-from pipeline.records import InputFile
 
 RATE_SPAN_S = 600.0  # the rate is that of the parts of the last ten minutes
 QUIET_S = 900.0  # without a new part: a driver that runs may still have stopped
@@ -141,12 +140,7 @@ def read_status(url: str) -> RunStatus:
 def _planned_rows(folder: RunFolder, description: dict[str, Any]) -> list[int]:
     """Returns the input rows of each shard, planned again from run.json."""
     try:
-        files = [
-            InputFile(file["url"], file["size"], file["version"], file["rows"])
-            for file in description["input"]
-        ]
-        config = description["config"]
-        shards = plan_shards(files, config["shard_rows"], config["limit"])
+        shards = planned_shards(description)
     except (KeyError, TypeError) as error:
         raise DatasetError(
             f"{folder.run_url}: is not the description of a run of rows ({error!r})"

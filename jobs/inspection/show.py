@@ -35,8 +35,7 @@ from jobs.inspection.rows import (
     where,
 )
 from jobs.inspection.run_status import find_runs
-from jobs.inspection.token_text import coloured_text, legend
-from pipeline import storage
+from jobs.inspection.token_text import coloured_text, legend, run_tokenizer
 from pipeline.errors import ConfigError
 from pipeline.output.run_folder import RunFolder
 from pipeline.requests.token_text import token_bytes
@@ -133,11 +132,8 @@ def _columns(config: ShowConfig, available: Sequence[str]) -> list[str]:
 
 def _tokenizer(folder: RunFolder, console: Console) -> Tokenizer | None:
     """Returns the tokenizer that run.json names; None where it is not readable, and prints why."""
-    url = folder.description().get("config", {}).get("tokenizer")
-    if not url:
-        return None
     try:
-        return Tokenizer(storage.read(url)[0])
+        return run_tokenizer(folder)
     except GrokBatchError as error:
         console.print(Text(f"text without log-probs: the run's tokenizer is not readable: {error}"))
         return None

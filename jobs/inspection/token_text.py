@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from actors.protocol.plain_text import one_line
+from pipeline.output.run_folder import RunFolder
 from pipeline.requests.token_text import PROBABILITY_LIMITS, probability_rank, text_pieces
+from pipeline.requests.tokenizer import Tokenizer
 
 # Background of a token by the rank of its probability, from the least likely to the most likely.
 COLOURS = ("on #c62828", "on #ef6c00", "on #9e9d24", "on #558b2f", "")
@@ -25,6 +27,18 @@ def coloured_text(tokens: Sequence[bytes], logprobs: Sequence[float | None]) -> 
     for piece, logprob in text_pieces(tokens, logprobs):
         text.append(_printable(piece), style=style_of(logprob))
     return text
+
+
+def run_tokenizer(folder: RunFolder) -> Tokenizer | None:
+    """Returns the tokenizer that run.json names; None if it names none.
+
+    Raises:
+        GrokBatchError: it is not readable.
+    """
+    url = folder.description().get("config", {}).get("tokenizer")
+    if not url:
+        return None
+    return Tokenizer(folder.client.read(url)[0])
 
 
 def style_of(logprob: float | None) -> str:

@@ -245,7 +245,12 @@ def calibration(samples: Sequence[Sample]) -> Plot:
 
 
 def differences(
-    by_name: Sequence[tuple[str, Difference]], margin: float, confidence: float = 0.95
+    by_name: Sequence[tuple[str, Difference]],
+    margin: float,
+    confidence: float = 0.95,
+    *,
+    title: str = "Differences over the same documents",
+    explanation: str | None = None,
 ) -> Plot:
     """Paired differences with their confidence intervals.
 
@@ -253,9 +258,19 @@ def differences(
         by_name: name and difference of each comparison.
         margin: accepted loss, in units of the metric.
         confidence: of the intervals.
+        title: of the plot.
+        explanation: of the plot; None: that of a nightly comparison.
     """
     names = [name for name, _ in by_name]
-    narrow_height = 0.7 + 0.48 * max(len(names), 2)
+    narrow_names = [fill(name, NARROW_LABEL_CHARS) for name in names]
+    narrow_lines = sum(name.count("\n") + 2 for name in narrow_names)
+    narrow_height = 0.8 + 0.14 * max(narrow_lines, 6)
+    if explanation is None:
+        explanation = (
+            f"This run less the earlier one, in points, with {percent(confidence)} confidence "
+            "intervals. A loss whose whole interval lies left of the dashed line, the accepted "
+            "margin, is a regression if the exact test agrees."
+        )
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -265,11 +280,12 @@ def differences(
             axes.plot(interval, [position, position], color=color, linewidth=2)
             axes.plot([100 * difference.value], [position], "o", color=color, markersize=5)
         axes.axvline(0, color=INK, linewidth=0.8)
-        axes.axvline(-100 * margin, color=BAD, linewidth=0.8, linestyle="--")
+        if margin:
+            axes.axvline(-100 * margin, color=BAD, linewidth=0.8, linestyle="--")
         labels = names
         if is_narrow(figure):
-            labels = [fill(name, NARROW_LABEL_CHARS) for name in names]
-        axes.set_yticks(range(len(names)), labels)
+            labels = narrow_names
+        axes.set_yticks(range(len(names)), labels, fontsize=8)
         axes.set(ylim=(len(names) - 0.4, -0.6), xlabel="points")
         axes.grid(axis="x")
         axes.grid(visible=False, axis="y")
@@ -287,12 +303,8 @@ def differences(
 
     return Plot(
         name="differences",
-        title="Differences over the same documents",
-        explanation=(
-            f"This run less the earlier one, in points, with {percent(confidence)} confidence "
-            "intervals. A loss whose whole interval lies left of the dashed line, the accepted "
-            "margin, is a regression if the exact test agrees."
-        ),
+        title=title,
+        explanation=explanation,
         svg=svg("differences", draw, 0.7 + 0.3 * max(len(names), 2), narrow_height=narrow_height),
         header=("metric, against", "points", "from", "to", "regression"),
         rows=tuple(rows),

@@ -94,6 +94,13 @@ def test_half_a_report_of_a_killed_driver_is_left_out(tmp_path: Path) -> None:
     assert status.ends == ()
 
 
+def test_sample_bounds_the_rows_of_the_run(tmp_path: Path) -> None:
+    assert run(tmp_path, str(tmp_path / "run"), "--sample", 6) == 0
+    status = read_status(str(tmp_path / "run"))
+    assert (status.rows, status.rows_total) == (6, 6)
+    assert status.parts == status.parts_total
+
+
 def test_limit_bounds_the_rows_of_the_run(tmp_path: Path) -> None:
     output = tmp_path / "run"
     assert run(tmp_path, str(output), "--limit", 10) == 0
