@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 import numpy as np
 
 from actors.engine.generation import GenerationState
-from actors.engine.logits.processor import GeneratingRow
 from actors.engine.sampling import SamplingArrays
 from actors.engine.scheduling.scheduler import DecodePlan, PrefillPlan
 from actors.engine.scheduling.sequence import Sequence
 from actors.engine.steps import DecodeInput, EngineContext
 from actors.model.language_model import Step
+from actors.protocol.sampling import Sampling
 
 Item = TypeVar("Item")
 
@@ -83,10 +83,10 @@ def processor_arrays(
     state_of_row: dict[int, GenerationState], rows: int, context: EngineContext
 ) -> tuple[Any, ...]:
     """Returns the arrays of the logits processors for the rows of a decode call."""
-    generating_rows: list[GeneratingRow | None] = [None] * rows
+    sampling_of_row: list[Sampling | None] = [None] * rows
     for row, state in state_of_row.items():
-        generating_rows[row] = GeneratingRow(state.sampling, state.tokens)
-    return context.logits_chain.host_arrays(generating_rows)
+        sampling_of_row[row] = state.sampling
+    return context.logits_chain.host_arrays(sampling_of_row)
 
 
 def sampling_arrays(

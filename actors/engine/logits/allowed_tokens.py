@@ -1,13 +1,11 @@
 """Allowed token ids: masks all other tokens."""
 
-from collections.abc import Sequence
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.engine.logits.columns import NO_TOKEN, mark, padded
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 from actors.engine.sampling import MASKED
 
 
@@ -16,7 +14,7 @@ class AllowedTokens(LogitsProcessor):
 
     parameters = ("allowed_token_ids",)
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> np.ndarray:
+    def host_arrays(self, rows: Rows) -> np.ndarray:
         """Returns the allowed ids of each row."""
         return padded(values_of(rows, "allowed_token_ids"))
 

@@ -9,29 +9,28 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from actors.engine.logits.columns import NO_TOKEN, list_length, local_columns, padded, row_numbers
-from actors.engine.logits.processor import (
-    DecodeView,
-    GeneratingRow,
-    LogitsProcessor,
-    values_of,
+from actors.engine.logits.columns import (
+    NO_TOKEN,
+    last_ids_in_cache,
+    list_length,
+    local_columns,
+    padded,
+    row_numbers,
 )
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 from actors.engine.sampling import MASKED
 
 SHORTEST_TAIL = 4  # tokens
-BEFORE_THE_COMPLETION = -2  # equals no token, and no `NO_TOKEN`
 
 
 class BadWordArrays(NamedTuple):
-    """W words of up to T + 1 tokens each, and the end of the completion.
+    """W words of up to T + 1 tokens each.
 
-    A prefix stands at the end of its T entries; `NO_TOKEN` before it matches everything. The newest
-    token of the completion is not in `tail`: it is the input of the first step.
+    A prefix stands at the end of its T entries; `NO_TOKEN` before it matches everything.
     """
 
     prefix: Int[Array, "B W T"]
     last: Int[Array, "B W"]  # `NO_TOKEN` where there is no word
-    tail: Int[Array, "B T"]
 
 
 def _last_tokens(words: Sequence[Sequence[int]]) -> list[int]:
@@ -39,12 +38,12 @@ def _last_tokens(words: Sequence[Sequence[int]]) -> list[int]:
 
 
 class BadWords(LogitsProcessor):
-    """State: the last T generated tokens, int32 [B, T]."""
+    """State: the last T generated tokens, int32 [B, T], `NO_TOKEN` before the first."""
 
     parameters = ("bad_words",)
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> BadWordArrays:
-        """Returns the words of each row, and the end of its completion."""
+    def host_arrays(self, rows: Rows) -> BadWordArrays:
+        """Returns the words of each row."""
         words_of_rows = values_of(rows, "bad_words")
         longest = 1
         for words in words_of_rows:
@@ -52,18 +51,20 @@ class BadWords(LogitsProcessor):
         width = list_length(longest - 1, SHORTEST_TAIL)
         last = padded([_last_tokens(words) for words in words_of_rows])
         prefix = np.full((*last.shape, width), NO_TOKEN, np.int32)
-        tail = np.full((len(rows), width), BEFORE_THE_COMPLETION, np.int32)
-        for number, (row, words) in enumerate(zip(rows, words_of_rows, strict=True)):
+        for number, words in enumerate(words_of_rows):
             for place, word in enumerate(words):
                 prefix[number, place, width - len(word) + 1 :] = word[:-1]
-            if row is not None:
-                tokens = row.generated[:-1][-width:]
-                tail[number, width - len(tokens) :] = tokens
-        return BadWordArrays(prefix, last, tail)  # type: ignore[arg-type]
+        return BadWordArrays(prefix, last)  # type: ignore[arg-type]
 
     def start(self, arrays: BadWordArrays, view: DecodeView, columns: int) -> Int[Array, "B T"]:
-        """Returns the end of the completion."""
-        return arrays.tail
+        """Returns the end of the completion in the cache.
+
+        The newest token is the input of the first step.
+        """
+        prompt_length_B = view.start + 1 - view.position
+        return last_ids_in_cache(
+            view.cached_tokens, view.pages, prompt_length_B, view.start, arrays.prefix.shape[-1]
+        )
 
     def observe(self, state: Int[Array, "B T"], view: DecodeView) -> Int[Array, "B T"]:
         """Returns the end with the input of the step, unless it is the prompt's last token."""

@@ -1,6 +1,6 @@
 """All logits processors in the order in which they are applied, which is that of vLLM."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from actors.engine.logits.allowed_tokens import AllowedTokens
 from actors.engine.logits.bad_words import BadWords
 from actors.engine.logits.logit_bias import LogitBias
 from actors.engine.logits.occurrence_penalties import OccurrencePenalties
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows
 from actors.engine.logits.repetition_penalty import RepetitionPenalty
 from actors.engine.logits.stop_tokens import StopTokens
 from actors.protocol.sampling import PARAMETERS, Sampling
@@ -34,8 +34,8 @@ class LogitsChain:
 
     processors: tuple[LogitsProcessor, ...]
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> tuple[Any, ...]:
-        """Returns the host arrays for the rows of a call; None is an unused row."""
+    def host_arrays(self, rows: Rows) -> tuple[Any, ...]:
+        """Returns the host arrays for the rows of a call."""
         return tuple(processor.host_arrays(rows) for processor in self.processors)
 
     def start(self, arrays: tuple[Any, ...], view: DecodeView, columns: int) -> tuple[Any, ...]:

@@ -54,6 +54,25 @@ def ids_in_cache(
     return jnp.where(is_inside_BS, ids_BS, NO_TOKEN)
 
 
+def last_ids_in_cache(
+    cached_tokens_PZ: Int[Array, "P Z"],
+    pages_BJ: Int[Array, "B J"],
+    first_B: Int[Array, " B"],
+    last_B: Int[Array, " B"],
+    count: int,
+) -> Int[Array, "B N"]:
+    """Returns the last N = `count` of the ids at cache positions [first, last) of each row.
+
+    The newest is the last one, and `NO_TOKEN` stands before the first.
+    """
+    position_BN = last_B[:, None] + jnp.arange(-count, 0, dtype=jnp.int32)[None, :]
+    page_size = cached_tokens_PZ.shape[1]
+    is_inside_BN = position_BN >= jnp.maximum(first_B, 0)[:, None]
+    page_BN = jnp.take_along_axis(pages_BJ, jnp.maximum(position_BN, 0) // page_size, axis=1)
+    ids_BN = cached_tokens_PZ[page_BN, position_BN % page_size]
+    return jnp.where(is_inside_BN, ids_BN, NO_TOKEN)
+
+
 def list_length(longest: int, shortest: int = SHORTEST_LIST) -> int:
     """Returns the length of lists that hold `longest` items: few lengths, few programs."""
     length = shortest

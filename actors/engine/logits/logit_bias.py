@@ -1,7 +1,6 @@
 """Logit bias: adds a number to the logits of chosen tokens."""
 # Source: the OpenAI API, as vLLM implements it; applied before the penalties.
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from actors.engine.logits.columns import local_columns, padded, row_numbers
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 
 
 class BiasArrays(NamedTuple):
@@ -24,7 +23,7 @@ class LogitBias(LogitsProcessor):
 
     parameters = ("logit_bias",)
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> BiasArrays:
+    def host_arrays(self, rows: Rows) -> BiasArrays:
         """Returns the biases of each row, as short lists."""
         tokens: list[list[int]] = []
         biases: list[list[float]] = []

@@ -6,7 +6,6 @@ lie beside their keys, so that nothing but the penalties is sent to the device.
 # Source: the OpenAI API, as vLLM implements it: logits minus frequency_penalty x count, minus
 # presence_penalty where the count is above 0.
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from actors.engine.logits.columns import NO_TOKEN, ids_in_cache, local_columns, row_numbers
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 
 
 class OccurrenceArrays(NamedTuple):
@@ -30,7 +29,7 @@ class OccurrencePenalties(LogitsProcessor):
 
     parameters = ("presence_penalty", "frequency_penalty")
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> OccurrenceArrays:
+    def host_arrays(self, rows: Rows) -> OccurrenceArrays:
         """Returns the penalties of each row, 0 where there is none."""
         presence = np.asarray(values_of(rows, "presence_penalty"), np.float32)
         frequency = np.asarray(values_of(rows, "frequency_penalty"), np.float32)

@@ -2,31 +2,25 @@
 
 A processor has no state. What it needs of the requests are host arrays, one entry per row of a
 call; what it keeps from step to step of a call is a device state. The state is made again for every
-call from the cache and the host arrays, so that sequences join and leave between calls.
+call from the cache and the host arrays, so that sequences join and leave between calls. The host
+arrays follow from the parameters alone: the tokens of the last call may not be on the host yet.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 from jaxtyping import Array, Float, Int
 
 from actors.protocol.sampling import PARAMETERS, Sampling
 
-
-@dataclass(frozen=True, slots=True)
-class GeneratingRow:
-    """What the host knows of one row of a decode call."""
-
-    sampling: Sampling
-    generated: Sequence[int]  # tokens of the completion so far
+Rows = Sequence[Sampling | None]  # parameters of the rows of a decode call; None: an unused row
 
 
-def values_of(rows: Sequence[GeneratingRow | None], name: str) -> list[Any]:
+def values_of(rows: Rows, name: str) -> list[Any]:
     """Returns a sampling parameter of every row; unused rows have its default."""
     default = PARAMETERS[name].default
-    return [default if row is None else getattr(row.sampling, name) for row in rows]
+    return [default if row is None else getattr(row, name) for row in rows]
 
 
 class DecodeView(NamedTuple):
@@ -50,8 +44,8 @@ class LogitsProcessor(ABC):
     parameters: ClassVar[tuple[str, ...]]
 
     @abstractmethod
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> Any:
-        """Returns a tree of NumPy arrays [B, ...] for the rows of a call; None is an unused row."""
+    def host_arrays(self, rows: Rows) -> Any:
+        """Returns a tree of NumPy arrays [B, ...] for the rows of a call."""
 
     @abstractmethod
     def start(self, arrays: Any, view: DecodeView, columns: int) -> Any:

@@ -8,15 +8,13 @@ interruptions do not matter.
 # vLLM give it: a negative logit is multiplied, so that a penalty above 1 always makes a token less
 # likely.
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from actors.engine.logits.columns import ids_in_cache, mark
-from actors.engine.logits.processor import DecodeView, GeneratingRow, LogitsProcessor, values_of
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 
 OFF = 1.0
 
@@ -26,7 +24,7 @@ class RepetitionPenalty(LogitsProcessor):
 
     parameters = ("repetition_penalty",)
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> np.ndarray:
+    def host_arrays(self, rows: Rows) -> np.ndarray:
         """Returns the penalty of each row, 1 where there is none."""
         return np.asarray(values_of(rows, "repetition_penalty"), np.float32)
 

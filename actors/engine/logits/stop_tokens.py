@@ -1,6 +1,5 @@
 """Stop token ids: masks them until min_tokens tokens are generated; stopping/finish.py stops."""
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -8,12 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from actors.engine.logits.columns import NO_TOKEN, local_columns, padded, row_numbers
-from actors.engine.logits.processor import (
-    DecodeView,
-    GeneratingRow,
-    LogitsProcessor,
-    values_of,
-)
+from actors.engine.logits.processor import DecodeView, LogitsProcessor, Rows, values_of
 from actors.engine.sampling import MASKED
 
 
@@ -29,7 +23,7 @@ class StopTokens(LogitsProcessor):
 
     parameters = ("stop_token_ids",)
 
-    def host_arrays(self, rows: Sequence[GeneratingRow | None]) -> StopTokenArrays:
+    def host_arrays(self, rows: Rows) -> StopTokenArrays:
         """Returns the ids of each row, and its min_tokens."""
         first_position = np.asarray(values_of(rows, "min_tokens"), np.int32)
         tokens = padded(values_of(rows, "stop_token_ids"))

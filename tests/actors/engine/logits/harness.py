@@ -7,7 +7,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from actors.engine.logits.chain import LogitsChain
-from actors.engine.logits.processor import DecodeView, GeneratingRow
+from actors.engine.logits.processor import DecodeView
 from actors.model.sharding import make_mesh
 from actors.protocol.sampling import Sampling
 
@@ -37,7 +37,6 @@ def process(
     pages = page_numbers.reshape(len(rows), PAGES_PER_ROW)
     # what no sequence has written is left over from others
     cache = rng.integers(0, VOCABULARY, (pages.size, PAGE_SIZE)).astype(np.int32)
-    host_rows: list[GeneratingRow | None] = []
     inputs = np.zeros((steps + 1, len(rows)), np.int32)
     start = np.zeros(len(rows), np.int32)
     position = np.zeros(len(rows), np.int32)
@@ -48,8 +47,6 @@ def process(
         inputs[:, number] = tokens[start[number] :]
         for place, token in enumerate(tokens[: start[number]]):
             cache[pages[number, place // PAGE_SIZE], place % PAGE_SIZE] = token
-        known = row.generated[: len(row.generated) - steps]
-        host_rows.append(GeneratingRow(row.sampling, known))
 
     def body(logits_BU: Any, arrays: Any, view: DecodeView, inputs_TB: Any) -> Any:
         state = chain.start(arrays, view, VOCABULARY // shards)
@@ -70,4 +67,5 @@ def process(
         check_vma=False,
     )
     view = DecodeView(inputs[0], start, position, pages, cache)  # type: ignore[arg-type]
-    return np.asarray(jax.jit(mapped)(logits, chain.host_arrays(host_rows), view, inputs))
+    arrays = chain.host_arrays([row.sampling for row in rows])
+    return np.asarray(jax.jit(mapped)(logits, arrays, view, inputs))

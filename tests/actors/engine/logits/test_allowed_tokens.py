@@ -6,7 +6,6 @@ import pytest
 from actors.engine.logits.allowed_tokens import AllowedTokens
 from actors.engine.logits.chain import LogitsChain
 from actors.engine.logits.columns import NO_TOKEN
-from actors.engine.logits.processor import GeneratingRow
 from actors.engine.sampling import MASKED
 from actors.protocol.sampling import Sampling
 from tests.actors.engine.logits.harness import VOCABULARY, Row, process
@@ -31,6 +30,6 @@ def test_tokens_that_are_not_allowed_are_masked(shards: int) -> None:
 
 def test_allowed_host_arrays_of_an_unused_row_allow_all() -> None:
     sampling = Sampling(9, allowed_token_ids=(7, 3))
-    ids = AllowedTokens().host_arrays([None, GeneratingRow(sampling, [])])
+    ids = AllowedTokens().host_arrays([None, sampling])
     assert (ids[0] == NO_TOKEN).all()
     assert ids[1, :3].tolist() == [7, 3, NO_TOKEN]

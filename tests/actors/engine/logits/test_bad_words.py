@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from actors.engine.logits.bad_words import BEFORE_THE_COMPLETION, BadWords
+from actors.engine.logits.bad_words import BadWords
 from actors.engine.logits.chain import LogitsChain
 from actors.engine.logits.columns import NO_TOKEN
-from actors.engine.logits.processor import GeneratingRow
 from actors.engine.sampling import MASKED
 from actors.protocol.sampling import Sampling
 from tests.actors.engine.logits.harness import VOCABULARY, Row, process
@@ -69,12 +68,9 @@ def test_bad_words_longer_than_the_shortest_tail_match() -> None:
 
 def test_bad_words_host_arrays_align_prefixes_at_the_end() -> None:
     sampling = Sampling(9, bad_words=((8, 9, 20), (7,)))
-    arrays = BadWords().host_arrays([GeneratingRow(sampling, [5, 6, 8]), None])
+    arrays = BadWords().host_arrays([sampling, None])
     assert arrays.prefix.shape == (2, 16, 4)
     assert arrays.prefix[0, 0].tolist() == [NO_TOKEN, NO_TOKEN, 8, 9]
     assert arrays.prefix[0, 1].tolist() == [NO_TOKEN] * 4
     assert arrays.last[0, :3].tolist() == [20, 7, NO_TOKEN]
-    # the newest token is the input of the first step
-    outside = BEFORE_THE_COMPLETION
-    assert arrays.tail.tolist() == [[outside, outside, 5, 6], [outside] * 4]
     assert (arrays.last[1] == NO_TOKEN).all()

@@ -6,7 +6,6 @@ import pytest
 from actors.engine.logits.chain import LogitsChain
 from actors.engine.logits.columns import NO_TOKEN
 from actors.engine.logits.logit_bias import LogitBias
-from actors.engine.logits.processor import GeneratingRow
 from actors.protocol.sampling import Sampling
 from tests.actors.engine.logits.harness import VOCABULARY, Row, process
 
@@ -33,7 +32,7 @@ def test_bias_is_added_to_its_tokens_alone(shards: int) -> None:
 
 def test_bias_host_arrays_list_tokens_beside_their_bias() -> None:
     sampling = Sampling(9, logit_bias=((5, 1.5), (63, -2.0)))
-    arrays = LogitBias().host_arrays([GeneratingRow(sampling, []), None])
+    arrays = LogitBias().host_arrays([sampling, None])
     assert arrays.tokens[0, :3].tolist() == [5, 63, NO_TOKEN]
     assert arrays.bias[0, :3].tolist() == [1.5, -2.0, 0.0]
     assert (arrays.tokens[1] == NO_TOKEN).all()

@@ -5,7 +5,6 @@ import pytest
 
 from actors.engine.logits.chain import LogitsChain
 from actors.engine.logits.occurrence_penalties import OccurrencePenalties
-from actors.engine.logits.processor import GeneratingRow
 from actors.protocol.sampling import Sampling
 from tests.actors.engine.logits.harness import VOCABULARY, Row, process
 
@@ -53,6 +52,6 @@ def test_penalties_before_the_first_token_change_nothing() -> None:
 
 def test_penalty_host_arrays_are_0_for_unused_rows() -> None:
     sampling = Sampling(9, presence_penalty=0.5, frequency_penalty=-1.0)
-    arrays = OccurrencePenalties().host_arrays([GeneratingRow(sampling, [1]), None])
+    arrays = OccurrencePenalties().host_arrays([sampling, None])
     assert arrays.presence.tolist() == [0.5, 0.0]
     assert arrays.frequency.tolist() == [-1.0, 0.0]

@@ -9,7 +9,6 @@ import pytest
 from actors.engine.logits.chain import PROCESSORS
 from actors.engine.logits.processor import (
     DecodeView,
-    GeneratingRow,
     LogitsProcessor,
     values_of,
 )
@@ -17,7 +16,7 @@ from actors.protocol.sampling import PARAMETERS, Sampling
 
 
 def test_values_of_unused_rows_are_the_default() -> None:
-    rows = [GeneratingRow(Sampling(9, repetition_penalty=1.5), []), None]
+    rows = [Sampling(9, repetition_penalty=1.5), None]
     default = PARAMETERS["repetition_penalty"].default
     assert default != 1.5
     assert values_of(rows, "repetition_penalty") == [1.5, default]

@@ -5,7 +5,6 @@ import pytest
 
 from actors.engine.logits.chain import LogitsChain
 from actors.engine.logits.columns import NO_TOKEN
-from actors.engine.logits.processor import GeneratingRow
 from actors.engine.logits.stop_tokens import StopTokens
 from actors.engine.sampling import MASKED
 from actors.protocol.sampling import Sampling
@@ -37,7 +36,7 @@ def test_stop_tokens_are_masked_before_min_tokens(steps: int) -> None:
 
 def test_stop_host_arrays_of_an_unused_row_mask_nothing() -> None:
     sampling = Sampling(9, stop_token_ids=(5, 63), min_tokens=4)
-    arrays = StopTokens().host_arrays([GeneratingRow(sampling, []), None])
+    arrays = StopTokens().host_arrays([sampling, None])
     assert arrays.tokens[0, :3].tolist() == [5, 63, NO_TOKEN]
     assert (arrays.tokens[1] == NO_TOKEN).all()
     assert arrays.first_position.tolist() == [4, 0]
