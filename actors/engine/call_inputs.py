@@ -13,7 +13,7 @@ from actors.engine.generation import GenerationState
 from actors.engine.sampling import SamplingArrays
 from actors.engine.scheduling.scheduler import DecodePlan, PrefillPlan
 from actors.engine.scheduling.sequence import Sequence
-from actors.engine.steps import DecodeInput, EngineContext
+from actors.engine.steps import IN_CACHE, DecodeInput, EngineContext
 from actors.model.language_model import Step
 from actors.protocol.sampling import Sampling
 
@@ -57,15 +57,17 @@ def decode_input(
     start = np.zeros(rows, np.int32)
     left = np.zeros(rows, np.int32)
     stops_at_eos = np.zeros(rows, np.bool_)
+    position = np.zeros(rows, np.int32)
     pages = np.zeros((rows, plan.width), np.int32)
     state_of_row: dict[int, GenerationState] = {}
     sequences = call_rows_of(plan.data_shards, plan.rows)
     for (row, sequence), state in zip(sequences, states, strict=True):
-        tokens[row] = state.tokens[-1] if state.tokens else sequence.tokens[-1]
+        tokens[row] = _first_input(sequence, state)
         start[row] = sequence.computed
-        left[row] = state.sampling.max_tokens - len(state.tokens)
+        left[row] = sequence.longest - sequence.computed
         stops_at_eos[row] = not state.sampling.ignore_eos
         _fill_page_table(pages[row], sequence)
+        position[row] = sequence.generated
         state_of_row[row] = state
 
     return DecodeInput(
@@ -74,9 +76,18 @@ def decode_input(
         left=left,  # type: ignore[arg-type]
         stops_at_eos=stops_at_eos,  # type: ignore[arg-type]
         pages=pages,  # type: ignore[arg-type]
-        sampling=sampling_arrays(state_of_row, rows, context),
+        sampling=sampling_arrays(state_of_row, position, context),
         processors=processor_arrays(state_of_row, rows, context),
     )
+
+
+def _first_input(sequence: Sequence, state: GenerationState) -> int:
+    """Returns the token that follows those in the cache."""
+    if sequence.generated > len(state.tokens):
+        return IN_CACHE  # the call in flight samples it
+    if state.tokens:
+        return state.tokens[-1]
+    return int(sequence.tokens[-1])
 
 
 def processor_arrays(
@@ -90,15 +101,18 @@ def processor_arrays(
 
 
 def sampling_arrays(
-    state_of_row: dict[int, GenerationState], rows: int, context: EngineContext
+    state_of_row: dict[int, GenerationState], position: np.ndarray, context: EngineContext
 ) -> SamplingArrays:
-    """Returns the sampling parameters of the rows of a decode call; other rows are greedy."""
+    """Returns the sampling parameters of the rows of a decode call; other rows are greedy.
+
+    `position` holds the tokens that each row has generated: int32 [B].
+    """
+    rows = len(position)
     temperature = np.zeros(rows, np.float32)
     top_p = np.ones(rows, np.float32)
     top_k = np.zeros(rows, np.int32)
     min_p = np.zeros(rows, np.float32)
     seed = np.zeros((rows, 2), np.uint32)
-    position = np.zeros(rows, np.int32)
     eos_from = np.zeros(rows, np.int32)
     for row, state in state_of_row.items():
         sampling = state.sampling
@@ -107,7 +121,6 @@ def sampling_arrays(
         top_k[row] = min(sampling.top_k, context.model.vocab_size)
         min_p[row] = sampling.min_p
         seed[row] = sampling.seed >> 32, sampling.seed & 0xFFFFFFFF
-        position[row] = len(state.tokens)
         eos_from[row] = 0 if sampling.ignore_eos else sampling.min_tokens
     return SamplingArrays(
         temperature=temperature,  # type: ignore[arg-type]

@@ -1,7 +1,15 @@
-"""Requests in, completions out, on one mesh: `step()` is schedule → run → collect.
+"""Requests in, completions out, on one mesh: `step()` is schedule → dispatch → read.
 
     engine.add(request)          any time; a request that cannot run raises RequestError
     completions = engine.step()  one prefill and one decode call; returns what has finished
+
+On GPUs, a step reads the results of the step before, while the devices run its own:
+
+    devices   ███ step 1 ███ ███ step 2 ███ ███ step 3 ███
+    host      plan 2          read 1, plan 3  read 2, plan 4
+
+The last token of each sequence stays on the devices as the input of the next call. An end that the
+host finds is found while the next call generates further tokens: they are discarded.
 
 Does not depend on Ray, the tokenizer or files. Not thread-safe: one thread owns an engine.
 """
@@ -16,11 +24,12 @@ from jax import Array
 from actors.engine.call_inputs import call_rows_of, decode_input, prefill_input
 from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.generation import GenerationState, start_generation
+from actors.engine.in_flight import DecodeInFlight, PrefillInFlight, ScoredChunk, StepInFlight
 from actors.engine.logits.chain import missing_parameter
-from actors.engine.programs import Programs, affordable_cache_tokens
+from actors.engine.programs import Programs, affordable_cache_tokens, read
 from actors.engine.scheduling.call_sizes import bucket_size
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
-from actors.engine.scheduling.sequence import Sequence, Targets
+from actors.engine.scheduling.sequence import Sequence
 from actors.engine.scoring import (
     Reading,
     request_sequences,
@@ -28,6 +37,7 @@ from actors.engine.scoring import (
     with_prompt_logprobs,
 )
 from actors.engine.steps import EngineContext
+from actors.engine.vocabulary import Likelihood
 from actors.protocol.errors import (
     EmptyPromptError,
     InvalidParameterError,
@@ -50,15 +60,6 @@ class Job:
     unfinished: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ScoredChunk:
-    """Targets `index` of one row of a prefill call, at `positions` of the data shard's output."""
-
-    targets: Targets
-    index: np.ndarray
-    positions: np.ndarray
-
-
 class Engine:
     """Runs requests on one mesh with continuous batching and prefix reuse.
 
@@ -67,6 +68,8 @@ class Engine:
         params: the model's parameters, placed on the mesh.
         token_bytes: bytes that each token id decodes to; needed only by requests with stop strings.
         compiled: programs that engines of an equal context share; None: programs of its own.
+        overlaps_calls: whether a step is dispatched before the results of the last one are read;
+            None: as the platform prefers.
 
     Raises:
         ModelError: more log-probs are requested than the vocabulary has, or the cache does not fit.
@@ -78,6 +81,7 @@ class Engine:
         params: object,
         token_bytes: Items[bytes] | None = None,
         compiled: CompiledPrograms | None = None,
+        overlaps_calls: bool | None = None,
     ) -> None:
         config = context.engine
         vocab_size = context.model.vocab_size
@@ -96,15 +100,20 @@ class Engine:
             pages,
             few_sizes=not context.platform.reads_whole_table,
         )
+        self.overlaps_calls = context.platform.overlaps_calls
+        if overlaps_calls is not None:
+            self.overlaps_calls = overlaps_calls
+        self._in_flight: StepInFlight | None = None
         self._token_bytes = token_bytes
         self._jobs: dict[RowRef, Job] = {}
         self._stats = ReplicaStats()
         self._created = time.perf_counter()
+        self._ready_s = 0.0  # when the last call was found to be ready
 
     @property
     def idle(self) -> bool:
         """Whether no request is in the engine."""
-        return self.scheduler.idle
+        return self.scheduler.idle and self._in_flight is None
 
     def stats(self) -> ReplicaStats:
         """Returns the counters since the engine was made."""
@@ -199,47 +208,97 @@ class Engine:
     # -- calls -------------------------------------------------------------------------------------
 
     def step(self) -> list[Completion]:
-        """Runs one prefill and one decode call, as far as there is work.
+        """Dispatches one prefill and one decode call, as far as there is work, and reads results.
+
+        These are of the calls of the last step where calls overlap, else of its own.
 
         Returns the completions that came out of them.
         """
         began_s = self._clock_s()
+        dispatched = self._dispatch()
+        finished = dispatched
+        if self.overlaps_calls:
+            finished = self._in_flight
+            self._in_flight = dispatched
+
+        completions: list[Completion] = []
+        if finished is not None:
+            completions = self._read(finished)
+        self._count(busy_s=self._clock_s() - began_s)
+        return completions
+
+    def _dispatch(self) -> StepInFlight | None:
+        """Dispatches the next calls; returns None where there is nothing to run."""
         self.scheduler.admit()
-        ended = [*self._prefill_once(), *self._decode_once()]
+        prefill = self._dispatch_prefill()
+        decode = self._dispatch_decode()
+        if prefill is None and decode is None:
+            return None
+        return StepInFlight(prefill, decode)
+
+    def _read(self, step: StepInFlight) -> list[Completion]:
+        """Waits for the calls of a step; returns the completions that came out of them."""
+        ended: list[Sequence] = []
+        if step.prefill is not None:
+            ended += self._read_prefill(step.prefill)
+        if step.decode is not None:
+            ended += self._read_decode(step.decode)
+
         completions: list[Completion] = []
         for sequence in ended:
             completion = self._finish(sequence)
             if completion is not None:
                 completions.append(completion)
-        self._count(busy_s=self._clock_s() - began_s)
         return completions
 
-    def _prefill_once(self) -> list[Sequence]:
-        """Runs the next prefill call; returns the sequences that ended with it."""
+    def _seconds_of_call(self, began_s: float) -> float:
+        """Returns the seconds of a call that has become ready, without those of the call before.
+
+        `began_s` is when the host began to plan it.
+        """
+        ready_s = self._clock_s()
+        seconds = ready_s - max(began_s, self._ready_s)
+        self._ready_s = ready_s
+        return seconds
+
+    # -- prefill and scores ------------------------------------------------------------------------
+
+    def _dispatch_prefill(self) -> PrefillInFlight | None:
+        """Dispatches the next prefill call, and the score calls over its output."""
+        began_s = self._clock_s()
         plan = self.scheduler.next_prefill()
         if plan is None:
-            return []
-        began_s = self._clock_s()
-        chunk_tokens = self.context.engine.chunk
+            return None
         scored = [self._scored_chunks(plan, number) for number in range(len(plan.data_shards))]
         plan = self._with_compiled_shape(plan, scored)
-        hidden = self.programs.prefill(prefill_input(plan, chunk_tokens))
-        self._read_targets(scored, hidden)
-        ended = self.scheduler.finish_prefill(plan)
+        hidden = self.programs.prefill(prefill_input(plan, self.context.engine.chunk))
+        scores = self._dispatch_scores(scored, hidden)
+
+        ended = self.scheduler.advance_prefill(plan)
+        for sequence in ended:
+            self.scheduler.release(sequence)
+        return PrefillInFlight(began_s, plan, hidden, scored, scores, ended)
+
+    def _read_prefill(self, call: PrefillInFlight) -> list[Sequence]:
+        """Waits for a prefill call and stores its scores; returns the sequences that have ended."""
+        call.hidden.block_until_ready()
+        if call.scores:
+            self._fill_targets(call)
 
         tokens = 0
-        for chunks in plan.data_shards:
+        for chunks in call.plan.data_shards:
             tokens += sum(chunk.count for chunk in chunks)
+        rows = len(call.plan.data_shards) * call.plan.rows
         self._count(
-            prefill_s=self._clock_s() - began_s,
+            prefill_s=self._seconds_of_call(call.began_s),
             prefill_tokens=tokens,
-            prefill_positions=len(plan.data_shards) * plan.rows * chunk_tokens,
+            prefill_positions=rows * self.context.engine.chunk,
             prefill_calls=1,
         )
-        return ended
+        return call.ended
 
     def _with_compiled_shape(
-        self, plan: PrefillPlan, scored: list[list[_ScoredChunk]]
+        self, plan: PrefillPlan, scored: list[list[ScoredChunk]]
     ) -> PrefillPlan:
         """Returns a prefill call in a shape that is compiled; the calls after it are requested."""
         shape = self.programs.choose(ProgramShape("prefill", plan.rows, plan.width))
@@ -257,45 +316,31 @@ class Engine:
         self.programs.prepare(shape, following)
         return replace(plan, rows=shape.rows, width=shape.columns)
 
-    def _read_targets(self, scored: list[list[_ScoredChunk]], hidden: Array) -> None:
-        """Computes the log-probs that are requested at the positions of a prefill call."""
-        if not any(scored):
-            return
-        positions: list[np.ndarray] = []
-        tokens: list[np.ndarray] = []
-        for chunks in scored:
-            positions.append(_concatenate([chunk.positions for chunk in chunks]))
-            tokens.append(_concatenate([chunk.targets.tokens[chunk.index] for chunk in chunks]))
-
-        results = self._score(hidden, positions, tokens)
-        for chunks, columns in zip(scored, results, strict=True):
-            first = 0
-            for chunk in chunks:
-                end = first + len(chunk.index)
-                chunk.targets.fill(chunk.index, *(column[first:end] for column in columns))
-                first = end
-
-    def _scored_chunks(self, plan: PrefillPlan, data_shard: int) -> list[_ScoredChunk]:
+    def _scored_chunks(self, plan: PrefillPlan, data_shard: int) -> list[ScoredChunk]:
         """Returns the rows of one data shard at which log-probs are requested."""
-        scored: list[_ScoredChunk] = []
+        scored: list[ScoredChunk] = []
         for row, chunk in enumerate(plan.data_shards[data_shard]):
             targets = chunk.sequence.targets
             index = targets.within(chunk.start, chunk.end)
             if len(index):
                 first_position = row * self.context.engine.chunk
                 positions = first_position + targets.positions[index] - chunk.start
-                scored.append(_ScoredChunk(targets, index, positions))
+                scored.append(ScoredChunk(targets, index, positions))
         return scored
 
-    def _score(
-        self, hidden: Array, positions: list[np.ndarray], tokens: list[np.ndarray]
-    ) -> list[list[np.ndarray]]:
-        """Runs `score` over the targets of all data shards, in calls of few sizes.
+    def _dispatch_scores(self, scored: list[list[ScoredChunk]], hidden: Array) -> list[Likelihood]:
+        """Dispatches `score` over the targets of all data shards, in calls of few sizes.
 
-        Returns for each data shard its (log-prob, is_greedy, top ids, top log-probs).
+        Returns the results of each call: those of the first data shard, then of the next one.
         """
-        data_shards = len(positions)
-        parts: list[list[list[np.ndarray]]] = [[] for _ in range(data_shards)]
+        data_shards = len(scored)
+        positions: list[np.ndarray] = []
+        tokens: list[np.ndarray] = []
+        for chunks in scored:
+            positions.append(_concatenate([chunk.positions for chunk in chunks]))
+            tokens.append(_concatenate([chunk.targets.tokens[chunk.index] for chunk in chunks]))
+
+        scores: list[Likelihood] = []
         longest = max(len(shard_positions) for shard_positions in positions)
         first = 0
         while first < longest:
@@ -311,19 +356,37 @@ class Engine:
                 index[shard, : len(shard_positions)] = shard_positions
                 target[shard, : len(shard_positions)] = tokens[shard][first : first + size]
 
-            output = self.programs.score(hidden, index.ravel(), target.ravel())
+            scores.append(self.programs.score(hidden, index.ravel(), target.ravel()))
+            first += size
+        return scores
+
+    def _fill_targets(self, call: PrefillInFlight) -> None:
+        """Stores the log-probs that are requested at the positions of a prefill call."""
+        data_shards = len(call.scored)
+        parts: list[list[list[np.ndarray]]] = [[] for _ in range(data_shards)]
+        for scores in call.scores:
+            columns = [np.asarray(column) for column in read(scores)]
+            size = len(columns[0]) // data_shards
             for shard in range(data_shards):
                 rows = slice(shard * size, (shard + 1) * size)
-                parts[shard].append([np.asarray(column)[rows] for column in output])
-            first += size
-        return [_join_columns(shard_parts) for shard_parts in parts]
+                parts[shard].append([column[rows] for column in columns])
 
-    def _decode_once(self) -> list[Sequence]:
-        """Runs the next decode call; returns the sequences that ended with it."""
+        for chunks, shard_parts in zip(call.scored, parts, strict=True):
+            results = _join_columns(shard_parts)
+            first = 0
+            for chunk in chunks:
+                end = first + len(chunk.index)
+                chunk.targets.fill(chunk.index, *(column[first:end] for column in results))
+                first = end
+
+    # -- decode ------------------------------------------------------------------------------------
+
+    def _dispatch_decode(self) -> DecodeInFlight | None:
+        """Dispatches the next decode call."""
+        began_s = self._clock_s()
         plan = self.scheduler.next_decode()
         if plan is None:
-            return []
-        began_s = self._clock_s()
+            return None
         shape = self.programs.choose(ProgramShape("decode", plan.rows, plan.width))
         self.programs.prepare(shape)
         plan = replace(plan, rows=shape.rows, width=shape.columns)
@@ -331,11 +394,22 @@ class Engine:
         states = [self._generation(sequence) for _, sequence in rows]
         output = self.programs.decode(decode_input(plan, states, self.context))
 
+        for sequence in self.scheduler.advance_decode(plan):
+            self.scheduler.release(sequence)
+        return DecodeInFlight(began_s, plan, rows, states, output)
+
+    def _read_decode(self, call: DecodeInFlight) -> list[Sequence]:
+        """Waits for a decode call and appends its tokens; returns the sequences that have ended.
+
+        The tokens of a sequence that had ended before the call are discarded.
+        """
+        output = read(call.output)
         ended: list[Sequence] = []
         generated = 0
-        for (row, sequence), state in zip(rows, states, strict=True):
+        for (row, sequence), state in zip(call.rows, call.states, strict=True):
+            had_ended = state.has_ended
+            is_complete = had_ended
             accepted = 0
-            is_complete = False
             while accepted < output.token_count[row] and not is_complete:
                 is_complete = state.append(
                     int(output.tokens[row, accepted]),
@@ -344,15 +418,14 @@ class Engine:
                     np.asarray(output.top_logprobs[row, accepted]),
                 )
                 accepted += 1
-            self.scheduler.advance(sequence, accepted)
             generated += accepted
-            if is_complete:
+            if is_complete and not had_ended:
                 ended.append(sequence)
 
         self._count(
-            decode_s=self._clock_s() - began_s,
+            decode_s=self._seconds_of_call(call.began_s),
             generated_tokens=generated,
-            decode_positions=int(output.steps[0]) * plan.rows * len(plan.data_shards),
+            decode_positions=int(output.steps[0]) * call.plan.rows * len(call.plan.data_shards),
             decode_calls=1,
         )
         return ended
@@ -367,7 +440,8 @@ class Engine:
 
     def _finish(self, sequence: Sequence) -> Completion | None:
         """Frees an ended sequence; returns its request's completion when it was the last one."""
-        self.scheduler.release(sequence)
+        if sequence.holds_pages:
+            self.scheduler.release(sequence)
         for scores in sequence.shared_scores:
             sequence.targets.copy_shared(scores)
         if sequence.targets.missing:

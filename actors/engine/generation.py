@@ -29,6 +29,11 @@ class GenerationState:
     finish: Finish | None = None  # None: the completion goes on
     error: InvalidParameterError | None = None  # the reason why it cannot go on
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether no token is added any more."""
+        return self.finish is not None or self.error is not None
+
     def append(
         self, token: int, logprob: float, top_ids: np.ndarray, top_logprobs: np.ndarray
     ) -> bool:

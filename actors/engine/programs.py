@@ -1,12 +1,13 @@
 """Weights and KV pages of one replica on its mesh, and calls of the compiled programs over them.
 
-Host arrays in, host arrays out; hidden states stay on the devices.
+Host arrays in, arrays on the devices out: a call returns when it is dispatched, and runs after
+those that were dispatched before. `read` waits for its results.
 """
 
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +28,8 @@ from actors.engine.steps import ROWS, DecodeInput, DecodeOutput, EngineContext
 from actors.engine.vocabulary import Likelihood
 from actors.model.language_model import Cache, Step, cache_specs, init_cache
 from actors.protocol.errors import ModelError
+
+Tree = TypeVar("Tree")
 
 
 class Programs:
@@ -113,12 +116,11 @@ class Programs:
     def prefill(self, step: Step) -> Float[Array, "B T D"]:
         """Computes the new tokens of `step` (data shards one after the other) into the pages.
 
-        Returns hidden states on the devices.
+        Returns hidden states.
         """
+        hidden: Array
         hidden, self.cache = self._run("prefill", self.cache, self._place(step))
-        # Waiting costs nothing, because a decode follows at once; and it separates the seconds of
-        # prefill and decode in the report.
-        return hidden.block_until_ready()
+        return hidden
 
     def score(
         self, hidden: Float[Array, "B T D"], position: np.ndarray, target: np.ndarray
@@ -130,12 +132,20 @@ class Programs:
             position: int32 [data_shards * N], flat positions in the hidden states of a data shard.
             target: int32 [data_shards * N], token ids.
         """
-        return jax.device_get(self._run("score", hidden, *self._place((position, target))))
+        results: Likelihood = self._run("score", hidden, *self._place((position, target)))
+        return results
 
     def decode(self, state: DecodeInput) -> DecodeOutput:
         """Generates up to `decode_steps` tokens for every row of `state`."""
+        output: DecodeOutput
         output, self.cache = self._run("decode", self.cache, self._place(pack(state)))
-        return jax.device_get(output)
+        return output
+
+
+def read(results: Tree) -> Tree:
+    """Waits for the results of a call; returns them as NumPy arrays."""
+    host_results: Tree = jax.device_get(results)
+    return host_results
 
 
 def _empty_cache(context: EngineContext, pages_per_data_shard: int) -> Cache:

@@ -43,11 +43,15 @@ from actors.model.language_model import (
 
 ROWS = PartitionSpec("data")
 
+# As the first input of a row: the token that the last call left in the cache, behind the tokens
+# whose keys are there.
+IN_CACHE = -1
+
 
 class DecodeInput(NamedTuple):
     """State of the sequences of one decode call; rows that are not in use have `left` 0."""
 
-    tokens: Int[Array, " B"]  # last known token: the first input
+    tokens: Int[Array, " B"]  # first input: the last token of the sequence, or `IN_CACHE`
     start: Int[Array, " B"]  # tokens in the cache
     left: Int[Array, " B"]  # tokens that may still be generated
     stops_at_eos: Bool[Array, " B"]
@@ -191,10 +195,46 @@ def _sample(
     return jax.lax.cond(is_drawn, draw, most_likely, allowed_BU)
 
 
+def _place_of(
+    call: DecodeInput, position_B: Int[Array, " B"], cache: Cache
+) -> tuple[Int[Array, " B"], Int[Array, " B"]]:
+    """Returns the page and the row in it of a position of each sequence."""
+    page_size = cache.tokens.shape[1]
+    number_B1 = (position_B // page_size)[:, None]
+    page_B1 = jnp.take_along_axis(call.pages, number_B1, axis=1, mode="clip")
+    return page_B1[:, 0], position_B % page_size
+
+
+def _with_first_inputs(call: DecodeInput, cache: Cache, eos_token: int) -> DecodeInput:
+    """Returns a call with the first inputs that are in the cache.
+
+    A sequence that ended in the last call, unknown to the host, generates nothing.
+    """
+    in_cache_B = call.tokens == IN_CACHE
+    left_token_B = cache.tokens[_place_of(call, call.start, cache)]
+    token_B = jnp.where(in_cache_B, left_token_B, call.tokens)
+    has_ended_B = in_cache_B & call.stops_at_eos & (token_B == eos_token)
+    return call._replace(tokens=token_B, left=jnp.where(has_ended_B, 0, call.left))
+
+
+def _with_last_tokens(
+    cache: Cache, call: DecodeInput, token_B: Int[Array, " B"], max_steps: int
+) -> Cache:
+    """Returns the cache with the last token of each sequence that the next call may continue.
+
+    It lies where a sequence that has not ended continues, so that the host needs no result of the
+    call to plan the next one.
+    """
+    page_B, row_B = _place_of(call, call.start + max_steps, cache)
+    missing_page = cache.tokens.shape[0]
+    page_B = jnp.where(call.left > max_steps, page_B, missing_page)
+    return cache._replace(tokens=cache.tokens.at[page_B, row_B].set(token_B, mode="drop"))
+
+
 def _decode(
     context: EngineContext, k: int, params: Any, cache: Cache, call: PackedRows[DecodeInput]
 ) -> tuple[DecodeOutput, Cache]:
-    state = call.unpack()
+    state = _with_first_inputs(call.unpack(), cache, context.model.eos_token)
     rows = state.tokens.shape[0]
     max_steps = context.engine.decode_steps
     chain = context.logits_chain
@@ -242,7 +282,7 @@ def _decode(
         ended_B = state.stops_at_eos & (token_B == context.model.eos_token)
         sampling = state.sampling._replace(position=state.sampling.position + alive_B)
         state = state._replace(
-            tokens=token_B,
+            tokens=jnp.where(alive_B > 0, token_B, state.tokens),
             start=state.start + alive_B,
             left=jnp.where(ended_B, 0, state.left - alive_B),
             sampling=sampling,
@@ -252,8 +292,8 @@ def _decode(
     local_vocabulary = context.model.vocab_size // context.model_shards
     processor_states = chain.start(state.processors, _view(cache, state), local_vocabulary)
     carry = (cache, state, output, processor_states)
-    cache, _, output, _ = jax.lax.while_loop(unfinished, run_step, carry)
-    return output, cache
+    cache, last_state, output, _ = jax.lax.while_loop(unfinished, run_step, carry)
+    return output, _with_last_tokens(cache, state, last_state.tokens, max_steps)
 
 
 def _specs_of_rows(tuple_type: Any) -> Any:

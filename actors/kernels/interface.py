@@ -108,6 +108,8 @@ class Platform:
     compiler_options: CompilerOptions = default_compiler_options
     # programs of all sizes are compiled while weights load, not when a call first needs one
     compiles_before_loading: bool = False
+    # the engine dispatches a call before it reads the results of the last one
+    overlaps_calls: bool = False
     # options beside these with which one program rounds alike wherever it was compiled
     deterministic_options: tuple[tuple[str, str], ...] = ()
     # weights "auto" are dense, as there is no kernel that reads int8

@@ -101,6 +101,7 @@ class Plan:
             max_len=self.rules.max_len,
             prefill_tokens=self.sizes.prefill_tokens,
             slots=self.sizes.slots * data_shards,
+            decode_steps=self.sizes.decode_steps,
             logprobs=logprobs.generated,
             prompt_logprobs=logprobs.prompt,
             shard_activations=self.config.shard_activations,

@@ -22,6 +22,11 @@ GPU_PREFILL_TOKENS = 8192
 CPU_SLOTS = 64
 CPU_PREFILL_TOKENS = 2048
 
+# On GPUs the host works while the devices run, so short calls cost nothing, and slots of sequences
+# that end are free sooner: docs/benchmarks/simulation.md.
+GPU_DECODE_STEPS = 2
+CPU_DECODE_STEPS = 8
+
 # Plans assume the smallest memory of the GPUs that are supported, and JAX's share of it, which
 # actors/pool/environment.py sets.
 GPU_MEMORY_BYTES = 80 * 10**9
@@ -47,6 +52,7 @@ class EngineSizes:
     slots: int  # of one data shard
     slot_limit: SlotLimit  # why there are not more of them
     prefill_tokens: int  # of all data shards
+    decode_steps: int  # tokens of a sequence in one decode call
     batch_tokens: int  # token budget of one batch
     batches_in_flight: int  # of one replica
 
@@ -103,7 +109,14 @@ def engine_sizes(
     if prefill_tokens is None:
         standard = GPU_PREFILL_TOKENS if devices.on_gpus else CPU_PREFILL_TOKENS
         prefill_tokens = min(standard, batch_tokens)
-    return EngineSizes(slots, limit, prefill_tokens, batch_tokens, batches)
+    return EngineSizes(
+        slots=slots,
+        slot_limit=limit,
+        prefill_tokens=prefill_tokens,
+        decode_steps=GPU_DECODE_STEPS if devices.on_gpus else CPU_DECODE_STEPS,
+        batch_tokens=batch_tokens,
+        batches_in_flight=batches,
+    )
 
 
 def _slots(

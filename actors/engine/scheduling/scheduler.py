@@ -6,6 +6,9 @@ Sequences wait until a data shard has pages (and, to generate, a slot) for all t
 Then they prefill, oldest first, and decode side by side until they end. Sequences join and leave
 between any two calls.
 
+A call counts as run once it is dispatched: devices run calls in order, so the next one may use its
+pages, and pages that are released. Decode is counted as if no sequence ended before its length.
+
 A prefill computes rows of `chunk` tokens. A long prompt fills several rows of one call, or of
 several calls; a short one pads its last row at most. So one shape serves all lengths, and only the
 number of rows and the width of the page table vary, each in a few size buckets: few programs are
@@ -67,7 +70,16 @@ def _remaining_tokens(sequences: list[Sequence]) -> int:
 
 
 class Scheduler:
-    """Admission, chunking and batching of sequences over the data shards of one engine."""
+    """Admission, chunking and batching of sequences over the data shards of one engine.
+
+    Args:
+        config: sizes of the engine.
+        data_shards: positions along the mesh's data axis.
+        pages_per_data_shard: of the KV cache.
+        few_sizes: calls have few sizes, far apart, as on GPUs.
+        orders_calls: prefill and decode wait until their calls are full, where an empty call takes
+            as long as a full one; False: one call of each in turn.
+    """
 
     def __init__(
         self,
@@ -76,6 +88,7 @@ class Scheduler:
         pages_per_data_shard: int,
         *,
         few_sizes: bool = False,
+        orders_calls: bool = True,
     ) -> None:
         self.config = config
         self.pools = [PagePool(pages_per_data_shard) for _ in range(data_shards)]
@@ -84,7 +97,7 @@ class Scheduler:
         self._most_rows = self.sizes.prefill_rows[-1]
         self._call_tokens = self._most_rows * config.chunk
         # Where calls that would be too empty are cut in two, a call costs what it computes.
-        self._orders_calls = not self.sizes.cuts_prefills
+        self._orders_calls = orders_calls and not self.sizes.cuts_prefills
         self._waiting: deque[Sequence] = deque()
         self._prefilling: list[list[Sequence]] = [[] for _ in range(data_shards)]
         self._decoding: list[list[Sequence]] = [[] for _ in range(data_shards)]
@@ -264,8 +277,8 @@ class Scheduler:
         for page in chunk.sequence.pages[chunk.start // page_size : chunk.end // page_size]:
             pool.mark_ready(page, ready=filled)
 
-    def finish_prefill(self, plan: PrefillPlan) -> list[Sequence]:
-        """Advances the sequences of a prefill call that has run.
+    def advance_prefill(self, plan: PrefillPlan) -> list[Sequence]:
+        """Advances the sequences of a prefill call that is dispatched.
 
         Returns the sequences with nothing left to compute or generate.
         """
@@ -301,7 +314,8 @@ class Scheduler:
         longest_reach = 0
         for sequences in data_shards:
             for sequence in sequences:
-                reach = min(sequence.computed + self.config.decode_steps, sequence.longest)
+                # the call leaves its last token behind those that it computes
+                reach = min(sequence.computed + self.config.decode_steps + 1, sequence.longest)
                 longest_reach = max(longest_reach, reach)
         most_sequences = max(len(sequences) for sequences in data_shards)
         rows = bucket_size(most_sequences, self.sizes.decode_rows)
@@ -322,12 +336,25 @@ class Scheduler:
         rows = bucket_size(sequences_of_a_shard, self.sizes.decode_rows)
         return rows, self._width(max(lengths))
 
-    def advance(self, sequence: Sequence, tokens: int) -> None:
-        """Records that decode has put `tokens` more tokens of a sequence into its pages."""
-        sequence.computed += tokens
+    def advance_decode(self, plan: DecodePlan) -> list[Sequence]:
+        """Advances the sequences of a decode call that is dispatched.
+
+        Returns the sequences that end with it at the latest, because of their length.
+        """
+        ended: list[Sequence] = []
+        for sequences in plan.data_shards:
+            for sequence in sequences:
+                reach = sequence.computed + self.config.decode_steps
+                sequence.computed = min(reach, sequence.longest)
+                if sequence.computed == sequence.longest:
+                    ended.append(sequence)
+        return ended
 
     def release(self, sequence: Sequence) -> None:
-        """Gives back the pages and the slot of a sequence that has ended."""
+        """Gives back the pages and the slot of a sequence that has ended.
+
+        A call in flight may still write to the pages, before any call that is dispatched later.
+        """
         self.pools[sequence.data_shard].release([*sequence.pages, *sequence.score_pages])
         if sequence.generates:
             self._slots_used[sequence.data_shard] -= 1

@@ -124,7 +124,8 @@ class Sequence:
     shared_scores: list[SharedPrefixScores] = field(default_factory=list)
     # pages beyond the shared ones that shared scores are read from
     score_pages: list[int] = field(default_factory=list)
-    computed: int = 0  # tokens whose keys and values lie in the pages
+    # tokens whose keys and values lie in the pages, once the call in flight has run
+    computed: int = 0
 
     @property
     def generates(self) -> bool:
@@ -140,6 +141,16 @@ class Sequence:
         if self.generates:
             return len(self.tokens) + self.max_new_tokens - 1
         return len(self.tokens)
+
+    @property
+    def generated(self) -> int:
+        """Tokens that decode has generated, once the call in flight has run."""
+        return self.computed + 1 - len(self.tokens)
+
+    @property
+    def holds_pages(self) -> bool:
+        """Whether it is admitted and not released yet."""
+        return bool(self.pages)
 
     @property
     def prefilled(self) -> bool:

@@ -72,12 +72,15 @@ class CallCosts:
         shard: sizes of the model's part on one device.
         layers: number of layers of the model.
         position: where between the lowest (0) and the highest (1) estimate the times lie.
+        overlaps_calls: the host plans and reads calls while the devices run others, so that only
+            what it takes longer than they is added.
     """
 
     profile: DeviceProfile
     shard: ModelShard
     layers: int
     position: Number = 0.5
+    overlaps_calls: bool = False
     _tables: dict[str, "_Table"] = field(init=False)
     _computed: dict[tuple[str, Number, Number], CallCost] = field(init=False, default_factory=dict)
 
@@ -92,7 +95,7 @@ class CallCosts:
             context: keys that a position sees on average.
         """
         layer = self._layer(positions) + self._kernel("attention_prefill", positions, context)
-        return layer * self.layers + self._kernel("host_prefill", positions)
+        return self._with_host(layer * self.layers, self._kernel("host_prefill", positions))
 
     def decode(
         self, rows: int, steps: int, sequences: int, context: Number, *, sorts: bool = False
@@ -111,11 +114,18 @@ class CallCosts:
             sampling = "sampling_sorted"
         layer = self._layer(rows) + self._kernel("attention_decode", sequences, context)
         step = layer * self.layers + self._kernel("vocabulary", rows) + self._kernel(sampling, rows)
-        return step * steps + self._kernel("host_decode", sequences * steps)
+        return self._with_host(step * steps, self._kernel("host_decode", sequences * steps))
 
     def score(self, targets: int) -> CallCost:
         """Returns the cost of a score call over `targets` positions of one data shard."""
         return self._kernel("vocabulary", targets) + self._kernel("sampling_greedy", targets)
+
+    def _with_host(self, device: CallCost, host: CallCost) -> CallCost:
+        """Returns the cost of a call on the devices, and of the host where they wait for it."""
+        if not self.overlaps_calls:
+            return device + host
+        exposed_s = max(0.0, host.total_s - device.total_s)
+        return device + host * (exposed_s / host.total_s)
 
     def _layer(self, tokens: int) -> CallCost:
         """Returns the cost of a layer without its attention."""

@@ -21,8 +21,10 @@ from actors.engine.planning.sizes import (
 )
 from actors.engine.simulation.run_times import Device, RunTimes, run_times
 from actors.engine.simulation.schedule import (
+    CallPolicy,
     CompletionTokens,
     Schedule,
+    call_policy,
     longest_completion,
     simulate,
 )
@@ -68,6 +70,7 @@ class Layout:
     replicas: int  # of the machine
     slots: int  # of a replica
     prefill_tokens: int
+    decode_steps: int
     weight_bytes: int  # on one device
     cache_tokens: int  # of one replica
 
@@ -176,7 +179,9 @@ class MachineEstimates:
         flags: sizes that are set; the others are chosen as a run chooses them.
         request_tokens: tokens that a request takes in the cache at most, on average.
         itemsize: bytes of a number in the KV cache.
-        on_gpus: whether the calls have the sizes of GPUs.
+        on_gpus: whether slots and calls are those of GPUs.
+        policy: how calls are made; None: as on these devices.
+        decode_steps: tokens of a sequence in one decode call; None: as a run chooses it.
     """
 
     model: ModelConfig
@@ -186,6 +191,8 @@ class MachineEstimates:
     request_tokens: float
     itemsize: int = 2
     on_gpus: bool = True
+    policy: CallPolicy | None = None
+    decode_steps: int | None = None
     _schedules: dict[tuple[int, int, int], tuple[Schedule, Schedule]] = field(
         init=False, default_factory=dict
     )
@@ -234,6 +241,7 @@ class MachineEstimates:
                     replicas=max(1, profile.devices_per_machine // shards),
                     slots=sizes.slots,
                     prefill_tokens=sizes.prefill_tokens,
+                    decode_steps=self.decode_steps or sizes.decode_steps,
                     weight_bytes=arithmetic.device_weight_bytes(self.model, shards),
                     cache_tokens=tokens,
                 )
@@ -300,14 +308,20 @@ class MachineEstimates:
         tokens = min(layout.cache_tokens, useful_tokens)
         key = (layout.slots, layout.prefill_tokens, tokens)
         if key not in self._schedules:
-            engine = replace(self.engine, slots=layout.slots, prefill_tokens=layout.prefill_tokens)
+            engine = replace(
+                self.engine,
+                slots=layout.slots,
+                prefill_tokens=layout.prefill_tokens,
+                decode_steps=layout.decode_steps,
+            )
             pages = tokens // engine.page_size
+            policy = self.policy or call_policy(on_gpus=self.on_gpus)
             schedules = [
                 simulate(
                     engine,
                     workload.batches,
                     pages=pages,
-                    few_sizes=self.on_gpus,
+                    policy=policy,
                     batches_in_flight=workload.batches_in_flight,
                     completion_tokens=workload.completion_tokens,
                 )

@@ -94,7 +94,7 @@ def run_times(schedule: Schedule, device: Device, position: Number = 0.5) -> Run
     """
     profile = device.profile
     shard = model_shard(device.model, device.model_shards)
-    costs = CallCosts(profile, shard, device.model.num_layers, position)
+    costs = CallCosts(profile, shard, device.model.num_layers, position, schedule.overlaps_calls)
     prefill = _total(_prefill_cost, costs, schedule.prefill_calls)
     decode = _total(_decode_cost, costs, schedule.decode_calls)
 
@@ -141,6 +141,8 @@ class _Floor:
 
     def add_decode(self, call: DecodeCall, data_shards: int) -> None:
         """Adds a decode call."""
+        if not call.steps:
+            return
         tokens = call.tokens / data_shards
         flops = self.work.flops(tokens, call.context) + tokens * self.work.projection_flops
         weight_bytes = call.steps * self.work.weight_bytes(tokens / call.steps)
@@ -184,6 +186,8 @@ def _prefill_cost(costs: CallCosts, call: PrefillCall) -> CallCost:
 
 
 def _decode_cost(costs: CallCosts, call: DecodeCall) -> CallCost:
+    if not call.steps:
+        return NO_COST
     return costs.decode(call.rows, call.steps, call.sequences, call.context, sorts=call.sorts)
 
 

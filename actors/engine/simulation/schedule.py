@@ -1,7 +1,8 @@
 """The calls that an engine makes for given requests: the real scheduler, without devices.
 
 Mirrors `Engine.step` and the way in which a replica takes batches in. Which calls are made does
-not depend on how long they take, so one schedule serves every device.
+not depend on how long they take, so one schedule serves every device. Where calls overlap, an end
+before max_tokens is found one step late, as in the engine.
 """
 
 from collections import deque
@@ -29,6 +30,24 @@ def longest_completion(request: Request) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class CallPolicy:
+    """How an engine makes calls, as its scheduler and its engine take it."""
+
+    few_sizes: bool
+    orders_calls: bool
+    overlaps_calls: bool
+
+
+GPU_POLICY = CallPolicy(few_sizes=True, orders_calls=True, overlaps_calls=True)
+CPU_POLICY = CallPolicy(few_sizes=False, orders_calls=True, overlaps_calls=False)
+
+
+def call_policy(*, on_gpus: bool) -> CallPolicy:
+    """Returns how engines make calls on GPUs or on CPUs."""
+    return GPU_POLICY if on_gpus else CPU_POLICY
+
+
+@dataclass(frozen=True, slots=True)
 class PrefillCall:
     """One prefill call, and the score calls over its output."""
 
@@ -43,8 +62,8 @@ class DecodeCall:
     """One decode call."""
 
     rows: int  # of one data shard, empty ones included
-    sequences: int  # rows in use on the fullest data shard
-    steps: int
+    sequences: int  # rows that generate on the fullest data shard
+    steps: int  # 0 where all sequences ended in the call before
     context: float  # keys that a sequence sees on average
     tokens: int  # generated on all data shards
     sorts: bool  # whether a sequence samples with a temperature
@@ -60,6 +79,7 @@ class Schedule:
     cached_tokens: int  # of these, not recomputed
     data_shards: int
     slots: int  # of all data shards
+    overlaps_calls: bool = False  # the host works while the devices run
 
     @property
     def prefill_calls(self) -> list[PrefillCall]:
@@ -106,7 +126,7 @@ def simulate(
     *,
     pages: int,
     data_shards: int = 1,
-    few_sizes: bool = True,
+    policy: CallPolicy = GPU_POLICY,
     batches_in_flight: int | None = None,
     completion_tokens: CompletionTokens = longest_completion,
 ) -> Schedule:
@@ -118,17 +138,25 @@ def simulate(
             of the requests must differ.
         pages: of the KV cache of one data shard.
         data_shards: positions along the mesh's data axis.
-        few_sizes: as the scheduler takes it: true on GPUs.
+        policy: how calls are made.
         batches_in_flight: batches that the engine holds at the same time; None: all.
         completion_tokens: how many tokens a request generates.
 
     Raises:
         ValueError: a request does not fit the cache.
     """
+    scheduler = Scheduler(
+        engine,
+        data_shards,
+        pages,
+        few_sizes=policy.few_sizes,
+        orders_calls=policy.orders_calls,
+    )
     simulation = _Simulation(
         engine,
-        Scheduler(engine, data_shards, pages, few_sizes=few_sizes),
+        scheduler,
         deque(batches),
+        policy.overlaps_calls,
         batches_in_flight,
         completion_tokens,
     )
@@ -140,6 +168,7 @@ def simulate(
         cached_tokens=simulation.cached_tokens,
         data_shards=data_shards,
         slots=engine.shard_slots(data_shards) * data_shards,
+        overlaps_calls=policy.overlaps_calls,
     )
 
 
@@ -157,6 +186,7 @@ class _Simulation:
     engine: EngineConfig
     scheduler: Scheduler
     waiting: deque[Items[Request]]
+    overlaps_calls: bool
     batches_in_flight: int | None
     completion_tokens: CompletionTokens
     requests: int = 0
@@ -169,23 +199,31 @@ class _Simulation:
 
     def run(self) -> Iterator[PrefillCall | DecodeCall]:
         """Yields the calls until nothing waits and nothing runs."""
+        in_flight: list[Sequence] = []  # sequences that end with the step in flight
         self._take_in()
-        while not self.scheduler.idle:
+        while in_flight or not self.scheduler.idle:
             self.scheduler.admit()
-            prefill = self.scheduler.next_prefill()
             ended: list[Sequence] = []
+            prefill = self.scheduler.next_prefill()
             if prefill is not None:
                 yield self._prefill_call(prefill)
-                ended += self.scheduler.finish_prefill(prefill)
+                for sequence in self.scheduler.advance_prefill(prefill):
+                    self.scheduler.release(sequence)
+                    ended.append(sequence)
 
             decode = self.scheduler.next_decode()
             if decode is not None:
                 call, finished = self._decode_call(decode)
                 yield call
                 ended += finished
-            if prefill is None and decode is None:
+            if prefill is None and decode is None and not in_flight:
                 raise ValueError("simulation: a request does not fit the cache")
-            for sequence in ended:
+
+            found = ended
+            if self.overlaps_calls:
+                found = in_flight
+                in_flight = ended
+            for sequence in found:
                 self._finish(sequence)
             self._take_in()
 
@@ -217,7 +255,8 @@ class _Simulation:
             self._first_sequences.remove(id(sequence))
             self.cached_tokens += sequence.shared_pages * self.engine.page_size
         self._remaining.pop(id(sequence), None)
-        self.scheduler.release(sequence)
+        if sequence.holds_pages:
+            self.scheduler.release(sequence)
 
         batch = self._batches[sequence.request.ref]
         batch.unfinished -= 1
@@ -252,16 +291,16 @@ class _Simulation:
 
     def _decode_call(self, plan: DecodePlan) -> tuple[DecodeCall, list[Sequence]]:
         """Returns a decode call and the sequences that ended with it."""
-        sequences = list(chain.from_iterable(plan.data_shards))
-        longest = max(self._remaining[id(sequence)] for sequence in sequences)
-        steps = min(self.engine.decode_steps, longest)
+        generating = [list(filter(self._generates, shard)) for shard in plan.data_shards]
+        sequences = list(chain.from_iterable(generating))
+        remaining_tokens = [self._remaining[id(sequence)] for sequence in sequences]
+        steps = min(self.engine.decode_steps, max(remaining_tokens, default=0))
 
         ended: list[Sequence] = []
         tokens = 0
         cached = 0.0
         sorts = False
-        for sequence in sequences:
-            remaining = self._remaining[id(sequence)]
+        for sequence, remaining in zip(sequences, remaining_tokens, strict=True):
             generated = min(steps, remaining)
             cached += sequence.computed + (generated + 1) / 2
             tokens += generated
@@ -270,14 +309,19 @@ class _Simulation:
                 ended.append(sequence)
             sampling = sequence.request.sampling
             sorts = sorts or (sampling is not None and sampling.temperature > 0)
-            self.scheduler.advance(sequence, generated)
+        for sequence in self.scheduler.advance_decode(plan):
+            self.scheduler.release(sequence)
 
         call = DecodeCall(
             rows=plan.rows,
-            sequences=max(len(shard) for shard in plan.data_shards),
+            sequences=max(map(len, generating)),
             steps=steps,
-            context=cached / len(sequences),
+            context=cached / max(1, len(sequences)),
             tokens=tokens,
             sorts=sorts,
         )
         return call, ended
+
+    def _generates(self, sequence: Sequence) -> bool:
+        """Returns whether a sequence of a call had not ended in the call before."""
+        return self._remaining[id(sequence)] > 0

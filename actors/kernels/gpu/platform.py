@@ -28,6 +28,7 @@ GPU = Platform(
     cache_dtype=_cache_dtype,
     reads_whole_table=False,
     compiles_before_loading=True,
+    overlaps_calls=True,
     deterministic_options=DETERMINISTIC_OPTIONS,
 )
 

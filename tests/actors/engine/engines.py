@@ -46,6 +46,7 @@ def make_engine(
     token_bytes: list[bytes] | None = None,
     dense: bool = True,
     share_programs: bool = True,
+    overlaps_calls: bool | None = None,
     **sizes: Any,
 ) -> Engine:
     """Returns an engine over a conformance case.
@@ -67,7 +68,7 @@ def make_engine(
     )
     context = EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh)
     compiled = _compiled(case, mesh, dtype, dense, config) if share_programs else None
-    return Engine(context, params, token_bytes, compiled)
+    return Engine(context, params, token_bytes, compiled, overlaps_calls)
 
 
 @lru_cache

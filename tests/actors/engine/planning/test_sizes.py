@@ -57,6 +57,7 @@ def test_unknown_lengths_give_256_slots_on_gpus() -> None:
         slots=256,
         slot_limit="kv_cache",
         prefill_tokens=8192,
+        decode_steps=2,
         batch_tokens=8192,
         batches_in_flight=16,
     )
@@ -68,7 +69,12 @@ def test_sizes_of_flags_are_kept() -> None:
     sizes = engine_sizes(GROK_1, EIGHT_H100, BFLOAT16, flags, 628.0)
 
     assert sizes == EngineSizes(
-        slots=48, slot_limit="flag", prefill_tokens=1000, batch_tokens=500, batches_in_flight=64
+        slots=48,
+        slot_limit="flag",
+        prefill_tokens=1000,
+        decode_steps=2,
+        batch_tokens=500,
+        batches_in_flight=64,
     )
 
 
@@ -83,7 +89,12 @@ def test_cpus_share_64_slots_among_data_shards(data_shards: int, slots: int) -> 
     sizes = engine_sizes(DEMO, Devices(data_shards, 1, on_gpus=False), BFLOAT16, NO_FLAGS)
 
     assert sizes == EngineSizes(
-        slots, "cpu", prefill_tokens=2048, batch_tokens=8192, batches_in_flight=16
+        slots,
+        "cpu",
+        prefill_tokens=2048,
+        decode_steps=8,
+        batch_tokens=8192,
+        batches_in_flight=16,
     )
 
 

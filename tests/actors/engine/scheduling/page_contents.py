@@ -64,6 +64,9 @@ class PageContents:
                 assert sequence.computed == len(self._tokens(sequence)) - 1
                 if self._generate(sequence, plan.width, end_early):
                     ended.append(sequence)
+
+        longest = self.scheduler.advance_decode(plan)
+        assert set(longest) <= set(ended)
         return ended
 
     def finish(self, sequence: Sequence) -> None:
@@ -86,16 +89,18 @@ class PageContents:
     def _generate(self, sequence: Sequence, width: int, end_early: bool) -> bool:
         """Runs up to `decode_steps` steps of one sequence; returns whether it has ended."""
         generated = self.generated[sequence]
-        for _ in range(self.scheduler.config.decode_steps):
+        for step in range(self.scheduler.config.decode_steps):
             tokens = self._tokens(sequence)
             hashes = prefix_hashes(tokens)
-            place = self._place(sequence, sequence.computed, width)
-            self.contents[place] = hashes[sequence.computed]
+            position = sequence.computed + step
+            place = self._place(sequence, position, width)
+            self.contents[place] = hashes[position]
             self._check_attended(sequence, hashes, width)
             generated.append(1000 + len(tokens) + 7 * sequence.request.ref.row)
-            self.scheduler.advance(sequence, 1)
             if len(generated) == sequence.max_new_tokens or end_early:
                 return True
+        # the last token lies where the sequence continues
+        self._place(sequence, sequence.computed + self.scheduler.config.decode_steps, width)
         return False
 
     def _place(self, sequence: Sequence, position: int, width: int) -> Place:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from actors.engine.config import EngineConfig
 from actors.engine.scheduling.call_order import Backlog, decode_waits, prefill_waits
-from actors.engine.simulation.schedule import DecodeCall, PrefillCall, simulate
+from actors.engine.simulation.schedule import CPU_POLICY, DecodeCall, PrefillCall, simulate
 from tests.actors.engine.engines import generate
 
 FULL = Backlog(
@@ -81,7 +81,7 @@ def test_cpu_engines_alternate_prefill_and_decode() -> None:
     config = EngineConfig(max_len=256, prefill_tokens=256, slots=32)
     requests = [generate(row, [row + 3] * 65, max_tokens=8) for row in range(16)]
 
-    schedule = simulate(config, [requests], pages=2000, few_sizes=False)
+    schedule = simulate(config, [requests], pages=2000, policy=CPU_POLICY)
 
     kinds = [type(call) for call in schedule.calls]
     assert kinds[:4] == [PrefillCall, DecodeCall, PrefillCall, DecodeCall]

@@ -80,7 +80,7 @@ def run_step(
     if prefill is not None:
         check(scheduler, prefill)
         device.prefill(prefill)
-        ended += scheduler.finish_prefill(prefill)
+        ended += scheduler.advance_prefill(prefill)
     decode = scheduler.next_decode()
     if decode is not None:
         ended += device.decode(decode, end_early)
@@ -165,7 +165,7 @@ def test_prefix_in_computation_is_shared_and_waited_for() -> None:
     assert {p.sequence for p in plan.data_shards[0]} == {first}, (
         "the second waits: its prefix is not filled by this call"
     )
-    scheduler.finish_prefill(plan)
+    scheduler.advance_prefill(plan)
     plan = scheduler.next_prefill()
     assert plan is not None
     assert [row for row, _, _ in rows_of(plan)] == [0, 0, 1], (
@@ -207,7 +207,7 @@ def test_fully_shared_prompt_waits_for_its_last_page() -> None:
     for last in (False, True):
         plan = scheduler.next_prefill()
         assert plan is not None
-        scheduler.finish_prefill(plan)
+        scheduler.advance_prefill(plan)
         decode = scheduler.next_decode()
         assert (decode is not None) == last
         assert decode is None or set(decode.data_shards[0]) == {first, second}

@@ -11,6 +11,7 @@ ESTIMATE = MachineEstimate(
         replicas=1,
         slots=512,
         prefill_tokens=8192,
+        decode_steps=2,
         weight_bytes=39_600_000_000,
         cache_tokens=840_000,
     ),

@@ -6,7 +6,13 @@ import pytest
 
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
-from actors.engine.simulation.schedule import DecodeCall, PrefillCall, Schedule, simulate
+from actors.engine.simulation.schedule import (
+    CPU_POLICY,
+    DecodeCall,
+    PrefillCall,
+    Schedule,
+    simulate,
+)
 from actors.protocol.messages import ReplicaStats, Request
 from tests.actors.engine.engines import generate, make_engine, run, score
 
@@ -35,7 +41,7 @@ def simulate_engine(engine: Engine, requests: Sequence[Request]) -> Schedule:
         [requests],
         pages=pool.pages,
         data_shards=engine.context.data_shards,
-        few_sizes=not engine.context.platform.reads_whole_table,
+        policy=CPU_POLICY,
     )
 
 
