@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import TYPE_CHECKING, Literal
 
 from actors.compile_cache import CompileCache, compile_cache, configure_jax
@@ -28,7 +29,9 @@ from actors.protocol.messages import (
     Request,
     RowRef,
 )
+from actors.protocol.version import VERSION
 
+LIBRARIES = ("jax", "jaxlib", "numpy")  # that compute results
 # More than compiling all programs of Grok-1 takes, on a slow machine.
 TURN_TIMEOUT_S = 900.0
 # Batches that a driver sends at once arrive within milliseconds, on a busy machine within tenths of
@@ -192,6 +195,8 @@ class Replica:
             cache_tokens=self._engine.cache_tokens * context.data_shards,
             slots=context.engine.slots,
             load_s=self._load_s,
+            dtype=self._spec.dtype,
+            versions=_versions(),
         )
 
     def stats(self) -> ReplicaStats:
@@ -351,6 +356,12 @@ def _load_engine(spec: ReplicaSpec, start: StartUp) -> "Engine":
         for shape in largest_shapes(context, spec.steps):
             engine.programs.prepare(shape)
     return engine
+
+
+def _versions() -> tuple[tuple[str, str], ...]:
+    """Returns the versions of this package and of the libraries that compute results."""
+    libraries = [(name, metadata.version(name)) for name in LIBRARIES]
+    return (("grok-batch", VERSION), *libraries)
 
 
 def _bytes_per_device(tree: object) -> int:

@@ -109,6 +109,13 @@ SUBCOMMANDS = (
         "check a checkpoint's files",
     ),
     Subcommand(
+        "verify-run",
+        "jobs.inspection.verify_run",
+        "jobs.inspection.verify_run:VerifyRunConfig",
+        "compute a sample of a run again and compare it",
+        first_words=("run",),
+    ),
+    Subcommand(
         "convert",
         "jobs.convert_checkpoint",
         "jobs.weights.convert:ConvertConfig",

@@ -206,3 +206,5 @@ class ReplicaInfo:
     cache_tokens: int
     slots: int
     load_s: float
+    dtype: str = ""  # of activations
+    versions: tuple[tuple[str, str], ...] = ()  # of the software that decides about results

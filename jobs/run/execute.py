@@ -456,7 +456,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         buckets=plan.bucket_config(),
         dispatch=DispatchConfig(job.batches_in_flight, config.max_attempts),
         replicas=pool,
-        writer=Writer(job.folder, plan.output_schema(), job.fingerprint),
+        writer=Writer(job.folder, plan.output_schema(), job.fingerprint, progress.replica_infos),
         progress=progress,
         interrupted=lambda: signals.received,
         client=job.folder.client,

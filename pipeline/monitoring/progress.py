@@ -178,6 +178,10 @@ class Progress:
             figures = {"node": info.node, "load_s": round(info.load_s, 3), "mesh": info.mesh}
         self._log.event("replica_up", replica=replica, **figures)
 
+    def replica_infos(self) -> list[ReplicaInfo]:
+        """Returns the descriptions of all replicas that came up."""
+        return self._replica_use.infos()
+
     def replica_lost(self, replica: str, reason: str) -> None:
         """Reports a replica that was lost, and why."""
         self._replica_use.lost(replica, plain_message(reason), self._elapsed_s)

@@ -53,6 +53,14 @@ class ReplicaUse:
             began_s = max(0.0, at_s - info.load_s)
             self._timeline.spread("load_s", began_s, at_s, at_s - began_s)
 
+    def infos(self) -> list[ReplicaInfo]:
+        """Returns the descriptions of all replicas that came up and have one.
+
+        Threads of the writer call it: the copy is one step.
+        """
+        uses = list(self._uses.values())
+        return [use.info for use in uses if use.info is not None]
+
     def lost(self, replica: str, reason: str, at_s: float) -> None:
         """Records a lost replica, which need not have come up."""
         use = self._uses.setdefault(replica, _Use(at_s, None, at_s))

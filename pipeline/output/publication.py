@@ -1,6 +1,8 @@
 """Objects that are created once and have the same bytes each time they are made."""
 
+from collections.abc import Mapping
 from io import BytesIO
+from types import MappingProxyType
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -10,13 +12,21 @@ from pipeline import storage
 from pipeline.errors import ConfigError
 
 
-def to_parquet(table: pa.Table) -> bytes:
+def to_parquet(table: pa.Table, footer: Mapping[str, str] = MappingProxyType({})) -> bytes:
     """Returns the table as a Parquet file.
 
     Equal tables give equal bytes, however they are chunked.
+
+    Args:
+        table: with the metadata of its schema.
+        footer: further metadata of the file, which is not part of the schema that readers return.
     """
+    combined = table.unify_dictionaries().combine_chunks()
     out = BytesIO()
-    pq.write_table(table.unify_dictionaries().combine_chunks(), out, compression="zstd")
+    with pq.ParquetWriter(out, combined.schema, compression="zstd") as writer:
+        writer.write_table(combined)
+        if footer:
+            writer.add_key_value_metadata(dict(footer))
     return out.getvalue()
 
 

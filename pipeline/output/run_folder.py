@@ -199,14 +199,17 @@ def check_fingerprint(url: str, metadata: pq.FileMetaData, expected: str) -> Non
 
 
 def _check_same_keys(folder: RunFolder, keys: Mapping[str, Any], flag: str) -> None:
-    stored_keys = folder.description()["fingerprint_keys"]
-    own_keys = json.loads(_canonical(keys))
-    differences = list(_differences("", stored_keys, own_keys))
+    differences = key_differences(folder.description()["fingerprint_keys"], keys)
     if differences:
         raise ConfigError(
             f"{folder.url} holds a run of another configuration: {'; '.join(differences)}; "
             f"repeat the command it was started with, or choose another {flag}"
         )
+
+
+def key_differences(stored: Mapping[str, Any], keys: Mapping[str, Any]) -> list[str]:
+    """Returns a clause for each key of a fingerprint that differs, with both values."""
+    return list(_differences("", stored, json.loads(_canonical(keys))))
 
 
 def _differences(path: str, then: Any, now: Any) -> Iterable[str]:

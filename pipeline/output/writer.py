@@ -11,7 +11,7 @@ is checked: a duplicate or unexpected sample, or a shard that is open at the end
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from actors.protocol.messages import RowRef
+from actors.protocol.messages import ReplicaInfo, RowRef
 from pipeline.errors import CommitError, DatasetError
 from pipeline.output.columns import error_counts
 from pipeline.output.conversion import convert_table
 from pipeline.output.merge import merge_rows
+from pipeline.output.provenance import part_metadata
 from pipeline.output.publication import to_parquet
 from pipeline.output.run_folder import RunFolder, check_part
 from pipeline.output.schema import OutputSchema
@@ -67,10 +68,25 @@ class _OpenShard:
 class Writer:
     """Gathers the samples of open shards and commits each shard when it is complete."""
 
-    def __init__(self, folder: RunFolder, schema: OutputSchema, fingerprint: str) -> None:
-        """`schema` as from `output_schema`; `fingerprint` goes into every part's metadata."""
+    def __init__(
+        self,
+        folder: RunFolder,
+        schema: OutputSchema,
+        fingerprint: str,
+        replicas: Callable[[], Iterable[ReplicaInfo]] = tuple,
+    ) -> None:
+        """Opens no shard yet.
+
+        Args:
+            folder: of the run.
+            schema: as from `output_schema`.
+            fingerprint: of the run; in the metadata of every part.
+            replicas: returns the replicas that computed rows so far; described in the metadata of a
+                part when it is committed.
+        """
         self._folder = folder
         self._fingerprint = fingerprint
+        self._replicas = replicas
         self._schema = schema.with_fingerprint(fingerprint)
         self._open: dict[int, _OpenShard] = {}
 
@@ -176,7 +192,7 @@ class Writer:
         table = self._schema.table(rows, passthrough)
         if shard.shard.only is None:
             published = self._folder.client.put_if_absent(
-                self._folder.part_url(shard.shard.number), to_parquet(table)
+                self._folder.part_url(shard.shard.number), self._encoded(table)
             )
         else:
             published = self._merge(shard, table, row_numbers)
@@ -208,7 +224,11 @@ class Writer:
         expected_rows = np.isin(committed_rows, rerun_rows, invert=True).sum() + rerun.num_rows
         if merged.num_rows != expected_rows or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
-        return client.replace_if(url, to_parquet(merged), version)
+        return client.replace_if(url, self._encoded(merged), version)
+
+    def _encoded(self, table: pa.Table) -> bytes:
+        """Returns the Parquet file of a part, with what computed its rows in the footer."""
+        return to_parquet(table, part_metadata(self._replicas()))
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:

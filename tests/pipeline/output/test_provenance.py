@@ -1,0 +1,31 @@
+import json
+
+from actors.protocol.messages import ReplicaInfo
+from pipeline.output.provenance import part_metadata
+
+
+def replica(device: str, jax: str = "0.10.2") -> ReplicaInfo:
+    return ReplicaInfo(
+        name="r",
+        node="n",
+        devices=(device, device),
+        mesh="1x2",
+        weight_bytes=1,
+        cache_bytes=1,
+        cache_tokens=1,
+        slots=1,
+        load_s=1.0,
+        dtype="bfloat16",
+        versions=(("jax", jax),),
+    )
+
+
+def test_part_metadata_joins_values_of_replicas_that_differ() -> None:
+    metadata = part_metadata([replica("H100"), replica("A100", "0.10.3"), replica("H100")])
+    versions = json.loads(metadata.pop("versions"))
+    assert metadata == {"device_kind": "A100, H100", "mesh": "1x2", "dtype": "bfloat16"}
+    assert versions == {"jax": "0.10.2, 0.10.3"}
+
+
+def test_part_metadata_is_empty_without_descriptions() -> None:
+    assert part_metadata([]) == {}
