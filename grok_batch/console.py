@@ -7,11 +7,11 @@
 Each subcommand is the `main` of a module of `jobs`.
 """
 
-import difflib
 import sys
 from collections.abc import Sequence
 
 from actors.protocol.plain_text import quoted
+from actors.protocol.similar_names import suggestion
 from grok_batch import __version__
 from grok_batch.commands import SUBCOMMANDS
 from jobs.cli.command import run_main
@@ -59,11 +59,7 @@ def help_text() -> str:
 def unknown_subcommand(name: str) -> str:
     """Returns the message about a word that is no subcommand."""
     names = [subcommand.name for subcommand in SUBCOMMANDS]
-    message = f"{quoted(name)} is no subcommand of {PROGRAM}"
-    similar = difflib.get_close_matches(name, names, n=1)
-    if similar:
-        return f"{message}; did you mean {similar[0]}?"
-    return f"{message}; there are {', '.join(names)}"
+    return f"{quoted(name)} is no subcommand of {PROGRAM}{suggestion(name, names)}"
 
 
 def run() -> None:

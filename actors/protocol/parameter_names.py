@@ -5,10 +5,10 @@ Standard library only.
 
 import re
 from collections.abc import Collection, Iterable, Iterator
-from difflib import get_close_matches
 
 from actors.protocol.plain_text import quoted
 from actors.protocol.sampling import PARAMETERS
+from actors.protocol.similar_names import closest_name
 
 # names in vLLM, Transformers, llama.cpp, OpenAI's API and lm-evaluation-harness
 OTHER_NAMES = {
@@ -60,8 +60,7 @@ def similar_name(name: str, names: Collection[str]) -> str | None:
         return other_name
     if len(normal) < SHORTEST_CHARS:
         return None
-    similar = get_close_matches(normal, names, 1, SIMILARITY)
-    return next(iter(similar), None)
+    return closest_name(normal, names, similarity=SIMILARITY)
 
 
 def column_notices(columns: Iterable[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from actors.protocol.similar_names import suggestion
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.output.run_folder import RunFolder
@@ -101,4 +102,4 @@ def check_columns(names: Sequence[str], columns: Sequence[str]) -> None:
     """Raises ConfigError if the run does not have one of the named columns."""
     for name in names:
         if name not in columns:
-            raise ConfigError(f"--columns: {name} is not a column; there are {', '.join(columns)}")
+            raise ConfigError(f"--columns: {name} is not a column{suggestion(name, columns)}")

@@ -7,13 +7,13 @@ bounds what it can do. The same row gives the same text.
     row["my column"]      the same for any name
 """
 
-import difflib
 from collections.abc import Collection, Iterator, Mapping
 
 import jinja2
 from jinja2 import meta, nodes
 
 from actors.protocol.plain_text import VALUE_CHARS, bare, quoted
+from actors.protocol.similar_names import suggestion
 from pipeline.errors import ConfigError
 from pipeline.templates.sandbox import ROW_ERRORS, Sandbox
 from pipeline.templates.work_limits import MAX_CHARS, check_size, nested_size
@@ -103,13 +103,9 @@ class RowTemplate:
             ConfigError: a name is no column.
         """
         for name in sorted(set(names) - set(columns)):
-            similar = difflib.get_close_matches(name, columns, n=1)
-            hint = ""
-            if similar:
-                hint = f" (did you mean {quoted(similar[0])}?)"
             raise ConfigError(
-                f"{self._label}: {table} have no column {quoted(name)}{hint}; "
-                f"they have {', '.join(sorted(columns))}"
+                f"{self._label}: {table} have no column {quoted(name)}"
+                f"{suggestion(name, sorted(columns))}"
             )
 
     def render(self, row: Row, variables: Row) -> str:

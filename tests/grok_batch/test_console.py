@@ -28,8 +28,8 @@ def test_version_is_the_version_of_the_project(capsys: pytest.CaptureFixture[str
 @pytest.mark.parametrize(
     ("word", "hint"),
     [
-        ("scor", "did you mean score?"),
-        ("verify_checkpoint", "did you mean verify-checkpoint?"),
+        ("scor", "did you mean 'score'?"),
+        ("verify_checkpoint", "did you mean 'verify-checkpoint'?"),
         ("frobnicate", "there are demo, score, "),
         ("\x1b[2J", r"'\x1b[2J' is no subcommand"),
     ],

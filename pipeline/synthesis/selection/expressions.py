@@ -9,7 +9,6 @@ the values.
 
 # ruff: noqa: N802 (jinja2 calls visit_<class of the node>)
 
-import difflib
 import warnings
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -21,6 +20,7 @@ from jinja2.parser import Parser
 from jinja2.visitor import NodeTransformer
 
 from actors.protocol.plain_text import quoted
+from actors.protocol.similar_names import suggestion
 from pipeline.errors import ConfigError
 from pipeline.templates.sandbox import CONCAT_FILTER, ROW_ERRORS, Sandbox
 
@@ -191,7 +191,8 @@ class _Translation(NodeTransformer):
 
     def visit_Name(self, node: nodes.Name) -> nodes.Node:
         if node.name not in self._columns:
-            raise _UnsupportedError(f"no column {quoted(node.name)}{self._hint(node.name)}")
+            end = suggestion(node.name, sorted(self._columns))
+            raise _UnsupportedError(f"no column {quoted(node.name)}{end}")
 
         self.names.add(node.name)
         row = nodes.Name(_ROW, "load", lineno=node.lineno)
@@ -233,12 +234,6 @@ class _Translation(NodeTransformer):
 
     def _truth(self, node: nodes.Expr) -> nodes.Filter:
         return nodes.Filter(self.visit(node), _TRUTH, [], [], None, None, lineno=node.lineno)
-
-    def _hint(self, name: str) -> str:
-        similar = difflib.get_close_matches(name, self._columns, n=1)
-        if similar:
-            return f"; did you mean {quoted(similar[0])}?"
-        return f"; there are {', '.join(sorted(self._columns))}"
 
 
 class _UnsupportedError(ValueError):

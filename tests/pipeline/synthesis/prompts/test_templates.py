@@ -117,9 +117,9 @@ def test_template_refuses_invalid_syntax_with_line(text: str, message: str) -> N
 
 def test_template_check_refuses_unknown_names() -> None:
     template = PromptTemplate(TemplateSpec("t", "{{ nam }} {{ lipsum }}"))
-    with pytest.raises(ConfigError, match="no column 'lipsum'; they have name"):
+    with pytest.raises(ConfigError, match="no column 'lipsum'; there are name"):
         template.check(["name"], shots=False)
-    with pytest.raises(ConfigError, match=r"no column 'nam' \(did you mean 'name'\?\)"):
+    with pytest.raises(ConfigError, match=r"no column 'nam'; did you mean 'name'\?"):
         template.check(["name", "lipsum"], shots=False)
     with pytest.raises(ConfigError, match="uses 'shots', but --shots is not given"):
         PromptTemplate(TemplateSpec("t", "{{ shots }}")).check(["a"], shots=False)
