@@ -88,12 +88,30 @@ def test_wheel_has_every_tracked_file_of_the_packages(wheel: Path) -> None:
     assert {name for name in tracked if name} <= contained
 
 
-def test_changelog_and_images_have_the_version() -> None:
-    changelog = (ROOT / "CHANGELOG.md").read_text()
-    released = re.findall(r"^## \[?(\d+\.\d+\.\d+)", changelog, re.MULTILINE)
-    assert released == [] or released[0] == VERSION
-    dockerfile = (ROOT / "infra" / "image" / "Dockerfile").read_text()
-    assert set(re.findall(r"grok-batch:(\S+)", dockerfile)) == {VERSION}
+def test_newest_section_of_the_changelog_is_the_version() -> None:
+    headings = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert re.fullmatch(rf"{re.escape(VERSION)}( .*)?", headings[0]), headings[0]
+
+
+def test_tag_of_the_commit_is_the_version() -> None:
+    done = subprocess.run(
+        ["git", "tag", "--points-at", "HEAD", "--list", "v*"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert set(done.stdout.split()) <= {f"v{VERSION}"}
+
+
+def test_names_of_images_and_archives_have_the_version() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    files = [path for path in (ROOT / "infra").rglob("*") if path.is_file()]
+    versions: set[str] = set()
+    for path in [*pages, *files]:
+        text = path.read_text(errors="ignore")
+        versions.update(re.findall(r"grok-batch[:-](\d+\.\d+\.\d+)", text))
+    assert versions == {VERSION}
 
 
 def test_installed_program_has_a_version(program: Path, tmp_path: Path) -> None:
