@@ -1,14 +1,17 @@
-"""Checks that this machine or image runs a model: versions, devices, memory, mesh, an answer.
+"""Checks that this machine or image runs a model: packages, disks, Ray, stores, devices, an answer.
 
-    python jobs/smoke.py                     # in a minute: everything but Ray
+    grok-batch doctor                        # in a minute: everything but a run on Ray
+    grok-batch doctor --url s3://bucket/in/  # and whether this folder can be listed
+    python jobs/smoke.py                     # the same, from a checkout
     python jobs/smoke.py --gpus 8            # and fails if there are fewer GPUs
     python jobs/smoke.py --ray               # also through the main job, on a local Ray
 
-Exit code 0: all checks pass; 1: a check fails, and the last lines describe it. Needs no network and
-only the weights of the demo. `jobs/check_gpu.py` is the next step on GPUs: it compares the kernels
-with plain XLA at the sizes of Grok-1.
+Exit code 0: all checks pass; 1: a check fails, and the last lines describe it. Needs only the
+weights of the demo; --url and RAY_ADDRESS are the only uses of the network. `jobs/check_gpu.py` is
+the next step on GPUs: it compares the kernels with plain XLA at the sizes of Grok-1.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,7 +22,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from jobs.checks import smoke
+from jobs.checks import environment, smoke
 from jobs.cli.command import run_command, run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import check_range
@@ -33,6 +36,9 @@ class DoctorConfig:
 
     gpus: int = flag(0, "least number of GPUs; 0: any, also none")
     cpu_devices: int = flag(1, "virtual devices where there is no GPU")
+    url: str | None = flag(
+        None, "folder or file to list, any URL: whether credentials, network and permission fit"
+    )
     ray: bool = flag(False, "also run the main job on a local Ray: another minute")
 
     def __post_init__(self) -> None:
@@ -55,6 +61,10 @@ def _run(arguments: Sequence[str], program: str) -> int:
     use_virtual_devices(config.cpu_devices)
     checks: dict[str, smoke.Check] = {
         "versions": smoke.versions,
+        "machine": partial(environment.machine, os.environ),
+        "ray": partial(environment.ray_cluster, os.environ),
+        "stores": partial(environment.object_stores, os.environ, config.url),
+        "programs": partial(environment.program_cache, os.environ),
         "devices": partial(smoke.devices, config.gpus),
         "mesh": smoke.mesh,
         "answer": smoke.answer,

@@ -187,6 +187,10 @@ def test_copied_files_suffice_to_run_a_model(image: Path) -> None:
     assert "'2 + 3 =' -> ' 5' on a mesh 1x8 of cpu" in done.stdout
     assert re.findall(r"^(\w+) +ok", done.stdout, re.MULTILINE) == [
         "versions",
+        "machine",
+        "ray",
+        "stores",
+        "programs",
         "devices",
         "mesh",
         "answer",
