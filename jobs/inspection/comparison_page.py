@@ -228,7 +228,8 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
         share = comparison.diverging / common
     yield "Completions differ", f"{comparison.diverging:,}", f"{percent(share)} of the common rows"
     if comparison.positions:
-        yield "Earliest token", f"{min(comparison.positions):,}", "the first that differs, from 0"
+        earliest = min(comparison.positions) + 1
+        yield "Earliest difference", f"token {earliest:,}", "token 1 begins the completion"
     for name, differences_of in (
         ("Log-probs", comparison.logprob_differences),
         ("Scores", comparison.likelihood_differences),
@@ -251,7 +252,7 @@ def _facts(comparison: Comparison) -> Iterator[tuple[str, str, str]]:
 def _divergence(row: Divergence, prompt: str | None, tokenizer: Tokenizer | None) -> SideBySide:
     note = "no token ids"
     if row.position is not None:
-        note = f"first token that differs: {row.position:,}"
+        note = f"token {row.position + 1:,} is the first that differs"
     if row.sample_index:
         note = f"sample {row.sample_index}, {note}"
     end = None
@@ -345,7 +346,7 @@ def _plots(pair: RunPair) -> Iterator[Plot]:
             f"{prefix}-positions",
             "First token that differs",
             histogram(counts),
-            "Position in the completion, from 1; rows on the left differ early.",
+            "Token 1 begins the completion: rows on the left differ early.",
         )
 
 

@@ -113,7 +113,8 @@ def _show_run(folder: RunFolder, config: ShowConfig, console: Console) -> None:
         tokenizer = _tokenizer(folder, console)
         for row in rows:
             console.print(whole_row(row, tokenizer))
-        if tokenizer is not None:
+        has_colours = console.color_system is not None and not console.no_color
+        if tokenizer is not None and has_colours:
             console.print(legend())
     else:
         title = bare(folder.url)

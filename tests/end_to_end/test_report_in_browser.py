@@ -12,13 +12,15 @@ from tests.jobs.runs import job
 
 __all__ = ["browser"]  # a fixture
 PLOTS = {
+    "finish-reasons",
+    "logprobs",
     "throughput",
     "shares",
     "prompt-lengths",
     "completion-lengths",
     "capacity",
     "replica-map",
-    "troubles",
+    "failures",
 }
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.ray, pytest.mark.timeout(600)]
 HOSTILE = (

@@ -19,6 +19,7 @@ from pipeline.report.figures import percent
 Values = npt.NDArray[np.float64]
 
 MAX_RUNS = 60  # of a trend: older ones are left out
+MAX_INTERVAL_LINES = 24  # runs with a line for their interval; more have a band
 NARROW_LABEL_CHARS = 20  # of a line of a label on a phone
 MAX_DATES = 4  # labels of its time axis
 BINS = 10  # of a calibration
@@ -75,9 +76,10 @@ def trend(
         name="trend",
         title="Trend",
         explanation=(
-            "Runs over the same documents, this one last, in colour. Vertical lines are 95\u00a0% "
-            "confidence intervals over documents: they overlap even where paired differences, "
-            "above, are certain. Dashed: chance."
+            f"Runs over the same documents, at most the last {MAX_RUNS}, this one in colour. "
+            "Vertical lines, or the band of many runs, are 95\u00a0% confidence intervals over "
+            "documents: they overlap even where paired differences, above, are certain. Dashed: "
+            "chance."
         ),
         svg=svg("trend", draw, 0.4 + 2.0 * rows, narrow_height=0.4 + 2.0 * len(recent)),
         header=("reported at", "run", "metric", "value", "95\u00a0% interval"),
@@ -88,17 +90,23 @@ def trend(
 def _draw_trend(axes: Axes, entries: Sequence[Entry], chance: float | None) -> None:
     values, errors = _values_and_errors(entries)
     positions = np.arange(len(entries))
-    axes.errorbar(
-        positions,
-        values,
-        errors,
-        fmt="-",
-        color=IN,
-        ecolor=CALM,
-        elinewidth=1,
-        marker="o",
-        markersize=3.5,
-    )
+    if len(entries) > MAX_INTERVAL_LINES:
+        axes.fill_between(
+            positions, values - errors, values + errors, color=CALM, alpha=0.3, linewidth=0
+        )
+        axes.plot(positions, values, "-", color=IN)
+    else:
+        axes.errorbar(
+            positions,
+            values,
+            errors,
+            fmt="-",
+            color=IN,
+            ecolor=CALM,
+            elinewidth=1,
+            marker="o",
+            markersize=3.5,
+        )
     axes.plot(positions[-1:], values[-1:], "o", color=OUT, markersize=5, zorder=3, clip_on=False)
     low = float((values - errors).min())
     high = float((values + errors).max())

@@ -45,7 +45,7 @@ def test_page_marks_the_first_token_that_differs(tmp_path: Path) -> None:
     changed = rows()
     changed[3].update(token_ids=[1, *ids], token_logprobs=[-0.5] * (len(ids) + 1), text="other")
     parsed = page_of(tmp_path, *runs(tmp_path, changed, tokenizer=str(TOKENIZER)))
-    assert "row/1 · sample 1, first token that differs: 1" in " ".join(parsed.text.split())
+    assert "row/1 · sample 1, token 2 is the first that differs" in " ".join(parsed.text.split())
     assert parsed.count("mark") == 2
     assert "log-prob -0.500" in parsed.values("title")
     assert "Rows whose completions differ: 1" in parsed.text

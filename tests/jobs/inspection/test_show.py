@@ -62,7 +62,20 @@ def test_row_is_shown_whole_by_its_id(run_url: str, capsys: pytest.CaptureFixtur
     text = capsys.readouterr().out
     assert "error_message" in text
     assert "token_logprobs" not in text, "nulls are left out"
-    assert "probability of a token" in text
+    assert "probability of a token" not in text, "no colours, no legend"
+
+
+def test_legend_is_shown_where_there_are_colours(
+    run_url: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLORTERM", "truecolor")  # Rich keeps the codes of a style once made
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert main(["--run", run_url, "--id", "c"]) == 0
+    assert "probability of a token" in capsys.readouterr().out
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert main(["--run", run_url, "--id", "c"]) == 0
+    assert "probability of a token" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
