@@ -12,9 +12,11 @@ Rows run through the main job, as two runs in two folders: one scores choices, o
 The same command continues an interrupted evaluation.
 """
 
+import dataclasses
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 # started as a file, Python looks for modules in jobs/, not in the repository
@@ -24,6 +26,7 @@ if __name__ == "__main__":
 from actors.protocol.errors import GrokBatchError
 from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
+from jobs.cli.flag_checks import read_deadline
 from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig, Step
 from jobs.evaluation.report import make_report
@@ -133,6 +136,7 @@ def run_requests(
     Raises:
         ConfigError: more rows than --max-error-rate allows cannot run, whatever the model does.
     """
+    config = _with_fixed_deadline(config)
     main_jobs: list[ScoreConfig] = []
     for job_task, table in parts(to_table(read_requests(requests_url))).items():
         part_url = storage.join(output, f"requests-{job_task}.parquet")
@@ -142,12 +146,22 @@ def run_requests(
         main_jobs.append(main_job)
 
     worst = ExitCode.OK
+    folders = [str(main_job.output) for main_job in main_jobs]
     for main_job in main_jobs:
-        code = run_job(main_job, backend)
+        others = [folder for folder in folders if folder != main_job.output]
+        code = run_job(main_job, backend, shares_limits_with=others)
         if not code.is_complete and code is not ExitCode.OVER_BUDGET:
             return code
         worst = max(worst, code)
     return worst
+
+
+def _with_fixed_deadline(config: EvaluateConfig) -> EvaluateConfig:
+    """Returns the configuration with its deadline as a time of day, the same for both runs."""
+    if config.deadline is None:
+        return config
+    moment = read_deadline(config.deadline, datetime.now(UTC))
+    return dataclasses.replace(config, deadline=moment.isoformat(timespec="seconds"))
 
 
 def run_outputs(requests_url: str, output: str) -> tuple[str, ...]:

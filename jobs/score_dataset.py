@@ -4,8 +4,8 @@
     ray job submit --working-dir . -- python jobs/score_dataset.py -C job.yaml
 
 Exit codes: 0 all rows committed; 3 all committed, some with row errors within the budget; 4 error
-budget exceeded; 2 bad arguments or data set, nothing was started; 75 interrupted or cluster lost:
-the same command continues; 1 anything else.
+budget exceeded; 2 bad arguments or data set, nothing was started; 75 interrupted, cluster lost or
+limit reached: the same command continues; 1 anything else.
 """
 
 import sys

@@ -7,6 +7,7 @@ Errors of single rows and of replicas are in actors/protocol/errors.py.
     │   └── OutageError    object storage does not answer; the same command continues later
     ├── ConfigError    flags, YAML or run folder contradict each other: exit code 2
     ├── InterruptedRunError  SIGTERM: committed shards are kept: exit code 75
+    │   └── LimitReachedError    --max-cost, --max-replica-hours or --deadline: exit code 75
     ├── ErrorBudgetError     more rows failed than --max-error-rate allows: exit code 4
     └── CommitError    a row came twice, not at all, or from nowhere: exit code 1
 
@@ -35,6 +36,13 @@ class InterruptedRunError(GrokBatchError):
     """The run received a signal to stop (SIGTERM).
 
     Committed shards are kept and the same command continues it: exit code 75.
+    """
+
+
+class LimitReachedError(InterruptedRunError):
+    """The run ends before it exceeds a limit on its time or money.
+
+    Committed shards are kept and the same command with a higher limit continues it: exit code 75.
     """
 
 

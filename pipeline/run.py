@@ -18,6 +18,7 @@ from actors.protocol.messages import Batch, Completion, Request
 from pipeline import storage
 from pipeline.dispatch.buckets import BucketConfig, fill_batches
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
+from pipeline.dispatch.limits import NO_LIMITS, Limits
 from pipeline.dispatch.replicas import Replicas
 from pipeline.errors import DatasetError
 from pipeline.input.columns import InputSchema
@@ -53,6 +54,7 @@ class Pipeline:
     writer: Writer
     progress: Progress
     interrupted: Callable[[], bool] = lambda: False
+    limits: Limits = NO_LIMITS
     client: storage.Client = storage.RUN_CLIENT  # reads the input
 
 
@@ -61,6 +63,7 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
 
     Raises:
         InterruptedRunError: `interrupted` became true; what was complete is committed.
+        LimitReachedError: a limit ends the run before its last row; what was complete is committed.
         ErrorBudgetError: too many rows failed; what was complete is committed.
         ModelError: no replica can work.
         DatasetError: shards of the input could not be read (all others are committed), or a part
@@ -78,7 +81,7 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         requests, c.buckets, concurrency=lambda: c.replicas.up * c.dispatch.in_flight
     )
     completions: Items[Completion] = run_batches(
-        batches, c.replicas, c.dispatch, c.progress, c.interrupted
+        batches, c.replicas, c.dispatch, c.progress, c.interrupted, c.limits
     )
     counted: Items[Completion] = c.progress.count(completions)
     finished: Items[OutputRow] = to_output_rows(counted, c.task, c.tokenizer)

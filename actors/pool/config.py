@@ -9,7 +9,7 @@ from typing import Literal
 
 RECONNECT_TIMEOUT = "RAY_gcs_rpc_server_reconnect_timeout_s"  # Ray's own name
 DEFAULT_RECONNECT_TIMEOUT_S = 60.0
-HEAD_SILENCE_SHARE = 0.3
+HEAD_SILENCE_SHARE = 0.25
 
 
 def default_head_silence_s() -> float:

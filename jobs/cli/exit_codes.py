@@ -13,7 +13,7 @@ class ExitCode(IntEnum):
     OVER_BUDGET = 4  # more rows failed than --max-error-rate allows
     REGRESSION = 5  # a metric of an evaluation is significantly worse than before
     TOO_FEW_ROWS = 6  # a data set is complete with fewer rows than --target-rows
-    INTERRUPTED = 75  # a signal, or the cluster was lost; the same command continues
+    INTERRUPTED = 75  # a signal, a limit, or the cluster was lost; the same command continues
 
     @property
     def is_complete(self) -> bool:

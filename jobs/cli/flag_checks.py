@@ -3,9 +3,17 @@
 import math
 import re
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 
 from actors.protocol.plain_text import quoted
 from pipeline.errors import ConfigError
+
+_NUMBER = r"\d{1,6}(?:\.\d{1,6})?"
+DURATION = re.compile(
+    rf"(?:(?P<days>{_NUMBER})d)?(?:(?P<hours>{_NUMBER})h)?"
+    rf"(?:(?P<minutes>{_NUMBER})m)?(?:(?P<seconds>{_NUMBER})s)?",
+    re.ASCII,
+)
 
 
 def require_flags(config: object, names: Iterable[str]) -> None:
@@ -51,6 +59,36 @@ def read_mesh(text: str, field: str = "mesh") -> tuple[int, int]:
     if not match:
         raise ConfigError(f"{flag_name(field)}: expected DATAxMODEL, e.g. 1x8, got {quoted(text)}")
     return int(match[1]), int(match[2])
+
+
+def read_deadline(text: str, began: datetime) -> datetime:
+    """Returns the moment of a deadline: a duration after the start, or a time in ISO 8601.
+
+    Args:
+        text: value of a flag: 90m, 8h, 1h30m, 2d, or 2026-11-28T06:00:00+01:00.
+        began: start of the job.
+
+    Raises:
+        ConfigError: the text is neither, or a time without offset from UTC.
+    """
+    duration = DURATION.fullmatch(text)
+    if duration and text:
+        return began + timedelta(
+            days=float(duration["days"] or 0),
+            hours=float(duration["hours"] or 0),
+            minutes=float(duration["minutes"] or 0),
+            seconds=float(duration["seconds"] or 0),
+        )
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ConfigError(
+            "--deadline: expected a duration such as 90m, 8h or 1h30m, or a time with its offset "
+            f"from UTC such as 2026-11-28T06:00Z or 2026-11-28T06:00+01:00, got {quoted(text)}"
+        )
+    return moment
 
 
 def flag_name(field: str) -> str:

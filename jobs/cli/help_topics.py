@@ -44,6 +44,7 @@ RUN_TOPICS: Topics = MappingProxyType(
             "max_attempts",
             "step_timeout_s",
         ),
+        "limits of time and money": ("max_cost", "max_replica_hours", "deadline"),
         "cost and messages": ("cost_per_replica_hour", "cost_budget", "json", "log_format"),
     }
 )

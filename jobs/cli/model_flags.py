@@ -42,6 +42,9 @@ class ModelFlags:
     step_timeout_s: float = _same("step_timeout_s")
     cost_per_replica_hour: float | None = _same("cost_per_replica_hour")
     cost_budget: float | None = _same("cost_budget")
+    max_cost: float | None = _same("max_cost")
+    max_replica_hours: float | None = _same("max_replica_hours")
+    deadline: str | None = _same("deadline")
     log_format: Literal["text", "json"] = _same("log_format")
 
     def score_config(

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import ClassVar, Literal
 
 from actors.protocol.parameters import ParameterError
@@ -13,7 +14,7 @@ from actors.protocol.sampling import (
     check_combination,
     read_parameters,
 )
-from jobs.cli.flag_checks import check_range, read_mesh, require_flags
+from jobs.cli.flag_checks import check_range, read_deadline, read_mesh, require_flags
 from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
@@ -40,6 +41,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "step_timeout_s": (1, math.inf),
     "cost_per_replica_hour": (0, math.inf),
     "cost_budget": (0, math.inf),
+    "max_cost": (0, math.inf),
+    "max_replica_hours": (0, math.inf),
 }
 
 
@@ -187,7 +190,23 @@ class ScoreConfig(SamplingParams, InputFlags):
         None, "price of one replica for an hour, for the cost shown and reported"
     )
     cost_budget: float | None = flag(
-        None, "cost at which an alert fires; exported as a metric, nothing is stopped"
+        None,
+        "cost at which an alert fires; exported as a metric, nothing is stopped: see --max-cost",
+    )
+    max_cost: float | None = flag(
+        None,
+        "end before the run costs more, over all its calls and partitions, with exit code 75; "
+        "needs --cost-per-replica-hour",
+    )
+    max_replica_hours: float | None = flag(
+        None,
+        "end before replicas were up for more hours, added up over all calls and partitions of the "
+        "run, with exit code 75",
+    )
+    deadline: str | None = flag(
+        None,
+        "end before this time, with exit code 75: a duration from the start of the command (90m, "
+        "8h, 1h30m, 2d), or ISO 8601 with the offset from UTC (2026-11-28T06:00Z)",
     )
     log_format: Literal["text", "json"] = flag(
         "text", "text: for people; json: each event is one line of JSON on standard error"
@@ -195,6 +214,7 @@ class ScoreConfig(SamplingParams, InputFlags):
 
     def __post_init__(self) -> None:
         self._check_required()
+        self._check_costs()
         check_output_is_kept(self, ["output"])
         self._check_ranges()
         self.sampling_params()
@@ -234,10 +254,18 @@ class ScoreConfig(SamplingParams, InputFlags):
             )
         if self.sample_seed and self.sample is None:
             raise ConfigError("--sample-seed has no effect without --sample; give both or none")
+
+    def _check_costs(self) -> None:
         if self.cost_budget is not None and self.cost_per_replica_hour is None:
             raise ConfigError(
                 "--cost-budget needs --cost-per-replica-hour: without a price nothing has a cost"
             )
+        if self.max_cost is not None and not self.cost_per_replica_hour:
+            raise ConfigError(
+                "--max-cost needs --cost-per-replica-hour: without a price nothing has a cost"
+            )
+        if self.deadline is not None:
+            read_deadline(self.deadline, datetime.now(UTC))
 
     def _check_ranges(self) -> None:
         for name, (low, high) in RANGES.items():

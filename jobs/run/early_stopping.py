@@ -18,7 +18,7 @@ class EarlyStopping:
         Called before the run starts and after every commit.
 
         Args:
-            replica_hours: replica hours that this driver has used.
+            replica_hours: hours that replicas were up, in all calls of the run so far.
         """
         return False
 

@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from actors.pool.config import PoolConfig
@@ -21,6 +22,7 @@ from jobs.run.config import ScoreConfig
 from jobs.run.description import describe, run_description
 from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys
+from jobs.run.limits import RunLimits
 from jobs.run.metrics import run_label
 from jobs.run.notices import plan_notices, row_notices
 from jobs.run.plan import Plan, make_plan
@@ -66,6 +68,7 @@ class Job:
     start_state: RunState
     backend: Backend
     early_stopping: EarlyStopping
+    limits: RunLimits
     log: RunLog
     view: LiveView
 
@@ -96,6 +99,7 @@ def run_job(
     backend: Backend = RAY,
     early_stopping: EarlyStopping = NEVER_STOP,
     log: RunLog | None = None,
+    shares_limits_with: Sequence[str] = (),
 ) -> ExitCode:
     """Runs the main job; the command line, evaluation and synthesis call this.
 
@@ -107,11 +111,14 @@ def run_job(
         early_stopping: may stop the run early. Such a run has no _SUCCESS, all shards that are
             written are complete, and another call continues it.
         log: receives events, results and known errors; None: one for the command line.
+        shares_limits_with: other run folders that count for --max-cost and --max-replica-hours.
     """
+    began = datetime.now(UTC)
     if log is None:
         log = RunLog(config.log_format, run=run_label(str(config.output or config.input)))
     with LiveView(log) as view:
-        code = _run_logged(config, backend, early_stopping, log, view)
+        limits = RunLimits(config, shares_limits_with, log, began)
+        code = _run_logged(config, backend, early_stopping, limits, log, view)
 
     log.event("finished", level="info" if code.is_complete else "error", exit_code=code)
     return code
@@ -121,6 +128,7 @@ def _run_logged(
     config: ScoreConfig,
     backend: Backend,
     early_stopping: EarlyStopping,
+    limits: RunLimits,
     log: RunLog,
     view: LiveView,
 ) -> ExitCode:
@@ -136,7 +144,7 @@ def _run_logged(
                 print_dry_run(plan)
                 return ExitCode.OK
             view.begin("reading the run folder")
-            job = _prepare(plan, backend, early_stopping, log, view)
+            job = _prepare(plan, backend, early_stopping, limits, log, view)
     except InterruptedRunError as error:
         return _failed(log, error, ExitCode.INTERRUPTED, "interrupted")
     except GrokBatchError as error:
@@ -200,7 +208,12 @@ def _print_lines(lines: Iterable[str]) -> None:
 
 
 def _prepare(
-    plan: Plan, backend: Backend, early_stopping: EarlyStopping, log: RunLog, view: LiveView
+    plan: Plan,
+    backend: Backend,
+    early_stopping: EarlyStopping,
+    limits: RunLimits,
+    log: RunLog,
+    view: LiveView,
 ) -> Job:
     """Creates or checks the run folder and lists the shards to run.
 
@@ -230,6 +243,7 @@ def _prepare(
         partition=config.partition_pair(),
         retry_failed=config.retry_failed,
     )
+    limits.read_usage()
     shards = early_stopping.select_shards(unfinished)
     run_folder = RunFolder(folder.url, storage.RUN_CLIENT)
     return Job(
@@ -241,6 +255,7 @@ def _prepare(
         start_state=state,
         backend=backend,
         early_stopping=early_stopping,
+        limits=limits,
         log=log,
         view=view,
     )
@@ -263,10 +278,13 @@ def _execute(job: Job) -> ExitCode:
         job.log.result("complete", f"nothing to do: the run in {url} is complete")
         state = job.read_end_state(count_failures=True)
         return _verdict(job, state, state.failed_row_count, None)
-    if job.early_stopping.should_stop(0.0):
+    if job.early_stopping.should_stop(job.limits.replica_hours()):
         job.log.result("complete", f"nothing to do: the run in {url} has enough rows")
         state = job.read_end_state(count_failures=True)
         return _verdict(job, state, state.failed_row_count, None)
+
+    if job.shards and job.limits.reached():
+        raise job.limits.error()
 
     _log_start(job)
     with StopSignals() as signals:
@@ -385,6 +403,7 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
             job.log,
             job.backend.render_report,
         ),
+        job.limits.counting(progress),
     ):
         job.view.begin("starting Ray")
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
@@ -393,21 +412,22 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
         progress.follow_start(lambda: (pool.up, pool.wanted), pool.activity)
         pipeline = _pipeline(job, pool, progress, signals)
 
+        def is_over() -> bool:
+            return signals.received or job.limits.reached()
+
         with job.backend.open_metrics(progress, _run_info(job), config.cost_budget) as metrics:
             with job.view.following(progress, next_phase="running", keeps_last=False):
-                pool.wait_for_minimum(metrics.published_until(lambda: signals.received))
+                pool.wait_for_minimum(metrics.published_until(is_over))
             progress.begin()
             with job.view.following(progress, [metrics.publish], next_phase="writing the report"):
-                committed = _drain(run(job.shards, pipeline), progress, job.early_stopping)
+                committed = _drain(run(job.shards, pipeline), progress, job)
             last_snapshot = progress.snapshot()
         expected = job.start_state.committed | committed
         _check_parts(job, expected, job.folder.committed())
     return DriverRun(progress, last_snapshot, committed)
 
 
-def _drain(
-    pipeline: Generator[CommittedShard], progress: Progress, early_stopping: EarlyStopping
-) -> frozenset[int]:
+def _drain(pipeline: Generator[CommittedShard], progress: Progress, job: Job) -> frozenset[int]:
     """Runs the pipeline until all shards are committed or the run may stop early.
 
     Commits that have started are completed.
@@ -419,7 +439,8 @@ def _drain(
     with contextlib.closing(pipeline):
         for shard in pipeline:
             committed.add(shard.shard)
-            if early_stopping.should_stop(progress.replica_hours):
+            job.limits.record()
+            if job.early_stopping.should_stop(job.limits.replica_hours()):
                 progress.end_early()
                 break
     return frozenset(committed)
@@ -459,6 +480,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         writer=Writer(job.folder, plan.output_schema(), job.fingerprint, progress.replica_infos),
         progress=progress,
         interrupted=lambda: signals.received,
+        limits=job.limits,
         client=job.folder.client,
     )
 

@@ -170,7 +170,9 @@ class GenerateConfig(ModelFlags, SamplingParams):
     target_rows: int | None = flag(None, "stop at this number of accepted rows")
     max_total_tokens: int | None = flag(None, "stop at this number of tokens, read and generated")
     max_replica_hours: float | None = flag(
-        None, "stop at this number of replica hours, summed over all calls of the command"
+        None,
+        "stop at this number of replica hours, summed over all calls of the command, and select "
+        "from what there is",
     )
     dataset: str = flag(
         "dataset",
@@ -267,7 +269,9 @@ class GenerateConfig(ModelFlags, SamplingParams):
             ConfigError: its flags are not valid.
         """
         sampling = {name: getattr(self, name) for name in PARAMETERS}
-        return self.score_config("generate", prompts_url, output_url, **sampling)
+        main_job = self.score_config("generate", prompts_url, output_url, **sampling)
+        # These hours end the run with a data set of what there is, as --target-rows does.
+        return dataclasses.replace(main_job, max_replica_hours=None)
 
 
 def _template_spec(name: str, entry: object) -> TemplateSpec:

@@ -5,10 +5,10 @@ so that replicas do not wait for it. It counts what the selection at the end wil
 shard is committed first.
 """
 
+import json
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 from jobs.run.early_stopping import EarlyStopping
-from jobs.run.replica_hours import HourLedger
 from jobs.synthesis.config import GenerateConfig
 from pipeline import storage
 from pipeline.input import formats
@@ -17,6 +17,33 @@ from pipeline.synthesis.prompts.seed_rows import kept_columns
 from pipeline.synthesis.selection.completions import Completions
 from pipeline.synthesis.selection.selection import Selection
 from pipeline.synthesis.selection.selection_pass import SelectionPass
+
+
+class StoredStop:
+    """The block at which a budget of hours ended a run: from then on its data set is fixed.
+
+        <run>/stop-at-10-replica-hours.json     created once: blocks that count at 10 hours
+
+    Hours differ between runs, and between calls of one run.
+    """
+
+    def __init__(
+        self, url: str, budget_hours: float, client: storage.Client = storage.DEFAULT_CLIENT
+    ) -> None:
+        """Reads nothing."""
+        self._url = storage.join(url, f"stop-at-{budget_hours:g}-replica-hours.json")
+        self._client = client
+
+    def store(self, blocks: int) -> None:
+        """Stores the block at which the budget ended the run, if none is stored yet."""
+        self._client.put_if_absent(self._url, (json.dumps({"blocks": blocks}) + "\n").encode())
+
+    def blocks(self) -> int | None:
+        """Returns the number of blocks that count; None while the budget has not ended the run."""
+        if self._client.stat(self._url) is None:
+            return None
+        content = json.loads(self._client.read(self._url)[0])
+        return int(content["blocks"])
 
 
 class SelectionStopping(EarlyStopping):
@@ -41,7 +68,7 @@ class SelectionStopping(EarlyStopping):
         self._prompts = prompts
         self._url = url
         self._selection_pass: SelectionPass | None = None
-        self._ledger: HourLedger | None = None
+        self._stored_stop: StoredStop | None = None
         self._advancing: Future[None] | None = None
         self._executor = executor or ThreadPoolExecutor(1, thread_name_prefix="select")
 
@@ -50,7 +77,7 @@ class SelectionStopping(EarlyStopping):
         selection_pass = self._selection_pass
         if selection_pass is None:
             selection_pass = self._start()
-            if self._ledger is not None and self._ledger.stopped_at() is not None:
+            if self._stored_stop is not None and self._stored_stop.blocks() is not None:
                 return True
             selection_pass.advance()
         elif self._advancing is None:
@@ -81,19 +108,20 @@ class SelectionStopping(EarlyStopping):
         prompts = PromptsFolder(self._prompts.url, client)
         completions = Completions(prompts, self._url, client)
         if self._config.max_replica_hours is not None:
-            self._ledger = HourLedger(self._url, self._config.max_replica_hours, client)
+            self._stored_stop = StoredStop(self._url, self._config.max_replica_hours, client)
         self._selection_pass = SelectionPass(completions, make_selection(self._config, completions))
         return self._selection_pass
 
     def _used_up(self, selection_pass: SelectionPass, replica_hours: float) -> bool:
         """Returns whether the budget of hours is used up, and stores the block at which it was."""
-        if self._ledger is None or not self._ledger.used_up(replica_hours):
+        budget_hours = self._config.max_replica_hours
+        if self._stored_stop is None or budget_hours is None or replica_hours < budget_hours:
             return False
         if self._advancing is not None:
             self._advancing.result()
         selection_pass.advance()
         if selection_pass.shards_read:
-            self._ledger.stop_at(selection_pass.position)
+            self._stored_stop.store(selection_pass.position)
         return True
 
 

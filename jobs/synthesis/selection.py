@@ -10,9 +10,9 @@ from rich.text import Text
 
 from jobs.cli.exit_codes import ExitCode
 from jobs.run.description import describe_run
-from jobs.run.replica_hours import HourLedger
+from jobs.run.limits import HourLedger
 from jobs.synthesis.config import GenerateConfig
-from jobs.synthesis.early_stopping import make_selection
+from jobs.synthesis.early_stopping import StoredStop, make_selection
 from pipeline import storage
 from pipeline.errors import DatasetError
 from pipeline.monitoring.run_log import RunLog
@@ -128,9 +128,9 @@ def _blocks_in_budget(config: GenerateConfig, completions_url: str) -> int | Non
     """Returns the number of blocks that count when a budget of hours ended the run; None: all."""
     if config.max_replica_hours is None:
         return None
-    ledger = HourLedger(completions_url, config.max_replica_hours)
-    blocks = ledger.stopped_at()
-    if blocks is None and ledger.used_up(0.0):
+    blocks = StoredStop(completions_url, config.max_replica_hours).blocks()
+    used_hours = HourLedger([completions_url]).others().replica_hours
+    if blocks is None and used_hours >= config.max_replica_hours:
         raise DatasetError(
             f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
             f"in {redact_credentials(completions_url)} was complete; raise it and repeat the "

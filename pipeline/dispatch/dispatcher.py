@@ -5,8 +5,10 @@ prefix. All retries happen here: batches of a lost replica are queued again. A b
 twice runs alone on a replica and is split into halves at each further loss, until the row that
 crashes replicas runs alone and becomes an error. Once the input is exhausted, replicas without work
 are retired, and a batch that takes much longer than usual is duplicated on a second replica: the
-first answer counts. Does not depend on Ray: replicas are names behind the protocol
-`Replicas`, which `actors/pool/replica_pool.py` implements over Ray and the tests over a dictionary.
+first answer counts. Before a limit on time or money is reached, nothing new is submitted, and each
+replica is retired when its last batch ends. Does not depend on Ray: replicas are names behind the
+protocol `Replicas`, which `actors/pool/replica_pool.py` implements over Ray and the tests over a
+dictionary.
 """
 
 import heapq
@@ -29,6 +31,7 @@ from actors.protocol.events import (
 )
 from actors.protocol.messages import Batch, Completion, Request
 from pipeline.dispatch.affinity import WaitingBatches
+from pipeline.dispatch.limits import LIMIT_REACHED, NO_LIMITS, Limits
 from pipeline.dispatch.replicas import NO_WORK_LEFT, DispatchWatcher, Replicas
 from pipeline.errors import InterruptedRunError
 from pipeline.records import Passing
@@ -77,6 +80,7 @@ def run_batches(
     config: DispatchConfig,
     watcher: DispatchWatcher,
     interrupted: Callable[[], bool] = lambda: False,
+    limits: Limits = NO_LIMITS,
 ) -> Iterator[Completion | Passing]:
     """Yields exactly one completion per request, in the order in which they are answered.
 
@@ -85,36 +89,30 @@ def run_batches(
     Raises:
         InterruptedRunError: `interrupted` became true; what replicas answered within `grace_s` was
             yielded before.
+        LimitReachedError: rows remain that would exceed a limit; what replicas held was yielded
+            before.
         ModelError: no replica can ever work, or `max_losses` of them were lost in a row while none
             answered a batch.
         RuntimeError: a replica answered other rows than its batch has.
     """
     state = DispatchState(replicas, config, watcher)
     source = _Source(batches)
-    deadline_s: float | None = None
+    ending = _Ending(state, source, config, interrupted, limits)
 
     while source.is_open or state.waiting or state.is_busy:
-        if deadline_s is None and interrupted():
-            source.close()
-            deadline_s = config.clock() + config.grace_s
-        if deadline_s is not None:
-            state.forget_waiting()
-            if config.clock() > deadline_s or not state.is_busy:
-                break
+        if ending.is_over():
+            break
 
         has_room = state.place_retries()
         can_place = has_room and (source.is_open or state.waiting > 0)
         yield from state.take_events(0.0 if can_place else config.poll_s)
         watcher.batches_in_flight(state.in_flight)
-        if not source.is_open and not state.waiting and deadline_s is None:
+        if not source.is_open and not state.waiting and not ending.has_begun:
             state.trim()
         if can_place:
             yield from _place_one(state, source)
 
-    if deadline_s is not None:
-        raise InterruptedRunError(
-            "the run was interrupted; committed shards are kept, the same command continues it"
-        )
+    ending.check()
 
 
 class _Source(Generic[Passing]):
@@ -134,6 +132,77 @@ class _Source(Generic[Passing]):
     def close(self) -> None:
         """Draws nothing more."""
         self.is_open = False
+
+
+class _Ending(Generic[Passing]):
+    """The end of a run before its last row: at a signal, or before a limit is reached."""
+
+    def __init__(
+        self,
+        state: "DispatchState",
+        source: _Source[Passing],
+        config: DispatchConfig,
+        interrupted: Callable[[], bool],
+        limits: Limits,
+    ) -> None:
+        self._state = state
+        self._source = source
+        self._config = config
+        self._interrupted = interrupted
+        self._limits = limits
+        self._deadline_s: float | None = None  # of an interrupted run
+        self._is_draining = False  # a limit is near
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether nothing new is submitted any more."""
+        return self._deadline_s is not None or self._is_draining
+
+    def is_over(self) -> bool:
+        """Returns whether the run ends now; closes the source when the end begins."""
+        return self._is_interrupted() or self._is_drained()
+
+    def check(self) -> None:
+        """Raises the reason if rows were left out.
+
+        Raises:
+            InterruptedRunError: the run was interrupted.
+            LimitReachedError: rows remain that would exceed a limit.
+        """
+        if self._deadline_s is not None:
+            raise InterruptedRunError(
+                "the run was interrupted; committed shards are kept, the same command continues it"
+            )
+        if self._is_draining:
+            self._state.drain(is_over=True)
+        if self._state.has_dropped:
+            raise self._limits.error()
+
+    def _is_interrupted(self) -> bool:
+        """Returns whether an interrupted run has waited for what replicas hold."""
+        if self._deadline_s is None and self._interrupted():
+            self._source.close()
+            self._deadline_s = self._config.clock() + self._config.grace_s
+        if self._deadline_s is None:
+            return False
+
+        self._state.forget_waiting()
+        return self._config.clock() > self._deadline_s or not self._state.is_busy
+
+    def _is_drained(self) -> bool:
+        """Returns whether a run near a limit has waited for what replicas hold."""
+        if not self._is_draining and self._limits.reached(self._state.longest_batch_s):
+            self._is_draining = True
+            self._state.has_dropped |= self._source.is_open
+            self._source.close()
+        if not self._is_draining:
+            return False
+
+        self._state.drain(is_over=self._limits.reached())
+        if self._limits.expired():
+            self._state.has_dropped |= self._state.is_busy
+            return True
+        return not self._state.is_busy
 
 
 def _place_one(state: "DispatchState", source: _Source[Passing]) -> Iterator[Passing]:
@@ -199,6 +268,8 @@ class DispatchState:
         self._retries: deque[RetryBatch] = deque()
         self._suspects: deque[RetryBatch] = deque()  # run alone on a replica
         self._in_flight = 0
+        self._is_over = False  # a limit is reached: replicas end with the batch that they run
+        self.has_dropped = False  # batches that a limit keeps from being run
         self._losses_in_a_row = 0
         self._durations_s: deque[float] = deque(maxlen=DURATIONS_REMEMBERED)
         self._next_trim_s = 0.0
@@ -218,11 +289,36 @@ class DispatchState:
         """Batches that were drawn and never submitted."""
         return len(self._waiting)
 
+    @property
+    def longest_batch_s(self) -> float:
+        """Longest time between submission and answer of the last batches; 0 before the first."""
+        return max(self._durations_s, default=0.0)
+
     def forget_waiting(self) -> None:
         """Drops the batches that no replica holds: the run is being interrupted."""
         self._waiting = WaitingBatches()
         self._retries.clear()
         self._suspects.clear()
+
+    def drain(self, *, is_over: bool) -> None:
+        """Drops the batches that no replica holds, and retires replicas without a batch.
+
+        Args:
+            is_over: the limit is reached, not only near: each replica ends after one more batch,
+                whatever else it holds.
+        """
+        self._is_over = self._is_over or is_over
+        if self._waiting or self._retries or self._suspects:
+            self.has_dropped = True
+        self.forget_waiting()
+
+        idle: list[str] = []
+        for name, replica in self._states.items():
+            if not replica.in_flight:
+                idle.append(name)
+        for name in idle:
+            self._retire(name, LIMIT_REACHED)
+        self._replicas.want(len(self._states))
 
     def has_room(self) -> bool:
         """Whether a replica can take another batch."""
@@ -373,7 +469,10 @@ class DispatchState:
     def _freed(self, name: str) -> None:
         """Gives a replica that holds fewer batches the next suspect, retires it, or opens it."""
         replica = self._states[name]
-        if replica.in_flight:
+        if self._is_over:
+            self._drop_batches(replica, name)
+            self._retire(name, LIMIT_REACHED)
+        elif replica.in_flight:
             self._push_load(name)
         elif replica.leaving_reason is not None:
             self._retire(name, replica.leaving_reason)
@@ -382,6 +481,14 @@ class DispatchState:
         else:
             replica.is_reserved = False
             self._push_load(name)
+
+    def _drop_batches(self, replica: ReplicaState, name: str) -> None:
+        """Gives up the batches that a replica holds and has not begun."""
+        for in_flight in replica.in_flight.values():
+            del in_flight.holders[name]
+            if not in_flight.holders:
+                self._in_flight -= 1
+                self.has_dropped = True
 
     def _retire(self, name: str, reason: str) -> None:
         del self._states[name]

@@ -241,6 +241,11 @@ class Progress:
         """Hours that replicas were up, all of them together."""
         return self._replica_use.hours(self._elapsed_s)
 
+    @property
+    def replicas_up(self) -> int:
+        """Replicas that are up now and add to the hours."""
+        return self._replica_use.up_count()
+
     def snapshot(self) -> Snapshot:
         """Returns the figures of this moment."""
         elapsed_s = self._elapsed_s

@@ -126,6 +126,10 @@ class ReplicaUse:
         """Returns for how long replicas were up, added up."""
         return sum(use.up_s(now_s) for use in list(self._uses.values())) / 3600
 
+    def up_count(self) -> int:
+        """Returns how many replicas are up."""
+        return sum(1 for use in list(self._uses.values()) if use.until_s is None)
+
     def up_s(self, now_s: float) -> list[float]:
         """Returns the seconds that replicas were up in each span of the timeline, added up."""
         sums = [0.0] * len(self._timeline.ends(now_s))

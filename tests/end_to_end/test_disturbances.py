@@ -74,8 +74,8 @@ def test_lost_head_and_killed_driver_do_not_change_output(
     """kill -9 of the GCS; the same command, kill -9 of the driver; the same command."""
     flags = ["-i", prompts, *flags, "-o", tmp_path / "out"]
     # Ray itself ends a process whose head is silent for so long; the job ends in order after a
-    # third of it.
-    with running([*flags, *SMALL], tmp_path, RAY_gcs_rpc_server_reconnect_timeout_s="30") as run:
+    # quarter of it.
+    with running([*flags, *SMALL], tmp_path, RAY_gcs_rpc_server_reconnect_timeout_s="40") as run:
         stop_at(run, 2)
         run.kill_ray("gcs_server")
         said = run.end(75)

@@ -121,6 +121,15 @@ def test_evaluation_of_all_steps_can_be_repeated(
     assert len(list((tmp_path / "history" / "runs").iterdir())) == 1
 
 
+def test_evaluation_after_its_deadline_starts_nothing(
+    main: Main, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main("--tasks", "gsm8k_cot", "-o", tmp_path / "run", "--deadline", "0s") == 75
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert message.startswith("interrupted: --deadline 20")
+    assert message.endswith("to go on, repeat the command with a later --deadline")
+
+
 @pytest.mark.slow
 def test_separate_steps_give_the_same_results(main: Main, tmp_path: Path) -> None:
     requests, out = tmp_path / "requests.parquet", tmp_path / "apart"

@@ -20,7 +20,7 @@ from actors.protocol.messages import Request
 from jobs import generate_dataset
 from jobs.cli.exit_codes import ExitCode
 from jobs.run.backend import Backend
-from jobs.run.replica_hours import HourLedger
+from jobs.synthesis.early_stopping import StoredStop
 from pipeline import storage
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs import sums
@@ -234,7 +234,7 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     found = statistics(out / "dataset")
     assert found["stopped_by"] == "max_replica_hours"
     assert 0 < found["seed_rows"] < ROWS
-    assert HourLedger(str(out / "completions"), float(hours)).stopped_at() is not None
+    assert StoredStop(str(out / "completions"), float(hours)).blocks() is not None
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
     # more of the run may be committed by now: it does not count

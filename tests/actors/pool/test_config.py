@@ -9,7 +9,7 @@ from actors.pool.config import PoolConfig
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.mark.parametrize(("timeout", "silence_s"), [(None, 18.0), ("200", 60.0)])
+@pytest.mark.parametrize(("timeout", "silence_s"), [(None, 15.0), ("200", 50.0)])
 def test_head_may_be_silent_for_a_share_of_the_timeout_of_ray(
     timeout: str | None, silence_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:

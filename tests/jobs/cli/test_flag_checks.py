@@ -1,11 +1,18 @@
 """flag_checks.py: messages about flags that are missing or out of range."""
 
 import math
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
 
-from jobs.cli.flag_checks import check_range, flag_name, read_mesh, require_flags
+from jobs.cli.flag_checks import (
+    check_range,
+    flag_name,
+    read_deadline,
+    read_mesh,
+    require_flags,
+)
 from pipeline.errors import ConfigError
 
 
@@ -48,6 +55,35 @@ def test_mesh_needs_two_numbers_of_devices(text: str) -> None:
 @pytest.mark.parametrize(("text", "shape"), [("1x8", (1, 8)), ("12x04", (12, 4))])
 def test_mesh_is_data_by_model(text: str, shape: tuple[int, int]) -> None:
     assert read_mesh(text) == shape
+
+
+BEGAN = datetime(2026, 11, 27, 22, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("text", "hours"),
+    [
+        ("90m", 1.5),
+        ("8h", 8),
+        ("1h30m", 1.5),
+        ("2d", 48),
+        ("1.5h", 1.5),
+        ("36s", 0.01),
+        ("2026-11-28T06:00Z", 8),
+        ("2026-11-28T06:00:00+01:00", 7),
+        ("2026-11-27T20:00Z", -2),
+    ],
+)
+def test_deadline_is_a_duration_or_a_time(text: str, hours: float) -> None:
+    assert read_deadline(text, BEGAN) - BEGAN == timedelta(hours=hours)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "8", "8 h", "h", "1m1h", "2026-11-28T06:00", "tomorrow", "-1h"]
+)
+def test_deadline_of_another_form_is_an_error(text: str) -> None:
+    with pytest.raises(ConfigError, match="^--deadline: expected a duration such as 90m, 8h or"):
+        read_deadline(text, BEGAN)
 
 
 def test_flag_name_has_dashes() -> None:

@@ -34,6 +34,9 @@ VALUES: dict[str, Any] = {
     "step_timeout_s": 60.0,
     "cost_per_replica_hour": 2.0,
     "cost_budget": 9.0,
+    "max_cost": 10.0,
+    "max_replica_hours": 4.0,
+    "deadline": "2h",
     "log_format": "json",
 }
 

@@ -23,6 +23,9 @@ def config(**flags: Any) -> ScoreConfig:
         ({"task": "score", "n": 2}, "--n: expected 1 for task score"),
         ({"task": "perplexity", "boundary_chars": True}, "--boundary-chars has no effect"),
         ({"cost_budget": 5.0}, "--cost-budget needs --cost-per-replica-hour"),
+        ({"max_cost": 5.0}, "--max-cost needs --cost-per-replica-hour"),
+        ({"max_replica_hours": -1.0}, "--max-replica-hours: expected at least 0, got -1.0"),
+        ({"deadline": "soon"}, "--deadline: expected a duration such as 90m, 8h or 1h30m, or a"),
         ({"temperature": -1.0}, "--temperature"),
     ],
 )

@@ -237,6 +237,39 @@ def test_run_job_stops_early_and_continues_later(
     assert (tmp_path / "out" / "_SUCCESS").exists()
 
 
+def test_run_job_ends_before_its_limit_and_continues_with_a_higher_one(
+    config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backend = FakeBackend(batches_in_flight=1)
+    flags = {"batch_tokens": 32, "cost_per_replica_hour": 2.0}
+    limited = config(**flags, max_cost=1e-9)
+
+    assert run_job(limited, backend) is ExitCode.INTERRUPTED
+    message = events(capsys)["interrupted"]["message"]
+    assert message.startswith("--max-cost 1e-09: the run has cost")
+    assert message.endswith("to go on, repeat the command with a higher --max-cost")
+    assert report(tmp_path / "out")["status"] == "interrupted"
+    [hours] = (tmp_path / "out" / "replica-hours").iterdir()
+    assert json.loads(hours.read_text())["cost"] > 1e-9
+
+    assert run_job(limited, backend) is ExitCode.INTERRUPTED
+    assert "started" not in events(capsys), "the hours of the first call are used up already"
+
+    assert run_job(config(**flags, max_cost=1e9, deadline="9d"), backend) is ExitCode.OK
+    assert table(tmp_path / "out").num_rows == ROWS
+    assert run_job(limited, backend) is ExitCode.OK, "nothing is left to pay for"
+
+
+def test_run_job_does_not_start_after_its_deadline(
+    config: Callable[..., ScoreConfig], capsys: pytest.CaptureFixture[str]
+) -> None:
+    late = config(deadline="2026-01-01T00:00Z")
+
+    assert run_job(late, FakeBackend()) is ExitCode.INTERRUPTED
+    message = events(capsys)["interrupted"]["message"]
+    assert message.startswith("--deadline 2026-01-01T00:00Z: the time is up; committed shards are")
+
+
 def test_run_job_resumes_after_its_input_was_touched(
     config: Callable[..., ScoreConfig], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,9 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "step_timeout_s": 60.0,
     "cost_per_replica_hour": 3.0,
     "cost_budget": 40.0,
+    "max_cost": 50.0,
+    "max_replica_hours": 12.0,
+    "deadline": "8h",
     "log_format": "json",
 }
 
@@ -119,6 +122,7 @@ def test_flag_that_affects_results_changes_the_fingerprint(name: str, folder: Pa
 # Flags without which another flag is refused.
 NEEDED_BY: dict[str, dict[str, Any]] = {
     "cost_budget": {"cost_per_replica_hour": 3.0},
+    "max_cost": {"cost_per_replica_hour": 3.0},
     "json": {"dry_run": True},
 }
 

@@ -3,9 +3,8 @@ from typing import Any
 
 import pytest
 
-from jobs.run.replica_hours import HourLedger
 from jobs.synthesis.config import GenerateConfig
-from jobs.synthesis.early_stopping import SelectionStopping, check_rules
+from jobs.synthesis.early_stopping import SelectionStopping, StoredStop, check_rules
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.output.run_folder import RunFolder
 from tests.jobs.synthesis.immediate import Immediate
@@ -55,16 +54,26 @@ def test_stopping_stores_block_at_which_hours_are_used_up(run: WrittenRun) -> No
     assert not settled(early_stopping, 1.9)
     assert settled(early_stopping, 2.0)
     early_stopping.close()
-    ledger = HourLedger(run.url, 2.0)
-    assert ledger.stopped_at() is None, "no shard is committed: the run goes on in the next call"
+    stored = StoredStop(run.url, 2.0)
+    assert stored.blocks() is None, "no shard is committed: the run goes on in the next call"
 
     run.commit([0, 1])
-    assert settled(stopping(run, max_replica_hours=2.0))
-    blocks = ledger.stopped_at()
+    assert settled(stopping(run, max_replica_hours=2.0), 2.0)
+    blocks = stored.blocks()
     assert blocks is not None
     run.commit(range(2, len(run.shards)))
     assert stopping(run, max_replica_hours=2.0).should_stop(0.0), "decided in an earlier call"
-    assert ledger.stopped_at() == blocks
+    assert stored.blocks() == blocks
+
+
+def test_stored_stop_keeps_the_first_block_of_a_budget(tmp_path: Path) -> None:
+    assert StoredStop(str(tmp_path), 10).blocks() is None
+
+    StoredStop(str(tmp_path), 10).store(7)
+    StoredStop(str(tmp_path), 10).store(9)
+
+    assert StoredStop(str(tmp_path), 10).blocks() == 7
+    assert StoredStop(str(tmp_path), 20).blocks() is None
 
 
 def test_stopping_raises_errors_of_its_thread(run: WrittenRun) -> None:
