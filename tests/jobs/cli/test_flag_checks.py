@@ -82,7 +82,7 @@ def test_deadline_is_a_duration_or_a_time(text: str, hours: float) -> None:
     "text", ["", "8", "8 h", "h", "1m1h", "2026-11-28T06:00", "tomorrow", "-1h"]
 )
 def test_deadline_of_another_form_is_an_error(text: str) -> None:
-    with pytest.raises(ConfigError, match="^--deadline: expected a duration such as 90m, 8h or"):
+    with pytest.raises(ConfigError, match=r"^--deadline: expected a duration such as 90m, 8h or"):
         read_deadline(text, BEGAN)
 
 
