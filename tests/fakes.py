@@ -100,6 +100,9 @@ class FakeReplicas:
         del self.in_flight[replica]
         self.retired.append(replica)
 
+    def abandon(self, replica: str) -> None:
+        del self.in_flight[replica]
+
     def submit(self, assignment: Assignment) -> None:
         held = self.in_flight.get(assignment.replica)
         if held is not None:  # else its loss is under way, as in the pool

@@ -194,6 +194,10 @@ class ReplicaPool:
         self._end(replica)
         self._plan_replacements()
 
+    def abandon(self, replica: str) -> None:
+        """Ends a replica whatever it holds; none takes its place."""
+        self._end(replica)
+
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
 

@@ -54,6 +54,9 @@ class SingleReplica:
     def retire(self, replica: str) -> None:
         """Keeps the replica."""
 
+    def abandon(self, replica: str) -> None:
+        """Keeps the replica."""
+
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns first that the replica is ready, then the events of the pool."""
         if not self._announced:

@@ -148,6 +148,10 @@ class SimulatedReplicas:
         """Stops an idle replica."""
         self._stop(replica, self._clock.now())
 
+    def abandon(self, replica: str) -> None:
+        """Stops a replica; its batches are lost."""
+        self._stop(replica, self._clock.now())
+
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns what is due; jumps to the next event, at most `timeout_s` away, if nothing is."""
         now_s = self._clock.now()

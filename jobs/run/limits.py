@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from actors.protocol.errors import GrokBatchError
@@ -27,6 +27,8 @@ FOLDER = "replica-hours"
 RECORD_INTERVAL_S = 60.0
 # With a limit, drivers read the hours of each other this often.
 EXCHANGE_INTERVAL_S = 15.0
+# Adding up the hours of 1,000 replicas takes 0.2 ms, and dispatch checks before each batch.
+CHECK_INTERVAL_S = 1.0
 # Kept before a deadline for the last commits, the report and the end of Ray.
 COMMIT_RESERVE_S = 20.0
 MOST_OF_DEADLINE = 0.25  # share of a short deadline that is kept for it
@@ -49,9 +51,18 @@ class Usage:
         )
 
     def after(self, seconds: float, price: float) -> "Usage":
-        """Returns the usage after a time in which all replicas stay up."""
+        """Returns the usage after a time in which all replicas stay up, at a price per hour."""
         hours = self.replicas_up * seconds / 3600
         return Usage(self.replica_hours + hours, self.cost + hours * price, self.replicas_up)
+
+
+def _seconds_left(amount: float, amount_per_s: float) -> float:
+    """Returns the time until an amount is used up, 0 if it is."""
+    if amount <= 0:
+        return 0.0
+    if not amount_per_s:
+        return math.inf
+    return amount / amount_per_s
 
 
 class DriverFigures(Protocol):
@@ -153,6 +164,8 @@ class RunLimits:
         self._ledger = HourLedger([str(config.output), *shared_with], self._price)
         self._progress: DriverFigures | None = None
         self._message = "no limit is set"
+        self._checked_s = -math.inf
+        self._remaining_s = 0.0  # at the last check, until the first limit if all replicas stay up
         self._others = Usage()
         self._exchanged_s = -math.inf
         self._recorded_s = clock()
@@ -192,18 +205,21 @@ class RunLimits:
         """Returns whether a limit is reached within a time if all replicas that are up stay up."""
         if self._max_hours is None and self._max_cost is None and self._deadline is None:
             return False
+        if self._was_checked(within_s):
+            return False
+
         if self._clock() - self._exchanged_s >= EXCHANGE_INTERVAL_S:
             self._record(self._own())
             self.read_usage()
+        self._check()
+        return self._remaining_s <= within_s
 
-        age_s = self._clock() - self._exchanged_s
-        others = self._others.after(age_s, self._price)
-        usage = others + self._own()
-        message = self._check(usage, usage.after(within_s, self._price), within_s)
-        if message is None:
-            return False
-        self._message = message
-        return True
+    def _was_checked(self, within_s: float) -> bool:
+        """Returns whether the last check holds still: no replica can have used up the rest."""
+        if self._remaining_s == math.inf:
+            return False  # no replica was up
+        since_s = self._clock() - self._checked_s
+        return since_s < min(CHECK_INTERVAL_S, (self._remaining_s - within_s) / 2)
 
     def expired(self) -> bool:
         """Returns whether the deadline itself is over."""
@@ -213,30 +229,39 @@ class RunLimits:
         """Returns the error that names the limit that was reached last."""
         return LimitReachedError(self._message)
 
-    def _check(self, usage: Usage, later: Usage, within_s: float) -> str | None:
-        """Returns why the run ends, if it does.
+    def _check(self) -> None:
+        """Computes when the first limit is reached, and the message of a run that it ends."""
+        self._checked_s = self._clock()
+        age_s = self._checked_s - self._exchanged_s
+        usage = self._others.after(age_s, self._price) + self._own()
 
-        Args:
-            usage: of all calls so far.
-            later: of all calls after `within_s`.
-            within_s: seconds.
-        """
-        if self._max_hours is not None and later.replica_hours >= self._max_hours:
-            return (
+        self._remaining_s = math.inf
+        if self._max_hours is not None:
+            hours_per_s = usage.replicas_up / 3600
+            self._limit_to(
+                _seconds_left(self._max_hours - usage.replica_hours, hours_per_s),
                 f"--max-replica-hours {self._max_hours:g}: the run has used "
                 f"{usage.replica_hours:.3g} replica hours in all its calls and would exceed them; "
-                f"{KEPT} higher --max-replica-hours"
+                f"{KEPT} higher --max-replica-hours",
             )
-        if self._max_cost is not None and later.cost >= self._max_cost:
-            return (
+        if self._max_cost is not None:
+            cost_per_s = usage.replicas_up * self._price / 3600
+            self._limit_to(
+                _seconds_left(self._max_cost - usage.cost, cost_per_s),
                 f"--max-cost {self._max_cost:g}: the run has cost {usage.cost:.3g} in all its "
-                f"calls and would exceed it; {KEPT} higher --max-cost"
+                f"calls and would exceed it; {KEPT} higher --max-cost",
             )
         if self._deadline is not None:
-            ahead = timedelta(seconds=within_s + self._reserve_s)
-            if self._now() + ahead >= self._deadline:
-                return f"--deadline {self._deadline_flag}: the time is up; {KEPT} later --deadline"
-        return None
+            left_s = (self._deadline - self._now()).total_seconds()
+            self._limit_to(
+                left_s - self._reserve_s,
+                f"--deadline {self._deadline_flag}: the time is up; {KEPT} later --deadline",
+            )
+
+    def _limit_to(self, remaining_s: float, message: str) -> None:
+        if remaining_s < self._remaining_s:
+            self._remaining_s = remaining_s
+            self._message = message
 
     def _own(self) -> Usage:
         if self._progress is None:

@@ -470,8 +470,7 @@ class DispatchState:
         """Gives a replica that holds fewer batches the next suspect, retires it, or opens it."""
         replica = self._states[name]
         if self._is_over:
-            self._drop_batches(replica, name)
-            self._retire(name, LIMIT_REACHED)
+            self._abandon(name)
         elif replica.in_flight:
             self._push_load(name)
         elif replica.leaving_reason is not None:
@@ -482,13 +481,16 @@ class DispatchState:
             replica.is_reserved = False
             self._push_load(name)
 
-    def _drop_batches(self, replica: ReplicaState, name: str) -> None:
-        """Gives up the batches that a replica holds and has not begun."""
-        for in_flight in replica.in_flight.values():
+    def _abandon(self, name: str) -> None:
+        """Ends a replica with the batches that it holds and has not begun."""
+        for in_flight in self._states.pop(name).in_flight.values():
             del in_flight.holders[name]
             if not in_flight.holders:
                 self._in_flight -= 1
                 self.has_dropped = True
+        self._waiting.forget(name)
+        self._replicas.abandon(name)
+        self._watcher.replica_retired(name, LIMIT_REACHED)
 
     def _retire(self, name: str, reason: str) -> None:
         del self._states[name]

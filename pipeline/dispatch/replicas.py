@@ -35,6 +35,9 @@ class Replicas(Protocol):
     def retire(self, replica: str) -> None:
         """Ends a replica that holds no batch; no event follows."""
 
+    def abandon(self, replica: str) -> None:
+        """Ends a replica whatever it holds, without a replacement; no event follows."""
+
     def events(self, timeout_s: float) -> Sequence[Event]:
         """Returns what happened since the last call; waits up to `timeout_s` when nothing did.
 

@@ -202,7 +202,7 @@ def endless_batches() -> Iterator[Batch]:
     [
         pytest.param(0.05, 0.0, id="before the first batch is done"),
         pytest.param(2.0, 0.0, id="few batches"),
-        pytest.param(40.0, 0.7, id="many batches"),
+        pytest.param(25.0, 0.7, id="many batches"),
     ],
 )
 @pytest.mark.parametrize("failure_s", [None, 600.0])
