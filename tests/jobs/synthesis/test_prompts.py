@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from jobs.synthesis.config import GenerateConfig
-from jobs.synthesis.prompts import EXTENSIVE_FIGURES, _estimate, plan_seeds, write_prompts
+from jobs.synthesis.prompts import _estimate, plan_seeds, write_prompts
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.monitoring.run_log import RunLog
 
@@ -25,18 +25,17 @@ def config(seeds: Path, **flags: object) -> GenerateConfig:
     return GenerateConfig(input=str(seeds), **flags)  # type: ignore[arg-type]
 
 
-def test_estimate_scales_sums_and_keeps_ratios(seeds: Path, tmp_path: Path) -> None:
+def test_estimate_scales_the_work_of_a_sample_to_all_prompts(seeds: Path) -> None:
     requests = pa.table({"id": ["a", "b"], "prompt": ["1 + 1 =", "2 + 2 ="]})
-    once = _estimate(config(seeds), requests, 1.0)
-    scaled = _estimate(config(seeds), requests, 10.0)
-    assert once.keys() == scaled.keys()
-    assert (once["rows"], scaled["rows"]) == (2, 20)
-    for name, value in once.items():
-        if name in EXTENSIVE_FIGURES and isinstance(value, int | float):
-            assert scaled[name] == pytest.approx(10 * value)
-            assert type(scaled[name]) is type(value)
-        else:
-            assert scaled[name] == value
+    sample = _estimate(config(seeds), requests, 2).figures()
+    scaled = _estimate(config(seeds), requests, 20).figures()
+    assert sample.keys() == scaled.keys()
+    for name in ("rows", "prompt_tokens", "new_tokens_at_most", "batches"):
+        assert scaled[name] == 10 * sample[name]
+    for name in ("rows_sampled", "padding", "slots", "device_bytes", "replicas", "start_up_s"):
+        assert scaled[name] == sample[name]
+    work_h = [figures["hours"][0] - figures["start_up_s"][0] / 3600 for figures in (sample, scaled)]
+    assert work_h[1] > 8 * work_h[0]
 
 
 def test_write_prompts_continues_and_refuses_other_prompts(seeds: Path, tmp_path: Path) -> None:
