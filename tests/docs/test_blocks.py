@@ -115,6 +115,15 @@ def _tokenizer() -> Tokenizer:
     return Tokenizer((ROOT / "jobs" / "demo" / "tokenizer.model").read_bytes())
 
 
+def _names_of_runs() -> set[str]:
+    """Returns the words that stand for any run folder: RUN, RUN_A and the like."""
+    names = {"RUN"}
+    for _, command, _ in shell_commands():
+        if is_run(command):
+            names.update(re.findall(r"(?<=\s)[A-Z][A-Z_]*(?=\s|$)", str(command)))
+    return names
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns a checkout without results, with the files that the pages take from the reader."""
@@ -125,7 +134,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pq.write_table(prompts.slice(0, 40), path / "prompts.parquet")
     (path / "questions.csv").write_text("id,question\n1,2 + 3\n2,4 + 4\n")
     (path / "prompt.jinja").write_text("{{ question }} =")
-    for run in ("RUN", "RUN_A", "RUN_B"):
+    for run in _names_of_runs():
         (path / run).symlink_to(path / "runs" / "first")
     return path
 
