@@ -1,4 +1,4 @@
-"""The interface of a platform: kernels of routing, experts and attention, and their layouts."""
+"""The interface of a platform: the kernels of a layer, and the layouts of weights and cache."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt16
 
 from actors.kernels.cpu.layout import PackedExperts
 from actors.kernels.gpu.layout import TransposedExperts
-from actors.kernels.quantized import LoadedParams, QuantizedWeight
+from actors.kernels.quantized import LoadedParams, MatrixWeight, QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts, dequantize_params
 
 
@@ -37,6 +37,20 @@ Pages = Float[Array, "P Z K C"] | UInt16[Array, "P Z K C"]
 Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts | PackedExperts
 Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
 Experts = tuple[Weight, Weight, Weight]  # gate, value and output projection, each (E, K, N)
+
+Projections = tuple[MatrixWeight, MatrixWeight, MatrixWeight]  # of query, key and value, [D, N]
+
+# (x [B, T, D], weights, keys, values, placement) -> queries [B, T, H, C], and the pages with new
+# keys and values. Products are summed in float32 and rounded to the type of x; queries and keys are
+# rotated by their positions in float32, dimension i with i + C/2. Rows of padding are not written.
+# The pages are taken over.
+AttentionInputs = Callable[
+    [Float[Array, "B T D"], Projections, Pages, Pages, Placement],
+    tuple[Float[Array, "B T H C"], Pages, Pages],
+]
+
+# (x [B, T, K], weight [K, N]) -> x · weight [B, T, N], summed in float32, in the type of x.
+Project = Callable[[Float[Array, "B T K"], MatrixWeight], Float[Array, "B T N"]]
 
 # (x [N, D], router's weights [D, E] float32, real [N], X) -> gates [N, X] float32 and ids [N, X] of
 # the X experts of each token, best first; ties go to the lower id. Gates are the chosen ones of a
@@ -75,14 +89,23 @@ def default_compiler_options(_dtype: DTypeLike) -> dict[str, str]:
 
 
 class Kernels(NamedTuple):
-    """One platform's implementation of routing, of experts and of attention over pages."""
+    """One platform's implementation of the parts of a layer."""
 
     route: Route
     grouped_ffn: GroupedFfn
     attend: Attend
+    attention_inputs: AttentionInputs
+    project: Project
 
     @classmethod
-    def jitted(cls, route: Route, grouped_ffn: GroupedFfn, attend: Attend) -> "Kernels":
+    def jitted(
+        cls,
+        route: Route,
+        grouped_ffn: GroupedFfn,
+        attend: Attend,
+        attention_inputs: AttentionInputs,
+        project: Project,
+    ) -> "Kernels":
         """Returns kernels that are traced and lowered once for all layers of a program.
 
         Their shapes are the same in all layers, and XLA inlines the calls. Numbers of the model are
@@ -92,6 +115,8 @@ class Kernels(NamedTuple):
             jax.jit(route, static_argnums=3),
             jax.jit(grouped_ffn),
             jax.jit(attend, static_argnums=4),
+            jax.jit(attention_inputs),
+            jax.jit(project),
         )
 
 

@@ -12,13 +12,11 @@ Positions of one sequence, page size Z = 4, start = 5 tokens cached, count = 2 n
 """
 
 import haiku as hk
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from actors.kernels.interface import Kernels, Pages, Placement
-from actors.kernels.xla.attention import bits
 from actors.model.config import ModelConfig
-from actors.model.layers import Linear, add_up, rotate
+from actors.model.layers import add_up, weight_parameter
 
 
 class MultiHeadAttention(hk.Module):
@@ -38,38 +36,21 @@ class MultiHeadAttention(hk.Module):
         self, x_BTD: Float[Array, "B T D"], keys: Pages, values: Pages, placement: Placement
     ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
         """Returns this block's output, summed over "model", and the pages with the new rows."""
-        q_BTHC = rotate(self._project(x_BTD, self.q_heads, "query"), placement.positions_BT)
-        k_BTKC = rotate(self._project(x_BTD, self.kv_heads, "key"), placement.positions_BT)
-        v_BTKC = self._project(x_BTD, self.kv_heads, "value")
-        keys = write_rows(keys, k_BTKC, placement)
-        values = write_rows(values, v_BTKC, placement)
+        width = self.config.emb_size
+        q_width = self.q_heads * self.config.key_size
+        kv_width = self.kv_heads * self.config.key_size
+        weights = (
+            weight_parameter("query", (width, q_width), x_BTD.dtype),
+            weight_parameter("key", (width, kv_width), x_BTD.dtype),
+            weight_parameter("value", (width, kv_width), x_BTD.dtype),
+        )
+        q_BTHC, keys, values = self.kernels.attention_inputs(
+            x_BTD, weights, keys, values, placement
+        )
         out_BTHC = self.kernels.attend(
             q_BTHC, keys, values, placement, self.config.attn_output_multiplier
         )
-        merged = out_BTHC.reshape(*x_BTD.shape[:2], self.q_heads * self.config.key_size)
-        y_BTD = Linear(self.config.emb_size, name="linear")(merged)
+        out_BTK = out_BTHC.reshape(*x_BTD.shape[:2], q_width)
+        out_weight = weight_parameter("linear", (q_width, width), x_BTD.dtype)
+        y_BTD = self.kernels.project(out_BTK, out_weight)
         return add_up(y_BTD, self.split), keys, values
-
-    @hk.experimental.name_like("__call__")  # parameter names must not show that this is a method
-    def _project(
-        self, x_BTD: Float[Array, "B T D"], heads: int, name: str
-    ) -> Float[Array, "B T heads C"]:
-        flat = Linear(heads * self.config.key_size, name=name)(x_BTD)
-        return flat.reshape(*x_BTD.shape[:2], heads, self.config.key_size)
-
-
-def write_rows(
-    pages_PZKC: Pages, rows_BTKC: Float[Array, "B T K C"], placement: Placement
-) -> Pages:
-    """Returns the pages with the new rows in place; rows of padding tokens are dropped."""
-    p, z, k, c = pages_PZKC.shape
-    row_N = (placement.page_BT * z + placement.offset_BT).reshape(-1)  # of padding: beyond the last
-    if pages_PZKC.dtype == jnp.uint16:
-        stored_BTKC = bits(rows_BTKC)
-    else:
-        stored_BTKC = rows_BTKC.astype(pages_PZKC.dtype)
-
-    # one index per row: with an index of two parts XLA for CPUs takes about four times as long
-    flat_RW = pages_PZKC.reshape(p * z, k * c)
-    written_RW = flat_RW.at[row_N].set(stored_BTKC.reshape(-1, k * c), mode="drop")
-    return written_RW.reshape(p, z, k, c)

@@ -1,9 +1,11 @@
-"""Layers that both blocks share: RMS norm, linear, rotary embedding, the tied embedding.
+"""Layers that both blocks share: RMS norm, weights, the tied embedding.
 
 Written for one device: arrays are its shards, sizes its sizes. The residual stream is replicated on
 every device of the axis "model" (`split` = 1), or each of its `split` devices holds W = D / split
 columns, in order.
 """
+
+from typing import Any
 
 import haiku as hk
 import jax
@@ -11,10 +13,10 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from actors.kernels.quantized import dot, matmul
+from actors.kernels.interface import Weight
+from actors.kernels.quantized import dot
 
 NORM_EPSILON = 1e-5
-ROTARY_BASE = 10000.0
 
 
 def add_up(x: Float[Array, "*rows D"], split: int) -> Float[Array, "*rows W"]:
@@ -63,17 +65,17 @@ class RMSNorm(hk.Module):
         return (normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
 
 
-class Linear(hk.Module):
-    """A product with a learned matrix, without bias."""
+class _Weight(hk.Module):
+    """Holds one weight under its name in the checkpoint."""
 
-    def __init__(self, columns: int, name: str) -> None:
-        super().__init__(name=name)
-        self.columns = columns
+    def __call__(self, shape: tuple[int, ...], dtype: DTypeLike) -> Weight:
+        weight: Weight = hk.get_parameter("w", shape, dtype)
+        return weight
 
-    def __call__(self, x: Float[Array, "*rows K"]) -> Float[Array, "*rows N"]:
-        """Returns x · w, summed in float32, in the type of `x`."""
-        weight = hk.get_parameter("w", (x.shape[-1], self.columns), x.dtype)
-        return matmul(x, weight).astype(x.dtype)
+
+def weight_parameter(name: str, shape: tuple[int, ...], dtype: DTypeLike) -> Any:
+    """Returns a weight of the module that calls: dense in `dtype`, or int8."""
+    return _Weight(name=name)(shape, dtype)
 
 
 class InOutEmbed(hk.Module):
@@ -106,20 +108,3 @@ class InOutEmbed(hk.Module):
 
     def _table(self) -> Float[Array, "U D"]:
         return hk.get_parameter("embeddings", (self.rows, self.width), jnp.float32)
-
-
-def rotate(
-    x_BTKC: Float[Array, "B T K C"], positions_BT: Int[Array, "B T"]
-) -> Float[Array, "B T K C"]:
-    """Returns `x` rotated by its position, float32 inside.
-
-    Dimension i is paired with i + C/2 (halves, not neighbours).
-    """
-    half = x_BTKC.shape[-1] // 2
-    frequency = ROTARY_BASE ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    phase_BTC = positions_BT.astype(jnp.float32)[..., None] * frequency[None, None, :]
-    sin = jnp.sin(phase_BTC)[:, :, None, :]
-    cos = jnp.cos(phase_BTC)[:, :, None, :]
-    first, second = jnp.split(x_BTKC.astype(jnp.float32), 2, axis=-1)
-    rotated = jnp.concatenate([first * cos - second * sin, second * cos + first * sin], axis=-1)
-    return rotated.astype(x_BTKC.dtype)

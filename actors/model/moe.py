@@ -8,9 +8,9 @@ import haiku as hk
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from actors.kernels.interface import Kernels, Weight
+from actors.kernels.interface import Kernels
 from actors.model.config import ModelConfig
-from actors.model.layers import add_up
+from actors.model.layers import add_up, weight_parameter
 
 
 class Router(hk.Module):
@@ -59,9 +59,9 @@ class MoE(hk.Module):
         experts = self.config.num_experts
         width = self.config.emb_size
         weights = (
-            _parameter("linear", (experts, width, self.ffn_width), x_ND),
-            _parameter("linear_v", (experts, width, self.ffn_width), x_ND),
-            _parameter("linear_1", (experts, self.ffn_width, width), x_ND),
+            weight_parameter("linear", (experts, width, self.ffn_width), x_ND.dtype),
+            weight_parameter("linear_v", (experts, width, self.ffn_width), x_ND.dtype),
+            weight_parameter("linear_1", (experts, self.ffn_width, width), x_ND.dtype),
         )
 
         # grok-1: runs every token through all experts and keeps the chosen results; here only the
@@ -73,16 +73,3 @@ class MoE(hk.Module):
         gated_NXD = chosen_rows_NXD.astype(jnp.float32) * gates_NX[..., None]
         local_ND = jnp.sum(gated_NXD, axis=1).astype(x_ND.dtype)
         return add_up(local_ND, self.split)
-
-
-class _Weight(hk.Module):
-    """Holds one stacked expert weight under its name in the checkpoint."""
-
-    def __call__(self, shape: tuple[int, ...], like: Array) -> Weight:
-        weight: Weight = hk.get_parameter("w", shape, like.dtype)
-        return weight
-
-
-def _parameter(name: str, shape: tuple[int, ...], like: Array) -> Weight:
-    weight: Weight = _Weight(name=name)(shape, like)
-    return weight

@@ -1,6 +1,6 @@
 """The runs of kernels that a check of a GPU compares and times, at sizes of Grok-1's shards."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,8 +11,8 @@ from jaxtyping import Array
 from actors.engine.planning.device_profiles import REFERENCE_SHARD, ModelShard
 from actors.engine.sampling import SamplingArrays, sample_tokens
 from actors.kernels.gpu.layout import TransposedExperts
-from actors.kernels.interface import Experts, Kernels, Placement
-from actors.kernels.quantized import QuantizedWeight, dot, matmul
+from actors.kernels.interface import Experts, Kernels, Placement, Projections
+from actors.kernels.quantized import QuantizedWeight, dot
 
 KERNELS = (
     "experts",
@@ -20,6 +20,7 @@ KERNELS = (
     "attention_decode",
     "attention_prefill",
     "attention_inputs",
+    "page_writes",
     "attention_output",
     "vocabulary",
     "sampling_sorted",
@@ -43,7 +44,7 @@ class Sizes:
     shard: ModelShard
     tokens: tuple[int, ...]  # of the experts and of routing
     float32_tokens: tuple[int, ...]
-    product_tokens: tuple[int, ...]  # of the products that XLA computes
+    product_tokens: tuple[int, ...]  # of projections and vocabulary
     sampled_rows: tuple[int, ...]
     decode: tuple[tuple[int, int], ...]
     prefill: tuple[tuple[int, int], ...]
@@ -84,7 +85,7 @@ class Case:
     """One run of a kernel, on numbers of its own. Its first argument begins with a small array.
 
     `kernel` is a name of `device_profiles.KERNELS`, or `experts` for both grouped products with the
-    tiles of their rows.
+    tiles of their rows, or `page_writes` for the keys and values of `attention_inputs`.
     """
 
     kernel: str
@@ -283,12 +284,10 @@ def _placement(sequence_B: Array, length_B: Array, new_tokens: int) -> Placement
 
 
 def _product_cases(shard: ModelShard, tokens: int) -> Iterator[Case]:
-    """Yields the products of a step that XLA computes on every platform."""
-    attention_width = shard.q_heads * shard.key_size
-    key_width = shard.kv_heads * shard.key_size
-    input_widths = [attention_width, key_width, key_width]
-    yield _matmul_case("attention_inputs", shard.width, input_widths, tokens)
-    yield _matmul_case("attention_output", attention_width, [shard.width], tokens)
+    """Yields the projections of attention, and the vocabulary, which XLA computes everywhere."""
+    yield _attention_inputs_case("attention_inputs", shard, tokens)
+    yield _attention_inputs_case("page_writes", shard, tokens)
+    yield _attention_output_case(shard, tokens)
 
     x_ND = jax.random.normal(jax.random.key(tokens), (tokens, shard.width), jnp.bfloat16)
     table_VD = jax.random.normal(jax.random.key(0), (shard.vocab, shard.width), jnp.bfloat16)
@@ -304,25 +303,73 @@ def _product_cases(shard: ModelShard, tokens: int) -> Iterator[Case]:
     )
 
 
-def _matmul_case(kernel: str, width: int, widths: Sequence[int], tokens: int) -> Case:
-    """Returns the products of one input with int8 weights of several widths."""
-    weights: list[QuantizedWeight] = []
-    for seed, size in enumerate(widths):
-        weights.append(QuantizedWeight(_int8(seed, (width, size)), _scales(width, (1, size))))
-    x_ND = jax.random.normal(jax.random.key(tokens), (tokens, width), jnp.bfloat16)
+def _attention_inputs_case(kernel: str, shard: ModelShard, tokens: int) -> Case:
+    """Returns the case whose result is the queries, or for `page_writes` the pages."""
+    kv_width = shard.kv_heads * shard.key_size
+    columns = (shard.q_heads * shard.key_size, kv_width, kv_width)
+    weights = tuple(_matrix(seed, shard.width, size) for seed, size in enumerate(columns))
+    x_BTD = _small_numbers((tokens, 1, shard.width))
+    pages = -(-tokens // PAGE_SIZE)
+    cache = jnp.zeros((pages, PAGE_SIZE, shard.kv_heads, shard.key_size), x_BTD.dtype)
 
-    def products(x_ND: Array, weights: list[QuantizedWeight]) -> list[Array]:
-        return [matmul(x_ND, weight).astype(x_ND.dtype) for weight in weights]
+    def function(kernels: Kernels) -> Callable[..., Any]:
+        def run(placement: Placement, x_BTD: Array, weights: Projections, cache: Array) -> Array:
+            queries, keys, values = kernels.attention_inputs(
+                x_BTD, weights, cache, cache, placement
+            )
+            if kernel == "page_writes":
+                return jnp.stack((keys, values))
+            return queries
+
+        return run
 
     return Case(
         kernel=kernel,
         tokens=tokens,
         dtype="bfloat16",
-        function=lambda _: products,
-        arguments=(x_ND, weights),
-        min_bytes=width * sum(widths),
-        flops=2 * tokens * width * sum(widths),
-        is_compared=False,
+        function=function,
+        arguments=(_adjacent_rows(tokens), x_BTD, weights, cache),
+        min_bytes=shard.width * sum(columns),
+        flops=2 * tokens * shard.width * sum(columns),
+    )
+
+
+def _attention_output_case(shard: ModelShard, tokens: int) -> Case:
+    width = shard.q_heads * shard.key_size
+    weight = _matrix(0, width, shard.width)
+    return Case(
+        kernel="attention_output",
+        tokens=tokens,
+        dtype="bfloat16",
+        function=lambda kernels: kernels.project,
+        arguments=(_small_numbers((tokens, 1, width)), weight),
+        min_bytes=width * shard.width,
+        flops=2 * tokens * width * shard.width,
+    )
+
+
+def _matrix(seed: int, rows: int, columns: int) -> QuantizedWeight:
+    """Returns an int8 matrix with one group of scales."""
+    return QuantizedWeight(_int8(seed, (rows, columns)), _scales(rows, (1, columns)))
+
+
+def _small_numbers(shape: tuple[int, ...]) -> Array:
+    """Returns activations whose projections have a magnitude of at most about one."""
+    return jax.random.normal(jax.random.key(shape[0]), shape, jnp.bfloat16) / 4
+
+
+def _adjacent_rows(tokens: int) -> Placement:
+    """Returns a new token for each row of pages, in order; what only attention reads is missing."""
+    token_N1 = jnp.arange(tokens, dtype=jnp.int32)[:, None]
+    is_seen_N1 = jnp.zeros((tokens, 1), jnp.bool_)
+    return Placement(
+        positions_BT=token_N1,
+        page_BT=token_N1 // PAGE_SIZE,
+        offset_BT=token_N1 % PAGE_SIZE,
+        pages_BJ=token_N1,
+        length_B=token_N1[:, 0],
+        live_BS=is_seen_N1,
+        visible_BTS=is_seen_N1[:, :, None],
     )
 
 

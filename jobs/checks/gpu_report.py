@@ -67,6 +67,8 @@ def kernel_times(results: Sequence[Result], date: str, hardware: str) -> list[Ke
         is_sampling = case.kernel.startswith("sampling")
         if result.time is None or (case.dtype != "bfloat16" and not is_sampling):
             continue
+        if case.kernel == "page_writes":
+            continue  # the run that `attention_inputs` times
 
         by_kernel = {case.kernel: result.time}
         if case.kernel == "experts":

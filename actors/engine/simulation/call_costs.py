@@ -35,7 +35,6 @@ _LAYER_KERNELS = (
     "experts_out",
     "attention_inputs",
     "attention_output",
-    "rope_and_page_writes",
     "norms",
     "routing",
     "combine",

@@ -123,9 +123,6 @@ def _moved_bytes(kernel: str, shard: ModelShard, tokens: Number) -> Number:
     row_bytes = shard.width * ACTIVATION_BYTES
     if kernel == "norms":
         return tokens * shard.width * NORM_BYTES
-    if kernel == "rope_and_page_writes":
-        heads = shard.q_heads + 2 * shard.kv_heads
-        return 2 * tokens * heads * shard.key_size * ACTIVATION_BYTES
     if kernel == "routing":
         return shard.width * shard.experts * FLOAT32_BYTES + tokens * row_bytes
     if kernel == "combine":

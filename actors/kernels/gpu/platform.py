@@ -5,7 +5,7 @@ from functools import partial
 
 from jax.typing import DTypeLike
 
-from actors.kernels.gpu import attention, experts, routing
+from actors.kernels.gpu import attention, experts, projections, routing
 from actors.kernels.gpu.layout import pack_for_device
 from actors.kernels.interface import Kernels, Platform
 
@@ -23,7 +23,13 @@ DETERMINISTIC_OPTIONS = (
 
 GPU = Platform(
     name="gpu",
-    kernels=Kernels.jitted(routing.route, experts.grouped_ffn, attention.attend),
+    kernels=Kernels.jitted(
+        routing.route,
+        experts.grouped_ffn,
+        attention.attend,
+        projections.attention_inputs,
+        projections.project,
+    ),
     pack_for_device=pack_for_device,
     cache_dtype=_cache_dtype,
     reads_whole_table=False,
@@ -40,5 +46,7 @@ INTERPRETED = replace(
         partial(routing.route, interpret=True),
         partial(experts.grouped_ffn, interpret=True),
         partial(attention.attend, interpret=True),
+        partial(projections.attention_inputs, interpret=True),
+        partial(projections.project, interpret=True),
     ),
 )

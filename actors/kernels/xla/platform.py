@@ -6,12 +6,18 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from actors.kernels.interface import Kernels, Platform
-from actors.kernels.xla import attention, experts, routing
+from actors.kernels.xla import attention, experts, projections, routing
 from actors.kernels.xla.layout import keep_loaded_layout
 
 XLA = Platform(
     name="xla",
-    kernels=Kernels.jitted(routing.route, experts.grouped_ffn, attention.attend),
+    kernels=Kernels.jitted(
+        routing.route,
+        experts.grouped_ffn,
+        attention.attend,
+        projections.attention_inputs,
+        projections.project,
+    ),
     pack_for_device=keep_loaded_layout,
     cache_dtype=attention.cache_dtype,
     reads_whole_table=True,

@@ -46,7 +46,7 @@ def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np
 
     Zero where the choice is no expert.
     """
-    gate, value, out = (_dequantized(weight) for weight in weights)
+    gate, value, out = (dequantized(weight) for weight in weights)
     rows = np.zeros((*chosen_NX.shape, x_ND.shape[1]))
     for n, x in np.ndindex(chosen_NX.shape):
         e = chosen_NX[n, x]
@@ -57,12 +57,47 @@ def expert_rows(x_ND: np.ndarray, chosen_NX: np.ndarray, weights: Experts) -> np
     return rows
 
 
-def _dequantized(weight: Any) -> np.ndarray:
-    values, scales = (
-        np.asarray(weight.weight, np.float64),
-        np.asarray(weight.scales.astype(jnp.float32), np.float64),
-    )
-    return values * np.repeat(scales, values.shape[1] // scales.shape[1], axis=1)
+def quantized_matrix(rows: int, columns: int, groups: int = 1, seed: int = 0) -> QuantizedWeight:
+    """Returns a random matrix."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(-127, 128, (rows, columns), np.int8)
+    scales = rng.uniform(0.5, 2, (groups, columns)) / (74 * rows**0.5)
+    return QuantizedWeight(jnp.asarray(values), jnp.asarray(scales, jnp.bfloat16))
+
+
+def dequantized(weight: Any) -> np.ndarray:
+    """Returns the numbers of an int8 weight, stacked or not."""
+    values = np.asarray(weight.weight, np.float64)
+    scales = np.asarray(weight.scales.astype(jnp.float32), np.float64)
+    return values * np.repeat(scales, values.shape[-2] // scales.shape[-2], axis=-2)
+
+
+def rotated(x_C: np.ndarray, position: int) -> np.ndarray:
+    """Returns the columns of a head as complex numbers of both halves, turned by their angles."""
+    half = len(x_C) // 2
+    pairs = x_C[:half] + 1j * x_C[half:].astype(np.float64)
+    angles = position / 10000.0 ** (np.arange(half) / half)
+    turned = pairs * np.exp(1j * angles)
+    return np.concatenate([turned.real, turned.imag])
+
+
+def new_tokens(
+    start: list[int], count: list[int], *, new: int, page_size: int, table: int
+) -> Placement:
+    """Returns places of new tokens on shuffled pages; what only attention reads is missing."""
+    pages = len(start) * table
+    pages_BJ = np.random.default_rng(0).permutation(pages).reshape(len(start), table)
+    number_T = np.arange(new)
+    positions_BT = np.asarray(start)[:, None] + number_T
+    table_entry_BT = np.minimum(positions_BT // page_size, table - 1)
+    page_BT = np.take_along_axis(pages_BJ, table_entry_BT, axis=1)
+    page_BT = np.where(number_T < np.asarray(count)[:, None], page_BT, pages)
+    arrays = (positions_BT, page_BT, positions_BT % page_size, pages_BJ)
+    integers = (jnp.asarray(array, jnp.int32) for array in arrays)
+    nothing_BS = jnp.zeros((len(start), table * page_size), bool)
+    length_B = jnp.zeros(len(start), jnp.int32)
+    visible_BTS = jnp.zeros((len(start), new, table * page_size), bool)
+    return Placement(*integers, length_B, nothing_BS, visible_BTS)
 
 
 class Paged(NamedTuple):

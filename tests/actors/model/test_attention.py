@@ -6,12 +6,11 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from jax.sharding import PartitionSpec
 
 from actors.kernels.interface import Placement
 from actors.kernels.xla.platform import XLA
-from actors.model.attention import MultiHeadAttention, write_rows
+from actors.model.attention import MultiHeadAttention
 from actors.model.sharding import make_mesh
 from tests.actors.model.models import TINY_CONFIG as CONFIG
 
@@ -177,23 +176,3 @@ def test_attention_writes_rotated_keys_and_values() -> None:
                 expected_values[place] = project(x[row, number], "value", head)
     np.testing.assert_allclose(new_keys, expected_keys, atol=1e-4)
     np.testing.assert_allclose(new_values, expected_values, atol=1e-4)
-
-
-@pytest.mark.parametrize("stored_type", ["float32", "bfloat16", "uint16"])
-def test_write_rows_stores_real_tokens_in_the_type_of_pages(stored_type: str) -> None:
-    rng = np.random.default_rng(2)
-    pages = jnp.asarray(np.full(SHAPE, 7), jnp.dtype(stored_type))
-    shape = (len(START), TOKENS, *SHAPE[2:])
-    rows = jnp.asarray(rng.normal(0, 1, shape), jnp.bfloat16)
-    written = np.asarray(write_rows(pages, rows, placement()))
-    expected = np.array(pages)
-    for row, count in enumerate(COUNT):
-        for number in range(count):
-            position = START[row] + number
-            stored = np.asarray(rows)[row, number]
-            if stored_type == "uint16":
-                stored = stored.view(np.uint16)
-            page = PAGE_TABLE[row, position // PAGE_SIZE]
-            expected[page, position % PAGE_SIZE] = stored.astype(stored_type)
-    assert written.dtype == pages.dtype
-    np.testing.assert_array_equal(written, expected)

@@ -24,9 +24,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from actors.engine.planning.compile_only import TARGETS, make_mesh
 from actors.kernels.gpu import attention as gpu_attention
 from actors.kernels.gpu import experts as gpu_experts
+from actors.kernels.gpu import projections as gpu_projections
 from actors.kernels.gpu import routing as gpu_routing
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Placement
+from actors.kernels.quantized import QuantizedWeight
 
 DEVICES = {
     name: NamedSharding(make_mesh(target, 1, 1), PartitionSpec())
@@ -90,6 +92,31 @@ def attention(
     return run.lower(array_of(rows, new, heads, width, dtype=dtype), pages, pages, placement, 0.1)
 
 
+def matrix(rows: int, columns: int, groups: int, gpu: str) -> QuantizedWeight:
+    weight = array(rows, columns, dtype="int8", gpu=gpu)
+    return QuantizedWeight(weight, array(groups, columns, dtype="bfloat16", gpu=gpu))
+
+
+def attention_inputs(
+    tokens: int, new: int = 1, groups: int = 1, dtype: str = "bfloat16", gpu: str = "h100"
+) -> Any:
+    array_of = partial(array, gpu=gpu)
+    rows = tokens // new
+    x = array_of(rows, new, 6144, dtype=dtype)
+    weights = tuple(matrix(6144, columns, groups, gpu) for columns in (768, 128, 128))
+    pages = array_of(4096, 16, 1, 128, dtype=dtype)
+    grid = array_of(rows, new)
+    live, visible = array_of(rows, 8192, dtype="bool"), array_of(rows, new, 8192, dtype="bool")
+    placement = Placement(grid, grid, grid, array_of(rows, 512), array_of(rows), live, visible)
+    run = jax.jit(gpu_projections.attention_inputs, donate_argnums=(2, 3))
+    return run.lower(x, weights, pages, pages, placement)
+
+
+def attention_output(tokens: int, dtype: str = "bfloat16", gpu: str = "h100") -> Any:
+    x = array(tokens, 1, 768, dtype=dtype, gpu=gpu)
+    return jax.jit(gpu_projections.project).lower(x, matrix(768, 6144, 1, gpu))
+
+
 def router(tokens: int, width: int = 6144) -> Any:
     run = jax.jit(gpu_routing.route, static_argnums=3)
     x = array(tokens, width, dtype="bfloat16")
@@ -123,7 +150,14 @@ def cases() -> Iterator[tuple[str, Any]]:
         "prefill, 32 rows of 8, float32, pages of 64",
         attention(32, 8, 8, 8, 64, 16, page=64, dtype="float32"),
     )
+    for tokens in (64, 512, 8192):
+        new = 1 if tokens <= 512 else 8
+        yield f"attention inputs, {tokens} tokens", attention_inputs(tokens, new)
+        yield f"attention output, {tokens} tokens", attention_output(tokens)
+    yield "attention inputs, 64 tokens, 8 groups", attention_inputs(64, groups=8)
+    yield "attention inputs, 64 tokens, float32", attention_inputs(64, dtype="float32")
     for gpu in ("a100", "b200"):
+        yield f"attention inputs, 64 tokens, {gpu}", attention_inputs(64, gpu=gpu)
         for tokens in (64, 2048):
             yield f"experts, {tokens} tokens, {gpu}", experts(tokens, 6144, 4096, gpu=gpu)
         yield f"decode, 64 sequences, {gpu}", attention(64, 1, 6, 1, 128, 512, gpu=gpu)

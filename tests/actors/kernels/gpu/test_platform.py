@@ -41,10 +41,11 @@ def test_prefill_pieces_and_decode_on_gpu_kernels_match_goldens() -> None:
     rows = prompts(case)
     whole = model.prefill(rows)
     cut = [len(row) // 2 for row in rows]
-    _, cache = model.step(model.cache(), [row[:at] for row, at in zip(rows, cut, strict=True)])
-    pieces, cache = model.step(
-        cache, [row[at:-1] for row, at in zip(rows, cut, strict=True)], start=cut
-    )
+    width = max(map(len, rows))  # of all prefill calls, so that one program is compiled
+    first_pieces = [row[:at] for row, at in zip(rows, cut, strict=True)]
+    _, cache = model.step(model.cache(), first_pieces, width=width)
+    last_pieces = [row[at:-1] for row, at in zip(rows, cut, strict=True)]
+    pieces, cache = model.step(cache, last_pieces, start=cut, width=width)
     last, _ = model.step(cache, [row[-1:] for row in rows], start=[len(row) - 1 for row in rows])
     for b, row in enumerate(rows):
         expected = golden(case)[f"p{b}_logits"]

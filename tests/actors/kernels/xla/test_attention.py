@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from actors.kernels.interface import Placement
 from actors.kernels.xla import attention as xla_attention
-from actors.model.attention import write_rows
 
 B, T, H, K, C, P, Z, J = 6, 2, 4, 2, 8, 15, 4, 2
 
@@ -28,20 +27,6 @@ def placement() -> Placement:
 
 def numbers(seed: int, *shape: int) -> jax.Array:
     return jax.random.normal(jax.random.key(seed), shape, jnp.bfloat16)
-
-
-@pytest.mark.slow  # compiles
-def test_write_rows_as_numbers_and_as_bits() -> None:
-    pages, rows, where = numbers(0, P, Z, K, C), numbers(1, B, T, K, C), placement()
-    expected = np.array(pages)
-    for b in range(1, B):
-        for t in range(T):
-            expected[where.page_BT[b, t], where.offset_BT[b, t]] = rows[b, t]
-    np.testing.assert_array_equal(write_rows(pages, rows, where), expected)
-    np.testing.assert_array_equal(
-        write_rows(xla_attention.bits(pages), rows, where),
-        xla_attention.bits(jnp.asarray(expected)),
-    )
 
 
 @pytest.mark.slow  # compiles
