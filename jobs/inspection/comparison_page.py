@@ -267,14 +267,14 @@ def _completion(
     text: str | None, tokens: Tokens, position: int | None, tokenizer: Tokenizer | None
 ) -> Markup:
     """Returns a completion coloured by probability, the first token that differs marked."""
-    plain = text_block(shorten(text or "", MAX_CHARS))
+    uncoloured = text_block(shorten(text or "", MAX_CHARS))
     if tokenizer is None or not tokens:
-        return plain
+        return uncoloured
     ids = [token for token, _ in tokens]
     pieces = token_bytes(tokenizer, ids)
     joined = b"".join(pieces).decode(errors="replace")
     if redact_credentials(joined) != joined:
-        return plain
+        return uncoloured
     logprobs = [logprob for _, logprob in tokens]
     if position is None or position >= len(tokens):
         return coloured_tokens(text_pieces(pieces, logprobs))

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from actors.protocol.plain_text import bare
 from pipeline.report.drawing import BAD, GOOD, IN, NARROW_WIDTH, OUT, Plot, svg
 from pipeline.report.figures import percent
 
@@ -16,6 +17,7 @@ REASON_COLORS = {"stop": GOOD, "length": OUT, "repetition": BAD}
 REASON_EXPLANATION = (
     "stop: at the end of the text or a stop string. length: at --max-tokens, perhaps cut off."
 )
+NAME_CHARS = 16
 LARGE_PROBABILITY_BIN = -0.25  # log-probs above it: probabilities above 78 %
 
 
@@ -25,13 +27,13 @@ def finish_reasons(counts: Mapping[str, int]) -> Plot:
     Args:
         counts: samples by finish reason, at least one.
     """
-    names = list(counts)
+    names = [bare(name, NAME_CHARS) for name in counts]
     total = sum(counts.values())
 
     def draw(figure: Figure) -> None:
         axes = figure.add_subplot()
         values = list(counts.values())
-        colors = [REASON_COLORS.get(name, IN) for name in names]
+        colors = [REASON_COLORS.get(name, IN) for name in counts]
         bars = axes.barh(range(len(names)), values, height=0.6, color=colors)
         labels = [f"{value:,}" for value in values]
         axes.bar_label(bars, labels, padding=4)

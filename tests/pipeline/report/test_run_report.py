@@ -204,6 +204,34 @@ def test_page_escapes_data() -> None:
     assert names[0] == names[1], "the page has another structure than with harmless data"
 
 
+def test_page_shows_sample_rows_and_the_time_of_the_start() -> None:
+    sample = {
+        "id": HOSTILE,
+        "prompt": f"first line\n{HOSTILE}",
+        "text": "5",
+        "tokens": [["5", -3.0], [HOSTILE, None]],
+        "finish_reason": "stop",
+        "prompt_tokens": 1200,
+        "completion_tokens": 2,
+        "scores": [{"text": HOSTILE, "loglikelihood": None, "tokens": 3, "is_greedy": False}],
+        "error": None,
+    }
+    report = make_report(seconds=20.0)
+    report |= {"samples": [sample], "ready_s": 100.0, "finish_reasons": {"stop": 1, HOSTILE: 2}}
+    report["logprob_histogram"] = [{"from": None, "to": -11.75, "tokens": 3}]
+    text = render(report)
+    page = Page(text)
+    assert page.count("script") == page.count("img") == 0
+    words = " ".join(page.text.split())
+    assert "ended by stop · 1,200 prompt tokens · 2 completion tokens" in words
+    assert "log-likelihood none, tokens: 3" in words
+    assert "after 1 min 40 s for planning, starting Ray and loading the model" in words
+    assert "Time2 min 00 s" in words
+    assert '<span class=p1 title="5.0\u00a0%">5</span>' in text
+    titles = page.values("aria-labelledby")
+    assert {"finish-reasons-title", "logprobs-title"} <= set(titles)
+
+
 def test_page_omits_credentials() -> None:
     message = "cannot read s3://user:secret@bucket/x?X-Amz-Signature=secret"
     assert "secret" not in render(make_report(errors=5, losses=2, message=message))
