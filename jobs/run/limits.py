@@ -241,15 +241,15 @@ class RunLimits:
             self._limit_to(
                 _seconds_left(self._max_hours - usage.replica_hours, hours_per_s),
                 f"--max-replica-hours {self._max_hours:g}: the run has used "
-                f"{usage.replica_hours:.3g} replica hours in all its calls and would exceed them; "
-                f"{KEPT} higher --max-replica-hours",
+                f"{usage.replica_hours:.3g} replica hours in all its calls, and more would exceed "
+                f"them; {KEPT} higher --max-replica-hours",
             )
         if self._max_cost is not None:
             cost_per_s = usage.replicas_up * self._price / 3600
             self._limit_to(
                 _seconds_left(self._max_cost - usage.cost, cost_per_s),
                 f"--max-cost {self._max_cost:g}: the run has cost {usage.cost:.3g} in all its "
-                f"calls and would exceed it; {KEPT} higher --max-cost",
+                f"calls, and more would exceed it; {KEPT} higher --max-cost",
             )
         if self._deadline is not None:
             left_s = (self._deadline - self._now()).total_seconds()
