@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 from actors.engine.planning.device_profiles import gpu_names
 from actors.engine.simulation.figures import USD
 from actors.protocol.plain_text import quoted
-from jobs.cli.flag_checks import check_range, require_flags
+from jobs.cli.flag_checks import check_range, flag_name, require_flags
 from jobs.cli.help_topics import FIRST, Topics
 from jobs.cli.parser import flag
 from jobs.run.config import ScoreConfig
@@ -56,7 +56,7 @@ class PlanConfig:
         "rows without data": ("prefix_tokens", "rows_per_prefix", "continuations"),
         "rows of data": ("input", *WITH_DATA),
         "prices": ("cost_per_machine_hour", "currency"),
-        "sizes of the engine": ("max_len", "slots", "prefill_tokens"),
+        "sizes of the engine": ("max_len", "slots", "prefill_tokens", "deterministic", "policies"),
         "measured times": ("measurement",),
     }
 
@@ -104,6 +104,14 @@ class PlanConfig:
     prefill_tokens: int | None = flag(
         None, "positions of a prefill call; default: as a run chooses"
     )
+    deterministic: bool = flag(
+        False, "one size of each kind of call, as --deterministic of a run has it"
+    )
+    policies: bool = flag(
+        False,
+        "print rows/s of the ways in which an engine can make its calls, each with sizes of its "
+        "own; takes a minute",
+    )
     measurement: str | None = flag(
         None, "JSON of jobs/check_gpu.py --json: measured times of the GPU that --gpu names"
     )
@@ -130,6 +138,9 @@ class PlanConfig:
                 f"--currency {self.currency}: usual prices are in {USD}; give "
                 "--cost-per-machine-hour in this currency"
             )
+
+        if self.policies:
+            self._check_policies()
 
     @property
     def has_data(self) -> bool:
@@ -168,6 +179,7 @@ class PlanConfig:
             max_len=self.max_len,
             slots=self.slots or "auto",
             prefill_tokens=self.prefill_tokens or "auto",
+            deterministic=self.deterministic,
             device="gpu",
             dry_run=True,
         )
@@ -188,6 +200,15 @@ class PlanConfig:
             raise ConfigError(
                 f"--task: expected one of {', '.join(TASKS)}, got {quoted(self.task)}"
             )
+
+    def _check_policies(self) -> None:
+        """Refuses flags that have no effect beside --policies."""
+        for name in ("slots", "prefill_tokens", "deterministic"):
+            if getattr(self, name):
+                raise ConfigError(
+                    f"{flag_name(name)} has no effect: --policies compares sizes of its own; leave "
+                    "one of them out"
+                )
 
     def _check_counts(self) -> None:
         positive = (

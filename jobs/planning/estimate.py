@@ -45,6 +45,9 @@ from pipeline.errors import ConfigError, DatasetError
 SEED = 0
 # As a run with the most slots chooses them, in `MAX_BATCHES_IN_FLIGHT` batches.
 REQUESTS_IN_FLIGHT = REQUESTS_PER_SLOT * max(GPU_SLOTS)
+# Rows of the sample that policies are compared by, which takes a minute: their differences are
+# smaller than the error of the usual sample.
+COMPARED_ROWS = 8 * max(GPU_SLOTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +75,33 @@ def machine_plan(config: PlanConfig) -> MachinePlan:
         DatasetError: the data is not readable, or none of its rows can run.
         ModelError: the model or the measurement is not valid.
     """
-    if config.has_data:
-        rows, estimates = _of_data(config)
-    else:
-        rows, estimates = _without_data(config)
+    rows, estimates = workload_estimates(config)
+    count = float(config.machines)
+    machines = [estimates.estimate(profile, machines=count) for profile in gpu_profiles(config)]
+    return MachinePlan(rows, config.currency, tuple(machines))
 
+
+def workload_estimates(config: PlanConfig) -> tuple[dict[str, Any], MachineEstimates]:
+    """Returns the figures of the rows of a plan, and the estimates of a run over them.
+
+    Raises:
+        ConfigError, DatasetError, ModelError: as `machine_plan`.
+    """
+    if config.has_data:
+        return _of_data(config)
+    return _without_data(config)
+
+
+def gpu_profiles(config: PlanConfig) -> list[DeviceProfile]:
+    """Returns the profiles of the GPUs that are compared.
+
+    Raises:
+        ConfigError, ModelError: the measurement is not readable or not valid.
+    """
     names = GPUS
     if config.gpu is not None:
         names = (config.gpu,)
-    machines: list[MachineEstimate | DoesNotFit] = []
-    for name in names:
-        profile = _profile(config, name)
-        machines.append(estimates.estimate(profile, machines=float(config.machines)))
-    return MachinePlan(rows, config.currency, tuple(machines))
+    return [_profile(config, name) for name in names]
 
 
 def _of_data(config: PlanConfig) -> tuple[dict[str, Any], MachineEstimates]:
@@ -139,7 +156,7 @@ def _without_data(config: PlanConfig) -> tuple[dict[str, Any], MachineEstimates]
     scale = config.row_count / len(sampled.requests)
     estimates = MachineEstimates(
         model=model,
-        engine=EngineConfig(max_len=max_len),
+        engine=EngineConfig(max_len=max_len, deterministic=config.deterministic),
         workload=Workload(
             batches=batches,
             scale=scale,
@@ -169,6 +186,8 @@ def _sampled_rows(config: PlanConfig, model: ModelConfig, max_len: int) -> Synth
     )
     affordable = max(1, SAMPLED_TOKENS // config.prompt_token_count)
     count = min(SAMPLED_ROWS, affordable, config.row_count)
+    if config.policies:
+        count = min(COMPARED_ROWS, config.row_count)
     return synthetic_rows(lengths, count, vocab_size=model.vocab_size, seed=SEED, max_len=max_len)
 
 

@@ -4,6 +4,7 @@
     grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --json
     grok-batch plan --rows 14042 --prompt-tokens 750 --prefix-tokens 620 --rows-per-prefix 250
     grok-batch plan -i prompts.parquet --tokenizer tokenizer.model --max-tokens 256
+    grok-batch plan --rows 1e6 --prompt-tokens 800 --completion-tokens 200 --gpu h100 --policies
 
 Lengths are those of a sample of the rows of --input. Without data, they vary around the means that
 are given; then no tokenizer is needed. The scheduler of the engine runs on the sample, with
@@ -19,6 +20,7 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.planning.config import PlanConfig
 from jobs.planning.estimate import MachinePlan, machine_plan
+from jobs.planning.policies import policy_figures, policy_table
 
 DESCRIPTION = (
     "Plans a run before machines are rented: memory, slots, hours and cost on each kind of "
@@ -34,6 +36,10 @@ def main(arguments: Sequence[str], *, program: str = "plan") -> int:
 
 def _plan(arguments: Sequence[str], program: str) -> int:
     config = parse(PlanConfig, arguments, program=program, description=DESCRIPTION)
+    if config.policies:
+        _print_policies(config)
+        return ExitCode.OK
+
     plan = machine_plan(config)
     if config.json:
         print(json.dumps(plan.figures(), indent=2))
@@ -41,6 +47,15 @@ def _plan(arguments: Sequence[str], program: str) -> int:
     for line in plan_lines(plan, config.machines):
         print(line)
     return ExitCode.OK
+
+
+def _print_policies(config: PlanConfig) -> None:
+    figures = policy_figures(config)
+    if config.json:
+        print(json.dumps(figures, indent=2))
+        return
+    for line in policy_table(figures["policies"]):
+        print(line)
 
 
 def plan_lines(plan: MachinePlan, machine_count: int) -> Iterator[str]:

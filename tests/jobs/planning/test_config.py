@@ -43,6 +43,8 @@ def test_plan_offers_all_machines_for_rent() -> None:
         ({"prefix_tokens": 800}, "--prefix-tokens: expected less than --prompt-tokens 800"),
         ({"gpu": "h900"}, "--gpu: expected one of a100-80, b200, h100, h200, got 'h900'"),
         ({"measurement": "times.json"}, "--measurement needs --gpu"),
+        ({"policies": True, "slots": 8}, "--slots has no effect: --policies compares"),
+        ({"policies": True, "deterministic": True}, "--deterministic has no effect"),
         ({"machines": 0}, "--machines: expected at least 1"),
         ({"cost_per_machine_hour": 9.0}, "--cost-per-machine-hour needs --gpu"),
         ({"currency": "EUR"}, "--currency EUR: usual prices are in USD"),

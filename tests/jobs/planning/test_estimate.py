@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,15 @@ def test_estimate_uses_the_times_of_a_measurement(tmp_path: Path) -> None:
 
     assert estimate(measured).busy_s > 2 * estimate(config).busy_s
     assert estimate(measured).profile.measured_kernels == ("experts_out",)
+
+
+def test_deterministic_calls_of_short_rows_take_longer() -> None:
+    """Each of them has the one size that a full call has."""
+    config = PlanConfig(rows=32.0, prompt_tokens=60, completion_tokens=20, gpu="h100")
+
+    price = estimate(replace(config, deterministic=True)).busy_s / estimate(config).busy_s
+
+    assert price > 1.5
 
 
 @pytest.fixture
