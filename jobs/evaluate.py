@@ -39,6 +39,7 @@ from pipeline import storage
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
+from pipeline.monitoring.live_view import showing
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import publish_once, to_parquet
 from pipeline.storage.redaction import redact_credentials
@@ -67,64 +68,80 @@ def main(arguments: Sequence[str], backend: Backend = RAY, *, program: str = "ev
             description=DESCRIPTION,
         )
         log = _log(config)
-        config.require(step)
-        return _run_step(step, config, backend)
+        return run_step(step, config, backend, log)
     except GrokBatchError as error:
         return log.failed(error, ExitCode.BAD_ARGUMENTS)
 
 
-def _run_step(step: Step, config: EvaluateConfig, backend: Backend) -> int:
+def run_step(step: Step, config: EvaluateConfig, backend: Backend, log: RunLog) -> int:
+    """Runs one step or all of them, and returns the exit code.
+
+    Args:
+        step: the step, or `all`.
+        config: of the evaluation.
+        backend: starts replicas.
+        log: receives events, results and known errors of the run.
+
+    Raises:
+        GrokBatchError: a flag is missing, or data cannot be used.
+    """
+    config.require(step)
     output = str(config.output)
     if step == "prompts":
-        return write_prompts(config, output)
+        return write_prompts(config, output, log)
     if step == "run":
-        return run_requests(config, str(config.requests), output, backend)
+        return run_requests(config, str(config.requests), output, backend, log)
     if step == "report":
-        return make_report(config, str(config.requests), config.outputs, output)
-    return _all_steps(config, output, backend)
+        with showing("computing metrics", log):
+            return make_report(config, str(config.requests), config.outputs, output)
+    return _all_steps(config, output, backend, log)
 
 
-def _all_steps(config: EvaluateConfig, output: str, backend: Backend) -> int:
+def _all_steps(config: EvaluateConfig, output: str, backend: Backend, log: RunLog) -> int:
     # an unreadable history fails before hours of computation, not after
     History.load(config.history)
     requests = storage.join(output, "requests.parquet")
-    write_prompts(config, requests)
-    code = run_requests(config, requests, output, backend)
+    write_prompts(config, requests, log)
+    code = run_requests(config, requests, output, backend, log)
     is_over_budget = code is ExitCode.OVER_BUDGET
     if not code.is_complete and not is_over_budget:
         return code
     outputs = run_outputs(requests, output)
     try:
-        report_code = make_report(config, requests, outputs, output, is_complete=not is_over_budget)
+        with showing("computing metrics", log):
+            report_code = make_report(
+                config, requests, outputs, output, is_complete=not is_over_budget
+            )
         if is_over_budget:
             return code
         return report_code or code
     except GrokBatchError as error:
-        return _log(config).failed(error, ExitCode.FAILED)
+        return log.failed(error, ExitCode.FAILED)
 
 
-def write_prompts(config: EvaluateConfig, url: str) -> int:
+def write_prompts(config: EvaluateConfig, url: str, log: RunLog) -> int:
     """Writes the request rows of the tasks to `url`, if they are not there already.
 
     Raises:
         ConfigError, DatasetError: unknown tasks, damaged data sets, or `url` holds other requests.
     """
     data = DataFolder(str(config.data_url()))
-    requests = build_requests(config.task_names(), data, config.prompt_options())
-    table = to_table(requests, config.task_names())
-    publish_once(url, to_parquet(table), "requests")
+    with showing("building requests", log):
+        requests = build_requests(config.task_names(), data, config.prompt_options())
+        table = to_table(requests, config.task_names())
+        publish_once(url, to_parquet(table), "requests")
 
     counts = Counter(request.task for request in requests)
     summary = f"{len(counts)} tasks"
     if len(counts) <= MAX_LISTED_TASKS:
         summary = ", ".join(f"{task} {count:,}" for task, count in counts.items())
     message = f"requests {redact_credentials(url)}: {len(requests):,} rows ({summary})"
-    _log(config).result("requests", message, rows=len(requests))
+    log.result("requests", message, rows=len(requests))
     return ExitCode.OK
 
 
 def run_requests(
-    config: EvaluateConfig, requests_url: str, output: str, backend: Backend = RAY
+    config: EvaluateConfig, requests_url: str, output: str, backend: Backend, log: RunLog
 ) -> ExitCode:
     """Runs the request rows through the main job, as one run per task of it.
 
@@ -138,18 +155,19 @@ def run_requests(
     """
     config = _with_fixed_deadline(config)
     main_jobs: list[ScoreConfig] = []
-    for job_task, table in parts(to_table(read_requests(requests_url))).items():
-        part_url = storage.join(output, f"requests-{job_task}.parquet")
-        publish_once(part_url, to_parquet(table), "requests")
-        main_job = config.score_config(job_task, part_url, storage.join(output, job_task))
-        check_rows(main_job, _log(config))
-        main_jobs.append(main_job)
+    with showing("checking requests", log):
+        for job_task, table in parts(to_table(read_requests(requests_url))).items():
+            part_url = storage.join(output, f"requests-{job_task}.parquet")
+            publish_once(part_url, to_parquet(table), "requests")
+            main_job = config.score_config(job_task, part_url, storage.join(output, job_task))
+            check_rows(main_job, log)
+            main_jobs.append(main_job)
 
     worst = ExitCode.OK
     folders = [str(main_job.output) for main_job in main_jobs]
     for main_job in main_jobs:
         others = [folder for folder in folders if folder != main_job.output]
-        code = run_job(main_job, backend, shares_limits_with=others)
+        code = run_job(main_job, backend, log=log, shares_limits_with=others)
         if not code.is_complete and code is not ExitCode.OVER_BUDGET:
             return code
         worst = max(worst, code)

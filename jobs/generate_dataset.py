@@ -37,6 +37,7 @@ from jobs.synthesis.early_stopping import SelectionStopping, check_rules
 from jobs.synthesis.prompts import plan_seeds, show_prompts, write_prompts
 from jobs.synthesis.selection import check_dataset, select
 from pipeline import storage
+from pipeline.monitoring.live_view import showing
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
@@ -91,22 +92,40 @@ def main(
         usage = f"{program} [{'|'.join(STEPS)}]"
         config = parse(GenerateConfig, flags, program=usage, description=DESCRIPTION)
         log = RunLog(config.log_format, run=run_label(str(config.output)))
-        config.require(step)
-        return _run_step(step, config, log, backend, executor)
+        return run_step(step, config, log, backend, executor)
     except GrokBatchError as error:
         return log.failed(error, ExitCode.BAD_ARGUMENTS)
 
 
-def _run_step(
-    step: Step, config: GenerateConfig, log: RunLog, backend: Backend, executor: Executor | None
+def run_step(
+    step: Step,
+    config: GenerateConfig,
+    log: RunLog,
+    backend: Backend = RAY,
+    executor: Executor | None = None,
 ) -> int:
+    """Runs one step or all of them, and returns the exit code.
+
+    Args:
+        step: the step, or `all`.
+        config: of the data set.
+        log: receives events, results and known errors of the run.
+        backend: starts replicas.
+        executor: runs the selection during the run; None: a thread.
+
+    Raises:
+        GrokBatchError: a flag is missing, or data cannot be used.
+    """
+    config.require(step)
     output = str(config.output)
     if step == "run":
         prompts = PromptsFolder(str(config.prompts))
-        return run_prompts(config, prompts, output, backend=backend, executor=executor)
+        return run_prompts(config, prompts, output, log, backend=backend, executor=executor)
     if step == "select":
-        return select(config, str(config.prompts), str(config.completions), output, log)
-    plan = plan_seeds(config)
+        with showing("selecting rows", log):
+            return select(config, str(config.prompts), str(config.completions), output, log)
+    with showing("reading the seeds", log):
+        plan = plan_seeds(config)
     if config.dry_run:
         show_prompts(config, plan)
         return ExitCode.OK
@@ -134,11 +153,12 @@ def _run_and_select(
     early_stopping = None
     if RunFolder(dataset_url).finished():
         early_stopping = _StopAtOnce()
-    code = run_prompts(config, prompts, completions_url, early_stopping, backend, executor)
+    code = run_prompts(config, prompts, completions_url, log, early_stopping, backend, executor)
     if not code.is_complete:
         return code
     try:
-        return select(config, prompts.url, completions_url, dataset_url, log, flag="--dataset")
+        with showing("selecting rows", log):
+            return select(config, prompts.url, completions_url, dataset_url, log, flag="--dataset")
     except GrokBatchError as error:
         return log.failed(error, ExitCode.FAILED)
 
@@ -147,6 +167,7 @@ def run_prompts(
     config: GenerateConfig,
     prompts: PromptsFolder,
     output: str,
+    log: RunLog,
     early_stopping: EarlyStopping | None = None,
     backend: Backend = RAY,
     executor: Executor | None = None,
@@ -157,6 +178,7 @@ def run_prompts(
         config: configuration of model, sampling and selection.
         prompts: folder of the prompts.
         output: run folder.
+        log: receives events, results and known errors of the run.
         early_stopping: ends the run; None: the rule of the configuration.
         backend: starts replicas.
         executor: runs the selection during the run; None: a thread.
@@ -170,7 +192,7 @@ def run_prompts(
     main_job = dataclasses.replace(main_job, dry_run=config.dry_run, json=config.json)
     has_run = storage.stat(RunFolder(output).run_url) is not None
     if config.retry_failed and has_run and not config.dry_run:
-        code = run_job(main_job, backend, _RetryFailed())
+        code = run_job(main_job, backend, _RetryFailed(), log)
         if not code.is_complete:
             return code
 
@@ -180,7 +202,7 @@ def run_prompts(
             early_stopping = SelectionStopping(config, prompts, output, executor)
     try:
         main_job = dataclasses.replace(main_job, retry_failed=False)
-        return run_job(main_job, backend, early_stopping)
+        return run_job(main_job, backend, early_stopping, log)
     finally:
         early_stopping.close()
 

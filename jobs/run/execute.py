@@ -115,7 +115,8 @@ def run_job(
     """
     began = datetime.now(UTC)
     if log is None:
-        log = RunLog(config.log_format, run=run_label(str(config.output or config.input)))
+        log = RunLog(config.log_format)
+    log = log.of_run(run_label(str(config.output or config.input)))
     with LiveView(log) as view:
         limits = RunLimits(config, shares_limits_with, log, began)
         code = _run_logged(config, backend, early_stopping, limits, log, view)

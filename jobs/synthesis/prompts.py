@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from pipeline.errors import DatasetError
 from pipeline.input.listing import SkippedFile, describe_skipped, read_listing
 from pipeline.input.shards import plan_shards
 from pipeline.input.unique_ids import check_unique_ids
+from pipeline.monitoring.live_view import LiveView
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.input_content import content_digests, run_input_keys
 from pipeline.output.publication import to_parquet
@@ -38,7 +38,6 @@ from pipeline.synthesis.selection.selection import Selection
 PRINTED_ROWS = 3
 SAMPLED_ROWS = 256
 SAMPLED_SHARDS = 8
-PROGRESS_INTERVAL_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +128,10 @@ def write_prompts(config: GenerateConfig, plan: SeedPlan, url: str, log: RunLog)
     todo = remaining(plan.shards, state)
     for notice in plan.schema.notices:
         log.event("notice", f"note: {notice}")
-    progress = _Progress(sum(shard.rows for shard in todo), log)
-    for shard in prompts.write(todo, plan.shards, plan.build(todo), prompts_fingerprint):
-        progress.add(shard.rows)
+    with LiveView(log) as view:
+        view.begin("writing prompts", rows_total=sum(shard.rows for shard in todo))
+        for shard in prompts.write(todo, plan.shards, plan.build(todo), prompts_fingerprint):
+            view.advance(shard.rows)
 
     parts = prompts.parts()
     rows = sum(part.file.rows for part in parts)
@@ -220,23 +220,3 @@ def _print_rows(requests: pa.Table, rejected: pa.Table) -> None:
         print("---")
     for row in rejected.slice(0, PRINTED_ROWS).to_pylist():
         print(plain_message(f"rejected {row['id']}: {row['reason']}: {row['detail']}"))
-
-
-class _Progress:
-    """Logs the number of seed rows at intervals."""
-
-    def __init__(self, total: int, log: RunLog) -> None:
-        self._total = total
-        self._log = log
-        self._done = 0
-        self._logged_s = time.monotonic()
-
-    def add(self, rows: int) -> None:
-        """Counts further rows."""
-        self._done += rows
-        now_s = time.monotonic()
-        if now_s - self._logged_s < PROGRESS_INTERVAL_S:
-            return
-        self._logged_s = now_s
-        message = f"prompts  {self._done:,} of {self._total:,} seed rows"
-        self._log.event("prompts_progress", message, rows=self._done, rows_total=self._total)

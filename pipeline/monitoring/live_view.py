@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -32,6 +32,8 @@ class _Phase:
     """A phase of the job, or the figures that name the phase."""
 
     name: str
+    rows: int = 0
+    rows_total: int = 0  # 0: the phase has no rows
     progress: Progress | None = None
     sinks: Sequence[Sink] = ()
 
@@ -104,10 +106,15 @@ class LiveView:
         self._thread.join()
         self._screen.close()
 
-    def begin(self, name: str) -> None:
-        """Begins a phase without figures, such as "starting Ray"."""
+    def begin(self, name: str, rows_total: int = 0) -> None:
+        """Begins a phase such as "starting Ray"; with rows, `advance` counts them."""
         with self._lock:
-            self._phase = _Phase(name)
+            self._phase = _Phase(name, rows_total=rows_total)
+
+    def advance(self, rows: int) -> None:
+        """Counts further rows of the phase."""
+        with self._lock:
+            self._phase = replace(self._phase, rows=self._phase.rows + rows)
 
     @contextlib.contextmanager
     def following(
@@ -127,7 +134,7 @@ class LiveView:
             keeps_last: the last figures stay on the screen or in the log.
         """
         with self._lock:
-            self._phase = _Phase("", progress, sinks)
+            self._phase = _Phase("", progress=progress, sinks=sinks)
             self._sinks_due_s = self._clock() + self._every_s
         try:
             yield
@@ -164,9 +171,9 @@ class LiveView:
         phase = self._phase
         elapsed_s = self._clock() - self.began_s
         if phase.progress is None:
-            return Frame(phase.name, elapsed_s)
+            return Frame(phase.name, elapsed_s, phase.rows, phase.rows_total)
         snapshot = phase.progress.snapshot()
-        return Frame(snapshot.phase, elapsed_s, snapshot)
+        return Frame(snapshot.phase, elapsed_s, snapshot.rows, snapshot.rows_total, snapshot)
 
     def _publish(self, snapshot: Snapshot) -> None:
         for sink in self._phase.sinks:
@@ -178,9 +185,20 @@ class LiveView:
         if self._log is None:
             print(line, file=self._console.file, flush=True)
         elif frame.snapshot is None:
-            self._log.event("phase", line, phase=frame.phase)
+            counts: dict[str, Any] = {}
+            if frame.rows_total:
+                counts = {"rows": frame.rows, "rows_total": frame.rows_total}
+            self._log.event("phase", line, phase=frame.phase, **counts)
         else:
             self._log.event("progress", line, **_figures(frame.snapshot))
+
+
+@contextlib.contextmanager
+def showing(phase: str, log: RunLog) -> Iterator[None]:
+    """Shows a phase of a job that has no other view, while the block runs."""
+    with LiveView(log) as view:
+        view.begin(phase)
+        yield
 
 
 def _figures(snapshot: Snapshot) -> dict[str, Any]:

@@ -5,12 +5,13 @@ only the sentence; as JSON, every event is a line with `time`, `level`, `event`,
 as `message`, and the figures. Does not depend on rows, Ray or files.
 """
 
+import copy
 import json
 import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, TextIO
+from typing import Any, Literal, Self, TextIO
 
 from actors.protocol.plain_text import one_line, plain_message, redact_credentials
 
@@ -35,6 +36,12 @@ class RunLog:
         self._stream = stream
         self._now = now
         self._lock = threading.Lock()
+
+    def of_run(self, run: str) -> Self:
+        """Returns a log on the same stream, whose events are those of another run."""
+        log = copy.copy(self)
+        log.run = run
+        return log
 
     @property
     def is_json(self) -> bool:

@@ -23,6 +23,8 @@ class Frame:
 
     phase: str
     elapsed_s: float  # since the job began
+    rows: int = 0
+    rows_total: int = 0  # 0: the phase has no rows
     snapshot: Snapshot | None = None  # None: the phase has no figures
 
     @property
@@ -34,45 +36,45 @@ class Frame:
 
     @property
     def share(self) -> float:
-        """Share of the rows that are answered."""
-        if self.snapshot is None or not self.snapshot.rows_total:
+        """Share of the rows that are done."""
+        if not self.rows_total:
             return 0.0
-        return self.snapshot.rows / self.snapshot.rows_total
+        return self.rows / self.rows_total
 
 
 def log_line(frame: Frame) -> str:
     """Returns the line of a log."""
-    elapsed = f"elapsed {duration(frame.elapsed_s)}"
-    snapshot = frame.snapshot
-    if snapshot is None:
-        return SEPARATOR.join([frame.label, elapsed])
-    parts = [
-        frame.label,
-        f"rows {snapshot.rows:,}/{snapshot.rows_total:,} ({frame.share:.0%})",
-        elapsed,
-        f"ETA {duration(snapshot.eta_s)}",
-        *_figures(frame, snapshot),
-    ]
+    parts = [frame.label]
+    if frame.rows_total:
+        parts.append(f"rows {frame.rows:,}/{frame.rows_total:,} ({frame.share:.0%})")
+    parts.append(f"elapsed {duration(frame.elapsed_s)}")
+    if frame.snapshot is not None:
+        parts.append(f"ETA {duration(frame.snapshot.eta_s)}")
+        parts += _figures(frame, frame.snapshot)
     return SEPARATOR.join(parts)
 
 
 def screen_lines(frame: Frame) -> RenderableType:
-    """Returns the lines of a terminal: the phase, and with figures a bar and a second line."""
-    snapshot = frame.snapshot
-    if snapshot is None:
+    """Returns the lines of a terminal: the phase, a bar if it has rows, and their figures."""
+    if not frame.rows_total:
         return Text(f"{frame.label}  {duration(frame.elapsed_s)}", no_wrap=True)
 
+    counts = [
+        f"{frame.share:.0%}",
+        f"{frame.rows:,}/{frame.rows_total:,} rows",
+        duration(frame.elapsed_s),
+    ]
+    if frame.snapshot is not None:
+        counts.append(f"ETA {duration(frame.snapshot.eta_s)}")
     line = Table.grid(expand=True, padding=(0, 2, 0, 0))
     line.add_column(no_wrap=True)
     line.add_column(ratio=1, min_width=8)
     line.add_column(no_wrap=True)
-    counts = (
-        f"{frame.share:.0%}  {snapshot.rows:,}/{snapshot.rows_total:,} rows  "
-        f"{duration(frame.elapsed_s)}  ETA {duration(snapshot.eta_s)}"
-    )
-    bar = ProgressBar(total=max(1, snapshot.rows_total), completed=snapshot.rows)
-    line.add_row(Text(frame.label, style="bold"), bar, Text(counts))
-    figures = Text(SEPARATOR.join(_figures(frame, snapshot)))
+    bar = ProgressBar(total=frame.rows_total, completed=frame.rows)
+    line.add_row(Text(frame.label, style="bold"), bar, Text("  ".join(counts)))
+    if frame.snapshot is None:
+        return Constrain(line, MAX_WIDTH)
+    figures = Text(SEPARATOR.join(_figures(frame, frame.snapshot)))
     return Constrain(Group(line, figures), MAX_WIDTH)
 
 

@@ -90,3 +90,12 @@ def test_phase_after_the_figures_is_named_after_an_error() -> None:
             raise ValueError("lost")
         assert stream.arrived.wait(60)
     live.close()
+
+
+def test_rows_of_a_phase_are_counted() -> None:
+    stream = Lines("rows 7/9 (78%)")
+    with view(stream) as live:
+        live.begin("writing prompts", rows_total=9)
+        live.advance(3)
+        live.advance(4)
+        assert stream.arrived.wait(60)

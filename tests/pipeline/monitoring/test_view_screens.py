@@ -17,7 +17,7 @@ from pipeline.monitoring.view_screens import (
 from pipeline.monitoring.view_text import Frame, log_line
 from tests.pipeline.monitoring.test_snapshot import SNAPSHOT
 
-FRAME = Frame("running", 83.0, SNAPSHOT)
+FRAME = Frame("running", 83.0, 1500, 20_000, SNAPSHOT)
 
 
 class Terminal(io.StringIO):

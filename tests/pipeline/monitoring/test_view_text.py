@@ -9,7 +9,7 @@ from rich.console import Console
 from pipeline.monitoring.view_text import Frame, duration, log_line, screen_lines
 from tests.pipeline.monitoring.test_snapshot import SNAPSHOT
 
-FRAME = Frame("running", 83.0, SNAPSHOT)
+FRAME = Frame("running", 83.0, 1500, 20_000, SNAPSHOT)
 
 
 def screen(frame: Frame, width: int = 80) -> list[str]:
@@ -42,9 +42,17 @@ def test_log_line_of_a_phase_without_figures_has_the_time() -> None:
     assert log_line(Frame("starting Ray", 4.0)) == "starting Ray | elapsed 0m04s"
 
 
+def test_phase_with_rows_has_a_bar_without_rates() -> None:
+    frame = Frame("writing prompts", 4.0, 30, 120)
+    assert log_line(frame) == "writing prompts | rows 30/120 (25%) | elapsed 0m04s"
+    [line] = screen(frame)
+    assert line.startswith("writing prompts  ━")
+    assert line.rstrip().endswith("25%  30/120 rows  0m04s")
+
+
 def test_phase_says_how_far_replicas_are_once() -> None:
     snapshot = replace(SNAPSHOT, activity="compiling 3/9", eta_s=None, rows=0)
-    line = log_line(Frame("compiling", 4.0, snapshot))
+    line = log_line(Frame("compiling", 4.0, 0, 20_000, snapshot))
     assert line.startswith("compiling 3/9 | rows 0/20,000 (0%) | elapsed 0m04s | ETA ? | ")
     assert line.count("compiling") == 1
 
