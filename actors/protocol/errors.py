@@ -27,6 +27,8 @@ class GrokBatchError(Exception):
     The message is one bounded line without credentials, whatever values are in it.
     """
 
+    exit_code: int | None = None  # of the job that it ended, where a job has ended
+
     def __init__(self, message: str) -> None:
         super().__init__(plain_message(message))
 

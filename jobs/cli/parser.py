@@ -8,7 +8,8 @@ errors. The dataclass checks its values in `__post_init__`.
 import argparse
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
@@ -86,6 +87,28 @@ def parse(
             f"position {error.start}); convert it, e.g. with iconv -t UTF-8"
         ) from error
 
+    return _build(config_class, values)
+
+
+def read_values(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Returns the configuration of values by field name, checked like those of a job file.
+
+    Raises:
+        ConfigError: unknown name, wrong type, or a rejected value.
+    """
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    plain_values = {name: _to_plain(value) for name, value in values.items()}
+    parser = _parser(config_class, "", "")
+    try:
+        parsed = parser.parse_object(plain_values).as_dict()
+    except argparse.ArgumentError as error:
+        message = _one_line(str(error))
+        raise ConfigError(f"{message}{name_hint(message, names)}") from error
+    return _build(config_class, parsed)
+
+
+def _build(config_class: type[Config], values: Mapping[str, Any]) -> Config:
+    """Returns the configuration of parsed values."""
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(config_class):  # type: ignore[arg-type]  # a dataclass
         if field.name not in values:
@@ -95,6 +118,15 @@ def parse(
             value = tuple(value)
         fields[field.name] = value
     return config_class(**fields)
+
+
+def _to_plain(value: Any) -> Any:
+    """Returns a value of Python as YAML would have it."""
+    if isinstance(value, PurePath):
+        return str(value)
+    if isinstance(value, tuple | set | frozenset):
+        return list(value)
+    return value
 
 
 def _repeated_flags(config_class: type[Any], arguments: Sequence[str]) -> dict[str, list[str]]:

@@ -19,13 +19,18 @@ _DEFAULT_HANDLERS = (signal.SIG_DFL, signal.default_int_handler, None)
 
 
 class StopSignals:
-    """Records SIGTERM and the first Ctrl-C within its block; a second Ctrl-C raises at once."""
+    """Records SIGTERM and the first Ctrl-C within its block; a second Ctrl-C raises at once.
+
+    Outside the main thread it records nothing: Python runs signal handlers in the main thread only.
+    """
 
     def __init__(self) -> None:
         self.received = False
         self._previous: dict[int, Handler] = {}
 
     def __enter__(self) -> Self:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         for number in STOP_SIGNALS:
             self._previous[number] = signal.signal(number, self._record)
         return self

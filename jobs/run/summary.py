@@ -76,6 +76,8 @@ def print_results(
             **_figures(snapshot),
         )
         return
+    if not log.shows_results:
+        return
 
     if shards:
         _print_first_rows(folder.part_url(shards[0].number), folder)

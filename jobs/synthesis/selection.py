@@ -228,7 +228,7 @@ def _print_summary(
         log.event(
             "dataset", data=dataset.data_url, card=dataset.card_url, data_bytes=size, **figures
         )
-    else:
+    elif log.shows_results:
         print()
         Console().print(_stage_table(report))
 

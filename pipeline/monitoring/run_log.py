@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, Self, TextIO
 
+from actors.protocol.errors import GrokBatchError
 from actors.protocol.plain_text import one_line, plain_message, redact_credentials
 
 LogFormat = Literal["text", "json"]
@@ -21,6 +22,9 @@ Level = Literal["info", "warning", "error"]
 
 class RunLog:
     """Logs the events of one run; several threads may use it."""
+
+    # Whether results that are text are printed; another program reads them from the run folder.
+    shows_results = True
 
     def __init__(
         self,
@@ -54,7 +58,8 @@ class RunLog:
         In JSON it is an event like any other, if it has a name.
         """
         if not self.is_json:
-            self._write(one_line(redact_credentials(message)), sys.stdout)
+            if self.shows_results:
+                self._write(one_line(redact_credentials(message)), sys.stdout)
         elif name is not None:
             self.event(name, message, **figures)
 
@@ -93,7 +98,7 @@ class RunLog:
         line = _json_line(present, ascii_only=encoding != "utf8")
         self._write(line, stream)
 
-    def failed(self, error: Exception, exit_code: int, name: str = "error") -> int:
+    def failed(self, error: GrokBatchError, exit_code: int, name: str = "error") -> int:
         """Logs a known error as one line, as event `name`, and returns the exit code."""
         message = f"{name}: {error}"
         if self.is_json:

@@ -7,7 +7,7 @@ import yaml
 
 from actors.protocol.sampling import SamplingParams
 from jobs import evaluate, generate_dataset, score_dataset
-from jobs.cli.parser import parse
+from jobs.cli.parser import parse, read_values
 from jobs.run.config import ScoreConfig
 from pipeline.errors import ConfigError
 
@@ -237,3 +237,15 @@ def test_job_file_that_is_not_utf_8_is_refused(tmp_path: Path, encoding: str) ->
     file.write_text("input: größe.parquet\n", encoding=encoding)
     with pytest.raises(ConfigError, match=r"--config: the file is not UTF-8 text \(byte 0x"):
         read("-C", str(file), *BASE)
+
+
+def test_values_of_python_are_read_like_a_file() -> None:
+    values: dict[str, Any] = {"input": Path("in.parquet"), "output": "out", "model": "demo"}
+    values |= {"stop": ("a", "b"), "max_tokens": 8, "replicas": "2:8", "logit_bias": {"5": 1.0}}
+    config = read_values(ScoreConfig, values)
+    assert (config.input, config.stop, config.max_tokens) == ("in.parquet", ("a", "b"), 8)
+    assert config.replica_range() == (2, 8)
+    same = read(*BASE, "--stop", "a", "--stop", "b", "--max-tokens", "8", "--replicas", "2:8")
+    assert config.temperature == same.temperature
+    with pytest.raises(ConfigError, match="did you mean max_tokens"):
+        read_values(ScoreConfig, values | {"max_token": 8})

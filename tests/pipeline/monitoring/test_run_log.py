@@ -180,3 +180,10 @@ def test_events_have_no_raw_control_character() -> None:
 def test_results_have_no_raw_control_character(capsys: pytest.CaptureFixture[str]) -> None:
     RunLog().result(None, "results  out\x1b[31m\n/https://u:secret@host/x?key=secret")
     assert capsys.readouterr().out == "results  out\\x1b[31m\\n/https://host/x?key=…\n"
+
+
+def test_log_of_another_run_shares_the_stream() -> None:
+    log, stream = json_log()
+    log.of_run("other").event("a")
+    log.event("b")
+    assert [event["run"] for event in events(stream)] == ["other", "nightly-1a2b3c4d"]
