@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from actors.engine.simulation.figures import machine_figures
 from actors.protocol.errors import GrokBatchError
 from grok_batch.flags import takes_flags
 from grok_batch.runs import Dataset, Evaluation, Run
@@ -18,7 +17,7 @@ from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import read_values
 from jobs.evaluation.config import EvaluateConfig
 from jobs.planning.config import PlanConfig
-from jobs.planning.estimate import machine_estimates
+from jobs.planning.estimate import machine_plan
 from jobs.run.backend import RAY, Backend
 from jobs.run.config import ScoreConfig
 from jobs.run.execute import run_job
@@ -136,8 +135,7 @@ def plan(**flags: Any) -> dict[str, Any]:
         GrokBatchError: as the command line reports it.
     """
     config = _configuration(PlanConfig, flags)
-    estimates = [machine_figures(estimate) for estimate in machine_estimates(config)]
-    return {"rows": config.row_count, "machines": estimates}
+    return machine_plan(config).figures()
 
 
 def _configuration(config_class: type[Any], flags: Mapping[str, Any]) -> Any:

@@ -98,7 +98,7 @@ def read_values(config_class: type[Config], values: Mapping[str, Any]) -> Config
     """
     names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
     plain_values = {name: _to_plain(value) for name, value in values.items()}
-    parser = _parser(config_class, "", "")
+    parser = build_parser(config_class, "", "")
     try:
         parsed = parser.parse_object(plain_values).as_dict()
     except argparse.ArgumentError as error:

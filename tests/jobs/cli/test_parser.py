@@ -244,7 +244,7 @@ def test_values_of_python_are_read_like_a_file() -> None:
     values |= {"stop": ("a", "b"), "max_tokens": 8, "replicas": "2:8", "logit_bias": {"5": 1.0}}
     config = read_values(ScoreConfig, values)
     assert (config.input, config.stop, config.max_tokens) == ("in.parquet", ("a", "b"), 8)
-    assert config.replica_range() == (2, 8)
+    assert (config.replica_range(), config.logit_bias) == ((2, 8), ([5, 1.0],))
     same = read(*BASE, "--stop", "a", "--stop", "b", "--max-tokens", "8", "--replicas", "2:8")
     assert config.temperature == same.temperature
     with pytest.raises(ConfigError, match="did you mean max_tokens"):
