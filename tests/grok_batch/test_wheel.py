@@ -130,6 +130,26 @@ def test_installed_program_plans_the_demo(program: Path, tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_installed_package_has_the_python_api(program: Path, tmp_path: Path) -> None:
+    source = (
+        "import grok_batch\n"
+        "plan = grok_batch.plan(rows=1000, prompt_tokens=80, completion_tokens=20, gpu='h100')\n"
+        "print(grok_batch.__file__, plan['rows'], grok_batch.score.__name__)\n"
+    )
+    done = subprocess.run(
+        [str(program.with_name("python")), "-c", source],
+        cwd=tmp_path,
+        env=outside_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    path, *figures = done.stdout.split()
+    assert Path(path).is_relative_to(program.parents[1])
+    assert figures == ["1000", "score"]
+
+
 @pytest.mark.ray
 @pytest.mark.long
 @pytest.mark.timeout(900)
