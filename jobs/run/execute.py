@@ -391,7 +391,7 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
         device=config.device,
         step_timeout_s=config.step_timeout_s,
     )
-    progress = _progress(job, maximum)
+    progress = _progress(job, maximum, signals)
     # The report covers the start of the cluster, and is written before the cluster ends.
     with (
         contextlib.ExitStack() as cluster,
@@ -447,8 +447,14 @@ def _drain(pipeline: Generator[CommittedShard], progress: Progress, job: Job) ->
     return frozenset(committed)
 
 
-def _progress(job: Job, replicas: int) -> Progress:
+def _progress(job: Job, replicas: int, signals: StopSignals) -> Progress:
     """Returns the counters of the run; no replica is up of the number that is wanted."""
+
+    def note() -> str:
+        if signals.received:
+            return "stopping after the batches that replicas hold"
+        return job.early_stopping.status()
+
     rows = 0
     for shard in job.shards:
         if shard.only is None:
@@ -461,7 +467,7 @@ def _progress(job: Job, replicas: int) -> Progress:
         replicas=lambda: (0, replicas),
         max_error_rows=job.error_budget,
         cost_per_replica_hour=job.plan.config.cost_per_replica_hour,
-        note=job.early_stopping.status,
+        note=note,
         job_began_s=job.view.began_s,
         log=job.log,
     )
