@@ -292,8 +292,7 @@ def test_shard_of_grok_1_fits_one_h200(compiler: Path) -> None:
     )
     for name, program in plan["targets"][0]["programs"].items():
         assert program["collectives"] == {}, name
-        # XLA cuts the attention's output projection into its eight groups of scales; on the mesh
-        # 1x8 each device has one
-        assert all("[96,6144]" in copy for copy in program["weight_copies"]), name
-    # with the products of these groups, and what XLA computes once for all layers
-    assert plan["targets"][0]["programs"]["decode"]["launches"]["layer"] <= 25
+        # the attention's output projection has eight groups of scales here, on the mesh 1x8 one
+        assert program["weight_copies"] == [], name
+    # with what XLA computes once for all layers
+    assert plan["targets"][0]["programs"]["decode"]["launches"]["layer"] <= 15
