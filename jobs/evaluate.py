@@ -1,5 +1,6 @@
 """Evaluates a model on data sets and compares its metrics with earlier runs.
 
+    python jobs/evaluate.py --demo                               # try it, without data and weights
     python jobs/evaluate.py -C nightly.yaml [--flag value …]     # all three steps
     python jobs/evaluate.py prompts --tasks mmlu,gsm8k_cot --data URL -o requests.parquet
     python jobs/evaluate.py run --requests requests.parquet -o RUN [flags of the model]
@@ -14,6 +15,7 @@ The same command continues an interrupted evaluation.
 
 import dataclasses
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -31,11 +33,12 @@ from jobs.cli.parser import parse
 from jobs.evaluation.config import EvaluateConfig, Step
 from jobs.evaluation.report import make_report
 from jobs.evaluation.row_check import check_rows
-from jobs.run.backend import RAY, Backend
+from jobs.run.backend import RAY, Backend, one_cluster
 from jobs.run.config import ScoreConfig
 from jobs.run.execute import run_job
 from jobs.run.metrics import run_label
 from pipeline import storage
+from pipeline.errors import ConfigError
 from pipeline.evals.data_folder import DataFolder
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
@@ -49,7 +52,8 @@ MAX_LISTED_TASKS = 7  # with their numbers of rows, in a message
 DESCRIPTION = (
     "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: "
     "prompts (data sets to request rows), run (request rows to output rows, as the main job does), "
-    "report (output rows to metrics, history and report.html); without a step all three. The 8 "
+    "report (output rows to metrics, history and report.html); without a step all three. --demo "
+    "needs no data and no weights. The 8 "
     "worked examples of gsm8k_cot are read from gsm8k/cot_shots.jsonl below --data; "
     "jobs/evaluate_cot_shots.py writes that file. More in docs/evaluation.md."
 )
@@ -68,6 +72,8 @@ def main(arguments: Sequence[str], backend: Backend = RAY, *, program: str = "ev
             description=DESCRIPTION,
         )
         log = _log(config)
+        if config.demo:
+            return _demo(step, config, backend, log)
         return run_step(step, config, backend, log)
     except GrokBatchError as error:
         return log.failed(error, ExitCode.BAD_ARGUMENTS)
@@ -119,6 +125,33 @@ def _all_steps(config: EvaluateConfig, output: str, backend: Backend, log: RunLo
         return log.failed(error, ExitCode.FAILED)
 
 
+def _demo(step: Step, config: EvaluateConfig, backend: Backend, log: RunLog) -> int:
+    """Runs both evaluations of --demo over one Ray, and names the report that compares them.
+
+    Raises:
+        ConfigError: a step, or a flag that --demo sets, is given.
+    """
+    if step != "all":
+        raise ConfigError(f"--demo runs all steps; leave out {step}")
+    folder = config.output or str(Path("runs", time.strftime("evaluate-demo-%Y%m%d-%H%M%S")))
+    runs = config.demo_runs(folder)
+    code: int = ExitCode.OK
+    with one_cluster(backend) as demo_backend:
+        for run in runs:
+            log.result("demo", f"evaluation of the demo model in {run.dtype}")
+            code = run_step("all", run, demo_backend, log)
+            if code not in {ExitCode.OK, ExitCode.REGRESSION}:
+                return code
+
+    report = storage.join(str(runs[-1].output), "report.html")
+    log.result(
+        "demo_report",
+        f"open {redact_credentials(report)}: questions, answers, and float32 against bfloat16",
+        report=report,
+    )
+    return code
+
+
 def write_prompts(config: EvaluateConfig, url: str, log: RunLog) -> int:
     """Writes the request rows of the tasks to `url`, if they are not there already.
 
@@ -165,12 +198,13 @@ def run_requests(
 
     worst = ExitCode.OK
     folders = [str(main_job.output) for main_job in main_jobs]
-    for main_job in main_jobs:
-        others = [folder for folder in folders if folder != main_job.output]
-        code = run_job(main_job, backend, log=log, shares_limits_with=others)
-        if not code.is_complete and code is not ExitCode.OVER_BUDGET:
-            return code
-        worst = max(worst, code)
+    with one_cluster(backend) as shared_backend:
+        for main_job in main_jobs:
+            others = [folder for folder in folders if folder != main_job.output]
+            code = run_job(main_job, shared_backend, log=log, shares_limits_with=others)
+            if not code.is_complete and code is not ExitCode.OVER_BUDGET:
+                return code
+            worst = max(worst, code)
     return worst
 
 

@@ -26,14 +26,19 @@ from jobs.demo.questions import (
     THINGS,
     Question,
     held_out_questions,
+    multiple_choice,
     training_questions,
     transcript,
+    word_problem,
 )
 from jobs.demo.training import Encode, TrainingConfig, train
 
 FOLDER = Path(__file__).parent
 EVALUATION_FOLDER = FOLDER / "evaluation"  # data sets in hub layout
-EVALUATION_FILE = Path("demo", "questions", "test-00000-of-00001.parquet")
+TEST_FILE = "test-00000-of-00001.parquet"
+EVALUATION_FILE = Path("demo", "questions", TEST_FILE)
+MMLU_FILE = Path("demo", "mmlu", TEST_FILE)
+GSM8K_FILE = Path("demo", "gsm8k", TEST_FILE)
 PROMPT_ROWS = 300
 SEED_ROWS = 200
 PROMPTS_SEED = 1
@@ -64,11 +69,41 @@ def write_texts(output: Path, config: ModelConfig = DEMO) -> None:
 
 
 def write_evaluation(output: Path) -> None:
-    """Writes the data set of the evaluation task `demo`, in hub layout, below `output`."""
-    file = output / EVALUATION_FILE
-    file.parent.mkdir(parents=True, exist_ok=True)
-    questions = question_table(held_out_questions(EVALUATION_SEED, EVALUATION_ROWS))
-    pq.write_table(questions, file, compression="zstd")
+    """Writes the data sets of the demo's evaluation tasks, in hub layout, below `output`."""
+    choices = held_out_questions(EVALUATION_SEED, EVALUATION_ROWS, (multiple_choice,))
+    problems = held_out_questions(EVALUATION_SEED, EVALUATION_ROWS, (word_problem,))
+    tables = {
+        EVALUATION_FILE: question_table(held_out_questions(EVALUATION_SEED, EVALUATION_ROWS)),
+        MMLU_FILE: mmlu_table(choices),
+        GSM8K_FILE: gsm8k_table(problems),
+    }
+    for path, table in tables.items():
+        file = output / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, file, compression="zstd")
+
+
+def mmlu_table(questions: Sequence[Question]) -> pa.Table:
+    """Returns multiple-choice questions with the columns of cais/mmlu."""
+    columns: dict[str, list[Any]] = {"question": [], "subject": [], "choices": [], "answer": []}
+    for question in questions:
+        text, *options, _ = question.prompt.split("\n")
+        columns["question"].append(text)
+        columns["subject"].append(question.category)
+        columns["choices"].append([option.partition(". ")[2] for option in options])
+        columns["answer"].append(question.choices.index(question.answer))
+    return pa.table(columns)
+
+
+def gsm8k_table(questions: Sequence[Question]) -> pa.Table:
+    """Returns word problems with the columns of openai/gsm8k."""
+    columns: dict[str, list[str]] = {"question": [], "answer": []}
+    for question in questions:
+        calculation, _, result = question.answer.partition(". The answer is ")
+        number = result.removesuffix(".")
+        columns["question"].append(question.prompt.removeprefix("Q: ").removesuffix("\nA:"))
+        columns["answer"].append(f"{calculation.strip()}\n#### {number}")
+    return pa.table(columns)
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> bytes:

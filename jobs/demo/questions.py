@@ -120,7 +120,8 @@ def _fact(draw: Random) -> Question:
     )
 
 
-def _multiple_choice(draw: Random) -> Question:
+def multiple_choice(draw: Random) -> Question:
+    """Returns a question in MMLU's form; the answer is the letter of one of four words."""
     categories = draw.sample(CATEGORIES, len(LETTERS))
     position = draw.randrange(len(LETTERS))
     category, _ = categories[position]
@@ -134,7 +135,7 @@ def _multiple_choice(draw: Random) -> Question:
     return Question("multiple_choice", prompt, _as_choices(LETTERS), f" {LETTERS[position]}")
 
 
-def _word_problem(draw: Random) -> Question:
+def word_problem(draw: Random) -> Question:
     """Returns a story in GSM8K's form; the answer works it out and ends in "The answer is N."."""
     name, friend = draw.sample(NAMES, 2)
     thing = draw.choice(THINGS)
@@ -161,9 +162,9 @@ def _word_problem(draw: Random) -> Question:
 
 
 Maker = Callable[[Random], Question]
-MAKERS: tuple[Maker, ...] = (_sum, _comparison, _fact, _multiple_choice, _word_problem)
+MAKERS: tuple[Maker, ...] = (_sum, _comparison, _fact, multiple_choice, word_problem)
 TRAINING_MIX: tuple[Maker, ...] = (  # sums are the shortest and the hardest
-    _sum, _comparison, _sum, _fact, _sum, _multiple_choice, _sum, _word_problem, _comparison, _sum,
+    _sum, _comparison, _sum, _fact, _sum, multiple_choice, _sum, word_problem, _comparison, _sum,
 )  # fmt: skip
 
 
@@ -188,12 +189,12 @@ def training_questions(seed: int, makers: tuple[Maker, ...] = MAKERS) -> Iterato
     return (question for question in questions(seed, makers) if not held_out(question))
 
 
-def held_out_questions(seed: int, count: int) -> list[Question]:
+def held_out_questions(seed: int, count: int, makers: tuple[Maker, ...] = MAKERS) -> list[Question]:
     """Returns `count` held-out questions of distinct prompts, evenly over the categories."""
     selected: dict[str, Question] = {}
-    per_category = -(-count // len(MAKERS))
-    missing = {maker(Random(0)).category: per_category for maker in MAKERS}
-    for question in questions(seed):
+    per_category = -(-count // len(makers))
+    missing = {maker(Random(0)).category: per_category for maker in makers}
+    for question in questions(seed, makers):
         is_new = question.prompt not in selected
         if held_out(question) and missing[question.category] and is_new:
             selected[question.prompt] = question

@@ -1,21 +1,38 @@
 """The configuration of evaluations: own flags, and those of the main job for model and machines."""
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from jobs.cli.flag_checks import check_range, require_flags
+from jobs.cli.flag_checks import check_range, flag_name, require_flags
 from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.model_flags import ModelFlags
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
+from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
 from pipeline.evals.suite import PromptOptions
 
-BUNDLED_DATA = Path(__file__).parents[1] / "demo" / "evaluation"
-BUNDLED_TASKS = frozenset({"demo", "demo_choice", "demo_answer"})
 Step = Literal["prompts", "run", "report", "all"]
+Dtype = Literal["bfloat16", "float32"]
+BUNDLED_DATA = Path(__file__).parents[1] / "demo" / "evaluation"
+BUNDLED_TASKS = frozenset({"demo", "demo_choice", "demo_answer", "demo_mmlu", "demo_gsm8k"})
+# What --demo sets: the flags below, and the weights and the tokenizer of the demo model.
+DEMO_TASKS = ("demo_mmlu", "demo_gsm8k", "demo_answer")
+DEMO_DTYPES: tuple[Dtype, ...] = ("bfloat16", "float32")  # of its two runs, which have their names
+SET_BY_DEMO = (
+    "tasks",
+    "data",
+    "requests",
+    "outputs",
+    "name",
+    "dtype",
+    "model",
+    "checkpoint",
+    "tokenizer",
+)
 REQUIRED: dict[Step, tuple[str, ...]] = {
     "prompts": ("tasks", "data", "output"),
     "run": ("requests", "output"),
@@ -47,6 +64,7 @@ class EvaluateConfig(ModelFlags):
             "limit",
             "replicas",
         ),
+        "to try it": ("demo",),
         "single steps": ("requests", "outputs", "allow_missing"),
         "samples and programs": (
             "samples",
@@ -62,6 +80,11 @@ class EvaluateConfig(ModelFlags):
         (),
         "mmlu, gsm8k, gsm8k_cot, humaneval, demo, or parts such as mmlu_stem; separated by commas, "
         "repeatable; demo needs no --data",
+    )
+    demo: bool = flag(
+        False,
+        "evaluate the bundled demo model on bundled questions, in bfloat16 and in float32, with "
+        "history and comparison; needs no other flag. --output is runs/evaluate-demo-<time>",
     )
     data: str | None = flag(
         None,
@@ -122,6 +145,35 @@ class EvaluateConfig(ModelFlags):
                 f"--samples: {self.samples} greedy completions are all the same; give "
                 "--sample-temperature, e.g. 0.8"
             )
+
+    def demo_runs(self, folder: str) -> list["EvaluateConfig"]:
+        """Returns the two evaluations of --demo, each with a folder and a name of its own.
+
+        Args:
+            folder: of both runs and, without --history, of their history.
+
+        Raises:
+            ConfigError: a flag is given that --demo sets.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        for name in SET_BY_DEMO:
+            if getattr(self, name) != defaults[name]:
+                raise ConfigError(f"--demo sets {flag_name(name)}; leave one of them out")
+
+        runs: list[EvaluateConfig] = []
+        for dtype in DEMO_DTYPES:
+            run = dataclasses.replace(
+                self,
+                demo=False,
+                tasks=DEMO_TASKS,
+                model="demo",
+                dtype=dtype,
+                name=dtype,
+                output=storage.join(folder, dtype),
+                history=self.history or storage.join(folder, "history"),
+            )
+            runs.append(run)
+        return runs
 
     def require(self, step: Step) -> None:
         """Checks that the flags that a step needs are given.

@@ -195,6 +195,27 @@ def test_bundled_evaluation_needs_no_data(tmp_path: Path) -> None:
     assert {"acc,none", "exact_match,none"} <= set(results["demo"])
 
 
+def test_demo_compares_two_runs_and_names_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate.main(["--demo", "-o", str(tmp_path), "--limit", "4"], FAKE) == 0
+
+    for name in ("bfloat16", "float32"):
+        results = metrics(tmp_path / name)["results"]
+        assert set(results) == {"demo_mmlu", "demo_gsm8k", "demo_answer", "demo"}
+    assert len(list((tmp_path / "history" / "runs").iterdir())) == 2
+    printed = capsys.readouterr().out
+    assert "against the last and best run bfloat16: ok" in printed
+    report = tmp_path / "float32" / "report.html"
+    assert printed.splitlines()[-1].startswith(f"open {report}: ")
+    assert "bfloat16" in report.read_text()
+
+
+def test_demo_runs_all_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main(["run", "--demo"], FAKE) == 2
+    assert "--demo runs all steps; leave out run" in capsys.readouterr().err
+
+
 def test_failed_rows_count_as_wrong_and_exit_3(main: Main, tmp_path: Path) -> None:
     assert (
         main("--tasks", "mmlu", "-o", tmp_path / "run", "--max-len", 500, "--max-error-rate", 0.9)

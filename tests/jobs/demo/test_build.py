@@ -19,6 +19,8 @@ from jobs.demo.build import (
     EVALUATION_FILE,
     EVALUATION_FOLDER,
     FOLDER,
+    GSM8K_FILE,
+    MMLU_FILE,
     write_evaluation,
     write_texts,
     write_weights,
@@ -43,8 +45,9 @@ def test_tokenizer_and_questions_are_reproduced_byte_for_byte(tmp_path: Path) ->
 
 def test_evaluation_questions_are_reproduced_byte_for_byte(tmp_path: Path) -> None:
     write_evaluation(tmp_path)
-    committed = (EVALUATION_FOLDER / EVALUATION_FILE).read_bytes()
-    assert (tmp_path / EVALUATION_FILE).read_bytes() == committed
+    for file in (EVALUATION_FILE, MMLU_FILE, GSM8K_FILE):
+        committed = (EVALUATION_FOLDER / file).read_bytes()
+        assert (tmp_path / file).read_bytes() == committed
     assert len(committed) < 20_000
 
 

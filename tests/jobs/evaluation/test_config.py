@@ -2,7 +2,13 @@ from typing import Any
 
 import pytest
 
-from jobs.evaluation.config import BUNDLED_DATA, BUNDLED_TASKS, EvaluateConfig, Step
+from jobs.evaluation.config import (
+    BUNDLED_DATA,
+    BUNDLED_TASKS,
+    DEMO_TASKS,
+    EvaluateConfig,
+    Step,
+)
 from pipeline.errors import ConfigError
 from pipeline.evals.tasks import suite_of
 
@@ -85,5 +91,25 @@ def test_bundled_data_is_used_for_bundled_tasks_only() -> None:
         mixed.require("all")
 
 
-def test_bundled_tasks_are_those_of_the_demo_suite() -> None:
-    assert set(suite_of("demo").names) == BUNDLED_TASKS
+def test_bundled_tasks_are_those_of_the_demo_suites() -> None:
+    names: set[str] = set()
+    for suite in ("demo", "demo_mmlu", "demo_gsm8k"):
+        names.update(suite_of(suite).names)
+    assert names == BUNDLED_TASKS
+    assert set(DEMO_TASKS) <= BUNDLED_TASKS
+
+
+def test_demo_is_two_runs_that_share_a_history() -> None:
+    first, second = EvaluateConfig(demo=True, limit=5).demo_runs("folder")
+
+    assert (first.output, second.output) == ("folder/bfloat16", "folder/float32")
+    assert (first.dtype, second.dtype) == (first.name, second.name) == ("bfloat16", "float32")
+    assert first.history == second.history == "folder/history"
+    for run in (first, second):
+        run.require("all")
+        assert (run.model, run.limit, run.data_url()) == ("demo", 5, str(BUNDLED_DATA))
+
+
+def test_demo_refuses_flags_that_it_sets() -> None:
+    with pytest.raises(ConfigError, match="--demo sets --tasks; leave one of them out"):
+        EvaluateConfig(demo=True, tasks=("mmlu",)).demo_runs("folder")

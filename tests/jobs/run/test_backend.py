@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from actors.pool.config import PoolConfig
-from jobs.run.backend import RayBackend
+from jobs.run.backend import RayBackend, one_cluster
 from jobs.run.plan import ROOT
 from pipeline.errors import ConfigError
 from pipeline.monitoring.run_log import RunLog
@@ -33,6 +33,25 @@ def test_backend_connects_for_the_maximum_of_replicas(
         pass
     assert sizes == [8]
     assert capsys.readouterr().out == ""
+
+
+def test_runs_over_one_cluster_connect_once_and_leave_it_at_the_end() -> None:
+    events: list[str] = []
+
+    @contextmanager
+    def cluster(replicas: int, log: RunLog) -> Iterator[str]:
+        events.append(f"connected for {replicas}")
+        yield "local Ray"
+        events.append("left")
+
+    with one_cluster(RayBackend(cluster=cluster)) as backend:
+        assert isinstance(backend, RayBackend)
+        assert events == []
+        for _ in range(2):
+            with backend.cluster(3, RunLog()) as description:
+                assert description == "local Ray"
+        assert events == ["connected for 3"]
+    assert events == ["connected for 3", "left"]
 
 
 def test_backend_is_importable_without_ray_and_jax() -> None:
