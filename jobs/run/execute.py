@@ -24,7 +24,7 @@ from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys
 from jobs.run.limits import RunLimits
 from jobs.run.metrics import run_label
-from jobs.run.notices import plan_notices, row_notices
+from jobs.run.notices import RowFaults, check_lengths, plan_notices, row_faults, row_notices
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import complete_report, reported
 from jobs.run.summary import print_results
@@ -219,7 +219,8 @@ def _prepare(
     """Creates or checks the run folder and lists the shards to run.
 
     Raises:
-        ConfigError: the folder holds a run of another configuration.
+        ConfigError: the folder holds a run of another configuration, or a new run has too many
+            prompts that are too long.
     """
     config = plan.config
     folder = RunFolder(str(config.output))
@@ -227,6 +228,9 @@ def _prepare(
     keys["input"] = run_input_keys(folder, plan.files)
     digests: dict[str, str] = {}
     if not folder.exists():
+        faults = row_faults(plan, plan.own_shards, storage.DEFAULT_CLIENT)
+        check_lengths(plan, faults)
+        _log_faults(faults, plan, log)
         digests = content_digests(plan.files)
     resumed = check_run(folder, keys, run_description(plan, digests), resume=config.resume)
 
@@ -262,6 +266,11 @@ def _prepare(
     )
 
 
+def _log_faults(faults: RowFaults, plan: Plan, log: RunLog) -> None:
+    for notice in row_notices(plan, faults):
+        log.event("notice", f"note: {notice}", level="warning")
+
+
 def _warn_of_removed_parts(plan: Plan, folder: RunFolder, state: RunState, log: RunLog) -> None:
     missing = len(plan.shards) - len(state.committed)
     if state.finished and missing:
@@ -293,8 +302,8 @@ def _execute(job: Job) -> ExitCode:
         last_snapshot = None
         committed = job.start_state.committed
         if job.shards:
-            for notice in row_notices(job.plan, job.shards[0], job.folder.client):
-                job.log.event("notice", f"note: {notice}", level="warning")
+            if job.resumed:
+                _log_faults(row_faults(job.plan, job.shards, job.folder.client), job.plan, job.log)
             driver_run = _run_shards(job, signals)
             progress = driver_run.progress
             last_snapshot = driver_run.last_snapshot

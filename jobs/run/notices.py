@@ -2,19 +2,24 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+from actors.protocol.errors import PromptTooLongError
 from actors.protocol.messages import Completion
 from actors.protocol.parameter_names import column_notices
 from actors.protocol.plain_text import bare, plain_message
 from actors.protocol.sampling import SamplingParams
 from jobs.run.plan import Plan
 from pipeline import storage
+from pipeline.errors import ConfigError
 from pipeline.input.reader import read_rows
+from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.records import Shard
+from pipeline.requests.sample import sampled_shards
 from pipeline.requests.tokenize import to_requests
 
-CHECKED_ROWS = 256
+CHECKED_ROWS = 256  # the first ones of each sampled shard
 _ESCAPE = re.compile(r"\\[nrt]")
 
 
@@ -38,26 +43,83 @@ def _escape_notices(params: SamplingParams) -> Iterator[str]:
                 )
 
 
-def row_notices(plan: Plan, shard: Shard, client: storage.Client) -> Iterator[str]:
-    """Yields how many of the first rows of a shard cannot run, and why the first of them cannot.
+@dataclass(frozen=True, slots=True)
+class RowFaults:
+    """Rows of a sample that cannot run."""
+
+    rows: int  # of the sample
+    counts: Mapping[str, int]  # by error code, the most frequent first
+    first: Mapping[str, str]  # by error code: the first row and its message
+
+    @property
+    def total(self) -> int:
+        """Rows that cannot run."""
+        return sum(self.counts.values())
+
+
+def row_faults(plan: Plan, shards: Sequence[Shard], client: storage.Client) -> RowFaults:
+    """Returns which rows of a sample of shards cannot run, whatever the model does.
+
+    The sample is spread over the shards; rows that run again are not part of it.
 
     Raises:
         OutageError: storage does not answer.
     """
-    if shard.only is not None:
-        return
-    first_rows = shard.head(CHECKED_ROWS)
-    codes: Counter[str] = Counter()
-    message = ""
-    rows = read_rows([first_rows], plan.schema, client)
+    sampled = sampled_shards([shard for shard in shards if shard.only is None], CHECKED_ROWS)
+    shard_of = {shard.number: shard for shard in sampled}
+    counts: Counter[str] = Counter()
+    first: dict[str, str] = {}
+    rows = read_rows(sampled, plan.schema, client)
     for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
         if isinstance(item, Completion) and item.error_code is not None:
-            message = message or f"row {shard.file_row(item.ref.row)}: {item.error_message}"
-            codes[item.error_code] += 1
+            row = shard_of[item.ref.shard].file_row(item.ref.row)
+            first.setdefault(item.error_code, f"row {row}: {item.error_message}")
+            counts[item.error_code] += 1
+    return RowFaults(sum(shard.rows for shard in sampled), dict(counts.most_common()), first)
 
-    if codes:
-        counts = ", ".join(f"{code} {count}" for code, count in codes.most_common())
-        yield plain_message(
-            f"{codes.total()} of the first {first_rows.rows} rows cannot run ({counts}) and will "
-            f"be written as errors; {message}"
+
+def row_notices(plan: Plan, faults: RowFaults) -> Iterator[str]:
+    """Yields how many rows of a sample cannot run, and why the first of them cannot."""
+    if not faults.total:
+        return
+    sample = f"{faults.rows:,} sampled rows"
+    if faults.rows == plan.own_row_count:
+        sample = f"{faults.rows:,} rows"
+    counts = ", ".join(f"{code} {count:,}" for code, count in faults.counts.items())
+    message = (
+        f"{faults.total:,} of {sample} cannot run ({counts}) and will be written as errors; "
+        f"{next(iter(faults.first.values()))}"
+    )
+    allowed = allowed_failures(plan.own_row_count, plan.config.max_error_rate)
+    expected = faults.total / faults.rows * plan.own_row_count
+    if expected > allowed:
+        message += (
+            f". At this rate the run ends with exit code 4: --max-error-rate allows {allowed:,} of "
+            f"{plan.own_row_count:,} rows"
         )
+    yield plain_message(message)
+
+
+def check_lengths(plan: Plan, faults: RowFaults) -> None:
+    """Checks that not more prompts are too long than --max-error-rate allows.
+
+    Raises:
+        ConfigError: the sample alone has more of them, or consists of them.
+    """
+    count = faults.counts.get(PromptTooLongError.code, 0)
+    if not count:
+        return
+    allowed = allowed_failures(plan.own_row_count, plan.config.max_error_rate)
+    are_all = count == faults.rows and plan.config.max_error_rate < 1
+    if count <= allowed and not are_all:
+        return
+    cures = [f"raise --max-len {plan.rules.max_len}"]
+    if plan.rules.max_len == plan.model.sequence_len:
+        cures = [f"shorten them to the model's context of {plan.rules.max_len} tokens"]
+    if plan.task.generates:
+        cures += ["lower --max-tokens", "use --on-overflow truncate-left"]
+    raise ConfigError(
+        f"prompts are too long in {count:,} of {faults.rows:,} rows, the first one "
+        f"{faults.first[PromptTooLongError.code]}; --max-error-rate allows {allowed:,} failed "
+        f"rows, so nothing was started: {', '.join(cures)}, or raise --max-error-rate"
+    )
