@@ -227,12 +227,14 @@ def _prepare(
     keys = fingerprint_keys(plan)
     keys["input"] = run_input_keys(folder, plan.files)
     digests: dict[str, str] = {}
+    faults = None
     if not folder.exists():
         faults = row_faults(plan, plan.own_shards, storage.DEFAULT_CLIENT)
         check_lengths(plan, faults)
-        _log_faults(faults, plan, log)
         digests = content_digests(plan.files)
     resumed = check_run(folder, keys, run_description(plan, digests), resume=config.resume)
+    if faults is not None:
+        _log_faults(faults, plan, log)
 
     identity = fingerprint(keys)
     folder.remove_abandoned()

@@ -202,7 +202,7 @@ def test_demo_compares_two_runs_and_names_the_report(
 
     for name in ("bfloat16", "float32"):
         results = metrics(tmp_path / name)["results"]
-        assert set(results) == {"demo_mmlu", "demo_gsm8k", "demo_answer", "demo"}
+        assert set(results) == {"demo_mmlu", "demo_gsm8k", "demo_answer"}
     assert len(list((tmp_path / "history" / "runs").iterdir())) == 2
     printed = capsys.readouterr().out
     assert "against the last and best run bfloat16: ok" in printed
