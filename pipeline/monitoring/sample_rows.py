@@ -7,7 +7,7 @@ finished. Nothing is read again, and the memory is that of a few rows.
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 from actors.protocol.messages import Completion, Score
 from actors.protocol.plain_text import VALUE_CHARS, bare, redact_credentials
@@ -86,13 +86,20 @@ def _report(row: PromptRow, result: OutputRow, tokenizer: Tokenizer | None) -> d
 def _prompt(row: PromptRow, tokenizer: Tokenizer | None) -> str | None:
     """Returns the end of the prompt, which the completion continues."""
     text = row.prompt
-    if text is None and tokenizer is not None and isinstance(row.prompt_token_ids, list | array):
+    if text is None and tokenizer is not None and _are_token_ids(row.prompt_token_ids):
         text = tokenizer.text(row.prompt_token_ids)
     if not isinstance(text, str):
         return None
     if len(text) > MAX_CHARS:
         text = f"…{text[-MAX_CHARS:]}"
     return redact_credentials(text)
+
+
+def _are_token_ids(ids: object) -> "TypeGuard[list[int] | array[int]]":
+    """Returns whether a cell has token ids: a row that cannot run may hold anything."""
+    if not isinstance(ids, list | array):
+        return False
+    return all(isinstance(token, int) and token >= 0 for token in ids)
 
 
 def _beginning(text: str | None) -> str | None:

@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_ids
 from pipeline.monitoring.sample_rows import MAX_CHARS, MAX_ROWS, MAX_TOKENS, SampleRows
 from pipeline.records import OutputRow, PromptRow
@@ -67,6 +69,15 @@ def test_prompt_of_token_ids_is_shown_as_text(tokenizer: Tokenizer) -> None:
     samples, _ = sampled(prompt, "t")
     assert samples.report(tokenizer)[0]["prompt"].strip() == TEXT.strip()
     assert samples.report()[0]["prompt"] is None
+
+
+@pytest.mark.parametrize("ids", [[3, None], [3, "x"], [3, -1]])
+def test_prompt_of_other_values_than_token_ids_is_not_shown(
+    ids: list[Any], tokenizer: Tokenizer
+) -> None:
+    prompt = PromptRow(RowRef(0, 0), "a", prompt_token_ids=ids)
+    samples, _ = sampled(prompt)
+    assert samples.report(tokenizer)[0]["prompt"] is None
 
 
 def test_long_texts_are_cut_and_credentials_redacted(tokenizer: Tokenizer) -> None:
