@@ -19,6 +19,7 @@ from pipeline.errors import (
     DatasetError,
     ErrorBudgetError,
     InterruptedRunError,
+    LimitReachedError,
     OutageError,
 )
 
@@ -36,6 +37,7 @@ __all__ = [
     "Evaluation",
     "GrokBatchError",
     "InterruptedRunError",
+    "LimitReachedError",
     "ModelError",
     "OutageError",
     "Run",
