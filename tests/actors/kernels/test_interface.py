@@ -71,11 +71,21 @@ def test_jitted_kernels_are_traced_once_for_all_layers() -> None:
         traces.append(f"route {chosen}")
         return x, real
 
-    kernels = Kernels.jitted(route, grouped_ffn, attend)
+    def attention_inputs(x: Any, weights: Any, keys: Any, values: Any, placement: Any) -> Any:
+        traces.append("inputs")
+        return x, keys, values
+
+    def project(x: Any, weight: Any) -> Any:
+        traces.append("project")
+        return x
+
+    kernels = Kernels.jitted(route, grouped_ffn, attend, attention_inputs, project)
     x, chosen = jnp.ones((4, 2)), jnp.zeros((4, 1), jnp.int32)
     q = jnp.ones((1, 1, 2, 2))
     for _ in range(3):
         kernels.route(x, x, chosen, 2)  # type: ignore[arg-type]
         kernels.grouped_ffn(x, chosen, (x, x, x))
         kernels.attend(q, q, q, None, 0.5)  # type: ignore[arg-type]
-    assert traces == ["route 2", "ffn", "attend 0.5"]
+        kernels.attention_inputs(q, (x, x, x), q, q, None)  # type: ignore[arg-type]
+        kernels.project(x, x)
+    assert traces == ["route 2", "ffn", "attend 0.5", "inputs", "project"]
