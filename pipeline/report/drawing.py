@@ -13,6 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -134,7 +135,8 @@ def _matplotlib_svg(name: str, draw: Callable[[Figure], None], height: float, wi
         figure = Figure(figsize=(width, height), layout="constrained")
         draw(figure)
         file = StringIO()
-        figure.savefig(file, format="svg", metadata=NO_METADATA)
+        # `savefig` draws twice where there is a layout; a drawing computes the layout itself.
+        FigureCanvasSVG(figure).print_svg(file, metadata=NO_METADATA)  # type: ignore[no-untyped-call]
     return file.getvalue()
 
 
