@@ -27,7 +27,7 @@ import fsspec
 
 from actors.protocol.errors import ModelError
 from actors.protocol.plain_text import quoted
-from actors.retries import NO_RESPONSE, RetryPolicy
+from actors.retries import RetryPolicy, no_response_errors
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 MIN_SECONDS_VARIABLE = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
@@ -43,7 +43,7 @@ DEFAULT_MAX_BYTES = 10 << 30  # some 400 programs of Grok-1
 PROGRAM_SUFFIX = "-cache"  # of the files in which JAX keeps programs
 PARALLEL_COPIES = 8
 RETRIES = RetryPolicy(retry_window_s=20.0)
-UNREACHABLE = (OSError, ImportError, ValueError, aws.BotoCoreError, aws.ClientError, *NO_RESPONSE)
+UNREACHABLE = (OSError, ImportError, ValueError, aws.BotoCoreError, aws.ClientError)
 
 _LOG = logging.getLogger(__name__)
 
@@ -101,7 +101,7 @@ class CompileCache:
             return
         try:
             copy(self.url)
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, *no_response_errors()) as error:
             self._is_reachable = False
             _LOG.warning(
                 "%s: the URL cannot be reached, so compiled programs are not shared; this run "

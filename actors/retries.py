@@ -7,12 +7,12 @@ share s3fs and therefore its errors.
 import errno
 import random
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TypeVar
 
-import aiohttp
 import botocore.exceptions as aws
 from fsspec.exceptions import FSTimeoutError
 from tenacity import (
@@ -25,14 +25,14 @@ from tenacity import (
 
 # s3fs raises OSError with EBUSY for status 503 (and 409), and with EREMOTEIO for status 500
 SERVER_ERRNOS = (errno.EBUSY, errno.EREMOTEIO)
-# the endpoint is unreachable, or a response is late, broken or cut short
-NO_RESPONSE = (
+# the endpoint is unreachable, or a response is late, broken or cut short; `no_response_errors` adds
+# those of aiohttp
+NO_RESPONSE: tuple[type[Exception], ...] = (
     ConnectionError,
     TimeoutError,
     socket.gaierror,
     FSTimeoutError,
     HTTPException,
-    aiohttp.ClientError,
     aws.ConnectionError,
     aws.HTTPClientError,
     aws.IncompleteReadError,
@@ -86,7 +86,25 @@ def is_transient(error: BaseException) -> bool:
         return False
     if isinstance(error, OSError) and error.errno in SERVER_ERRNOS:
         return True
-    return isinstance(error, NO_RESPONSE)
+    return isinstance(error, no_response_errors())
+
+
+def no_response_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of endpoints that are unreachable, or whose responses are incomplete."""
+    return (*NO_RESPONSE, *http_client_errors())
+
+
+def http_client_errors() -> tuple[type[Exception], ...]:
+    """Returns the base class of aiohttp's errors, or nothing while aiohttp is not imported.
+
+    Stores import aiohttp, which takes a fifth of a second; a job on local files does without. No
+    error of a library is raised before its import.
+    """
+    errors = sys.modules.get("aiohttp.client_exceptions")
+    client_error: type[Exception] | None = getattr(errors, "ClientError", None)
+    if client_error is None:
+        return ()
+    return (client_error,)
 
 
 def is_changed_object(error: BaseException) -> bool:

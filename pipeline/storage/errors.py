@@ -6,15 +6,18 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from typing import Any
 
-import aiohttp
 import botocore.exceptions as aws
 
 from actors.protocol.plain_text import bare
-from actors.retries import NO_RESPONSE, SERVER_ERRNOS, is_changed_object, is_transient
+from actors.retries import (
+    SERVER_ERRNOS,
+    http_client_errors,
+    is_changed_object,
+    is_transient,
+    no_response_errors,
+)
 from pipeline.errors import DatasetError, OutageError
 
-# what file systems and S3 clients raise
-CLIENT_ERRORS = (OSError, aws.BotoCoreError, aiohttp.ClientError, HTTPException)
 MESSAGE_CHARS = 300  # of the text of an error of a store
 # what to do about errors of a disk
 DISK_ADVICE = {
@@ -29,6 +32,11 @@ STORE_PACKAGES = frozenset(
     {"adlfs", "azure", "gcsfs", "google", "httpx", "httpx2", "huggingface_hub", "requests"}
 )
 NO_CREDENTIALS = (aws.NoCredentialsError, aws.PartialCredentialsError)
+
+
+def client_errors() -> tuple[type[Exception], ...]:
+    """Returns what file systems and S3 clients raise."""
+    return (OSError, aws.BotoCoreError, HTTPException, *http_client_errors())
 
 
 @contextmanager
@@ -51,7 +59,7 @@ def explained(url: str, action: str) -> Iterator[None]:
             f"cannot {action} {shown_url}: permission denied ({reason}); check credentials and "
             "access rights"
         ) from error
-    except CLIENT_ERRORS as error:
+    except client_errors() as error:
         if is_changed_object(error):
             raise DatasetError(
                 f"cannot {action} {shown_url}: it changed since it was listed; start a new run"
@@ -89,7 +97,7 @@ def _reason(error: Exception) -> str:
             "role"
         )
     name = type(error).__name__
-    if isinstance(error, NO_RESPONSE):
+    if isinstance(error, no_response_errors()):
         return (
             f"the endpoint does not answer ({name}: {error}); check the URL (for S3, "
             "AWS_ENDPOINT_URL) and the network, then run it again"

@@ -18,7 +18,7 @@ from actors.protocol.plain_text import bare
 from actors.retries import is_transient
 from pipeline.errors import DatasetError
 from pipeline.storage.backend import OpenedObject, StoredObject
-from pipeline.storage.errors import CLIENT_ERRORS
+from pipeline.storage.errors import client_errors
 from pipeline.storage.fsspec_read import READ_AHEAD_BYTES, FsspecReader, filesystem_of
 from pipeline.storage.redaction import redact_credentials
 
@@ -98,7 +98,7 @@ class S3Backend(FsspecReader):
         """Creates an object by one conditional PutObject."""
         try:
             self._fs.pipe_file(path, data, mode="create", chunksize=SINGLE_PUT_BYTES)
-        except CLIENT_ERRORS as error:
+        except client_errors() as error:
             # Servers report a condition that does not hold by different errors (FileExistsError,
             # OSError 22 …). If the object is there, the race is lost.
             if self.stat(path) is None:
@@ -116,7 +116,7 @@ class S3Backend(FsspecReader):
         for condition in (f'"{version}"', version):
             try:
                 self._fs.pipe_file(path, data, chunksize=SINGLE_PUT_BYTES, IfMatch=condition)
-            except CLIENT_ERRORS as error:
+            except client_errors() as error:
                 stored = self.stat(path)
                 if stored is None or stored.version != version:
                     return False
@@ -148,7 +148,7 @@ class S3Backend(FsspecReader):
     def _check_rejected_write(self, path: str, data: bytes, header: str, **condition: str) -> None:
         try:
             self._fs.pipe_file(path, data, chunksize=SINGLE_PUT_BYTES, **condition)
-        except CLIENT_ERRORS as error:
+        except client_errors() as error:
             if is_transient(error) or isinstance(error, PermissionError):
                 raise
             self._raise_if_rejected(path, header, error)
