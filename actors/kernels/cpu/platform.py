@@ -1,5 +1,6 @@
 """The platform of CPUs with AVX2 or AVX-512: experts in machine code, attention in plain XLA."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
@@ -20,7 +21,10 @@ CpuWeight = Float[Array, "..."] | DenseExperts | PackedExperts
 
 
 def pack_for_device(
-    params: LoadedParams, dtype: DTypeLike, machines: tuple[InstructionSet, ...] | None = None
+    params: LoadedParams,
+    dtype: DTypeLike,
+    machines: tuple[InstructionSet, ...] | None = None,
+    is_usable: Callable[[InstructionSet], bool] = agrees_with_xla,
 ) -> dict[str, dict[str, CpuWeight]]:
     """Returns int8 parameters with experts as `PackedExperts` and everything else dense.
 
@@ -29,12 +33,14 @@ def pack_for_device(
     Args:
         params: the parameters as loaded.
         dtype: type of activations.
-        machines: instruction sets to choose from, the best first; None: those of this CPU that
-            pass the self-check. Without any, experts become dense, too.
+        machines: instruction sets to choose from, the best first; None: those of this CPU. Without
+            any, experts become dense, too.
+        is_usable: the self-check of an instruction set. It takes a second of processor time, so
+            those behind the one that is used are not checked.
     """
     if machines is None:
-        machines = checked_instruction_sets()
-    machine = _select_instruction_set(params, jnp.dtype(dtype), machines)
+        machines = instruction_sets()
+    machine = _select_instruction_set(params, jnp.dtype(dtype), machines, is_usable)
 
     packed: dict[str, dict[str, CpuWeight]] = {}
     for module, entries in params.items():
@@ -44,15 +50,13 @@ def pack_for_device(
     return packed
 
 
-def checked_instruction_sets() -> tuple[InstructionSet, ...]:
-    """Returns the instruction sets of this CPU that compute what plain XLA does, the best first."""
-    return tuple(machine for machine in instruction_sets() if agrees_with_xla(machine))
-
-
 def _select_instruction_set(
-    params: LoadedParams, dtype: jnp.dtype, machines: tuple[InstructionSet, ...]
+    params: LoadedParams,
+    dtype: jnp.dtype,
+    machines: tuple[InstructionSet, ...],
+    is_usable: Callable[[InstructionSet], bool],
 ) -> InstructionSet | None:
-    """Returns the best instruction set that fits, or None.
+    """Returns the best instruction set that fits and is usable, or None.
 
     Products of pairs need bfloat16 activations and groups of an even number of rows.
     """
@@ -64,7 +68,8 @@ def _select_instruction_set(
                 pairs_fit = pairs_fit and group_rows % 2 == 0
 
     for machine in machines:
-        if pairs_fit or not machine.pairs:
+        fits = pairs_fit or not machine.pairs
+        if fits and is_usable(machine):
             return machine
     return None
 

@@ -6,7 +6,7 @@ import pytest
 
 from actors.kernels.cpu.code import instruction_sets
 from actors.kernels.cpu.layout import PackedExperts
-from actors.kernels.cpu.platform import CPU, checked_instruction_sets, pack_for_device
+from actors.kernels.cpu.platform import CPU, pack_for_device
 from actors.kernels.cpu.tiles import AVX2, AVX2_PAIRS, InstructionSet
 from actors.kernels.quantized import QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts
@@ -50,11 +50,6 @@ def test_model_on_cpu_kernels_matches_goldens(case: str, mesh: tuple[int, int]) 
         )
 
 
-@pytest.mark.usefixtures("needs_kernels")
-def test_checked_instruction_sets_are_those_of_the_cpu() -> None:
-    assert checked_instruction_sets() == instruction_sets()
-
-
 @pytest.mark.parametrize(
     ("dtype", "rows", "groups", "expected"),
     [
@@ -70,10 +65,34 @@ def test_pack_for_device_selects_pairs_where_they_fit(
         "moe/linear": {"w": weight((2, 16, rows), 1)},
         "moe/linear_1": {"w": weight((2, rows, 16), groups)},
     }
-    packed = pack_for_device(params, jnp.dtype(dtype), (AVX2_PAIRS, AVX2))
+    packed = pack_for_device(params, jnp.dtype(dtype), (AVX2_PAIRS, AVX2), is_usable=lambda _: True)
     for entries in packed.values():
         assert isinstance(entries["w"], PackedExperts)
         assert entries["w"].instructions == expected.name
+
+
+@pytest.mark.parametrize(
+    ("broken", "expected"), [((), AVX2_PAIRS), ((AVX2_PAIRS,), AVX2), ((AVX2_PAIRS, AVX2), None)]
+)
+def test_pack_for_device_checks_up_to_the_first_usable_instruction_set(
+    broken: tuple[InstructionSet, ...], expected: InstructionSet | None
+) -> None:
+    params = {"moe/linear": {"w": weight((2, 16, 16), 1)}}
+    machines = (AVX2_PAIRS, AVX2)
+    checked = []
+
+    def is_usable(machine: InstructionSet) -> bool:
+        checked.append(machine)
+        return machine not in broken
+
+    packed = pack_for_device(params, jnp.bfloat16, machines, is_usable)["moe/linear"]["w"]
+
+    assert checked == list(machines[: len(broken) + 1])
+    if expected is None:
+        assert isinstance(packed, DenseExperts)
+    else:
+        assert isinstance(packed, PackedExperts)
+        assert packed.instructions == expected.name
 
 
 def test_pack_for_device_without_instruction_sets_is_dense() -> None:
