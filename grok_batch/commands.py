@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from grok_batch.start_line import start_line
+
 
 @dataclass(frozen=True, slots=True)
 class Subcommand:
@@ -31,7 +33,8 @@ class Subcommand:
             program: name of the console command.
             arguments: words after the name of the subcommand.
         """
-        module = importlib.import_module(self.module)
+        with start_line():
+            module = importlib.import_module(self.module)
         code: int = module.main(arguments, program=f"{program} {self.name}")
         return code
 
