@@ -31,7 +31,14 @@ from actors.protocol.messages import (
 
 
 def _score(ids: "Sequence[int]", boundary: Boundary) -> Score:
-    return Score(-float(sum(ids)) / 7, sum(ids) % 2 == 0, len(ids), boundary.context_chars)
+    return Score(
+        -float(sum(ids)) / 7,
+        sum(ids) % 2 == 0,
+        len(ids),
+        boundary.context_chars,
+        token_ids=token_ids(list(ids)),
+        token_logprobs=logprobs([-token / 7 for token in ids]),
+    )
 
 
 def answer(request: Request) -> Completion:

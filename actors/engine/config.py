@@ -27,6 +27,7 @@ class EngineConfig:
     # K most likely tokens reported beside each generated one; None: no log-probs
     logprobs: int | None = 0
     prompt_logprobs: int | None = None  # the same for prompt tokens
+    score_logprobs: int | None = None  # the same for scored tokens; None: their sums only
     decode_steps: int = 8  # tokens a slot draws per host call
     reuse_prefixes: bool = True
     # the residual stream is split over the mesh's model axis between blocks
@@ -47,10 +48,15 @@ class EngineConfig:
                 f"max_len {self.max_len}; "
                 "lower max_len or raise cache_tokens"
             )
-        for name in ("logprobs", "prompt_logprobs"):
+        for name in ("logprobs", "prompt_logprobs", "score_logprobs"):
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ModelError(f"engine: {name} must be 0 or more, got {value}")
+
+    @property
+    def target_logprobs(self) -> int:
+        """K most likely tokens that score calls report: enough for prompts and scored tokens."""
+        return max(self.prompt_logprobs or 0, self.score_logprobs or 0)
 
     def shard_slots(self, data_shards: int) -> int:
         """Returns the slots of one of the mesh's data shards."""

@@ -85,7 +85,7 @@ class Engine:
     ) -> None:
         config = context.engine
         vocab_size = context.model.vocab_size
-        if max(config.logprobs or 0, config.prompt_logprobs or 0) > vocab_size:
+        if max(config.logprobs or 0, config.target_logprobs) > vocab_size:
             raise ModelError(
                 "engine: log-probs of more tokens requested than the vocabulary's "
                 f"{vocab_size}; lower --logprobs or --prompt-logprobs"
@@ -463,7 +463,11 @@ class Engine:
         self._count(cached_tokens=cached_tokens)
         if job.generation is None:
             return score_completion(
-                job.request, job.readings, cached_tokens, config.prompt_logprobs
+                job.request,
+                job.readings,
+                cached_tokens,
+                prompt_top_k=config.prompt_logprobs,
+                score_top_k=config.score_logprobs,
             )
         completion = job.generation.completion(cached_tokens, config.logprobs)
         return with_prompt_logprobs(completion, first.targets, config.prompt_logprobs)

@@ -6,6 +6,7 @@ continuations of one token (the letters of a multiple-choice question) need no s
 own: one sequence carries a target for each of them.
 """
 
+from array import array
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,14 +23,29 @@ class Reading:
     index: np.ndarray
     boundary_chars: int = 0
 
-    def score(self) -> Score:
-        """Returns the continuation's score once its sequence has been computed; sums in float64."""
+    def score(self, top_k: int | None) -> Score:
+        """Returns the continuation's score once its sequence has been computed; sums in float64.
+
+        Args:
+            top_k: most likely tokens beside each scored one; None: no values of single tokens.
+        """
         targets = self.sequence.targets
-        return Score(
+        score = Score(
             loglikelihood=float(targets.logprobs[self.index].astype(np.float64).sum()),
             is_greedy=bool(targets.is_greedy[self.index].all()),
             tokens=len(self.index),
             boundary_chars=self.boundary_chars,
+        )
+        if top_k is None:
+            return score
+
+        top_ids, top_logprobs = _top_values(targets, self.index, top_k)
+        return replace(
+            score,
+            token_ids=token_ids(targets.tokens[self.index].tolist()),
+            token_logprobs=logprobs(targets.logprobs[self.index].tolist()),
+            top_token_ids=top_ids,
+            top_logprobs=top_logprobs,
         )
 
 
@@ -132,16 +148,29 @@ def _sequence(
 
 
 def score_completion(
-    request: Request, readings: list[Reading], cached_tokens: int, top_k: int | None
+    request: Request,
+    readings: list[Reading],
+    cached_tokens: int,
+    *,
+    prompt_top_k: int | None,
+    score_top_k: int | None,
 ) -> Completion:
-    """Returns the completion of a score request whose sequences have all been computed."""
+    """Returns the completion of a score request whose sequences have all been computed.
+
+    Args:
+        request: a score request.
+        readings: one per continuation.
+        cached_tokens: prompt tokens that were not recomputed.
+        prompt_top_k: most likely tokens beside each prompt token; None: no log-probs of the prompt.
+        score_top_k: the same for scored tokens.
+    """
     completion = Completion(
         ref=request.ref,
         prompt_tokens=len(request.prompt_ids),
         cached_tokens=cached_tokens,
-        scores=tuple(reading.score() for reading in readings),
+        scores=tuple(reading.score(score_top_k) for reading in readings),
     )
-    return with_prompt_logprobs(completion, readings[0].sequence.targets, top_k)
+    return with_prompt_logprobs(completion, readings[0].sequence.targets, prompt_top_k)
 
 
 def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | None) -> Completion:
@@ -153,14 +182,24 @@ def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | 
         return completion
     # The other targets lie at the last prompt position or later, so the prompt's come first.
     count = (completion.prompt_tokens or 1) - 1
-    top_ids = None
-    top_logprobs = None
-    if top_k:
-        top_ids = token_ids(targets.top_ids[:count, :top_k].ravel().tolist())
-        top_logprobs = logprobs(targets.top_logprobs[:count, :top_k].ravel().tolist())
+    top_ids, top_logprobs = _top_values(targets, np.arange(count), top_k)
     return replace(
         completion,
         prompt_logprobs=logprobs(targets.logprobs[:count].tolist()),
         prompt_top_token_ids=top_ids,
         prompt_top_logprobs=top_logprobs,
     )
+
+
+def _top_values(
+    targets: Targets, index: np.ndarray, top_k: int
+) -> "tuple[array[int] | None, array[float] | None]":
+    """Returns ids and log-probs of the `top_k` most likely tokens of the targets `index`, flat.
+
+    None for both if `top_k` is 0.
+    """
+    if not top_k:
+        return None, None
+    top_ids = targets.top_ids[index, :top_k].ravel()
+    top_logprobs = targets.top_logprobs[index, :top_k].ravel()
+    return token_ids(top_ids.tolist()), logprobs(top_logprobs.tolist())

@@ -352,7 +352,7 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
 
     prefill = partial(_forward, context)
     decode = partial(_decode, context, context.engine.logprobs or 0)
-    score = partial(_score, context, context.engine.prompt_logprobs or 0)
+    score = partial(_score, context, context.engine.target_logprobs)
     return StepFunctions(
         prefill=sharded(prefill, (cache, _specs_of_rows(Step)), (hidden, cache), donate=(1,)),
         decode=sharded(

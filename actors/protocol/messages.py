@@ -107,6 +107,11 @@ class Score:
     is_greedy: bool  # every token was the most likely one
     tokens: int
     boundary_chars: int = 0  # characters of the context that the first scored token covers
+    # of each scored token, where the run requests them
+    token_ids: "array[int] | None" = None
+    token_logprobs: "array[float] | None" = None
+    top_token_ids: "array[int] | None" = None  # K per token, most likely first, flattened
+    top_logprobs: "array[float] | None" = None
 
 
 @dataclass(frozen=True, slots=True)

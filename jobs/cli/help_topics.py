@@ -27,7 +27,14 @@ RUN_TOPICS: Topics = MappingProxyType(
             "on_overflow",
             "partition",
         ),
-        "output": ("keep_prompt", "logprobs", "prompt_logprobs", "boundary_chars", "shard_rows"),
+        "output": (
+            "keep_prompt",
+            "logprobs",
+            "prompt_logprobs",
+            "token_logprobs",
+            "boundary_chars",
+            "shard_rows",
+        ),
         "sampling": tuple(PARAMETERS),
         "replicas and devices": ("replicas", "mesh", "device", "dtype", "shard_activations"),
         "sizes of the engine": (

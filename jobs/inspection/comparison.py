@@ -24,6 +24,8 @@ COLUMNS = (
     "token_logprobs",
     "loglikelihood",
     "is_greedy",
+    "scored_token_ids",
+    "scored_logprobs",
 )
 SHARD = "shard of the row"  # no column has this name
 LISTED_ROWS = 20  # of each kind
@@ -183,10 +185,15 @@ def _compare_completions(row_a: Row, row_b: Row, comparison: Comparison) -> None
     position = None
     if ids_a is not None and ids_b is not None:
         position = first_difference(ids_a, ids_b)
-        _compare_logprobs(row_a, row_b, position, comparison)
+        _compare_logprobs(
+            row_a.get("token_logprobs"), row_b.get("token_logprobs"), position, comparison
+        )
     differs = position is not None or row_a.get("text") != row_b.get("text")
-    if not differs:
-        return
+    if differs:
+        _add_divergence(row_a, row_b, position, comparison)
+
+
+def _add_divergence(row_a: Row, row_b: Row, position: int | None, comparison: Comparison) -> None:
     comparison.diverging += 1
     if position is not None:
         comparison.positions[position] += 1
@@ -224,10 +231,13 @@ def first_difference(ids_a: Sequence[int], ids_b: Sequence[int]) -> int | None:
     return None
 
 
-def _compare_logprobs(row_a: Row, row_b: Row, position: int | None, comparison: Comparison) -> None:
-    """Adds the differences of tokens that both completions have: later ones have other contexts."""
-    logprobs_a = row_a.get("token_logprobs")
-    logprobs_b = row_b.get("token_logprobs")
+def _compare_logprobs(
+    logprobs_a: Sequence[float] | None,
+    logprobs_b: Sequence[float] | None,
+    position: int | None,
+    comparison: Comparison,
+) -> None:
+    """Adds the differences of tokens that both texts have: later ones have other contexts."""
     if logprobs_a is None or logprobs_b is None:
         return
     pairs = zip(logprobs_a[:position], logprobs_b[:position], strict=False)
@@ -260,6 +270,36 @@ def _compare_scores(row_a: Row, row_b: Row, comparison: Comparison) -> None:
     greedy_b = _as_list(row_b.get("is_greedy"))
     for was_greedy, is_greedy in zip(greedy_a, greedy_b, strict=False):
         comparison.changed_greedy += was_greedy != is_greedy
+    _compare_scored_tokens(row_a, row_b, comparison)
+
+
+def _compare_scored_tokens(row_a: Row, row_b: Row, comparison: Comparison) -> None:
+    """Compares the tokens of scored texts; those of the first text that differs are a divergence.
+
+    Runs without the columns of --token-logprobs have nothing to compare.
+    """
+    ids_a = _per_choice(row_a.get("scored_token_ids"))
+    ids_b = _per_choice(row_b.get("scored_token_ids"))
+    logprobs_a = _per_choice(row_a.get("scored_logprobs"))
+    logprobs_b = _per_choice(row_b.get("scored_logprobs"))
+    divergence = None
+    for choice in range(min(len(ids_a), len(ids_b))):
+        position = first_difference(ids_a[choice], ids_b[choice])
+        _compare_logprobs(logprobs_a[choice], logprobs_b[choice], position, comparison)
+        if divergence is None:
+            divergence = position
+    if divergence is not None:
+        _add_divergence(row_a, row_b, divergence, comparison)
+
+
+def _per_choice(value: Any) -> list[Sequence[Any]]:
+    """Returns the lists of all choices; a list of numbers is that of the only one."""
+    if value is None:
+        return []
+    has_choices = any(isinstance(item, list | array) for item in value)
+    if has_choices:
+        return list(value)
+    return [value]
 
 
 def _distance(score_a: float, score_b: float) -> float:

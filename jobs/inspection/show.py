@@ -8,7 +8,7 @@
 Conditions are those of `generate --where`: docs/synthesis.md.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,19 +148,37 @@ def whole_row(row: Row, tokenizer: Tokenizer | None) -> Table:
     for name, value in row.items():
         if value is None:
             continue
+        if name == "scored_token_ids":
+            for scored in _scored_texts(row, tokenizer):
+                table.add_row(Text("scored text", style="bold"), scored)
         text = None
         if name == "text":
-            text = _coloured(row, tokenizer)
+            text = _coloured(row.get("token_ids"), row.get("token_logprobs"), tokenizer)
         if text is None:
             text = Text(_whole_value(value))
         table.add_row(Text(name, style="bold"), text)
     return table
 
 
-def _coloured(row: Row, tokenizer: Tokenizer | None) -> Text | None:
-    """Returns the completion coloured by log-prob; None where ids or log-probs are not there."""
-    ids = row.get("token_ids")
-    logprobs = row.get("token_logprobs")
+def _scored_texts(row: Row, tokenizer: Tokenizer | None) -> Iterator[Text]:
+    """Yields the scored tokens of each choice as text, coloured by log-prob."""
+    ids = row["scored_token_ids"]
+    logprobs = row.get("scored_logprobs")
+    if logprobs is None:
+        return
+    if not any(is_list(item) for item in ids):
+        ids = [ids]
+        logprobs = [logprobs]
+    for choice_ids, choice_logprobs in zip(ids, logprobs, strict=True):
+        text = _coloured(choice_ids, choice_logprobs, tokenizer)
+        if text is not None:
+            yield text
+
+
+def _coloured(
+    ids: Sequence[int] | None, logprobs: Sequence[float] | None, tokenizer: Tokenizer | None
+) -> Text | None:
+    """Returns tokens as text coloured by log-prob; None where ids or log-probs are not there."""
     if tokenizer is None or ids is None or logprobs is None or len(ids) != len(logprobs):
         return None
     return coloured_text(token_bytes(tokenizer, ids), logprobs)

@@ -20,7 +20,7 @@ from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
 from pipeline.output.schema import task_columns
-from pipeline.tasks import GENERATE, TASKS
+from pipeline.tasks import GENERATE, TASKS, LogprobOptions
 
 AUTO: Literal["auto"] = "auto"  # value of flags that the plan of a run resolves
 PROMPT_COLUMN = "prompt"
@@ -115,6 +115,11 @@ class ScoreConfig(SamplingParams, InputFlags):
         0, "log-prob of each generated token and of the K most likely ones; null = not written"
     )
     prompt_logprobs: int | None = flag(None, "the same at each prompt position; null = not written")
+    token_logprobs: bool = flag(
+        False,
+        "tasks score and perplexity: write id and log-prob of each scored token; with --logprobs K "
+        "(perplexity: --prompt-logprobs K) also of the K most likely ones",
+    )
     boundary_chars: bool = flag(
         False,
         "task score: write how many characters of the prompt the first scored token covers too",
@@ -247,6 +252,7 @@ class ScoreConfig(SamplingParams, InputFlags):
                 f"--boundary-chars has no effect on task {self.task}, which scores no "
                 "continuation; leave it out or use --task score"
             )
+        self._check_token_logprobs()
         if self.template is not None and self.prompt_column != PROMPT_COLUMN:
             raise ConfigError(
                 "--prompt-column and --template both give the prompt; leave one out, or use "
@@ -254,6 +260,22 @@ class ScoreConfig(SamplingParams, InputFlags):
             )
         if self.sample_seed and self.sample is None:
             raise ConfigError("--sample-seed has no effect without --sample; give both or none")
+
+    def _check_token_logprobs(self) -> None:
+        if not self.token_logprobs:
+            return
+        requested = LogprobOptions(self.logprobs, self.prompt_logprobs, self.scored_logprobs)
+        computed = TASKS[self.task].logprob_options(requested)
+        if computed.scored is None:
+            raise ConfigError(
+                f"--token-logprobs has no effect on task {self.task}, which scores no tokens; "
+                "leave it out (--logprobs K writes those of generated tokens), or use --task score"
+            )
+        if requested.scored and computed.scored != requested.scored:
+            raise ConfigError(
+                f"--logprobs: expected 0 or null, got {requested.scored}: task {self.task} writes "
+                "the most likely tokens at each position of a text with --prompt-logprobs K"
+            )
 
     def _check_costs(self) -> None:
         if self.cost_budget is not None and self.cost_per_replica_hour is None:
@@ -272,6 +294,13 @@ class ScoreConfig(SamplingParams, InputFlags):
             value = getattr(self, name)
             if value != AUTO:
                 check_range(name, value, low, high)
+
+    @property
+    def scored_logprobs(self) -> int | None:
+        """Most likely tokens beside each scored one; None: no log-probs of scored tokens."""
+        if not self.token_logprobs:
+            return None
+        return self.logprobs or 0
 
     def replica_range(self) -> tuple[int, int]:
         """Returns MIN and MAX of --replicas."""

@@ -21,7 +21,7 @@ CONFIG_KEYS = (
     "prompt_logprobs",
 )
 # Flags that enter it only where they are set, so that runs begun before them resume.
-CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic", "keep_prompt")
+CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic", "keep_prompt", "token_logprobs")
 # Flags on which the bits of log-probs depend on GPUs: part of it with --deterministic.
 SHAPE_KEYS = ("mesh", "slots", "prefill_tokens", "shard_activations")
 

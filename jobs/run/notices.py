@@ -14,6 +14,7 @@ from jobs.run.plan import Plan
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.input.reader import read_rows
+from pipeline.input.roles import CONTINUATION
 from pipeline.monitoring.row_counts import allowed_failures
 from pipeline.records import Shard
 from pipeline.requests.sample import sampled_shards
@@ -29,6 +30,19 @@ def plan_notices(plan: Plan) -> Iterator[str]:
     if plan.task.generates:
         yield from _escape_notices(plan.rules.defaults)
         yield from column_notices(plan.schema.passthrough.names[1:])
+    yield from _text_notices(plan)
+
+
+def _text_notices(plan: Plan) -> Iterator[str]:
+    """Yields that log-probs of prompts are those of one token, where the prompt is scored."""
+    config = plan.config
+    scores_prompt = not plan.task.generates and CONTINUATION not in plan.task.input_roles
+    if scores_prompt and config.prompt_logprobs is not None and not config.token_logprobs:
+        yield (
+            f"--prompt-logprobs writes a null for the first token of each text alone in task "
+            f"{config.task}, as in runs of earlier versions; add --token-logprobs true for all "
+            "tokens of the text"
+        )
 
 
 def _escape_notices(params: SamplingParams) -> Iterator[str]:

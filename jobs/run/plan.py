@@ -84,6 +84,7 @@ class Plan:
             task=self.task,
             logprobs=self.config.logprobs,
             prompt_logprobs=self.config.prompt_logprobs,
+            scored_logprobs=self.config.scored_logprobs,
             choices=self.schema.has_choices,
             boundary_chars=self.config.boundary_chars,
         )
@@ -95,7 +96,8 @@ class Plan:
     def engine_config(self) -> EngineConfig:
         """Returns how engines are sized, and which log-probs they compute."""
         data_shards, _ = self.config.mesh_shape()
-        requested = LogprobOptions(self.config.logprobs, self.config.prompt_logprobs)
+        config = self.config
+        requested = LogprobOptions(config.logprobs, config.prompt_logprobs, config.scored_logprobs)
         logprobs = self.task.logprob_options(requested)
         return EngineConfig(
             max_len=self.rules.max_len,
@@ -104,6 +106,7 @@ class Plan:
             decode_steps=self.sizes.decode_steps,
             logprobs=logprobs.generated,
             prompt_logprobs=logprobs.prompt,
+            score_logprobs=logprobs.scored,
             shard_activations=self.config.shard_activations,
             deterministic=self.config.deterministic,
             sampling_parameters=self._sampling_parameters(),
@@ -282,6 +285,7 @@ def _columns(config: ScoreConfig, template: RowTemplate | None) -> InputColumns:
         id_column=config.id_column,
         continuation_column=config.continuation_column,
         boundary_chars=config.boundary_chars,
+        token_logprobs=config.token_logprobs,
         template=template,
         keep_prompt=config.keep_prompt,
     )

@@ -44,6 +44,7 @@ class InputColumns:
     id_column: str = "id"
     continuation_column: str = "continuation"
     boundary_chars: bool = False  # the output has this column
+    token_logprobs: bool = False  # the output has the columns of scored tokens
     template: RowTemplate | None = None  # gives the prompt; the prompt column is one of many then
     keep_prompt: bool = False  # the prompt passes through
 
@@ -309,7 +310,11 @@ def _output_fields(
     Raises:
         DatasetError: a column has the name of an output column.
     """
-    reserved = task_columns(columns.task, boundary_chars=columns.boundary_chars)
+    reserved = task_columns(
+        columns.task,
+        boundary_chars=columns.boundary_chars,
+        token_logprobs=columns.token_logprobs,
+    )
     prompt_column = None  # that passes through under another name where its own is taken
     if columns.keep_prompt:
         prompt_column = columns.prompt_column

@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from actors.protocol.messages import Completion, Score
+from actors.protocol.messages import Completion, RowRef, Score
 from pipeline.errors import CommitError
 from pipeline.output.list_arrays import (
+    JoinedValues,
     Lengths,
     join_values,
     list_array,
@@ -26,6 +27,9 @@ from pipeline.records import OutputRow
 
 Samples = Sequence[OutputRow]
 SampleValues = Callable[[Completion], "array[Any] | None"]
+Refs = Sequence[RowRef]
+Scores = Sequence[Score | None]  # None: of a sample that failed
+ScoreValues = Callable[[Score], "array[Any] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,16 +118,13 @@ def top_column(
         joined = join_values(_values_of(samples, sample_values), value_type)
         token_counts = value_counts(_values_of(samples, tokens))
         token_counts[joined.null] = 0
-        values_per_token = _values_per_token(samples, joined.lengths, token_counts)
-        values = pa.array(joined.values)
-
-        lengths_per_token = np.repeat(values_per_token, token_counts)
+        refs = [sample.completion.ref for sample in samples]
+        values_per_token = _values_per_token(refs, joined.lengths, token_counts)
         if not leading_null:
-            not_null = np.zeros(lengths_per_token.size, np.bool_)
-            return list_array(
-                token_counts, list_array(lengths_per_token, values, not_null), joined.null
-            )
+            return _top_lists(joined, token_counts, values_per_token)
 
+        values = pa.array(joined.values)
+        lengths_per_token = np.repeat(values_per_token, token_counts)
         lengths, filled = with_leading_null(token_counts, joined.null)
         token_lists = list_array(spread(lengths_per_token, filled), values, ~filled)
         return list_array(lengths, token_lists, joined.null)
@@ -135,35 +136,87 @@ def score_column(
     name: str, value_type: pa.DataType, value: Callable[[Score], object], *, choices: bool
 ) -> OutputColumn:
     """Returns a column of one value per sample, or of lists with one value per choice."""
-    if choices:
-        return _choices_column(name, value_type, value)
 
-    def build(samples: Samples) -> "pa.Array[Any]":
-        values: list[object] = []
-        for sample in samples:
-            scores = sample.completion.scores
-            if len(scores) > 1:
-                raise CommitError(
-                    f"{sample.completion.ref} has {len(scores)} scores, expected one: "
-                    "the input has no choices"
-                )
-            values.append(value(scores[0]) if scores else None)
+    def build_values(_: Refs, scores: Scores) -> "pa.Array[Any]":
+        values = [None if score is None else value(score) for score in scores]
         return _arrow_array(values, value_type)
 
-    return OutputColumn(name, value_type, build)
+    return _column_of_scores(name, value_type, build_values, choices=choices)
 
 
-def _choices_column(
-    name: str, value_type: pa.DataType, value: Callable[[Score], object]
+def scored_token_column(
+    name: str, value_type: pa.DataType, score_values: ScoreValues, *, choices: bool
 ) -> OutputColumn:
-    def build(samples: Samples) -> "pa.Array[Any]":
-        values: list[list[object] | None] = []
-        for sample in samples:
-            scores = list(map(value, sample.completion.scores))
-            values.append(scores or None)
-        return _arrow_array(values, pa.list_(value_type))
+    """Returns a column of lists with one value per scored token; per choice, such a list."""
 
-    return OutputColumn(name, pa.list_(value_type), build)
+    def build_lists(refs: Refs, scores: Scores) -> "pa.Array[Any]":
+        values = _values_of_scores(refs, scores, score_values)
+        joined = join_values(values, value_type)
+        return list_array(joined.lengths, pa.array(joined.values), joined.null)
+
+    return _column_of_scores(name, pa.list_(value_type), build_lists, choices=choices)
+
+
+def scored_top_column(
+    name: str, value_type: pa.DataType, score_values: ScoreValues, *, choices: bool
+) -> OutputColumn:
+    """Returns a column of lists with K values for each scored token; per choice, such lists.
+
+    `score_values` are flattened: the K values of the first token, then those of the next one.
+    """
+
+    def build_lists(refs: Refs, scores: Scores) -> "pa.Array[Any]":
+        values = _values_of_scores(refs, scores, score_values)
+        joined = join_values(values, value_type)
+        token_counts = value_counts(_values_of_scores(refs, scores, lambda score: score.token_ids))
+        values_per_token = _values_per_token(refs, joined.lengths, token_counts)
+        return _top_lists(joined, token_counts, values_per_token)
+
+    list_type = pa.list_(pa.list_(value_type))
+    return _column_of_scores(name, list_type, build_lists, choices=choices)
+
+
+def _column_of_scores(
+    name: str,
+    value_type: pa.DataType,
+    build_values: "Callable[[Refs, Scores], pa.Array[Any]]",
+    *,
+    choices: bool,
+) -> OutputColumn:
+    """Returns a column of one value per sample, or of lists with one value per choice.
+
+    `build_values` returns one value per score; null where the score is None.
+    """
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        refs: list[RowRef] = []
+        scores: list[Score | None] = []
+        for sample in samples:
+            completion = sample.completion
+            if len(completion.scores) > 1:
+                raise CommitError(
+                    f"{completion.ref} has {len(completion.scores)} scores, expected one: "
+                    "the input has no choices"
+                )
+            refs.append(completion.ref)
+            scores.append(completion.scores[0] if completion.scores else None)
+        return build_values(refs, scores)
+
+    def build_choices(samples: Samples) -> "pa.Array[Any]":
+        refs: list[RowRef] = []
+        scores: list[Score] = []
+        counts: list[int] = []
+        for sample in samples:
+            completion = sample.completion
+            refs += [completion.ref] * len(completion.scores)
+            scores += completion.scores
+            counts.append(len(completion.scores))
+        lengths = np.array(counts, np.int32)
+        return list_array(lengths, build_values(refs, scores), lengths == 0)
+
+    if choices:
+        return OutputColumn(name, pa.list_(value_type), build_choices)
+    return OutputColumn(name, value_type, build)
 
 
 def error_counts(completions: Iterable[Completion]) -> dict[str, int]:
@@ -179,14 +232,44 @@ def _values_of(samples: Samples, sample_values: SampleValues) -> "list[array[Any
     return [sample_values(sample.completion) for sample in samples]
 
 
-def _values_per_token(samples: Samples, lengths: Lengths, token_counts: Lengths) -> Lengths:
-    """Returns K of each sample."""
+def _values_of_scores(
+    refs: Refs, scores: Scores, score_values: ScoreValues
+) -> "list[array[Any] | None]":
+    """Returns the values of each score's tokens; None where there is no score.
+
+    Raises:
+        CommitError: a score has no values of its tokens.
+    """
+    values: list[array[Any] | None] = []
+    for ref, score in zip(refs, scores, strict=True):
+        if score is None:
+            values.append(None)
+            continue
+        score_array = score_values(score)
+        if score_array is None:
+            raise CommitError(f"{ref} has a score without values of its tokens, expected them")
+        values.append(score_array)
+    return values
+
+
+def _top_lists(
+    joined: JoinedValues, token_counts: Lengths, values_per_token: Lengths
+) -> "pa.Array[Any]":
+    """Returns lists of one list of K values per token."""
+    lengths_per_token = np.repeat(values_per_token, token_counts)
+    not_null = np.zeros(lengths_per_token.size, np.bool_)
+    token_lists = list_array(lengths_per_token, pa.array(joined.values), not_null)
+    return list_array(token_counts, token_lists, joined.null)
+
+
+def _values_per_token(refs: Refs, lengths: Lengths, token_counts: Lengths) -> Lengths:
+    """Returns K of each list of tokens."""
     values_per_token: Lengths = lengths // np.maximum(token_counts, 1)
     mismatches = np.flatnonzero(values_per_token * token_counts != lengths)
     if mismatches.size:
         index = int(mismatches[0])
         raise CommitError(
-            f"{samples[index].completion.ref} has {lengths[index]} top values for "
+            f"{refs[index]} has {lengths[index]} top values for "
             f"{token_counts[index]} tokens, expected K for each"
         )
     return values_per_token

@@ -74,12 +74,15 @@ class OutputSchema:
         return pa.table([*inputs, *outputs], schema=self.arrow)
 
 
-def task_columns(task: Task, *, boundary_chars: bool = False) -> frozenset[str]:
+def task_columns(
+    task: Task, *, boundary_chars: bool = False, token_logprobs: bool = False
+) -> frozenset[str]:
     """Returns the names of all columns that the task may write; none may pass through.
 
-    `boundary_chars` is one of them in runs that write it.
+    `boundary_chars` and those of scored tokens are among them in runs that write them.
     """
-    logprobs = LogprobOptions(generated=1, prompt=1)
+    scored = 1 if token_logprobs else None
+    logprobs = LogprobOptions(generated=1, prompt=1, scored=scored)
     everything = OutputOptions(logprobs, choices=True, boundary_chars=boundary_chars)
     columns = (*STATUS, *task.output_columns(everything))
     return frozenset(column.name for column in columns) | {"id"}
@@ -93,6 +96,7 @@ def output_schema(
     prompt_logprobs: int | None,
     choices: bool,
     boundary_chars: bool = False,
+    scored_logprobs: int | None = None,
 ) -> OutputSchema:
     """Returns the schema of the run's parts.
 
@@ -103,7 +107,9 @@ def output_schema(
         prompt_logprobs: K of --prompt-logprobs; None: no log-probs of the prompt.
         choices: whether a scored row has several continuations.
         boundary_chars: whether task score writes the column of this name.
+        scored_logprobs: most likely tokens beside each scored one; None: no log-probs of these.
     """
-    options = OutputOptions(LogprobOptions(logprobs, prompt_logprobs), choices, boundary_chars)
+    requested = LogprobOptions(logprobs, prompt_logprobs, scored_logprobs)
+    options = OutputOptions(requested, choices, boundary_chars)
     columns = (*STATUS, *task.output_columns(options))
     return OutputSchema(inputs.passthrough, columns)

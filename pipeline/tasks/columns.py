@@ -1,11 +1,17 @@
 """Output columns that tasks choose from."""
 
+from array import array
+from typing import Any
+
 import pyarrow as pa
 
 from actors.protocol.messages import Completion
 from pipeline.output.columns import (
     OutputColumn,
+    ScoreValues,
     score_column,
+    scored_token_column,
+    scored_top_column,
     sum_column,
     text_column,
     token_column,
@@ -111,6 +117,73 @@ def scores(*, choices: bool) -> tuple[OutputColumn, ...]:
         score_column("is_greedy", pa.bool_(), lambda score: score.is_greedy, choices=choices),
         score_column("scored_tokens", pa.int32(), lambda score: score.tokens, choices=choices),
     )
+
+
+def scored_logprobs(top: int | None, *, choices: bool) -> tuple[OutputColumn, ...]:
+    """Returns the columns of the scored tokens: ids, log-probs and the `top` most likely ones.
+
+    As `generated_logprobs`: of 0 there are no most likely ones, of None no columns.
+    """
+    if top is None:
+        return ()
+    scored = (
+        scored_token_column(
+            "scored_token_ids", pa.int32(), lambda score: score.token_ids, choices=choices
+        ),
+        scored_token_column(
+            "scored_logprobs", pa.float32(), lambda score: score.token_logprobs, choices=choices
+        ),
+    )
+    if top == 0:
+        return scored
+    most_likely = (
+        scored_top_column(
+            "scored_top_token_ids", pa.int32(), lambda score: score.top_token_ids, choices=choices
+        ),
+        scored_top_column(
+            "scored_top_logprobs", pa.float32(), lambda score: score.top_logprobs, choices=choices
+        ),
+    )
+    return scored + most_likely
+
+
+def text_logprobs(top: int | None) -> tuple[OutputColumn, ...]:
+    """Returns the columns of `prompt_logprobs` over a whole text, whose tokens are scored.
+
+    The first token is a null, as that of a prompt.
+    """
+    if top is None:
+        return ()
+    chosen = token_column(
+        "prompt_logprobs",
+        pa.float32(),
+        lambda completion: _text_values(completion, lambda score: score.token_logprobs),
+        leading_null=True,
+    )
+    if top == 0:
+        return (chosen,)
+    most_likely = (
+        _text_top_column("prompt_top_token_ids", pa.int32(), lambda score: score.top_token_ids),
+        _text_top_column("prompt_top_logprobs", pa.float32(), lambda score: score.top_logprobs),
+    )
+    return (chosen, *most_likely)
+
+
+def _text_top_column(name: str, value_type: pa.DataType, score_values: ScoreValues) -> OutputColumn:
+    return top_column(
+        name,
+        value_type,
+        lambda completion: _text_values(completion, score_values),
+        lambda completion: _text_values(completion, lambda score: score.token_ids),
+        leading_null=True,
+    )
+
+
+def _text_values(completion: Completion, score_values: ScoreValues) -> "array[Any] | None":
+    """Returns the values of a text's scored tokens; None for a text that failed."""
+    if not completion.scores:
+        return None
+    return score_values(completion.scores[0])
 
 
 def boundary_chars(*, choices: bool) -> OutputColumn:

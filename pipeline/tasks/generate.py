@@ -24,8 +24,8 @@ class GenerateTask:
     generates = True
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
-        """Returns all of them."""
-        return requested
+        """Returns those of generated tokens and of the prompt: nothing is scored."""
+        return LogprobOptions(generated=requested.generated, prompt=requested.prompt)
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
         """Returns the completion, its log-probs, those of the prompt, and the seed."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from actors.protocol.messages import Completion, Request, Score
+from actors.protocol.messages import Completion, Request, Score, logprobs, token_ids
 from pipeline.input.roles import PROMPT, InputRole
 from pipeline.output.columns import OutputColumn
 from pipeline.records import PromptRow
@@ -12,7 +12,15 @@ from pipeline.tasks import columns
 from pipeline.tasks.prompts import prompt_ids, prompt_texts
 from pipeline.tasks.task import LogprobOptions, OutputOptions
 
-NOTHING_SCORED = Score(loglikelihood=0.0, is_greedy=True, tokens=0)
+NOTHING_SCORED = Score(
+    loglikelihood=0.0,
+    is_greedy=True,
+    tokens=0,
+    token_ids=token_ids(),
+    token_logprobs=logprobs(),
+    top_token_ids=token_ids(),
+    top_logprobs=logprobs(),
+)
 
 
 class PerplexityTask:
@@ -24,15 +32,28 @@ class PerplexityTask:
     generates = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
-        """Returns those of the prompt: no tokens are generated."""
-        return LogprobOptions(generated=None, prompt=requested.prompt)
+        """Returns those of the prompt, and with log-probs of scored tokens the same K for these."""
+        scored = None
+        if requested.scored is not None:
+            scored = requested.prompt or 0
+        return LogprobOptions(generated=None, prompt=requested.prompt, scored=scored)
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
-        """Returns the score and the log-probs of the prompt."""
+        """Returns the score, and the log-probs of the first token or of the whole text.
+
+        Without log-probs of scored tokens the prompt is the first token alone, as it was in all
+        runs before there were any.
+        """
+        text_columns: tuple[OutputColumn, ...] = columns.prompt_logprobs(options.logprobs.prompt)
+        if options.logprobs.scored is not None:
+            text_columns = (
+                *columns.scored_logprobs(0, choices=options.choices),
+                *columns.text_logprobs(options.logprobs.prompt),
+            )
         return (
             *columns.PROMPT_USAGE,
             *columns.scores(choices=options.choices),
-            *columns.prompt_logprobs(options.logprobs.prompt),
+            *text_columns,
         )
 
     def texts(self, row: PromptRow) -> tuple[str, ...]:

@@ -38,8 +38,8 @@ class ScoreTask:
     generates = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
-        """Returns those of the prompt: no tokens are generated."""
-        return LogprobOptions(generated=None, prompt=requested.prompt)
+        """Returns those of the prompt and of scored tokens: no tokens are generated."""
+        return LogprobOptions(None, prompt=requested.prompt, scored=requested.scored)
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
         """Returns the scores, as lists if rows have choices, and the log-probs of the prompt."""
@@ -50,6 +50,7 @@ class ScoreTask:
             *columns.PROMPT_USAGE,
             *columns.scores(choices=options.choices),
             *boundary,
+            *columns.scored_logprobs(options.logprobs.scored, choices=options.choices),
             *columns.prompt_logprobs(options.logprobs.prompt),
         )
 

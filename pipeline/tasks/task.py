@@ -17,10 +17,11 @@ from pipeline.requests.rules import RequestRules
 
 @dataclass(frozen=True, slots=True)
 class LogprobOptions:
-    """K of --logprobs and of --prompt-logprobs; None: no log-probs of these tokens."""
+    """K most likely tokens beside generated, prompt and scored ones; None: no log-probs of them."""
 
-    generated: int | None
-    prompt: int | None
+    generated: int | None  # --logprobs
+    prompt: int | None  # --prompt-logprobs
+    scored: int | None = None  # --token-logprobs
 
 
 @dataclass(frozen=True, slots=True)

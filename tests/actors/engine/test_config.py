@@ -20,7 +20,7 @@ def test_config_of_a_size_below_1_raises(name: str, value: int) -> None:
         EngineConfig(**sizes)
 
 
-@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs"])
+@pytest.mark.parametrize("name", ["logprobs", "prompt_logprobs", "score_logprobs"])
 def test_config_of_negative_logprobs_raises(name: str) -> None:
     counts: dict[str, Any] = {name: -1}
     with pytest.raises(ModelError, match=f"engine: {name} must be 0 or more, got -1"):
@@ -31,6 +31,16 @@ def test_config_of_negative_logprobs_raises(name: str) -> None:
 def test_config_accepts_logprobs_from_none_up(count: int | None) -> None:
     config = EngineConfig(64, logprobs=count, prompt_logprobs=count)
     assert (config.logprobs, config.prompt_logprobs) == (count, count)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "scored", "top"), [(None, None, 0), (2, None, 2), (None, 3, 3), (2, 3, 3)]
+)
+def test_config_reports_enough_tokens_for_prompts_and_scores(
+    prompt: int | None, scored: int | None, top: int
+) -> None:
+    config = EngineConfig(64, prompt_logprobs=prompt, score_logprobs=scored)
+    assert config.target_logprobs == top
 
 
 def test_config_of_a_cache_below_max_len_raises() -> None:

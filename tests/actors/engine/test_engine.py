@@ -116,6 +116,43 @@ def test_scores_equal_the_numpy_model(mesh: tuple[int, int]) -> None:
     assert completion.scores[1] == completion.scores[5]
 
 
+@pytest.mark.parametrize("mesh", [(1, 1), (1, 8)])
+def test_scored_tokens_equal_the_golden_logits(mesh: tuple[int, int]) -> None:
+    """Of three texts with one prefix, whose log-probs the later ones take from the first."""
+    gold = golden("mha")
+    text = prompts()[3]
+    logprobs = reference.log_probs(gold["p3_logits"])
+    split = 17
+    requests = [
+        score(0, text[:1], text[1:]),
+        score(1, text[:split], text[split:], text[split : split + 3], [text[split]]),
+        score(2, text[:1], text[1:]),
+    ]
+    done: list[Completion] = []
+    engine = make_engine("mha", mesh, score_logprobs=3, prompt_logprobs=1, prefill_tokens=32)
+    for request in requests:  # one after the other, so that pages are there to share
+        done += run(engine, [request])
+    assert done[2].scores == done[0].scores
+    assert engine.stats().prefill_tokens < 2 * len(text)
+
+    for request, completion in zip(requests, done, strict=True):
+        first = len(request.prompt_ids)
+        for ids, found in zip(request.continuations, completion.scores, strict=True):
+            assert found.token_ids == ids
+            rows = logprobs[first - 1 : first - 1 + len(ids)]
+            expected = rows[np.arange(len(ids)), ids]
+            np.testing.assert_allclose(found.token_logprobs, expected, atol=1e-3)
+            assert found.loglikelihood == pytest.approx(sum(found.token_logprobs or ()), abs=1e-5)
+            top = np.argsort(-rows, axis=-1, kind="stable")[:, :3]
+            assert np.asarray(found.top_token_ids).reshape(-1, 3).tolist() == top.tolist()
+            np.testing.assert_allclose(
+                np.asarray(found.top_logprobs).reshape(-1, 3),
+                np.take_along_axis(rows, top, 1),
+                atol=1e-3,
+            )
+    assert len(done[1].prompt_top_token_ids or ()) == split - 1
+
+
 def test_greedy_continuation_scores_as_greedy() -> None:
     prompt = prompts()[1]
     (written,) = run(make_engine(), [generate(0, prompt, 6, ignore_eos=True)])

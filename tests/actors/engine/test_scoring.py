@@ -50,6 +50,19 @@ def compute(readings: list[Reading]) -> None:
         targets.fill(index, np.asarray(values, np.float32), np.asarray(greedy), ids, top)
 
 
+def completed(
+    request: Request,
+    readings: list[Reading],
+    cached_tokens: int = 0,
+    prompt_top_k: int | None = None,
+    score_top_k: int | None = None,
+) -> Completion:
+    """Returns the completion of a request whose targets are filled."""
+    return score_completion(
+        request, readings, cached_tokens, prompt_top_k=prompt_top_k, score_top_k=score_top_k
+    )
+
+
 def expected_logprobs(continuation: list[int]) -> list[float]:
     tokens = [*PROMPT, *continuation]
     return [
@@ -64,7 +77,7 @@ def test_scores_equal_sums_over_each_continuation(with_prompt: bool) -> None:
     request = request_of(*continuations)
     _, readings = score_sequences(request, with_prompt=with_prompt)
     compute(readings)
-    completion = score_completion(request, readings, 2, None)
+    completion = completed(request, readings, cached_tokens=2)
     for continuation, score in zip(continuations, completion.scores, strict=True):
         assert score.loglikelihood == sum(expected_logprobs(continuation))
         assert score.is_greedy == all(is_greedy_of(target) for target in continuation)
@@ -81,12 +94,47 @@ def test_scores_leave_out_context_tokens_of_a_continuation() -> None:
     )
     _, readings = score_sequences(request, with_prompt=True)
     compute(readings)
-    scores = score_completion(request, readings, 0, None).scores
+    scores = completed(request, readings).scores
     assert [score.tokens for score in scores] == [1, 1, 1]
     assert [score.boundary_chars for score in scores] == [3, 0, 0]
     assert scores[0].loglikelihood == expected_logprobs([7, 4, 6])[-1]
     assert scores[1].loglikelihood == expected_logprobs([4, 6])[-1]
     assert scores[2].loglikelihood == expected_logprobs([5])[-1]
+
+
+@pytest.mark.parametrize("with_prompt", [False, True])
+def test_scored_tokens_are_those_behind_the_boundary(with_prompt: bool) -> None:
+    continuations = [[7, 4, 6], [7, 4, 9], [5]]
+    boundaries = (Boundary(2, context_chars=3), Boundary(1), Boundary())
+    request = replace(request_of(*continuations), boundaries=boundaries)
+    _, readings = score_sequences(request, with_prompt=with_prompt)
+    compute(readings)
+    completion = completed(request, readings, score_top_k=2)
+    assert completion.prompt_logprobs is None
+    for ids, boundary, score in zip(continuations, boundaries, completion.scores, strict=True):
+        scored = ids[boundary.context_tokens :]
+        expected = expected_logprobs(ids)[boundary.context_tokens :]
+        assert score.token_ids == token_ids(scored)
+        assert score.token_logprobs is not None
+        assert score.token_logprobs.tolist() == expected
+        assert score.loglikelihood == sum(expected)
+        top_ids = [token + rank for token in scored for rank in range(2)]
+        assert score.top_token_ids == token_ids(top_ids)
+        assert score.top_logprobs is not None
+        assert score.top_logprobs.tolist() == list(np.repeat(expected, 2))
+
+
+def test_scored_tokens_of_top_0_have_no_top_tokens() -> None:
+    request = request_of([4, 6])
+    _, readings = score_sequences(request, with_prompt=True)
+    compute(readings)
+    (score,) = completed(request, readings, prompt_top_k=1, score_top_k=0).scores
+    assert score.token_ids == token_ids([4, 6])
+    assert score.top_token_ids is None
+    assert score.top_logprobs is None
+    (without,) = completed(request, readings).scores
+    assert without.token_ids is None
+    assert without.token_logprobs is None
 
 
 def test_one_token_continuations_share_a_sequence_of_the_prompt() -> None:
@@ -136,7 +184,7 @@ def test_prompt_logprobs_exclude_the_continuation() -> None:
     request = request_of([4, 6], [5])
     _, readings = score_sequences(request, with_prompt=True)
     compute(readings)
-    completion = score_completion(request, readings, 0, 2)
+    completion = completed(request, readings, prompt_top_k=2)
     assert completion.prompt_logprobs is not None
     expected = [logprob_of(PROMPT, 0, 11), logprob_of(PROMPT, 1, 12)]
     assert completion.prompt_logprobs.tolist() == expected
@@ -149,7 +197,7 @@ def test_prompt_logprobs_of_top_0_have_no_top_tokens() -> None:
     request = request_of([4])
     _, readings = score_sequences(request, with_prompt=True)
     compute(readings)
-    completion = score_completion(request, readings, 0, 0)
+    completion = completed(request, readings, prompt_top_k=0)
     assert completion.prompt_logprobs is not None
     assert completion.prompt_top_token_ids is None
     assert completion.prompt_top_logprobs is None
@@ -170,4 +218,4 @@ def test_loglikelihood_sums_in_float64() -> None:
     no_top_logprobs = np.zeros((3, 0), np.float32)
     index = np.arange(3)
     sequences[0].targets.fill(index, values, np.ones(3, np.bool_), no_top_ids, no_top_logprobs)
-    assert readings[0].score().loglikelihood == -1.0 - 2.0**-24
+    assert readings[0].score(None).loglikelihood == -1.0 - 2.0**-24

@@ -123,3 +123,34 @@ def test_first_difference_is_a_position(
     ids_a: list[int], ids_b: list[int], position: int | None
 ) -> None:
     assert first_difference(ids_a, ids_b) == position
+
+
+def scored_run(folder: Path, ids: list[list[int]], logprobs: list[list[float]]) -> RunFolder:
+    """Writes a run of one row with two choices."""
+    (folder / "data").mkdir(parents=True)
+    row = {
+        "id": "row",
+        "sample_index": 0,
+        "status": "ok",
+        "loglikelihood": [sum(values) for values in logprobs],
+        "is_greedy": [True, False],
+        "scored_token_ids": ids,
+        "scored_logprobs": logprobs,
+    }
+    pq.write_table(pa.Table.from_pylist([row]), folder / "data" / "part-00000.parquet")
+    return RunFolder(str(folder))
+
+
+def test_scored_tokens_are_compared_up_to_the_first_that_differs(tmp_path: Path) -> None:
+    logprobs = [[-0.5, -0.25], [-1.0, -0.75]]
+    run = scored_run(tmp_path / "a", [[1, 2], [1, 3]], logprobs)
+    equal = compare_runs(run, scored_run(tmp_path / "b", [[1, 2], [1, 3]], logprobs))
+    assert equal.identical
+    assert equal.logprob_differences.count == 4
+
+    changed = scored_run(tmp_path / "c", [[1, 2], [1, 4]], [[-0.25, -0.5], [-1.0, -0.75]])
+    comparison = compare_runs(run, changed)
+    assert not comparison.identical
+    assert comparison.logprob_differences.count == 3
+    assert comparison.logprob_differences.not_zero == 2
+    assert (comparison.diverging, dict(comparison.positions)) == (1, {1: 1})

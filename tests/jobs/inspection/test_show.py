@@ -2,6 +2,7 @@
 
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -98,6 +99,24 @@ def test_wrong_flags_are_errors_of_one_line(
 def test_missing_run_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 2
     assert "give the run folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_choices", [False, True])
+def test_scored_tokens_are_coloured_by_their_log_probs(has_choices: bool) -> None:
+    tokenizer = Tokenizer((DEMO / "tokenizer.model").read_bytes())
+    ids = tokenizer.encode(["The answer is 32."])[0]
+    row: dict[str, Any] = {"scored_token_ids": ids, "scored_logprobs": [-9.0] * len(ids)}
+    if has_choices:
+        row = {name: [value, value[:2]] for name, value in row.items()}
+    console = Console(width=80, force_terminal=True, color_system="truecolor")
+    with console.capture() as captured:
+        console.print(whole_row(row, tokenizer))
+    text = captured.get()
+    assert text.count("scored text") == 1 + has_choices
+    assert "48;2;198;40;40" in text
+    with console.capture() as captured:
+        console.print(whole_row({**row, "scored_logprobs": None}, tokenizer))
+    assert "scored text" not in captured.get()
 
 
 def test_completion_is_coloured_by_its_log_probs() -> None:

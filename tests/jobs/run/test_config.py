@@ -22,6 +22,11 @@ def config(**flags: Any) -> ScoreConfig:
         ({"task": "translate"}, "--task: expected one of generate, .*got 'translate'"),
         ({"task": "score", "n": 2}, "--n: expected 1 for task score"),
         ({"task": "perplexity", "boundary_chars": True}, "--boundary-chars has no effect"),
+        ({"task": "generate", "token_logprobs": True}, "--token-logprobs has no effect"),
+        (
+            {"task": "perplexity", "token_logprobs": True, "logprobs": 5},
+            "--logprobs: expected 0 or null, got 5: task perplexity .* --prompt-logprobs K",
+        ),
         ({"cost_budget": 5.0}, "--cost-budget needs --cost-per-replica-hour"),
         ({"max_cost": 5.0}, "--max-cost needs --cost-per-replica-hour"),
         ({"max_replica_hours": -1.0}, "--max-replica-hours: expected at least 0, got -1.0"),

@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,34 @@ def test_run_job_scores_tokens_across_the_boundary(
     else:
         assert "boundary_chars" not in output.column_names
     assert report(tmp_path / "out")["boundary_rows"] == 4
+
+
+def test_run_job_writes_scored_tokens_and_resumes_failed_rows(tmp_path: Path) -> None:
+    choices = [" 5", " five apples"]
+    rows = [{"prompt": "2 + 3 =", "choices": choices}, {"prompt": None, "choices": choices}]
+    (tmp_path / "in.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    config = ScoreConfig(
+        input=str(tmp_path / "in.jsonl"),
+        output=str(tmp_path / "out"),
+        model="demo",
+        task="score",
+        token_logprobs=True,
+    )
+    assert run_job(config, FakeBackend()) is ExitCode.ROW_ERRORS
+    output = table(tmp_path / "out")
+    assert run_job(replace(config, retry_failed=True), FakeBackend()) is ExitCode.ROW_ERRORS
+    assert table(tmp_path / "out") == output
+
+    (ids, of_failed_row) = output["scored_token_ids"].to_pylist()
+    assert of_failed_row is None
+    assert [len(tokens) for tokens in ids] == output["scored_tokens"][0].as_py()
+    (logprobs, of_failed_row) = output["scored_logprobs"].to_pylist()
+    assert of_failed_row is None
+    for tokens, values, total in zip(
+        ids, logprobs, output["loglikelihood"][0].as_py(), strict=True
+    ):
+        assert values == pytest.approx([-token / 7 for token in tokens])
+        assert sum(values) == pytest.approx(total)
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ AFFECTS_RESULTS: dict[str, dict[str, Any]] = {
     "logprobs": {"logprobs": 2},
     "prompt_logprobs": {"prompt_logprobs": 0},
     "boundary_chars": {"task": "score", "boundary_chars": True},
+    "token_logprobs": {"task": "score", "token_logprobs": True},
     "deterministic": {"deterministic": True},
     "dtype": {"dtype": "float32"},
     "max_len": {"max_len": 60},

@@ -42,6 +42,14 @@ def test_usual_flags_and_columns_are_not_noticed(tmp_path: Path) -> None:
     assert list(notices_of(plan)) == []
 
 
+def test_prompt_logprobs_of_a_scored_text_are_noticed(tmp_path: Path) -> None:
+    rows = [{"prompt": "2 + 3 ="}]
+    flags: dict[str, Any] = {"task": "perplexity", "prompt_logprobs": 2}
+    (notice,) = plan_notices(plan_of(tmp_path, rows, **flags))
+    assert "add --token-logprobs true for all tokens of the text" in notice
+    assert not list(plan_notices(plan_of(tmp_path, rows, **flags, token_logprobs=True)))
+
+
 def test_columns_of_other_tools_are_noticed(tmp_path: Path) -> None:
     rows = [{"prompt": "2 + 3 =", "max_new_tokens": 1, "sampling_params": {"top_k": 1}}]
     notices = "\n".join(plan_notices(plan_of(tmp_path, rows)))

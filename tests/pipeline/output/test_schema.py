@@ -114,6 +114,12 @@ def test_output_columns_differ_from_pass_through_columns(task: Task) -> None:
     assert set(widest.arrow.names) - {"subject"} == task_columns(task)
 
 
+def test_scored_tokens_are_reserved_only_where_they_are_written() -> None:
+    names = {"scored_token_ids", "scored_logprobs", "scored_top_token_ids", "scored_top_logprobs"}
+    assert not names & task_columns(SCORE)
+    assert names <= task_columns(SCORE, token_logprobs=True)
+
+
 def test_boundary_chars_are_reserved_only_where_they_are_written() -> None:
     assert "boundary_chars" not in task_columns(SCORE)
     assert "boundary_chars" in task_columns(SCORE, boundary_chars=True)

@@ -1,11 +1,15 @@
 """Output columns that tasks choose from: which options add which."""
 
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
-from actors.protocol.messages import Completion, RowRef, Score, token_ids
+from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_ids
+from pipeline.errors import CommitError
 from pipeline.records import OutputRow
 from pipeline.tasks import columns
+from pipeline.tasks.perplexity import NOTHING_SCORED as PERPLEXITY_OF_ONE_TOKEN
 
 
 @pytest.mark.parametrize(
@@ -55,6 +59,81 @@ def test_boundary_chars_are_lists_for_choices() -> None:
     assert columns.boundary_chars(choices=True).build(samples).to_pylist() == [[3, 0]]
     one = [OutputRow(Completion(RowRef(0, 0), scores=scores[:1]), None)]
     assert columns.boundary_chars(choices=False).build(one).to_pylist() == [3]
+
+
+@pytest.mark.parametrize(
+    ("top", "names"),
+    [
+        (None, []),
+        (0, ["scored_token_ids", "scored_logprobs"]),
+        (
+            1,
+            ["scored_token_ids", "scored_logprobs", "scored_top_token_ids", "scored_top_logprobs"],
+        ),
+    ],
+)
+def test_scored_logprobs_depend_on_k(top: int | None, names: list[str]) -> None:
+    assert [column.name for column in columns.scored_logprobs(top, choices=False)] == names
+
+
+SCORED = Score(
+    -1.75,
+    is_greedy=False,
+    tokens=2,
+    token_ids=token_ids([7, 8]),
+    token_logprobs=logprobs([-0.5, -1.25]),
+    top_token_ids=token_ids([7, 1, 2, 8]),
+    top_logprobs=logprobs([-0.5, -1.0, -0.25, -1.25]),
+)
+SCORED_VALUES: list[list[Any]] = [
+    [7, 8],
+    [-0.5, -1.25],
+    [[7, 1], [2, 8]],
+    [[-0.5, -1.0], [-0.25, -1.25]],
+]
+
+
+def scored_samples(*scores: tuple[Score, ...]) -> list[OutputRow]:
+    """Returns a sample with each tuple of scores, then one that failed."""
+    samples: list[OutputRow] = []
+    for row, of_row in enumerate(scores):
+        samples.append(OutputRow(Completion(RowRef(0, row), scores=of_row), None))
+    failed = Completion.failed(RowRef(0, len(scores)), "engine_crash", "text")
+    return [*samples, OutputRow(failed, None)]
+
+
+def test_scored_tokens_are_lists_and_null_for_failed_rows() -> None:
+    samples = scored_samples((SCORED,), (PERPLEXITY_OF_ONE_TOKEN,), (SCORED,))
+    scored = columns.scored_logprobs(2, choices=False)
+    for column, values in zip(scored, SCORED_VALUES, strict=True):
+        built = column.build(samples)
+        assert built.type == column.type
+        assert built.to_pylist() == [values, [], values, None]
+
+
+def test_scored_tokens_of_choices_are_lists_of_lists() -> None:
+    samples = scored_samples((SCORED, PERPLEXITY_OF_ONE_TOKEN), (SCORED,))
+    scored = columns.scored_logprobs(2, choices=True)
+    for column, values in zip(scored, SCORED_VALUES, strict=True):
+        built = column.build(samples)
+        assert built.type == column.type
+        assert built.to_pylist() == [[values, []], [values], None]
+
+
+def test_text_logprobs_cover_all_tokens_but_the_first() -> None:
+    samples = scored_samples((SCORED,), (PERPLEXITY_OF_ONE_TOKEN,))
+    text = columns.text_logprobs(2)
+    assert [column.name for column in text] == [
+        column.name for column in columns.prompt_logprobs(2)
+    ]
+    for column, values in zip(text, SCORED_VALUES[1:2] + SCORED_VALUES[2:], strict=True):
+        assert column.build(samples).to_pylist() == [[None, *values], [None], None]
+
+
+def test_scored_tokens_that_are_missing_raise() -> None:
+    (ids, *_) = columns.scored_logprobs(0, choices=False)
+    with pytest.raises(CommitError, match="score without values of its tokens"):
+        ids.build(scored_samples((Score(-1.0, is_greedy=True, tokens=1),)))
 
 
 def test_completion_of_no_tokens_differs_from_a_failed_one() -> None:

@@ -37,8 +37,23 @@ def test_task_has_logprobs_of_generated_tokens_only_if_it_generates(task: Task) 
 
 
 @pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
-def test_task_columns_of_options_it_does_not_have_are_absent(task: Task) -> None:
-    requested = LogprobOptions(generated=3, prompt=2)
+def test_task_has_logprobs_of_scored_tokens_only_if_it_scores(task: Task) -> None:
+    options = task.logprob_options(LogprobOptions(generated=3, prompt=None, scored=0))
+    assert options.scored == (None if task.generates else 0)
+    assert task.logprob_options(LogprobOptions(generated=3, prompt=2)).scored is None
+
+
+def test_perplexity_reports_as_many_tokens_as_for_its_prompt() -> None:
+    options = PERPLEXITY.logprob_options(LogprobOptions(generated=0, prompt=4, scored=0))
+    assert (options.prompt, options.scored) == (4, 4)
+
+
+@pytest.mark.parametrize("scored", [None, 0, 2])
+@pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
+def test_task_columns_of_options_it_does_not_have_are_absent(
+    task: Task, scored: int | None
+) -> None:
+    requested = LogprobOptions(generated=3, prompt=2, scored=scored)
     computed = task.logprob_options(requested)
     of_requested = task.output_columns(OutputOptions(requested, choices=False))
     of_computed = task.output_columns(OutputOptions(computed, choices=False))
@@ -47,6 +62,6 @@ def test_task_columns_of_options_it_does_not_have_are_absent(task: Task) -> None
 
 @pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
 def test_task_columns_have_names_of_their_own(task: Task) -> None:
-    options = OutputOptions(LogprobOptions(1, 1), choices=True)
+    options = OutputOptions(LogprobOptions(1, 1, 1), choices=True)
     names = [column.name for column in task.output_columns(options)]
     assert len(set(names)) == len(names)
