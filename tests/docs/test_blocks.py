@@ -189,7 +189,12 @@ def queries() -> Iterator[tuple[Block, str]]:
             yield block, " ".join(query.split())
 
 
-RUN_OF_COLUMN = {"scored_tokens": "perplexity", "loglikelihood": "choices", "token_ids": "first"}
+RUN_OF_COLUMN = {
+    "scored_logprobs": "texts",
+    "scored_tokens": "perplexity",
+    "loglikelihood": "choices",
+    "token_ids": "first",
+}
 
 
 @pytest.mark.slow
