@@ -68,5 +68,9 @@ def test_site_loads_nothing_from_other_hosts(site: Path) -> None:
 @pytest.mark.slow
 def test_reference_has_the_docstrings_of_public_names(site: Path) -> None:
     text = (site / "api" / "index.html").read_text()
-    for name in ("grok_batch", "jobs.cli.exit_codes.ExitCode", "pipeline.evals.suite.EvalRequest"):
+    for name in (
+        "grok_batch.api.score",
+        "jobs.cli.exit_codes.ExitCode",
+        "pipeline.evals.suite.EvalRequest",
+    ):
         assert f'id="{name}"' in text

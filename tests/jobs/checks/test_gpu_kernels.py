@@ -63,6 +63,7 @@ def test_check_without_a_gpu_names_the_package_to_install(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(420)  # a minute of processor time: all kernels in the interpreter
 @pytest.mark.parametrize(
     ("module", "arguments"),
     [
@@ -92,7 +93,7 @@ def test_measurement_runs_without_packages_of_other_jobs(
         capture_output=True,
         text=True,
         check=False,
-        timeout=170,
+        timeout=400,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "WRONG" not in done.stdout

@@ -7,7 +7,16 @@ from pipeline.evals.tasks import leaf_tasks, suite_of, suites
 
 
 def test_suites_are_found_and_their_names_are_unique() -> None:
-    assert [suite.name for suite in suites()] == ["demo", "gsm8k", "gsm8k_cot", "humaneval", "mmlu"]
+    suite_names = [suite.name for suite in suites()]
+    assert suite_names == [
+        "demo",
+        "demo_gsm8k",
+        "demo_mmlu",
+        "gsm8k",
+        "gsm8k_cot",
+        "humaneval",
+        "mmlu",
+    ]
     names = [name for suite in suites() for name in suite.names]
     assert len(names) == len(set(names))
 
