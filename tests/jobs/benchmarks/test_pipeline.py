@@ -33,5 +33,6 @@ def test_benchmark_figures_of_a_small_run_are_consistent(
         assert figures[kind]["gain"] == pytest.approx(figures["ideal_gain"]["pages"], rel=0.05), (
             "all that repeats is computed once"
         )
-    assert 0 < figures["efficiency"][0] < 2
+    # No upper limit: it is the ratio of two short measurements.
+    assert figures["efficiency"][0] > 0
     assert not (tmp_path / "benchmark").exists()
