@@ -65,6 +65,21 @@ def answer(request: Request) -> Completion:
     )
 
 
+def ended_text(request: Request, ids: Sequence[int], logprob: float) -> Completion:
+    """The completion of a request by these tokens, which the model ends; each has the log-prob."""
+    assert request.sampling is not None
+    return Completion(
+        request.ref,
+        token_ids=token_ids(list(ids)),
+        finish_reason="stop",
+        stop_reason="eos",
+        prompt_tokens=len(request.prompt_ids),
+        cached_tokens=0,
+        token_logprobs=logprobs([logprob] * len(ids)),
+        seed=request.sampling.seed,
+    )
+
+
 @dataclass
 class FakeReplicas:
     """Fulfils dispatch's `Replicas`.

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from actors.protocol.messages import Completion, Request, logprobs, token_ids
+from actors.protocol.messages import Completion, Request
 from jobs import evaluate, generate_dataset, score_dataset
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
@@ -99,16 +99,7 @@ def answer(request: Request) -> Completion:
     tokenizer = _tokenizer()
     numbers = [int(number) for number in re.findall(r"\d+", tokenizer.text(request.prompt_ids))]
     ids = tokenizer.encode([f" {sum(numbers[-2:])}"])[0]
-    return Completion(
-        request.ref,
-        token_ids=token_ids(ids),
-        finish_reason="stop",
-        stop_reason="eos",
-        prompt_tokens=len(request.prompt_ids),
-        cached_tokens=0,
-        token_logprobs=logprobs([-0.25] * len(ids)),
-        seed=request.sampling.seed,
-    )
+    return fakes.ended_text(request, ids, -0.25)
 
 
 def _tokenizer() -> Tokenizer:

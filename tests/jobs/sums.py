@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from actors.protocol.messages import Completion, Request, logprobs, token_ids
+from actors.protocol.messages import Completion, Request
 from pipeline.requests.tokenizer import Tokenizer
+from tests.fakes import ended_text
 from tests.jobs.runs import DEMO
 
 TEMPLATE = "{{ a }} + {{ b }} ="
@@ -30,16 +31,7 @@ def answer(request: Request) -> Completion:
     one, other = map(int, asked[-1])
     wrong = request.sampling.seed % 3 == 0
     ids = tokenizer().encode([str(one + other + wrong)])[0][: request.sampling.max_tokens]
-    return Completion(
-        request.ref,
-        token_ids=token_ids(ids),
-        finish_reason="stop",
-        stop_reason="eos",
-        prompt_tokens=len(request.prompt_ids),
-        cached_tokens=0,
-        token_logprobs=logprobs([-(request.sampling.seed % 7) / 4] * len(ids)),
-        seed=request.sampling.seed,
-    )
+    return ended_text(request, ids, -(request.sampling.seed % 7) / 4)
 
 
 def seeds(path: Path, rows: int = 40, **more: Any) -> Path:
