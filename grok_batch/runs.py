@@ -17,6 +17,7 @@ from actors.protocol.plain_text import bare
 from jobs.cli.exit_codes import ExitCode
 from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
+from pipeline.evals.evaluation import METRICS
 from pipeline.input import formats
 from pipeline.output.run_folder import RunFolder
 from pipeline.storage.redaction import redact_credentials
@@ -111,7 +112,7 @@ class Evaluation:
     @property
     def metrics(self) -> dict[str, Any]:
         """Metrics by task and group, named as lm-evaluation-harness names them."""
-        results: dict[str, Any] = _read_json(storage.join(self.url, "metrics.json"))["results"]
+        results: dict[str, Any] = _read_json(storage.join(self.url, METRICS))["results"]
         return results
 
     @property

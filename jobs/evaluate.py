@@ -40,6 +40,7 @@ from jobs.run.metrics import run_label
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.evals.data_folder import DataFolder
+from pipeline.evals.evaluation import REQUESTS
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
 from pipeline.monitoring.live_view import showing
@@ -106,7 +107,7 @@ def run_step(step: Step, config: EvaluateConfig, backend: Backend, log: RunLog) 
 def _all_steps(config: EvaluateConfig, output: str, backend: Backend, log: RunLog) -> int:
     # an unreadable history fails before hours of computation, not after
     History.load(config.history)
-    requests = storage.join(output, "requests.parquet")
+    requests = storage.join(output, REQUESTS)
     write_prompts(config, requests, log)
     code = run_requests(config, requests, output, backend, log)
     is_over_budget = code is ExitCode.OVER_BUDGET

@@ -13,6 +13,7 @@ from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
+from pipeline.evals.evaluation import REQUESTS
 from pipeline.evals.suite import PromptOptions
 
 Step = Literal["prompts", "run", "report", "all"]
@@ -186,7 +187,7 @@ class EvaluateConfig(ModelFlags):
             names.remove("data")
         require_flags(self, names)
         if step in {"run", "all"}:
-            self.score_config("score", "requests.parquet", "run")
+            self.score_config("score", REQUESTS, "run")
 
     def task_names(self) -> tuple[str, ...]:
         """Returns the names of --tasks, without those that are empty."""

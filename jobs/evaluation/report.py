@@ -11,7 +11,7 @@ from jobs.run.metrics import run_label
 from pipeline import storage
 from pipeline.evals import scoring
 from pipeline.evals.answers import list_outputs, read_answers
-from pipeline.evals.evaluation import Evaluation, RunInfo, evaluate
+from pipeline.evals.evaluation import METRICS, SAMPLES, Evaluation, RunInfo, evaluate
 from pipeline.evals.execution.sandbox import Sandbox
 from pipeline.evals.history import History, run_identity
 from pipeline.evals.requests import read_requests, requested_names
@@ -110,10 +110,10 @@ def _write(
     In this order: a failure of the plotting library does not lose the metrics.
     """
     metrics = json.dumps(evaluation.metrics(), indent=2, ensure_ascii=False) + "\n"
-    storage.overwrite(storage.join(folder, "metrics.json"), metrics.encode())
+    storage.overwrite(storage.join(folder, METRICS), metrics.encode())
 
     samples = to_parquet(scoring.to_table(evaluation.samples))
-    storage.overwrite(storage.join(folder, "samples.parquet"), samples)
+    storage.overwrite(storage.join(folder, SAMPLES), samples)
 
     # only now: the plotting library takes a second to import
     from pipeline.evals.report.page import render

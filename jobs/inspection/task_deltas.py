@@ -10,13 +10,12 @@ from typing import Any
 from pipeline import storage
 from pipeline.evals import scoring
 from pipeline.evals.comparison import Difference, Rules, paired
+from pipeline.evals.evaluation import REQUESTS, SAMPLES
 from pipeline.evals.requests import read_requests
 from pipeline.evals.scoring import Sample
 from pipeline.evals.suite import EvalRequest
 from pipeline.input import formats
 
-SAMPLES = "samples.parquet"
-REQUESTS = "requests.parquet"
 ALL_TASKS = "all tasks"
 LISTED_DOCUMENTS = 20  # of each task and metric
 Key = tuple[str, str]  # task and metric

@@ -16,6 +16,11 @@ from pipeline.evals.scoring import Sample, common_digest, document_digests, scor
 from pipeline.evals.suite import EvalRequest
 from pipeline.evals.tasks import suite_of
 
+# files in the folder of an evaluation
+REQUESTS = "requests.parquet"
+SAMPLES = "samples.parquet"
+METRICS = "metrics.json"
+
 
 @dataclass(frozen=True, slots=True)
 class RunInfo:
