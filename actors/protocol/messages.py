@@ -33,7 +33,7 @@ def logprobs(values: "array[float] | list[float] | tuple[float, ...]" = ()) -> "
 
 @dataclass(frozen=True, slots=True, order=True)
 class RowRef:
-    """Address of one sample of one row.
+    """Address of one sample of one row, or of one window of its text.
 
     It is part of the request and of the completion, so that rows are never looked up.
     """
@@ -42,6 +42,8 @@ class RowRef:
     row: int  # within the shard
     sample: int = 0
     samples: int = 1  # how many samples this row has in all: the writer counts to it
+    window: int = 0  # of a text that is split into windows: which of them
+    windows: int = 1  # how many windows this text has in all: they are joined to one completion
 
 
 @dataclass(frozen=True, slots=True)
