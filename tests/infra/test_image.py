@@ -1,6 +1,7 @@
 """infra/image: the Dockerfile copies files that exist, and the job runs with those alone."""
 
 import importlib.util
+import io
 import json
 import re
 import shutil
@@ -109,7 +110,10 @@ def test_build_context_is_small_and_excludes_tests() -> None:
         "requirements.lock",
         "requirements-cuda12.lock",
     }
-    assert [path for path in files if path.startswith("infra/")] == ["infra/image/healthcheck.py"]
+    assert {path for path in files if path.startswith("infra/")} == {
+        "infra/image/healthcheck.py",
+        "infra/image/follow_logs.py",
+    }
     assert sum((ROOT / path).stat().st_size for path in files) < 20e6
 
 
@@ -227,9 +231,11 @@ def test_smoke_with_too_few_gpus_explains_the_failure() -> None:
 
 
 def healthcheck() -> Any:
-    spec = importlib.util.spec_from_file_location(
-        "healthcheck", ROOT / "infra" / "image" / "healthcheck.py"
-    )
+    return load("healthcheck")
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "infra" / "image" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -268,3 +274,38 @@ def test_healthcheck_detects_the_raylet(tmp_path: Path) -> None:
     assert not healthcheck().has_node(tmp_path)
     (tmp_path / "13" / "comm").write_text("raylet\n")
     assert healthcheck().has_node(tmp_path)
+
+
+# -- logs ------------------------------------------------------------------------------
+
+
+def test_follower_prints_lines_of_files_that_appear_and_rotate(tmp_path: Path) -> None:
+    follow_logs = load("follow_logs")
+    files = follow_logs.FollowedFiles(tmp_path)
+    replica = tmp_path / "worker-01-7.err"
+    replica.write_text("Traceback\nunfinished")
+    target = io.StringIO()
+    files.copy_new_lines(target)
+    assert target.getvalue() == "worker-01-7.err: Traceback\n"
+
+    replica.write_text("Traceback\nunfinished line\n")
+    (tmp_path / "raylet.out").write_text("started\n")
+    (tmp_path / "dashboard.log").write_text("not followed\n")
+    target = io.StringIO()
+    files.copy_new_lines(target)
+    assert target.getvalue() == "raylet.out: started\nworker-01-7.err: unfinished line\n"
+
+    replica.write_text("anew")
+    target = io.StringIO()
+    files.copy_new_lines(target, unfinished=True)
+    assert target.getvalue() == "worker-01-7.err: anew\n"
+
+
+def test_follower_prints_last_lines_when_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "job-driver-1.log").write_text("row 1\nkilled")
+    stop = threading.Event()
+    stop.set()
+    assert load("follow_logs").main(tmp_path, stop) == 0
+    assert capsys.readouterr().out == "job-driver-1.log: row 1\njob-driver-1.log: killed\n"

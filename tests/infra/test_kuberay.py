@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from tests.jobs.runs import ROOT
 
 FOLDER = ROOT / "infra" / "kuberay"
 OVERLAYS = ("cluster", "job", "nightly", "cronjob")
-COMPONENTS = ("host-cache", "head-survives", "monitoring")
+COMPONENTS = ("host-cache", "head-survives", "monitoring", "gke")
 CRDS = ROOT.parent / "shared" / "tools" / "kuberay-crds" / "validate.py"
 RAY_KINDS = {"RayCluster", "RayJob", "RayCronJob"}
 
@@ -460,6 +461,128 @@ def test_cronjob_retries_the_exit_codes_of_submit(
     assert set(final) == set(FINAL_CODES) - {0, 3}  # those are accepted
 
 
+def test_pod_failure_policy_is_one_that_kubernetes_accepts(
+    built: dict[str, list[Resource]],
+) -> None:
+    """Validations of the API that no schema contains (kubernetes: pkg/apis/batch/validation)."""
+    job = of_kind(built["cronjob"], "CronJob")["spec"]["jobTemplate"]["spec"]
+    pod = job["template"]["spec"]
+    assert pod["restartPolicy"] == "Never", "required by podFailurePolicy"
+    names = {container["name"] for container in pod["containers"]}
+    rules = job["podFailurePolicy"]["rules"]
+    assert len(rules) <= 20
+    for rule in rules:
+        assert rule["action"] in {"FailJob", "Ignore", "Count"}
+        assert ("onExitCodes" in rule) != ("onPodConditions" in rule)
+        codes = rule.get("onExitCodes")
+        if codes is None:
+            continue
+        assert codes["containerName"] in names
+        assert codes["operator"] in {"In", "NotIn"}
+        assert codes["values"] == sorted(set(codes["values"]))
+        assert 0 not in codes["values"], "In never matches a success"
+
+
+# Kinds of Kubernetes that have the subresource `scale`. The CRDs of KubeRay have none.
+SCALABLE = {"Deployment", "ReplicaSet", "StatefulSet", "ReplicationController"}
+
+
+def test_disruption_budgets_can_be_computed(built: dict[str, list[Resource]]) -> None:
+    """maxUnavailable and percentages need `scale` of the pods' owner: else no eviction is allowed.
+
+    The owner of the pods is a RayCluster (kubernetes: pkg/controller/disruption, getExpectedScale).
+    """
+    for resources in built.values():
+        assert SCALABLE & {resource["kind"] for resource in resources} == set()
+        budgets = [
+            resource["spec"] for resource in resources if resource["kind"] == "PodDisruptionBudget"
+        ]
+        assert len(budgets) == 1
+        for budget in budgets:
+            assert set(budget) == {"minAvailable", "selector"}
+            assert type(budget["minAvailable"]) is int
+            assert budget["selector"] == {"matchLabels": {"grok-batch/role": "head"}}, (
+                "a drain of a GPU machine hands its rows back: no budget may stop it"
+            )
+
+
+def test_logs_of_every_ray_pod_go_to_a_sidecar(built: dict[str, list[Resource]]) -> None:
+    """Native sidecars end after the pod's containers, so that the last lines are printed."""
+    assert (ROOT / "infra" / "image" / "follow_logs.py").is_file()
+    for resources in built.values():
+        spec = cluster_spec(resources)
+        groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
+        for group in groups:
+            pod = group["template"]["spec"]
+            [sidecar] = [each for each in pod["initContainers"] if each["name"] == "logs"]
+            assert sidecar["restartPolicy"] == "Always"
+            python, script, logs = sidecar["command"]
+            assert (python, script) == ("python", "infra/image/follow_logs.py")
+            [mount] = sidecar["volumeMounts"]
+            assert logs == f"{mount['mountPath']}/session_latest/logs"
+            assert mount == {"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}
+            ray_mounts = pod["containers"][0]["volumeMounts"]
+            assert {"name": "ray", "mountPath": "/tmp/ray"} in ray_mounts
+
+
+def egress_addresses(resources: list[Resource]) -> dict[str, list[int]]:
+    """Returns ports by address of a network policy."""
+    addresses: dict[str, list[int]] = {}
+    for rule in of_kind(resources, "NetworkPolicy")["spec"]["egress"]:
+        for peer in rule.get("to", []):
+            if "ipBlock" in peer:
+                cidr = peer["ipBlock"]["cidr"]
+                addresses[cidr] = [port["port"] for port in rule["ports"]]
+    return addresses
+
+
+def test_metadata_servers_are_reachable_where_they_give_credentials(
+    built: dict[str, list[Resource]],
+) -> None:
+    """GKE: "Workload Identity Federation for GKE", network policies. EKS: the machine's role."""
+    identity = {"169.254.170.23/32": [80]}
+    for name in OVERLAYS:
+        assert egress_addresses(built[name]) == identity, name
+    gke = {"169.254.169.252/32": [987, 988], "169.254.169.254/32": [80]}
+    assert egress_addresses(built["with components"]) == identity | gke
+
+
+def test_ephemeral_storage_holds_the_weights_that_are_in_the_pod(
+    built: dict[str, list[Resource]],
+) -> None:
+    for name, resources in built.items():
+        [group] = cluster_spec(resources)["workerGroupSpecs"]
+        pod = group["template"]["spec"]
+        [weights] = [volume for volume in pod["volumes"] if volume["name"] == "weights"]
+        requested = pod["containers"][0]["resources"]["requests"]["ephemeral-storage"]
+        if name == "with components":
+            assert "hostPath" in weights
+            assert requested == "50Gi"
+            local_ssd = {"cloud.google.com/gke-ephemeral-storage-local-ssd": "true"}
+            assert pod["nodeSelector"] == local_ssd
+        else:
+            assert weights["emptyDir"]["sizeLimit"] == requested == "400Gi"
+
+
+def test_components_can_be_added_to_every_overlay(tmp_path: Path) -> None:
+    """The cluster of a job has them too: components change it before it is copied into the job."""
+    for name in OVERLAYS:
+        folder = tmp_path / name
+        shutil.copytree(FOLDER, folder)
+        path = folder / name / "kustomization.yaml"
+        rules = yaml.safe_load(path.read_text())
+        rules["components"] = [f"../components/{component}" for component in COMPONENTS]
+        path.write_text(yaml.safe_dump(rules))
+        resources = build(folder / name)
+        spec = cluster_spec(resources)
+        assert spec["gcsFaultToleranceOptions"]["backend"] == "rocksdb"
+        worker = spec["workerGroupSpecs"][0]["template"]["spec"]
+        assert worker["initContainers"][0]["name"] == "own-cache"
+        reconnect = {"name": "RAY_gcs_rpc_server_reconnect_timeout_s", "value": "600"}
+        assert reconnect in worker["containers"][0]["env"]
+        assert of_kind(resources, "PodMonitor")["spec"]["podMetricsEndpoints"]
+
+
 def test_operator_rules_equal_prometheus_rules(built: dict[str, list[Resource]]) -> None:
     assert of_kind(built["with components"], "PrometheusRule")["spec"] == yaml.safe_load(
         RULES.read_text()
@@ -486,7 +609,7 @@ def test_weight_cache_is_marked_last(
 ) -> None:
     """Runs the shell of both init containers; fake `aws` and `python` record their arguments."""
     [group] = cluster_spec(built["cluster"])["workerGroupSpecs"]
-    fetch, check = group["template"]["spec"]["initContainers"]
+    fetch, check, _ = group["template"]["spec"]["initContainers"]
     weights, log, programs = tmp_path / "weights", tmp_path / "log", tmp_path / "bin"
     programs.mkdir()
     for name, text in {
@@ -519,7 +642,11 @@ def test_weight_cache_is_marked_last(
     if case == "filled":
         assert codes == [0, 0]
         folder = weights / "bucket" / "grok-1"
-        assert asked[1:] == [
+        assert asked[:2] == [
+            "configure set default.s3.preferred_transfer_client crt",
+            "configure set default.s3.multipart_chunksize 64MB",
+        ]
+        assert asked[2:] == [
             f"s3 sync --only-show-errors --delete s3://bucket/grok-1/ {folder}",
             f"python jobs/verify_checkpoint.py --checkpoint {folder}",
         ]
