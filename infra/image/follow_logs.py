@@ -1,6 +1,6 @@
 """Copies the log files of Ray on this node to standard output, from which Kubernetes keeps them.
 
-    python follow_logs.py FOLDER
+    python follow_logs.py RAY_FOLDER
 
 Ray writes its logs, and the standard error of replicas, to files of an emptyDir that ends with the
 pod. Each line is printed with the name of its file. Files that appear later are followed too. After
@@ -21,6 +21,7 @@ PATTERNS = (
     "gcs_server.*",
     "monitor.*",
 )
+LOGS = "session_latest/logs"  # below the folder of Ray
 INTERVAL_S = 1.0
 READ_BYTES = 4 << 20  # of one file at a time: a pod that starts again finds gigabytes
 
@@ -81,4 +82,4 @@ def main(folder: Path, stop: threading.Event) -> int:
 if __name__ == "__main__":
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    sys.exit(main(Path(sys.argv[1]), stopping))
+    sys.exit(main(Path(sys.argv[1], LOGS), stopping))

@@ -516,10 +516,10 @@ def test_logs_of_every_ray_pod_go_to_a_sidecar(built: dict[str, list[Resource]])
             pod = group["template"]["spec"]
             [sidecar] = [each for each in pod["initContainers"] if each["name"] == "logs"]
             assert sidecar["restartPolicy"] == "Always"
-            python, script, logs = sidecar["command"]
+            python, script, folder = sidecar["command"]
             assert (python, script) == ("python", "infra/image/follow_logs.py")
             [mount] = sidecar["volumeMounts"]
-            assert logs == f"{mount['mountPath']}/session_latest/logs"
+            assert folder == mount["mountPath"]
             assert mount == {"name": "ray", "mountPath": "/tmp/ray", "readOnly": True}
             ray_mounts = pod["containers"][0]["volumeMounts"]
             assert {"name": "ray", "mountPath": "/tmp/ray"} in ray_mounts
