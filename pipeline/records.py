@@ -5,8 +5,10 @@ The types that cross to the replicas are in actors/protocol/messages.py.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from actors.protocol.messages import Completion, RowRef
@@ -14,6 +16,8 @@ from pipeline.errors import DatasetError
 
 # Items of the stream that a stage does not work on: they pass through it in their order.
 Passing = TypeVar("Passing")
+
+DIGEST_BYTES = 16  # of the digest of a row
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,41 @@ def total_rows(files: Iterable[InputFile]) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class OlderRows:
+    """Output rows of older runs, of some input rows.
+
+    Attributes:
+        table: output columns.
+        samples: output rows of each input row.
+        footers: metadata of the parts that hold the rows.
+        runs: URLs of their runs, each once.
+    """
+
+    table: pa.Table
+    samples: npt.NDArray[np.int64]
+    footers: tuple[Mapping[str, str], ...]
+    runs: tuple[str, ...]
+
+
+class OlderParts(Protocol):
+    """Parts of older runs, whose rows are addressed by numbers."""
+
+    def take(self, locations: npt.NDArray[np.int64]) -> OlderRows:
+        """Reads the rows at `locations`, in their order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class CopiedRows:
+    """Rows of a shard that are copied from older runs, and where these have them."""
+
+    rows: npt.NDArray[np.int64]  # within the shard, ascending
+    locations: npt.NDArray[np.int64]
+    parts: OlderParts
+    digests: bytes  # of these rows
+
+
+@dataclass(frozen=True, slots=True)
 class Shard:
     """A row range of one input file; becomes one output object, `data/part-<number>.parquet`."""
 
@@ -50,13 +89,16 @@ class Shard:
     url: str
     first_row: int
     rows: int
-    # rows (within the shard) to run again under --retry-failed; None: all
+    # rows (within the shard) to run: those to run again under --retry-failed, or those that are not
+    # copied; None: all
     only: tuple[int, ...] | None = None
     version: str = ""  # of the file when it was listed; empty: not checked when it is read
     size: int | None = None  # of the file when it was listed, in bytes
     partition: Partition = ()  # as of its file
     # of a sample: its rows, counted from `first_row` and ascending; None: consecutive rows
     offsets: tuple[int, ...] | None = None
+    # the rows that are not run; None: no row is copied
+    copied: CopiedRows | None = field(default=None, compare=False)
 
     def file_row(self, position: int) -> int:
         """Returns the row of the file that has a position within the shard."""
@@ -110,11 +152,14 @@ class PromptRow:
 class ShardOpened:
     """Travels in the stream before the first row of its shard, from the reader to the writer.
 
-    `passthrough` has one row per row of the shard that is run, in input order.
+    `passthrough` has one row per row of the shard that is run or copied, in input order.
+    `digests` has `DIGEST_BYTES` per row of the shard, all zero until the row becomes requests; None
+    where nobody needs them.
     """
 
     shard: Shard
     passthrough: pa.Table
+    digests: bytearray | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,8 @@ class Pipeline:
     interrupted: Callable[[], bool] = lambda: False
     limits: Limits = NO_LIMITS
     client: storage.Client = storage.RUN_CLIENT  # reads the input
+    # in digests of rows, stands for what all rows share; None: parts get no digests
+    row_context: bytes | None = None
 
 
 def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard]:
@@ -76,7 +78,9 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
     unreadable = UnreadableShards()
     samples = c.progress.samples
     rows: Items[PromptRow | Completion] = samples.prompts(read_rows(shards, c.schema, c.client))
-    requests: Items[Request | Completion] = to_requests(rows, c.task, c.tokenizer, c.rules)
+    requests: Items[Request | Completion] = to_requests(
+        rows, c.task, c.tokenizer, c.rules, c.row_context
+    )
     batches: Items[Batch | Completion] = fill_batches(
         requests, c.buckets, concurrency=lambda: c.replicas.up * c.dispatch.in_flight
     )

@@ -65,6 +65,12 @@ def answer(request: Request) -> Completion:
     )
 
 
+# What replicas give of themselves: parts describe what computed them, and have digests of rows.
+DESCRIBED = ReplicaInfo(
+    "fake", "node", ("cpu",), "1x1", 0, 0, 0, 1, 0.0, "float32", (("grok-batch", "test"),)
+)
+
+
 def ended_text(request: Request, ids: Sequence[int], logprob: float) -> Completion:
     """The completion of a request by these tokens, which the model ends; each has the log-prob."""
     assert request.sampling is not None
@@ -93,6 +99,7 @@ class FakeReplicas:
     poison: Callable[[Request], bool] = lambda request: False
     answer: Callable[[Request], Completion] = answer
     most_losses: int = 10_000
+    info: ReplicaInfo | None = None  # that each of them gives of itself
     in_flight: dict[str, dict[int, Assignment]] = field(default_factory=dict)
     submitted: list[Assignment] = field(default_factory=list)
     losses: int = 0
@@ -158,7 +165,7 @@ class FakeReplicas:
         name = f"fake-{self._names}"
         self._names += 1
         self.in_flight[name] = {}
-        self._pending.append(ReplicaReady(name))
+        self._pending.append(ReplicaReady(name, self.info))
 
 
 class StubReplica:

@@ -46,6 +46,7 @@ RUN_TOPICS: Topics = MappingProxyType(
         ),
         "resume and errors": (
             "resume",
+            "reuse",
             "retry_failed",
             "max_error_rate",
             "max_attempts",

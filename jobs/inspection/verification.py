@@ -169,6 +169,7 @@ def verification_config(
         "partition": "0/1",
         "resume": "auto",
         "retry_failed": False,
+        "reuse": (),
         "dry_run": False,
         "max_error_rate": 1.0,
     }

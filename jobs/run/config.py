@@ -179,6 +179,11 @@ class ScoreConfig(SamplingParams, InputFlags):
         "auto: continue the run in --output if there is one; never: refuse a folder with a run; "
         "require: refuse a folder without a run",
     )
+    reuse: tuple[str, ...] = flag(
+        (),
+        "run folder of an older run, any fsspec URL: copy the rows that it has computed from the "
+        "same requests, compute the others; may be given several times",
+    )
     retry_failed: bool = flag(
         False, "run the rows with status error of an earlier run of this command again"
     )

@@ -41,6 +41,7 @@ from actors.model import arithmetic
 from actors.protocol.messages import Request
 from actors.protocol.size_buckets import padded_length, prompt_size_buckets
 from jobs.run.plan import ITEMSIZES, Plan
+from jobs.run.reuse.copying import ReuseFigures
 from pipeline.dispatch.buckets import fill_batches, mean_request_tokens
 from pipeline.requests.sample import SAMPLED_SHARDS, sample_requests
 
@@ -108,10 +109,15 @@ class RunEstimate:
     run: MachineEstimate | DoesNotFit | None
     machines: tuple[MachineEstimate | DoesNotFit, ...]  # one machine of each kind
     currency: str | None  # of the run's cost; None: that of --cost-per-replica-hour
+    reuse: ReuseFigures | None = None  # rows that are copied; all else is of the others
 
     def figures(self) -> dict[str, Any]:
         """Returns all figures as values of JSON, by name; ranges are lists, lowest value first."""
+        reuse: dict[str, Any] = {}
+        if self.reuse is not None:
+            reuse["reuse"] = self.reuse.as_json()
         return {
+            **reuse,
             **self.sample.figures(),
             "shards": self.shards,
             "batches": math.ceil(self.sample.batches * self.sample.scale),
@@ -159,12 +165,13 @@ class RunEstimate:
         yield from machine_details(machines)
 
 
-def estimate(plan: Plan, rows: int | None = None) -> RunEstimate:
+def estimate(plan: Plan, rows: int | None = None, reuse: ReuseFigures | None = None) -> RunEstimate:
     """Returns the estimate of a run.
 
     Args:
         plan: the run.
         rows: of the run, where the input of the plan is a sample of it; None: those of the plan.
+        reuse: rows that are copied from older runs, for the figures.
 
     Raises:
         DatasetError: a sampled shard cannot be read.
@@ -193,6 +200,7 @@ def estimate(plan: Plan, rows: int | None = None) -> RunEstimate:
         run=run,
         machines=tuple(machines),
         currency=currency,
+        reuse=reuse,
     )
 
 
@@ -225,7 +233,7 @@ def input_sample(plan: Plan, rows: int | None = None) -> Sample:
         lengths += [len(ids) for ids in request.continuations]
         new_tokens += longest_completion(request)
     return Sample(
-        rows=rows or plan.own_row_count,
+        rows=plan.own_row_count if rows is None else rows,
         sampled_rows=sample.rows,
         failed=sample.failed,
         first_error=sample.first_error,

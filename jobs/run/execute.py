@@ -7,7 +7,7 @@ import contextlib
 import json
 import math
 from collections.abc import Collection, Generator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,16 +21,23 @@ from jobs.run.backend import RAY, Backend, Pool
 from jobs.run.config import ScoreConfig
 from jobs.run.description import describe, run_description
 from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
-from jobs.run.fingerprint import fingerprint_keys
+from jobs.run.fingerprint import fingerprint_keys, row_context
 from jobs.run.limits import RunLimits
 from jobs.run.metrics import run_label
 from jobs.run.notices import RowFaults, check_lengths, plan_notices, row_faults, row_notices
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import complete_report, reported
+from jobs.run.reuse.copying import CopiedShards, ReuseFigures, copy_shards, count_reuse
+from jobs.run.reuse.older_runs import OlderRuns, open_older_runs
 from jobs.run.summary import print_results
 from pipeline import storage
 from pipeline.dispatch.dispatcher import DispatchConfig
-from pipeline.errors import DatasetError, ErrorBudgetError, InterruptedRunError
+from pipeline.errors import (
+    ConfigError,
+    DatasetError,
+    ErrorBudgetError,
+    InterruptedRunError,
+)
 from pipeline.input.listing import SkippedFile, describe_skipped
 from pipeline.monitoring.live_view import LiveView
 from pipeline.monitoring.progress import Progress
@@ -71,6 +78,8 @@ class Job:
     limits: RunLimits
     log: RunLog
     view: LiveView
+    row_context: bytes  # stands in digests of rows for the settings of the run
+    older: OlderRuns | None = None  # runs of --reuse
 
     @property
     def batches_in_flight(self) -> int:
@@ -142,7 +151,7 @@ def _run_logged(
                 log.event("notice", f"note: {notice}")
             if config.dry_run:
                 view.begin("estimating")
-                print_dry_run(plan)
+                print_dry_run(plan, reuse=_planned_reuse(plan, log))
                 return ExitCode.OK
             view.begin("reading the run folder")
             job = _prepare(plan, backend, early_stopping, limits, log, view)
@@ -183,14 +192,41 @@ def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "er
     return code
 
 
-def print_dry_run(plan: Plan, compiler: full_size.Compiler | None = None) -> None:
+def _planned_reuse(plan: Plan, log: RunLog) -> ReuseFigures | None:
+    """Returns what the run would copy from the runs of --reuse; None without any.
+
+    Raises:
+        ConfigError: no row of a run can be copied, or the checkpoint is missing.
+    """
+    if not plan.config.reuse:
+        return None
+    if plan.config.checkpoint is None:
+        raise ConfigError(
+            "--reuse needs --checkpoint in a dry run too: rows are copied only if the older run "
+            "has the same"
+        )
+    keys = fingerprint_keys(plan)
+    older = open_older_runs(plan, keys)
+    _log_notices(older.notices, log)
+    return count_reuse(plan, older, plan.own_shards, row_context(keys))
+
+
+def print_dry_run(
+    plan: Plan,
+    compiler: full_size.Compiler | None = None,
+    reuse: ReuseFigures | None = None,
+) -> None:
     """Prints the estimate of a run and, for a model that needs GPUs, its memory plan.
 
     Args:
         plan: the run.
         compiler: compiles the step functions of the memory plan; None: `full_size.compile_plan`.
+        reuse: rows that are copied from older runs; the estimate is of the others.
     """
-    estimate = dry_run.estimate(plan)
+    rows = None
+    if reuse is not None:
+        rows = reuse.computed
+    estimate = dry_run.estimate(plan, rows, reuse)
     is_full_size = full_size.is_full_size(plan)
     if plan.config.json:
         figures = estimate.figures()
@@ -226,13 +262,20 @@ def _prepare(
     folder = RunFolder(str(config.output))
     keys = fingerprint_keys(plan)
     keys["input"] = run_input_keys(folder, plan.files)
+    context = row_context(keys)
     digests: dict[str, str] = {}
     faults = None
+    older = None
     if not folder.exists():
+        if config.reuse:
+            older = open_older_runs(plan, keys)
         faults = row_faults(plan, plan.own_shards, storage.DEFAULT_CLIENT)
         check_lengths(plan, faults)
         digests = content_digests(plan.files)
-    resumed = check_run(folder, keys, run_description(plan, digests), resume=config.resume)
+    description = run_description(plan, digests)
+    if older is not None:
+        description["reuse"] = older.description()
+    resumed = check_run(folder, keys, description, resume=config.resume)
     if faults is not None:
         _log_faults(faults, plan, log)
 
@@ -250,6 +293,10 @@ def _prepare(
         partition=config.partition_pair(),
         retry_failed=config.retry_failed,
     )
+    if config.reuse and unfinished and older is None:
+        older = open_older_runs(plan, keys)
+    if older is not None:
+        _log_notices(older.notices, log)
     limits.read_usage()
     shards = early_stopping.select_shards(unfinished)
     run_folder = RunFolder(folder.url, storage.RUN_CLIENT)
@@ -265,11 +312,17 @@ def _prepare(
         limits=limits,
         log=log,
         view=view,
+        row_context=context,
+        older=older,
     )
 
 
 def _log_faults(faults: RowFaults, plan: Plan, log: RunLog) -> None:
-    for notice in row_notices(plan, faults):
+    _log_notices(row_notices(plan, faults), log)
+
+
+def _log_notices(notices: Iterable[str], log: RunLog) -> None:
+    for notice in notices:
         log.event("notice", f"note: {notice}", level="warning")
 
 
@@ -302,11 +355,15 @@ def _execute(job: Job) -> ExitCode:
     with StopSignals() as signals:
         progress = None
         last_snapshot = None
+        reuse = None
         committed = job.start_state.committed
         if job.shards:
             if job.resumed:
                 _log_faults(row_faults(job.plan, job.shards, job.folder.client), job.plan, job.log)
-            driver_run = _run_shards(job, signals)
+            copied = _copy_shards(job, signals)
+            reuse = copied.figures
+            committed |= copied.committed
+            driver_run = _run_shards(replace(job, shards=copied.remaining), signals, reuse)
             progress = driver_run.progress
             last_snapshot = driver_run.last_snapshot
             committed |= driver_run.committed
@@ -322,7 +379,7 @@ def _execute(job: Job) -> ExitCode:
 
         own_shards = state.committed_of(job.plan.own_shards)
         job.view.close()
-        print_results(job.folder, job.plan, own_shards, failed, last_snapshot, job.log)
+        print_results(job.folder, job.plan, own_shards, failed, last_snapshot, job.log, reuse)
         if progress is not None:
             _log_boundary_rows(job, progress.boundary_rows)
         return _verdict(job, state, failed, progress)
@@ -390,8 +447,43 @@ def _log_start(job: Job) -> None:
         job.log.result(None, f"resume   {committed:,} of {shards:,} shards are committed already")
 
 
-def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
-    """Starts replicas and runs the shards; writes the report however the run ends."""
+def _copy_shards(job: Job, signals: StopSignals) -> CopiedShards:
+    """Copies the shards that the runs of --reuse have; returns what is left to run.
+
+    Raises:
+        InterruptedRunError: a signal arrived; what was copied is committed.
+    """
+    if job.older is None:
+        return CopiedShards(tuple(job.shards), frozenset(), None)
+
+    def check() -> None:
+        if signals.received:
+            raise InterruptedRunError(
+                "the run was interrupted while it copied rows; committed shards are kept, the same "
+                "command continues it"
+            )
+
+    job.view.begin("copying rows of older runs")
+    copied = copy_shards(
+        job.plan,
+        job.older,
+        job.shards,
+        job.row_context,
+        job.folder,
+        job.fingerprint,
+        check,
+    )
+    if copied.figures is not None:
+        figures = copied.figures.as_json()
+        job.log.event("rows_copied", f"reuse    {copied.figures.text()}", **figures)
+    return copied
+
+
+def _run_shards(job: Job, signals: StopSignals, reuse: ReuseFigures | None) -> DriverRun:
+    """Starts replicas and runs the shards; writes the report however the run ends.
+
+    Without a shard, no replica starts: all rows were copied.
+    """
     config = job.plan.config
     minimum, maximum = config.replica_range()
     pool_config = PoolConfig(
@@ -414,9 +506,13 @@ def _run_shards(job: Job, signals: StopSignals) -> DriverRun:
             len(job.shards),
             job.log,
             job.backend.render_report,
+            reuse,
         ),
         job.limits.counting(progress),
     ):
+        if not job.shards:
+            return DriverRun(progress, progress.snapshot(), frozenset())
+
         job.view.begin("starting Ray")
         open_pool = job.backend.open_pool(job.plan.replica_spec(), pool_config, job.log)
         pool = cluster.enter_context(open_pool)
@@ -500,6 +596,7 @@ def _pipeline(job: Job, pool: Pool, progress: Progress, signals: StopSignals) ->
         interrupted=lambda: signals.received,
         limits=job.limits,
         client=job.folder.client,
+        row_context=job.row_context,
     )
 
 

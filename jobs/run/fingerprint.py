@@ -1,12 +1,13 @@
 """The fingerprint of a run: every setting that its results depend on."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from actors.protocol.sampling import fingerprint_values
 from actors.weights.digest import digest
 from jobs.run.plan import Plan
-from pipeline.output.run_folder import input_keys
+from pipeline.output.run_folder import fingerprint, input_keys
 
 # Flags whose value enters the fingerprint unchanged.
 CONFIG_KEYS = (
@@ -24,6 +25,26 @@ CONFIG_KEYS = (
 CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic", "keep_prompt", "token_logprobs")
 # Flags on which the bits of log-probs depend on GPUs: part of it with --deterministic.
 SHAPE_KEYS = ("mesh", "slots", "prefill_tokens", "shard_activations")
+
+# For --reuse. Keys that say which rows there are and how parts cut them; all others decide about
+# the content of a part.
+PART_KEYS = frozenset({"input", "shards", "sample"})
+# Keys that the requests or the input columns of a row express, beside those; all others decide
+# about the results of equal requests.
+ROW_KEYS = PART_KEYS | {
+    "prompt_column",
+    "id_column",
+    "continuation_column",
+    "template",
+    "keep_prompt",
+    "folder_columns",
+    "max_len",
+    "on_overflow",
+    "sampling",
+    "boundary_chars",
+}
+# Of the others, those that decide about columns alone.
+COLUMN_KEYS = ("logprobs", "prompt_logprobs", "token_logprobs")
 
 
 def fingerprint_keys(plan: Plan) -> dict[str, Any]:
@@ -60,3 +81,17 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     if plan.schema.folder_columns:
         keys["folder_columns"] = list(plan.schema.folder_columns)
     return keys
+
+
+def context_keys(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the results of a row depend on beside its own requests.
+
+    Args:
+        keys: of the fingerprint of a run.
+    """
+    return {name: value for name, value in keys.items() if name not in ROW_KEYS}
+
+
+def row_context(keys: Mapping[str, Any]) -> bytes:
+    """Returns what stands in digests of rows for `context_keys`."""
+    return fingerprint(context_keys(keys)).encode()

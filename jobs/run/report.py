@@ -10,6 +10,7 @@ from actors.protocol.errors import ClusterLostError, GrokBatchError
 from actors.protocol.plain_text import plain_message
 from jobs.run.description import run_description
 from jobs.run.plan import Plan
+from jobs.run.reuse.copying import ReuseFigures
 from pipeline import storage
 from pipeline.errors import ErrorBudgetError, InterruptedRunError, OutageError
 from pipeline.monitoring.length_bins import histogram
@@ -57,6 +58,7 @@ def reported(
     shards: int,
     log: RunLog,
     render: Render = render_report,
+    reuse: ReuseFigures | None = None,
 ) -> Iterator[None]:
     """Writes the report at the end of the block, also after an error.
 
@@ -71,14 +73,18 @@ def reported(
         shards: number of shards that this driver has to run.
         log: of the run.
         render: returns the HTML page of the figures.
+        reuse: rows that were copied from older runs; None: the run has none.
     """
 
     def report(error: BaseException | None) -> dict[str, Any]:
-        return {
+        figures = {
             **ending(progress, error),
             "run": _run_keys(plan, identity, shards),
             **progress.report(plan.tokenizer),
         }
+        if reuse is not None:
+            figures["reuse"] = reuse.as_json()
+        return figures
 
     try:
         yield

@@ -14,6 +14,7 @@ from rich.console import Console
 from jobs.cli.row_table import Row, row_table
 from jobs.run.plan import Plan
 from jobs.run.report import report_url
+from jobs.run.reuse.copying import ReuseFigures
 from pipeline.input import formats
 from pipeline.monitoring.run_log import RunLog
 from pipeline.monitoring.snapshot import Snapshot
@@ -43,6 +44,7 @@ def print_results(
     failed: int,
     snapshot: Snapshot | None,
     log: RunLog,
+    reuse: ReuseFigures | None = None,
 ) -> None:
     """Prints counts, paths and the first rows of this partition, and the commands for the rest.
 
@@ -55,6 +57,7 @@ def print_results(
         failed: number of rows with an error.
         snapshot: figures of this driver at its end; None: it had nothing to run.
         log: of the run.
+        reuse: rows that this driver copied from older runs; None: the run has none.
     """
     rows = sum(shard.rows for shard in shards)
     report = report_url(folder, plan, "html")
@@ -62,7 +65,9 @@ def print_results(
     log.result(None, "")
     log.result(None, f"results  {folder.data_url} ({counts})")
     log.result(None, f"report   {report}")
-    if snapshot is not None:
+    if reuse is not None:
+        log.result(None, f"reuse    {reuse.text()}")
+    if snapshot is not None and snapshot.rows_total:
         for label, text in figure_lines(snapshot).items():
             log.result(None, f"{label:<{LABEL_WIDTH}} {text}")
     if log.is_json:

@@ -22,7 +22,14 @@ from pipeline.errors import DatasetError, OutageError
 from pipeline.input import formats
 from pipeline.input.columns import PROMPT, InputSchema
 from pipeline.input.limits import choices_fault
-from pipeline.records import PromptRow, Shard, ShardNotice, ShardOpened, UnreadableShard
+from pipeline.records import (
+    DIGEST_BYTES,
+    PromptRow,
+    Shard,
+    ShardNotice,
+    ShardOpened,
+    UnreadableShard,
+)
 from pipeline.storage.redaction import redact_credentials
 from pipeline.templates.row_template import RowTemplateError
 
@@ -38,7 +45,8 @@ def read_rows(
 
     A `ShardOpened` precedes the rows of each shard: its table has the columns `schema.passthrough`
     and one row per row of the shard, in input order; for a shard with `only`, one per row named
-    there, ascending. `RowRef.row` counts within the shard, whether `only` is set or not.
+    there, ascending, unless all others are copied. `RowRef.row` counts within the shard, whether
+    `only` is set or not.
 
     An `UnreadableShard` takes the place of a shard that cannot be read because its file has
     vanished, is damaged or has changed; the other shards are read. An outage of the storage raises.
@@ -90,7 +98,8 @@ def _file_rows(
             positions = _positions(shard)
             prompts = _rendered_prompts(rows, schema, positions)
             passthrough = _passthrough(shard, rows, schema, positions, prompts)
-            yield ShardOpened(shard, passthrough)
+            digests = bytearray(DIGEST_BYTES * shard.rows)
+            yield ShardOpened(shard, passthrough, digests)
             yield from _prompt_rows(shard, rows, schema, positions, prompts)
 
 
@@ -160,7 +169,7 @@ def _passthrough(
         texts = [_text_or_none(prompts.get(position)) for position in range(shard.rows)]
         columns.insert(1, pa.array(texts, pa.string()))
     table = pa.table(columns, schema=schema.passthrough)
-    if shard.only is None:
+    if shard.only is None or shard.copied is not None:
         return table
     return table.take(np.array(positions, np.int64))
 

@@ -7,7 +7,7 @@ versions      JSON: versions of this package and of the libraries that compute r
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from actors.protocol.messages import ReplicaInfo
 
@@ -45,3 +45,35 @@ def part_metadata(replicas: Iterable[ReplicaInfo]) -> dict[str, str]:
 
 def _joined(values: Iterable[str]) -> str:
     return ", ".join(sorted(values))
+
+
+def join_metadata(footers: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Returns the metadata of a part whose rows come from several parts.
+
+    Values that differ are joined by commas, as those of replicas. All other keys are left out.
+    """
+    values: dict[str, set[str]] = {}
+    versions: dict[str, set[str]] = {}
+    for footer in footers:
+        for name in (DEVICE_KIND, MESH, DTYPE):
+            if name in footer:
+                values.setdefault(name, set()).update(footer[name].split(", "))
+        for library, version in _versions(footer).items():
+            versions.setdefault(library, set()).update(version.split(", "))
+
+    joined = {name: _joined(values[name]) for name in (DEVICE_KIND, MESH, DTYPE) if name in values}
+    if versions:
+        joined[VERSIONS] = json.dumps(
+            {name: _joined(numbers) for name, numbers in versions.items()}
+        )
+    return joined
+
+
+def _versions(footer: Mapping[str, str]) -> dict[str, str]:
+    try:
+        versions = json.loads(footer.get(VERSIONS, "{}"))
+    except ValueError:
+        return {}
+    if not isinstance(versions, dict):
+        return {}
+    return {str(name): str(version) for name, version in versions.items()}

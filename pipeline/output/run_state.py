@@ -156,13 +156,13 @@ def _failed_rows_of(folder: RunFolder, number: int, fingerprint: str) -> tuple[i
     url = folder.part_url(number)
     with formats.open_parquet(url, client=folder.client) as parquet:
         check_fingerprint(url, parquet.metadata, fingerprint)
-        if _is_without_errors(parquet.metadata):
+        if is_without_errors(parquet.metadata):
             return ()
         table = parquet.read(columns=["sample_index", "status"])
     return failed_rows(table)
 
 
-def _is_without_errors(metadata: pq.FileMetaData) -> bool:
+def is_without_errors(metadata: pq.FileMetaData) -> bool:
     """Whether the statistics of the column `status` show that it holds `ok` only."""
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)

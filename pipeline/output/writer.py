@@ -27,9 +27,24 @@ from pipeline.output.conversion import convert_table
 from pipeline.output.merge import merge_rows
 from pipeline.output.provenance import part_metadata
 from pipeline.output.publication import to_parquet
+from pipeline.output.reuse.copies import copied_table
+from pipeline.output.reuse.footer import (
+    DIGEST_TYPE,
+    digests_metadata,
+    merged_footer,
+    with_copied_rows,
+)
 from pipeline.output.run_folder import RunFolder, check_part
 from pipeline.output.schema import OutputSchema
-from pipeline.records import OutputRow, Shard, ShardNotice, ShardOpened, UnreadableShard
+from pipeline.records import (
+    DIGEST_BYTES,
+    CopiedRows,
+    OutputRow,
+    Shard,
+    ShardNotice,
+    ShardOpened,
+    UnreadableShard,
+)
 
 COMMITS_AT_ONCE = 2  # encoded and uploaded beside the stream
 COMMITS_WAITING = 4  # beyond these the stream waits: memory stays bounded when storage is slow
@@ -56,13 +71,22 @@ class CommittedShard:
 
 @dataclass(slots=True)
 class _OpenShard:
-    shard: Shard
+    opened: ShardOpened
     passthrough: pa.Table  # one row per row that is awaited, ascending
     position: dict[int, int]  # row within the shard -> row of `passthrough`
     version: str | None  # of the committed part that is to be merged with
     missing: int  # samples still awaited, as far as known: one for a row of which nothing came yet
     samples: dict[int, int] = field(default_factory=dict)  # of each row that was seen
     rows: dict[tuple[int, int], OutputRow] = field(default_factory=dict)  # by (row, sample)
+
+    @property
+    def shard(self) -> Shard:
+        return self.opened.shard
+
+    @property
+    def digests(self) -> bytes:
+        """Of all rows of the shard; zeros for rows without one."""
+        return bytes(self.opened.digests or bytes(DIGEST_BYTES * self.shard.rows))
 
 
 class Writer:
@@ -90,21 +114,25 @@ class Writer:
         self._schema = schema.with_fingerprint(fingerprint)
         self._open: dict[int, _OpenShard] = {}
 
-    def _open_shard(self, shard: Shard, passthrough: pa.Table) -> None:
-        """Opens a shard; `passthrough` has one row per row that is awaited.
+    def _open_shard(self, opened: ShardOpened) -> None:
+        """Opens a shard.
 
         Raises:
             CommitError: the shard is open already, or has no rows.
             DatasetError: rows of a committed part are to be run again and the part is not there.
         """
+        shard = opened.shard
+        passthrough = opened.passthrough
         rows = range(shard.rows) if shard.only is None else sorted(shard.only)
+        if shard.copied is not None:
+            passthrough = passthrough.take(pa.array(rows, pa.int64()))
         if shard.number in self._open or not rows or len(rows) != passthrough.num_rows:
             raise CommitError(
                 f"{shard} cannot be opened with {passthrough.num_rows} rows: already open, or "
                 "another number expected"
             )
         version = None
-        if shard.only is not None:
+        if shard.only is not None and shard.copied is None:
             stored = self._folder.client.stat(self._folder.part_url(shard.number))
             if stored is None:
                 raise DatasetError(
@@ -114,7 +142,7 @@ class Writer:
             version = stored.version
         position = dict(zip(rows, range(len(rows)), strict=True))
         self._open[shard.number] = _OpenShard(
-            shard, passthrough, position, version, missing=len(rows)
+            opened, passthrough, position, version, missing=len(rows)
         )
 
     def write(
@@ -137,7 +165,7 @@ class Writer:
             try:
                 for number, item in enumerate(items):
                     if isinstance(item, ShardOpened):
-                        self._open_shard(item.shard, item.passthrough)
+                        self._open_shard(item)
                         continue
                     if isinstance(item, UnreadableShard):
                         yield item
@@ -190,15 +218,44 @@ class Writer:
             positions = [shard.position[row_number] for row_number in row_numbers]
             passthrough = passthrough.take(pa.array(positions))
         table = self._schema.table(rows, passthrough)
-        if shard.shard.only is None:
+        if shard.shard.copied is not None:
+            published = self._put_with_copies(shard, table, row_numbers, shard.shard.copied)
+        elif shard.shard.only is None:
             published = self._folder.client.put_if_absent(
-                self._folder.part_url(shard.shard.number), self._encoded(table)
+                self._folder.part_url(shard.shard.number), self._encoded(shard, table)
             )
         else:
             published = self._merge(shard, table, row_numbers)
         if not published:
             check_part(self._folder, shard.shard.number, self._fingerprint)
         return _summary(shard, rows, published)
+
+    def _put_with_copies(
+        self, shard: _OpenShard, computed: pa.Table, computed_rows: list[int], copied: CopiedRows
+    ) -> bool:
+        """Creates the part of a shard some of whose rows are copied from older runs.
+
+        Args:
+            shard: with the input columns of all rows.
+            computed: output rows of the rows that ran.
+            computed_rows: the row within the shard of each of them.
+            copied: where older runs have the other rows.
+
+        Returns:
+            False: another driver has created the part.
+        """
+        older = copied.parts.take(copied.locations)
+        passthrough = shard.opened.passthrough.take(copied.rows)
+        rows = copied_table(self._schema, passthrough, older)
+        rows_of_copies = np.repeat(copied.rows, older.samples)
+        table = merge_rows(rows, computed, rows_of_copies, computed_rows)
+
+        footer = part_metadata(self._replicas())
+        digests = np.frombuffer(shard.digests, DIGEST_TYPE).copy()
+        digests[copied.rows] = np.frombuffer(copied.digests, DIGEST_TYPE)
+        metadata = with_copied_rows(footer, older) | digests_metadata(digests.tobytes())
+        url = self._folder.part_url(shard.shard.number)
+        return self._folder.client.put_if_absent(url, to_parquet(table, metadata))
 
     def _merge(self, shard: _OpenShard, rerun: pa.Table, rerun_rows: list[int]) -> bool:
         """Replaces the rerun rows of the committed part.
@@ -218,17 +275,28 @@ class Writer:
             return False
         check_part(self._folder, shard.shard.number, self._fingerprint)
 
-        committed = convert_table(pq.read_table(pa.BufferReader(data)), self._schema.arrow)
+        parquet = pq.ParquetFile(pa.BufferReader(data))
+        footer: dict[str, str] = {}
+        for name, value in (parquet.metadata.metadata or {}).items():
+            footer[name.decode()] = value.decode()
+        committed = convert_table(parquet.read(), self._schema.arrow)
         committed_rows = np.cumsum(committed["sample_index"].to_numpy() == 0) - 1
         merged = merge_rows(committed, rerun, committed_rows, rerun_rows)
         expected_rows = np.isin(committed_rows, rerun_rows, invert=True).sum() + rerun.num_rows
         if merged.num_rows != expected_rows or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
-        return client.replace_if(url, self._encoded(merged), version)
+        metadata = merged_footer(footer, part_metadata(self._replicas()), shard.digests)
+        return client.replace_if(url, to_parquet(merged, metadata), version)
 
-    def _encoded(self, table: pa.Table) -> bytes:
-        """Returns the Parquet file of a part, with what computed its rows in the footer."""
-        return to_parquet(table, part_metadata(self._replicas()))
+    def _encoded(self, shard: _OpenShard, table: pa.Table) -> bytes:
+        """Returns the Parquet file of a part; its footer has what computed it and the digests.
+
+        Digests stand for results of what the footer describes: there are none without it.
+        """
+        footer = part_metadata(self._replicas())
+        if footer:
+            footer |= digests_metadata(shard.digests)
+        return to_parquet(table, footer)
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:

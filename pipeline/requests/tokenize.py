@@ -10,7 +10,8 @@ from itertools import islice
 
 from actors.protocol.errors import InvalidPromptError, PromptTooLongError, RequestError
 from actors.protocol.messages import Completion, Request, RowRef
-from pipeline.records import Passing, PromptRow
+from pipeline.records import Passing, PromptRow, ShardOpened
+from pipeline.requests.row_digest import RowDigests
 from pipeline.requests.rules import RequestRules
 from pipeline.requests.text_tail import CHARS_PER_TOKEN, text_tail
 from pipeline.requests.tokenizer import Tokenizer
@@ -34,15 +35,22 @@ def to_requests(
     task: Task,
     tokenizer: Tokenizer | None,
     rules: RequestRules,
+    context: bytes | None = None,
 ) -> Iterator[Request | Completion | Passing]:
     """Yields the requests of each row, or one error completion for a row that cannot run.
+
+    Each `ShardOpened` receives the digests of its rows, if there is a context.
 
     Args:
         rows: in input order. All other items pass through at their place.
         task: of the run.
         tokenizer: None if every row has token ids.
         rules: of the run.
+        context: stands in digests for what all rows of the run share; None: no digests.
     """
+    digests: RowDigests | None = None
+    if context is not None:
+        digests = RowDigests(context)
     items: list[_PendingRow | Completion | Passing] = []
     chars = 0
     for row in rows:
@@ -55,10 +63,10 @@ def to_requests(
             chars += sum(map(len, pending.texts))
 
         if len(items) >= ROWS_PER_CALL or chars >= CHARS_PER_CALL:
-            yield from _encoded(items, task, tokenizer, rules)
+            yield from _encoded(items, task, tokenizer, rules, digests)
             items = []
             chars = 0
-    yield from _encoded(items, task, tokenizer, rules)
+    yield from _encoded(items, task, tokenizer, rules, digests)
 
 
 def _encoded(
@@ -66,6 +74,7 @@ def _encoded(
     task: Task,
     tokenizer: Tokenizer | None,
     rules: RequestRules,
+    digests: RowDigests | None,
 ) -> Iterator[Request | Completion | Passing]:
     """Encodes the texts of all rows by one call."""
     texts: list[str] = []
@@ -77,10 +86,15 @@ def _encoded(
     if tokenizer is not None:
         encoded = iter(tokenizer.encode(texts))
     for item in items:
-        if isinstance(item, _PendingRow):
-            yield from _requests(item, list(islice(encoded, len(item.texts))), task, rules)
-        else:
+        if not isinstance(item, _PendingRow):
+            if digests is not None and isinstance(item, ShardOpened):
+                digests.open_shard(item)
             yield item
+            continue
+        requests = _requests(item, list(islice(encoded, len(item.texts))), task, rules)
+        if digests is not None:
+            digests.add(requests)
+        yield from requests
 
 
 def _pending_row(

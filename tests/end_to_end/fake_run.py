@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.protocol.events import Activity
-from actors.protocol.messages import Completion, Request
+from actors.protocol.messages import Completion, ReplicaInfo, Request
 from actors.replica import ReplicaSpec
 from jobs.run.backend import Metrics, Pool
 from jobs.run.report import render_report
@@ -50,13 +50,16 @@ class FakeBackend:
     poison: Callable[[Request], bool] = no_poison  # requests that kill their replica
     seed: int = 7  # of the order in which replicas answer
     batches_in_flight: int = 16
+    info: ReplicaInfo | None = None  # that replicas give of themselves
     before_run: Callable[[], object] = bool  # called once the job is planned
     draws_plots: bool = True  # False: an empty report, because plots take longer than a run
 
     @contextlib.contextmanager
     def open_pool(self, spec: ReplicaSpec, config: object, log: RunLog) -> Iterator[Pool]:
         self.before_run()
-        yield FakePool(count=2, seed=self.seed, poison=self.poison, answer=self.answer)
+        yield FakePool(
+            count=2, seed=self.seed, poison=self.poison, answer=self.answer, info=self.info
+        )
 
     def open_metrics(
         self, progress: Progress, info: Mapping[str, str], cost_budget: float | None

@@ -1,9 +1,17 @@
+import json
 from array import array
+from pathlib import Path
 
 import pytest
 
-from jobs.inspection.verification import SampledRows, environment_text, values_equal
+from jobs.inspection.verification import (
+    SampledRows,
+    environment_text,
+    values_equal,
+    verification_config,
+)
 from pipeline.input.shards import RowSample, plan_shards
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import InputFile
 
 
@@ -56,3 +64,10 @@ def test_environment_is_one_line() -> None:
     environment = {"device_kind": "cpu", "mesh": "1x1", "dtype": "float32", "versions": versions}
     assert environment_text(environment) == "cpu, 1x1, float32, jax 0.10.2, numpy 2.4.6"
     assert environment_text({}) == "not recorded"
+
+
+def test_rows_that_a_run_copied_are_computed_again(tmp_path: Path) -> None:
+    config = {"input": "in", "model": "demo", "task": "generate", "reuse": ["older"]}
+    run_json = {"config": config, "fingerprint_keys": {}}
+    (tmp_path / "run.json").write_text(json.dumps(run_json))
+    assert verification_config(RunFolder(str(tmp_path)), "computed", {}).reuse == ()

@@ -65,6 +65,7 @@ WITHOUT_EFFECT: dict[str, Any] = {
     "json": True,
     "resume": "never",
     "retry_failed": True,
+    "reuse": ("other",),
     "max_error_rate": 0.5,
     "max_attempts": 9,
     "step_timeout_s": 60.0,

@@ -1,0 +1,1 @@
+"""--reuse: rows that older runs have are copied, all others are computed."""
