@@ -72,6 +72,12 @@ def dequantised(tensor: Any) -> np.ndarray:
 
 def logits(params: Params, config: ModelConfig, tokens: Sequence[int]) -> np.ndarray:
     """Returns the logits [T, V] of every position of one sequence."""
+    table = params["language_model/in_out_embed/embeddings"]
+    return hidden_states(params, config, tokens) @ table.T * config.output_multiplier_scale
+
+
+def hidden_states(params: Params, config: ModelConfig, tokens: Sequence[int]) -> np.ndarray:
+    """Returns the hidden states [T, D] after the last norm, of every position of one sequence."""
     ids = np.asarray(tokens)
     table = params["language_model/in_out_embed/embeddings"]
     h = table[ids] * config.embedding_multiplier_scale
@@ -85,9 +91,7 @@ def logits(params: Params, config: ModelConfig, tokens: Sequence[int]) -> np.nda
             _attention(_norm(h, p["rms_norm/scale"]), p, config, ids), p["rms_norm_1/scale"]
         )
         h = h + _norm(_experts(_norm(h, p["rms_norm_2/scale"]), p, config), p["rms_norm_3/scale"])
-    return (
-        _norm(h, params["language_model/rms_norm/scale"]) @ table.T * config.output_multiplier_scale
-    )
+    return _norm(h, params["language_model/rms_norm/scale"])
 
 
 def log_probs(logits: np.ndarray) -> np.ndarray:

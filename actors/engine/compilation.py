@@ -17,7 +17,7 @@ from typing import Any
 import jax
 
 from actors.engine.config import StepName
-from actors.engine.planning.abstract import decode_input, prefill_input, score_input
+from actors.engine.planning.abstract import decode_input, pool_input, prefill_input, score_input
 from actors.engine.steps import EngineContext, step_functions
 from actors.protocol.errors import ModelError
 
@@ -36,8 +36,8 @@ class ProgramShape:
     """A step function and the sizes of a data shard that it is compiled for."""
 
     name: StepName
-    rows: int  # of score: rows of the prefill whose output it reads
-    columns: int  # entries of a row's page table; of score: targets
+    rows: int  # of score and pool: rows of the prefill whose output they read
+    columns: int  # entries of a row's page table; of score: targets; of pool: 1
 
     @property
     def cost(self) -> int:
@@ -50,7 +50,7 @@ class ProgramShape:
         """Returns whether a call of another shape can run with this one."""
         if self.name != call.name or self.columns < call.columns:
             return False
-        if self.name == "score":
+        if self.name in ("score", "pool"):
             return self.rows == call.rows
         return self.rows >= call.rows
 
@@ -204,6 +204,8 @@ class CompiledPrograms:
         if shape.name == "decode":
             state = decode_input(self.context, shape.rows, shape.columns)
             return abstract_tree(cache), state
+        if shape.name == "pool":
+            return pool_input(self.context, shape.rows)
         return score_input(self.context, shape.rows, shape.columns)
 
 

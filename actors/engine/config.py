@@ -6,7 +6,8 @@ from typing import Literal
 from actors.protocol.errors import ModelError
 from actors.protocol.size_buckets import CHUNK
 
-StepName = Literal["prefill", "decode", "score"]  # of the engine's step functions
+StepName = Literal["prefill", "decode", "score", "pool"]  # of the engine's step functions
+Pooling = Literal["last", "mean"]  # of the hidden states of a prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,9 @@ class EngineConfig:
     logprobs: int | None = 0
     prompt_logprobs: int | None = None  # the same for prompt tokens
     score_logprobs: int | None = None  # the same for scored tokens; None: their sums only
+    # how hidden states become the embedding of a prompt; None: no embeddings
+    pooling: Pooling | None = None
+    normalize: bool = False  # embeddings have length 1
     decode_steps: int = 8  # tokens a slot draws per host call
     reuse_prefixes: bool = True
     # the residual stream is split over the mesh's model axis between blocks
@@ -52,6 +56,11 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 0:
                 raise ModelError(f"engine: {name} must be 0 or more, got {value}")
+        if self.pooling is not None and self.page_size % self.chunk:
+            raise ModelError(
+                f"engine: page_size must be a multiple of chunk = {self.chunk} to pool hidden "
+                f"states, got {self.page_size}"
+            )
 
     @property
     def target_logprobs(self) -> int:

@@ -26,6 +26,7 @@ from actors.engine.compilation import CompiledPrograms, ProgramShape
 from actors.engine.generation import GenerationState, start_generation
 from actors.engine.in_flight import DecodeInFlight, PrefillInFlight, ScoredChunk, StepInFlight
 from actors.engine.logits.chain import missing_parameter
+from actors.engine.pooling import POOLS, with_embedding
 from actors.engine.programs import Programs, affordable_cache_tokens, read
 from actors.engine.scheduling.call_sizes import bucket_size
 from actors.engine.scheduling.scheduler import PrefillPlan, Scheduler
@@ -55,8 +56,8 @@ class Job:
 
     request: Request
     sequences: list[Sequence]
-    readings: list[Reading]  # one per continuation; none where the request generates
-    generation: GenerationState | None  # None where the request scores
+    readings: list[Reading]  # one per continuation; none where the request scores nothing
+    generation: GenerationState | None  # None where the request generates nothing
     unfinished: int
 
 
@@ -165,11 +166,15 @@ class Engine:
             )
         if request.sampling is not None:
             self._check_sampling(request.sampling)
+        if request.embeds and self.context.engine.pooling is None:
+            raise InvalidParameterError(
+                "embedding: the engine is compiled without pooling; set EngineConfig.pooling"
+            )
 
     def _check_tokens(self, request: Request) -> None:
         texts = [request.prompt_ids, *request.continuations]
         scores_nothing = request.sampling is None and not request.continuations
-        if scores_nothing or not all(texts):
+        if (scores_nothing and not request.embeds) or not all(texts):
             raise EmptyPromptError(
                 "the prompt, or a continuation to score, has no token; give at least one"
             )
@@ -261,10 +266,10 @@ class Engine:
         self._ready_s = ready_s
         return seconds
 
-    # -- prefill and scores ------------------------------------------------------------------------
+    # -- prefill, scores and embeddings ------------------------------------------------------------
 
     def _dispatch_prefill(self) -> PrefillInFlight | None:
-        """Dispatches the next prefill call, and the score calls over its output."""
+        """Dispatches the next prefill call, and the calls that read its output."""
         began_s = self._clock_s()
         plan = self.scheduler.next_prefill()
         if plan is None:
@@ -273,17 +278,20 @@ class Engine:
         plan = self._with_compiled_shape(plan, scored)
         hidden = self.programs.prefill(prefill_input(plan, self.context.engine.chunk))
         scores = self._dispatch_scores(scored, hidden)
+        pooled = self._dispatch_pool(plan, hidden)
 
         ended = self.scheduler.advance_prefill(plan)
         for sequence in ended:
             self.scheduler.release(sequence)
-        return PrefillInFlight(began_s, plan, hidden, scored, scores, ended)
+        return PrefillInFlight(began_s, plan, hidden, scored, scores, pooled, ended)
 
     def _read_prefill(self, call: PrefillInFlight) -> list[Sequence]:
         """Waits for a prefill call and stores its scores; returns the sequences that have ended."""
         call.hidden.block_until_ready()
         if call.scores:
             self._fill_targets(call)
+        if call.pooled is not None:
+            self._fill_states(call.plan, np.asarray(read(call.pooled)))
 
         tokens = 0
         for chunks in call.plan.data_shards:
@@ -312,6 +320,8 @@ class Engine:
         if targets:
             size = bucket_size(targets, self.scheduler.sizes.score_positions)
             following.append(ProgramShape("score", shape.rows, size))
+        if self.context.engine.pooling is not None:
+            following.append(ProgramShape("pool", shape.rows, 1))
 
         self.programs.prepare(shape, following)
         return replace(plan, rows=shape.rows, width=shape.columns)
@@ -359,6 +369,29 @@ class Engine:
             scores.append(self.programs.score(hidden, index.ravel(), target.ravel()))
             first += size
         return scores
+
+    def _dispatch_pool(self, plan: PrefillPlan, hidden: Array) -> Array | None:
+        """Dispatches `pool` over the rows of a prefill call; None where nothing is embedded."""
+        data_shards = len(plan.data_shards)
+        count = np.zeros((data_shards, plan.rows), np.int32)
+        for shard, chunks in enumerate(plan.data_shards):
+            for row, chunk in enumerate(chunks):
+                if chunk.sequence.hidden is not None:
+                    count[shard, row] = chunk.count
+        if not count.any():
+            return None
+        self.programs.prepare(self.programs.choose(ProgramShape("pool", plan.rows, 1)))
+        return self.programs.pool(hidden, count.ravel())
+
+    def _fill_states(self, plan: PrefillPlan, pooled: np.ndarray) -> None:
+        """Adds the pooled rows of a prefill call to the pages of their sequences."""
+        pool = POOLS[self.context.engine.pooling or "last"]
+        for shard, chunks in enumerate(plan.data_shards):
+            for row, chunk in enumerate(chunks):
+                hidden = chunk.sequence.hidden
+                if hidden is not None:
+                    page = hidden.pages[chunk.start // self.context.engine.page_size]
+                    pool.add_row(page, pooled[shard * plan.rows + row])
 
     def _fill_targets(self, call: PrefillInFlight) -> None:
         """Stores the log-probs that are requested at the positions of a prefill call."""
@@ -461,6 +494,13 @@ class Engine:
         first = job.sequences[0]
         cached_tokens = first.shared_pages * config.page_size
         self._count(cached_tokens=cached_tokens)
+        if first.hidden is not None and config.pooling is not None:
+            completion = Completion(
+                job.request.ref,
+                prompt_tokens=len(job.request.prompt_ids),
+                cached_tokens=cached_tokens,
+            )
+            return with_embedding(completion, first, config.pooling, normalize=config.normalize)
         if job.generation is None:
             return score_completion(
                 job.request,

@@ -34,6 +34,7 @@ class PrefillInFlight:
     hidden: Float[Array, "B T D"]
     scored: list[list[ScoredChunk]]  # of each data shard
     scores: list[Likelihood]  # of each score call
+    pooled: Float[Array, "B D"] | None  # None: no row is embedded
     ended: list[Sequence]  # with this call
 
 

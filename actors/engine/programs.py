@@ -135,6 +135,16 @@ class Programs:
         results: Likelihood = self._run("score", hidden, *self._place((position, target)))
         return results
 
+    def pool(self, hidden: Float[Array, "B T D"], count: np.ndarray) -> Float[Array, "B D"]:
+        """Returns the pooled hidden states of each row of a prefill, float32.
+
+        Args:
+            hidden: output of a prefill.
+            count: int32 [data_shards * rows], tokens of each row; 0: the row is not used.
+        """
+        pooled: Array = self._run("pool", hidden, self._place(count))
+        return pooled
+
     def decode(self, state: DecodeInput) -> DecodeOutput:
         """Generates up to `decode_steps` tokens for every row of `state`."""
         output: DecodeOutput

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from actors.engine.scheduling.hidden_states import HiddenStates
 from actors.engine.scheduling.sequence import Sequence, Targets, no_targets
 from actors.protocol.messages import Completion, Request, Score, logprobs, token_ids
 
@@ -60,19 +61,22 @@ def request_sequences(
 ) -> tuple[list[Sequence], list[Reading]]:
     """Returns the sequences of a request, and a reading for each of its continuations.
 
-    A request that generates has one sequence and no reading.
+    A request that generates or embeds has one sequence and no reading.
 
     Args:
         request: a request.
         with_prompt: also request the log-probs of the prompt's tokens, on the first sequence.
     """
+    prompt = np.asarray(request.prompt_ids, np.int32)
+    if request.embeds:
+        hidden = HiddenStates()
+        return [Sequence(request, prompt, len(prompt), no_targets(), hidden=hidden)], []
     if request.sampling is None:
         return score_sequences(request, with_prompt=with_prompt)
 
     targets = no_targets()
     if with_prompt:
         targets = Targets(*prompt_targets(request))
-    prompt = np.asarray(request.prompt_ids, np.int32)
     sequence = Sequence(
         request,
         prompt,

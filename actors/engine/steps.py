@@ -1,8 +1,9 @@
-"""The three functions that an engine runs on its mesh; they compile for any shape of arguments.
+"""The four functions that an engine runs on its mesh; they compile for any shape of arguments.
 
 `prefill` puts new tokens of several sequences into their pages, `score` reads log-probs of targets
-at chosen positions of a prefill's output, `decode` samples several tokens for every sequence of a
-call on the device. Pure functions of arrays: programs.py holds the weights and the cache.
+at chosen positions of a prefill's output, `pool` pools its hidden states for embeddings, `decode`
+samples several tokens for every sequence of a call on the device. Pure functions of arrays:
+programs.py holds the weights and the cache.
 """
 
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from actors.engine.config import EngineConfig
 from actors.engine.logits.chain import LogitsChain, chain_for
 from actors.engine.logits.processor import DecodeView
 from actors.engine.packing import PackedRows
+from actors.engine.pooling import POOLS
 from actors.engine.sampling import SamplingArrays, mask_eos, sample_tokens
 from actors.engine.vocabulary import (
     Likelihood,
@@ -165,6 +167,15 @@ def _score(
     flat_MW = hidden_BTW.reshape(-1, hidden_BTW.shape[-1])
     logits_NU = _project(context, params, flat_MW[position_N])
     return likelihood(logits_NU, target_N, k)
+
+
+def _pool(
+    context: EngineContext,
+    _: Any,
+    hidden_BTW: Float[Array, "B T W"],
+    count_B: Int[Array, " B"],
+) -> Float[Array, "B W"]:
+    return POOLS[context.engine.pooling or "last"].rows(hidden_BTW, count_B)
 
 
 def _view(cache: Cache, state: DecodeInput) -> DecodeView:
@@ -314,12 +325,20 @@ class StepFunctions:
     prefill: Any  # (params, cache, Step) -> (hidden, cache)
     decode: Any  # (params, cache, PackedRows[DecodeInput]) -> (DecodeOutput, cache)
     score: Any  # (params, hidden, position, target) -> Likelihood
+    pool: Any  # (params, hidden, count) -> pooled rows
 
 
 def hidden_spec(context: EngineContext) -> PartitionSpec:
     """Returns how the hidden states between prefill and score lie on the mesh: [B, T, D]."""
     if context.engine.shard_activations:
         return PartitionSpec("data", None, "model")
+    return ROWS
+
+
+def pooled_spec(context: EngineContext) -> PartitionSpec:
+    """Returns how pooled rows of hidden states lie on the mesh: [B, D]."""
+    if context.engine.shard_activations:
+        return PartitionSpec("data", "model")
     return ROWS
 
 
@@ -362,4 +381,5 @@ def step_functions(context: EngineContext, param_specs: Any) -> StepFunctions:
             donate=(1,),
         ),
         score=sharded(score, (hidden, ROWS, ROWS), _specs_of_rows(Likelihood), donate=()),
+        pool=sharded(partial(_pool, context), (hidden, ROWS), pooled_spec(context), donate=()),
     )

@@ -62,9 +62,10 @@ CLEAN_BOUNDARY = Boundary()
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Prompt ids with either sampling parameters or continuations to score.
+    """Prompt ids with either sampling parameters or continuations to score, or to embed.
 
-    `sampling` requests a completion, `continuations` requests scores; never both.
+    `sampling` requests a completion, `continuations` requests scores, `embeds` requests the pooled
+    hidden states of the prompt; never two of them.
 
     A perplexity request is a score request whose prompt is the first token and whose only
     continuation is the rest.
@@ -77,13 +78,15 @@ class Request:
     row_id: str | int | None = None  # of the input row
     # one per continuation; none: every continuation is scored from its first token
     boundaries: tuple[Boundary, ...] = ()
+    embeds: bool = False
 
     @property
     def longest(self) -> int:
         """Tokens of the longest sequence this request can grow to."""
         if self.sampling is not None:
             return len(self.prompt_ids) + self.sampling.max_tokens
-        return len(self.prompt_ids) + max(len(ids) for ids in self.continuations)
+        longest_continuation = max((len(ids) for ids in self.continuations), default=0)
+        return len(self.prompt_ids) + longest_continuation
 
     def boundary(self, number: int) -> Boundary:
         """Returns where the scored tokens of continuation `number` begin."""
@@ -141,6 +144,7 @@ class Completion:
     prompt_top_token_ids: "array[int] | None" = None  # K per prompt token but the first, flattened
     prompt_top_logprobs: "array[float] | None" = None
     scores: tuple[Score, ...] = ()  # one per continuation
+    embedding: "array[float] | None" = None  # float32 [D], pooled hidden states of the prompt
     seed: int | None = None
     # Of the input row, where the row failed and its id can be read; set on the driver.
     row_id: str | int | None = None

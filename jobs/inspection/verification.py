@@ -37,6 +37,7 @@ from pipeline.records import Shard
 # Depend on what ran before in the same replica, or on lost replicas; not on the model.
 UNSTABLE_COLUMNS = frozenset({"cached_tokens", "attempts", "error_message"})
 SIZE_FLAGS = ("slots", "prefill_tokens", "batch_tokens")
+EMBEDDING = "embedding"  # compared as a vector
 LISTED = 20  # rows and faults of each kind
 # Largest difference of log-probs that counts as equal where the same bits are expected, and where
 # other devices or versions round otherwise.
@@ -303,9 +304,8 @@ def _compare_part(written: pa.Table, expected: pa.Table, verification: Verificat
             continue
         columns: list[str] = []
         for name in names:
-            is_equal = name in row and values_equal(
-                row[name], expected_row[name], verification.tolerance
-            )
+            equal = vectors_equal if name == EMBEDDING else values_equal
+            is_equal = name in row and equal(row[name], expected_row[name], verification.tolerance)
             if not is_equal:
                 columns.append(name)
         if columns:
@@ -355,6 +355,17 @@ def values_equal(value: Any, expected: Any, tolerance: float) -> bool:
             return False
         return all(values_equal(value[name], expected[name], tolerance) for name in value)
     return bool(value == expected)
+
+
+def vectors_equal(value: Any, expected: Any, tolerance: float) -> bool:
+    """Returns whether two embeddings differ by at most `tolerance` of the length of one.
+
+    Numbers of a vector of length 1 are small: compared one by one, all of them would be equal.
+    """
+    if value is None or expected is None or len(value) != len(expected):
+        return value is None and expected is None
+    difference = math.dist(value, expected)
+    return difference <= tolerance * max(math.hypot(*expected), math.ulp(0.0))
 
 
 def environment_text(environment: Mapping[str, str]) -> str:

@@ -45,6 +45,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_replica_hours": (0, math.inf),
 }
 
+# Flags of task embed, with the values that they have elsewhere.
+EMBEDDING_DEFAULTS: dict[str, object] = {
+    "pool": "last",
+    "normalize": False,
+    "embedding_dtype": "float32",
+}
+
 
 @dataclass(frozen=True)
 class InputFlags:
@@ -123,6 +130,15 @@ class ScoreConfig(SamplingParams, InputFlags):
     boundary_chars: bool = flag(
         False,
         "task score: write how many characters of the prompt the first scored token covers too",
+    )
+    pool: Literal["last", "mean"] = flag(
+        "last",
+        "task embed: last: the hidden state of the last token; mean: the mean of those of all "
+        "tokens",
+    )
+    normalize: bool = flag(False, "task embed: divide each embedding by its length")
+    embedding_dtype: Literal["float32", "float16"] = flag(
+        "float32", "task embed: type of the numbers of the embeddings"
     )
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     replicas: str = flag(
@@ -258,6 +274,7 @@ class ScoreConfig(SamplingParams, InputFlags):
                 "continuation; leave it out or use --task score"
             )
         self._check_token_logprobs()
+        self._check_embedding()
         if self.template is not None and self.prompt_column != PROMPT_COLUMN:
             raise ConfigError(
                 "--prompt-column and --template both give the prompt; leave one out, or use "
@@ -281,6 +298,23 @@ class ScoreConfig(SamplingParams, InputFlags):
                 f"--logprobs: expected 0 or null, got {requested.scored}: task {self.task} writes "
                 "the most likely tokens at each position of a text with --prompt-logprobs K"
             )
+
+    def _check_embedding(self) -> None:
+        """Rejects flags that the task has no use for: of embeddings, or of log-probs."""
+        if TASKS[self.task].embeds:
+            if self.prompt_logprobs is not None:
+                raise ConfigError(
+                    f"--prompt-logprobs has no effect on task {self.task}, which computes no "
+                    "log-probs; leave it out"
+                )
+            return
+        for name, default in EMBEDDING_DEFAULTS.items():
+            if getattr(self, name) != default:
+                flag_name = name.replace("_", "-")
+                raise ConfigError(
+                    f"--{flag_name} has no effect on task {self.task}, which embeds nothing; leave "
+                    "it out or use --task embed"
+                )
 
     def _check_costs(self) -> None:
         if self.cost_budget is not None and self.cost_per_replica_hour is None:

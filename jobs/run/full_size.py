@@ -232,6 +232,8 @@ def _program(name: str, programs: list[dict[str, Any]]) -> Iterator[tuple[str, l
     unit = "pages"
     if name == "score":
         unit = "targets"
+    elif name == "pool":
+        unit = "embeddings"
     yield name, _cells(programs, lambda program: f"{program['rows']} x {program['width']} {unit}")
 
     yield "  input", _cells(programs, lambda program: _gb(program["input_bytes"]))

@@ -34,7 +34,7 @@ from pipeline.records import InputFile, Shard
 from pipeline.requests.rules import RequestRules
 from pipeline.requests.sample import sample_requests
 from pipeline.requests.tokenizer import Tokenizer
-from pipeline.tasks import TASKS, LogprobOptions, Task
+from pipeline.tasks import TASKS, EmbeddingOptions, LogprobOptions, Task
 from pipeline.templates.row_template import RowTemplate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,6 +87,7 @@ class Plan:
             scored_logprobs=self.config.scored_logprobs,
             choices=self.schema.has_choices,
             boundary_chars=self.config.boundary_chars,
+            embedding=EmbeddingOptions(self.model.emb_size, self.config.embedding_dtype),
         )
 
     def bucket_config(self) -> BucketConfig:
@@ -107,6 +108,8 @@ class Plan:
             logprobs=logprobs.generated,
             prompt_logprobs=logprobs.prompt,
             score_logprobs=logprobs.scored,
+            pooling=config.pool if self.task.embeds else None,
+            normalize=config.normalize,
             shard_activations=self.config.shard_activations,
             deterministic=self.config.deterministic,
             sampling_parameters=self._sampling_parameters(),
@@ -143,6 +146,8 @@ class Plan:
 
     def _steps(self) -> tuple[StepName, ...]:
         """Returns the step functions of the engine that the run calls."""
+        if self.task.embeds:
+            return ("prefill", "pool")
         if not self.task.generates:
             return ("prefill", "score")
         if self.engine_config().prompt_logprobs is not None:

@@ -21,8 +21,10 @@ from pipeline.output.list_arrays import (
     spread,
     sums_per_sample,
     value_counts,
+    vector_array,
     with_leading_null,
 )
+from pipeline.output.publication import Encoding
 from pipeline.records import OutputRow
 
 Samples = Sequence[OutputRow]
@@ -43,6 +45,7 @@ class OutputColumn:
     name: str
     type: pa.DataType
     build: "Callable[[Samples], pa.Array[Any]]"
+    encoding: Encoding = Encoding.DEFAULT
 
 
 def text_column(name: str) -> OutputColumn:
@@ -99,6 +102,32 @@ def token_column(
         return list_array(lengths, values, joined.null)
 
     return OutputColumn(name, pa.list_(value_type), build)
+
+
+def vector_column(
+    name: str, value_type: pa.DataType, size: int, sample_values: SampleValues
+) -> OutputColumn:
+    """Returns a column of vectors of `size` numbers, one per sample; float32 on the way.
+
+    Numbers of vectors hardly repeat: a dictionary of them is larger than they are.
+    """
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        values = _values_of(samples, sample_values)
+        joined = join_values(values, pa.float32())
+        wrong = np.flatnonzero(~joined.null & (joined.lengths != size))
+        if wrong.size:
+            index = int(wrong[0])
+            raise CommitError(
+                f"{samples[index].completion.ref} has a vector of {joined.lengths[index]} numbers, "
+                f"expected {size}"
+            )
+        return vector_array(joined.values, joined.null, size, value_type)
+
+    encoding = Encoding.PLAIN
+    if value_type == pa.float32():
+        encoding = Encoding.BYTE_STREAM_SPLIT
+    return OutputColumn(name, pa.list_(value_type, size), build, encoding)
 
 
 def top_column(

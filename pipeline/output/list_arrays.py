@@ -90,3 +90,32 @@ def sums_per_sample(joined: JoinedValues) -> npt.NDArray[np.float64]:
         starts = (ends - joined.lengths)[has_values]
         sums[has_values] = np.add.reduceat(joined.values, starts, dtype=np.float64)
     return sums
+
+
+def vector_array(
+    values: npt.NDArray[np.float32], null: Mask, size: int, value_type: pa.DataType
+) -> "pa.Array[Any]":
+    """Returns the array of vectors of `size` numbers.
+
+    Args:
+        values: of all vectors that are not null, one after the other.
+        null: which vectors are.
+        size: numbers of a vector.
+        value_type: float32 or float16.
+
+    Raises:
+        CommitError: a number is beyond float16.
+    """
+    dtype = cast(Any, value_type).to_pandas_dtype()
+    largest = np.finfo(dtype).max
+    finite = values[np.isfinite(values)]
+    if finite.size and np.abs(finite).max() > largest:
+        raise CommitError(
+            f"a vector has the number {np.abs(finite).max():g}, more than {value_type} holds; use "
+            "--embedding-dtype float32"
+        )
+    filled = np.zeros((len(null), size), dtype)
+    filled[~null] = values.reshape(-1, size)
+    from_arrays: Any = pa.FixedSizeListArray.from_arrays  # its stubs do not allow a mask
+    vectors = from_arrays(pa.array(filled.ravel(), value_type), size, mask=pa.array(null))
+    return cast("pa.Array[Any]", vectors)

@@ -3,7 +3,9 @@
 What the output cannot hold shows before the first request, not after the last one.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from actors.protocol.messages import Completion, RowRef
 from pipeline.errors import DatasetError
 from pipeline.output.example_rows import example_table
 from pipeline.output.merge import merge_rows
-from pipeline.output.publication import to_parquet
+from pipeline.output.publication import Encoding, to_parquet
 from pipeline.output.schema import OutputSchema
 from pipeline.records import OutputRow
 
@@ -35,7 +37,7 @@ def check_output(schema: OutputSchema) -> None:
     try:
         for count in (0, 2):
             passthrough = example_table(schema.passthrough, count)
-            stored = _round_trip(schema.table(rows[:count], passthrough))
+            stored = _round_trip(schema.table(rows[:count], passthrough), schema.encodings)
             if stored != schema.arrow:
                 raise TypeError(f"expected the columns {schema.arrow}, got {stored}")
     except TYPE_ERRORS as error:
@@ -68,9 +70,11 @@ def _one_of_each_type(schema: pa.Schema) -> pa.Schema:
     return pa.schema(list(fields.values()))
 
 
-def _round_trip(table: pa.Table) -> pa.Schema:
+def _round_trip(
+    table: pa.Table, encodings: Mapping[str, Encoding] = MappingProxyType({})
+) -> pa.Schema:
     """Sends a table with a column `sample_index` the way of a part; returns its schema then."""
-    part = pq.read_table(pa.BufferReader(to_parquet(table)))
+    part = pq.read_table(pa.BufferReader(to_parquet(table, encodings=encodings)))
     samples = part.take(np.arange(part.num_rows).repeat(2))
 
     rows = np.arange(part.num_rows)

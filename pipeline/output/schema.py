@@ -3,18 +3,20 @@
 Columns: `id` and the passthrough columns, the status of the row, and the columns of the task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
 
 from pipeline.output.columns import OutputColumn, value_column
+from pipeline.output.publication import Encoding
 from pipeline.records import OutputRow
-from pipeline.tasks import LogprobOptions, OutputOptions, Task
+from pipeline.tasks import EmbeddingOptions, LogprobOptions, OutputOptions, Task
 
 SCHEMA_VERSION = "1"
 VERSION_KEY = b"schema_version"
+DEFAULT_EMBEDDING = EmbeddingOptions()
 FINGERPRINT_KEY = b"run_fingerprint"
 
 STATUS = (
@@ -54,6 +56,15 @@ class OutputSchema:
         """The Arrow schema."""
         fields = [pa.field(column.name, column.type) for column in self.columns]
         return pa.schema([*self.passthrough, *fields], metadata=self.metadata)
+
+    @property
+    def encodings(self) -> Mapping[str, Encoding]:
+        """The encodings of columns that pyarrow does not choose, by name."""
+        encodings: dict[str, Encoding] = {}
+        for column in self.columns:
+            if column.encoding is not Encoding.DEFAULT:
+                encodings[column.name] = column.encoding
+        return encodings
 
     def with_fingerprint(self, fingerprint: str) -> "OutputSchema":
         """Returns the schema with the run's fingerprint in its metadata."""
@@ -97,6 +108,7 @@ def output_schema(
     choices: bool,
     boundary_chars: bool = False,
     scored_logprobs: int | None = None,
+    embedding: EmbeddingOptions = DEFAULT_EMBEDDING,
 ) -> OutputSchema:
     """Returns the schema of the run's parts.
 
@@ -108,8 +120,9 @@ def output_schema(
         choices: whether a scored row has several continuations.
         boundary_chars: whether task score writes the column of this name.
         scored_logprobs: most likely tokens beside each scored one; None: no log-probs of these.
+        embedding: size and type of embeddings.
     """
     requested = LogprobOptions(logprobs, prompt_logprobs, scored_logprobs)
-    options = OutputOptions(requested, choices, boundary_chars)
+    options = OutputOptions(requested, choices, boundary_chars, embedding)
     columns = (*STATUS, *task.output_columns(options))
     return OutputSchema(inputs.passthrough, columns)

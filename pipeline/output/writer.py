@@ -255,7 +255,9 @@ class Writer:
         digests[copied.rows] = np.frombuffer(copied.digests, DIGEST_TYPE)
         metadata = with_copied_rows(footer, older) | digests_metadata(digests.tobytes())
         url = self._folder.part_url(shard.shard.number)
-        return self._folder.client.put_if_absent(url, to_parquet(table, metadata))
+        return self._folder.client.put_if_absent(
+            url, to_parquet(table, metadata, self._schema.encodings)
+        )
 
     def _merge(self, shard: _OpenShard, rerun: pa.Table, rerun_rows: list[int]) -> bool:
         """Replaces the rerun rows of the committed part.
@@ -286,7 +288,7 @@ class Writer:
         if merged.num_rows != expected_rows or pc.any(pc.is_null(merged["status"])).as_py():
             raise CommitError(f"merging the rows that ran again into {url} lost rows")
         metadata = merged_footer(footer, part_metadata(self._replicas()), shard.digests)
-        return client.replace_if(url, to_parquet(merged, metadata), version)
+        return client.replace_if(url, to_parquet(merged, metadata, self._schema.encodings), version)
 
     def _encoded(self, shard: _OpenShard, table: pa.Table) -> bytes:
         """Returns the Parquet file of a part; its footer has what computed it and the digests.
@@ -296,7 +298,7 @@ class Writer:
         footer = part_metadata(self._replicas())
         if footer:
             footer |= digests_metadata(shard.digests)
-        return to_parquet(table, footer)
+        return to_parquet(table, footer, self._schema.encodings)
 
 
 def _check_ref(ref: RowRef, shard: _OpenShard) -> None:

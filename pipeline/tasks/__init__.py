@@ -3,21 +3,24 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from pipeline.tasks.embed import EMBED
 from pipeline.tasks.generate import GENERATE
 from pipeline.tasks.perplexity import PERPLEXITY
 from pipeline.tasks.score import SCORE
-from pipeline.tasks.task import LogprobOptions, OutputOptions, Task
+from pipeline.tasks.task import EmbeddingOptions, LogprobOptions, OutputOptions, Task
 
 __all__ = [
+    "EMBED",
     "GENERATE",
     "PERPLEXITY",
     "SCORE",
     "TASKS",
+    "EmbeddingOptions",
     "LogprobOptions",
     "OutputOptions",
     "Task",
 ]
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {task.name: task for task in (GENERATE, SCORE, PERPLEXITY)}
+    {task.name: task for task in (GENERATE, SCORE, PERPLEXITY, EMBED)}
 )

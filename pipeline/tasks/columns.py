@@ -17,7 +17,9 @@ from pipeline.output.columns import (
     token_column,
     top_column,
     value_column,
+    vector_column,
 )
+from pipeline.tasks.task import EmbeddingOptions
 
 _PROMPT_TOKENS = value_column(
     "prompt_tokens", pa.int32(), lambda completion: completion.prompt_tokens
@@ -184,6 +186,16 @@ def _text_values(completion: Completion, score_values: ScoreValues) -> "array[An
     if not completion.scores:
         return None
     return score_values(completion.scores[0])
+
+
+def embedding(options: EmbeddingOptions) -> OutputColumn:
+    """Returns the column of embeddings."""
+    value_type: pa.DataType = pa.float32()
+    if options.dtype == "float16":
+        value_type = pa.float16()
+    return vector_column(
+        "embedding", value_type, options.size, lambda completion: completion.embedding
+    )
 
 
 def boundary_chars(*, choices: bool) -> OutputColumn:

@@ -22,6 +22,7 @@ class GenerateTask:
     help = "complete each prompt"
     input_roles: tuple[InputRole, ...] = (PROMPT,)
     generates = True
+    embeds = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns those of generated tokens and of the prompt: nothing is scored."""

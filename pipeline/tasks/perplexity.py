@@ -30,6 +30,7 @@ class PerplexityTask:
     help = "log-likelihood of the whole text"
     input_roles: tuple[InputRole, ...] = (PROMPT,)
     generates = False
+    embeds = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns those of the prompt, and with log-probs of scored tokens the same K for these."""

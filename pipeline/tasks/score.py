@@ -36,6 +36,7 @@ class ScoreTask:
     help = "log-likelihood of given continuations"
     input_roles: tuple[InputRole, ...] = (PROMPT, CONTINUATION)
     generates = False
+    embeds = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns those of the prompt and of scored tokens: no tokens are generated."""

@@ -6,7 +6,7 @@ output has. No other module branches on the task.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from actors.protocol.messages import Completion, Request
 from pipeline.input.roles import InputRole
@@ -25,12 +25,21 @@ class LogprobOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingOptions:
+    """Size and type of the column of embeddings."""
+
+    size: int = 1  # numbers of an embedding: the width of the model
+    dtype: Literal["float32", "float16"] = "float32"  # --embedding-dtype
+
+
+@dataclass(frozen=True, slots=True)
 class OutputOptions:
     """What the columns of a task's output depend on."""
 
     logprobs: LogprobOptions
     choices: bool  # whether a row has several continuations
     boundary_chars: bool = False  # --boundary-chars
+    embedding: EmbeddingOptions = EmbeddingOptions()
 
 
 class Task(Protocol):
@@ -54,6 +63,11 @@ class Task(Protocol):
     @property
     def generates(self) -> bool:
         """Whether rows become completions: sampling applies, and the output has text."""
+        ...
+
+    @property
+    def embeds(self) -> bool:
+        """Whether rows become embeddings: hidden states are pooled, and there are no logits."""
         ...
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:

@@ -133,11 +133,18 @@ def score_input(context: EngineContext, rows: int, targets: int) -> tuple[Any, A
 
     Both numbers are per data shard.
     """
-    engine = context.engine
-    shape = (rows * context.data_shards, engine.chunk, context.model.emb_size)
-    hidden = _array(context.mesh, hidden_spec(context), shape, context.dtype)
     ints = partial(_rows, context, targets, dtype=jnp.int32)
-    return hidden, ints(), ints()
+    return _hidden_states(context, rows), ints(), ints()
+
+
+def pool_input(context: EngineContext, rows: int) -> tuple[Any, Any]:
+    """Returns hidden states of a prefill of `rows` rows per data shard, and the rows' counts."""
+    return _hidden_states(context, rows), _rows(context, rows, dtype=jnp.int32)
+
+
+def _hidden_states(context: EngineContext, rows: int) -> Any:
+    shape = (rows * context.data_shards, context.engine.chunk, context.model.emb_size)
+    return _array(context.mesh, hidden_spec(context), shape, context.dtype)
 
 
 def bytes_per_device(tree: Any) -> int:

@@ -28,6 +28,7 @@ from actors.engine.planning.abstract import (
     bytes_per_device,
     decode_input,
     gpu_parameters,
+    pool_input,
     prefill_input,
     score_input,
 )
@@ -59,7 +60,7 @@ class ProgramPlan:
     """One step function at its largest shape; bytes are of one device."""
 
     rows: int  # of one data shard
-    width: int  # page-table entries of a row; of score: targets
+    width: int  # page-table entries of a row; of score: targets; of pool: 1
     argument_bytes: int  # all arguments of the call, as the compiler counts them
     input_bytes: int  # arguments beside weights and cache
     temporary_bytes: int
@@ -107,7 +108,7 @@ def weights_by_kind(params: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
 
 
 def plan_target(context: EngineContext, title: str, capacity_bytes: int) -> TargetPlan:
-    """Compiles the largest prefill, decode and score for the mesh of `context`.
+    """Compiles each step function of the engine at its largest shape, for the mesh of `context`.
 
     Args:
         context: its `engine.cache_tokens` is the size of a data shard's cache; None: as much as all
@@ -179,11 +180,14 @@ def compile_programs(context: EngineContext, pages_per_data_shard: int) -> dict[
     functions = step_functions(context, jax.tree.map(lambda array: array.sharding.spec, params))
     shapes = call_sizes(context.engine, context.data_shards, few_sizes=True).programs()
     largest = {name: function_shapes[-1] for name, function_shapes in shapes.items()}
-    arguments = {
-        "prefill": (cache, prefill_input(context, *largest["prefill"])),
-        "decode": (cache, decode_input(context, *largest["decode"])),
-        "score": score_input(context, *largest["score"]),
+    arguments: dict[str, tuple[Any, ...]] = {
+        "prefill": (cache, prefill_input(context, *largest["prefill"]))
     }
+    if "pool" in largest:
+        arguments["pool"] = pool_input(context, largest["pool"][0])
+    else:
+        arguments["decode"] = (cache, decode_input(context, *largest["decode"]))
+        arguments["score"] = score_input(context, *largest["score"])
 
     def compile_one(name: str) -> ProgramPlan:
         inputs = [argument for argument in arguments[name] if argument is not cache]

@@ -45,12 +45,19 @@ class CallSizes:
     widths: tuple[int, ...]  # page-table entries of a row
     score_positions: tuple[int, ...]
     cuts_prefills: bool  # whether a prefill call that would be too empty is cut in two
+    pools: bool = False  # calls of prefill and pool alone: an engine that embeds
 
     def programs(self) -> dict[str, tuple[tuple[int, int], ...]]:
         """Returns every (rows, width) that each step function can be called with.
 
-        Of `score`: (rows of the prefill, positions). The largest one is the last.
+        Of `score`: (rows of the prefill, positions); of `pool`: (rows of the prefill, 1). The
+        largest one is the last.
         """
+        if self.pools:
+            return {
+                "prefill": tuple(product(self.prefill_rows, self.widths)),
+                "pool": tuple((rows, 1) for rows in self.prefill_rows),
+            }
         return {
             "prefill": tuple(product(self.prefill_rows, self.widths)),
             "decode": tuple(product(self.decode_rows, self.widths)),
@@ -82,9 +89,15 @@ def call_sizes(config: EngineConfig, data_shards: int, *, few_sizes: bool) -> Ca
     # A row of a decode call is one token, so a call for fewer slots has empty rows.
     decode_rows = max(MIN_ROWS, config.shard_slots(data_shards))
     width = pages_for(config.max_len, config.page_size)
+    pools = config.pooling is not None
     if config.deterministic:
         return CallSizes(
-            (prefill_rows,), (decode_rows,), (width,), SCORE_POSITIONS[-1:], cuts_prefills=False
+            (prefill_rows,),
+            (decode_rows,),
+            (width,),
+            SCORE_POSITIONS[-1:],
+            cuts_prefills=False,
+            pools=pools,
         )
     if few_sizes:
         return CallSizes(
@@ -93,6 +106,7 @@ def call_sizes(config: EngineConfig, data_shards: int, *, few_sizes: bool) -> Ca
             (width,),
             SCORE_POSITIONS,
             cuts_prefills=False,
+            pools=pools,
         )
     narrowest = max(1, MIN_WIDTH_TOKENS // config.page_size)
     return CallSizes(
@@ -101,6 +115,7 @@ def call_sizes(config: EngineConfig, data_shards: int, *, few_sizes: bool) -> Ca
         geometric_sizes(narrowest, width, WIDTH_FACTOR),
         SCORE_POSITIONS,
         cuts_prefills=True,
+        pools=pools,
     )
 
 

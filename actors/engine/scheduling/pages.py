@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from actors.engine.scheduling.hidden_states import PageStates
 from actors.engine.scheduling.sequence import PageTargets
 
 PageKey = bytes
@@ -50,6 +51,7 @@ class PagePool:
         self._page_of: dict[PageKey, int] = {}
         # only pages with a key can have targets that another sequence may read
         self._targets: dict[int, PageTargets] = {}
+        self._states: dict[int, PageStates] = {}
         self._ready = bytearray(pages)
 
     @property
@@ -94,11 +96,18 @@ class PagePool:
         self._ready[page] = 0
         return page
 
-    def promise(self, page: int, key: PageKey, targets: PageTargets | None = None) -> None:
+    def promise(
+        self,
+        page: int,
+        key: PageKey,
+        targets: PageTargets | None = None,
+        states: PageStates | None = None,
+    ) -> None:
         """Registers `page` as the place where the content of `key` will be computed.
 
         The first page promised for a key keeps it. `targets` are the targets that will hold the
-        log-probs of the page's tokens once it is ready, if there are any.
+        log-probs of the page's tokens once it is ready, `states` what will be kept of their hidden
+        states, if there are any.
         """
         if key in self._page_of:
             return
@@ -106,13 +115,20 @@ class PagePool:
         self._key_of[page] = key
         if targets is not None:
             self._targets[page] = targets
+        if states is not None:
+            self._states[page] = states
 
     def targets(self, page: int) -> PageTargets | None:
         """Returns the targets that hold the log-probs of the tokens of `page`, if there are any."""
         return self._targets.get(page)
 
+    def states(self, page: int) -> PageStates | None:
+        """Returns what is kept of the hidden states of the tokens of `page`, if anything is."""
+        return self._states.get(page)
+
     def _forget(self, page: int) -> None:
         self._targets.pop(page, None)
+        self._states.pop(page, None)
         key = self._key_of.pop(page, None)
         if key is not None:
             del self._page_of[key]

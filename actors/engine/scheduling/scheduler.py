@@ -164,6 +164,9 @@ class Scheduler:
         sequence.shared_pages = shared_pages
         sequence.shared_scores = prefix.scores
         sequence.score_pages = prefix.score_pages
+        if sequence.hidden is not None:
+            shared_states = map(self.pools[data_shard].states, prefix.pages)
+            sequence.hidden.place([*filter(None, shared_states)], len(own_pages))
         sequence.computed = shared_pages * self.config.page_size
         if sequence.generates:
             self._slots_used[data_shard] += 1
@@ -180,7 +183,10 @@ class Scheduler:
             targets = None
             if (with_logprob >= 0).all():
                 targets = PageTargets(sequence.targets, index)
-            pool.promise(sequence.pages[number], keys[number], targets)
+            states = None
+            if sequence.hidden is not None:
+                states = sequence.hidden.pages[number]
+            pool.promise(sequence.pages[number], keys[number], targets, states)
 
     def _runnable(self, sequence: Sequence) -> bool:
         """Whether all pages it shares are filled by now, or by the call being planned.

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from actors.engine.scheduling.hidden_states import HiddenStates
 from actors.protocol.messages import Request
 
 
@@ -117,6 +118,7 @@ class Sequence:
     prefill_length: int  # leading tokens that prefill computes
     targets: Targets
     max_new_tokens: int = 0  # 0: nothing to generate
+    hidden: HiddenStates | None = None  # None: nothing to embed
     data_shard: int = -1  # position along the mesh's data axis; owns its pages
     pages: list[int] = field(default_factory=list)
     shared_pages: int = 0  # leading pages that another sequence computes or computed

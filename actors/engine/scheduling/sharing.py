@@ -38,6 +38,8 @@ def find_shared_prefix(
     sequence: Sequence, pool: PagePool, matched: list[int], page_size: int
 ) -> SharedPrefix:
     """Returns the leading pages of `matched` that cost no requested log-prob."""
+    if sequence.hidden is not None:
+        return SharedPrefix(_pages_with_states(sequence, pool, matched, page_size), [], [])
     targets = sequence.targets
     if not len(targets.positions):
         return SharedPrefix(matched, [], [])
@@ -63,6 +65,22 @@ def find_shared_prefix(
     reads_beyond = len(targets.within(last_position, last_position + 1)) > 0
     score_pages = matched[count : count + 1] if reads_beyond else []
     return SharedPrefix(matched[:count], score_pages, scores)
+
+
+def _pages_with_states(
+    sequence: Sequence, pool: PagePool, matched: list[int], page_size: int
+) -> list[int]:
+    """Returns the leading pages of `matched` that cost no hidden state which is pooled.
+
+    The last token is always computed: a sequence that is not generated ends with a prefill.
+    """
+    most = (len(sequence.tokens) - 1) // page_size
+    pages: list[int] = []
+    for page in matched[:most]:
+        if pool.states(page) is None:
+            break
+        pages.append(page)
+    return pages
 
 
 def _first_lost_position(

@@ -66,7 +66,7 @@ def publish_rows(
     older = copied.parts.take(copied.locations)
     table = copied_table(schema.with_fingerprint(fingerprint), passthrough, older)
     footer = with_copied_rows({}, older) | digests_metadata(copied.digests)
-    return _publish(folder, fingerprint, shard, to_parquet(table, footer))
+    return _publish(folder, fingerprint, shard, to_parquet(table, footer, schema.encodings))
 
 
 def publish_part(
@@ -103,7 +103,7 @@ def publish_part(
     footer[COPIED_FROM] = json.dumps([redact_credentials(part.folder.url)])
     if ROW_DIGESTS in part.footer:
         footer[ROW_DIGESTS] = part.footer[ROW_DIGESTS]
-    return _publish(folder, fingerprint, shard, to_parquet(table, footer))
+    return _publish(folder, fingerprint, shard, to_parquet(table, footer, schema.encodings))
 
 
 def _publish(folder: RunFolder, fingerprint: str, shard: Shard, content: bytes) -> bool:

@@ -94,6 +94,11 @@ def score(row: int, prompt: list[int], *continuations: list[int]) -> Request:
     )
 
 
+def embed(row: int, prompt: list[int]) -> Request:
+    """Returns a request to embed `prompt`."""
+    return Request(RowRef(0, row), token_ids(prompt), embeds=True)
+
+
 def run(engine: Engine, requests: list[Request]) -> list[Completion]:
     """Runs `requests` to their end; completions in the order of the requests."""
     for request in requests:

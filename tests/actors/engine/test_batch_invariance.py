@@ -15,7 +15,7 @@ from actors.kernels.choice import select_platform
 from actors.model import sharding
 from actors.protocol.messages import Completion
 from actors.weights import checkpoint
-from tests.actors.engine.engines import CONFORMANCE, generate, model_config, run
+from tests.actors.engine.engines import CONFORMANCE, embed, generate, model_config, run
 
 CASE = "mha"
 ROWS = 64
@@ -114,3 +114,17 @@ def engine_of_slots(slots: int) -> Engine:
     return make_engine(
         "float32", "auto", slots=slots, prefill_tokens=8 * slots, cache_tokens=16 * slots + 64
     )
+
+
+@pytest.mark.parametrize("pooling", ["last", "mean"])
+def test_embeddings_have_equal_bits_alone_beside_others_and_reused(pooling: str) -> None:
+    rows = [*prompts()[:5], prompts()[0][:16], prompts()[0][:9]]
+    requests = [embed(row, ids) for row, ids in enumerate(rows)]
+    together = run(make_engine("float32", "auto", prompt_logprobs=None, pooling=pooling), requests)
+    assert [completion.cached_tokens for completion in together] == [0, 0, 16, 0, 16, 8, 8]
+
+    one_engine = make_engine("float32", "auto", prompt_logprobs=None, pooling=pooling)
+    for request, completion in zip(requests, together, strict=True):
+        alone = run(one_engine, [request])[0]
+        again = run(one_engine, [request])[0]
+        assert alone.embedding == completion.embedding == again.embedding

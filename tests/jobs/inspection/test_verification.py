@@ -8,6 +8,7 @@ from jobs.inspection.verification import (
     SampledRows,
     environment_text,
     values_equal,
+    vectors_equal,
     verification_config,
 )
 from pipeline.input.shards import RowSample, plan_shards
@@ -71,3 +72,21 @@ def test_rows_that_a_run_copied_are_computed_again(tmp_path: Path) -> None:
     run_json = {"config": config, "fingerprint_keys": {}}
     (tmp_path / "run.json").write_text(json.dumps(run_json))
     assert verification_config(RunFolder(str(tmp_path)), "computed", {}).reuse == ()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected", "is_equal"),
+    [
+        ([0.01, 0.02], [0.01, 0.02], True),
+        ([0.01, 0.02], [0.01, 0.03], False),  # small numbers, a large part of the vector
+        ([100.0, 0.0], [100.0, 0.5], True),
+        ([0.0, 0.0], [0.0, 0.0], True),
+        ([0.0], [0.0, 0.0], False),
+        (None, [1.0], False),
+        (None, None, True),
+    ],
+)
+def test_vectors_are_compared_by_the_length_of_their_difference(
+    value: Any, expected: Any, is_equal: bool
+) -> None:
+    assert vectors_equal(value, expected, 0.05) is is_equal

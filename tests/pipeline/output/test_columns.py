@@ -4,12 +4,14 @@ import math
 from array import array
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.protocol.messages import Completion, RowRef, Score, logprobs, token_ids
 from pipeline.errors import CommitError
+from pipeline.output.columns import vector_column
 from pipeline.records import OutputRow
 from pipeline.tasks import SCORE
 from tests.pipeline.output.samples import failed, ids, row, schema_of
@@ -138,3 +140,28 @@ def test_token_columns_create_no_python_values(monkeypatch: pytest.MonkeyPatch) 
     table = schema.table([OutputRow(completion, "t")], ids(1))
     assert table["token_ids"].to_pylist() == [[1, 2]]
     assert table["cumulative_logprob"].to_pylist() == [-3.0]
+
+
+def vectors(*values: "list[float] | None") -> list[OutputRow]:
+    rows: list[OutputRow] = []
+    for number, numbers in enumerate(values):
+        embedding = None if numbers is None else logprobs(numbers)
+        rows.append(OutputRow(Completion(RowRef(0, number), embedding=embedding), None))
+    return rows
+
+
+def test_vector_column_has_a_null_for_samples_without_a_vector() -> None:
+    for value_type in (pa.float32(), pa.float16()):
+        column = vector_column("v", value_type, 2, lambda completion: completion.embedding)
+        built = column.build(vectors([1.5, -2.0], None, [0.25, 4.0]))
+        assert built.type == column.type == pa.list_(value_type, 2)
+        assert built.to_pylist() == [[1.5, -2.0], None, [0.25, 4.0]]
+        assert column.build(vectors(None)).to_pylist() == [None]
+
+
+def test_vector_column_refuses_other_lengths_and_numbers_beyond_its_type() -> None:
+    column = vector_column("v", pa.float16(), 2, lambda completion: completion.embedding)
+    with pytest.raises(CommitError, match="has a vector of 3 numbers, expected 2"):
+        column.build(vectors([1.0, 2.0, 3.0]))
+    with pytest.raises(CommitError, match="70000, more than halffloat holds; use"):
+        column.build(vectors([1.0, 7e4]))

@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.input.roles import PROMPT
 from pipeline.tasks import (
+    EMBED,
     GENERATE,
     PERPLEXITY,
     SCORE,
@@ -17,7 +18,12 @@ ALL_TASKS = list(TASKS.values())
 
 
 def test_registry_has_each_task_by_its_name() -> None:
-    assert TASKS == {"generate": GENERATE, "score": SCORE, "perplexity": PERPLEXITY}
+    assert TASKS == {
+        "generate": GENERATE,
+        "score": SCORE,
+        "perplexity": PERPLEXITY,
+        "embed": EMBED,
+    }
     for name, task in TASKS.items():
         assert task.name == name
         assert task.help
@@ -31,7 +37,7 @@ def test_task_reads_the_prompt_first(task: Task) -> None:
 @pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
 def test_task_has_logprobs_of_generated_tokens_only_if_it_generates(task: Task) -> None:
     options = task.logprob_options(LogprobOptions(generated=3, prompt=2))
-    assert options.prompt == 2
+    assert options.prompt == (None if task.embeds else 2)
     assert options.generated == (3 if task.generates else None)
     assert task.logprob_options(LogprobOptions(None, None)) == LogprobOptions(None, None)
 
@@ -39,7 +45,7 @@ def test_task_has_logprobs_of_generated_tokens_only_if_it_generates(task: Task) 
 @pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
 def test_task_has_logprobs_of_scored_tokens_only_if_it_scores(task: Task) -> None:
     options = task.logprob_options(LogprobOptions(generated=3, prompt=None, scored=0))
-    assert options.scored == (None if task.generates else 0)
+    assert options.scored == (None if task.generates or task.embeds else 0)
     assert task.logprob_options(LogprobOptions(generated=3, prompt=2)).scored is None
 
 
