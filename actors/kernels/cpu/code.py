@@ -6,21 +6,25 @@ half a second. A program in JAX's cache names its target; tracing the program re
 """
 
 import ctypes
+import logging
 import threading
 from functools import lru_cache
 
 import jax
 import llvmlite.binding as llvm
 
+from actors.kernels.cpu import amx
 from actors.kernels.cpu.ffn import write_experts
 from actors.kernels.cpu.llvm_text import Module
-from actors.kernels.cpu.tiles import AVX2, AVX512, AVX512_BF16, InstructionSet
+from actors.kernels.cpu.tiles import AMX_BF16, AVX2, AVX512, AVX512_BF16, InstructionSet
+from actors.protocol.errors import ModelError
 
 # Version of the arguments: part of the name, so that an older program in a cache does not call
 # newer code.
-VERSION = 1
-BEST_FIRST = (AVX512_BF16, AVX512, AVX2)
+VERSION = 2
+BEST_FIRST = (AMX_BF16, AVX512_BF16, AVX512, AVX2)
 
+_LOG = logging.getLogger(__name__)
 _lock = threading.Lock()
 # By name. XLA keeps the addresses for the life of the process, so the code is never freed.
 _compiled: dict[str, llvm.ExecutionEngine] = {}
@@ -34,11 +38,27 @@ def instruction_sets() -> tuple[InstructionSet, ...]:
     except RuntimeError:  # LLVM has no such list for this platform
         return ()
     supported = {name for name, is_supported in features.items() if is_supported}
-    return tuple(machine for machine in BEST_FIRST if supported.issuperset(machine.needs))
+    machines = [machine for machine in BEST_FIRST if supported.issuperset(machine.needs)]
+    if AMX_BF16 in machines and not amx.is_granted():
+        machines.remove(AMX_BF16)
+        _LOG.warning(
+            "Linux does not grant AMX's tile registers to this process: products of bfloat16 "
+            "rows take several times as long; expected Linux 5.16 or newer"
+        )
+    return tuple(machines)
 
 
 def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
-    """Returns the name of the experts' function for `jax.ffi.ffi_call`, compiled and registered."""
+    """Returns the name of the experts' function for `jax.ffi.ffi_call`, compiled and registered.
+
+    Raises:
+        ModelError: this process may not use the instruction set.
+    """
+    if machine.has_tile_registers and not amx.is_granted():
+        raise ModelError(
+            f"experts packed for {machine.name}: Linux does not grant the tile registers of AMX "
+            "to this process; expected weights packed for another instruction set"
+        )
     dtype = "bfloat16" if bfloat16 else "float32"
     name = f"grok_batch_experts_{VERSION}_{machine.name}_{dtype}"
     with _lock:

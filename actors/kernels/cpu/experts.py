@@ -61,14 +61,17 @@ def packed_grouped_ffn(
     tokens, chosen = chosen_NX.shape
     assignments = tokens * chosen
     target = experts_target(machine, bfloat16=x_ND.dtype == jnp.bfloat16)
-    scratch_words = _scratch_row_words(gate.weight.shape[1], machine)
-    results = (
-        jax.ShapeDtypeStruct((assignments, out.shape[2]), x_ND.dtype),
-        jax.ShapeDtypeStruct((scratch_rows, scratch_words), jnp.uint32),
-    )
+    hidden_words = _scratch_row_words(gate.weight.shape[1], machine)
+    scratch_shapes = [(scratch_rows, hidden_words)]
+    if machine.has_tile_registers:
+        x_words = _row_words(gate.weight.shape[2], machine)
+        rows_read = scratch_rows + machine.rows
+        scratch_shapes = [(rows_read, hidden_words), (rows_read, x_words)]
+    scratch = [jax.ShapeDtypeStruct(shape, jnp.uint32) for shape in scratch_shapes]
+    results = [jax.ShapeDtypeStruct((assignments, out.shape[2]), x_ND.dtype), *scratch]
 
     x_ND = x_ND if machine.pairs else x_ND.astype(jnp.float32)
-    rows_AD, _ = jax.ffi.ffi_call(target, results)(
+    rows_AD, *_ = jax.ffi.ffi_call(target, results)(
         x_ND,
         chosen_NX.astype(jnp.int32),
         gate.weight,
@@ -92,6 +95,13 @@ def _scratch_row_words(panels: int, machine: InstructionSet) -> int:
     """Returns the 4-byte words of the hidden activations of one assignment: all panels."""
     columns = panels * machine.panel
     words = columns // 2 if machine.pairs else columns
+    return _row_words(words, machine)
+
+
+def _row_words(words: int, machine: InstructionSet) -> int:
+    """Returns the 4-byte words from one row of `words` to the next."""
+    cache_lines = -(-words // CACHE_LINE_WORDS)
+    if machine.has_tile_registers:
+        cache_lines += 1  # of zeros, see amx.py
     # an odd number of cache lines: rows of a tile share no places in a cache
-    cache_lines = words // CACHE_LINE_WORDS | 1
-    return cache_lines * CACHE_LINE_WORDS
+    return (cache_lines | 1) * CACHE_LINE_WORDS

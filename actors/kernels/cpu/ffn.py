@@ -8,6 +8,7 @@ into.
                                      order   e0 e0 e0 e1 e3 e3 e3 e3 e3
                                      begin   0        3  4  4              9
 
+    (AMX)              gathered[a] = x[token of a]
     tasks of stage 1: an expert x some panels of F   hidden[a, panel] = gelu(x · gate) × (x · value)
     ── all done ──
     tasks of stage 2: an expert x two panels of D    rows[a, panels] = hidden · out
@@ -18,9 +19,10 @@ core's cache; an expert without any costs nothing. Row a of the result belongs t
 token·X + choice: nothing is gathered or sorted outside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+from actors.kernels.cpu import amx, tiles
 from actors.kernels.cpu.llvm_text import Function, Module, Value, vector
 from actors.kernels.cpu.tasks import (
     CALL_ARGUMENTS,
@@ -32,11 +34,15 @@ from actors.kernels.cpu.tasks import (
     new_job,
     write_run,
 )
-from actors.kernels.cpu.tiles import InstructionSet, bfloat16_bits, gelu, write_products
+from actors.kernels.cpu.tiles import CACHE_LINE_BYTES, InstructionSet, bfloat16_bits, gelu
 
 ARGUMENTS = ("x", "chosen", "gate", "gate_scales", "value", "value_scales", "out", "out_scales")
 # Rows of an expert in a block: x of so many rows is read again for every panel.
 BLOCK_ROWS = 96
+# … and of AMX, for which each panel is widened once per block
+AMX_BLOCK_ROWS = 256
+# Rows of a task that gathers x.
+GATHERED_ROWS = 64
 # Bytes of weights of a task, at least: taking a task costs as much as reading some hundred bytes.
 TASK_BYTES = 1 << 17
 
@@ -47,6 +53,8 @@ FIELDS = (
     # where experts begin in `order`; the tokens of `order`; 0, 1, 2, …
     *("begin", "order", "tokens", "numbers"),
     *("first", "end"),  # the part of `order` that is computed now
+    "x_ids",  # rows of x that belong to `order`
+    *("gathered", "token_words"),  # x in the order of `first` … `end`; words of a row outside of it
     # of the weights this stage reads
     *("panels", "steps", "groups", "panels_per_task", "tasks_per_expert"),
     # words of a row of x and of hidden; columns of the result
@@ -62,13 +70,24 @@ class _Rows(NamedTuple):
     size: Value
 
 
+class _Stages(NamedTuple):
+    """What runs jobs, and the bodies of their tasks; x is gathered for tile registers only."""
+
+    run: Function
+    gather: Function
+    hidden: Function
+    rows: Function
+
+
 def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat16: bool) -> None:
     """Writes the handler `name`.
 
     Results are bfloat16 or float32, hidden activations are rounded to the same.
     """
+    write_products = amx.write_products if machine.has_tile_registers else tiles.write_products
     products = write_products(module, machine)
     run = write_run(module)
+    gather = _write_gather(module)
     hidden = _write_hidden(module, machine, products, bfloat16=bfloat16)
     rows = _write_rows(module, machine, products, bfloat16=bfloat16)
     f = begin_handler(module, name)
@@ -83,7 +102,7 @@ def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat1
 
     assignments = chosen.dimension(0) * chosen.dimension(1)
     experts = gate.dimension(0)
-    scratch_rows = scratch.dimension(0)
+    scratch_rows = scratch.dimension(0) - machine.readable_rows
     sizes_bytes = (experts + 2) * 8 + (assignments * 2 + scratch_rows) * 4
     begin = f.call_external("malloc", "ptr", sizes_bytes)
     order = f.gep(begin, experts + 2, "i64")
@@ -110,17 +129,43 @@ def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat1
         "hidden_words": scratch.dimension(1),
         "columns": out.dimension(1),
     }
+    stages = _Stages(run, gather, hidden, rows)
     assigned = f.load(f.gep(begin, experts, "i64"), "i64", 8)
     with f.loop(0, assigned, scratch_rows) as first:
-        part = {"first": first, "end": (first + scratch_rows).minimum(assigned)}
-        for body, weight, panels_at_once in ((hidden, "gate", 1), (rows, "out", 2)):
-            scales = arguments[f"{weight}_scales"]
-            division = _division(arguments[weight], scales, panels_at_once, machine)
-            tasks = experts * division["tasks_per_expert"]
-            job = new_job(f, _CALL, body, tasks, shared | part | division)
-            f.call(run, f["frame"], job)
+        end = (first + scratch_rows).minimum(assigned)
+        part = shared | {"first": first, "end": end, "x_ids": tokens}
+        _run_stages(f, machine, stages, arguments, part)
     f.call_external("free", "void", begin)
     f.ret(f.constant(0, "ptr"))
+
+
+def _run_stages(
+    f: Function,
+    machine: InstructionSet,
+    stages: _Stages,
+    arguments: Mapping[str, Buffer],
+    part: dict[str, Value],
+) -> None:
+    """Writes the jobs of one part of `order`."""
+    if machine.has_tile_registers:
+        gathered = Buffer(f, f["frame"], CALL_RESULTS, 2)
+        part |= {
+            "gathered": gathered.data,
+            "token_words": part["x_words"],
+            "x_words": gathered.dimension(1),
+        }
+        tasks = (part["end"] - part["first"]).ceil_div(GATHERED_ROWS)
+        f.call(stages.run, f["frame"], new_job(f, _CALL, stages.gather, tasks, part))
+        part["x"] = gathered.data
+        part["x_ids"] = f.gep(part["numbers"], part["first"] * -1, "i32")
+
+    experts = arguments["gate"].dimension(0)
+    for body, weight, panels_at_once in ((stages.hidden, "gate", 1), (stages.rows, "out", 2)):
+        scales = arguments[f"{weight}_scales"]
+        division = _division(arguments[weight], scales, panels_at_once, machine)
+        tasks = experts * division["tasks_per_expert"]
+        job = new_job(f, _CALL, body, tasks, part | division)
+        f.call(stages.run, f["frame"], job)
 
 
 def _division(
@@ -184,10 +229,36 @@ def _sort(
             f.store((a // choices).cast("trunc", "i32"), f.gep(tokens, place, "i32"), 4)
 
 
+def _copy(f: Function, target: Value, source: Value, size: Value) -> None:
+    not_volatile = f.constant(0, "i1")
+    f.call_external("llvm.memcpy.p0.p0.i64", "void", target, source, size, not_volatile)
+
+
 def _clear(f: Function, row: Value, size: Value) -> None:
     f.call_external(
         "llvm.memset.p0.i64", "void", row, f.constant(0, "i8"), size, f.constant(0, "i1")
     )
+
+
+def _write_gather(module: Module) -> Function:
+    """Writes gather(job, task): copies rows of x into the order of experts, zero to their ends."""
+    f = module.function("gather", "void", {"job": "ptr", "task": "i64"})
+    job = f["job"]
+    first = _CALL.load(f, job, "first")
+    begin = first + f["task"] * GATHERED_ROWS
+    end = (begin + GATHERED_ROWS).minimum(_CALL.load(f, job, "end"))
+    token_bytes = _CALL.load(f, job, "token_words") * 4
+    row_bytes = _CALL.load(f, job, "x_words") * 4
+    tokens = _CALL.load(f, job, "tokens", "ptr")
+
+    with f.loop(begin, end) as place:
+        token = f.load(f.gep(tokens, place, "i32"), "i32", 4).cast("sext", "i64")
+        source = f.gep(_CALL.load(f, job, "x", "ptr"), token * token_bytes)
+        row = f.gep(_CALL.load(f, job, "gathered", "ptr"), (place - first) * row_bytes)
+        _copy(f, row, source, token_bytes)
+        _clear(f, f.gep(row, token_bytes), row_bytes - token_bytes)
+    f.ret()
+    return f
 
 
 def _write_hidden(
@@ -199,16 +270,16 @@ def _write_hidden(
     sums = f.alloca("float", count=machine.rows * 2 * machine.panel)
     number_bytes = _number_bytes(half=machine.pairs)
 
-    def compute(expert: Value, panel: Value, rows: _Rows) -> None:
+    def compute(expert: Value, panel: Value, rows: _Rows, widened: tuple[Value, Value]) -> None:
         gate_panel = _panel(f, machine, job, "gate", expert, panel)
         value_panel = _panel(f, machine, job, "value", expert, panel)
-        ids = f.gep(_CALL.load(f, job, "tokens", "ptr"), rows.first, "i32")
+        ids = f.gep(_CALL.load(f, job, "x_ids", "ptr"), rows.first, "i32")
         x = _CALL.load(f, job, "x", "ptr")
         x_words = _CALL.load(f, job, "x_words")
         groups = _CALL.load(f, job, "groups")
         steps = _CALL.load(f, job, "steps")
         weights = (*gate_panel, *value_panel)
-        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums)
+        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums, *widened)
 
         with f.loop(0, rows.size) as i:
             words = _CALL.load(f, job, "hidden_words")
@@ -220,6 +291,11 @@ def _write_hidden(
                 value = _load_sums(f, machine, sums, i, machine.panel + column)
                 hidden = gelu(f, machine, gate) * value
                 _store(f, machine, hidden, target, column, rounded=bfloat16, half=machine.pairs)
+            if machine.has_tile_registers:
+                is_last = (panel + 1).compare("eq", _CALL.load(f, job, "panels"))
+                with f.if_then(is_last):
+                    row_end = f.gep(target, machine.panel * number_bytes)
+                    _clear(f, row_end, f.constant(CACHE_LINE_BYTES))
 
     _for_each_tile(f, machine, 1, compute)
     f.ret()
@@ -240,7 +316,7 @@ def _write_rows(
     sums = f.alloca("float", count=machine.rows * width)
     result = f.alloca("float", count=width)
 
-    def compute(expert: Value, panel: Value, rows: _Rows) -> None:
+    def compute(expert: Value, panel: Value, rows: _Rows, widened: tuple[Value, Value]) -> None:
         last = _CALL.load(f, job, "panels") - 1  # computed twice where there is no second one
         next_panel = (panel + 1).minimum(last)
         weights = (
@@ -253,7 +329,7 @@ def _write_rows(
         x_words = _CALL.load(f, job, "hidden_words")
         groups = _CALL.load(f, job, "groups")
         steps = _CALL.load(f, job, "steps")
-        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums)
+        f.call(products, ids, rows.size, x, x_words, *weights, groups, steps, sums, *widened)
 
         columns = _CALL.load(f, job, "columns")
         begin = panel * machine.panel
@@ -266,9 +342,7 @@ def _write_rows(
             assignment = f.load(f.gep(order, rows.first + i, "i32"), "i32", 4).cast("sext", "i64")
             rows_address = _CALL.load(f, job, "rows", "ptr")
             target = f.gep(rows_address, (assignment * columns + begin) * number_bytes)
-            f.call_external(
-                "llvm.memcpy.p0.p0.i64", "void", target, result, row_bytes, f.constant(0, "i1")
-            )
+            _copy(f, target, result, row_bytes)
 
     _for_each_tile(f, machine, 2, compute)
     f.ret()
@@ -285,13 +359,20 @@ def _for_each_tile(
     f: Function,
     machine: InstructionSet,
     panels_at_once: int,
-    compute: Callable[[Value, Value, _Rows], None],
+    compute: Callable[[Value, Value, _Rows, tuple[Value, Value]], None],
 ) -> None:
     """Writes the loops of a task over its expert's rows and over its panels.
 
-    Tiles have nearly equal rows.
+    Tiles have nearly equal rows; of AMX, which computes no fewer than 16, as many as fit.
     """
     job = f["job"]
+    widened = f.constant(0, "ptr")
+    block_rows = BLOCK_ROWS
+    if machine.has_tile_registers:
+        steps = _CALL.load(f, job, "steps")
+        widened = amx.begin_task(f, steps, _CALL.load(f, job, "groups"))
+        block_rows = AMX_BLOCK_ROWS
+
     tasks_per_expert = _CALL.load(f, job, "tasks_per_expert")
     expert = f["task"] // tasks_per_expert
     task_panels = _CALL.load(f, job, "panels_per_task")
@@ -304,15 +385,22 @@ def _for_each_tile(
     expert_end = f.load(f.gep(begin, expert + 1, "i64"), "i64", 8)
     end = expert_end.minimum(_CALL.load(f, job, "end"))
 
-    with f.loop(first, end, BLOCK_ROWS) as block:
-        block_end = (block + BLOCK_ROWS).minimum(end)
-        tiles = (block_end - block).ceil_div(machine.rows)
-        tile_rows = (block_end - block).ceil_div(tiles)
+    with f.loop(first, end, block_rows) as block:
+        block_end = (block + block_rows).minimum(end)
+        tile_rows = f.constant(machine.rows)
+        if not machine.has_tile_registers:
+            tiles_of_block = (block_end - block).ceil_div(machine.rows)
+            tile_rows = (block_end - block).ceil_div(tiles_of_block)
         with (
             f.loop(first_panel, end_panel, panels_at_once) as panel,
             f.loop(block, block_end, tile_rows) as row,
         ):
-            compute(expert, panel, _Rows(row, (block_end - row).minimum(tile_rows)))
+            is_widened = row.compare("ne", block).cast("zext", "i64")
+            rows = _Rows(row, (block_end - row).minimum(tile_rows))
+            compute(expert, panel, rows, (widened, is_widened))
+
+    if machine.has_tile_registers:
+        amx.end_task(f, widened)
 
 
 def _panel(

@@ -84,7 +84,7 @@ class Value:
     def cast(self, instruction: str, type_: str) -> "Value":
         """Returns self as another type.
 
-        Instructions: "sext", "trunc", "sitofp", "fptosi", "bitcast", "ptrtoint".
+        Instructions: "sext", "zext", "trunc", "sitofp", "fptosi", "bitcast", "ptrtoint".
         """
         return self.function.emit(type_, f"{instruction} {self.type} {self.name} to {type_}")
 

@@ -1,5 +1,6 @@
 """The platform of CPUs with AVX2 or AVX-512: experts in machine code, attention in plain XLA."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,6 +17,8 @@ from actors.kernels.cpu.tiles import InstructionSet
 from actors.kernels.quantized import LoadedParams, LoadedWeight, QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts, dequantize_param
 from actors.kernels.xla.platform import XLA, invariant_cpu_options
+
+_LOG = logging.getLogger(__name__)
 
 CpuWeight = Float[Array, "..."] | DenseExperts | PackedExperts
 
@@ -69,8 +72,15 @@ def _select_instruction_set(
 
     for machine in machines:
         fits = pairs_fit or not machine.pairs
-        if fits and is_usable(machine):
+        if not fits:
+            continue
+        if is_usable(machine):
             return machine
+        _LOG.warning(
+            "machine code for %s computes other results on this CPU than plain XLA and is not "
+            "used; expected equal results: report the CPU's model",
+            machine.name,
+        )
     return None
 
 

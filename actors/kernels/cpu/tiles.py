@@ -58,13 +58,24 @@ class InstructionSet(NamedTuple):
     # of a tile: with two registers of sums each they leave a few registers for weights and x
     rows: int
     # of float32; of two bfloat16 in one instruction; the same in several, for tests
-    dot: Literal["fma", "pairs", "split pairs"]
+    # and a register of rows with one of columns
+    dot: Literal["fma", "pairs", "split pairs", "tile registers"]
     needs: tuple[str, ...]  # features of the CPU, as LLVM names them
 
     @property
     def pairs(self) -> bool:
         """Whether a step is two k, and x and hidden activations are bfloat16."""
         return self.dot != "fma"
+
+    @property
+    def has_tile_registers(self) -> bool:
+        """Whether products are those of `amx.py`."""
+        return self.dot == "tile registers"
+
+    @property
+    def readable_rows(self) -> int:
+        """Rows that follow the last one in memory: tile registers are loaded at full height."""
+        return self.rows if self.has_tile_registers else 0
 
     @property
     def panel(self) -> int:
@@ -98,11 +109,14 @@ class InstructionSet(NamedTuple):
 AVX2 = InstructionSet("avx2", 8, 16, 6, "fma", ("avx2", "fma"))
 AVX512 = InstructionSet("avx512", 16, 32, 12, "fma", ("avx512f",))
 AVX512_BF16 = InstructionSet("avx512_bf16", 16, 32, 12, "pairs", ("avx512f", "avx512bf16"))
+AMX_BF16 = InstructionSet(
+    "amx_bf16", 16, 32, 32, "tile registers", ("avx512f", "amx-tile", "amx-bf16")
+)
 AVX2_PAIRS = InstructionSet(
     "avx2_pairs", 8, 16, 6, "split pairs", AVX2.needs
 )  # everything of AVX512-BF16 but its instruction: for tests
-INSTRUCTION_SETS = {machine.name: machine for machine in (AVX2, AVX512, AVX512_BF16, AVX2_PAIRS)}
-
+ALL = (AVX2, AVX512, AVX512_BF16, AMX_BF16, AVX2_PAIRS)
+INSTRUCTION_SETS = {machine.name: machine for machine in ALL}
 
 PRODUCTS_PARAMETERS = {
     "ids": "ptr",
@@ -116,6 +130,9 @@ PRODUCTS_PARAMETERS = {
     "groups": "i64",
     "steps": "i64",
     "sums": "ptr",
+    # of AMX: the panels as its registers read them, once widened
+    "widened": "ptr",
+    "is_widened": "i64",
 }
 TILE_PARAMETERS = {
     "rows": "ptr",
@@ -188,7 +205,7 @@ def _write_tile(module: Module, machine: InstructionSet, rows: int, panels: int)
         weights = []
         for panel, register in columns:
             panel_row = f.gep(f[f"panel_{panel}"], k * machine.step_bytes)
-            weights.append(_widen(f, machine, panel_row, register))
+            weights.append(widen(f, machine, panel_row, register))
         for x, row_sums in zip(xs, sums, strict=True):
             number = f.load(f.gep(x, k, "float"), "i32" if machine.pairs else "float", 4)
             factor = number.splat(machine.lanes)
@@ -224,18 +241,22 @@ def _prefetch(f: Function, machine: InstructionSet, panel: Value, k: Value) -> N
     """
     ahead = f.gep(panel, k * machine.step_bytes + PREFETCHED)
     for offset in range(0, UNROLLED * machine.step_bytes, CACHE_LINE_BYTES):
-        line = f.gep(ahead, offset)
-        for_reading = f.constant(0, "i32")
-        all_caches = f.constant(3, "i32")
-        of_data = f.constant(1, "i32")
-        f.call_external("llvm.prefetch.p0", "void", line, for_reading, all_caches, of_data)
+        request_line(f, f.gep(ahead, offset))
+
+
+def request_line(f: Function, address: Value) -> None:
+    """Requests the cache line at an address, which need not be memory of this process."""
+    for_reading = f.constant(0, "i32")
+    all_caches = f.constant(3, "i32")
+    of_data = f.constant(1, "i32")
+    f.call_external("llvm.prefetch.p0", "void", address, for_reading, all_caches, of_data)
 
 
 def _zero_sums(f: Function, machine: InstructionSet, count: int) -> list[Value]:
     return [f.alloca(machine.floats, 0.0) for _ in range(count)]
 
 
-def _widen(f: Function, machine: InstructionSet, row: Value, register: int) -> Value:
+def widen(f: Function, machine: InstructionSet, row: Value, register: int) -> Value:
     """Returns a register of a panel's weights in one step.
 
     Float32, or pairs of bfloat16 as 32-bit integers.
