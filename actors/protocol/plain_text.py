@@ -8,6 +8,7 @@ library only.
 import re
 import reprlib
 import unicodedata
+from urllib.parse import unquote
 
 VALUE_CHARS = 300  # of any value in a message
 MESSAGE_CHARS = 2000  # of a message
@@ -17,17 +18,27 @@ _READ_CHARS = 8 * MESSAGE_CHARS  # of a text, however long: the rest would be cu
 
 # Quotes end a URL in a message; white space ends it everywhere.
 _URL = r"[^\s\"'<>]"
+# In a secret, a quote is a character like others unless it ends an item of a list or an object.
+_SECRET = rf"(?:{_URL}|[\"'](?![,:)\]}}\s]))"
 # `//user:secret@`: the secret may have `/` and `@`, so it ends at the last `@` of the URL. A number
 # behind the colon is a port.
-_USER_AND_SECRET = re.compile(rf"//(?![^/@\s]*:\d{{1,5}}(?:[/?#\s]|$))[^/@:\s\"'<>]*:{_URL}*@")
-_USER = re.compile(r"//[^/?#\s\"'<>]+@")
-_PARAMETER_NAMES = (
-    r"x-amz-[\w-]+|x-goog-[\w-]+"
-    r"|[\w.\-\[\]]*(?:token|secret|passwd|password|passphrase|pwd|signature|credentials?|api[_-]?key)"
-    r"(?:[_-]?id)?\]?"
-    r"|[\w.-]*key(?:[_-]?id)?|(?:[\w.-]*[_-])?(?:sig|auth|authorization|pass|jwt|sas|bearer)"
+_USER_AND_SECRET = re.compile(
+    rf"//(?![^/@\s]*:\d{{1,5}}(?:[/?#\s]|$))[^/@:\s\"'<>]*:{_SECRET}*@"
 )
-_PARAMETER = re.compile(rf"(?i)([?&;#](?:{_PARAMETER_NAMES}))=[^&\s]*")
+_USER = re.compile(r"//[^/?#\s\"'<>]+@")
+# Names of parameters with a secret: those of S3, Azure (`code`, `sig`), Google and CloudFront
+# (`Policy`) among them.
+_SECRET_NAME = re.compile(
+    r"(?i)x-amz-[\w-]+|x-goog-[\w-]+|key-pair-id"
+    r"|[\w.\-\[\]]*(?:token|secret|passwd|password|passphrase|passcode|pwd|signature|credentials?"
+    r"|api[_-]?key|session|cookie)(?:[_-]?id)?(?:\[\])?\]?"
+    r"|[\w.-]*key(?:[_-]?id)?"
+    r"|(?:[\w.-]*[_-])?(?:sig|sign|hmac|auth|authorization|pass|pw|pin|otp|jwt|sas|bearer|ticket|ak)"
+    r"|access|code|policy"
+)
+_PARAMETER_NAME = re.compile(r"[?&;#]([\w.%\-\[\]]+)=")
+_PARAMETER_VALUE = re.compile(r"[^&\s]*")
+_PUNCTUATION = ":;,.\"')]}>"  # behind a value: of the message around it
 _LONG_RUN = re.compile(rf"\S{{{VALUE_CHARS + 1},}}")
 
 
@@ -37,8 +48,24 @@ def redact_credentials(text: str) -> str:
         text = _USER_AND_SECRET.sub("//", text)
         text = _USER.sub("//", text)
     if "=" in text:
-        text = _PARAMETER.sub(rf"\1={ELLIPSIS}", text)
+        text = _redact_parameters(text)
     return text
+
+
+def _redact_parameters(text: str) -> str:
+    """Returns `text` without the values of parameters that have the name of a secret."""
+    pieces: list[str] = []
+    end = 0
+    for name in _PARAMETER_NAME.finditer(text):
+        is_within_secret = name.start() < end
+        if is_within_secret or _SECRET_NAME.fullmatch(unquote(name[1])) is None:
+            continue
+        value = _PARAMETER_VALUE.match(text, name.end())
+        if value is None:
+            continue
+        pieces += [text[end : name.end()], ELLIPSIS]
+        end = name.end() + len(value[0].rstrip(_PUNCTUATION))
+    return "".join([*pieces, text[end:]])
 
 
 def one_line(text: str) -> str:

@@ -48,6 +48,17 @@ SECRET = "s3cr3t"
         f"https://host/key?AWSAccessKeyId={SECRET}&Signature={SECRET}",
         f"https://host/key?auth={SECRET}&jwt={SECRET}",
         f"https://host/key#access_token={SECRET}",
+        f"https://host/key?n=1;key={SECRET}",
+        f"https://host/key?n=1?token={SECRET}",
+        f"https://host/key?api%5Fkey={SECRET}&%74oken={SECRET}",
+        f"https://host/key?token%5B%5D={SECRET}&token[]={SECRET}",
+        f"https://host/key?code={SECRET}&clientId=default",
+        f"https://host/key?Policy={SECRET}&Key-Pair-Id={SECRET}",
+        f"https://host/key?session={SECRET}&PHPSESSIONID={SECRET}&cookie={SECRET}",
+        f"https://host/key?pw={SECRET}&passcode={SECRET}&otp={SECRET}&pin={SECRET}",
+        f"https://host/key?ticket={SECRET}&hmac={SECRET}&sign={SECRET}&q-ak={SECRET}",
+        f"https://user:a'{SECRET}@host/key",
+        f'https://user:a"{SECRET}@host/key',
         f"cannot read ['https://u:{SECRET}@host/a', 'https://host/b?token={SECRET}']",
     ],
 )
@@ -64,6 +75,8 @@ def test_credentials_of_urls_are_redacted(url: str) -> None:
         "https://host:8080/a@b",
         "https://host:8080?mail=a@b",
         "https://host/x?n=1&keyword=a&tokens=5",
+        "https://host/x?zipcode=1&country_code=de&encode=2&sessions=3&resign=4",
+        '{"url":"s3://bucket","mail":"a@b"}',
         "/data/x?n=1",
         "mail user@host",
         "min_tokens: expected at most max_tokens = 5, got 6",
@@ -73,6 +86,11 @@ def test_credentials_of_urls_are_redacted(url: str) -> None:
 def test_text_without_credentials_is_unchanged(text: str) -> None:
     assert redact_credentials(text) == text
     assert plain_message(text) == text
+
+
+def test_redaction_keeps_punctuation_behind_a_value() -> None:
+    message = f"'https://host/a?n=1&key={SECRET}': 5 rows"
+    assert redact_credentials(message) == "'https://host/a?n=1&key=…': 5 rows"
 
 
 def is_plain(text: str) -> bool:
