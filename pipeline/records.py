@@ -38,7 +38,8 @@ class InputFile:
 
 
 # Names and values of columns; None is null.
-Partition = tuple[tuple[str, str | int | None], ...]
+PartitionValue = str | int | float | None
+Partition = tuple[tuple[str, PartitionValue], ...]
 
 
 def total_rows(files: Iterable[InputFile]) -> int:

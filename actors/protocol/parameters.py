@@ -137,6 +137,8 @@ class Integer(ParameterKind):
         """Returns which value is off, for -1, by which other tools mean it."""
         if value == -1 and self.low == 0:
             return "; 0 is off"
+        if isinstance(value, int) and value > self.high and str(self.high) not in self.expected:
+            return f"; the largest value is {self.high}"
         return ""
 
 

@@ -22,9 +22,7 @@ _URL = r"[^\s\"'<>]"
 _SECRET = rf"(?:{_URL}|[\"'](?![,:)\]}}\s]))"
 # `//user:secret@`: the secret may have `/` and `@`, so it ends at the last `@` of the URL. A number
 # behind the colon is a port.
-_USER_AND_SECRET = re.compile(
-    rf"//(?![^/@\s]*:\d{{1,5}}(?:[/?#\s]|$))[^/@:\s\"'<>]*:{_SECRET}*@"
-)
+_USER_AND_SECRET = re.compile(rf"//(?![^/@\s]*:\d{{1,5}}(?:[/?#\s]|$))[^/@:\s\"'<>]*:{_SECRET}*@")
 _USER = re.compile(r"//[^/?#\s\"'<>]+@")
 # Names of parameters with a secret: those of S3, Azure (`code`, `sig`), Google and CloudFront
 # (`Policy`) among them.

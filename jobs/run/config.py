@@ -14,7 +14,7 @@ from actors.protocol.sampling import (
     check_combination,
     read_parameters,
 )
-from jobs.cli.flag_checks import check_range, read_deadline, read_mesh, require_flags
+from jobs.cli.flag_checks import check_range, flag_name, read_deadline, read_mesh, require_flags
 from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
@@ -241,12 +241,22 @@ class ScoreConfig(SamplingParams, InputFlags):
     def __post_init__(self) -> None:
         self._check_required()
         self._check_costs()
+        self._check_paths()
         check_output_is_kept(self, ["output"])
         self._check_ranges()
         self.sampling_params()
         self.replica_range()
         self.mesh_shape()
         self.partition_pair()
+
+    def _check_paths(self) -> None:
+        for name in ("input", "output", "checkpoint", "tokenizer"):
+            path = getattr(self, name)
+            if path is not None and "\0" in path:
+                raise ConfigError(
+                    f"{flag_name(name)}: expected a path or a URL, got {quoted(path)}, which has a "
+                    "null character"
+                )
 
     def _check_required(self) -> None:
         require_flags(self, ["input"])

@@ -169,6 +169,8 @@ def make_plan(config: ScoreConfig) -> Plan:
         mesh="{}x{}".format(*config.mesh_shape()),
     )
     _check_lengths(config, model)
+    if config.output is not None:
+        storage.check_scheme_is_writable(config.output)
 
     tokenizer = None
     tokenizer_digest = None

@@ -8,8 +8,9 @@ all others                                      pass through unchanged
 """
 
 import posixpath
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -32,6 +33,11 @@ from pipeline.templates.row_template import ROW, RowTemplate
 
 ID = "id"  # the output's column of ids, and the usual name in the input
 PROMPT = "prompt"  # the field of the text that a template gives, and its column of the output
+# Usual names of the column of prompts in data sets of others.
+OTHER_PROMPT_NAMES = frozenset({"text", "question", "instruction", "input", "inputs", "query"})
+CHAT_NAMES = frozenset({"messages", "conversation", "conversations"})
+# Delimiters of tables that are not CSV: a header of theirs is one name.
+DELIMITERS: Mapping[str, str] = MappingProxyType({";": "semicolons", "\t": "tabs", "|": "bars"})
 INPUT_PREFIX = "input_"  # of input columns whose name is that of an output column
 
 
@@ -238,9 +244,29 @@ def _find_role_column(
         )
     raise DatasetError(
         f"{source}: no column {expected}, found {quoted(list(names))}; name it with "
-        f"--prompt-column or "
-        "--continuation-column, or add it to the input"
+        "--prompt-column or --continuation-column, or add it to the input"
+        f"{_column_hint(names, role, forms)}"
     )
+
+
+def _column_hint(names: Sequence[str], role: InputRole, forms: Collection[str]) -> str:
+    """Returns what was probably meant by columns of which none has the name of a role."""
+    for delimiter, delimiter_name in DELIMITERS.items():
+        if len(names) == 1 and delimiter in names[0]:
+            return f"; the values seem to be separated by {delimiter_name}, expected commas"
+
+    expected = {name.lower() for name in forms}
+    for name in names:
+        if name.strip().lower() in expected:
+            return f"; did you mean {quoted(name)}?"
+    if role is not PROMPT_ROLE:
+        return ""
+    for name in names:
+        if name in OTHER_PROMPT_NAMES:
+            return f"; did you mean {quoted(name)}?"
+        if name in CHAT_NAMES:
+            return f"; --template makes prompts of chat messages, such as {quoted(name)}"
+    return ""
 
 
 def _check_same_kind(role_columns: Sequence[RoleColumn], source: str) -> None:

@@ -1,23 +1,31 @@
 """Columns that the names of folders give: `subject=math/part-0.parquet`, as Hive and Spark write.
 
-A column holds integers if the values of all files are plain integers, otherwise strings. Files
-outside of such folders, and `__HIVE_DEFAULT_PARTITION__`, have null.
+A column holds integers if the values of all files are plain integers, otherwise strings. Sampling
+parameters may also be numbers and truth values of JSON, as in CSV. Files outside of such folders,
+and `__HIVE_DEFAULT_PARTITION__`, have null.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, cast
 from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 
 from actors.protocol.plain_text import bare
+from actors.protocol.sampling import PARAMETERS
 from pipeline.errors import DatasetError
 from pipeline.input.file_columns import FileColumns
-from pipeline.records import InputFile, Partition, Shard
+from pipeline.records import InputFile, Partition, PartitionValue, Shard
 
 NULL_VALUE = "__HIVE_DEFAULT_PARTITION__"
 INT64 = np.iinfo(np.int64)
+# Types of the values of a parameter, by the type of its columns.
+JSON_TYPES: Mapping[str, tuple[type, ...]] = MappingProxyType(
+    {"integer": (int, float), "number": (int, float), "boolean": (bool,)}
+)
 
 
 def is_partition(folder: str) -> bool:
@@ -32,9 +40,9 @@ def partitions(paths: Iterable[str]) -> list[Partition]:
         DatasetError: a path gives one column twice.
     """
     texts = [_partition_texts(path) for path in paths]
-    columns: dict[str, Sequence[str | int | None]] = {}
+    columns: dict[str, Sequence[PartitionValue]] = {}
     for name in _names(texts):
-        columns[name] = _typed([row.get(name) for row in texts])
+        columns[name] = _typed(name, [row.get(name) for row in texts])
     if not columns:
         return [()] * len(texts)
 
@@ -104,17 +112,31 @@ def _partition_texts(path: str) -> dict[str, str | None]:
     return values
 
 
-def _typed(values: Sequence[str | None]) -> Sequence[str | int | None]:
-    """Returns values as integers, if that is what all of them are."""
-    integers: list[int | None] = []
-    for value in values:
-        if value is None:
-            integers.append(None)
-        elif _is_integer(value):
-            integers.append(int(value))
-        else:
-            return values
-    return integers
+def _typed(name: str, values: Sequence[str | None]) -> Sequence[PartitionValue]:
+    """Returns values as integers, or as numbers of a parameter, if that is what all of them are."""
+    if all(value is None or _is_integer(value) for value in values):
+        return [None if value is None else int(value) for value in values]
+    parameter = PARAMETERS.get(name)
+    if parameter is not None and parameter.kind.column in JSON_TYPES:
+        json_values = [_json_value(value) for value in values]
+        types = JSON_TYPES[parameter.kind.column]
+        if all(value is None or isinstance(value, types) for value in json_values):
+            return json_values
+    return values
+
+
+def _json_value(text: str | None) -> PartitionValue:
+    """Returns the number or truth value that a text writes as JSON; any other text unchanged."""
+    if text is None:
+        return None
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    is_integer = isinstance(value, int) and INT64.min <= value <= INT64.max
+    if is_integer or isinstance(value, float):
+        return cast(PartitionValue, value)
+    return text
 
 
 def _is_integer(value: str) -> bool:

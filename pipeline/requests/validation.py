@@ -5,6 +5,7 @@ that a message names, such as `prompt` or `choices_token_ids`.
 """
 
 from array import array
+from typing import SupportsIndex
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from actors.protocol.errors import (
     PromptTooLongError,
 )
 from actors.protocol.messages import token_ids, type_code_ids
+from actors.protocol.plain_text import quoted
 from pipeline.requests.rules import RequestRules
 
 
@@ -91,8 +93,10 @@ def check_token_ids(name: str, value: object, vocab_size: int) -> "array[int]":
             f"{name}: expected ids from 0 to {vocab_size - 1}, got one beyond int32"
         ) from error
     except TypeError as error:
+        position = next(index for index, item in enumerate(items) if not _is_integer(item))
         raise InvalidPromptError(
-            f"{name}: expected a list of integers, got an item of another type ({error})"
+            f"{name}: expected a list of integers, got {quoted(items[position])} at position "
+            f"{position}"
         ) from error
 
     # One pass in NumPy: as an unsigned number, a negative id is a huge one. The same loop in Python
@@ -105,6 +109,11 @@ def check_token_ids(name: str, value: object, vocab_size: int) -> "array[int]":
             f"{name}: expected ids below {vocab_size}, got {ids[position]} at position {position}"
         )
     return ids
+
+
+def _is_integer(item: object) -> bool:
+    """Whether an item can be one of an array of integers."""
+    return isinstance(item, SupportsIndex)
 
 
 def _integral(item: object) -> object:

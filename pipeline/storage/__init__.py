@@ -18,6 +18,7 @@ __all__ = [
     "RetryPolicy",
     "StoredObject",
     "canonical",
+    "check_scheme_is_writable",
     "join",
     "list_irregular",
     "list_objects",
@@ -34,6 +35,7 @@ DEFAULT_CLIENT = Client(BEFORE_RUN)
 RUN_CLIENT = Client(DURING_RUN)
 
 canonical = DEFAULT_CLIENT.canonical
+check_scheme_is_writable = DEFAULT_CLIENT.check_scheme_is_writable
 list_irregular = DEFAULT_CLIENT.list_irregular
 list_objects = DEFAULT_CLIENT.list_objects
 open_object = DEFAULT_CLIENT.open_object

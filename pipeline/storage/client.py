@@ -14,7 +14,7 @@ from pipeline.errors import DatasetError
 from pipeline.storage import s3
 from pipeline.storage.backend import Backend, IrregularFile, StoredObject
 from pipeline.storage.errors import explained
-from pipeline.storage.fsspec_read import FsspecReader, filesystem_of
+from pipeline.storage.fsspec_read import WRITABLE, FsspecReader, filesystem_of
 from pipeline.storage.http_read import HttpReader
 from pipeline.storage.local_disk import LocalDisk
 from pipeline.storage.retrying import RetryingBackend
@@ -41,6 +41,15 @@ class Client:
 
     retries: RetryPolicy = BEFORE_RUN
     s3_config: s3.S3Config = field(default_factory=s3.S3Config)
+
+    def check_scheme_is_writable(self, url: str) -> None:
+        """Checks, without a request, that objects can be created at URLs of this kind.
+
+        Raises:
+            DatasetError: they can only be read.
+        """
+        if scheme_of(url) not in (*LOCAL_SCHEMES, *S3_SCHEMES):
+            raise DatasetError(f"cannot write {bare(url)}: {WRITABLE}")
 
     def canonical(self, url: str) -> str:
         """Returns `url` as listings spell it, without a slash at the end.

@@ -25,6 +25,9 @@ DISK_ADVICE = {
     errno.EDQUOT: "free space or raise the quota, then repeat the command",
     errno.EROFS: "choose a folder on a disk that can be written",
     errno.ENAMETOOLONG: "choose a shorter path",
+    errno.ELOOP: "a link leads back to its own folder; remove it",
+    errno.EEXIST: "a file has the name of a folder; choose another path",
+    errno.ENOTDIR: "a file has the name of a folder; choose another path",
 }
 # Packages of the file systems of the extras. They are not installed everywhere; their errors are
 # no OSErrors: those of httpx are Hugging Face's.

@@ -16,6 +16,10 @@ COLONS = "\0"  # in place of `::`; no name has it
 MODIFIED_NAMES = ("LastModified", "last_modified", "updated", "mtime")  # S3, Azure, GCS, others
 READ_AHEAD_BYTES = 8 * 2**20
 UNKNOWN_PROTOCOL = "Protocol not known"  # of fsspec's message
+WRITABLE = (
+    "only plain paths, file:// and s3:// can be created without overwriting; write there and copy "
+    "the finished run"
+)
 # The extra of this package that brings the file system of a scheme.
 EXTRAS = MappingProxyType(
     {"gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure", "abfss": "azure", "hf": "hf"}
@@ -112,10 +116,7 @@ class FsspecReader:
         return 0
 
     def _refuse_to_write(self, path: str) -> NoReturn:
-        raise DatasetError(
-            f"cannot write {bare(self.canonical(path))}: only plain paths, file:// "
-            "and s3:// can be created without overwriting; write there and copy the finished run"
-        )
+        raise DatasetError(f"cannot write {bare(self.canonical(path))}: {WRITABLE}")
 
     def _infos(self, path: str) -> list[dict[str, Any]]:
         try:

@@ -18,6 +18,7 @@ from pipeline.input.limits import MAX_LINE_BYTES
 
 READ_BYTES = 2**20
 DOCUMENT_SUFFIX = ".json"
+LONG_INTEGER = "integer string conversion"  # of Python's message
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 
 
@@ -64,7 +65,11 @@ class JsonSyntax:
                 return f"{location} has more than the {MAX_LINE_BYTES:,} bytes that one may have"
             try:
                 value = json.loads(record.text)
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                return f"{location} has values nested more deeply than Python reads"
+            except ValueError as error:
+                if LONG_INTEGER in str(error):
+                    return f"{location} has an integer of more than 4,300 digits"
                 return f"{location} is not JSON: {error}"
         if isinstance(value, dict):
             return value

@@ -118,6 +118,13 @@ def test_vocabulary_needs_a_tokenizer_for_text() -> None:
         Vocabulary(8, lambda text: [9]).tokens_of("a")
 
 
+def test_refused_integer_beyond_the_range_has_the_largest_value() -> None:
+    with pytest.raises(ParameterError, match=r"; the largest value is 2147483647$"):
+        PARAMETERS["max_tokens"].read(2**31)
+    with pytest.raises(ParameterError, match=r"from 1 to 4096, got 4097$"):
+        PARAMETERS["n"].read(4097)
+
+
 def test_refused_minus_one_has_the_value_that_is_off() -> None:
     with pytest.raises(ParameterError, match=r"at least 0, got -1; 0 is off"):
         PARAMETERS["top_k"].read(-1)

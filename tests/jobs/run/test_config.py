@@ -18,6 +18,7 @@ def config(**flags: Any) -> ScoreConfig:
     [
         ({"input": None}, "--input is missing"),
         ({"output": ""}, "--output is missing"),
+        ({"output": "a\0b"}, r"--output: expected a path .* got 'a\\x00b', which has a null"),
         ({"model": "grok-1"}, "--checkpoint is missing"),
         ({"task": "translate"}, "--task: expected one of generate, .*got 'translate'"),
         ({"task": "score", "n": 2}, "--n: expected 1 for task score"),

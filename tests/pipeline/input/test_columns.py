@@ -70,6 +70,11 @@ def test_ids_of_two_types_are_rejected(tmp_path: Path) -> None:
     ("task", "columns", "message"),
     [
         ("generate", {"text": ["x"]}, "no column 'prompt' or 'prompt_token_ids', found .*text"),
+        ("generate", {"q": ["x"], "question": ["x"]}, r"; did you mean 'question'\?$"),
+        ("generate", {"ID": [1], " Prompt": ["x"]}, r"; did you mean ' Prompt'\?$"),
+        ("generate", {"messages": [["x"]]}, "--template makes prompts of chat messages"),
+        ("generate", {"id;prompt": ["x"]}, "separated by semicolons, expected commas$"),
+        ("generate", {"x": ["x"]}, "or add it to the input$"),
         ("generate", {"prompt": ["x"], "prompt_token_ids": [[1]]}, "expected one column of"),
         ("generate", {"prompt": [1]}, "column 'prompt' is int64, expected a string"),
         (

@@ -10,7 +10,7 @@ from pipeline.input.file_columns import FileColumns
 from pipeline.input.listing import list_input
 from pipeline.input.partitions import partitions, with_folder_columns
 from pipeline.input.unique_ids import check_unique_ids
-from pipeline.records import InputFile, PromptRow
+from pipeline.records import InputFile, PartitionValue, PromptRow
 from pipeline.tasks import GENERATE
 from tests.pipeline.input.input_files import read_all, write, write_jsonl
 
@@ -25,11 +25,20 @@ from tests.pipeline.input.input_files import read_all, write, write_jsonl
         (["s=a=b/f", "f"], [{"s": "a=b"}, {"s": None}]),
         (["s=__HIVE_DEFAULT_PARTITION__/f", "s=/g"], [{"s": None}, {"s": ""}]),
         (["plain/=x/a=b.parquet"], [{}]),
+        (["temperature=0.5/f", "temperature=1/g"], [{"temperature": 0.5}, {"temperature": 1}]),
+        (["temperature=x/f", "temperature=1/g"], [{"temperature": "x"}, {"temperature": "1"}]),
+        (["max_tokens=8.0/f", "f"], [{"max_tokens": 8.0}, {"max_tokens": None}]),
+        (["ignore_eos=true/f"], [{"ignore_eos": True}]),
+        (["ignore_eos=1.5/f"], [{"ignore_eos": "1.5"}]),
+        (
+            ["stop=0.5/f", "score=0.5/g"],
+            [{"stop": "0.5", "score": None}, {"stop": None, "score": "0.5"}],
+        ),
         ([], []),
     ],
 )
 def test_names_of_folders_give_columns(
-    paths: list[str], columns: list[dict[str, str | int | None]]
+    paths: list[str], columns: list[dict[str, PartitionValue]]
 ) -> None:
     assert [dict(partition) for partition in partitions(paths)] == columns
 

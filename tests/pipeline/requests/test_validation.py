@@ -98,8 +98,9 @@ def test_check_token_ids_accepts_the_whole_vocabulary() -> None:
 
 
 def test_check_token_ids_rejects_items_of_other_types() -> None:
-    with pytest.raises(InvalidPromptError, match="list of integers"):
-        check_token_ids("prompt_token_ids", [1, "2"], 420)
+    for item in ("2", None, 1.5):
+        with pytest.raises(InvalidPromptError, match=f"integers, got {item!r} at position 1"):
+            check_token_ids("prompt_token_ids", [1, item], 420)
 
 
 def test_check_encoded_rejects_texts_without_tokens() -> None:

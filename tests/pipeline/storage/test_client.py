@@ -150,6 +150,11 @@ def test_unknown_protocol_is_refused() -> None:
 def test_only_storage_with_create_only_writes_is_written() -> None:
     with pytest.raises(DatasetError, match="only plain paths, file:// and s3://"):
         storage.put_if_absent("memory://run/part", b"")
+    for url in ("http://127.0.0.1:1/run", "gs://bucket/run", "zip://run::s3://bucket/a.zip"):
+        with pytest.raises(DatasetError, match="only plain paths, file:// and s3://"):
+            storage.check_scheme_is_writable(url)
+    for url in ("run", "file:///run", "S3://bucket/run", "s3a://bucket/a::b"):
+        storage.check_scheme_is_writable(url)
 
 
 def test_file_urls_and_plain_paths_are_the_same(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ def explain(error: Exception) -> DatasetError:
         (aws.NoCredentialsError(), "no S3 credentials were found", DatasetError),
         (OSError(errno.ENOSPC, SIGNED), "free space on the disk, then repeat", DatasetError),
         (OSError(errno.EROFS, SIGNED), "choose a folder on a disk that can be", DatasetError),
+        (FileExistsError(errno.EEXIST, SIGNED), "a file has the name of a folder", DatasetError),
+        (OSError(errno.ELOOP, SIGNED), "a link leads back to its own folder", DatasetError),
         (OSError(errno.EIO, SIGNED), "OSError", DatasetError),
     ],
     ids=lambda value: type(value).__name__,

@@ -90,6 +90,16 @@ def test_jsonl_line_nested_too_deep_fails_alone(tmp_path: Path) -> None:
     url = write_jsonl(tmp_path / "a.jsonl", {"prompt": "a"}, b"[" * 100_000, {"prompt": "b"})
     rows, _, _ = read_all(url)
     assert [isinstance(row, Completion) for row in rows] == [False, True, False]
+    assert "nested more deeply than Python reads" in str(rows[1])
+
+
+def test_jsonl_line_with_a_very_long_integer_fails_alone(tmp_path: Path) -> None:
+    integer = b'{"prompt": "a", "x": %s}' % (b"9" * 5000)
+    url = write_jsonl(tmp_path / "a.jsonl", {"prompt": "a"}, integer)
+    rows, _, _ = read_all(url)
+    assert [isinstance(row, Completion) for row in rows] == [False, True]
+    assert "line 2 of" in str(rows[1])
+    assert "has an integer of more than 4,300 digits" in str(rows[1])
 
 
 def test_jsonl_faults_name_the_row_within_the_file(tmp_path: Path) -> None:
