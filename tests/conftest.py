@@ -2,7 +2,7 @@
 
 Before anything imports JAX: eight virtual CPU devices, and no silent promotion of types or ranks.
 Signatures of the model and the engine are checked by jaxtyping and beartype through pytest's
-`--jaxtyping-packages` (pyproject.toml).
+`--jaxtyping-packages` (pyproject.toml), and by `tests/type_checks.py`.
 """
 
 import gc
@@ -39,6 +39,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 from tests import shared_ray
 from tests.s3 import s3_endpoint, s3_faults, s3_url
+from tests.type_checks import check_types
 
 __all__ = ["s3_endpoint", "s3_faults", "s3_url"]
 
@@ -47,6 +48,7 @@ sys.dont_write_bytecode = False
 # JAX comes before the modules that jaxtyping instruments: an import inside them does not find the
 # bytecode of libraries.
 importlib.import_module("haiku")
+check_types()
 
 SLOW_TEST_S = 10.0  # order of magnitude of a slow test that states no time limit
 

@@ -19,6 +19,7 @@ from packaging.requirements import Requirement
 import actors.protocol.errors
 import pipeline.errors
 from tests.docs.blocks import LANGUAGES, blocks
+from tests.type_checks import WITHOUT_ARRAYS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("pipeline", "actors", "jobs", "grok_batch")
@@ -282,6 +283,24 @@ def test_every_module_has_its_test_file() -> None:
             if module.name != "__init__.py" and not test_file.exists():
                 untested.add(str(module))
     assert untested == set(UNTESTED_MODULES)
+
+
+def test_every_part_of_the_engine_is_type_checked_in_tests() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    options = settings["tool"]["pytest"]["ini_options"]["addopts"]
+    (option,) = [option for option in options if option.startswith("--jaxtyping-packages=")]
+    *checked, _checker = option.partition("=")[2].split(",")
+
+    engine = ROOT / "actors" / "engine"
+    for path in engine.iterdir():
+        is_package = (path / "__init__.py").exists()
+        is_module = path.suffix == ".py" and path.stem != "__init__"
+        name = f"actors.engine.{path.stem}"
+        if is_package or is_module:
+            assert (name in checked) != (name in WITHOUT_ARRAYS), name
+    for name in WITHOUT_ARRAYS:
+        for path in (ROOT / name.replace(".", "/")).rglob("*.py"):
+            assert "jaxtyping" not in path.read_text(), path
 
 
 def test_package_folders_have_init_files() -> None:
