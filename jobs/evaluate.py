@@ -54,9 +54,9 @@ DESCRIPTION = (
     "Evaluation: data sets, request rows, completions, metrics, compared with earlier runs. Steps: "
     "prompts (data sets to request rows), run (request rows to output rows, as the main job does), "
     "report (output rows to metrics, history and report.html); without a step all three. --demo "
-    "needs no data and no weights. The 8 "
-    "worked examples of gsm8k_cot are read from gsm8k/cot_shots.jsonl below --data; "
-    "jobs/evaluate_cot_shots.py writes that file. More in docs/evaluation.md."
+    "needs no data and no weights. The worked examples of gsm8k_cot and bbh_cot_fewshot come from "
+    "{gsm8k,bbh}/cot_shots.jsonl below --data; jobs/evaluate_cot_shots.py writes these files. More "
+    "in docs/evaluation.md."
 )
 
 

@@ -1,19 +1,20 @@
-"""Writes gsm8k/cot_shots.jsonl, which evaluations read, from an installed lm-evaluation-harness.
+"""Writes files of worked examples, which evaluations read, from lm-evaluation-harness.
 
     make lm-eval
     .venv-lm-eval/bin/python jobs/evaluate_cot_shots.py -o DATA/gsm8k/cot_shots.jsonl
+    .venv-lm-eval/bin/python jobs/evaluate_cot_shots.py --task bbh_cot_fewshot -o bbh_shots.jsonl
 
-The worked examples are texts of other authors: they are copied from the harness's task file of
-gsm8k_cot and are not part of this repository.
+The worked examples are texts of other authors: they are copied from the harness's task files and
+are not part of this repository.
 """
 
 import importlib.util
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -31,7 +32,11 @@ from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline import storage
 from pipeline.errors import ConfigError
 
-TASK_FILE = Path("tasks") / "gsm8k" / "gsm8k-cot.yaml"
+GSM8K_FILE = Path("tasks") / "gsm8k" / "gsm8k-cot.yaml"
+BBH_FOLDER = Path("tasks") / "bbh" / "cot_fewshot"
+GSM8K = "gsm8k_cot"
+BBH = "bbh_cot_fewshot"
+Example = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -40,8 +45,12 @@ class ShotsConfig:
 
     output: str | None = flag(
         None,
-        "the file to write, any URL: gsm8k/cot_shots.jsonl below --data of jobs/evaluate.py",
+        "the file to write, any URL: gsm8k/cot_shots.jsonl or bbh/cot_shots.jsonl below --data of "
+        "jobs/evaluate.py",
         short="-o",
+    )
+    task: Literal["gsm8k_cot", "bbh_cot_fewshot"] = flag(
+        "gsm8k_cot", "task or group whose worked examples are written"
     )
     harness: str | None = flag(
         None, "folder of the package lm_eval; default: the one that is installed"
@@ -55,25 +64,57 @@ class _SafeLoader(yaml.SafeLoader):
 _SafeLoader.add_constructor("!function", lambda _loader, node: str(node.value))
 
 
-def worked_examples(package: Path) -> list[dict[str, str]]:
-    """Returns question and answer of each worked example in the harness's task file.
+def worked_examples(package: Path, task: str) -> list[Example]:
+    """Returns the worked examples in the harness's task files, with the keys that the task reads.
 
     Raises:
         ConfigError: there is no such file, or it holds no examples.
     """
-    file = package / TASK_FILE
-    try:
-        task: dict[str, Any] = yaml.load(file.read_text(encoding="utf-8"), Loader=_SafeLoader)
-        examples = [
-            {"question": sample["question"], "answer": sample["target"]}
-            for sample in task["fewshot_config"]["samples"]
-        ]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+    files = [package / GSM8K_FILE]
+    if task == BBH:
+        # files that start with an underscore are templates and groups
+        files = sorted((package / BBH_FOLDER).glob("[!_]*.yaml"))
+    if not files:
         raise ConfigError(
-            f"{file} holds no worked examples of gsm8k_cot ({quoted(error)}); expected "
-            "lm-evaluation-harness 0.4.13"
-        ) from error
+            f"{package / BBH_FOLDER} has no task files; expected lm-evaluation-harness 0.4.13"
+        )
+    examples: list[Example] = []
+    for file in files:
+        try:
+            content: dict[str, Any] = yaml.load(
+                file.read_text(encoding="utf-8"), Loader=_SafeLoader
+            )
+            examples += READERS[task](content)
+        except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"{file} holds no worked examples of {task} ({quoted(error)}); expected "
+                "lm-evaluation-harness 0.4.13"
+            ) from error
     return examples
+
+
+def _gsm8k_examples(content: dict[str, Any]) -> list[Example]:
+    samples = content["fewshot_config"]["samples"]
+    return [{"question": sample["question"], "answer": sample["target"]} for sample in samples]
+
+
+def _bbh_examples(content: dict[str, Any]) -> list[Example]:
+    examples = []
+    for sample in content["fewshot_config"]["samples"]:
+        example = {
+            "task": content["task"].removeprefix(f"{BBH}_"),
+            "description": content["description"],
+            "input": sample["input"],
+            "target": sample["target"],
+        }
+        examples.append(example)
+    return examples
+
+
+READERS: dict[str, Callable[[dict[str, Any]], list[Example]]] = {
+    GSM8K: _gsm8k_examples,
+    BBH: _bbh_examples,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -89,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
         check_output_is_kept(config, ["output"])
         output = str(config.output)
         package = Path(config.harness) if config.harness else _installed_package()
-        examples = worked_examples(package)
+        examples = worked_examples(package, config.task)
         lines = ""
         for example in examples:
             lines += json.dumps(example, ensure_ascii=False) + "\n"

@@ -79,8 +79,9 @@ class EvaluateConfig(ModelFlags):
 
     tasks: tuple[str, ...] = flag(
         (),
-        "mmlu, gsm8k, gsm8k_cot, humaneval, demo, or parts such as mmlu_stem; separated by commas, "
-        "repeatable; demo needs no --data",
+        "mmlu, mmlu_pro, gsm8k, gsm8k_cot, humaneval, arc_easy, arc_challenge, hellaswag, "
+        "winogrande, triviaqa, bbh_cot_fewshot, demo, or parts such as mmlu_stem; separated by "
+        "commas, repeatable; demo needs no --data",
     )
     demo: bool = flag(
         False,
@@ -89,9 +90,9 @@ class EvaluateConfig(ModelFlags):
     )
     data: str | None = flag(
         None,
-        "folder or URL of the data sets in hub layout: mmlu/all/{dev,test}-*.parquet, "
-        "gsm8k/main/{train,test}-*.parquet, humaneval/openai_humaneval/test-*.parquet; gsm8k_cot "
-        "reads its 8 worked examples from gsm8k/cot_shots.jsonl there",
+        "folder or URL of the data sets in hub layout, such as mmlu/all/{dev,test}-*.parquet and "
+        "gsm8k/main/{train,test}-*.parquet; docs/evaluation.md lists them all. gsm8k_cot and "
+        "bbh_cot_fewshot read their worked examples from {gsm8k,bbh}/cot_shots.jsonl there",
     )
     requests: str | None = flag(None, "file of request rows, for the steps run and report")
     outputs: tuple[str, ...] = flag(

@@ -49,6 +49,10 @@ class DataFolder:
             self._rows[key] = rows
         return self._rows[key]
 
+    def has_split(self, folder: str, split: str) -> bool:
+        """Returns whether there are files of a split."""
+        return any(self._split_urls(folder, split))
+
     def json_lines(self, path: str, columns: Sequence[str]) -> list[dict[str, str]]:
         """Returns the objects of a JSON-lines file below the folder.
 
@@ -73,7 +77,7 @@ class DataFolder:
         return rows
 
     def _files(self, folder: str, split: str) -> list[str]:
-        urls = sorted(self._split_urls(f"{storage.canonical(self.url)}/{folder}/{split}-"))
+        urls = sorted(self._split_urls(folder, split))
         if not urls:
             data_url = redact_credentials(self.url).rstrip("/")
             raise DatasetError(
@@ -82,7 +86,8 @@ class DataFolder:
             )
         return urls
 
-    def _split_urls(self, prefix: str) -> Iterator[str]:
+    def _split_urls(self, folder: str, split: str) -> Iterator[str]:
+        prefix = f"{storage.canonical(self.url)}/{folder}/{split}-"
         for url in self._listing:
             if url.startswith(prefix) and url.endswith(".parquet"):
                 yield url

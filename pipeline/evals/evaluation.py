@@ -96,7 +96,8 @@ class Evaluation:
         documents = 0
         for request in self.requests:
             if request.task in tasks and request.choices:
-                total += 1 / len(request.choices)
+                candidates = len(request.choices) // suite_of(request.task).choices_per_candidate
+                total += 1 / candidates
                 documents += 1
         if not documents:
             return None

@@ -9,7 +9,6 @@ import pyarrow as pa
 
 from pipeline.evals import tables
 from pipeline.evals.answers import Answers
-from pipeline.evals.multiple_choice import confidence
 from pipeline.evals.suite import Answer, EvalRequest
 from pipeline.evals.tasks import suite_of
 
@@ -76,7 +75,6 @@ def score(requests: Iterable[EvalRequest], answers: Answers) -> list[Sample]:
 def _samples(request: EvalRequest, answers: Sequence[Answer]) -> list[Sample]:
     verdict = suite_of(request.task).score(request, answers)
     answer = verdict.answer[:MAX_ANSWER_CHARS]
-    chosen_probability = confidence(answers[0])
     samples = []
     for metric, value in verdict.values.items():
         sample = Sample(
@@ -85,7 +83,7 @@ def _samples(request: EvalRequest, answers: Sequence[Answer]) -> list[Sample]:
             metric=metric,
             value=value,
             answer=answer,
-            confidence=chosen_probability,
+            confidence=verdict.confidence,
         )
         samples.append(sample)
     return samples

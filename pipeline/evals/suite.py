@@ -58,6 +58,7 @@ class Verdict:
 
     values: Mapping[str, float]  # by metric; one that was not computed is absent
     answer: str  # that was extracted from the output
+    confidence: float | None = None  # probability of the chosen one among the candidates
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,8 @@ class Suite:
     groups: tuple[Group, ...] = ()  # the widest last
     # completion → Python program whose success is the metric
     program: Callable[[EvalRequest, str], Program] | None = None
+    # continuations that one candidate answer is scored by; 2: two that are subtracted
+    choices_per_candidate: int = 1
 
     @property
     def names(self) -> tuple[str, ...]:

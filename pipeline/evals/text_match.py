@@ -4,10 +4,12 @@ Does not depend on tasks: patterns come from the caller.
 """
 
 import re
+import string
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 NO_MATCH = "[invalid]"
+NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,15 @@ def exact_match(answer: str, target: str, ignored: Sequence[str]) -> bool:
     Patterns are removed in their order.
     """
     return _normalized(answer, ignored) == _normalized(target, ignored)
+
+
+def equal_without_punctuation(answer: str, target: str) -> bool:
+    """Returns whether both are equal without ASCII punctuation and without regard to case."""
+    return _letters(answer) == _letters(target)
+
+
+def _letters(text: str) -> str:
+    return text.lower().translate(NO_PUNCTUATION)
 
 
 def _normalized(text: str, ignored: Sequence[str]) -> str:
