@@ -242,7 +242,7 @@ def test_fingerprints_of_a_data_set_are_those_of_earlier_versions() -> None:
 def test_fingerprints_of_an_evaluation_are_those_of_earlier_versions(
     store: MemoryS3, tmp_path: Path
 ) -> None:
-    for path in own_data.write(tmp_path).rglob("*.*"):
+    for path in own_data.files(own_data.write(tmp_path)):
         pins.put(f"sets/{path.relative_to(tmp_path)}", path.read_bytes())
     out = f"{pins.ROOT}/eval"
     words = ["--tasks", "mmlu,gsm8k_cot,humaneval", "--data", f"{pins.ROOT}/sets", "-o", out]

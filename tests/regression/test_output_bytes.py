@@ -422,7 +422,7 @@ EVALUATIONS = "mmlu,gsm8k_cot,gsm8k,humaneval"
 
 @pytest.fixture
 def sets(store: MemoryS3, tmp_path: Path) -> str:
-    for path in own_data.write(tmp_path).rglob("*.*"):
+    for path in own_data.files(own_data.write(tmp_path)):
         pins.put(f"sets/{path.relative_to(tmp_path)}", path.read_bytes())
     return f"{pins.ROOT}/sets"
 

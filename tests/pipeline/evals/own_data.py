@@ -27,6 +27,11 @@ def write(folder: Path) -> Path:
     return folder
 
 
+def files(folder: Path) -> list[Path]:
+    """Returns all files of the data sets."""
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
 def rewrite(file: Path, rows: list[dict[str, object]]) -> None:
     """Replaces a file of a data set."""
     pq.write_table(pa.Table.from_pylist(rows), file)
