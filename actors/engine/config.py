@@ -29,6 +29,7 @@ class EngineConfig:
     logprobs: int | None = 0
     prompt_logprobs: int | None = None  # the same for prompt tokens
     score_logprobs: int | None = None  # the same for scored tokens; None: their sums only
+    tail_logprobs: bool = False  # with score_logprobs: also of all tokens beside the K
     # how hidden states become the embedding of a prompt; None: no embeddings
     pooling: Pooling | None = None
     normalize: bool = False  # embeddings have length 1

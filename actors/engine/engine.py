@@ -89,7 +89,7 @@ class Engine:
         if max(config.logprobs or 0, config.target_logprobs) > vocab_size:
             raise ModelError(
                 "engine: log-probs of more tokens requested than the vocabulary's "
-                f"{vocab_size}; lower --logprobs or --prompt-logprobs"
+                f"{vocab_size}; lower --logprobs, --prompt-logprobs or --top-k-logprobs"
             )
         self.context = context
         self.cache_tokens = affordable_cache_tokens(context, params)
@@ -508,6 +508,7 @@ class Engine:
                 cached_tokens,
                 prompt_top_k=config.prompt_logprobs,
                 score_top_k=config.score_logprobs,
+                with_tail=config.tail_logprobs,
             )
         completion = job.generation.completion(cached_tokens, config.logprobs)
         return with_prompt_logprobs(completion, first.targets, config.prompt_logprobs)

@@ -24,11 +24,12 @@ class Reading:
     index: np.ndarray
     boundary_chars: int = 0
 
-    def score(self, top_k: int | None) -> Score:
+    def score(self, top_k: int | None, *, with_tail: bool = False) -> Score:
         """Returns the continuation's score once its sequence has been computed; sums in float64.
 
         Args:
             top_k: most likely tokens beside each scored one; None: no values of single tokens.
+            with_tail: also the log-prob of all tokens beside these together.
         """
         targets = self.sequence.targets
         score = Score(
@@ -41,8 +42,12 @@ class Reading:
             return score
 
         top_ids, top_logprobs = _top_values(targets, self.index, top_k)
+        tail: array[float] | None = None
+        if with_tail:
+            tail = float_array(targets.tail_logprobs[self.index])
         return replace(
             score,
+            tail_logprobs=tail,
             token_ids=token_ids(targets.tokens[self.index].tolist()),
             token_logprobs=logprobs(targets.logprobs[self.index].tolist()),
             top_token_ids=top_ids,
@@ -158,6 +163,7 @@ def score_completion(
     *,
     prompt_top_k: int | None,
     score_top_k: int | None,
+    with_tail: bool = False,
 ) -> Completion:
     """Returns the completion of a score request whose sequences have all been computed.
 
@@ -167,12 +173,14 @@ def score_completion(
         cached_tokens: prompt tokens that were not recomputed.
         prompt_top_k: most likely tokens beside each prompt token; None: no log-probs of the prompt.
         score_top_k: the same for scored tokens.
+        with_tail: also the log-prob of all tokens beside these together, and the prompt.
     """
     completion = Completion(
         ref=request.ref,
         prompt_tokens=len(request.prompt_ids),
         cached_tokens=cached_tokens,
-        scores=tuple(reading.score(score_top_k) for reading in readings),
+        scores=tuple(reading.score(score_top_k, with_tail=with_tail) for reading in readings),
+        context_ids=request.prompt_ids if with_tail else None,
     )
     return with_prompt_logprobs(completion, readings[0].sequence.targets, prompt_top_k)
 
@@ -195,6 +203,20 @@ def with_prompt_logprobs(completion: Completion, targets: Targets, top_k: int | 
     )
 
 
+def float_array(values: np.ndarray) -> "array[float]":
+    """Returns float32 values as they travel."""
+    floats = logprobs()
+    floats.frombytes(np.ascontiguousarray(values, np.float32).tobytes())
+    return floats
+
+
+def int_array(values: np.ndarray) -> "array[int]":
+    """Returns int32 values as they travel."""
+    ints = token_ids()
+    ints.frombytes(np.ascontiguousarray(values, np.int32).tobytes())
+    return ints
+
+
 def _top_values(
     targets: Targets, index: np.ndarray, top_k: int
 ) -> "tuple[array[int] | None, array[float] | None]":
@@ -204,6 +226,6 @@ def _top_values(
     """
     if not top_k:
         return None, None
-    top_ids = targets.top_ids[index, :top_k].ravel()
-    top_logprobs = targets.top_logprobs[index, :top_k].ravel()
-    return token_ids(top_ids.tolist()), logprobs(top_logprobs.tolist())
+    top_ids = targets.top_ids[index, :top_k]
+    top_logprobs = targets.top_logprobs[index, :top_k]
+    return int_array(top_ids), float_array(top_logprobs)

@@ -166,7 +166,7 @@ def _score(
 ) -> Likelihood:
     flat_MW = hidden_BTW.reshape(-1, hidden_BTW.shape[-1])
     logits_NU = _project(context, params, flat_MW[position_N])
-    return likelihood(logits_NU, target_N, k)
+    return likelihood(logits_NU, target_N, k, with_tail=context.engine.tail_logprobs)
 
 
 def _pool(

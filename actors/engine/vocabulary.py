@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 INT32_MAX = 2**31 - 1
+SMALLEST_FLOAT32 = 2.0**-126
 
 
 class Likelihood(NamedTuple):
@@ -21,6 +22,7 @@ class Likelihood(NamedTuple):
     is_greedy: Bool[Array, " N"]  # the target is the most likely token
     top_ids: Int[Array, "N K"]  # most likely first
     top_logprobs: Float[Array, "N K"]
+    tail_logprobs: Float[Array, "N L"]  # of all other tokens together; L = 1 if requested, else 0
 
 
 def first_id(logits_NU: Shaped[Array, "N U"]) -> Int[Array, ""]:
@@ -65,11 +67,43 @@ def _top(logits_NU: Float[Array, "N U"], k: int) -> tuple[Float[Array, "N K"], I
     return best_NK, jnp.take_along_axis(all_ids, where_NK, axis=1)
 
 
-def likelihood(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"], k: int) -> Likelihood:
-    """Returns log-prob, rank and the `k` most likely tokens of each row, under the model itself."""
+def _tail(
+    logits_NU: Float[Array, "N U"], top_values_NK: Float[Array, "N K"], normaliser_N: Array
+) -> Float[Array, " N"]:
+    """Returns the log of the probability of all tokens that are not among the K most likely ones.
+
+    It is summed, not subtracted from 1: log-probs of a tail of 1e-6 are as exact as others. Finite
+    also where no token is left.
+    """
+    border_N1 = top_values_NK[:, -1:]
+    probability_NU = jnp.exp(logits_NU - normaliser_N[:, None])
+    below_N = jnp.sum(jnp.where(logits_NU < border_N1, probability_NU, 0.0), axis=-1)
+    equal_N = jnp.sum((logits_NU == border_N1).astype(jnp.float32), axis=-1)
+    all_below_N, all_equal_N = jax.lax.psum((below_N, equal_N), "model")
+
+    equal_in_top_N = jnp.sum((top_values_NK == border_N1).astype(jnp.float32), axis=-1)
+    border_probability_N = jnp.exp(border_N1[:, 0] - normaliser_N)
+    tail_N = all_below_N + (all_equal_N - equal_in_top_N) * border_probability_N
+    return jnp.log(jnp.maximum(tail_N, SMALLEST_FLOAT32))
+
+
+def likelihood(
+    logits_NU: Float[Array, "N U"],
+    target_N: Int[Array, " N"],
+    k: int,
+    *,
+    with_tail: bool = False,
+) -> Likelihood:
+    """Returns log-prob, rank and the `k` most likely tokens of each row, under the model itself.
+
+    With `with_tail`, for k > 0, also the log-prob of all other tokens together.
+    """
     normaliser_N = log_normaliser(logits_NU)
+    tail_logprobs_NL = jnp.zeros((logits_NU.shape[0], 0), jnp.float32)
     if k > 0:
         top_values_NK, top_ids_NK = _top(logits_NU, k)
+        if with_tail:
+            tail_logprobs_NL = _tail(logits_NU, top_values_NK, normaliser_N)[:, None]
     else:
         top_values_NK = jnp.zeros((logits_NU.shape[0], 0), jnp.float32)
         top_ids_NK = jnp.zeros((logits_NU.shape[0], 0), jnp.int32)
@@ -78,6 +112,7 @@ def likelihood(logits_NU: Float[Array, "N U"], target_N: Int[Array, " N"], k: in
         is_greedy=most_likely(logits_NU) == target_N,
         top_ids=top_ids_NK,
         top_logprobs=top_values_NK - normaliser_N[:, None],
+        tail_logprobs=tail_logprobs_NL,
     )
 
 

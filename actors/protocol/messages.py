@@ -117,6 +117,8 @@ class Score:
     token_logprobs: "array[float] | None" = None
     top_token_ids: "array[int] | None" = None  # K per token, most likely first, flattened
     top_logprobs: "array[float] | None" = None
+    # log of the probability of all tokens beside the K, one per token
+    tail_logprobs: "array[float] | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ class Completion:
     prompt_top_token_ids: "array[int] | None" = None  # K per prompt token but the first, flattened
     prompt_top_logprobs: "array[float] | None" = None
     scores: tuple[Score, ...] = ()  # one per continuation
+    context_ids: "array[int] | None" = None  # the prompt of scores with `tail_logprobs`
     embedding: "array[float] | None" = None  # float32 [D], pooled hidden states of the prompt
     seed: int | None = None
     # Of the input row, where the row failed and its id can be read; set on the driver.

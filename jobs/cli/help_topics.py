@@ -36,6 +36,7 @@ RUN_TOPICS: Topics = MappingProxyType(
             "pool",
             "normalize",
             "embedding_dtype",
+            "top_k_logprobs",
             "shard_rows",
         ),
         "sampling": tuple(PARAMETERS),

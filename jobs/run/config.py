@@ -20,7 +20,7 @@ from jobs.cli.parser import flag
 from jobs.cli.uploaded_folder import check_output_is_kept
 from pipeline.errors import ConfigError
 from pipeline.output.schema import task_columns
-from pipeline.tasks import GENERATE, TASKS, LogprobOptions
+from pipeline.tasks import DEFAULT_TOP_K, EMBED, GENERATE, TASKS, TEACH, LogprobOptions
 
 AUTO: Literal["auto"] = "auto"  # value of flags that the plan of a run resolves
 PROMPT_COLUMN = "prompt"
@@ -29,6 +29,7 @@ PROMPT_COLUMN = "prompt"
 RANGES: dict[str, tuple[float, float]] = {
     "logprobs": (0, 1000),
     "prompt_logprobs": (0, 1000),
+    "top_k_logprobs": (1, 1000),
     "batch_tokens": (1, math.inf),
     "slots": (1, math.inf),
     "prefill_tokens": (1, math.inf),
@@ -45,11 +46,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "max_replica_hours": (0, math.inf),
 }
 
-# Flags of task embed, with the values that they have elsewhere.
-EMBEDDING_DEFAULTS: dict[str, object] = {
-    "pool": "last",
-    "normalize": False,
-    "embedding_dtype": "float32",
+# Flags that one task uses: the task, and the value that they have elsewhere.
+TASK_FLAGS: dict[str, tuple[str, object]] = {
+    "pool": (EMBED.name, "last"),
+    "normalize": (EMBED.name, False),
+    "embedding_dtype": (EMBED.name, "float32"),
+    "top_k_logprobs": (TEACH.name, DEFAULT_TOP_K),
 }
 
 
@@ -139,6 +141,9 @@ class ScoreConfig(SamplingParams, InputFlags):
     normalize: bool = flag(False, "task embed: divide each embedding by its length")
     embedding_dtype: Literal["float32", "float16"] = flag(
         "float32", "task embed: type of the numbers of the embeddings"
+    )
+    top_k_logprobs: int = flag(
+        DEFAULT_TOP_K, "task teach: most likely tokens at each position, with their log-probs"
     )
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     replicas: str = flag(
@@ -284,7 +289,7 @@ class ScoreConfig(SamplingParams, InputFlags):
                 "continuation; leave it out or use --task score"
             )
         self._check_token_logprobs()
-        self._check_embedding()
+        self._check_task_flags()
         if self.template is not None and self.prompt_column != PROMPT_COLUMN:
             raise ConfigError(
                 "--prompt-column and --template both give the prompt; leave one out, or use "
@@ -298,7 +303,7 @@ class ScoreConfig(SamplingParams, InputFlags):
             return
         requested = LogprobOptions(self.logprobs, self.prompt_logprobs, self.scored_logprobs)
         computed = TASKS[self.task].logprob_options(requested)
-        if computed.scored is None:
+        if computed.scored is None or computed.tail:
             raise ConfigError(
                 f"--token-logprobs has no effect on task {self.task}, which scores no tokens; "
                 "leave it out (--logprobs K writes those of generated tokens), or use --task score"
@@ -309,22 +314,20 @@ class ScoreConfig(SamplingParams, InputFlags):
                 "the most likely tokens at each position of a text with --prompt-logprobs K"
             )
 
-    def _check_embedding(self) -> None:
-        """Rejects flags that the task has no use for: of embeddings, or of log-probs."""
-        if TASKS[self.task].embeds:
-            if self.prompt_logprobs is not None:
-                raise ConfigError(
-                    f"--prompt-logprobs has no effect on task {self.task}, which computes no "
-                    "log-probs; leave it out"
-                )
-            return
-        for name, default in EMBEDDING_DEFAULTS.items():
-            if getattr(self, name) != default:
+    def _check_task_flags(self) -> None:
+        """Rejects flags that the task has no use for."""
+        for name, (task, default) in TASK_FLAGS.items():
+            if self.task != task and getattr(self, name) != default:
                 flag_name = name.replace("_", "-")
                 raise ConfigError(
-                    f"--{flag_name} has no effect on task {self.task}, which embeds nothing; leave "
-                    "it out or use --task embed"
+                    f"--{flag_name} has no effect on task {self.task}; leave it out or use --task "
+                    f"{task}"
                 )
+        if self.prompt_logprobs is None:
+            return
+        requested = LogprobOptions(self.logprobs, self.prompt_logprobs)
+        if TASKS[self.task].logprob_options(requested).prompt is None:
+            raise ConfigError(f"--prompt-logprobs has no effect on task {self.task}; leave it out")
 
     def _check_costs(self) -> None:
         if self.cost_budget is not None and self.cost_per_replica_hour is None:

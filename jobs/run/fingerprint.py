@@ -6,7 +6,7 @@ from typing import Any
 
 from actors.protocol.sampling import fingerprint_values
 from actors.weights.digest import digest
-from jobs.run.config import EMBEDDING_DEFAULTS
+from jobs.run.config import TASK_FLAGS
 from jobs.run.plan import Plan
 from pipeline.output.run_folder import fingerprint, input_keys
 
@@ -62,8 +62,8 @@ def fingerprint_keys(plan: Plan) -> dict[str, Any]:
     for name in CONFIG_KEYS_IF_SET:
         if getattr(config, name):
             config_keys[name] = getattr(config, name)
-    for name, default in EMBEDDING_DEFAULTS.items():
-        if getattr(config, name) != default:
+    for name, (task, _) in TASK_FLAGS.items():
+        if config.task == task:
             config_keys[name] = getattr(config, name)
     if config.deterministic:
         config_keys["shapes"] = {name: getattr(config, name) for name in SHAPE_KEYS}

@@ -87,6 +87,7 @@ class Plan:
             scored_logprobs=self.config.scored_logprobs,
             choices=self.schema.has_choices,
             boundary_chars=self.config.boundary_chars,
+            top_k_logprobs=self.config.top_k_logprobs,
             embedding=EmbeddingOptions(self.model.emb_size, self.config.embedding_dtype),
         )
 
@@ -98,7 +99,12 @@ class Plan:
         """Returns how engines are sized, and which log-probs they compute."""
         data_shards, _ = self.config.mesh_shape()
         config = self.config
-        requested = LogprobOptions(config.logprobs, config.prompt_logprobs, config.scored_logprobs)
+        requested = LogprobOptions(
+            config.logprobs,
+            config.prompt_logprobs,
+            config.scored_logprobs,
+            top_k=config.top_k_logprobs,
+        )
         logprobs = self.task.logprob_options(requested)
         return EngineConfig(
             max_len=self.rules.max_len,
@@ -108,6 +114,7 @@ class Plan:
             logprobs=logprobs.generated,
             prompt_logprobs=logprobs.prompt,
             score_logprobs=logprobs.scored,
+            tail_logprobs=logprobs.tail,
             pooling=config.pool if self.task.embeds else None,
             normalize=config.normalize,
             shard_activations=self.config.shard_activations,

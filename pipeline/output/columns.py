@@ -161,6 +161,37 @@ def top_column(
     return OutputColumn(name, pa.list_(pa.list_(value_type)), build)
 
 
+def fixed_top_column(
+    name: str, value_type: pa.DataType, top_k: int, sample_values: SampleValues
+) -> OutputColumn:
+    """Returns a column of lists of fixed-size lists, with the `top_k` values of each token.
+
+    `sample_values` are flattened, int32 or float32 on the way. Log-probs in float16 are stored
+    without a dictionary, ids with one: docs/teach.md has the sizes.
+    """
+    sent_type = value_type
+    encoding = Encoding.DEFAULT
+    if value_type == pa.float16():
+        sent_type = pa.float32()
+        encoding = Encoding.PLAIN
+    column_type = pa.list_(pa.list_(value_type, top_k))
+
+    def build(samples: Samples) -> "pa.Array[Any]":
+        joined = join_values(_values_of(samples, sample_values), sent_type)
+        partial = np.flatnonzero(joined.lengths % top_k)
+        if partial.size:
+            index = int(partial[0])
+            raise CommitError(
+                f"{samples[index].completion.ref} has {joined.lengths[index]} top values, expected "
+                f"{top_k} for each token"
+            )
+        every_token = np.zeros(joined.values.size // top_k, np.bool_)
+        vectors = vector_array(joined.values, every_token, top_k, value_type)
+        return list_array(joined.lengths // top_k, vectors, joined.null)
+
+    return OutputColumn(name, column_type, build, encoding)
+
+
 def score_column(
     name: str, value_type: pa.DataType, value: Callable[[Score], object], *, choices: bool
 ) -> OutputColumn:

@@ -93,7 +93,7 @@ def sums_per_sample(joined: JoinedValues) -> npt.NDArray[np.float64]:
 
 
 def vector_array(
-    values: npt.NDArray[np.float32], null: Mask, size: int, value_type: pa.DataType
+    values: npt.NDArray[Any], null: Mask, size: int, value_type: pa.DataType
 ) -> "pa.Array[Any]":
     """Returns the array of vectors of `size` numbers.
 
@@ -101,21 +101,25 @@ def vector_array(
         values: of all vectors that are not null, one after the other.
         null: which vectors are.
         size: numbers of a vector.
-        value_type: float32 or float16.
+        value_type: int32, float32 or float16.
 
     Raises:
         CommitError: a number is beyond float16.
     """
     dtype = cast(Any, value_type).to_pandas_dtype()
-    largest = np.finfo(dtype).max
-    finite = values[np.isfinite(values)]
-    if finite.size and np.abs(finite).max() > largest:
-        raise CommitError(
-            f"a vector has the number {np.abs(finite).max():g}, more than {value_type} holds; use "
-            "--embedding-dtype float32"
-        )
+    if value_type == pa.float16():
+        _check_half(values)
     filled = np.zeros((len(null), size), dtype)
     filled[~null] = values.reshape(-1, size)
     from_arrays: Any = pa.FixedSizeListArray.from_arrays  # its stubs do not allow a mask
     vectors = from_arrays(pa.array(filled.ravel(), value_type), size, mask=pa.array(null))
     return cast("pa.Array[Any]", vectors)
+
+
+def _check_half(values: npt.NDArray[Any]) -> None:
+    finite = values[np.isfinite(values)]
+    if finite.size and np.abs(finite).max() > np.finfo(np.float16).max:
+        raise CommitError(
+            f"a vector has the number {np.abs(finite).max():g}, more than float16 holds; use "
+            "--embedding-dtype float32"
+        )

@@ -12,7 +12,7 @@ import pyarrow as pa
 from pipeline.output.columns import OutputColumn, value_column
 from pipeline.output.publication import Encoding
 from pipeline.records import OutputRow
-from pipeline.tasks import EmbeddingOptions, LogprobOptions, OutputOptions, Task
+from pipeline.tasks import DEFAULT_TOP_K, EmbeddingOptions, LogprobOptions, OutputOptions, Task
 
 SCHEMA_VERSION = "1"
 VERSION_KEY = b"schema_version"
@@ -108,6 +108,7 @@ def output_schema(
     choices: bool,
     boundary_chars: bool = False,
     scored_logprobs: int | None = None,
+    top_k_logprobs: int = DEFAULT_TOP_K,
     embedding: EmbeddingOptions = DEFAULT_EMBEDDING,
 ) -> OutputSchema:
     """Returns the schema of the run's parts.
@@ -120,9 +121,10 @@ def output_schema(
         choices: whether a scored row has several continuations.
         boundary_chars: whether task score writes the column of this name.
         scored_logprobs: most likely tokens beside each scored one; None: no log-probs of these.
+        top_k_logprobs: most likely tokens at each position of a teacher's text.
         embedding: size and type of embeddings.
     """
-    requested = LogprobOptions(logprobs, prompt_logprobs, scored_logprobs)
+    requested = LogprobOptions(logprobs, prompt_logprobs, scored_logprobs, top_k=top_k_logprobs)
     options = OutputOptions(requested, choices, boundary_chars, embedding)
     columns = (*STATUS, *task.output_columns(options))
     return OutputSchema(inputs.passthrough, columns)

@@ -66,6 +66,7 @@ def _joined_score(scores: Sequence[Score]) -> Score:
         token_logprobs=_joined_values(scores, lambda score: score.token_logprobs),
         top_token_ids=_joined_values(scores, lambda score: score.top_token_ids),
         top_logprobs=_joined_values(scores, lambda score: score.top_logprobs),
+        tail_logprobs=_joined_values(scores, lambda score: score.tail_logprobs),
     )
 
 

@@ -7,14 +7,23 @@ from pipeline.tasks.embed import EMBED
 from pipeline.tasks.generate import GENERATE
 from pipeline.tasks.perplexity import PERPLEXITY
 from pipeline.tasks.score import SCORE
-from pipeline.tasks.task import EmbeddingOptions, LogprobOptions, OutputOptions, Task
+from pipeline.tasks.task import (
+    DEFAULT_TOP_K,
+    EmbeddingOptions,
+    LogprobOptions,
+    OutputOptions,
+    Task,
+)
+from pipeline.tasks.teach import TEACH
 
 __all__ = [
+    "DEFAULT_TOP_K",
     "EMBED",
     "GENERATE",
     "PERPLEXITY",
     "SCORE",
     "TASKS",
+    "TEACH",
     "EmbeddingOptions",
     "LogprobOptions",
     "OutputOptions",
@@ -22,5 +31,5 @@ __all__ = [
 ]
 
 TASKS: Mapping[str, Task] = MappingProxyType(
-    {task.name: task for task in (GENERATE, SCORE, PERPLEXITY, EMBED)}
+    {task.name: task for task in (GENERATE, SCORE, PERPLEXITY, EMBED, TEACH)}
 )

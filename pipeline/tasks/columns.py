@@ -9,6 +9,7 @@ from actors.protocol.messages import Completion
 from pipeline.output.columns import (
     OutputColumn,
     ScoreValues,
+    fixed_top_column,
     score_column,
     scored_token_column,
     scored_top_column,
@@ -186,6 +187,43 @@ def _text_values(completion: Completion, score_values: ScoreValues) -> "array[An
     if not completion.scores:
         return None
     return score_values(completion.scores[0])
+
+
+def teacher_targets(top_k: int) -> tuple[OutputColumn, ...]:
+    """Returns the tokens of a text, and the distribution of each of them but the first.
+
+    Entry i of the targets is for token i + 1.
+    """
+    return (
+        token_column("input_ids", pa.int32(), _text_ids),
+        fixed_top_column(
+            "target_token_ids",
+            pa.int32(),
+            top_k,
+            lambda completion: _text_values(completion, lambda score: score.top_token_ids),
+        ),
+        fixed_top_column(
+            "target_logprobs",
+            pa.float16(),
+            top_k,
+            lambda completion: _text_values(completion, lambda score: score.top_logprobs),
+        ),
+        token_column(
+            "target_tail_logprobs",
+            pa.float32(),
+            lambda completion: _text_values(completion, lambda score: score.tail_logprobs),
+        ),
+    )
+
+
+def _text_ids(completion: Completion) -> "array[int] | None":
+    """Returns all token ids of a text that is scored given its first token."""
+    if completion.context_ids is None or not completion.scores:
+        return None
+    scored = completion.scores[0].token_ids
+    if scored is None:
+        return None
+    return completion.context_ids + scored
 
 
 def embedding(options: EmbeddingOptions) -> OutputColumn:

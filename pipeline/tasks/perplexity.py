@@ -20,6 +20,7 @@ NOTHING_SCORED = Score(
     token_logprobs=logprobs(),
     top_token_ids=token_ids(),
     top_logprobs=logprobs(),
+    tail_logprobs=logprobs(),
 )
 
 
@@ -77,6 +78,7 @@ class PerplexityTask:
                     prompt_tokens=1,
                     cached_tokens=0,
                     scores=(NOTHING_SCORED,),
+                    context_ids=ids,
                     row_id=row.id,
                 )
             ]

@@ -14,6 +14,8 @@ from pipeline.output.columns import OutputColumn
 from pipeline.records import PromptRow
 from pipeline.requests.rules import RequestRules
 
+DEFAULT_TOP_K = 64  # of a teacher
+
 
 @dataclass(frozen=True, slots=True)
 class LogprobOptions:
@@ -22,6 +24,8 @@ class LogprobOptions:
     generated: int | None  # --logprobs
     prompt: int | None  # --prompt-logprobs
     scored: int | None = None  # --token-logprobs
+    top_k: int = DEFAULT_TOP_K  # --top-k-logprobs: those of a teacher
+    tail: bool = False  # also of all tokens beside the scored K
 
 
 @dataclass(frozen=True, slots=True)

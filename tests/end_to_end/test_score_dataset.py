@@ -46,7 +46,7 @@ def write(path: Path, **columns: object) -> Path:
 
 
 def test_output_equals_an_independent_forward_pass(tmp_path: Path) -> None:
-    """Generate, score and perplexity of the demo model in float32 equal NumPy's numbers.
+    """All tasks of the demo model in float32 equal NumPy's numbers.
 
     NumPy recomputes each number from text to log-prob.
     """
@@ -68,6 +68,8 @@ def test_output_equals_an_independent_forward_pass(tmp_path: Path) -> None:
         ("generate", ["--max-tokens", 6, "--logprobs", 2, "--prompt-logprobs", 1]),
         ("score", []),
         ("perplexity", []),
+        ("embed", ["--pool", "mean", "--normalize", "true"]),
+        ("teach", ["--top-k-logprobs", 5]),
     ):
         done = job(*common, "-o", tmp_path / task, "--task", task, *more)
         assert done.returncode == 0, done.stderr
@@ -109,6 +111,19 @@ def test_output_equals_an_independent_forward_pass(tmp_path: Path) -> None:
             float(expected[np.arange(len(ids) - 1), ids[1:]].sum()), abs=1e-3
         )
         assert row["scored_tokens"] == len(ids) - 1
+    for text, row in zip(TEXTS, table(tmp_path / "embed").to_pylist(), strict=True):
+        ids = tokenizer.encode([text])[0]
+        mean = reference.hidden_states(params, DEMO_MODEL, ids).mean(axis=0)
+        np.testing.assert_allclose(row["embedding"], mean / np.linalg.norm(mean), atol=1e-5)
+    for text, row in zip(TEXTS, table(tmp_path / "teach").to_pylist(), strict=True):
+        assert row["input_ids"] == tokenizer.encode([text])[0]
+        logprobs = reference.log_probs(reference.logits(params, DEMO_MODEL, row["input_ids"]))[:-1]
+        top = np.argsort(-logprobs, axis=-1, kind="stable")[:, :5]
+        np.testing.assert_array_equal(row["target_token_ids"], top)
+        top_logprobs = np.take_along_axis(logprobs, top, axis=-1)
+        np.testing.assert_allclose(row["target_logprobs"], top_logprobs, rtol=1e-3, atol=1e-3)
+        tail = np.log1p(-np.exp(top_logprobs).sum(axis=-1))
+        np.testing.assert_allclose(row["target_tail_logprobs"], tail, atol=1e-3)
 
 
 def random_prompts(path: Path, rows: int, vocabulary: int = 512) -> Path:

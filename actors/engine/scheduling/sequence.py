@@ -12,6 +12,8 @@ import numpy as np
 from actors.engine.scheduling.hidden_states import HiddenStates
 from actors.protocol.messages import Request
 
+NO_TAIL = np.zeros((0, 0), np.float32)
+
 
 @dataclass(slots=True, eq=False)
 class Targets:
@@ -23,6 +25,7 @@ class Targets:
     is_greedy: np.ndarray = field(init=False)  # bool [n]
     top_ids: np.ndarray = field(init=False)  # int32 [n, K], K as the engine's programs report it
     top_logprobs: np.ndarray = field(init=False)  # float32 [n, K]
+    tail_logprobs: np.ndarray = field(init=False)  # float32 [n, L], L 1 or 0 as they report it
     missing: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -32,6 +35,7 @@ class Targets:
         self.is_greedy = np.zeros(count, np.bool_)
         self.top_ids = np.zeros((count, 0), np.int32)
         self.top_logprobs = np.zeros((count, 0), np.float32)
+        self.tail_logprobs = np.zeros((count, 0), np.float32)
 
     def within(self, start: int, stop: int) -> np.ndarray:
         """Returns the indices of targets whose position lies in [start, stop)."""
@@ -47,16 +51,21 @@ class Targets:
         is_greedy: np.ndarray,
         top_ids: np.ndarray,
         top_logprobs: np.ndarray,
+        tail_logprobs: np.ndarray = NO_TAIL,
     ) -> None:
         """Stores the results for the targets `index`."""
         top_k = top_ids.shape[1]
         if self.top_ids.shape[1] != top_k:
             self.top_ids = np.zeros((len(self.positions), top_k), np.int32)
             self.top_logprobs = np.zeros((len(self.positions), top_k), np.float32)
+        if self.tail_logprobs.shape[1] != tail_logprobs.shape[1]:
+            self.tail_logprobs = np.zeros((len(self.positions), 1), np.float32)
         self.logprobs[index] = logprobs
         self.is_greedy[index] = is_greedy
         self.top_ids[index] = top_ids
         self.top_logprobs[index] = top_logprobs
+        if tail_logprobs.size:
+            self.tail_logprobs[index] = tail_logprobs
         self.missing -= len(index)
 
     def index_by_token(self, tokens: np.ndarray) -> np.ndarray:
@@ -77,6 +86,7 @@ class Targets:
             source.is_greedy[scores.source_index],
             source.top_ids[scores.source_index],
             source.top_logprobs[scores.source_index],
+            source.tail_logprobs[scores.source_index],
         )
 
 

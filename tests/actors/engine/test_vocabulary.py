@@ -59,6 +59,26 @@ def test_top_logprobs_may_exceed_the_rows_of_a_device(shards: int) -> None:
     np.testing.assert_array_equal(out.top_ids, np.argsort(-logits, axis=-1, kind="stable")[:, :7])
 
 
+@pytest.mark.parametrize("shards", [1, 8])
+@pytest.mark.parametrize("k", [1, 5, 32])
+def test_tail_is_the_probability_of_all_other_tokens(k: int, shards: int) -> None:
+    logits = np.random.default_rng(5).normal(0, 3, (4, 32)).astype(np.float32)
+    logits[1, [2, 20, 31]] = logits[1].max() + 1  # equals on both sides of the border
+    logits[2, 31] = 40.0  # leaves next to nothing
+    wide = logits.astype(np.float64)
+    out: Likelihood = on_mesh(
+        partial(likelihood, k=k, with_tail=True),
+        shards,
+        logits,
+        np.zeros(4, np.int32),
+        out=PartitionSpec(),
+    )  # type: ignore[assignment]
+    lse = wide.max(-1) + np.log(np.exp(wide - wide.max(-1, keepdims=True)).sum(-1))
+    others = np.sort(wide - lse[:, None], axis=-1)[:, : 32 - k]
+    expected = np.log(np.maximum(np.exp(others).sum(axis=-1), np.finfo(np.float32).tiny))
+    np.testing.assert_allclose(np.asarray(out.tail_logprobs)[:, 0], expected, rtol=1e-5, atol=2e-5)
+
+
 def test_most_likely_is_the_lowest_id_of_equals() -> None:
     logits = np.random.default_rng(2).normal(size=(4, 16)).astype(np.float32)
     logits[3, [5, 14]] = 9.0

@@ -95,7 +95,7 @@ def test_replicas_of_flag_and_file_are_equal(words: str, tmp_path: Path) -> None
         (("--dry-run", "maybe"), "--dry-run: Expected a bool. Got value: maybe"),
         (
             ("--task", "chat"),
-            "--task: expected one of generate, score, perplexity, embed, got 'chat'",
+            "--task: expected one of generate, score, perplexity, embed, teach, got 'chat'",
         ),
         (
             ("--allowed-token-ids", "x"),
@@ -162,7 +162,7 @@ def test_print_config_reproduces_the_run(
 def test_help_lists_the_choices_of_a_flag(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         read("--help")
-    assert "--task {generate,score,perplexity,embed}" in capsys.readouterr().out
+    assert "--task {generate,score,perplexity,embed,teach}" in capsys.readouterr().out
 
 
 def test_help_states_every_flag_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:

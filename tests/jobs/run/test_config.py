@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from actors.protocol.sampling import SamplingParams
-from jobs.run.config import RANGES, ScoreConfig
+from jobs.run.config import RANGES, TASK_FLAGS, ScoreConfig
 from pipeline.errors import ConfigError
 
 
@@ -30,6 +30,9 @@ def config(**flags: Any) -> ScoreConfig:
         ),
         ({"task": "score", "pool": "mean"}, "--pool has no effect on task score"),
         ({"embedding_dtype": "float16"}, "--embedding-dtype has no effect on task generate"),
+        ({"task": "score", "top_k_logprobs": 8}, "--top-k-logprobs has no effect .* --task teach"),
+        ({"task": "teach", "token_logprobs": True}, "--token-logprobs has no effect"),
+        ({"task": "teach", "prompt_logprobs": 5}, "--prompt-logprobs has no effect on task teach"),
         ({"task": "embed", "prompt_logprobs": 0}, "--prompt-logprobs has no effect on task embed"),
         ({"task": "embed", "token_logprobs": True}, "--token-logprobs has no effect"),
         ({"cost_budget": 5.0}, "--cost-budget needs --cost-per-replica-hour"),
@@ -54,11 +57,13 @@ def test_dry_run_needs_no_checkpoint() -> None:
 def test_config_refuses_values_below_the_range_of_the_flag(name: str) -> None:
     low, _ = RANGES[name]
     # A budget is valid only beside a price.
-    price = {} if name == "cost_per_replica_hour" else {"cost_per_replica_hour": 1.0}
+    needed: dict[str, Any] = {"cost_per_replica_hour": 1.0}
+    if name in TASK_FLAGS:
+        needed["task"] = TASK_FLAGS[name][0]
 
-    config(**price, **{name: low})
+    config(**{**needed, name: low})
     with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')}: expected"):
-        config(**price, **{name: low - 1})
+        config(**{**needed, name: low - 1})
 
 
 def test_config_refuses_error_rates_above_one() -> None:

@@ -42,6 +42,7 @@ AFFECTS_RESULTS: dict[str, dict[str, Any]] = {
     "pool": {"task": "embed", "pool": "mean"},
     "normalize": {"task": "embed", "normalize": True},
     "embedding_dtype": {"task": "embed", "embedding_dtype": "float16"},
+    "top_k_logprobs": {"task": "teach", "top_k_logprobs": 8},
     "deterministic": {"deterministic": True},
     "dtype": {"dtype": "float32"},
     "max_len": {"max_len": 60},

@@ -163,5 +163,5 @@ def test_vector_column_refuses_other_lengths_and_numbers_beyond_its_type() -> No
     column = vector_column("v", pa.float16(), 2, lambda completion: completion.embedding)
     with pytest.raises(CommitError, match="has a vector of 3 numbers, expected 2"):
         column.build(vectors([1.0, 2.0, 3.0]))
-    with pytest.raises(CommitError, match="70000, more than halffloat holds; use"):
+    with pytest.raises(CommitError, match="70000, more than float16 holds; use"):
         column.build(vectors([1.0, 7e4]))

@@ -9,6 +9,7 @@ from pipeline.tasks import (
     PERPLEXITY,
     SCORE,
     TASKS,
+    TEACH,
     LogprobOptions,
     OutputOptions,
     Task,
@@ -23,6 +24,7 @@ def test_registry_has_each_task_by_its_name() -> None:
         "score": SCORE,
         "perplexity": PERPLEXITY,
         "embed": EMBED,
+        "teach": TEACH,
     }
     for name, task in TASKS.items():
         assert task.name == name
@@ -34,18 +36,27 @@ def test_task_reads_the_prompt_first(task: Task) -> None:
     assert task.input_roles[0] is PROMPT
 
 
-@pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
+TASKS_WITH_LOGPROB_FLAGS = [task for task in ALL_TASKS if task not in (EMBED, TEACH)]
+
+
+@pytest.mark.parametrize("task", [EMBED, TEACH], ids=lambda task: task.name)
+def test_task_without_flags_of_logprobs_ignores_them(task: Task) -> None:
+    expected = task.logprob_options(LogprobOptions(None, None))
+    assert task.logprob_options(LogprobOptions(generated=3, prompt=2, scored=1)) == expected
+
+
+@pytest.mark.parametrize("task", TASKS_WITH_LOGPROB_FLAGS, ids=lambda task: task.name)
 def test_task_has_logprobs_of_generated_tokens_only_if_it_generates(task: Task) -> None:
     options = task.logprob_options(LogprobOptions(generated=3, prompt=2))
-    assert options.prompt == (None if task.embeds else 2)
+    assert options.prompt == 2
     assert options.generated == (3 if task.generates else None)
     assert task.logprob_options(LogprobOptions(None, None)) == LogprobOptions(None, None)
 
 
-@pytest.mark.parametrize("task", ALL_TASKS, ids=list(TASKS))
+@pytest.mark.parametrize("task", TASKS_WITH_LOGPROB_FLAGS, ids=lambda task: task.name)
 def test_task_has_logprobs_of_scored_tokens_only_if_it_scores(task: Task) -> None:
     options = task.logprob_options(LogprobOptions(generated=3, prompt=None, scored=0))
-    assert options.scored == (None if task.generates or task.embeds else 0)
+    assert options.scored == (None if task.generates else 0)
     assert task.logprob_options(LogprobOptions(generated=3, prompt=2)).scored is None
 
 
