@@ -30,6 +30,9 @@ locals {
   lifecycle_hook    = "${var.name}-drain"
   lifecycle_hook_s  = 900 # a batch under way may take minutes
 
+  boot_minutes  = 20 # TimeoutStartSec of grok-batch-boot.service
+  breaker_boots = 3  # failed boots in a row, after which no further worker is started
+
   urls = {
     weights    = "s3://${module.storage.buckets.weights}/${var.weights_prefix}"
     data       = "s3://${module.storage.buckets.data}"
@@ -37,6 +40,7 @@ locals {
     release    = "s3://${module.storage.buckets.runs}/cluster/releases/grok-batch-${var.release_version}.tar"
     autoscaler = "s3://${module.storage.buckets.runs}/cluster/autoscaler.yaml"
     jax_cache  = "s3://${module.storage.buckets.runs}/cluster/jax-cache"
+    boots      = "s3://${module.storage.buckets.runs}/cluster/boots/${substr(var.release_sha256, 0, 12)}" # a new release counts anew
   }
 
   # Ray's autoscaler ends idle workers by itself; then the worker's own watch is the second line.
@@ -54,6 +58,9 @@ locals {
     WEIGHTS_CHECK       = var.weights_check
     JAX_CACHE_URL       = local.urls.jax_cache
     AUTOSCALER_URL      = local.urls.autoscaler
+    BOOTS_URL           = local.urls.boots
+    BOOT_MINUTES        = local.boot_minutes
+    BREAKER_BOOTS       = local.breaker_boots
     TOKEN_PARAMETER     = local.token_parameter
     HEAD_IP_PARAMETER   = local.head_ip_parameter
     KMS_KEY_ARN         = module.storage.kms_key_arn
@@ -69,6 +76,7 @@ locals {
     NVME                = "/mnt/nvme"
     STATE               = "/var/lib/grok-batch"
     DRAINING_MARK       = "/run/grok-batch-draining/mark"
+    COUNTED_MARK        = "/run/grok-batch-counted"
     RAY_AUTH_MODE       = "token"
     RAY_AUTH_TOKEN_PATH = "/etc/grok-batch/ray-auth-token"
   }
@@ -78,8 +86,6 @@ locals {
       environment = merge(local.environment, { ROLE = role })
     })
   }
-
-  worker_subnet_ids = var.cluster_placement_group ? [module.network.private_subnet_ids[0]] : module.network.private_subnet_ids
 }
 
 module "storage" {
@@ -104,6 +110,9 @@ module "observability" {
   worker_hours_per_day = var.worker_hours_per_day
   idle_alarm_minutes   = local.watch_idle_minutes + 30
   nightly              = var.nightly != null && try(var.nightly.enabled, false)
+  asg_name             = var.scaling == "asg" ? local.asg_name : null
+  breaker_boots        = local.breaker_boots
+  stop_workers_arns    = module.gpu_workers.stop_policy_arns
 }
 
 module "network" {
@@ -133,7 +142,7 @@ module "iam" {
   launch_template_arn      = module.gpu_workers.launch_template_arn
   worker_instance_type     = var.worker_instance_type
   worker_security_group_id = module.network.worker_security_group_id
-  subnet_ids               = local.worker_subnet_ids
+  subnet_ids               = module.network.private_subnet_ids
   capacity_reservation_ids = var.capacity_reservation_id == null ? [] : [var.capacity_reservation_id]
 }
 
@@ -157,17 +166,16 @@ module "gpu_workers" {
   name                     = var.name
   instance_type            = var.worker_instance_type
   ami_id                   = local.worker_ami_id
-  subnet_ids               = local.worker_subnet_ids
+  subnet_ids               = module.network.private_subnet_ids
   security_group_id        = module.network.worker_security_group_id
   instance_profile_arn     = module.iam.instance_profile_arns.worker
   root_volume_gib          = var.worker_volume_gib
   user_data                = local.user_data.worker
-  efa                      = var.efa
-  cluster_placement_group  = var.cluster_placement_group
   existing_placement_group = var.existing_placement_group
   purchase                 = var.purchase
   capacity_reservation_id  = var.capacity_reservation_id
   scaling                  = var.scaling
+  capacity_block           = var.capacity_block
   max_workers              = var.max_workers
   asg_name                 = local.asg_name
   lifecycle_hook           = local.lifecycle_hook

@@ -12,12 +12,11 @@ output "cluster" {
       IamInstanceProfile = { Arn = module.iam.instance_profile_arns.head }
     }
 
+    # Image, disks, role and security group are those of the template's default version: an upgrade does not change this.
     worker_node_config = {
-      LaunchTemplate    = { LaunchTemplateId = module.gpu_workers.launch_template_id, Version = "$Default" }
-      InstanceType      = var.worker_instance_type
-      ImageId           = local.worker_ami_id
-      SubnetIds         = [local.worker_subnet_ids[0]]
-      NetworkInterfaces = module.gpu_workers.network_interfaces
+      LaunchTemplate = { LaunchTemplateId = module.gpu_workers.launch_template_id, Version = "$Default" }
+      InstanceType   = var.worker_instance_type
+      SubnetIds      = module.network.private_subnet_ids # tried in turn
     }
 
     head_resources   = { CPU = 0, GPU = 0 }
@@ -110,6 +109,11 @@ output "worker_facts" {
 output "submit_policy_arn" {
   description = "Attach it to those who submit jobs: port forwarding, token, prompts, results; no shell on any machine."
   value       = module.iam.submit_policy_arn
+}
+
+output "boots_url" {
+  description = "Results of workers' boots: TIME-INSTANCE-joined, or -failed with the reason. An object that ends in -reset closes the breaker."
+  value       = local.urls.boots
 }
 
 output "alarm_topic_arn" {

@@ -12,7 +12,7 @@ variable "name" {
 }
 
 variable "availability_zones" {
-  description = "Zones with a private subnet each; head, endpoints and closely placed workers use the first: take one that has the GPUs."
+  description = "Zones with a private subnet each; head and endpoints use the first; workers start in any of them: take those that have the GPUs."
   type        = list(string)
 
   validation {
@@ -54,8 +54,8 @@ variable "interface_endpoints" {
   }
 
   validation {
-    condition     = var.nat_gateway || contains(var.interface_endpoints, var.scaling == "ray" ? "ec2" : "autoscaling")
-    error_message = "interface_endpoints: without nat_gateway, scaling = \"ray\" needs the endpoint ec2, and scaling = \"asg\" the endpoint autoscaling: who starts workers asks there. Add it."
+    condition     = var.nat_gateway || contains(var.interface_endpoints, "ec2") && (var.scaling == "ray" || contains(var.interface_endpoints, "autoscaling"))
+    error_message = "interface_endpoints: without nat_gateway, the head needs the endpoint ec2 to see workers, and scaling = \"asg\" the endpoint autoscaling as well. Add them."
   }
 }
 
@@ -147,7 +147,7 @@ variable "worker_instance_type" {
 
   validation {
     condition     = contains(["p4d.24xlarge", "p4de.24xlarge", "p5.48xlarge", "p5e.48xlarge", "p5en.48xlarge"], var.worker_instance_type)
-    error_message = "worker_instance_type: expected p4d.24xlarge, p4de.24xlarge, p5.48xlarge, p5e.48xlarge or p5en.48xlarge; another 8-GPU type needs its network cards in modules/gpu_workers/main.tf."
+    error_message = "worker_instance_type: expected p4d.24xlarge, p4de.24xlarge, p5.48xlarge, p5e.48xlarge or p5en.48xlarge; another 8-GPU type needs its facts in modules/gpu_workers/main.tf."
   }
 }
 
@@ -233,37 +233,49 @@ variable "capacity_reservation_id" {
   }
 }
 
-variable "efa" {
-  description = "One EFA interface per network card. A replica of 1x8 lives on one machine and needs none; meshes over machines do."
-  type        = bool
-  default     = true
-}
-
-variable "cluster_placement_group" {
-  description = "Workers close together, all in the first zone. Good for EFA; makes spot and on-demand capacity harder to find."
-  type        = bool
-  default     = true
+variable "capacity_block" {
+  description = "Start and end of the capacity block, as `aws ec2 describe-capacity-reservations` prints them. The group is raised at the start and lowered 45 minutes before the end; AWS ends machines 30 minutes before it."
+  type = object({
+    start = string
+    end   = string
+  })
+  default = null
 
   validation {
-    condition     = !(var.cluster_placement_group && var.purchase == "capacity-block")
-    error_message = "cluster_placement_group: a capacity block's instances are placed by AWS already. Set it to false."
+    condition     = (var.purchase == "capacity-block") == (var.capacity_block != null)
+    error_message = "capacity_block: needed with purchase = \"capacity-block\", and only there. aws ec2 describe-capacity-reservations shows StartDate and EndDate."
   }
 
   validation {
-    condition     = !(var.cluster_placement_group && var.purchase == "reservation" && var.existing_placement_group == null)
-    error_message = "cluster_placement_group: a reservation is of use only in the placement group it was made in. Name that group in existing_placement_group, or set cluster_placement_group = false."
+    condition     = var.capacity_block == null || can(timeadd(var.capacity_block.start, "0s")) && can(timeadd(var.capacity_block.end, "0s"))
+    error_message = "capacity_block: expected times such as 2026-12-01T11:30:00Z."
   }
 
   validation {
-    condition     = var.cluster_placement_group || var.existing_placement_group == null
-    error_message = "existing_placement_group: it is used with cluster_placement_group = true only. Set that, or leave this out."
+    condition     = var.capacity_block == null || try(timecmp(timeadd(var.capacity_block.start, "2h"), var.capacity_block.end) <= 0, true)
+    error_message = "capacity_block: expected an end at least two hours after the start: a boot and the 45 minutes before the end are part of it."
+  }
+
+  validation {
+    condition     = var.capacity_block == null || var.scaling == "asg"
+    error_message = "capacity_block: needs scaling = \"asg\", whose group starts and ends the machines at these times. Ray's autoscaler would start them before and after."
+  }
+
+  validation {
+    condition     = var.capacity_block == null || length(var.availability_zones) == 1
+    error_message = "capacity_block: a block is in one zone. Name this zone alone in availability_zones."
   }
 }
 
 variable "existing_placement_group" {
-  description = "Placement group in which the reservation was made; used with cluster_placement_group = true only."
+  description = "Placement group in which the reservation was made; null if it was made in none."
   type        = string
   default     = null
+
+  validation {
+    condition     = var.existing_placement_group == null || var.purchase == "reservation"
+    error_message = "existing_placement_group: used with purchase = \"reservation\" only. Leave it out, because it makes other capacity harder to find."
+  }
 }
 
 # -- data ----------------------------------------------------------------------------------------------------------------------
@@ -312,8 +324,8 @@ variable "nightly" {
   default = null
 
   validation {
-    condition     = var.nightly == null || can(regex("^(cron|rate|at)\\(.+\\)$", var.nightly.schedule))
-    error_message = "nightly.schedule: expected an expression of EventBridge Scheduler, such as cron(0 2 * * ? *)."
+    condition     = var.nightly == null || can(regex("^(cron\\(\\S+ \\S+ (\\S+ \\S+ \\?|\\? \\S+ [^?\\s]+) \\S+\\)|rate\\([1-9][0-9]* (minute|hour|day)s?\\)|at\\(\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d\\))$", var.nightly.schedule))
+    error_message = "nightly.schedule: expected an expression of EventBridge Scheduler: cron with six fields, of which day of month or day of week is ?, such as cron(0 2 * * ? *); rate(1 day); or at(2026-12-01T02:00:00)."
   }
 
   validation {

@@ -44,7 +44,9 @@ def sync(source: str, target: str) -> None:
 def copy(source: str, target: str) -> None:
     """`aws s3 cp`."""
     files = s3()
-    if source.startswith("s3://"):
+    if source == "-":
+        files.pipe_file(target, sys.stdin.read().encode())
+    elif source.startswith("s3://"):
         files.get_file(source, target)
     else:
         files.put_file(source, target)
@@ -70,7 +72,7 @@ def parameter(words: list[str]) -> None:
 
 def main(words: list[str]) -> None:
     """Does what the words say."""
-    places = [word for word in words[2:] if not word.startswith("--")]
+    places = [word for word in words[2:] if not word.startswith("--")]  # "-" is a place
     if words[:2] == ["s3", "sync"]:
         sync(*places)
     elif words[:2] == ["s3", "cp"]:

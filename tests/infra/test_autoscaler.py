@@ -32,17 +32,6 @@ def module() -> Any:
 
 def outputs(**changed: Any) -> dict[str, Any]:
     """Returns what Terraform's outputs look like; other outputs stand beside `cluster`."""
-    cards = [
-        {
-            "NetworkCardIndex": card,
-            "DeviceIndex": min(card, 1),
-            "InterfaceType": "efa",
-            "SubnetId": "subnet-1",
-            "Groups": ["sg-1"],
-            "DeleteOnTermination": True,
-        }
-        for card in range(2)
-    ]
     cluster = {
         "name": "grok-batch",
         "region": "us-east-1",
@@ -52,11 +41,9 @@ def outputs(**changed: Any) -> dict[str, Any]:
             "SubnetIds": ["subnet-1"],
         },
         "worker_node_config": {
-            "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "3"},
+            "LaunchTemplate": {"LaunchTemplateId": "lt-1", "Version": "$Default"},
             "InstanceType": "p5.48xlarge",
-            "ImageId": "ami-1",
-            "SubnetIds": ["subnet-1"],
-            "NetworkInterfaces": cards,
+            "SubnetIds": ["subnet-1", "subnet-2"],
         },
         "head_resources": {"CPU": 8, "GPU": 0},
         "worker_resources": {"CPU": 192, "GPU": 8},
@@ -144,15 +131,18 @@ def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
     ]
     template = ec2.create_launch_template(
         LaunchTemplateName="gpu",
-        LaunchTemplateData={"InstanceType": "p5.48xlarge", "UserData": "IyEvYmluL3NoCg=="},
+        LaunchTemplateData={
+            "ImageId": "ami-12345678",
+            "InstanceType": "p5.48xlarge",
+            "SecurityGroupIds": [group],
+            "UserData": "IyEvYmluL3NoCg==",
+        },
     )["LaunchTemplate"]["LaunchTemplateId"]
     worker = outputs()["cluster"]["value"]["worker_node_config"]
     worker |= {
-        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "1"},
+        "LaunchTemplate": {"LaunchTemplateId": template, "Version": "$Default"},
         "SubnetIds": [subnet],
     }
-    for card in worker["NetworkInterfaces"]:
-        card |= {"SubnetId": subnet, "Groups": [group]}
     made = config(worker_node_config=worker)
     provider = AWSNodeProvider(made["provider"], made["cluster_name"])
     tags = {

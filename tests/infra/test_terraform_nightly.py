@@ -60,6 +60,7 @@ class Nightly:
             "ASG_NAME": "test-workers",
             "CLUSTER": "test",
             "METRIC_NAMESPACE": "GrokBatch",
+            "STATE": str(self.folder),
         }
         command = [
             sys.executable,
@@ -154,6 +155,15 @@ def test_job_is_stopped_at_the_deadline(nightly: Nightly) -> None:
     finally:
         del sys.modules["nightly"]
     assert Path(f"{nightly.submitted}.stopped").exists()
+
+
+def test_night_is_not_begun_while_machines_do_not_boot(nightly: Nightly) -> None:
+    (nightly.folder / "breaker-open").write_text("s3://runs/cluster/boots/1-i-1-failed\n")
+    code, out, _ = nightly.run()
+    assert code == 1
+    assert "s3://runs/cluster/boots/1-i-1-failed" in out
+    assert (nightly.wanted(), nightly.succeeded()) == ([], ["0"])
+    assert not nightly.submitted.exists()
 
 
 def test_night_without_machines_fails_and_lowers_the_group(

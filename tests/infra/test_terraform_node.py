@@ -18,15 +18,13 @@ import pytest
 from actors.compile_cache import compile_cache
 from actors.weights.node_cache import VARIABLE, node_copy
 from tests.infra.cloud import Commands, metadata, serve
+from tests.infra.nvidia import Gpus
 
 ROOT = Path(__file__).parents[2]
 NODE = ROOT / "infra" / "terraform" / "node"
 DEMO = ROOT / "jobs" / "demo" / "ckpt-0"
-AWS = f"""
-import runpy
-sys.argv = ["aws", *args]
-runpy.run_path({str(Path(__file__).with_name("aws_command.py"))!r}, run_name="__main__")
-"""
+AWS_COMMAND = str(Path(__file__).with_name("aws_command.py"))
+AWS = f"os.execv(sys.executable, [sys.executable, {AWS_COMMAND!r}, *args])"
 
 
 @pytest.fixture
@@ -45,6 +43,12 @@ def run(
         "METRIC_NAMESPACE": "GrokBatch",
         "SCALING": "ray",
         "ROLE": "worker",
+        "ASG_NAME": "test-workers",
+        "LIFECYCLE_HOOK": "test-drain",
+        "BOOTS_URL": "s3://runs/cluster/boots/1",
+        "LEAVE_PAUSE_S": "0",
+        "HOOK_PAUSE_S": "0",
+        "HOOK_ATTEMPTS": "3",
     }
     # leads to the test's S3 server
     stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
@@ -203,11 +207,84 @@ def test_worker_that_its_group_holds_back_shuts_down(commands: Commands) -> None
             commands=commands,
             SCALING="asg",
             IMDS=imds.url,
-            LEAVE_PAUSE_S="0",
         )
     assert done.returncode == 0, done.stderr
     assert commands.called("systemctl", "poweroff")
     assert "the group did not let go of i-0123456789abcdef0" in done.stderr
+
+
+GROUP_STATE = "autoscaling/target-lifecycle-state"
+
+
+@pytest.mark.parametrize(
+    ("metric", "decrement"),
+    [
+        ("WorkerIdle", "--should-decrement-desired-capacity"),
+        ("WorkerGaveUp", "--should-decrement-desired-capacity"),
+        ("GpuFailed", "--no-should-decrement-desired-capacity"),
+        ("BootFailed", "--no-should-decrement-desired-capacity"),
+    ],
+)
+def test_leaving_worker_answers_the_hook_itself(
+    metric: str, decrement: str, tmp_path: Path, commands: Commands
+) -> None:
+    """Otherwise the group waits for 900 s at full price."""
+    commands.fake("aws")
+    commands.fake("systemctl")
+    (tmp_path / "boot.log").write_text("weights: no such bucket\n")
+    with serve(metadata(**{GROUP_STATE: "Terminated"})) as imds:
+        done = run(
+            "leave.sh",
+            metric,
+            "the reason",
+            commands=commands,
+            SCALING="asg",
+            IMDS=imds.url,
+            BOOT_LOG=str(tmp_path / "boot.log"),
+        )
+    assert done.returncode == 0, done.stderr
+    end, hook = commands.called("aws", "autoscaling")
+    assert end[2:4] == ["terminate-instance-in-auto-scaling-group", "--instance-id"]
+    assert end[-1] == decrement
+    assert hook[2] == "complete-lifecycle-action"
+    assert {"test-workers", "test-drain", "i-0123456789abcdef0", "CONTINUE"} <= set(hook)
+    assert commands.called("systemctl") == [], "the group ends the machine"
+    assert len(commands.called("aws", "s3", "cp")) == (metric == "BootFailed")
+
+
+def test_hook_that_is_not_answered_does_not_keep_the_worker(commands: Commands) -> None:
+    commands.fake("aws")
+    commands.fake("systemctl")
+    with serve(metadata(**{GROUP_STATE: "InService"})) as imds:
+        done = run(
+            "leave.sh", "WorkerIdle", "idle", commands=commands, SCALING="asg", IMDS=imds.url
+        )
+    assert commands.called("systemctl", "poweroff")
+    assert "the hook test-drain could not be completed" in done.stderr
+
+
+def test_reason_of_a_failed_boot_is_written_with_the_end_of_its_log(
+    tmp_path: Path, commands: Commands
+) -> None:
+    written = tmp_path / "written"
+    commands.fake(
+        "aws", f"args[:2] == ['s3', 'cp'] and open({str(written)!r}, 'w').write(sys.stdin.read())"
+    )
+    commands.fake("systemctl")
+    (tmp_path / "boot.log").write_text("weights: no such bucket\n")
+    with serve(metadata()) as imds:
+        run(
+            "leave.sh",
+            "BootFailed",
+            "the worker could not be set up",
+            commands=commands,
+            IMDS=imds.url,
+            BOOT_LOG=str(tmp_path / "boot.log"),
+        )
+    assert written.read_text() == "the worker could not be set up\nweights: no such bucket\n"
+    ((*_, url),) = commands.called("aws", "s3", "cp")
+    assert re.fullmatch(r"s3://runs/cluster/boots/1/\d{8}T\d{6}Z-i-0123456789abcdef0-failed", url)
+    assert commands.called("systemctl", "poweroff")
 
 
 def test_worker_shuts_down_if_metrics_fail(commands: Commands) -> None:
@@ -233,7 +310,32 @@ def test_logs_of_each_role_go_to_its_groups(
     ]["files"]["collect_list"]
     assert {file["log_group_name"] for file in files} == groups
     assert {"{instance_id}"} == {file["log_stream_name"].split("/")[0] for file in files}
-    assert any("/var/log/grok-batch/" in file["file_path"] for file in files)
+    streams = [(file["log_group_name"], file["log_stream_name"]) for file in files]
+    assert len(set(streams)) == len(streams), "two files would be mixed"
+    for file in files:
+        patterns = "*" in file["file_path"]
+        assert file.get("publish_multi_logs", False) == patterns, (
+            "the agent follows the newest file of a pattern alone"
+        )
+    paths = {file["file_path"].rpartition("/")[2] for file in files}
+    common = {"boot.log", "ray.log", "leave.log", "kernel.log", "cloud-init-output.log"}
+    common |= {"worker-*.err", "worker-*.out", "raylet.*"}
+    own = {"watch.log"} if role == "worker" else {"fleet.log", "nightly.log"}
+    if role == "head":
+        own |= {"job-driver-*.log", "monitor.*", "gcs_server.*"}
+    assert paths == common | own
+
+
+def test_instance_store_waits_for_the_image_service(tmp_path: Path, commands: Commands) -> None:
+    """Its RAID service and nvme.sh would take the same disks."""
+    commands.fake("systemctl")
+    commands.fake("mountpoint", "sys.exit(args[-1] != '/opt/dlami/nvme')")
+    commands.fake("mount")
+    assert run("nvme.sh", tmp_path / "nvme", commands=commands).returncode == 0
+    names = [" ".join(call[:3]) for call in commands.calls()]
+    assert names.index("systemctl start dlami-nvme.service") < names.index(
+        "mountpoint -q /opt/dlami/nvme"
+    )
 
 
 LSBLK = """print('''/dev/nvme0n1 Amazon Elastic Block Store
@@ -299,7 +401,9 @@ def started(
     commands.fake(
         "start-ray", f"json.dump(dict(os.environ), open({str(tmp_path / 'environment')!r}, 'w'))"
     )
-    (tmp_path / "state").mkdir()
+    (tmp_path / "state").mkdir(exist_ok=True)
+    commands.fake("python3.12", "os.execv(sys.executable, [sys.executable, *args])")
+    commands.fake("nvidia-smi", Gpus().body())
     with serve(metadata()) as imds:
         done = run(
             "ray_node.sh",
@@ -337,6 +441,24 @@ def test_worker_joins_the_head_with_token_and_weight_cache(
     assert (tmp_path / "state" / "ray-address").read_text().strip() == "10.42.0.10:6379"
 
 
+def test_worker_with_a_faulty_gpu_does_not_join(tmp_path: Path, commands: Commands) -> None:
+    commands.fake("start-ray")
+    commands.fake("python3.12", "os.execv(sys.executable, [sys.executable, *args])")
+    commands.fake("nvidia-smi", Gpus(number=7).body())
+    with serve(metadata()) as imds:
+        done = run(
+            "ray_node.sh",
+            commands=commands,
+            IMDS=imds.url,
+            RAY="start-ray",
+            STATE=str(tmp_path),
+            **RAY,
+        )
+    assert done.returncode != 0
+    assert "expected 8 GPUs, nvidia-smi lists 7" in done.stderr
+    assert commands.called("start-ray") == []
+
+
 @pytest.mark.s3
 def test_head_dashboard_is_local_and_autoscaler_optional(
     tmp_path: Path, commands: Commands, s3_url: str
@@ -347,7 +469,13 @@ def test_head_dashboard_is_local_and_autoscaler_optional(
     options = dict(itertools.pairwise(flags))
     assert options["--dashboard-host"] == "127.0.0.1"
     assert (options["--num-cpus"], options["--num-gpus"]) == ("0", "0")
-    assert Path(options["--autoscaling-config"]).read_text() == "cluster_name: test\n"
+    path = Path(options["--autoscaling-config"])
+    assert path.read_text() == "cluster_name: test\n"
+    (tmp_path / "state" / "breaker-open").touch()
+    path.write_text("lowered by fleet.py")
+    commands.log.unlink()
+    started(commands, tmp_path, ROLE="head", AUTOSCALER_URL=url)
+    assert path.read_text() == "lowered by fleet.py", "a restart of Ray does not close the breaker"
     assert "nothing starts workers" not in said
 
 
@@ -449,7 +577,7 @@ def test_release_is_reproducible_and_installed_by_first_boot(
     units = sorted(path.name for path in (machine / "etc" / "systemd" / "system").iterdir())
     assert units == sorted(path.name for path in (NODE / "systemd").iterdir())
     assert commands.called("systemctl", "enable", "--now", "--no-block", "grok-batch-boot.service")
-    assert commands.called("shutdown") == []
+    assert commands.called("shutdown") == [["shutdown", "-h", "+22"]], "the limit of a boot"
 
 
 @pytest.mark.s3
@@ -459,13 +587,33 @@ def test_first_boot_refuses_another_release_and_only_a_worker_ends(
 ) -> None:
     url = f"{s3_url}/cluster/releases/grok-batch-1.2.3.tar"
     fsspec.filesystem("s3").pipe_file(url, b"something else")
+    boots = f"{s3_url}/cluster/boots/1"
     done, machine = first_boot(
-        tmp_path, commands, RELEASE_URL=url, RELEASE_SHA256="0" * 64, ROLE=role
+        tmp_path,
+        commands,
+        RELEASE_URL=url,
+        RELEASE_SHA256="0" * 64,
+        ROLE=role,
+        BOOTS_URL=boots,
     )
     assert done.returncode != 0
     assert "is not the release that Terraform names" in done.stderr
     assert not (machine / "opt" / "grok-batch").exists()
-    assert bool(commands.called("shutdown", "-h")) == (role == "worker")
+    limits = [["shutdown", "-h", "+22"], ["shutdown", "-h", "+2"]]
+    assert commands.called("shutdown") == (limits if role == "worker" else [])
+    reasons = fsspec.filesystem("s3").glob(f"{boots.removeprefix('s3://')}/*")
+    if role == "head":
+        assert reasons == []
+        return
+    [reason] = reasons
+    assert reason.endswith("-i-0123456789abcdef0-failed")
+    text = fsspec.filesystem("s3").cat_file(reason).decode()
+    assert re.fullmatch(r"user data failed at line \d+\nthe end of the log\n", text)
+    (metric,) = commands.called("aws", "cloudwatch", "put-metric-data")
+    assert {"BootFailed", "Cluster=test", "GrokBatch"} <= set(metric)
+
+
+AGENT = "amazon-cloudwatch-agent-ctl"
 
 
 def first_boot(
@@ -473,26 +621,40 @@ def first_boot(
 ) -> tuple["subprocess.CompletedProcess[str]", Path]:
     """Runs the user data with all paths below a folder of the test."""
     machine = tmp_path / "machine"
-    for folder in ("etc/systemd/system", "var/tmp", "opt"):
+    for folder in ("etc/systemd/system", "var/tmp", "opt/aws/amazon-cloudwatch-agent/bin"):
         (machine / folder).mkdir(parents=True)
+    (machine / "var" / "log").mkdir()
+    (machine / "var" / "log" / "cloud-init-output.log").write_text("the end of the log\n")
+    agent = machine / "opt" / "aws" / "amazon-cloudwatch-agent" / "bin" / AGENT
+    commands.fake(AGENT)
+    agent.symlink_to(commands.folder / AGENT)
     template = (ROOT / "infra" / "terraform" / "user_data.sh.tftpl").read_text()
-    values = {"ROLE": "worker", "RELEASE_VERSION": "1.2.3", **settings}
+    values = {
+        "ROLE": "worker",
+        "RELEASE_VERSION": "1.2.3",
+        "CLUSTER": "test",
+        "METRIC_NAMESPACE": "GrokBatch",
+        "BOOT_MINUTES": "20",
+        **settings,
+    }
     lines = "".join(f'{name}="{value}"\n' for name, value in values.items())
     script = re.sub(
         r"%\{ for .*?%\{ endfor ~\}\n", lambda _: lines, template, flags=re.DOTALL
     ).replace("${environment.ROLE}", values["ROLE"])
+    script = script.replace("$${", "${")
     script = re.sub(r"(?<![\w.])/(etc|opt|var)/", rf"{machine}/\1/", script)
     for name in ("dnf", "systemctl", "shutdown"):
         commands.fake(name)
     stores = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        env=commands.env(**stores),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    with serve(metadata()) as imds:
+        done = subprocess.run(
+            ["bash", "-c", script],
+            env=commands.env(**stores, IMDS=imds.url),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
     return done, machine
 
 

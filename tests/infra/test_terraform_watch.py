@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.infra.cloud import Commands, Pages, metadata, serve
+from tests.infra.nvidia import Gpus
 from tests.ray_nodes import BIN, Cluster, free_ports, running_cluster
 
 ROOT = Path(__file__).parents[2]
@@ -51,6 +52,7 @@ class Watched:
         self.commands = Commands(folder)
         for name in ("aws", "systemctl"):
             self.commands.fake(name)
+        self.commands.fake("nvidia-smi", Gpus().body())
         self.node = folder / "node"  # a copy, with a drain.py that is watched too
         shutil.copytree(NODE, self.node)
         (self.node / "drain.py").write_text(
@@ -59,6 +61,7 @@ class Watched:
         )
         self.commands.fake("drain")
         (folder / "ray-address").write_text("10.42.0.10:6379\n")
+        (folder / "counted").touch()
         self.process: subprocess.Popen[str] | None = None
 
     def start(self, **env: str) -> None:
@@ -75,9 +78,14 @@ class Watched:
             "METRICS_PORT": self.ray.url.rpartition(":")[2],
             "STATE": str(self.folder),
             "DRAINING_MARK": str(self.folder / "run" / "mark"),
+            "COUNTED_MARK": str(self.folder / "counted"),
+            "WORKER_GPUS": "8",
+            "BOOTS_URL": "s3://runs/cluster/boots/1",
             "WATCH_POLL_S": "0.1",
             "WATCH_COUNT_EVERY_S": "0.3",
             "LEAVE_PAUSE_S": "0",
+            "HOOK_PAUSE_S": "0",
+            "HOOK_ATTEMPTS": "2",
         }
         command = [sys.executable, str(self.node / "watch.py")]
         everything = self.commands.env(**settings | env)
@@ -156,10 +164,17 @@ def test_scale_in_does_not_wait_for_a_dead_ray(watched: Watched) -> None:
 
 def test_idle_worker_leaves_its_group_and_lowers_it(watched: Watched) -> None:
     watched.ray.pages.update(used(0))
-    watched.start(IDLE_MINUTES="0.01")
-    watched.until(lambda: watched.commands.called("aws", "autoscaling"))
+    watched.imds.pages[GROUP] = "InService"
+    end = f"open({str(watched.folder / 'ended')!r}, 'w') if args[1].startswith('term') else None"
+    watched.commands.fake("aws", end)
+    watched.start(IDLE_MINUTES="0.01", HOOK_ATTEMPTS="100", HOOK_PAUSE_S="0.1")
+    watched.until((watched.folder / "ended").exists)
+    watched.imds.pages[GROUP] = "Terminated"
     assert watched.process is not None
     assert watched.process.wait(30) == 0
+    # the watch has ended: leave.sh itself answers the hook
+    (hook,) = watched.commands.called("aws", "autoscaling", "complete-lifecycle-action")
+    assert {"test-workers", "test-drain", "i-0123456789abcdef0", "CONTINUE"} <= set(hook)
     ((*call,),) = watched.commands.called(
         "aws", "autoscaling", "terminate-instance-in-auto-scaling-group"
     )
@@ -179,6 +194,7 @@ def test_idle_worker_without_a_group_shuts_down(watched: Watched) -> None:
 
 
 def test_worker_in_use_or_starting_stays_and_is_counted(watched: Watched) -> None:
+    watched.commands.fake("nvidia-smi", Gpus(processes=8).body())
     watched.start(IDLE_MINUTES="0.002")
     watched.until(lambda: len(watched.commands.called("aws", "cloudwatch")) >= 4)
     watched.ray.pages.clear()  # Ray restarts
@@ -192,6 +208,50 @@ def test_worker_in_use_or_starting_stays_and_is_counted(watched: Watched) -> Non
     }
     assert metrics == {("WorkerMinutes", "0.005"), ("BusyGpus", "8")}
     assert "metrics do not answer" in watched.stop()
+
+
+def test_worker_without_ray_and_processes_leaves(watched: Watched) -> None:
+    """Metrics that do not answer are no work: the node may be lost for good."""
+    watched.ray.pages.clear()
+    watched.start(IDLE_MINUTES="0.01", SCALING="ray")
+    watched.until(lambda: watched.commands.called("systemctl", "poweroff"))
+
+
+def test_minutes_of_the_boot_are_counted_and_not_idle(watched: Watched) -> None:
+    (watched.folder / "counted").unlink()
+    (watched.folder / "ray-address").unlink()
+    watched.ray.pages.clear()
+    watched.start(IDLE_MINUTES="0.002")
+    watched.until(lambda: len(watched.commands.called("aws", "cloudwatch")) >= 3)
+    assert watched.process is not None
+    assert watched.process.poll() is None
+    minutes = [
+        float(call[call.index("--value") + 1])
+        for call in watched.commands.called("aws", "cloudwatch")
+    ]
+    uptime = float(Path("/proc/uptime").read_text().split()[0]) / 60
+    assert minutes[0] == pytest.approx(uptime, rel=0.05)
+    assert set(minutes[1:]) == {0.005}
+
+
+def test_worker_with_a_faulty_gpu_drains_and_is_replaced(watched: Watched) -> None:
+    watched.commands.fake("nvidia-smi", Gpus(ecc="3", processes=8).body())
+    watched.imds.pages[GROUP] = "InService"
+    watched.start(WATCH_GPU_CHECK_EVERY_S="0.1")
+    watched.until(
+        lambda: watched.commands.called(
+            "aws", "autoscaling", "terminate-instance-in-auto-scaling-group"
+        )
+    )
+    words = [call[:3] for call in watched.commands.calls()]
+    drained = next(number for number, call in enumerate(words) if call[0] == "drain")
+    assert drained < words.index(["aws", "autoscaling", "terminate-instance-in-auto-scaling-group"])
+    (call,) = watched.commands.called(
+        "aws", "autoscaling", "terminate-instance-in-auto-scaling-group"
+    )
+    assert "--no-should-decrement-desired-capacity" in call
+    assert any("GpuFailed" in call for call in watched.commands.called("aws", "cloudwatch"))
+    assert "GPU 0: 3 uncorrectable memory errors" in watched.stop()
 
 
 def test_watch_survives_failing_metadata_and_commands(watched: Watched) -> None:

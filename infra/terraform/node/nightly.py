@@ -132,6 +132,11 @@ def run(night: Night, name: str, env: Mapping[str, str]) -> int:
     """Runs one night and returns its exit code; afterwards no worker is wanted any more."""
     say(f"{name}: {' '.join(night.command)}")
     code = 1
+    breaker = Path(env["STATE"]) / "breaker-open"
+    if breaker.exists():
+        say(f"machines do not boot, so the night is not begun; reasons: {breaker.read_text()}")
+        report(env, succeeded=False)
+        return code
     try:
         wanted_workers(env, night.workers)
         code = submit(night, name)

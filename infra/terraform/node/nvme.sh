@@ -12,7 +12,10 @@ if mountpoint -q "$target"; then
 fi
 mkdir -p "$target"
 
-# Deep Learning AMIs stripe and mount the disks themselves.
+# Deep Learning AMIs stripe and mount the disks themselves, by a service of their own: wait for it, or both take the same disks.
+if systemctl cat dlami-nvme.service >/dev/null 2>&1; then
+  systemctl start dlami-nvme.service || echo "nvme: dlami-nvme.service failed; the disks are set up here" >&2
+fi
 if mountpoint -q /opt/dlami/nvme; then
   mount --bind /opt/dlami/nvme "$target"
   echo "nvme: $target is /opt/dlami/nvme"

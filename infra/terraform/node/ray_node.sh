@@ -3,7 +3,8 @@
 # Everything asks for the token; dashboard and job server listen on this machine only and are reached through SSM.
 set -Eeuo pipefail
 
-release=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+release=$(cd "$here/../../.." && pwd)
 imds=${IMDS:-http://169.254.169.254}
 session=$(curl -sf -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' "$imds/latest/api/token")
 metadata() { curl -sf -H "X-aws-ec2-metadata-token: $session" "$imds/latest/meta-data/$1"; }
@@ -22,13 +23,16 @@ if [ "$ROLE" = head ]; then
   flags+=(--head --port "$GCS_PORT" --num-cpus 0 --num-gpus 0 --dashboard-host 127.0.0.1 --dashboard-port 8265)
   config=$STATE/autoscaler.yaml
   if [ "$SCALING" = ray ]; then
-    if aws s3 cp --only-show-errors "$AUTOSCALER_URL" "$config"; then
+    if aws s3 cp --only-show-errors "$AUTOSCALER_URL" "$STATE/autoscaler.full.yaml"; then
+      # fleet.py lowers the copy that Ray reads while boots fail.
+      [ -e "$STATE/breaker-open" ] && [ -e "$config" ] || cp "$STATE/autoscaler.full.yaml" "$config"
       flags+=(--autoscaling-config "$config")
     else
       echo "ray: no $AUTOSCALER_URL yet, so nothing starts workers; make it, put it there, systemctl restart grok-batch-ray" >&2
     fi
   fi
 else
+  python3.12 "$here/gpu_health.py" --gpus "$WORKER_GPUS" # also before it joins again
   head=$(aws ssm get-parameter --name "$HEAD_IP_PARAMETER" --query Parameter.Value --output text)
   # Replicas copy compiled programs between the disk and the URL; the first replica compiles for all machines.
   export GROK_BATCH_WEIGHTS_CACHE=$NVME/weights JAX_COMPILATION_CACHE_DIR=$JAX_CACHE_URL XDG_CACHE_HOME=$NVME/caches

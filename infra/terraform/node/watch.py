@@ -7,9 +7,11 @@ Reads the instance metadata and Ray's metrics.
 Every few seconds it asks the instance metadata whether EC2 takes the machine back: a spot
 interruption (two minutes before), or an Auto Scaling group that scales in. Then drain.py: the job
 gives the node no more work and replicas end what they hold; a mark keeps the service from starting
-Ray again on a machine that is about to go. Every minute it counts the GPUs that replicas hold. A
-worker whose GPUs nobody has held for IDLE_MINUTES leaves by leave.sh. Standard library only. Knows
-nothing of jobs and rows.
+Ray again on a machine that is about to go. Every minute it counts the GPUs that replicas hold, by
+Ray's metrics, or by nvidia-smi while those do not answer. A worker whose GPUs nobody has held for
+IDLE_MINUTES leaves by leave.sh, and so does one whose GPUs have faults (gpu_health.py). It runs
+from the beginning of a boot, so that all minutes that cost money are counted. Standard library
+only. Does not depend on jobs and rows.
 """
 
 import json
@@ -27,6 +29,9 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 SPOT_NOTICE_S = 120  # what EC2 promises
+LEAVE_TIMEOUT_S = 600  # leave.sh waits for the log agent and for the lifecycle hook
+FAULTY_CHECKS = 2  # one may fail because nvidia-smi is slow
+GPU_DRAIN_S = 60
 GPU_LINE = re.compile(
     r'^ray_resources\{(?=[^}]*Name="GPU")(?=[^}]*State="USED")[^}]*\} (\S+)$', re.MULTILINE
 )
@@ -88,6 +93,22 @@ def notice(metadata: Metadata, now: datetime, hook_s: int) -> Notice | None:
     return None
 
 
+def uptime_s() -> float:
+    """Returns the seconds since the machine started."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def gpu_processes() -> int:
+    """Returns the number of processes that compute on GPUs; 0 where nvidia-smi does not answer."""
+    command = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        say(f"nvidia-smi: {error}")
+        return 0
+    return len(done.stdout.split())
+
+
 def gpus_in_use(metrics: str) -> float:
     """Returns the number of this node's GPUs in use, from Ray's metrics in Prometheus' format."""
     return sum(float(value) for value in GPU_LINE.findall(metrics))
@@ -108,8 +129,12 @@ class Settings:
     imds: str
     address_file: Path  # where ray_node.sh wrote whom it joined
     mark: Path
+    counted_mark: Path  # the minutes before the first count of this boot are counted
+    gpus: int
+    python: str  # with Ray, for drain.py
     poll_s: float = 5.0
     count_every_s: float = 60.0
+    gpu_check_every_s: float = 300.0
 
     @classmethod
     def of(cls, env: Mapping[str, str]) -> "Settings":
@@ -126,8 +151,12 @@ class Settings:
             imds=env.get("IMDS", "http://169.254.169.254"),
             address_file=Path(env["STATE"]) / "ray-address",
             mark=Path(env["DRAINING_MARK"]),
+            counted_mark=Path(env["COUNTED_MARK"]),
+            gpus=int(env["WORKER_GPUS"]),
+            python=env.get("RELEASE_PYTHON", sys.executable),
             poll_s=float(env.get("WATCH_POLL_S", "5")),
             count_every_s=float(env.get("WATCH_COUNT_EVERY_S", "60")),
+            gpu_check_every_s=float(env.get("WATCH_GPU_CHECK_EVERY_S", "300")),
         )
 
 
@@ -141,9 +170,11 @@ class Watch:
     settings: Settings
     metadata: Metadata
     clock: Callable[[], float] = time.monotonic
+    uptime: Callable[[], float] = uptime_s
     draining: Notice | None = None
     released: bool = False
     idle_since: float | None = None
+    faulty_checks: int = 0
     due: dict[str, float] = field(default_factory=dict)
 
     def step(self) -> bool:
@@ -157,13 +188,32 @@ class Watch:
             if self.draining is not None:
                 self._let_go(held)
             elif held is not None and self._idle_too_long(held):
-                run(
-                    str(HERE / "leave.sh"),
-                    "WorkerIdle",
-                    f"nobody has held a GPU for {self.settings.idle_s / 60:.0f} minutes",
-                )
+                minutes = self.settings.idle_s / 60
+                self._leave("WorkerIdle", f"nobody has held a GPU for {minutes:.0f} minutes")
                 return True
-        return False
+        return self._has_faulty_gpus()
+
+    def _leave(self, metric: str, reason: str) -> None:
+        run(str(HERE / "leave.sh"), metric, reason, timeout_s=LEAVE_TIMEOUT_S)
+
+    def _has_faulty_gpus(self) -> bool:
+        """Leaves and returns True if the GPUs have faults in two checks in a row."""
+        joined = self.settings.address_file.exists()  # before that, boot.sh checks them
+        if not joined or self.draining is not None:
+            return False
+        if not self._is_due("gpus", self.settings.gpu_check_every_s):
+            return False
+        command = (sys.executable, str(HERE / "gpu_health.py"), "--gpus", str(self.settings.gpus))
+        if run(*command):
+            self.faulty_checks = 0
+            return False
+        self.faulty_checks += 1
+        if self.faulty_checks < FAULTY_CHECKS:
+            return False
+        reason = "the GPUs of this machine have faults; see gpu_health in watch.log"
+        self._drain(Notice(reason, GPU_DRAIN_S, hook=False))
+        self._leave("GpuFailed", reason)
+        return True
 
     def _drain(self, why: Notice) -> None:
         say(f"{why.reason}; draining, {why.seconds} s are left")
@@ -178,7 +228,7 @@ class Watch:
         )
         where = ("--address", address, "--ip", ip)
         run(
-            sys.executable,
+            self.settings.python,
             str(HERE / "drain.py"),
             *where,
             "--reason",
@@ -212,21 +262,32 @@ class Watch:
     def _held(self) -> float | None:
         """Returns how many GPUs replicas hold, and counts this worker's minute.
 
-        None while Ray does not answer.
+        None during the boot. While Ray's metrics do not answer, processes on the GPUs count: a
+        worker that has lost Ray and computes nothing must not stay.
         """
+        self._count("WorkerMinutes", self._minutes())
         try:
             with urllib.request.urlopen(self.settings.metrics_url, timeout=5) as answer:
                 held = gpus_in_use(answer.read().decode())
         except (urllib.error.URLError, OSError) as error:
+            if not self.settings.address_file.exists():
+                return None
+            processes = gpu_processes()
             say(
-                f"Ray's metrics do not answer ({error}); it is starting, or grok-batch-ray.service "
-                "restarts it"
+                f"Ray's metrics do not answer ({error}); {processes} processes use GPUs; "
+                "grok-batch-ray.service restarts Ray"
             )
-            held = None
-        self._count("WorkerMinutes", self.settings.count_every_s / 60)
-        if held is not None:
-            self._count("BusyGpus", held)
+            return float(processes)
+        self._count("BusyGpus", held)
         return held
+
+    def _minutes(self) -> float:
+        """Returns the minutes since the last count; the first count has those of the boot too."""
+        minutes = self.settings.count_every_s / 60
+        if not self.settings.counted_mark.exists():
+            minutes = max(minutes, self.uptime() / 60)
+            self.settings.counted_mark.touch()
+        return minutes
 
     def _count(self, metric: str, value: float) -> None:
         if self.draining is None:
@@ -260,13 +321,15 @@ class Watch:
         return True
 
 
-def run(*command: str) -> bool:
+def run(*command: str, timeout_s: float = 90) -> bool:
     """Runs a command.
 
-    One that fails is told and does not end the watch. Returns whether it worked.
+    One that fails is logged and does not end the watch. Returns whether it worked.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         say(f"{' '.join(command[:3])}: {error}")
         return False

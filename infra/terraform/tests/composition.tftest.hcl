@@ -17,13 +17,18 @@ run "ray_scales" {
   command = apply
 
   assert {
-    condition     = output.cluster.name == "grok-batch" && output.cluster.worker_node_config.InstanceType == "p5.48xlarge" && length(output.cluster.worker_node_config.NetworkInterfaces) == 32 && output.cluster.worker_resources == { CPU = 192, GPU = 8 } && output.cluster.max_workers == 1
+    condition     = output.cluster.name == "grok-batch" && output.cluster.worker_node_config.InstanceType == "p5.48xlarge" && output.cluster.worker_resources == { CPU = 192, GPU = 8 } && output.cluster.max_workers == 1
     error_message = "The generator of Ray's autoscaler configuration reads these."
   }
 
   assert {
-    condition     = length(output.cluster.worker_node_config.SubnetIds) == 1 && output.cluster.worker_node_config.NetworkInterfaces[0].SubnetId == output.cluster.worker_node_config.SubnetIds[0]
-    error_message = "All interfaces of a worker are in the subnet that Ray asks for."
+    condition     = toset(keys(output.cluster.worker_node_config)) == toset(["LaunchTemplate", "InstanceType", "SubnetIds"]) && output.cluster.worker_node_config.LaunchTemplate.Version == "$Default" && length(output.cluster.worker_node_config.SubnetIds) == 2
+    error_message = "Ray tries all zones, and takes image and settings from the template's default version: it pins none."
+  }
+
+  assert {
+    condition     = output.boots_url == "s3://grok-batch-123456789012-us-east-1-runs/cluster/boots/0123456789ab" && local.environment.BOOTS_URL == output.boots_url && local.environment.BREAKER_BOOTS == 3 && local.environment.BOOT_MINUTES == 20
+    error_message = "Three failed boots of 20 minutes at most, counted anew for each release."
   }
 
   assert {
@@ -61,11 +66,10 @@ run "a_group_scales_for_a_nightly_job" {
   command = apply
 
   variables {
-    worker_instance_type    = "p5en.48xlarge"
-    scaling                 = "asg"
-    purchase                = "spot"
-    cluster_placement_group = false
-    max_workers             = 2
+    worker_instance_type = "p5en.48xlarge"
+    scaling              = "asg"
+    purchase             = "spot"
+    max_workers          = 2
 
     nightly = {
       schedule = "cron(0 2 * * ? *)"
@@ -80,7 +84,7 @@ run "a_group_scales_for_a_nightly_job" {
   }
 
   assert {
-    condition     = local.watch_idle_minutes == 10 && length(local.worker_subnet_ids) == 2
+    condition     = local.watch_idle_minutes == 10 && length(module.network.private_subnet_ids) == 2
     error_message = "In a group, workers themselves are the first who notice that nobody needs them; spot looks in all zones."
   }
 }

@@ -1,4 +1,4 @@
-# Head and workers: IMDSv2, encrypted disks, no public address, the right network cards, from zero.
+# Head and workers: IMDSv2, encrypted disks, no public address, from zero, with a quota.
 
 mock_provider "aws" {
   source = "./tests/mocks"
@@ -17,14 +17,12 @@ variables {
   user_data             = "#!/bin/sh"
   head_ip_parameter     = "/test/head-ip"
 
-  efa                     = true
-  cluster_placement_group = true
-  purchase                = "on-demand"
-  scaling                 = "ray"
-  max_workers             = 2
-  asg_name                = "test-workers"
-  lifecycle_hook          = "test-drain"
-  lifecycle_hook_s        = 900
+  purchase         = "on-demand"
+  scaling          = "ray"
+  max_workers      = 2
+  asg_name         = "test-workers"
+  lifecycle_hook   = "test-drain"
+  lifecycle_hook_s = 900
 }
 
 run "head" {
@@ -62,23 +60,8 @@ run "p5" {
   }
 
   assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 32
-    error_message = "p5.48xlarge has 32 network cards with EFA."
-  }
-
-  assert {
-    condition     = [for interface in aws_launch_template.worker.network_interfaces : interface.interface_type if interface.network_card_index == 0] == ["efa"] && alltrue([for interface in aws_launch_template.worker.network_interfaces : interface.interface_type == "efa-only" && interface.device_index == 1 if interface.network_card_index > 0])
-    error_message = "The first card has EFA and ENA, all others EFA alone."
-  }
-
-  assert {
-    condition     = sort([for interface in aws_launch_template.worker.network_interfaces : format("%02d", interface.network_card_index)]) == sort([for card in range(32) : format("%02d", card)])
-    error_message = "Expected one interface on each card."
-  }
-
-  assert {
-    condition     = alltrue([for interface in aws_launch_template.worker.network_interfaces : interface.associate_public_ip_address == null && tolist(interface.security_groups) == tolist(["sg-0123456789abcdef0"])])
-    error_message = "An interface is in another group, or names a public address, which EC2 refuses with several interfaces."
+    condition     = length(aws_launch_template.worker.network_interfaces) == 0 && tolist(aws_launch_template.worker.vpc_security_group_ids) == tolist(["sg-0123456789abcdef0"])
+    error_message = "EC2 refuses a subnet beside interfaces, and Ray and the group name the subnet."
   }
 
   assert {
@@ -92,22 +75,22 @@ run "p5" {
   }
 
   assert {
-    condition     = aws_placement_group.this[0].strategy == "cluster" && length(aws_launch_template.worker.placement) == 1
-    error_message = "Expected a cluster placement group, and the template to use it."
+    condition     = aws_launch_template.worker.update_default_version && aws_launch_template.worker.image_id == "ami-0123456789abcdef0"
+    error_message = "Ray starts workers from the default version: a new image or release has to become it."
   }
 
   assert {
-    condition     = length(aws_autoscaling_group.workers) == 0 && length(aws_launch_template.worker.instance_market_options) == 0 && length(aws_launch_template.worker.capacity_reservation_specification) == 0
-    error_message = "Where Ray scales there is no group; on-demand names no market."
+    condition     = length(aws_autoscaling_group.workers) == 0 && length(aws_autoscaling_policy.stop) == 0 && length(aws_launch_template.worker.instance_market_options) == 0 && length(aws_launch_template.worker.capacity_reservation_specification) == 0 && length(aws_launch_template.worker.placement) == 0
+    error_message = "Where Ray scales there is no group; on-demand names no market and no place."
   }
 
   assert {
-    condition     = length(output.network_interfaces) == 32 && output.network_interfaces[0].InterfaceType == "efa" && output.network_interfaces[31].NetworkCardIndex == 31
-    error_message = "Ray's autoscaler has to ask for the same interfaces as the template."
+    condition     = data.aws_servicequotas_service_quota.vcpus[0].quota_code == "L-417A185B" && data.aws_servicequotas_service_quota.vcpus[0].service_code == "ec2"
+    error_message = "The quota of on-demand P instances is checked."
   }
 }
 
-run "p5e" {
+run "p5_beyond_the_quota" {
   command = plan
 
   module {
@@ -115,33 +98,34 @@ run "p5e" {
   }
 
   variables {
-    instance_type = "p5e.48xlarge"
+    max_workers = 53
   }
 
-  assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 32 && output.type.gpu_memory_gb == 141
-    error_message = "p5e.48xlarge has 32 network cards and H200."
-  }
+  expect_failures = [data.aws_servicequotas_service_quota.vcpus]
 }
 
 run "p5en_in_a_group" {
-  command = plan
+  command = apply # with mocks: nothing is made; the policy's ARN is needed
 
   module {
     source = "./modules/gpu_workers"
   }
 
   variables {
-    instance_type           = "p5en.48xlarge"
-    purchase                = "spot"
-    scaling                 = "asg"
-    cluster_placement_group = false
-    subnet_ids              = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
+    instance_type = "p5en.48xlarge"
+    purchase      = "spot"
+    scaling       = "asg"
+    subnet_ids    = ["subnet-0123456789abcdef0", "subnet-0123456789abcdef1"]
   }
 
   assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 16
-    error_message = "p5en.48xlarge has 16 network cards."
+    condition     = output.type.gpu_memory_gb == 141 && output.type.vcpus == 192
+    error_message = "p5en.48xlarge has H200."
+  }
+
+  assert {
+    condition     = data.aws_servicequotas_service_quota.vcpus[0].quota_code == "L-C4BD4855"
+    error_message = "Spot instances of the P5 family have a quota of their own."
   }
 
   assert {
@@ -160,12 +144,22 @@ run "p5en_in_a_group" {
   }
 
   assert {
-    condition     = length(aws_placement_group.this) == 0 && length(aws_launch_template.worker.placement) == 0
-    error_message = "No placement group was asked for."
+    condition     = aws_autoscaling_policy.stop[0].adjustment_type == "ExactCapacity" && aws_autoscaling_policy.stop[0].scaling_adjustment == 0 && output.stop_policy_arns == [aws_autoscaling_policy.stop[0].arn]
+    error_message = "The alarm boots-failing lowers the group to 0."
+  }
+
+  assert {
+    condition     = toset(aws_autoscaling_group.workers[0].enabled_metrics) == toset(["GroupDesiredCapacity", "GroupInServiceInstances"]) && aws_autoscaling_group.workers[0].termination_policies == tolist(["NewestInstance"])
+    error_message = "The alarm workers-not-started compares these; workers that have joined stay when the group is lowered."
+  }
+
+  assert {
+    condition     = length(aws_autoscaling_schedule.block_start) + length(aws_autoscaling_schedule.block_end) == 0
+    error_message = "Only a capacity block has a start and an end."
   }
 }
 
-run "p4d_without_efa_in_a_block" {
+run "p4d_in_a_block" {
   command = plan
 
   module {
@@ -174,20 +168,50 @@ run "p4d_without_efa_in_a_block" {
 
   variables {
     instance_type           = "p4d.24xlarge"
-    efa                     = false
+    scaling                 = "asg"
     purchase                = "capacity-block"
     capacity_reservation_id = "cr-0123456789abcdef0"
-    cluster_placement_group = false
-  }
-
-  assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 1 && aws_launch_template.worker.network_interfaces[0].interface_type == "interface" && aws_launch_template.worker.network_interfaces[0].associate_public_ip_address == "false"
-    error_message = "Without EFA there is one ordinary interface."
+    capacity_block          = { start = "2099-12-01T11:30:00Z", end = "2099-12-03T11:30:00Z" }
   }
 
   assert {
     condition     = aws_launch_template.worker.instance_market_options[0].market_type == "capacity-block" && aws_launch_template.worker.capacity_reservation_specification[0].capacity_reservation_target[0].capacity_reservation_id == "cr-0123456789abcdef0"
     error_message = "A capacity block needs its market type and its id."
+  }
+
+  assert {
+    condition     = aws_autoscaling_schedule.block_start[0].start_time == "2099-12-01T11:30:00Z" && aws_autoscaling_schedule.block_start[0].desired_capacity == 2 && aws_autoscaling_schedule.block_start[0].min_size == 0 && aws_autoscaling_schedule.block_start[0].max_size == 2
+    error_message = "The group is raised when the block starts: it is paid from then on."
+  }
+
+  assert {
+    condition     = aws_autoscaling_schedule.block_end[0].start_time == "2099-12-03T10:45:00Z" && aws_autoscaling_schedule.block_end[0].desired_capacity == 0
+    error_message = "The group is lowered, with 15 minutes for the drain, before AWS ends the machines 30 minutes before the end."
+  }
+
+  assert {
+    condition     = length(data.aws_servicequotas_service_quota.vcpus) == 0
+    error_message = "Capacity blocks need no quota."
+  }
+}
+
+run "a_block_that_has_begun" {
+  command = plan
+
+  module {
+    source = "./modules/gpu_workers"
+  }
+
+  variables {
+    scaling                 = "asg"
+    purchase                = "capacity-block"
+    capacity_reservation_id = "cr-0123456789abcdef0"
+    capacity_block          = { start = "2020-12-01T11:30:00Z", end = "2099-12-03T11:30:00Z" }
+  }
+
+  assert {
+    condition     = length(aws_autoscaling_schedule.block_start) == 0 && length(aws_autoscaling_schedule.block_end) == 1
+    error_message = "AWS refuses a time that has passed."
   }
 }
 
@@ -206,12 +230,7 @@ run "p4de_in_a_reservation" {
   }
 
   assert {
-    condition     = length(aws_launch_template.worker.network_interfaces) == 4
-    error_message = "p4de.24xlarge has four network cards."
-  }
-
-  assert {
-    condition     = length(aws_placement_group.this) == 0 && aws_launch_template.worker.placement[0].group_name == "where-it-was-made" && length(aws_launch_template.worker.instance_market_options) == 0
+    condition     = aws_launch_template.worker.placement[0].group_name == "where-it-was-made" && length(aws_launch_template.worker.instance_market_options) == 0
     error_message = "A reservation is used in its own placement group, on demand."
   }
 }

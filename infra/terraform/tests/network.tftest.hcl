@@ -23,7 +23,7 @@ run "private" {
   }
 
   assert {
-    condition     = alltrue([for rule in concat(values(aws_vpc_security_group_ingress_rule.ray), [aws_vpc_security_group_ingress_rule.efa], values(aws_vpc_security_group_ingress_rule.endpoints)) : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null && rule.prefix_list_id == null])
+    condition     = alltrue([for rule in concat(values(aws_vpc_security_group_ingress_rule.ray), values(aws_vpc_security_group_ingress_rule.endpoints)) : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null && rule.prefix_list_id == null])
     error_message = "An ingress rule names an address range; only security groups may."
   }
 
@@ -35,11 +35,6 @@ run "private" {
   assert {
     condition     = alltrue([for rule in concat(values(aws_vpc_security_group_egress_rule.ray), values(aws_vpc_security_group_egress_rule.endpoints), values(aws_vpc_security_group_egress_rule.s3)) : rule.cidr_ipv4 == null && rule.cidr_ipv6 == null]) && length(aws_vpc_security_group_egress_rule.internet) == 0
     error_message = "Without NAT, no egress rule may name an address range."
-  }
-
-  assert {
-    condition     = aws_vpc_security_group_ingress_rule.efa.ip_protocol == "-1" && aws_vpc_security_group_egress_rule.efa.ip_protocol == "-1"
-    error_message = "EFA needs all protocols to and from its own group."
   }
 
   assert {

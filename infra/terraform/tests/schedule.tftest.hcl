@@ -26,6 +26,9 @@ variables {
   worker_hours_per_day = 12
   idle_alarm_minutes   = 45
   nightly              = true
+  asg_name             = "test-workers"
+  breaker_boots        = 3
+  stop_workers_arns    = ["arn:aws:autoscaling:us-east-1:123456789012:scalingPolicy:11111111-2222-3333-4444-555555555555:autoScalingGroupName/test-workers:policyName/test-stop"]
 }
 
 run "schedule" {
@@ -64,8 +67,43 @@ run "alarms" {
   }
 
   assert {
-    condition     = toset(keys(aws_cloudwatch_metric_alarm.nodes)) == toset(["worker-hours", "idle-workers", "worker-gave-up", "nightly-failed"])
-    error_message = "Expected an alarm for spend, idle workers, workers that gave up, and lost nights."
+    condition     = toset(keys(aws_cloudwatch_metric_alarm.nodes)) == toset(["worker-hours", "idle-workers", "worker-gave-up", "nightly-failed", "boots-failing", "breaker-open", "gpu-failed", "head-broken"])
+    error_message = "Expected an alarm for spend, idle workers, failed boots, faulty GPUs, workers that gave up, a broken head, and lost nights."
+  }
+
+  assert {
+    condition     = alltrue([for alarm in concat(values(aws_cloudwatch_metric_alarm.nodes), values(aws_cloudwatch_metric_alarm.logs), aws_cloudwatch_metric_alarm.group) : contains(alarm.alarm_actions, aws_sns_topic.alarms.arn) && alarm.actions_enabled != false])
+    error_message = "An alarm without the topic as its action is told to nobody."
+  }
+
+  assert {
+    condition     = { for name, alarm in aws_cloudwatch_metric_alarm.nodes : name => length(alarm.alarm_actions) if length(alarm.alarm_actions) > 1 } == { "boots-failing" = 2 } && contains(aws_cloudwatch_metric_alarm.nodes["boots-failing"].alarm_actions, var.stop_workers_arns[0])
+    error_message = "Boots that fail lower the group to 0, even without a head; no other alarm does."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.nodes["boots-failing"].threshold == 3 && aws_cloudwatch_metric_alarm.nodes["boots-failing"].comparison_operator == "GreaterThanOrEqualToThreshold" && aws_cloudwatch_metric_alarm.nodes["boots-failing"].statistic == "Sum" && aws_cloudwatch_metric_alarm.nodes["boots-failing"].period == 3600
+    error_message = "Three failed boots within an hour raise the alarm."
+  }
+
+  assert {
+    condition     = aws_cloudwatch_metric_alarm.nodes["head-broken"].treat_missing_data == "breaching" && aws_cloudwatch_metric_alarm.nodes["head-broken"].statistic == "Minimum" && aws_cloudwatch_metric_alarm.nodes["head-broken"].comparison_operator == "LessThanThreshold" && aws_cloudwatch_metric_alarm.nodes["head-broken"].threshold == 1
+    error_message = "A head that writes nothing is broken."
+  }
+
+  assert {
+    condition     = alltrue([for name, filter in aws_cloudwatch_log_metric_filter.this : filter.metric_transformation[0].name == aws_cloudwatch_metric_alarm.logs[name].metric_name && filter.metric_transformation[0].namespace == aws_cloudwatch_metric_alarm.logs[name].namespace])
+    error_message = "A filter counts what its alarm watches."
+  }
+
+  assert {
+    condition     = { for name, filter in aws_cloudwatch_log_metric_filter.this : name => filter.log_group_name } == { gpu-xid = "/test/worker", workers-not-launched = "/test/head" } && strcontains(aws_cloudwatch_log_metric_filter.this["gpu-xid"].pattern, "NVRM: Xid")
+    error_message = "Xid messages are in the workers' logs, the autoscaler's in the head's."
+  }
+
+  assert {
+    condition     = [for query in aws_cloudwatch_metric_alarm.group[0].metric_query : query.expression if query.return_data == true] == ["wanted - there"] && { for query in aws_cloudwatch_metric_alarm.group[0].metric_query : query.id => query.metric[0].metric_name if length(query.metric) > 0 } == { wanted = "GroupDesiredCapacity", there = "GroupInServiceInstances" }
+    error_message = "A group that gets no machine tells so."
   }
 
   assert {

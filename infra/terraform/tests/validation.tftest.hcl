@@ -51,12 +51,11 @@ run "contradicting" {
   command = plan
 
   variables {
-    availability_zones      = ["use1-az1"]
-    head_instance_type      = "m7i.large"
-    interface_endpoints     = ["ssm", "logs"]
-    purchase                = "reservation"
-    cluster_placement_group = true
-    monthly_budget_usd      = 1000
+    availability_zones  = ["use1-az1"]
+    head_instance_type  = "m7i.large"
+    interface_endpoints = ["ssm", "logs"]
+    purchase            = "reservation"
+    monthly_budget_usd  = 1000
     nightly = {
       schedule = "every night"
       command  = ["python"]
@@ -65,25 +64,78 @@ run "contradicting" {
   }
 
   expect_failures = [
-    var.availability_zones, var.head_instance_type, var.interface_endpoints, var.capacity_reservation_id, var.cluster_placement_group,
+    var.availability_zones, var.head_instance_type, var.interface_endpoints, var.capacity_reservation_id,
     var.monthly_budget_usd, var.nightly,
   ]
 }
 
-run "a_block_in_a_placement_group_without_ec2" {
+run "a_block_in_two_zones_without_ec2_that_ray_scales" {
   command = plan
 
   variables {
     interface_endpoints     = ["ssm", "ssmmessages", "ec2messages", "logs", "monitoring", "autoscaling"]
+    availability_zones      = ["us-east-1a", "us-east-1b"]
     purchase                = "capacity-block"
     capacity_reservation_id = "block"
+    capacity_block          = { start = "2099-12-01T11:30:00Z", end = "2099-12-01T12:30:00Z" }
     nightly = {
       schedule = "cron(0 2 * * ? *)"
       command  = ["python", "jobs/evaluate.py", "--output", "s3://bucket/nightly"]
     }
   }
 
-  expect_failures = [var.interface_endpoints, var.capacity_reservation_id, var.cluster_placement_group, var.nightly]
+  expect_failures = [var.interface_endpoints, var.capacity_reservation_id, var.capacity_block, var.nightly]
+}
+
+run "a_block_without_times" {
+  command = plan
+
+  variables {
+    purchase                = "capacity-block"
+    scaling                 = "asg"
+    capacity_reservation_id = "cr-0123456789abcdef0"
+  }
+
+  expect_failures = [var.capacity_block]
+}
+
+run "a_block_that_ray_scales" {
+  command = plan
+
+  variables {
+    purchase                = "capacity-block"
+    scaling                 = "ray"
+    capacity_reservation_id = "cr-0123456789abcdef0"
+    capacity_block          = { start = "2099-12-01T11:30:00Z", end = "2099-12-03T11:30:00Z" }
+  }
+
+  expect_failures = [var.capacity_block]
+}
+
+run "a_block_at_no_time" {
+  command = plan
+
+  variables {
+    purchase                = "capacity-block"
+    scaling                 = "asg"
+    capacity_reservation_id = "cr-0123456789abcdef0"
+    capacity_block          = { start = "tomorrow", end = "2099-12-02" }
+  }
+
+  expect_failures = [var.capacity_block]
+}
+
+run "a_schedule_of_five_fields" {
+  command = plan
+
+  variables {
+    nightly = {
+      schedule = "cron(0 2 * * *)"
+      command  = ["python", "jobs/evaluate.py", "--output", "s3://bucket/{night}"]
+    }
+  }
+
+  expect_failures = [var.nightly]
 }
 
 run "a_group_without_its_endpoint" {
@@ -93,7 +145,6 @@ run "a_group_without_its_endpoint" {
     scaling                  = "asg"
     interface_endpoints      = ["ssm", "ssmmessages", "ec2messages", "logs", "monitoring", "ec2"]
     capacity_reservation_id  = "cr-0123456789abcdef0" # with on-demand
-    cluster_placement_group  = false
     existing_placement_group = "mine"
     alarm_emails             = ["somebody@example.com"]
     monthly_budget_usd       = -1
@@ -105,5 +156,5 @@ run "a_group_without_its_endpoint" {
     }
   }
 
-  expect_failures = [var.interface_endpoints, var.capacity_reservation_id, var.cluster_placement_group, var.monthly_budget_usd, var.nightly]
+  expect_failures = [var.interface_endpoints, var.capacity_reservation_id, var.existing_placement_group, var.monthly_budget_usd, var.nightly]
 }

@@ -9,12 +9,10 @@ module "grok_batch" {
   release_version    = var.release_version
   release_sha256     = var.release_sha256
 
-  worker_instance_type    = "p5en.48xlarge"
-  max_workers             = 2
-  scaling                 = "asg"
-  purchase                = "spot"
-  efa                     = false
-  cluster_placement_group = false # spot capacity is where it is
+  worker_instance_type = "p5en.48xlarge"
+  max_workers          = 2
+  scaling              = "asg"
+  purchase             = "spot"
 
   nightly = {
     schedule = "cron(0 2 * * ? *)"

@@ -63,6 +63,11 @@ output "nightly_document" {
   value       = module.grok_batch.nightly_document
 }
 
+output "boots_url" {
+  description = "Results and reasons of workers' boots."
+  value       = module.grok_batch.boots_url
+}
+
 output "submit_policy_arn" {
   description = "Attach it to those who submit jobs."
   value       = module.grok_batch.submit_policy_arn

@@ -9,11 +9,9 @@ module "grok_batch" {
   release_version    = var.release_version
   release_sha256     = var.release_sha256
 
-  worker_instance_type    = "p5.48xlarge"
-  max_workers             = 1
-  purchase                = "on-demand"
-  efa                     = false # one replica is one machine
-  cluster_placement_group = false # so is every worker: any place will do
+  worker_instance_type = "p5.48xlarge"
+  max_workers          = 1
+  purchase             = "on-demand"
 
   force_destroy_buckets = var.force_destroy_buckets
   alarm_emails          = var.alarm_emails

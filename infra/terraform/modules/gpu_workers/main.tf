@@ -1,42 +1,39 @@
 # What a GPU worker is: a launch template from which Ray's autoscaler, or the Auto Scaling group made here, starts any number of them,
-# beginning with none. Out: the template, the network interfaces in EC2's words, facts of the instance type.
+# beginning with none. Out: the template, facts of the instance type. A replica lives on one machine, so workers need neither EFA nor
+# to stand close together: one ordinary interface, in whichever subnet has capacity.
+
+data "aws_region" "current" {}
 
 locals {
-  # "Accelerated computing instances" (EC2 instance types guide): vCPUs, network cards and EFA; "Instance store volumes": disks.
-  # All have 8 GPUs. EFA: one interface per network card. Memory is of one GPU.
+  # "Accelerated computing instances" (EC2 instance types guide): vCPUs; "Instance store volumes": disks.
+  # All have 8 GPUs. Memory is of one GPU. Quota: "Amazon EC2 endpoints and quotas", in vCPUs; spot has one per family.
   types = {
-    "p4d.24xlarge"  = { vcpus = 96, memory_gib = 1152, network_cards = 4, nvme = "8 x 1,000 GB", gpu = "A100", gpu_memory_gb = 40 }
-    "p4de.24xlarge" = { vcpus = 96, memory_gib = 1152, network_cards = 4, nvme = "8 x 1,000 GB", gpu = "A100", gpu_memory_gb = 80 }
-    "p5.48xlarge"   = { vcpus = 192, memory_gib = 2048, network_cards = 32, nvme = "8 x 3,840 GB", gpu = "H100", gpu_memory_gb = 80 }
-    "p5e.48xlarge"  = { vcpus = 192, memory_gib = 2048, network_cards = 32, nvme = "8 x 3,840 GB", gpu = "H200", gpu_memory_gb = 141 }
-    "p5en.48xlarge" = { vcpus = 192, memory_gib = 2048, network_cards = 16, nvme = "8 x 3,840 GB", gpu = "H200", gpu_memory_gb = 141 }
+    "p4d.24xlarge"  = { vcpus = 96, memory_gib = 1152, nvme = "8 x 1,000 GB", gpu = "A100", gpu_memory_gb = 40, spot_quota = "L-7212CCBC" }
+    "p4de.24xlarge" = { vcpus = 96, memory_gib = 1152, nvme = "8 x 1,000 GB", gpu = "A100", gpu_memory_gb = 80, spot_quota = "L-7212CCBC" }
+    "p5.48xlarge"   = { vcpus = 192, memory_gib = 2048, nvme = "8 x 3,840 GB", gpu = "H100", gpu_memory_gb = 80, spot_quota = "L-C4BD4855" }
+    "p5e.48xlarge"  = { vcpus = 192, memory_gib = 2048, nvme = "8 x 3,840 GB", gpu = "H200", gpu_memory_gb = 141, spot_quota = "L-C4BD4855" }
+    "p5en.48xlarge" = { vcpus = 192, memory_gib = 2048, nvme = "8 x 3,840 GB", gpu = "H200", gpu_memory_gb = 141, spot_quota = "L-C4BD4855" }
   }
-  type = local.types[var.instance_type]
-
-  placement_group = var.existing_placement_group != null ? var.existing_placement_group : (
-    var.cluster_placement_group ? aws_placement_group.this[0].name : null
-  )
-
-  # The first card carries ENA and EFA, all others EFA alone, which takes no IP address ("Maximize network bandwidth on Amazon EC2
-  # instances with multiple network cards", EC2 User Guide).
-  interfaces = [
-    for card in range(var.efa ? local.type.network_cards : 1) : {
-      card   = card
-      device = card == 0 ? 0 : 1
-      type   = !var.efa ? "interface" : card == 0 ? "efa" : "efa-only"
-    }
-  ]
+  type            = local.types[var.instance_type]
+  on_demand_quota = "L-417A185B" # Running On-Demand P instances
 }
 
-resource "aws_placement_group" "this" {
-  count = var.cluster_placement_group && var.existing_placement_group == null ? 1 : 0
+# An account starts with a quota of 0: without this, the first sign is a worker that never starts. Capacity blocks need none.
+data "aws_servicequotas_service_quota" "vcpus" {
+  count = var.purchase == "capacity-block" ? 0 : 1
 
-  name     = "${var.name}-workers"
-  strategy = "cluster"
+  service_code = "ec2"
+  quota_code   = var.purchase == "spot" ? local.type.spot_quota : local.on_demand_quota
+
+  lifecycle {
+    postcondition {
+      condition     = self.value >= var.max_workers * local.type.vcpus
+      error_message = "max_workers = ${var.max_workers} of ${var.instance_type} needs a quota of ${var.max_workers * local.type.vcpus} vCPUs, this account has ${self.value} in ${data.aws_region.current.region}. Request an increase, which takes days: aws service-quotas request-service-quota-increase --service-code ec2 --quota-code ${self.quota_code} --desired-value ${var.max_workers * local.type.vcpus}"
+    }
+  }
 }
 
 resource "aws_launch_template" "worker" {
-  # checkov:skip=CKV_AWS_88:No interface asks for a public address, and the subnets give none.
   name                                 = "${var.name}-worker"
   description                          = "GPU worker of the Ray cluster ${var.name}"
   image_id                             = var.ami_id
@@ -71,21 +68,11 @@ resource "aws_launch_template" "worker" {
     }
   }
 
-  dynamic "network_interfaces" {
-    for_each = local.interfaces
-
-    content {
-      network_card_index          = network_interfaces.value.card
-      device_index                = network_interfaces.value.device
-      interface_type              = network_interfaces.value.type
-      associate_public_ip_address = length(local.interfaces) == 1 ? false : null # EC2 refuses the question with several interfaces
-      security_groups             = [var.security_group_id]
-      delete_on_termination       = true
-    }
-  }
+  # No interfaces: Ray's autoscaler and the group name the subnet, which EC2 refuses beside interfaces. Subnets give no public address.
+  vpc_security_group_ids = [var.security_group_id]
 
   dynamic "placement" {
-    for_each = local.placement_group == null ? [] : [local.placement_group]
+    for_each = var.existing_placement_group == null ? [] : [var.existing_placement_group]
 
     content {
       group_name = placement.value
@@ -144,6 +131,9 @@ resource "aws_autoscaling_group" "workers" {
   default_cooldown          = 60
   capacity_rebalance        = false # it would end a machine in the middle of its rows on a mere recommendation
   wait_for_capacity_timeout = "0"
+  termination_policies      = ["NewestInstance"] # workers that have joined stay when fleet.py lowers the group because boots fail
+  metrics_granularity       = "1Minute"
+  enabled_metrics           = ["GroupDesiredCapacity", "GroupInServiceInstances"] # the alarm workers-not-started compares them
 
   launch_template {
     id      = aws_launch_template.worker.id
@@ -176,4 +166,39 @@ resource "aws_autoscaling_lifecycle_hook" "drain" {
   lifecycle_transition   = "autoscaling:EC2_INSTANCE_TERMINATING"
   heartbeat_timeout      = var.lifecycle_hook_s
   default_result         = "CONTINUE"
+}
+
+# The alarm boots-failing calls it, also when the head is gone.
+resource "aws_autoscaling_policy" "stop" {
+  count = var.scaling == "asg" ? 1 : 0
+
+  name                   = "${var.name}-stop"
+  autoscaling_group_name = aws_autoscaling_group.workers[0].name
+  policy_type            = "SimpleScaling"
+  adjustment_type        = "ExactCapacity"
+  scaling_adjustment     = 0
+}
+
+# AWS refuses times that have passed, and ends a block's machines 30 minutes before its end: the group drains them before, within
+# lifecycle_hook_s.
+resource "aws_autoscaling_schedule" "block_start" {
+  count = var.capacity_block != null && try(timecmp(var.capacity_block.start, plantimestamp()) > 0, false) ? 1 : 0
+
+  scheduled_action_name  = "${var.name}-block-start"
+  autoscaling_group_name = aws_autoscaling_group.workers[0].name
+  start_time             = var.capacity_block.start
+  min_size               = 0
+  max_size               = var.max_workers
+  desired_capacity       = var.max_workers
+}
+
+resource "aws_autoscaling_schedule" "block_end" {
+  count = var.capacity_block != null && try(timecmp(timeadd(var.capacity_block.end, "-45m"), plantimestamp()) > 0, false) ? 1 : 0
+
+  scheduled_action_name  = "${var.name}-block-end"
+  autoscaling_group_name = aws_autoscaling_group.workers[0].name
+  start_time             = timeadd(var.capacity_block.end, "-45m")
+  min_size               = 0
+  max_size               = 0
+  desired_capacity       = 0
 }

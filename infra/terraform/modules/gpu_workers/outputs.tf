@@ -13,22 +13,7 @@ output "type" {
   value       = local.type
 }
 
-output "placement_group" {
-  description = "Name of the placement group, null without one."
-  value       = local.placement_group
-}
-
-# An instance has all its interfaces in one subnet, and Ray asks for no other than the one given here: the first.
-output "network_interfaces" {
-  description = "In the words of EC2's RunInstances, for Ray's autoscaler."
-  value = [
-    for interface in local.interfaces : {
-      NetworkCardIndex    = interface.card
-      DeviceIndex         = interface.device
-      InterfaceType       = interface.type
-      SubnetId            = var.subnet_ids[0]
-      Groups              = [var.security_group_id]
-      DeleteOnTermination = true
-    }
-  ]
+output "stop_policy_arns" {
+  description = "Scaling policy that lowers the group to 0; empty where there is no group."
+  value       = aws_autoscaling_policy.stop[*].arn
 }

@@ -38,18 +38,8 @@ variable "user_data" {
   type        = string
 }
 
-variable "efa" {
-  description = "Whether workers get one EFA interface per network card; otherwise a single ordinary interface."
-  type        = bool
-}
-
-variable "cluster_placement_group" {
-  description = "Whether workers stand close together, in one zone."
-  type        = bool
-}
-
 variable "existing_placement_group" {
-  description = "Name of the placement group in which a reservation was made; null makes one."
+  description = "Name of the placement group in which a reservation was made; null for none."
   type        = string
   default     = null
 }
@@ -63,6 +53,15 @@ variable "capacity_reservation_id" {
   description = "Of the reservation or capacity block."
   type        = string
   default     = null
+}
+
+variable "capacity_block" {
+  description = "Start and end of the block: the group is raised and lowered then; null without one."
+  type = object({
+    start = string
+    end   = string
+  })
+  default = null
 }
 
 variable "scaling" {

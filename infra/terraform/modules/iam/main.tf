@@ -109,15 +109,21 @@ locals {
   head_scaling = {
     asg = [
       {
+        Sid      = "EndWorkersThatDoNotJoin"
+        Effect   = "Allow"
+        Action   = ["autoscaling:TerminateInstanceInAutoScalingGroup"]
+        Resource = [local.asg_arn]
+      },
+      {
         Sid      = "RaiseAndLowerWorkers"
         Effect   = "Allow"
         Action   = ["autoscaling:SetDesiredCapacity"]
         Resource = [local.asg_arn]
       },
       {
-        Sid      = "SeeWorkers"
+        Sid      = "SeeInstances"
         Effect   = "Allow"
-        Action   = ["autoscaling:DescribeAutoScalingGroups"]
+        Action   = ["ec2:DescribeInstances"]
         Resource = "*" # Describe calls know no resources
       },
     ]
@@ -129,8 +135,8 @@ locals {
         Resource = "*" # Describe calls know no resources
       },
       {
-        # Only from the workers' launch template, of its type, in our network. The request may name subnets and interfaces of its own,
-        # because Ray chooses the zone, so the template is not all of it; what a worker may do is bounded by its role, see below.
+        # Only from the workers' launch template, of its type, in our network. The request names the subnet, because Ray tries the
+        # zones in turn, so the template is not all of it; what a worker may do is bounded by its role, see below.
         Sid    = "StartWorkersFromTheirTemplate"
         Effect = "Allow"
         Action = ["ec2:RunInstances"]
@@ -204,6 +210,12 @@ locals {
       Effect   = "Allow"
       Action   = ["s3:PutObject"]
       Resource = ["${var.bucket_arns.runs}/cluster/jax-cache/*"]
+    },
+    {
+      Sid      = "SayWhyABootFailed"
+      Effect   = "Allow"
+      Action   = ["s3:PutObject"]
+      Resource = ["${var.bucket_arns.runs}/cluster/boots/*"]
     },
   ]
 

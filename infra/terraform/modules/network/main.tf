@@ -246,22 +246,6 @@ resource "aws_vpc_security_group_egress_rule" "ray" {
   to_port                      = 65535
 }
 
-# EFA traffic is no TCP: it needs a group that lets everything through to and from itself
-# ("Get started with EFA and MPI", step 1, EC2 User Guide).
-resource "aws_vpc_security_group_ingress_rule" "efa" {
-  description                  = "EFA between workers"
-  security_group_id            = aws_security_group.workers.id
-  referenced_security_group_id = aws_security_group.workers.id
-  ip_protocol                  = "-1"
-}
-
-resource "aws_vpc_security_group_egress_rule" "efa" {
-  description                  = "EFA between workers"
-  security_group_id            = aws_security_group.workers.id
-  referenced_security_group_id = aws_security_group.workers.id
-  ip_protocol                  = "-1"
-}
-
 resource "aws_vpc_security_group_ingress_rule" "endpoints" {
   for_each = local.members
 

@@ -43,3 +43,20 @@ variable "nightly" {
   description = "Whether a night without success raises an alarm."
   type        = bool
 }
+
+variable "asg_name" {
+  description = "Auto Scaling group of the workers; null where Ray scales."
+  type        = string
+  default     = null
+}
+
+variable "breaker_boots" {
+  description = "So many failed boots raise an alarm and stop further ones."
+  type        = number
+}
+
+variable "stop_workers_arns" {
+  description = "What the alarm boots-failing calls beside the topic: the policy that lowers the group to 0."
+  type        = list(string)
+  default     = []
+}
