@@ -325,8 +325,9 @@ class ScoreConfig(SamplingParams, InputFlags):
                 )
         if self.prompt_logprobs is None:
             return
-        requested = LogprobOptions(self.logprobs, self.prompt_logprobs)
-        if TASKS[self.task].logprob_options(requested).prompt is None:
+        task_options = TASKS[self.task].logprob_options
+        requested = task_options(LogprobOptions(self.logprobs, self.prompt_logprobs))
+        if requested == task_options(LogprobOptions(self.logprobs, None)):
             raise ConfigError(f"--prompt-logprobs has no effect on task {self.task}; leave it out")
 
     def _check_costs(self) -> None:
