@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from actors.protocol.errors import PromptTooLongError
-from actors.protocol.messages import Completion
+from actors.protocol.messages import Completion, Request
 from actors.protocol.parameter_names import column_notices
 from actors.protocol.plain_text import bare, plain_message
 from actors.protocol.sampling import SamplingParams
@@ -21,6 +21,9 @@ from pipeline.requests.sample import sampled_shards
 from pipeline.requests.tokenize import to_requests
 
 CHECKED_ROWS = 256  # the first ones of each sampled shard
+TOP_BYTES = 8  # id and log-prob of one of the most likely tokens, on the way to the output
+NOTED_PART_BYTES = 2 * 10**9  # of a part that is not written yet, in the driver
+SUITABLE_PART_BYTES = 10**9
 _ESCAPE = re.compile(r"\\[nrt]")
 
 
@@ -59,11 +62,12 @@ def _escape_notices(params: SamplingParams) -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class RowFaults:
-    """Rows of a sample that cannot run."""
+    """Rows of a sample that cannot run, and the size of the others."""
 
     rows: int  # of the sample
     counts: Mapping[str, int]  # by error code, the most frequent first
     first: Mapping[str, str]  # by error code: the first row and its message
+    tokens: int = 0  # of the requests of the others
 
     @property
     def total(self) -> int:
@@ -83,17 +87,22 @@ def row_faults(plan: Plan, shards: Sequence[Shard], client: storage.Client) -> R
     shard_of = {shard.number: shard for shard in sampled}
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
+    tokens = 0
     rows = read_rows(sampled, plan.schema, client)
     for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
         if isinstance(item, Completion) and item.error_code is not None:
             row = shard_of[item.ref.shard].file_row(item.ref.row)
             first.setdefault(item.error_code, f"row {row}: {item.error_message}")
             counts[item.error_code] += 1
-    return RowFaults(sum(shard.rows for shard in sampled), dict(counts.most_common()), first)
+        elif isinstance(item, Request):
+            tokens += item.longest
+    sampled_rows = sum(shard.rows for shard in sampled)
+    return RowFaults(sampled_rows, dict(counts.most_common()), first, tokens)
 
 
 def row_notices(plan: Plan, faults: RowFaults) -> Iterator[str]:
-    """Yields how many rows of a sample cannot run, and why the first of them cannot."""
+    """Yields how many rows of a sample cannot run, why, and that parts take much memory."""
+    yield from _memory_notices(plan, faults)
     if not faults.total:
         return
     sample = f"{faults.rows:,} sampled rows"
@@ -112,6 +121,25 @@ def row_notices(plan: Plan, faults: RowFaults) -> Iterator[str]:
             f"{plan.own_row_count:,} rows"
         )
     yield plain_message(message)
+
+
+def _memory_notices(plan: Plan, faults: RowFaults) -> Iterator[str]:
+    """Yields that the most likely tokens of a part take gigabytes of the driver's memory."""
+    if not faults.rows:
+        return
+    engine = plan.engine_config()
+    top_k = max(engine.target_logprobs, engine.logprobs or 0)
+    row_bytes = faults.tokens / faults.rows * top_k * TOP_BYTES
+    part_rows = min(plan.config.shard_rows, plan.own_row_count)
+    part_bytes = row_bytes * part_rows
+    if part_bytes < NOTED_PART_BYTES:
+        return
+    suitable_rows = max(1, int(SUITABLE_PART_BYTES / row_bytes))
+    yield (
+        f"a part of {part_rows:,} rows has {part_bytes / 1e9:,.1f} GB of most likely tokens, which "
+        "the driver holds until the part is written, of several parts at once; --shard-rows "
+        f"{suitable_rows} makes parts of 1 GB"
+    )
 
 
 def check_lengths(plan: Plan, faults: RowFaults) -> None:

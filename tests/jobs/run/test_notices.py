@@ -123,3 +123,16 @@ def test_long_prompts_within_the_error_budget_are_not_refused(tmp_path: Path) ->
 
     all_long = plan_of(tmp_path, [LONG] * 3, max_len=32, max_error_rate=1.0)
     check_lengths(all_long, row_faults(all_long, all_long.shards, storage.DEFAULT_CLIENT))
+
+
+def test_parts_that_take_gigabytes_of_the_driver_are_noticed(tmp_path: Path) -> None:
+    rows = [{"prompt_token_ids": list(range(1, 257))}] * 4
+    plan = plan_of(tmp_path, rows, task="teach", max_tokens=None, max_len=256)
+    assert not list(notices_of(plan))
+
+    faults = row_faults(plan, plan.shards, storage.DEFAULT_CLIENT)
+    assert faults.tokens == 4 * 256
+    long_texts = replace(faults, tokens=4 * 2_000_000)
+    (notice,) = row_notices(plan, long_texts)
+    assert notice.startswith("a part of 4 rows has 4.1 GB of most likely tokens, which the driver")
+    assert notice.endswith("--shard-rows 1 makes parts of 1 GB")
