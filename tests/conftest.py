@@ -7,6 +7,7 @@ Signatures of the model and the engine are checked by jaxtyping and beartype thr
 
 import gc
 import importlib
+import itertools
 import os
 import sys
 from collections import Counter
@@ -55,15 +56,25 @@ SLOW_TEST_S = 10.0  # order of magnitude of a slow test that states no time limi
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the files whose tests may take longest first.
+    """Puts the files whose tests may take longest first, every other one with tests on Ray.
 
     Workers take files in this order (`--dist loadfile --no-loadscope-reorder`): a long file at the
-    end would leave the others idle.
+    end would leave the others idle. Tests on Ray wait for half of their time: side by side they
+    would leave the cores idle, and all that computes would come after them.
     """
     limits_s: Counter[Path] = Counter()
+    on_ray: set[Path] = set()
     for item in items:
         limits_s[item.path] += _time_limit_s(item)
-    items.sort(key=lambda item: -limits_s[item.path])
+        if item.get_closest_marker("ray"):
+            on_ray.add(item.path)
+
+    longest_first = sorted(limits_s, key=lambda path: -limits_s[path])
+    computing = [path for path in longest_first if path not in on_ray]
+    waiting = [path for path in longest_first if path in on_ray]
+    mixed = itertools.chain.from_iterable(itertools.zip_longest(computing, waiting))
+    ranks = {path: rank for rank, path in enumerate(mixed)}
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def _time_limit_s(item: pytest.Item) -> float:
