@@ -1,6 +1,7 @@
 import json
 from array import array
 from pathlib import Path
+from typing import Any
 
 import pytest
 
