@@ -27,6 +27,7 @@ from pipeline.monitoring.progress import Progress
 from pipeline.output.writer import CommittedShard, Writer
 from pipeline.records import OutputRow, PromptRow, Shard, ShardNotice, UnreadableShard
 from pipeline.requests.detokenize import to_output_rows
+from pipeline.requests.join_windows import join_windows
 from pipeline.requests.rules import RequestRules
 from pipeline.requests.tokenize import to_requests
 from pipeline.requests.tokenizer import Tokenizer
@@ -88,7 +89,8 @@ def run(shards: Sequence[Shard], pipeline: Pipeline) -> Generator[CommittedShard
         batches, c.replicas, c.dispatch, c.progress, c.interrupted, c.limits
     )
     counted: Items[Completion] = c.progress.count(completions)
-    finished: Items[OutputRow] = to_output_rows(counted, c.task, c.tokenizer)
+    complete: Items[Completion] = join_windows(counted)
+    finished: Items[OutputRow] = to_output_rows(complete, c.task, c.tokenizer)
     output_rows: Items[OutputRow] = samples.results(finished)
 
     with rare_collections():

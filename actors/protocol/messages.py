@@ -79,6 +79,7 @@ class Request:
     # one per continuation; none: every continuation is scored from its first token
     boundaries: tuple[Boundary, ...] = ()
     embeds: bool = False
+    prompt_bytes: int | None = None  # of the row's whole text in UTF-8, where it is known
 
     @property
     def longest(self) -> int:
@@ -151,6 +152,7 @@ class Completion:
     seed: int | None = None
     # Of the input row, where the row failed and its id can be read; set on the driver.
     row_id: str | int | None = None
+    prompt_bytes: int | None = None  # as in the request; set on the driver
 
     @classmethod
     def failed(

@@ -25,6 +25,7 @@ RUN_TOPICS: Topics = MappingProxyType(
             "sample",
             "sample_seed",
             "on_overflow",
+            "window_stride",
             "partition",
         ),
         "output": (
@@ -37,6 +38,7 @@ RUN_TOPICS: Topics = MappingProxyType(
             "normalize",
             "embedding_dtype",
             "top_k_logprobs",
+            "bits_per_byte",
             "shard_rows",
         ),
         "sampling": tuple(PARAMETERS),

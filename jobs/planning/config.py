@@ -30,6 +30,7 @@ WITH_DATA: dict[str, object] = {
     "max_tokens": None,
     "limit": None,
     "on_overflow": "error",
+    "window_stride": None,
 }
 # A completion has at most so many times the mean that --completion-tokens gives.
 LONGEST_COMPLETION = 3
@@ -87,8 +88,11 @@ class PlanConfig:
         f"{LONGEST_COMPLETION} times --completion-tokens",
     )
     limit: int | None = flag(None, "only the first N rows of --input")
-    on_overflow: Literal["error", "truncate-left"] = flag(
+    on_overflow: Literal["error", "truncate-left", "window"] = flag(
         "error", "handling of prompts of --input that are longer than --max-len minus max_tokens"
+    )
+    window_stride: int | None = flag(
+        None, "with --on-overflow window: tokens that a window after the first one scores"
     )
     model: str = flag("grok-1", "grok-1, or a path or URL of a JSON file of hyperparameters")
     max_len: int | None = flag(
@@ -176,6 +180,7 @@ class PlanConfig:
             max_tokens=max_tokens,
             limit=self.limit,
             on_overflow=self.on_overflow,
+            window_stride=self.window_stride,
             max_len=self.max_len,
             slots=self.slots or "auto",
             prefill_tokens=self.prefill_tokens or "auto",

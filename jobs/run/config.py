@@ -145,6 +145,10 @@ class ScoreConfig(SamplingParams, InputFlags):
     top_k_logprobs: int = flag(
         DEFAULT_TOP_K, "task teach: most likely tokens at each position, with their log-probs"
     )
+    bits_per_byte: bool = flag(
+        False,
+        "task perplexity: write text_bytes and bits_per_byte; --on-overflow window does so, too",
+    )
     dtype: Literal["bfloat16", "float32"] = flag("bfloat16", "activations")
     replicas: str = flag(
         "1", "MIN[:MAX] replicas: start with MIN, use up to MAX as the cluster grows"
@@ -182,8 +186,15 @@ class ScoreConfig(SamplingParams, InputFlags):
         None, "longest prompt + completion, tokens; default: the model's context"
     )
     shard_rows: int = flag(1000, "rows per commit, i.e. per output file")
-    on_overflow: Literal["error", "truncate-left"] = flag(
-        "error", "handling of prompts longer than --max-len minus max_tokens"
+    on_overflow: Literal["error", "truncate-left", "window"] = flag(
+        "error",
+        "handling of prompts longer than --max-len minus max_tokens; window: task perplexity "
+        "scores a longer text in windows of --max-len tokens, each token once",
+    )
+    window_stride: int | None = flag(
+        None,
+        "with --on-overflow window: tokens that each window after the first one scores, given the "
+        "--max-len - N tokens before them; default: --max-len - 1, the cheapest",
     )
     partition: str = flag("0/1", "I/N: this driver takes the shards whose number is I modulo N")
     limit: int | None = flag(None, "only the first N rows")
@@ -249,6 +260,7 @@ class ScoreConfig(SamplingParams, InputFlags):
         self._check_paths()
         check_output_is_kept(self, ["output"])
         self._check_ranges()
+        self._check_windows()
         self.sampling_params()
         self.replica_range()
         self.mesh_shape()
@@ -297,6 +309,31 @@ class ScoreConfig(SamplingParams, InputFlags):
             )
         if self.sample_seed and self.sample is None:
             raise ConfigError("--sample-seed has no effect without --sample; give both or none")
+
+    def _check_windows(self) -> None:
+        splits_texts = TASKS[self.task].splits_texts
+        writable = task_columns(TASKS[self.task], text_bytes=True)
+        if self.bits_per_byte and "bits_per_byte" not in writable:
+            raise ConfigError(
+                f"--bits-per-byte has no effect on task {self.task}, which scores no whole text; "
+                "leave it out or use --task perplexity"
+            )
+        if self.on_overflow == "window" and not splits_texts:
+            raise ConfigError(
+                f"--on-overflow: task {self.task} cannot split a row into windows; use "
+                "truncate-left, which keeps the end of a prompt that is too long, or --task "
+                "perplexity"
+            )
+        if self.bits_per_byte and self.on_overflow == "truncate-left":
+            raise ConfigError(
+                "--bits-per-byte needs whole texts, and --on-overflow truncate-left scores the end "
+                "of long ones; use --on-overflow window or error"
+            )
+        check_range("window_stride", self.window_stride, 1)
+        if self.window_stride is not None and self.on_overflow != "window":
+            raise ConfigError(
+                "--window-stride has no effect without --on-overflow window; give both or none"
+            )
 
     def _check_token_logprobs(self) -> None:
         if not self.token_logprobs:
@@ -347,6 +384,16 @@ class ScoreConfig(SamplingParams, InputFlags):
             value = getattr(self, name)
             if value != AUTO:
                 check_range(name, value, low, high)
+
+    @property
+    def writes_windows(self) -> bool:
+        """Whether texts are split into windows, and the output has their number."""
+        return self.on_overflow == "window"
+
+    @property
+    def writes_text_bytes(self) -> bool:
+        """Whether the output has the bytes of texts, and bits per byte."""
+        return self.bits_per_byte or self.writes_windows
 
     @property
     def scored_logprobs(self) -> int | None:

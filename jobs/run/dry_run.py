@@ -70,6 +70,8 @@ class Sample:
     new_tokens: int  # of the sample, at most: max_tokens of every completion
     padded_tokens: int  # of the sample: prompts and continuations in whole blocks
     batches: int  # of the sample
+    windows: int = 0  # of the sample: of texts longer than the context
+    scored_tokens: int = 0  # of the sample, where texts are split into windows
 
     @property
     def scale(self) -> float:
@@ -85,7 +87,7 @@ class Sample:
 
     def figures(self) -> dict[str, Any]:
         """Returns the figures of all rows by name."""
-        return {
+        figures: dict[str, Any] = {
             "rows": self.rows,
             "rows_sampled": self.sampled_rows,
             "rows_failing": round(self.failed * self.scale),
@@ -93,6 +95,10 @@ class Sample:
             "new_tokens_at_most": round(self.new_tokens * self.scale),
             "padding": self.padding,
         }
+        if self.windows:
+            figures["windows"] = round(self.windows * self.scale)
+            figures["scored_tokens"] = round(self.scored_tokens * self.scale)
+        return figures
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,10 +234,15 @@ def input_sample(plan: Plan, rows: int | None = None) -> Sample:
 
     lengths: list[int] = []
     new_tokens = 0
+    windows = 0
+    scored_tokens = 0
     for request in sample.requests:
         lengths.append(len(request.prompt_ids))
         lengths += [len(ids) for ids in request.continuations]
         new_tokens += longest_completion(request)
+        if plan.config.writes_windows:
+            windows += 1
+            scored_tokens += sum(len(ids) for ids in request.continuations)
     return Sample(
         rows=plan.own_row_count if rows is None else rows,
         sampled_rows=sample.rows,
@@ -242,6 +253,8 @@ def input_sample(plan: Plan, rows: int | None = None) -> Sample:
         new_tokens=new_tokens,
         padded_tokens=sum(padded_length(length) for length in lengths),
         batches=len(list(fill_batches(sample.requests, plan.bucket_config()))),
+        windows=windows,
+        scored_tokens=scored_tokens,
     )
 
 

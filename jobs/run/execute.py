@@ -24,7 +24,14 @@ from jobs.run.early_stopping import NEVER_STOP, EarlyStopping
 from jobs.run.fingerprint import fingerprint_keys, row_context
 from jobs.run.limits import RunLimits
 from jobs.run.metrics import run_label
-from jobs.run.notices import RowFaults, check_lengths, plan_notices, row_faults, row_notices
+from jobs.run.notices import (
+    RowFaults,
+    check_lengths,
+    part_notices,
+    plan_notices,
+    row_faults,
+    row_notices,
+)
 from jobs.run.plan import Plan, make_plan
 from jobs.run.report import complete_report, reported
 from jobs.run.reuse.copying import CopiedShards, ReuseFigures, copy_shards, count_reuse
@@ -287,6 +294,8 @@ def _prepare(
         folder.client.check_conditional_writes(folder.run_url, replaces=True)
     state = read_state(folder, plan.shards, identity, failures_in=failures_in)
     _warn_of_removed_parts(plan, folder, state, log)
+    for notice in part_notices(plan, folder, state.committed):
+        log.event("notice", f"note: {notice}", level="warning")
     unfinished = remaining(
         plan.shards,
         state,

@@ -23,7 +23,14 @@ CONFIG_KEYS = (
     "prompt_logprobs",
 )
 # Flags that enter it only where they are set, so that runs begun before them resume.
-CONFIG_KEYS_IF_SET = ("boundary_chars", "deterministic", "keep_prompt", "token_logprobs")
+CONFIG_KEYS_IF_SET = (
+    "bits_per_byte",
+    "boundary_chars",
+    "deterministic",
+    "keep_prompt",
+    "token_logprobs",
+    "window_stride",
+)
 # Flags on which the bits of log-probs depend on GPUs: part of it with --deterministic.
 SHAPE_KEYS = ("mesh", "slots", "prefill_tokens", "shard_activations")
 
@@ -43,6 +50,8 @@ ROW_KEYS = PART_KEYS | {
     "on_overflow",
     "sampling",
     "boundary_chars",
+    "bits_per_byte",
+    "window_stride",
 }
 # Of the others, those that decide about columns alone.
 COLUMN_KEYS = ("logprobs", "prompt_logprobs", "token_logprobs")

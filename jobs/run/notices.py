@@ -2,8 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import pyarrow.compute as pc
 
 from actors.protocol.errors import PromptTooLongError
 from actors.protocol.messages import Completion, Request
@@ -13,11 +15,12 @@ from actors.protocol.sampling import SamplingParams
 from jobs.run.plan import Plan
 from pipeline import storage
 from pipeline.errors import ConfigError
-from pipeline.input.reader import read_rows
+from pipeline.input import formats
 from pipeline.input.roles import CONTINUATION
 from pipeline.monitoring.row_counts import allowed_failures
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
-from pipeline.requests.sample import sampled_shards
+from pipeline.requests.sample import SampleReader, sampled_shards
 from pipeline.requests.tokenize import to_requests
 
 CHECKED_ROWS = 256  # the first ones of each sampled shard
@@ -33,18 +36,29 @@ def plan_notices(plan: Plan) -> Iterator[str]:
     if plan.task.generates:
         yield from _escape_notices(plan.rules.defaults)
         yield from column_notices(plan.schema.passthrough.names[1:])
-    yield from _text_notices(plan)
 
 
-def _text_notices(plan: Plan) -> Iterator[str]:
-    """Yields that log-probs of prompts are those of one token, where the prompt is scored."""
-    config = plan.config
+def part_notices(plan: Plan, folder: RunFolder, committed: Collection[int]) -> Iterator[str]:
+    """Yields that committed parts of a resumed run differ from those that it will write.
+
+    Earlier versions wrote a null for the first token of a text as all of `prompt_logprobs`.
+
+    Raises:
+        OutageError: storage does not answer.
+    """
     scores_prompt = not plan.task.generates and CONTINUATION not in plan.task.input_roles
-    if scores_prompt and config.prompt_logprobs is not None and not config.token_logprobs:
+    if not scores_prompt or plan.config.prompt_logprobs is None or not committed:
+        return
+    url = folder.part_url(min(committed))
+    with formats.open_parquet(url, client=folder.client) as parquet:
+        part = parquet.read(["scored_tokens", "prompt_logprobs"])
+    lengths = pc.list_value_length(part["prompt_logprobs"])
+    expected = pc.add(part["scored_tokens"], 1)
+    if pc.any(pc.not_equal(lengths, expected)).as_py():
         yield (
-            f"--prompt-logprobs writes a null for the first token of each text alone in task "
-            f"{config.task}, as in runs of earlier versions; add --token-logprobs true for all "
-            "tokens of the text"
+            f"parts of {plain_message(folder.data_url)} are of an earlier version, whose "
+            "prompt_logprobs are a null for the first token of each text; new parts cover the "
+            "whole text. Remove the parts, and their rows are computed again"
         )
 
 
@@ -88,16 +102,24 @@ def row_faults(plan: Plan, shards: Sequence[Shard], client: storage.Client) -> R
     counts: Counter[str] = Counter()
     first: dict[str, str] = {}
     tokens = 0
-    rows = read_rows(sampled, plan.schema, client)
+    reader = SampleReader(plan.rules)
+    rows = reader.rows(sampled, plan.schema, client)
     for item in to_requests(rows, plan.task, plan.tokenizer, plan.rules):
         if isinstance(item, Completion) and item.error_code is not None:
             row = shard_of[item.ref.shard].file_row(item.ref.row)
             first.setdefault(item.error_code, f"row {row}: {item.error_message}")
             counts[item.error_code] += 1
         elif isinstance(item, Request):
-            tokens += item.longest
-    sampled_rows = sum(shard.rows for shard in sampled)
-    return RowFaults(sampled_rows, dict(counts.most_common()), first, tokens)
+            tokens += _row_tokens(item)
+    row_count = sum(shard.rows for shard in sampled) - reader.left_out
+    return RowFaults(row_count, dict(counts.most_common()), first, tokens)
+
+
+def _row_tokens(request: Request) -> int:
+    """Returns the tokens of a request that are those of its row: windows of a text overlap."""
+    if request.ref.windows > 1:
+        return len(request.continuations[0])
+    return request.longest
 
 
 def row_notices(plan: Plan, faults: RowFaults) -> Iterator[str]:
@@ -160,6 +182,8 @@ def check_lengths(plan: Plan, faults: RowFaults) -> None:
         cures = [f"shorten them to the model's context of {plan.rules.max_len} tokens"]
     if plan.task.generates:
         cures += ["lower --max-tokens", "use --on-overflow truncate-left"]
+    if plan.task.splits_texts:
+        cures.append("use --on-overflow window")
     raise ConfigError(
         f"prompts are too long in {count:,} of {faults.rows:,} rows, the first one "
         f"{faults.first[PromptTooLongError.code]}; --max-error-rate allows {allowed:,} failed "

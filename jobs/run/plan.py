@@ -89,6 +89,8 @@ class Plan:
             boundary_chars=self.config.boundary_chars,
             top_k_logprobs=self.config.top_k_logprobs,
             embedding=EmbeddingOptions(self.model.emb_size, self.config.embedding_dtype),
+            text_bytes=self.config.writes_text_bytes,
+            windows=self.config.writes_windows,
         )
 
     def bucket_config(self) -> BucketConfig:
@@ -269,17 +271,25 @@ def _mean_request_tokens(requests: Sequence[Request], max_len: int) -> float | N
 def _request_rules(
     config: ScoreConfig, model: ModelConfig, tokenizer: Tokenizer | None
 ) -> RequestRules:
+    max_len = config.max_len or 0
     rules = RequestRules(
         model.vocab_size,
-        config.max_len or 0,
+        max_len,
         config.on_overflow,
-        config.sampling_params(),
+        window_stride=config.window_stride or max_len - 1,
+        defaults=config.sampling_params(),
         context_token=model.eos_token,
     )
     if tokenizer is None:
         return rules
+    text_bytes = None
+    if config.writes_text_bytes:
+        text_bytes = tokenizer.text_bytes
     return replace(
-        rules, encode_fragment=tokenizer.encode_fragment, token_spans=tokenizer.token_spans
+        rules,
+        encode_fragment=tokenizer.encode_fragment,
+        token_spans=tokenizer.token_spans,
+        text_bytes=text_bytes,
     )
 
 
@@ -299,6 +309,8 @@ def _columns(config: ScoreConfig, template: RowTemplate | None) -> InputColumns:
         id_column=config.id_column,
         continuation_column=config.continuation_column,
         boundary_chars=config.boundary_chars,
+        text_bytes=config.writes_text_bytes,
+        windows=config.writes_windows,
         token_logprobs=config.token_logprobs,
         template=template,
         keep_prompt=config.keep_prompt,
@@ -311,6 +323,11 @@ def _check_lengths(config: ScoreConfig, model: ModelConfig) -> None:
         raise ConfigError(
             f"--max-len: expected at most the model's context of {model.sequence_len} tokens, got "
             f"{max_len}"
+        )
+    if config.window_stride is not None and config.window_stride >= max_len:
+        raise ConfigError(
+            f"--window-stride: expected less than --max-len {max_len}, got {config.window_stride}: "
+            "the first token that a window scores needs one before it"
         )
     generates = TASKS[config.task].generates
     if generates and config.max_tokens is not None and config.max_tokens >= max_len:

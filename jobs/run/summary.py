@@ -1,5 +1,6 @@
 """Prints what a run did, where its results are, the first of them, and the next commands."""
 
+import dataclasses
 import shlex
 import shutil
 import sys
@@ -104,6 +105,8 @@ def figure_lines(snapshot: Snapshot) -> dict[str, str]:
         in_per_s = snapshot.tokens_in / snapshot.elapsed_s
         out_per_s = snapshot.tokens_out / snapshot.elapsed_s
         lines["tokens/s"] = f"in {in_per_s:,.0f}, out {out_per_s:,.0f}"
+    if snapshot.windows.windows:
+        lines["windows"] = snapshot.windows.text
     if snapshot.finish_reasons:
         lines["finished"] = f"by {_counts(snapshot.finish_reasons)}"
     if snapshot.codes:
@@ -171,6 +174,7 @@ def _figures(snapshot: Snapshot | None) -> dict[str, Any]:
         "tokens_out": snapshot.tokens_out,
         "finish_reasons": snapshot.finish_reasons,
         "codes": snapshot.codes,
+        "windows": dataclasses.asdict(snapshot.windows),
         "replica_hours": round(snapshot.replica_hours, 6),
         "cost": snapshot.cost,
     }

@@ -93,7 +93,7 @@ class _OpenBuckets:
         # The key is a prefix (bytes) or the size (int) of a size bucket.
         self._buckets: OrderedDict[bytes | int, _Bucket] = OrderedDict()
         self._recent_prefixes: OrderedDict[bytes, None] = OrderedDict()
-        self._last_row: tuple[int, int] | None = None
+        self._last_text: tuple[int, int, int] | None = None
         self._last_key: bytes | int = 0
         self._added = 0
 
@@ -171,13 +171,13 @@ class _OpenBuckets:
         return _batch(requests)
 
     def _key(self, request: Request) -> bytes | int:
-        row = (request.ref.shard, request.ref.row)
-        if row != self._last_row:
-            self._last_row = row
-            self._last_key = self._key_of_row(request)
+        text = (request.ref.shard, request.ref.row, request.ref.window)
+        if text != self._last_text:
+            self._last_text = text
+            self._last_key = self._key_of_text(request)
         return self._last_key  # all samples of a row go into the same bucket
 
-    def _key_of_row(self, request: Request) -> bytes | int:
+    def _key_of_text(self, request: Request) -> bytes | int:
         """Returns the prefix if an earlier prompt had it too, else the size of the size bucket."""
         prefix = _prefix(request)
         if prefix in self._recent_prefixes:

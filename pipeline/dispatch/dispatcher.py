@@ -516,12 +516,15 @@ class DispatchState:
             del self._states[name].in_flight[number]
             self._freed(name)
 
-        row_ids = {request.ref: request.row_id for request in in_flight.batch.requests}
+        requests = {request.ref: request for request in in_flight.batch.requests}
         for completion in event.result.completions:
-            if completion.error_code is None:
-                yield completion
+            request = requests[completion.ref]
+            if completion.error_code is not None:
+                yield replace(completion, row_id=request.row_id)
+            elif request.prompt_bytes is not None:
+                yield replace(completion, prompt_bytes=request.prompt_bytes)
             else:
-                yield replace(completion, row_id=row_ids[completion.ref])
+                yield completion
 
     def _lost(self, event: ReplicaLost) -> Iterator[Completion]:
         self._watcher.replica_lost(event.replica, event.reason)

@@ -51,6 +51,8 @@ class InputColumns:
     continuation_column: str = "continuation"
     boundary_chars: bool = False  # the output has this column
     token_logprobs: bool = False  # the output has the columns of scored tokens
+    text_bytes: bool = False  # the output has the bytes of a text, and bits per byte
+    windows: bool = False  # the output has the number of windows of a text
     template: RowTemplate | None = None  # gives the prompt; the prompt column is one of many then
     keep_prompt: bool = False  # the prompt passes through
 
@@ -340,6 +342,8 @@ def _output_fields(
         columns.task,
         boundary_chars=columns.boundary_chars,
         token_logprobs=columns.token_logprobs,
+        text_bytes=columns.text_bytes,
+        windows=columns.windows,
     )
     prompt_column = None  # that passes through under another name where its own is taken
     if columns.keep_prompt:

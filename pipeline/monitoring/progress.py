@@ -6,7 +6,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
@@ -25,6 +25,7 @@ from pipeline.monitoring.sample_rows import SampleRows
 from pipeline.monitoring.snapshot import Snapshot
 from pipeline.monitoring.timeline import Timeline
 from pipeline.monitoring.token_rates import TokenRates
+from pipeline.monitoring.window_counts import WindowCounts
 from pipeline.records import Passing
 from pipeline.requests.tokenizer import Tokenizer
 
@@ -109,6 +110,7 @@ class Progress:
         self._logprobs = LogprobCounts()
         self._score_logprobs = LogprobCounts()
         self._boundary_rows = 0
+        self._windows = WindowCounts()
         self._prompt_lengths: Counter[int] = Counter()
         self._completion_lengths: Counter[int] = Counter()
         self._examples: dict[str, list[dict[str, object]]] = {}
@@ -286,6 +288,7 @@ class Progress:
             activity=activity.text,
             phase=phase,
             finish_reasons=self.finish_reasons,
+            windows=replace(self._windows),
         )
 
     def report(self, tokenizer: Tokenizer | None = None) -> dict[str, object]:
@@ -333,6 +336,7 @@ class Progress:
             "samples": self.samples.report(tokenizer),
             "retries": self._retries,
             "boundary_rows": self._boundary_rows,
+            "windows": asdict(self._windows),
             "errors_by_code": dict(self._codes.most_common()),
             "error_examples": self._examples,
             "engine": add_deprecated_keys(asdict(now.engine)),
@@ -350,6 +354,8 @@ class Progress:
     def _count(self, completion: Completion) -> None:
         at_s = self._elapsed_s
         is_error = completion.error_code is not None
+        # Of the windows of a text, the first one that fails is the error of the row.
+        is_repeated = completion.ref.windows > 1 and self._rows.has_failed(completion.ref)
         done = self._rows.add(completion.ref, is_error=is_error)
         if done.answered:
             self._last_row_s = at_s
@@ -357,9 +363,9 @@ class Progress:
         amounts: dict[str, float] = {"rows": done.answered}
         if done.failed:
             amounts["errors"] = done.failed
-        if is_error:
+        if is_error and not is_repeated:
             self._count_error(completion)
-        else:
+        elif not is_error:
             amounts.update(self._count_tokens(completion, at_s))
         self._timeline.add_all(amounts, at_s)
 
@@ -379,6 +385,8 @@ class Progress:
             self._logprobs.add(completion.token_logprobs)
         if any(score.boundary_chars for score in completion.scores):
             self._boundary_rows += 1
+        if completion.ref.windows > 1:
+            self._windows.add(completion.ref, prompt + scored, scored)
 
         self._tokens_in += prompt + scored  # scored tokens are read, not generated
         self._tokens_out += generated
@@ -418,13 +426,13 @@ class Progress:
 
         The time in which calls wait for programs does not count: it does not come again.
         """
-        rows = self._rows.answered
+        rows = self._rows.begun
         tokens = self._tokens_in + self._tokens_out
         tokens_per_s = self._rates.working_rate(elapsed_s, replicas_up)
         if not rows or not tokens or tokens_per_s <= 0:
             return None
         tokens_per_row = tokens / rows
-        return (self._rows_total - rows) * tokens_per_row / tokens_per_s
+        return max(self._rows_total - rows, 0.0) * tokens_per_row / tokens_per_s
 
     def _cost(self) -> float | None:
         if self._cost_per_replica_hour is None:

@@ -30,7 +30,7 @@ def allowed_failures(rows: int, max_error_rate: float) -> int:
 
 @dataclass(slots=True)
 class _OpenRow:
-    """A row some of whose samples are in."""
+    """A row some of whose samples, or windows, are in."""
 
     missing: int
     has_failed: bool
@@ -38,7 +38,7 @@ class _OpenRow:
 
 @dataclass(frozen=True, slots=True)
 class RowsDone:
-    """Rows that are complete since one more sample is in: none or one."""
+    """Rows that are complete since one more sample or window is in: none or one."""
 
     answered: int
     failed: int
@@ -50,17 +50,25 @@ FAILED_ROW = RowsDone(1, 1)
 
 
 class RowCounts:
-    """Counts a row when all its samples are in; it failed when one of them did."""
+    """Counts a row when all its samples and windows are in; it failed when one of them did."""
 
     def __init__(self) -> None:
         self.answered = 0  # failed ones included
         self.failed = 0
+        self.begun = 0.0  # rows, each by its share of samples and windows that are in
         self._open: dict[tuple[int, int], _OpenRow] = {}
 
+    def has_failed(self, ref: RowRef) -> bool:
+        """Whether a row that is not complete has failed by now."""
+        row = self._open.get((ref.shard, ref.row))
+        return row is not None and row.has_failed
+
     def add(self, ref: RowRef, *, is_error: bool) -> RowsDone:
-        """Counts a sample; returns what it adds to the counts of rows."""
-        if ref.samples > 1:
-            row = self._open.setdefault((ref.shard, ref.row), _OpenRow(ref.samples, False))
+        """Counts a sample or window; returns what it adds to the counts of rows."""
+        requests = ref.samples * ref.windows
+        self.begun += 1 / requests
+        if requests > 1:
+            row = self._open.setdefault((ref.shard, ref.row), _OpenRow(requests, False))
             row.missing -= 1
             row.has_failed |= is_error
             if row.missing:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from actors.protocol.messages import ReplicaStats
+from pipeline.monitoring.window_counts import WindowCounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,8 @@ class Snapshot:
     activity: str = ""  # of replicas that load or compile
     phase: str = "running"  # or what replicas do while no row is computed: start, load, compile
     finish_reasons: Mapping[str, int] = field(default_factory=dict)  # samples without an error
+    # of texts longer than the context
+    windows: WindowCounts = field(default_factory=WindowCounts)
 
     @property
     def prefix_reuse(self) -> float:

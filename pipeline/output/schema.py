@@ -86,15 +86,26 @@ class OutputSchema:
 
 
 def task_columns(
-    task: Task, *, boundary_chars: bool = False, token_logprobs: bool = False
+    task: Task,
+    *,
+    boundary_chars: bool = False,
+    token_logprobs: bool = False,
+    text_bytes: bool = False,
+    windows: bool = False,
 ) -> frozenset[str]:
     """Returns the names of all columns that the task may write; none may pass through.
 
-    `boundary_chars` and those of scored tokens are among them in runs that write them.
+    Those of flags, and those of scored tokens, are among them in runs that write them.
     """
     scored = 1 if token_logprobs else None
     logprobs = LogprobOptions(generated=1, prompt=1, scored=scored)
-    everything = OutputOptions(logprobs, choices=True, boundary_chars=boundary_chars)
+    everything = OutputOptions(
+        logprobs,
+        choices=True,
+        boundary_chars=boundary_chars,
+        text_bytes=text_bytes,
+        windows=windows,
+    )
     columns = (*STATUS, *task.output_columns(everything))
     return frozenset(column.name for column in columns) | {"id"}
 
@@ -110,6 +121,8 @@ def output_schema(
     scored_logprobs: int | None = None,
     top_k_logprobs: int = DEFAULT_TOP_K,
     embedding: EmbeddingOptions = DEFAULT_EMBEDDING,
+    text_bytes: bool = False,
+    windows: bool = False,
 ) -> OutputSchema:
     """Returns the schema of the run's parts.
 
@@ -123,8 +136,17 @@ def output_schema(
         scored_logprobs: most likely tokens beside each scored one; None: no log-probs of these.
         top_k_logprobs: most likely tokens at each position of a teacher's text.
         embedding: size and type of embeddings.
+        text_bytes: whether task perplexity writes bytes and bits per byte of a text.
+        windows: whether it writes in how many windows a text was scored.
     """
     requested = LogprobOptions(logprobs, prompt_logprobs, scored_logprobs, top_k=top_k_logprobs)
-    options = OutputOptions(requested, choices, boundary_chars, embedding)
+    options = OutputOptions(
+        requested,
+        choices,
+        boundary_chars,
+        embedding,
+        text_bytes=text_bytes,
+        windows=windows,
+    )
     columns = (*STATUS, *task.output_columns(options))
     return OutputSchema(inputs.passthrough, columns)

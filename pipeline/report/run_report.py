@@ -12,6 +12,7 @@ from typing import Any
 from markupsafe import Markup
 
 from pipeline.monitoring.deprecated_keys import rename_deprecated_keys
+from pipeline.monitoring.window_counts import WindowCounts
 from pipeline.report import answer_plots
 from pipeline.report.drawing import Plot
 from pipeline.report.figures import compact, duration, idle_tails, percent, quantile
@@ -179,6 +180,9 @@ def _remarks(report: Report) -> Iterator[str]:
             f"Padding is {percent(report['padding'])} of computed prompt positions: short prompts "
             "fill compiled shapes least."
         )
+    windows = WindowCounts(**report.get("windows", {}))
+    if windows.windows:
+        yield f"Long texts: {windows.text}; a larger --window-stride computes fewer."
     busy_share = _busy_share(report)
     if busy_share < LOW_UTILISATION:
         yield (

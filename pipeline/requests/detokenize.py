@@ -1,4 +1,4 @@
-"""The detokenize stage: `Completion` → `OutputRow`, with the text of generated tokens."""
+"""The detokenize stage: `Completion` → `OutputRow`, as the task's columns read it."""
 
 from collections.abc import Iterable, Iterator
 
@@ -11,7 +11,7 @@ from pipeline.tasks import Task
 def to_output_rows(
     completions: Iterable[Completion | Passing], task: Task, tokenizer: Tokenizer | None
 ) -> Iterator[OutputRow | Passing]:
-    """Yields each completion with its text; all other items pass through.
+    """Yields each completion as the task finishes it, with its text; other items pass through.
 
     The text is None for errors, for tasks that generate none, and without a tokenizer.
     """
@@ -23,4 +23,4 @@ def to_output_rows(
         text = None
         if tokenizer is not None and task.generates and completion.error_code is None:
             text = tokenizer.text(completion.token_ids, completion.text_bytes)
-        yield OutputRow(completion, text)
+        yield OutputRow(task.row_completion(completion), text)

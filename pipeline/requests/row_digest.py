@@ -9,12 +9,12 @@ import dataclasses
 import hashlib
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any
 
-from actors.protocol.messages import Completion, Request
+from actors.protocol.messages import Completion, Request, RowRef
 from actors.protocol.sampling import PARAMETERS
 from pipeline.records import DIGEST_BYTES, ShardOpened
 
@@ -42,20 +42,26 @@ class RowDigests:
         """Takes the shard of all rows until the next one."""
         self._buffer = opened.digests
 
-    def add(self, requests: Sequence[Request | Completion]) -> None:
-        """Stores the digest of a row of the shard; a row that cannot run has none.
+    def recorded(self, requests: Iterable[Request | Completion]) -> Iterator[Request | Completion]:
+        """Yields the requests of a row; stores their digest behind the last one.
+
+        A row that cannot run has none.
 
         Args:
-            requests: all requests of the row.
+            requests: all requests of the row of the shard. They need not exist at once.
         """
-        first = requests[0]
-        if self._buffer is None or not isinstance(first, Request):
-            return
-        begin = DIGEST_BYTES * first.ref.row
-        self._buffer[begin : begin + DIGEST_BYTES] = row_digest(self._context, requests)
+        digest = hashlib.blake2b(self._context, digest_size=DIGEST_BYTES)
+        place: RowRef | None = None
+        for request in _digested(digest, requests):
+            if isinstance(request, Request):
+                place = request.ref
+            yield request
+        if self._buffer is not None and place is not None:
+            begin = DIGEST_BYTES * place.row
+            self._buffer[begin : begin + DIGEST_BYTES] = digest.digest()
 
 
-def row_digest(context: bytes, requests: Sequence[Request | Completion]) -> bytes:
+def row_digest(context: bytes, requests: Iterable[Request | Completion]) -> bytes:
     """Returns the digest of a row, `DIGEST_BYTES` bytes.
 
     Args:
@@ -63,19 +69,27 @@ def row_digest(context: bytes, requests: Sequence[Request | Completion]) -> byte
         requests: all requests of the row.
     """
     digest = hashlib.blake2b(context, digest_size=DIGEST_BYTES)
+    for _ in _digested(digest, requests):
+        pass
+    return digest.digest()
+
+
+def _digested(
+    digest: Any, requests: Iterable[Request | Completion]
+) -> Iterator[Request | Completion]:
+    """Yields the requests of a row, each added to the digest."""
     prompt_ids: array[int] | None = None
     for request in requests:
-        if not isinstance(request, Request):
-            continue
-        if prompt_ids is None:
-            row_id = f"{type(request.row_id).__name__}\0{request.row_id}"
-            _add_bytes(digest, row_id.encode("utf-8", "surrogatepass"))
-        # All samples of a row have the same prompt: it counts once.
-        if request.prompt_ids is not prompt_ids:
-            prompt_ids = request.prompt_ids
-            _add_bytes(digest, prompt_ids.tobytes())
-        _add_request(digest, request)
-    return digest.digest()
+        if isinstance(request, Request):
+            if prompt_ids is None:
+                row_id = f"{type(request.row_id).__name__}\0{request.row_id}"
+                _add_bytes(digest, row_id.encode("utf-8", "surrogatepass"))
+            # All samples of a row have the same prompt: it counts once.
+            if request.prompt_ids is not prompt_ids:
+                prompt_ids = request.prompt_ids
+                _add_bytes(digest, prompt_ids.tobytes())
+            _add_request(digest, request)
+        yield request
 
 
 def _add_request(digest: Any, request: Request) -> None:

@@ -93,7 +93,7 @@ def _encoded(
             continue
         requests = _requests(item, list(islice(encoded, len(item.texts))), task, rules)
         if digests is not None:
-            digests.add(requests)
+            requests = digests.recorded(requests)
         yield from requests
 
 
@@ -101,7 +101,7 @@ def _pending_row(
     row: PromptRow, task: Task, tokenizer: Tokenizer | None, rules: RequestRules
 ) -> _PendingRow | Completion:
     try:
-        row = _bounded_row(row, tokenizer, rules)
+        row = _bounded_row(row, task, tokenizer, rules)
         texts = task.texts(row)
         if texts and tokenizer is None:
             raise InvalidPromptError(
@@ -115,21 +115,23 @@ def _pending_row(
 
 def _requests(
     pending: _PendingRow, encoded: Sequence[list[int]], task: Task, rules: RequestRules
-) -> Sequence[Request | Completion]:
+) -> Iterable[Request | Completion]:
     try:
         return task.requests(pending.row, encoded, rules)
     except RequestError as error:
         return [_failed(pending.row, error)]
 
 
-def _bounded_row(row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRules) -> PromptRow:
+def _bounded_row(
+    row: PromptRow, task: Task, tokenizer: Tokenizer | None, rules: RequestRules
+) -> PromptRow:
     """Returns the row without what is never used of a huge prompt, before texts are joined.
 
     Raises:
         PromptTooLongError: a text of the row is too long by its beginning alone.
     """
     longest_chars = CHARS_PER_TOKEN * rules.max_len
-    if tokenizer is None:
+    if tokenizer is None or rules.overflow == "window":
         return row
     for name, text in _continuations(row):
         if len(text) > longest_chars:
@@ -139,7 +141,10 @@ def _bounded_row(row: PromptRow, tokenizer: Tokenizer | None, rules: RequestRule
     if not isinstance(prompt, str) or len(prompt) <= longest_chars:
         return row
     if rules.overflow == "error":
-        _check_beginning("prompt", prompt, tokenizer, rules)
+        overflow = "truncate-left"
+        if task.splits_texts:
+            overflow = "window"
+        _check_beginning("prompt", prompt, tokenizer, rules, overflow)
         return row
     whole_prompt = check_text("prompt", prompt)
     return replace(row, prompt=text_tail(whole_prompt, tokenizer, rules.max_len))
@@ -155,8 +160,10 @@ def _continuations(row: PromptRow) -> Iterator[tuple[str, str]]:
                 yield "choices", text
 
 
-def _check_beginning(name: str, text: str, tokenizer: Tokenizer, rules: RequestRules) -> None:
-    """Rejects a huge text by its beginning alone.
+def _check_beginning(
+    name: str, text: str, tokenizer: Tokenizer, rules: RequestRules, overflow: str = ""
+) -> None:
+    """Rejects a huge text by its beginning alone; `overflow` is the cure of the message.
 
     For the beginning the limit is doubled, because the cut changes the last tokens.
     """
@@ -165,8 +172,8 @@ def _check_beginning(name: str, text: str, tokenizer: Tokenizer, rules: RequestR
     if len(beginning) <= 2 * rules.max_len:
         return
     cure = "raise --max-len"
-    if name == "prompt":
-        cure += " or use --on-overflow truncate-left"
+    if overflow:
+        cure += f" or use --on-overflow {overflow}"
     raise PromptTooLongError(
         f"{name}: expected at most --max-len {rules.max_len} tokens, got more than "
         f"{2 * rules.max_len} in {len(text)} characters; {cure}"

@@ -100,6 +100,15 @@ class Tokenizer:
         joined = b"".join([table[token] for token in ids if token < len(table)])
         return joined[:text_bytes].decode("utf-8", errors="replace_each_byte")
 
+    def text_bytes(self, ids: Sequence[int]) -> int:
+        """Returns the UTF-8 bytes of the text that `ids` encode as a whole.
+
+        The space that SentencePiece puts before a text is no part of it.
+        """
+        known = [token for token in ids if token < self.vocab_size]
+        text: str = self._model.decode(known)
+        return len(text.encode())
+
     def _token_bytes(self) -> Iterator[bytes]:
         """Yields the bytes that each token adds to a text in which it is not the first."""
         model = self._model

@@ -135,7 +135,11 @@ def check_encoded(name: str, ids: "array[int]") -> "array[int]":
 
 
 def fit_prompt(
-    prompt: "array[int]", max_tokens: int, rules: RequestRules, reserved_for: str = ""
+    prompt: "array[int]",
+    max_tokens: int,
+    rules: RequestRules,
+    reserved_for: str = "",
+    overflow: str = "truncate-left",
 ) -> "array[int]":
     """Returns the prompt, or its last `max_tokens` tokens under `--on-overflow truncate-left`.
 
@@ -144,6 +148,7 @@ def fit_prompt(
         max_tokens: the most that fit.
         rules: of the run.
         reserved_for: what the rest of --max-len is needed for, for the message.
+        overflow: value of --on-overflow that the message recommends.
 
     Raises:
         PromptTooLongError: the prompt does not fit.
@@ -159,5 +164,5 @@ def fit_prompt(
         limit += f" less {reserved_for}"
     raise PromptTooLongError(
         f"prompt: expected at most {max(max_tokens, 0)} tokens ({limit}), got {len(prompt)}; "
-        "raise --max-len or use --on-overflow truncate-left"
+        f"raise --max-len or use --on-overflow {overflow}"
     )

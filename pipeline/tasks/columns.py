@@ -1,5 +1,6 @@
 """Output columns that tasks choose from."""
 
+import math
 from array import array
 from typing import Any
 
@@ -46,6 +47,30 @@ COMPLETION = (
         lambda completion: None if _failed(completion) else len(completion.token_ids),
     ),
     _CACHED_TOKENS,
+)
+
+
+def _bits_per_byte(completion: Completion) -> float | None:
+    """Returns the bits of a scored text per byte, as lm-evaluation-harness defines them.
+
+    None for a row that failed, and where the text is not known or empty.
+    """
+    if not completion.scores or not completion.prompt_bytes:
+        return None
+    bits = -completion.scores[0].loglikelihood / math.log(2)
+    return bits / completion.prompt_bytes
+
+
+TEXT_BYTES = (
+    value_column("text_bytes", pa.int64(), lambda completion: completion.prompt_bytes),
+    value_column("bits_per_byte", pa.float64(), _bits_per_byte),
+)
+WINDOWS = (
+    value_column(
+        "windows",
+        pa.int32(),
+        lambda completion: None if _failed(completion) else completion.ref.windows,
+    ),
 )
 SEED = value_column("seed", pa.int64(), lambda completion: completion.seed)
 
@@ -148,38 +173,6 @@ def scored_logprobs(top: int | None, *, choices: bool) -> tuple[OutputColumn, ..
         ),
     )
     return scored + most_likely
-
-
-def text_logprobs(top: int | None) -> tuple[OutputColumn, ...]:
-    """Returns the columns of `prompt_logprobs` over a whole text, whose tokens are scored.
-
-    The first token is a null, as that of a prompt.
-    """
-    if top is None:
-        return ()
-    chosen = token_column(
-        "prompt_logprobs",
-        pa.float32(),
-        lambda completion: _text_values(completion, lambda score: score.token_logprobs),
-        leading_null=True,
-    )
-    if top == 0:
-        return (chosen,)
-    most_likely = (
-        _text_top_column("prompt_top_token_ids", pa.int32(), lambda score: score.top_token_ids),
-        _text_top_column("prompt_top_logprobs", pa.float32(), lambda score: score.top_logprobs),
-    )
-    return (chosen, *most_likely)
-
-
-def _text_top_column(name: str, value_type: pa.DataType, score_values: ScoreValues) -> OutputColumn:
-    return top_column(
-        name,
-        value_type,
-        lambda completion: _text_values(completion, score_values),
-        lambda completion: _text_values(completion, lambda score: score.token_ids),
-        leading_null=True,
-    )
 
 
 def _text_values(completion: Completion, score_values: ScoreValues) -> "array[Any] | None":

@@ -21,6 +21,7 @@ class EmbedTask:
     input_roles: tuple[InputRole, ...] = (PROMPT,)
     generates = False
     embeds = True
+    splits_texts = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns none: nothing is multiplied with the vocabulary."""
@@ -41,6 +42,10 @@ class EmbedTask:
         ids = prompt_ids(row, encoded, rules)
         ids = fit_prompt(ids, rules.max_len, rules)
         return [Request(row.ref, ids, row_id=row.id, embeds=True)]
+
+    def row_completion(self, completion: Completion) -> Completion:
+        """Returns the completion unchanged."""
+        return completion
 
 
 EMBED = EmbedTask()

@@ -23,6 +23,7 @@ class GenerateTask:
     input_roles: tuple[InputRole, ...] = (PROMPT,)
     generates = True
     embeds = False
+    splits_texts = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns those of generated tokens and of the prompt: nothing is scored."""
@@ -62,6 +63,10 @@ class GenerateTask:
             seed = effective_seed(sampling.seed, row.id, sample)
             requests.append(Request(ref, ids, sampling=sampling.seeded(seed), row_id=row.id))
         return requests
+
+    def row_completion(self, completion: Completion) -> Completion:
+        """Returns the completion unchanged."""
+        return completion
 
 
 GENERATE = GenerateTask()

@@ -37,6 +37,7 @@ class ScoreTask:
     input_roles: tuple[InputRole, ...] = (PROMPT, CONTINUATION)
     generates = False
     embeds = False
+    splits_texts = False
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns those of the prompt and of scored tokens: no tokens are generated."""
@@ -98,6 +99,10 @@ class ScoreTask:
                 boundaries=split.boundaries,
             )
         ]
+
+    def row_completion(self, completion: Completion) -> Completion:
+        """Returns the completion unchanged."""
+        return completion
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ A task decides which input columns it reads, which requests a row becomes, and w
 output has. No other module branches on the task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -44,6 +44,8 @@ class OutputOptions:
     choices: bool  # whether a row has several continuations
     boundary_chars: bool = False  # --boundary-chars
     embedding: EmbeddingOptions = EmbeddingOptions()
+    text_bytes: bool = False  # --bits-per-byte, or windows
+    windows: bool = False  # --on-overflow window
 
 
 class Task(Protocol):
@@ -74,8 +76,13 @@ class Task(Protocol):
         """Whether rows become embeddings: hidden states are pooled, and there are no logits."""
         ...
 
+    @property
+    def splits_texts(self) -> bool:
+        """Whether texts longer than the context can be scored in windows."""
+        ...
+
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
-        """Returns those of the requested log-probs that the task has; the engine computes these."""
+        """Returns the log-probs that the engine computes for the requested ones."""
         ...
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
@@ -92,8 +99,10 @@ class Task(Protocol):
 
     def requests(
         self, row: PromptRow, encoded: Sequence[list[int]], rules: RequestRules
-    ) -> Sequence[Request | Completion]:
-        """Returns the requests of a row, one per sample, or its completion if no request is needed.
+    ) -> Iterable[Request | Completion]:
+        """Returns the requests of a row, or its completion if no request is needed.
+
+        A row has one request per sample, or one per window of its text.
 
         Args:
             row: with the values of `input_roles`.
@@ -103,4 +112,8 @@ class Task(Protocol):
         Raises:
             RequestError: the row cannot run.
         """
+        ...
+
+    def row_completion(self, completion: Completion) -> Completion:
+        """Returns the completion of a row with the values that the task's columns read."""
         ...

@@ -1,6 +1,6 @@
 """Task `teach`: the most likely tokens at each position of a text, to distil a model from them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from actors.protocol.messages import Completion, Request
 from pipeline.input.roles import PROMPT, InputRole
@@ -21,6 +21,7 @@ class TeachTask:
     input_roles: tuple[InputRole, ...] = (PROMPT,)
     generates = False
     embeds = False
+    splits_texts = True
 
     def logprob_options(self, requested: LogprobOptions) -> LogprobOptions:
         """Returns the K most likely tokens at each scored one, and the mass beside them."""
@@ -28,9 +29,13 @@ class TeachTask:
 
     def output_columns(self, options: OutputOptions) -> tuple[OutputColumn, ...]:
         """Returns the score of the text, its tokens and the targets of a student."""
+        windows: tuple[OutputColumn, ...] = ()
+        if options.windows:
+            windows = columns.WINDOWS
         return (
             *columns.PROMPT_USAGE,
             *columns.scores(choices=False),
+            *windows,
             *columns.teacher_targets(options.logprobs.top_k),
         )
 
@@ -40,9 +45,13 @@ class TeachTask:
 
     def requests(
         self, row: PromptRow, encoded: Sequence[list[int]], rules: RequestRules
-    ) -> list[Request | Completion]:
+    ) -> Iterable[Request | Completion]:
         """Returns the requests of task perplexity: the text is scored given its first token."""
         return PERPLEXITY.requests(row, encoded, rules)
+
+    def row_completion(self, completion: Completion) -> Completion:
+        """Returns the completion unchanged."""
+        return completion
 
 
 TEACH = TeachTask()

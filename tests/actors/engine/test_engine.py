@@ -12,6 +12,8 @@ from actors.protocol.errors import (
 )
 from actors.protocol.messages import Completion, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
+from pipeline.requests.join_windows import join_windows
+from pipeline.requests.windows import text_windows, window_requests
 from tests import reference
 from tests.actors.engine.engines import (
     CONFORMANCE,
@@ -162,6 +164,26 @@ def test_greedy_continuation_scores_as_greedy() -> None:
     assert completion.scores[0].loglikelihood == pytest.approx(
         sum(written.token_logprobs or ()), abs=1e-3
     )
+
+
+def test_windows_of_a_text_equal_the_oracle() -> None:
+    """Each window is scored given its own tokens alone; their sum is the text's score."""
+    text = prompts()[3]
+    row = Request(RowRef(0, 0), token_ids())
+    requests = list(window_requests(row, token_ids(text), max_len=16, stride=5))
+    done = run(make_engine(max_len=16, score_logprobs=0, prefill_tokens=32), requests)
+    expected: list[float] = []
+    for window in text_windows(len(text), 16, 5):
+        tokens = text[window.start : window.end]
+        first = window.scored - window.start
+        rows = oracle_logprobs(tokens)[first - 1 : -1]
+        expected += rows[np.arange(len(rows)), tokens[first:]].tolist()
+
+    [joined] = join_windows(done)
+    [total] = joined.scores
+    np.testing.assert_allclose(total.token_logprobs, expected, atol=1e-3)
+    assert total.token_ids == token_ids(text[1:])
+    assert total.loglikelihood == pytest.approx(sum(expected), abs=1e-3 * len(expected))
 
 
 def test_scores_of_a_text_start_at_its_second_token() -> None:

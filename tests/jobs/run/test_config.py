@@ -35,6 +35,24 @@ def config(**flags: Any) -> ScoreConfig:
         ({"task": "teach", "prompt_logprobs": 5}, "--prompt-logprobs has no effect on task teach"),
         ({"task": "embed", "prompt_logprobs": 0}, "--prompt-logprobs has no effect on task embed"),
         ({"task": "embed", "token_logprobs": True}, "--token-logprobs has no effect"),
+        ({"on_overflow": "window"}, "--on-overflow: task generate cannot split a row"),
+        (
+            {"task": "score", "on_overflow": "window"},
+            "--on-overflow: task score cannot split a row into windows; use truncate-left",
+        ),
+        (
+            {"task": "perplexity", "window_stride": 4},
+            "--window-stride has no effect without --on-overflow window",
+        ),
+        (
+            {"task": "perplexity", "on_overflow": "window", "window_stride": 0},
+            "--window-stride: expected at least 1, got 0",
+        ),
+        ({"task": "score", "bits_per_byte": True}, "--bits-per-byte has no effect on task score"),
+        (
+            {"task": "perplexity", "bits_per_byte": True, "on_overflow": "truncate-left"},
+            "--bits-per-byte needs whole texts",
+        ),
         ({"cost_budget": 5.0}, "--cost-budget needs --cost-per-replica-hour"),
         ({"max_cost": 5.0}, "--max-cost needs --cost-per-replica-hour"),
         ({"max_replica_hours": -1.0}, "--max-replica-hours: expected at least 0, got -1.0"),

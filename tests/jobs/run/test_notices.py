@@ -6,13 +6,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from jobs.run.config import ScoreConfig
-from jobs.run.notices import check_lengths, plan_notices, row_faults, row_notices
+from jobs.run.notices import (
+    check_lengths,
+    part_notices,
+    plan_notices,
+    row_faults,
+    row_notices,
+)
 from jobs.run.plan import Plan, make_plan
 from pipeline import storage
 from pipeline.errors import ConfigError
+from pipeline.output.publication import to_parquet
+from pipeline.output.run_folder import RunFolder
 from pipeline.records import Shard
 
 
@@ -40,14 +49,6 @@ def test_usual_flags_and_columns_are_not_noticed(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, rows, stop=("\n", "\\alpha"))
     assert list(plan_notices(plan)) == []
     assert list(notices_of(plan)) == []
-
-
-def test_prompt_logprobs_of_a_scored_text_are_noticed(tmp_path: Path) -> None:
-    rows = [{"prompt": "2 + 3 ="}]
-    flags: dict[str, Any] = {"task": "perplexity", "prompt_logprobs": 2}
-    (notice,) = plan_notices(plan_of(tmp_path, rows, **flags))
-    assert "add --token-logprobs true for all tokens of the text" in notice
-    assert not list(plan_notices(plan_of(tmp_path, rows, **flags, token_logprobs=True)))
 
 
 def test_columns_of_other_tools_are_noticed(tmp_path: Path) -> None:
@@ -100,7 +101,10 @@ def test_notice_states_that_the_error_budget_is_too_small(tmp_path: Path) -> Non
     ("flags", "cure"),
     [
         ({"max_len": 32}, "raise --max-len 32, lower --max-tokens, use --on-overflow"),
-        ({"max_len": 32, "task": "perplexity", "max_tokens": None}, "raise --max-len 32, or raise"),
+        (
+            {"max_len": 32, "task": "perplexity", "max_tokens": None},
+            "raise --max-len 32, use --on-overflow window, or raise",
+        ),
     ],
 )
 def test_too_many_long_prompts_stop_a_run_before_it_starts(
@@ -136,3 +140,20 @@ def test_parts_that_take_gigabytes_of_the_driver_are_noticed(tmp_path: Path) -> 
     (notice,) = row_notices(plan, long_texts)
     assert notice.startswith("a part of 4 rows has 4.1 GB of most likely tokens, which the driver")
     assert notice.endswith("--shard-rows 1 makes parts of 1 GB")
+
+
+def test_parts_of_earlier_versions_without_text_logprobs_are_noticed(tmp_path: Path) -> None:
+    flags: dict[str, Any] = {"task": "perplexity", "prompt_logprobs": 0, "max_tokens": None}
+    plan = plan_of(tmp_path, [SHORT], **flags)
+    folder = RunFolder(str(tmp_path / "out"))
+
+    def notices(*prompt_logprobs: list[float | None] | None) -> list[str]:
+        tokens = [None if values is None else 2 for values in prompt_logprobs]
+        columns = {"scored_tokens": tokens, "prompt_logprobs": list(prompt_logprobs)}
+        storage.overwrite(folder.part_url(0), to_parquet(pa.table(columns)))
+        return list(part_notices(plan, folder, {0}))
+
+    assert notices([None, -1.0, -2.0], None) == []
+    [notice] = notices([None], None)
+    assert "new parts cover the whole text" in notice
+    assert list(part_notices(plan, folder, ())) == []

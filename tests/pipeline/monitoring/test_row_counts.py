@@ -55,6 +55,16 @@ def test_row_counts_when_its_last_sample_is_in() -> None:
     assert (counts.answered, counts.failed) == (1, 0)
 
 
+def test_row_counts_when_its_last_window_is_in() -> None:
+    counts = RowCounts()
+    for window in (3, 0, 2):
+        counts.add(RowRef(0, 7, window=window, windows=4), is_error=window == 0)
+    assert (counts.answered, counts.begun) == (0, 0.75)
+    assert counts.has_failed(RowRef(0, 7, window=1, windows=4))
+    counts.add(RowRef(0, 7, window=1, windows=4), is_error=False)
+    assert (counts.answered, counts.failed, counts.begun) == (1, 1, 1.0)
+
+
 def test_rows_with_one_failed_sample_each_are_failed_rows() -> None:
     counts = RowCounts()
     for sample in range(2):

@@ -75,8 +75,10 @@ def test_row_digests_are_stored_at_their_rows() -> None:
     opened = ShardOpened(Shard(0, "f", 0, 3), pa.table({"id": ["a", "b", "c"]}), bytearray(48))
     digests = RowDigests(b"run")
     digests.open_shard(opened)
-    digests.add([replace(SAMPLED, ref=RowRef(0, 2))])
-    digests.add([Completion.failed(RowRef(0, 1), "empty_prompt", "no prompt")])
+    requests = [replace(SAMPLED, ref=RowRef(0, 2))]
+    assert list(digests.recorded(requests)) == requests
+    failed = [Completion.failed(RowRef(0, 1), "empty_prompt", "no prompt")]
+    assert list(digests.recorded(failed)) == failed
     assert opened.digests is not None
     assert opened.digests[: 2 * DIGEST_BYTES] == bytes(2 * DIGEST_BYTES)
     assert opened.digests[2 * DIGEST_BYTES :] == row_digest(b"run", [SAMPLED])

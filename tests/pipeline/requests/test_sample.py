@@ -1,9 +1,18 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from actors.protocol.messages import RowRef
 from pipeline.errors import DatasetError
-from pipeline.requests.sample import SAMPLED_SHARDS, RequestSample, sample_requests, sampled_shards
+from pipeline.records import PromptRow
+from pipeline.requests.sample import (
+    SAMPLED_SHARDS,
+    RequestSample,
+    SampleReader,
+    sample_requests,
+    sampled_shards,
+)
 from tests.jobs.run.plans import PROMPT, demo_plan
 
 
@@ -41,6 +50,20 @@ def test_sample_holds_the_error_of_a_file_that_changed(tmp_path: Path) -> None:
     assert sample.requests == ()
     with pytest.raises(DatasetError, match=r"rows\.jsonl"):
         raise sample.unreadable or AssertionError
+
+
+def test_sample_of_texts_in_windows_is_bounded_by_characters(tmp_path: Path) -> None:
+    """Two texts of each shard: the one that exceeds the bound is the last one."""
+    plan = demo_plan(tmp_path, [[5, 6]] * 20, shard_rows=10)
+    rules = replace(plan.rules, overflow="window")
+    rows = [PromptRow(RowRef(row // 10, row % 10), row, prompt="x" * 600_000) for row in range(20)]
+
+    reader = SampleReader(rules)
+    read = list(reader.bounded(rows))
+
+    assert [item.ref.row for item in read if isinstance(item, PromptRow)] == [0, 1, 0, 1]
+    assert reader.left_out == 16
+    assert list(SampleReader(plan.rules).bounded(rows)) == rows
 
 
 def test_sampled_shards_of_a_short_input_are_all_shards(tmp_path: Path) -> None:

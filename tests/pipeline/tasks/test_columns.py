@@ -1,5 +1,6 @@
 """Output columns that tasks choose from: which options add which."""
 
+import math
 from typing import Any
 
 import pyarrow as pa
@@ -120,14 +121,19 @@ def test_scored_tokens_of_choices_are_lists_of_lists() -> None:
         assert built.to_pylist() == [[values, []], [values], None]
 
 
-def test_text_logprobs_cover_all_tokens_but_the_first() -> None:
-    samples = scored_samples((SCORED,), (PERPLEXITY_OF_ONE_TOKEN,))
-    text = columns.text_logprobs(2)
-    assert [column.name for column in text] == [
-        column.name for column in columns.prompt_logprobs(2)
-    ]
-    for column, values in zip(text, SCORED_VALUES[1:2] + SCORED_VALUES[2:], strict=True):
-        assert column.build(samples).to_pylist() == [[None, *values], [None], None]
+def test_bits_per_byte_are_those_of_the_whole_text() -> None:
+    one = [OutputRow(Completion(RowRef(0, 0), scores=(SCORED,), prompt_bytes=5), None)]
+    unknown = scored_samples((SCORED,))
+    text_bytes, bits_per_byte = columns.TEXT_BYTES
+    assert text_bytes.build([*one, *unknown]).to_pylist() == [5, None, None]
+    expected = 1.75 / math.log(2) / 5
+    assert bits_per_byte.build([*one, *unknown]).to_pylist() == [expected, None, None]
+
+
+def test_windows_are_null_for_failed_rows() -> None:
+    completed = OutputRow(Completion(RowRef(0, 0, windows=7), scores=(SCORED,)), None)
+    samples = [completed, *scored_samples((SCORED,))]
+    assert columns.WINDOWS[0].build(samples).to_pylist() == [7, 1, None]
 
 
 def test_scored_tokens_that_are_missing_raise() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
-from actors.protocol.messages import Completion, Request
+from actors.protocol.messages import Completion, Request, RowRef
+from pipeline.requests.tokenize import to_requests
 from pipeline.requests.tokenizer import Tokenizer
 from pipeline.tasks import PERPLEXITY
+from tests.fakes import answer
 from tests.pipeline.tasks.rows import RULES, only_item, prompt_row
 
 
@@ -44,3 +46,35 @@ def test_perplexity_text_beyond_the_context_is_cut_or_fails(overflow: Any) -> No
     else:
         assert isinstance(item, Request)
         assert [*item.prompt_ids, *item.continuations[0]] == ids[1:]
+
+
+def test_perplexity_splits_a_long_text_into_windows(tokenizer: Tokenizer) -> None:
+    text = "Ana has 12 apples and Bén has 7. " * 9
+    [ids] = tokenizer.encode([text])
+    rules = replace(RULES, max_len=32, overflow="window", window_stride=8)
+    requests = list(to_requests([prompt_row(prompt=text)], PERPLEXITY, tokenizer, rules))
+    scored: list[int] = []
+    for number, request in enumerate(requests):
+        assert isinstance(request, Request)
+        assert (request.ref.window, request.ref.windows) == (number, len(requests))
+        assert request.prompt_bytes == len(text.encode())
+        scored += request.continuations[0]
+    assert scored == ids[1:]
+
+
+def test_perplexity_counts_bytes_of_token_ids_by_their_text(tokenizer: Tokenizer) -> None:
+    [ids] = tokenizer.encode(["Bén"])
+    rules = replace(RULES, text_bytes=tokenizer.text_bytes)
+    item = only_item(prompt_row(prompt_token_ids=ids), tokenizer, PERPLEXITY, rules)
+    assert item.prompt_bytes == len("Bén".encode())
+    item = only_item(prompt_row(prompt_token_ids=ids), None, PERPLEXITY)
+    assert item.prompt_bytes is None
+
+
+def test_perplexity_log_probs_of_the_prompt_are_those_of_scored_tokens() -> None:
+    request = only_item(prompt_row(prompt_token_ids=[5, 6, 7]), None, PERPLEXITY)
+    assert isinstance(request, Request)
+    completion = PERPLEXITY.row_completion(answer(request))
+    assert completion.prompt_logprobs == completion.scores[0].token_logprobs
+    failed = Completion.failed(RowRef(0, 0), "engine_crash", "text")
+    assert PERPLEXITY.row_completion(failed) is failed
