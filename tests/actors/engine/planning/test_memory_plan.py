@@ -145,6 +145,16 @@ def test_plan_counts_the_collectives_of_activation_sharding() -> None:
     assert {"reduce-scatter", "all-gather", "all-reduce"} <= set(programs["prefill"]["collectives"])
 
 
+@pytest.mark.slow
+def test_plan_of_embeddings_has_no_logits_and_pools_without_collectives() -> None:
+    engine = replace(ENGINE, max_len=64, prefill_tokens=512, pooling="mean")
+    answer = plan(request(DEMO, engine, mesh=[1, 1], targets=["h100"]), hidden_wheels)
+    programs = answer["targets"][0]["programs"]
+    assert programs.keys() == {"prefill", "pool"}
+    assert programs["pool"]["collectives"] == {}
+    assert programs["pool"]["output_bytes"] == 512 // engine.chunk * DEMO.emb_size * 4
+
+
 def test_plan_rejects_sizes_that_do_not_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
         ModelError, match="unknown target b300; expected some of a100, h100, h200, b200"

@@ -91,6 +91,16 @@ def test_deterministic_engines_have_one_program_of_each_kind(few_sizes: bool) ->
     assert sizes.rows_of_prefill(1) == 16
 
 
+@pytest.mark.parametrize("few_sizes", [False, True])
+def test_engine_that_embeds_has_no_programs_of_logits(few_sizes: bool) -> None:
+    config = EngineConfig(max_len=512, prefill_tokens=1024, pooling="mean")
+    programs = call_sizes(config, 1, few_sizes=few_sizes).programs()
+    assert programs.keys() == {"prefill", "pool"}
+    prefill_rows = {rows for rows, _ in programs["prefill"]}
+    assert {rows for rows, _ in programs["pool"]} == prefill_rows
+    assert programs["pool"][-1] == (programs["prefill"][-1][0], 1)
+
+
 @given(
     max_len=st.integers(1, 2000),
     page=st.sampled_from([4, 16, 64, 128]),
