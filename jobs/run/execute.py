@@ -13,7 +13,7 @@ from typing import Any
 
 from actors.pool.config import PoolConfig
 from actors.protocol.errors import ClusterLostError, GrokBatchError
-from jobs.cli.exit_codes import ExitCode
+from jobs.cli.exit_codes import ExitCode, write_limit_note
 from jobs.cli.signals import StopSignals, stop_at_once
 from jobs.cluster.address import ClusterConfigError
 from jobs.run import dry_run, full_size
@@ -196,6 +196,7 @@ def log_skipped_files(skipped: Sequence[SkippedFile], log: RunLog) -> None:
 
 def _failed(log: RunLog, error: GrokBatchError, code: ExitCode, event: str = "error") -> ExitCode:
     log.failed(error, code, event)
+    write_limit_note(error)
     return code
 
 

@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from typing import Any, Protocol, TypeVar
 
 import aiohttp
 
+from jobs.cli.exit_codes import LIMIT_FILE, ExitCode, has_limit_note
 from jobs.cluster.authentication import TOKEN_FILE, token_is_configured
 from jobs.submission.config import SubmitConfig
 from pipeline.errors import ConfigError
@@ -29,6 +31,7 @@ DEFAULT_ADDRESS = "http://127.0.0.1:8265"
 URL_SCHEMES = ("http://", "https://")
 POLL_S = 2.0
 MESSAGE_CHARS = 300
+LOG_END_CHARS = 20_000  # with the message of a limit, and what evaluations print behind it
 # Ray kills a job 3 s after `ray job stop` by default. The main job waits up to 20 s for batches in
 # flight, then it commits and writes its report.
 STOP_VARIABLES = {"RAY_JOB_STOP_WAIT_TIME_S": "120"}
@@ -43,7 +46,8 @@ class AttemptResult:
     """How an attempt ended."""
 
     code: int | None  # None: unknown, the cluster or the process around the command is gone
-    stopped: bool = False  # on request: no reason for another attempt
+    # On request, or by a limit of time or money: no reason for another attempt.
+    stopped: bool = False
 
 
 class Runner(Protocol):
@@ -62,17 +66,29 @@ class ChildProcess:
         Raises:
             ConfigError: the command cannot be started.
         """
-        try:
-            child = subprocess.Popen(command)
-        except OSError as error:
-            raise ConfigError(
-                f"cannot start {command[0]}: {error.strerror}; name a program that is on the PATH"
-            ) from error
-        try:
-            return AttemptResult(_exit_code(child.wait()))
-        except KeyboardInterrupt:
-            child.send_signal(signal.SIGTERM)
-            return AttemptResult(_exit_code(child.wait()), stopped=True)
+        with tempfile.TemporaryDirectory(prefix="grok-batch-") as folder:
+            note = Path(folder, "limit")
+            child = _start(command, os.environ | {LIMIT_FILE: str(note)})
+            try:
+                code = _exit_code(child.wait())
+            except KeyboardInterrupt:
+                child.send_signal(signal.SIGTERM)
+                return AttemptResult(_exit_code(child.wait()), stopped=True)
+            return AttemptResult(code, stopped=note.exists())
+
+
+def _start(command: Sequence[str], environment: Mapping[str, str]) -> "subprocess.Popen[bytes]":
+    """Starts a command.
+
+    Raises:
+        ConfigError: the command cannot be started.
+    """
+    try:
+        return subprocess.Popen(command, env=environment)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot start {command[0]}: {error.strerror}; name a program that is on the PATH"
+        ) from error
 
 
 @dataclass
@@ -90,6 +106,7 @@ class RayJobs:
     detach: bool = False  # a signal ends this process only
     _number: int = 0  # of the last job of this name
     _printed_chars: int = 0  # of its log
+    _log_end: str = ""  # the last characters of its log
 
     def run(self, command: Sequence[str]) -> AttemptResult:
         """Joins the running job of this name, or submits a new one, and follows it to its end.
@@ -99,6 +116,7 @@ class RayJobs:
         """
         entrypoint = shell_words(command)
         self._printed_chars = 0
+        self._log_end = ""
         try:
             job = self._with_retries(self._find_running)
             if job is None:
@@ -182,7 +200,7 @@ class RayJobs:
             asyncio.run(self._print_log(job))
             info = self._job_info(job)
             if info.status.is_terminal():
-                return _job_result(info)
+                return _job_result(info, self._log_end)
             time.sleep(self.poll_s)
 
     async def _print_log(self, job: str) -> None:
@@ -191,8 +209,10 @@ class RayJobs:
         try:
             async for text in self._connect().tail_job_logs(job):
                 already_printed = max(0, self._printed_chars - position)
-                sys.stdout.write(text[already_printed:])
+                added = text[already_printed:]
+                sys.stdout.write(added)
                 sys.stdout.flush()
+                self._log_end = (self._log_end + added)[-LOG_END_CHARS:]
                 position += len(text)
                 self._printed_chars = max(self._printed_chars, position)
         except UNREACHABLE:
@@ -325,8 +345,13 @@ def _exit_code(return_code: int) -> int | None:
     return return_code
 
 
-def _job_result(info: Any) -> AttemptResult:
-    """Returns the result of a Ray job that has ended."""
+def _job_result(info: Any, log_end: str) -> AttemptResult:
+    """Returns the result of a Ray job that has ended.
+
+    Args:
+        info: of the job, by Ray.
+        log_end: the last characters of its log.
+    """
     status = str(info.status.value)
     if status == "SUCCEEDED":
         return AttemptResult(0)
@@ -334,4 +359,5 @@ def _job_result(info: Any) -> AttemptResult:
     code = None
     if info.driver_exit_code is not None:
         code = _exit_code(int(info.driver_exit_code))
-    return AttemptResult(code, stopped=status == "STOPPED")
+    is_limited = code == ExitCode.INTERRUPTED and has_limit_note(log_end)
+    return AttemptResult(code, stopped=status == "STOPPED" or is_limited)

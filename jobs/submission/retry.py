@@ -8,7 +8,8 @@ from jobs.submission.attempts import AttemptResult, Runner
 from jobs.submission.config import SubmitConfig
 from pipeline.monitoring.run_log import RunLog
 
-# Another attempt would end the same way. 75, 1 and death by a signal may not.
+# Another attempt would end the same way. 75, 1 and death by a signal may not; a job that a limit
+# ends has 75, too, and counts as stopped.
 FINAL_CODES = (
     ExitCode.OK,
     ExitCode.BAD_ARGUMENTS,

@@ -8,19 +8,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from jobs.cli.exit_codes import ExitCode
+from jobs.cli.exit_codes import ExitCode, write_limit_note
 from jobs.run.description import describe_run
 from jobs.run.limits import HourLedger
 from jobs.synthesis.config import GenerateConfig
 from jobs.synthesis.early_stopping import StoredStop, make_selection
 from pipeline import storage
-from pipeline.errors import DatasetError
+from pipeline.errors import LimitReachedError
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.run_folder import RunFolder, check_run
 from pipeline.report.figures import percent, size_in_bytes
 from pipeline.storage.redaction import redact_credentials
 from pipeline.synthesis.dataset.card import STAGE_DESCRIPTIONS, CardTexts
-from pipeline.synthesis.dataset.folder import DatasetFolder
+from pipeline.synthesis.dataset.folder import BUDGET_OF_HOURS, DatasetFolder
 from pipeline.synthesis.prompts.folder import PromptsFolder
 from pipeline.synthesis.prompts.templates import TemplateSpec
 from pipeline.synthesis.rejections import STAGES
@@ -69,7 +69,10 @@ def select(
     """
     completions = Completions(PromptsFolder(prompts_url), completions_url)
     dataset = DatasetFolder(dataset_url)
-    until = _blocks_in_budget(config, completions_url)
+    try:
+        until = _blocks_in_budget(config, completions_url)
+    except LimitReachedError as error:
+        return _ended_by_limit(error, log)
     selection = make_selection(config, completions)
     keys = _run_keys(completions, until) | selection_keys(config)
     files = [part.file for part in completions.parts]
@@ -84,7 +87,21 @@ def select(
         texts = _card_texts(config, completions, selection)
         report = dataset.write(completions, selection, config.layout(), texts, until)
     _print_summary(config, report, dataset, log)
+    if report["stopped_by"] == BUDGET_OF_HOURS:
+        error = LimitReachedError(
+            f"--max-replica-hours {config.max_replica_hours:g}: the data set has the rows that "
+            "were complete by then; to go on, repeat the command with a higher "
+            "--max-replica-hours and another --dataset"
+        )
+        return _ended_by_limit(error, log)
     return _exit_code(config, report)
+
+
+def _ended_by_limit(error: LimitReachedError, log: RunLog) -> ExitCode:
+    """Logs that the budget of hours ended the run, and returns the exit code."""
+    log.failed(error, ExitCode.INTERRUPTED, "interrupted")
+    write_limit_note(error)
+    return ExitCode.INTERRUPTED
 
 
 def check_dataset(config: GenerateConfig, url: str) -> None:
@@ -131,7 +148,7 @@ def _blocks_in_budget(config: GenerateConfig, completions_url: str) -> int | Non
     blocks = StoredStop(completions_url, config.max_replica_hours).blocks()
     used_hours = HourLedger([completions_url]).others().replica_hours
     if blocks is None and used_hours >= config.max_replica_hours:
-        raise DatasetError(
+        raise LimitReachedError(
             f"--max-replica-hours {config.max_replica_hours:g} were used up before the first shard "
             f"in {redact_credentials(completions_url)} was complete; raise it and repeat the "
             "command, which continues from there"

@@ -14,6 +14,8 @@ from pipeline.storage.urls import is_chain, scheme_of
 GLOB_CHARACTERS = "*?["
 COLONS = "\0"  # in place of `::`; no name has it
 MODIFIED_NAMES = ("LastModified", "last_modified", "updated", "mtime")  # S3, Azure, GCS, others
+# Names of what changes with an object's bytes: on S3 and Azure, GCS, Hugging Face, others.
+VERSION_NAMES = ("ETag", "etag", "blob_id", "LastModified")
 READ_AHEAD_BYTES = 8 * 2**20
 UNKNOWN_PROTOCOL = "Protocol not known"  # of fsspec's message
 WRITABLE = (
@@ -168,5 +170,7 @@ def modified_s(info: dict[str, Any]) -> float | None:
 
 def version_of(info: dict[str, Any]) -> str:
     """Returns the version in what a file system reports of an object; empty if it reports none."""
-    version = info.get("ETag") or info.get("etag") or info.get("LastModified") or ""
-    return str(version).strip('"')
+    for name in VERSION_NAMES:
+        if info.get(name):
+            return str(info[name]).strip('"')
+    return ""

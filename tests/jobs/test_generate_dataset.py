@@ -230,7 +230,8 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     out = tmp_path / "out"
     # many small shards: few of them are in flight when the first one is committed
     words = (*RULES, *SMALL_BATCHES, "--shard-rows", 1)
-    assert main_in_order("-o", out, *words, "--max-replica-hours", hours) == 0
+    assert main_in_order("-o", out, *words, "--max-replica-hours", hours) == 75
+    assert "a higher --max-replica-hours and another --dataset" in capsys.readouterr().err
     found = statistics(out / "dataset")
     assert found["stopped_by"] == "max_replica_hours"
     assert 0 < found["seed_rows"] < ROWS
@@ -238,13 +239,13 @@ def test_replica_hours_budget_stores_where_the_run_ended(
     (out / "dataset" / "_SUCCESS").unlink()
     before = tables(out / "dataset")
     # more of the run may be committed by now: it does not count
-    assert main_in_order("-o", out, *words, "--max-replica-hours", hours) == 0
+    assert main_in_order("-o", out, *words, "--max-replica-hours", hours) == 75
     assert {
         name: data for name, data in tables(out / "dataset").items() if name != "_SUCCESS"
     } == before
     assert main_in_order("-o", out, *words, "--max-replica-hours", 100, "--dataset", "all") == 0
     assert statistics(out / "all")["seed_rows"] == ROWS
-    assert main_in_order("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 1
+    assert main_in_order("-o", tmp_path / "none", *RULES, "--max-replica-hours", 0) == 75
     assert "--max-replica-hours 0 were used up before the first shard" in capsys.readouterr().err
 
 

@@ -29,6 +29,7 @@ from pipeline.synthesis.selection.selection import Selection
 from pipeline.synthesis.selection.selection_pass import SelectionPass
 
 REJECTED_FILE_BYTES = 128 * 2**20
+BUDGET_OF_HOURS = "max_replica_hours"  # `stopped_by` of a data set that a budget of hours ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +195,7 @@ def _report(
     stopped_by = selection.stopped_by
     blocks_remain = selection_pass.position < len(completions.blocks)
     if stopped_by is None and until is not None and blocks_remain:
-        stopped_by = "max_replica_hours"
+        stopped_by = BUDGET_OF_HOURS
     return {
         **statistics.report(),
         "seed_rows_not_needed": completions.seed_rows - statistics.seed_rows,

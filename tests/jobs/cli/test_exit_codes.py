@@ -1,6 +1,11 @@
 import re
+from pathlib import Path
 
-from jobs.cli.exit_codes import ExitCode
+import pytest
+
+from jobs.cli.exit_codes import LIMIT_FILE, ExitCode, has_limit_note, write_limit_note
+from pipeline.errors import InterruptedRunError, LimitReachedError
+from pipeline.monitoring.run_log import LogFormat, RunLog
 from tests.jobs.runs import ROOT
 
 SPECIAL = {ExitCode.REGRESSION, ExitCode.TOO_FEW_ROWS}  # of evaluation and of synthesis only
@@ -34,3 +39,27 @@ def test_only_committed_runs_are_complete() -> None:
     complete = {code for code in ExitCode if code.is_complete}
 
     assert complete == {ExitCode.OK, ExitCode.ROW_ERRORS}
+
+
+def test_note_is_written_for_limits_where_a_program_reads_it(tmp_path: Path) -> None:
+    path = tmp_path / "limit"
+    write_limit_note(LimitReachedError("--max-cost 5: over"), {})
+    write_limit_note(InterruptedRunError("SIGTERM"), {LIMIT_FILE: str(path)})
+    assert not path.exists()
+
+    write_limit_note(LimitReachedError("--max-cost 5: over"), {LIMIT_FILE: str(path)})
+    assert path.read_text() == "--max-cost 5: over"
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_note_is_found_in_the_log_of_a_job(
+    form: LogFormat, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = RunLog(form)
+    log.event("notice", "note: --max-cost")
+    log.failed(InterruptedRunError("the run received SIGTERM"), 75, "interrupted")
+    assert not has_limit_note(capsys.readouterr().err)
+
+    log.failed(LimitReachedError("--deadline 8h: the time is up"), 75, "interrupted")
+    log.event("finished", "done")
+    assert has_limit_note(capsys.readouterr().err)

@@ -69,6 +69,18 @@ def test_local_command_is_a_process_that_is_retried(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [datetime.now(UTC).date().isoformat()]
 
 
+def test_local_command_that_a_limit_ended_is_not_repeated() -> None:
+    code = (
+        "from jobs.cli.exit_codes import write_limit_note as write\n"
+        "from pipeline.errors import LimitReachedError\n"
+        "write(LimitReachedError('--max-cost 5'))\n"
+        "raise SystemExit(75)"
+    )
+    done = here(sys.executable, "-c", code)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.splitlines() == ["attempt 1 of 5: exit code 75"]
+
+
 def test_invalid_submission_is_a_one_line_error() -> None:
     missing = here("no-such-program")
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
@@ -117,6 +129,8 @@ def test_killed_command_has_no_exit_code_of_its_own() -> None:
 class FakeCluster:
     """Ray's job server as its client shows it; `script` says how jobs end."""
 
+    second_line = "second line\n"
+
     def __init__(self, *script: tuple[str, int | None]) -> None:
         self.jobs: dict[str, SimpleNamespace] = {}
         self.script, self.submitted, self.refuse = list(script), list[str](), list[Exception]()
@@ -154,7 +168,7 @@ class FakeCluster:
         if len(self.script) > 1 and self.script[0][0] == "broken":
             self.script.pop(0)
             raise RuntimeError("WebSocket connection closed unexpectedly with close code 1006")
-        yield "second line\n"
+        yield self.second_line
         status, code = self.script.pop(0)
         if status == "vanished":
             self.jobs.clear()
@@ -194,6 +208,22 @@ def test_job_exit_code_is_that_of_its_driver(
     assert cluster.submitted == ["nightly-1"]
     assert cluster.runtime_env == {"env_vars": {"GROK_BATCH_COMMIT": "abc"}}
     assert capsys.readouterr().out == "first line\nsecond line\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "stopped"),
+    [
+        ("interrupted: --max-cost 5: the run has cost 4.9 in all its calls", 75, True),
+        ('{"event": "interrupted", "error": "LimitReachedError"}', 75, True),
+        ("interrupted: the run received SIGTERM", 75, False),
+        ("note: interrupted: --max-cost", 75, False),
+        ("interrupted: --deadline 8h: the time is up", 1, False),
+    ],
+)
+def test_job_that_a_limit_ended_counts_as_stopped(line: str, code: int, stopped: bool) -> None:
+    cluster = FakeCluster(("FAILED", code))
+    cluster.second_line = f"{line}\n"
+    assert on(cluster).run(COMMAND) == AttemptResult(code, stopped=stopped)
 
 
 def test_attempts_keep_counting_on_a_new_cluster() -> None:

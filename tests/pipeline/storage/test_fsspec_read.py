@@ -85,6 +85,7 @@ def test_unknown_protocol_is_reported_without_credentials() -> None:
         ({"ETag": '"abc"', "LastModified": "monday"}, "abc"),
         ({"etag": "abc"}, "abc"),
         ({"ETag": "", "LastModified": "monday"}, "monday"),
+        ({"blob_id": "abc", "last_commit": None}, "abc"),
         ({}, ""),
     ],
 )
