@@ -88,12 +88,12 @@ def select(
         report = dataset.write(completions, selection, config.layout(), texts, until)
     _print_summary(config, report, dataset, log)
     if report["stopped_by"] == BUDGET_OF_HOURS:
-        error = LimitReachedError(
+        limit = LimitReachedError(
             f"--max-replica-hours {config.max_replica_hours:g}: the data set has the rows that "
             "were complete by then; to go on, repeat the command with a higher "
             "--max-replica-hours and another --dataset"
         )
-        return _ended_by_limit(error, log)
+        return _ended_by_limit(limit, log)
     return _exit_code(config, report)
 
 
