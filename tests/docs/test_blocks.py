@@ -10,7 +10,9 @@ import json
 import os
 import re
 import subprocess
+from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from jobs import evaluate, generate_dataset, score_dataset
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.parser import parse
 from jobs.run.config import ScoreConfig
+from jobs.run.models import model_config
 from jobs.synthesis.config import GenerateConfig
 from pipeline.evals.suite import Answer
 from pipeline.requests.tokenizer import Tokenizer
@@ -37,6 +40,8 @@ from tests.end_to_end.fake_run import FakeBackend
 BLOCKS = blocks()
 SHELL = ("bash", "inline")
 READS_A_RUN = ("status", "show", "compare")
+EXAMPLES = "docs/examples/"
+READS_RESULTS = ("docs/generate.md", "docs/score.md", "docs/perplexity.md", "docs/embed.md")
 NEEDS_A_REAL_RUN = ("demo", "doctor")  # their own tests run them
 
 
@@ -94,6 +99,10 @@ def test_commands_of_the_documentation_are_valid() -> None:
 
 def answer(request: Request) -> Completion:
     """Returns the sum of the last two numbers of a prompt; scores as the other fakes."""
+    if request.embeds:
+        width = model_config("demo").emb_size
+        vector = array("f", (float(request.prompt_ids[-1] + place) for place in range(width)))
+        return replace(fakes.answer(request), embedding=vector)
     if request.sampling is None:
         return fakes.answer(request)
     tokenizer = _tokenizer()
@@ -144,7 +153,8 @@ def runs(folder: Path) -> Path:
     os.chdir(folder)
     try:
         for block, command, _ in shell_commands():
-            if command in ended or not is_run(command):
+            # tests/docs/test_examples.py runs worked examples.
+            if command in ended or not is_run(command) or block.page.startswith(EXAMPLES):
                 continue
             ended.add(command)
             program = our_program(command.words)
@@ -211,6 +221,18 @@ def test_python_examples_of_reading_results_run(runs: Path) -> None:
     assert "0 0.0" in run_python(
         f"{sources[1]}\nprint(0, abs(rows.mean_logprob + 0.25).max())", runs
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", READS_RESULTS)
+def test_examples_of_a_task_read_its_results(page: str, runs: Path) -> None:
+    """By pandas and polars, each block on its own; DuckDB's queries have their own test."""
+    sources = [block.text for block in BLOCKS if (block.page, block.language) == (page, "python")]
+    text = "\n".join(sources)
+    assert "import pandas" in text
+    assert "import polars" in text
+    assert any((block.page, block.language) == (page, "sql") for block in BLOCKS)
+    run_python(f"for source in {sources!r}:\n    exec(source, {{}})", runs)
 
 
 def test_evaluation_task_of_the_documentation_works() -> None:
