@@ -1,7 +1,7 @@
 """Opens the runs of --reuse: whether their rows fit, and which of their parts do as they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
@@ -29,13 +29,11 @@ class OlderRun:
     Attributes:
         folder: where it is.
         fingerprint: in its run.json.
-        parts: its committed parts.
         hours_per_row: replica hours of each row that it has computed; None: not known.
     """
 
     folder: RunFolder
     fingerprint: str
-    parts: tuple[OlderPart, ...]
     hours_per_row: float | None
 
 
@@ -84,6 +82,7 @@ def open_older_runs(plan: Plan, keys: Mapping[str, Any]) -> OlderRuns:
         DatasetError: a part cannot be read.
     """
     runs: list[OlderRun] = []
+    all_parts: list[OlderPart] = []
     unchanged: dict[int, OlderPart] = {}
     notices: list[str] = []
     for url in dict.fromkeys(plan.config.reuse):
@@ -113,14 +112,13 @@ def open_older_runs(plan: Plan, keys: Mapping[str, Any]) -> OlderRuns:
                 "their rows (an earlier version wrote them); they are copied only where the file "
                 "of their rows has not changed"
             )
-        unchanged = own_unchanged | unchanged
+        for number, part in own_unchanged.items():
+            unchanged.setdefault(number, replace(part, digests=None))
         hours = _hours_per_row(folder, parts, older_shards)
-        runs.append(OlderRun(folder, str(description.get("fingerprint")), tuple(parts), hours))
+        runs.append(OlderRun(folder, str(description.get("fingerprint")), hours))
+        all_parts += parts
 
     columns = [column.name for column in plan.output_schema().columns]
-    all_parts: list[OlderPart] = []
-    for run in runs:
-        all_parts += run.parts
     return OlderRuns(tuple(runs), PartRows(all_parts, columns), unchanged, tuple(notices))
 
 

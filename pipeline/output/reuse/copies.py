@@ -97,12 +97,14 @@ def publish_part(
     """
     with formats.open_parquet(part.url, client=part.folder.client) as parquet:
         older = parquet.read()
+        metadata = parquet.metadata.metadata or {}
     table = convert_table(older, schema.with_fingerprint(fingerprint).arrow)
     footer = join_metadata([part.footer])
     footer[COPIED_ROWS] = str(shard.rows)
     footer[COPIED_FROM] = json.dumps([redact_credentials(part.folder.url)])
-    if ROW_DIGESTS in part.footer:
-        footer[ROW_DIGESTS] = part.footer[ROW_DIGESTS]
+    digests = metadata.get(ROW_DIGESTS.encode())
+    if digests is not None:
+        footer[ROW_DIGESTS] = digests.decode()
     return _publish(folder, fingerprint, shard, to_parquet(table, footer, schema.encodings))
 
 

@@ -1,11 +1,12 @@
 """Committed parts of older runs: an index of their rows by digest, and the rows themselves.
 
-The index takes 24 bytes per row. Of the parts, those that were read last stay in memory.
+The index takes 24 bytes per row, and 100 while it is built. Of the parts, those that were read last
+stay in memory.
 """
 
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any
 
@@ -17,7 +18,9 @@ import pyarrow.compute as pc
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.read_ahead import read_ahead
+from pipeline.output.provenance import KEYS
 from pipeline.output.reuse.footer import (
+    COPIED_ROWS,
     DIGEST_TYPE,
     NO_DIGEST,
     Digests,
@@ -31,6 +34,7 @@ from pipeline.records import OlderRows
 
 CACHED_BYTES = 256 * 2**20  # of parts that were read
 ROW_BITS = 32  # of a location: the row within its part; above them, the number of the part
+FOOTER_KEYS = (*KEYS, COPIED_ROWS)
 Locations = npt.NDArray[np.int64]
 NOT_FOUND = -1
 
@@ -42,7 +46,7 @@ class OlderPart:
     Attributes:
         folder: of the run.
         number: of its shard.
-        footer: its metadata.
+        footer: what its metadata has about devices, versions and copied rows.
         schema: its columns.
         digests: of its input rows, empty for a row with an error; None: the part has none.
         rows: its input rows, where there are digests, else its output rows.
@@ -104,7 +108,7 @@ def _read_part(folder: RunFolder, number: int, fingerprint: str) -> OlderPart:
         return OlderPart(
             folder=folder,
             number=number,
-            footer=footer,
+            footer={name: footer[name] for name in FOOTER_KEYS if name in footer},
             schema=parquet.schema_arrow,
             digests=digests,
             rows=parquet.metadata.num_rows if digests is None else digests.size,
@@ -123,7 +127,8 @@ class PartRows:
             parts: of all runs; of equal rows, those of the first part count.
             columns: to read; every part has them.
         """
-        self._parts = parts
+        # The digests of the parts are not needed beside the index.
+        self._parts = [replace(part, digests=None) for part in parts]
         self._columns = list(columns)
         self._cached: OrderedDict[int, _PartTable] = OrderedDict()
         self._lock = Lock()
@@ -137,6 +142,7 @@ class PartRows:
             digests.append(part.digests[rows])
             locations.append(rows + (number << ROW_BITS))
         all_digests = np.concatenate(digests)
+        digests.clear()
         order = np.argsort(all_digests, kind="stable")
         self._digests = all_digests[order]
         self._locations = np.concatenate(locations)[order]
