@@ -30,6 +30,7 @@ from jobs.run.models import model_config
 from jobs.synthesis.config import GenerateConfig
 from pipeline.evals.suite import Answer
 from pipeline.requests.tokenizer import Tokenizer
+from pipeline.tasks import TASKS
 from tests import fakes
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.checks import Check, check_command, our_program, parse_subcommand
@@ -41,7 +42,9 @@ BLOCKS = blocks()
 SHELL = ("bash", "inline")
 READS_A_RUN = ("status", "show", "compare")
 EXAMPLES = "docs/examples/"
-READS_RESULTS = ("docs/generate.md", "docs/score.md", "docs/perplexity.md", "docs/embed.md")
+# Pages of tasks; of their examples, those run that need no packages of a training environment.
+TASK_PAGES = tuple(f"docs/{task}.md" for task in TASKS)
+TRAINING_IMPORTS = ("torch", "datasets", "to_axolotl")
 NEEDS_A_REAL_RUN = ("demo", "doctor")  # their own tests run them
 
 
@@ -224,13 +227,14 @@ def test_python_examples_of_reading_results_run(runs: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", READS_RESULTS)
+@pytest.mark.parametrize("page", TASK_PAGES)
 def test_examples_of_a_task_read_its_results(page: str, runs: Path) -> None:
     """By pandas and polars, each block on its own; DuckDB's queries have their own test."""
     sources = [block.text for block in BLOCKS if (block.page, block.language) == (page, "python")]
     text = "\n".join(sources)
     assert "import pandas" in text
     assert "import polars" in text
+    sources = [source for source in sources if not any(map(source.__contains__, TRAINING_IMPORTS))]
     assert any((block.page, block.language) == (page, "sql") for block in BLOCKS)
     run_python(f"for source in {sources!r}:\n    exec(source, {{}})", runs)
 
