@@ -162,6 +162,9 @@ class RunEstimate:
         """Yields the figures as lines of text, and the kinds of machines as a table."""
         figures = self.figures()
         machines = figures.pop(TABLE)
+        if self.reuse is not None:
+            del figures["reuse"]
+            yield f"{'reuse':<24} {self.reuse.plan_text()}"
         yield from figure_lines(figures)
         if not machines:
             return

@@ -466,14 +466,16 @@ def _copy_shards(job: Job, signals: StopSignals) -> CopiedShards:
     if job.older is None:
         return CopiedShards(tuple(job.shards), frozenset(), None)
 
-    def check() -> None:
+    def advance(rows: int) -> None:
+        job.view.advance(rows)
         if signals.received:
             raise InterruptedRunError(
                 "the run was interrupted while it copied rows; committed shards are kept, the same "
                 "command continues it"
             )
 
-    job.view.begin("copying rows of older runs")
+    rows_total = sum(shard.rows for shard in job.shards)
+    job.view.begin("copying rows of older runs", rows_total)
     copied = copy_shards(
         job.plan,
         job.older,
@@ -481,11 +483,11 @@ def _copy_shards(job: Job, signals: StopSignals) -> CopiedShards:
         job.row_context,
         job.folder,
         job.fingerprint,
-        check,
+        advance,
     )
     if copied.figures is not None:
-        figures = copied.figures.as_json()
-        job.log.event("rows_copied", f"reuse    {copied.figures.text()}", **figures)
+        figures = copied.figures
+        job.log.event("rows_copied", f"reuse    {figures.plan_text()}", **figures.as_json())
     return copied
 
 

@@ -73,13 +73,19 @@ class ReuseFigures:
             "saved_cost": self.saved_cost,
         }
 
-    def text(self) -> str:
-        """Returns the figures as a line."""
+    def plan_text(self) -> str:
+        """Returns what is copied and what is left to compute, as a line."""
+        return f"{self._sources()}: copied; {self.computed:,} rows: computed"
+
+    def _sources(self) -> str:
         sources: list[str] = []
         for url, rows in self.copied.most_common():
             sources.append(f"{rows:,} rows of {redact_credentials(url)}")
-        copied = " and ".join(sources) or "no row"
-        line = f"copied {copied}, computed {self.computed:,}"
+        return " and ".join(sources) or "no row"
+
+    def text(self) -> str:
+        """Returns what was copied and computed, as a line."""
+        line = f"copied {self._sources()}, computed {self.computed:,}"
         if self.saved_cost is not None:
             return f"{line}, saved {self.saved_cost:,.2f}"
         if self.saved_replica_hours is not None:
@@ -113,7 +119,7 @@ def copy_shards(
     context: bytes,
     folder: RunFolder,
     fingerprint: str,
-    check: Callable[[], None],
+    advance: Callable[[int], None],
 ) -> CopiedShards:
     """Writes the parts of shards that older runs have completely.
 
@@ -124,7 +130,7 @@ def copy_shards(
         context: stands in digests of rows for the settings of the run.
         folder: of the run.
         fingerprint: of the run.
-        check: called before each part; may raise to end the run.
+        advance: called after each shard with its rows; may raise to end the run.
 
     Raises:
         ConfigError: another run has written a part.
@@ -133,7 +139,6 @@ def copy_shards(
     schema = plan.output_schema()
 
     def publish(match: ShardMatch) -> ShardMatch:
-        check()
         copied = match.shard.copied
         if match.part is not None:
             publish_part(folder, schema, fingerprint, match.shard, match.part)
@@ -152,5 +157,6 @@ def copy_shards(
             remaining.append(match.shard)
         else:
             committed.add(match.shard.number)
+        advance(match.shard.rows)
     remaining.sort(key=lambda shard: shard.number)
     return CopiedShards(tuple(remaining), frozenset(committed), figures)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline import storage
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.input import formats
 from pipeline.input.read_ahead import read_ahead
@@ -106,7 +107,8 @@ def _read_part(folder: RunFolder, number: int, fingerprint: str) -> OlderPart:
             digests = digests.copy()
             digests[list(failed)] = NO_DIGEST
         return OlderPart(
-            folder=folder,
+            # Rows are read while replicas are up: an outage is waited for as long as in the run.
+            folder=RunFolder(folder.url, storage.RUN_CLIENT),
             number=number,
             footer={name: footer[name] for name in FOOTER_KEYS if name in footer},
             schema=parquet.schema_arrow,

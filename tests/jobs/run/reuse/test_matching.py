@@ -1,5 +1,7 @@
 """jobs/run/reuse/matching.py: which rows of a run are matched before it starts."""
 
+import json
+
 from tests.jobs.run.reuse.older import Runs, prompts
 
 
@@ -8,10 +10,14 @@ def test_dry_run_counts_rows_to_copy(runs: Runs) -> None:
     runs.run("old")
     runs.write("a.jsonl", prompts(0, 7))
     printed = runs.run("new", "--dry-run", "true", reuse=["old"])
-    lines = dict(line.rsplit(None, 1) for line in printed.splitlines() if line.startswith("re"))
-    assert lines["reuse rows_copied"] == "6"
-    assert lines["reuse rows_computed"] == "1"
+    assert f"6 rows of {runs.folder / 'old'}: copied; 1 rows: computed" in printed
     assert not (runs.folder / "new").exists()
+
+    runs.write("a.jsonl", prompts(1, 5))
+    flags = ["--dry-run", "true", "--json", "true"]
+    figures = json.loads(runs.run("new", *flags, reuse=["old"]))
+    assert figures["reuse"]["rows_copied"] == 4
+    assert (figures["rows"], figures["reuse"]["rows_computed"]) == (0, 0)
 
 
 def test_row_is_matched_only_with_the_same_sampling(runs: Runs) -> None:
