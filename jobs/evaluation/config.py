@@ -1,10 +1,13 @@
 """The configuration of evaluations: own flags, and those of the main job for model and machines."""
 
 import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from actors.protocol.plain_text import quoted
 from jobs.cli.flag_checks import check_range, flag_name, require_flags
 from jobs.cli.help_topics import FIRST, RUN_TOPICS, Topics
 from jobs.cli.model_flags import ModelFlags
@@ -15,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.evals.comparison import Rules
 from pipeline.evals.evaluation import REQUESTS
 from pipeline.evals.suite import PromptOptions
+from pipeline.evals.tasks import suite_of
 
 Step = Literal["prompts", "run", "report", "all"]
 Dtype = Literal["bfloat16", "float32"]
@@ -73,7 +77,7 @@ class EvaluateConfig(ModelFlags):
             "execute_programs",
             "program_timeout_s",
         ),
-        "comparison with earlier runs": ("margin", "confidence"),
+        "comparison with earlier runs": ("margin", "margins", "confidence"),
         **RUN_TOPICS,
     }
 
@@ -128,10 +132,16 @@ class EvaluateConfig(ModelFlags):
         0.01,
         "accepted loss in a metric against the last and the best run: 0.01 is one point",
     )
+    margins: tuple[str, ...] = flag(
+        (),
+        "accepted losses of single tasks and groups, such as mmlu=0.005,humaneval=0.03; the others "
+        "have --margin",
+    )
     confidence: float = flag(
         0.95,
         "level of the confidence intervals; a loss ends the job with code 5 if its whole interval "
-        "is beyond the margin",
+        "is beyond the margin and its p-value, adjusted for the number of comparisons, is below 1 "
+        "- confidence",
     )
 
     def __post_init__(self) -> None:
@@ -142,6 +152,7 @@ class EvaluateConfig(ModelFlags):
         check_range("program_timeout_s", self.program_timeout_s, 0.01, 3600)
         check_range("margin", self.margin, 0, 1)
         check_range("confidence", self.confidence, 0.5, 0.9999)
+        self.rules()
         if self.samples > 1 and self.sample_temperature == 0:
             raise ConfigError(
                 f"--samples: {self.samples} greedy completions are all the same; give "
@@ -207,5 +218,31 @@ class EvaluateConfig(ModelFlags):
         return PromptOptions(self.limit, self.samples, self.sample_temperature)
 
     def rules(self) -> Rules:
-        """Returns the rules for calling a difference a regression."""
-        return Rules(self.margin, self.confidence)
+        """Returns the rules for calling a difference a regression.
+
+        Raises:
+            ConfigError: --margins names no task, or has a value that is no share.
+        """
+        return Rules(self.margin, self.confidence, _margins(self.margins))
+
+
+def _margins(texts: Sequence[str]) -> dict[str, float]:
+    """Returns the margin of each task or group that --margins names."""
+    margins: dict[str, float] = {}
+    for text in ",".join(texts).split(","):
+        if not text.strip():
+            continue
+        name, separator, value = text.partition("=")
+        name = name.strip()
+        try:
+            margin = float(value)
+        except ValueError:
+            margin = math.nan
+        if not separator or not 0 <= margin <= 1:
+            raise ConfigError(
+                f"--margins: expected TASK=LOSS with a loss from 0 to 1, such as mmlu=0.005, got "
+                f"{quoted(text.strip())}"
+            )
+        suite_of(name, flag="--margins")
+        margins[name] = margin
+    return margins

@@ -77,7 +77,8 @@ def _run_info(
 ) -> RunInfo:
     documents = scoring.common_digest(scoring.document_digests(requests).values())
     run = run_identity(documents, files, config.name)
-    run_json = _read_run_json(files)
+    run_jsons = _read_run_jsons(files)
+    run_json = run_jsons[0] if run_jsons else {}
     run_config = run_json.get("config", {})
     return RunInfo(
         run=run,
@@ -86,20 +87,43 @@ def _run_info(
         model=run_config.get("model"),
         checkpoint=run_config.get("checkpoint"),
         git_commit=run_json.get("git_commit"),
+        setup=_setup(run_jsons),
     )
 
 
-def _read_run_json(files: Sequence[StoredObject]) -> dict[str, Any]:
-    """Returns run.json of the run folder that holds the first file.
+def _read_run_jsons(files: Sequence[StoredObject]) -> list[dict[str, Any]]:
+    """Returns run.json of each run folder that holds some of the files, in their order.
 
-    Empty if the output is not a run folder of the main job.
+    Empty if one of the files is not in a run folder of the main job.
     """
-    folder, _, path = files[0].url.rpartition("/data/")
-    url = storage.join(folder, "run.json")
-    if not folder or "/" in path or storage.stat(url) is None:
-        return {}
-    run_json: dict[str, Any] = json.loads(storage.read(url)[0])
-    return run_json
+    run_jsons: dict[str, dict[str, Any]] = {}  # by folder
+    for file in files:
+        folder, _, path = file.url.rpartition("/data/")
+        if folder in run_jsons:
+            continue
+        url = storage.join(folder, "run.json")
+        if not folder or "/" in path or storage.stat(url) is None:
+            return []
+        run_jsons[folder] = json.loads(storage.read(url)[0])
+    return list(run_jsons.values())
+
+
+def _setup(run_jsons: Sequence[dict[str, Any]]) -> str | None:
+    """Returns a digest of all that the answers depend on but the documents.
+
+    None without run folders, or if the code of one of them is not known.
+    """
+    setups = []
+    for run_json in run_jsons:
+        settings = dict(run_json.get("fingerprint_keys", {}))
+        if not settings or run_json.get("git_commit") is None:
+            return None
+        for key in ("input", "shards"):
+            settings.pop(key, None)
+        setups.append([settings, run_json.get("versions"), run_json["git_commit"]])
+    if not setups:
+        return None
+    return scoring.common_digest(json.dumps(setup, sort_keys=True) for setup in setups)
 
 
 def _write(
@@ -159,6 +183,8 @@ def _log_results(evaluation: Evaluation, folder: str, log: RunLog) -> None:
         difference = comparison.difference
         run_before = comparison.before.run_name
         verdict = "REGRESSION" if difference.regression else "ok"
+        if comparison.is_same_setup and comparison.changes:
+            verdict += f" ({len(comparison.changes):,} flaky documents: the model is the same)"
         message = (
             f"{now.task:<12} {now.metric:<28} {difference.value:+.4f} [{difference.low:+.4f}, "
             f"{difference.high:+.4f}] against the {comparison.against} run {run_before}: {verdict}"

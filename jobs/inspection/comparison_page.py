@@ -94,9 +94,6 @@ def _last_name(url: str) -> str:
 
 def _delta_row(delta: TaskDelta) -> tuple[str, ...]:
     difference = delta.difference
-    p_value = "–"
-    if difference.p_value is not None:
-        p_value = f"{difference.p_value:.3g}"
     verdict = ""
     if difference.certain:
         verdict = "better" if difference.value > 0 else "worse"
@@ -107,7 +104,7 @@ def _delta_row(delta: TaskDelta) -> tuple[str, ...]:
         f"{100 * delta.value_b:.2f}\u00a0%",
         f"{100 * difference.value:+.2f}",
         f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}",
-        p_value,
+        f"{difference.p_value:.3g}",
         f"{difference.documents:,}",
         f"{difference.better:,}",
         f"{difference.worse:,}",
@@ -121,7 +118,6 @@ def _delta_plot(deltas: Sequence[TaskDelta]) -> Plot | None:
     by_name = [(metric_name(delta.task, delta.metric), delta.difference) for delta in deltas]
     return differences(
         by_name,
-        0.0,
         title="B less A over the same documents",
         explanation="In points, with 95\u00a0% confidence intervals, paired by document.",
     )

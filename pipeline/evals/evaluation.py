@@ -4,11 +4,11 @@ metrics.json, report.html and the exit code are made of an `Evaluation`.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from pipeline.evals.answers import MISSING, Answers, has_failed
-from pipeline.evals.comparison import Difference, Rules, paired
+from pipeline.evals.comparison import Difference, Rules, judged_together, paired
 from pipeline.evals.history import Entry, History
 from pipeline.evals.metrics import Score, results, scores
 from pipeline.evals.multiple_choice import ACCURACY
@@ -32,6 +32,7 @@ class RunInfo:
     model: str | None = None
     checkpoint: str | None = None
     git_commit: str | None = None
+    setup: str | None = None  # digest of all that the answers depend on but the documents
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class Comparison:
     against: str  # "last", "best", or "last and best"
     difference: Difference
     changes: tuple[Change, ...]
+
+    @property
+    def is_same_setup(self) -> bool:
+        """Whether model, settings and code of both runs are the same: changes are noise."""
+        return self.now.setup is not None and self.now.setup == self.before.setup
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +202,7 @@ def _entry(
         model=info.model,
         checkpoint=info.checkpoint,
         git_commit=info.git_commit,
+        setup=info.setup,
         task=score.name,
         metric=score.metric,
         value=score.value,
@@ -222,7 +229,14 @@ def _compare(
             samples_before = samples_of_run[before.run]
             comparison = _comparison(now, before, against, samples, samples_before, rules)
             comparisons.append(comparison)
-    return comparisons
+
+    differences = [comparison.difference for comparison in comparisons]
+    judged = []
+    for comparison, difference in zip(
+        comparisons, judged_together(differences, rules), strict=True
+    ):
+        judged.append(replace(comparison, difference=difference))
+    return judged
 
 
 def _references(earlier: Sequence[Entry]) -> list[tuple[str, Entry]]:
@@ -246,7 +260,7 @@ def _comparison(
 ) -> Comparison:
     by_id = _by_id(samples, now)
     by_id_before = _by_id(samples_before, now)
-    difference = paired(_values(by_id_before), _values(by_id), rules)
+    difference = paired(_values(by_id_before), _values(by_id), rules.of_task(now.task))
     changes = []
     for sample_id, sample in by_id.items():
         sample_before = by_id_before[sample_id]
@@ -283,6 +297,10 @@ def _comparison_metrics(comparison: Comparison) -> dict[str, object]:
         "difference": difference.value,
         "interval": [difference.low, difference.high],
         "p_value": difference.p_value,
+        "p_adjusted": difference.p_adjusted,
+        "margin": difference.margin,
+        "detectable_loss": difference.detectable_loss,
+        "same_setup": comparison.is_same_setup,
         "better": difference.better,
         "worse": difference.worse,
         "documents": difference.documents,

@@ -38,8 +38,10 @@ FIELDS: tuple[tuple[str, pa.DataType], ...] = (
     ("count", pa.int64()),
     ("failed", pa.int64()),
     ("documents", pa.string()),
+    ("setup", pa.string()),
 )
 SCHEMA = pa.schema(FIELDS)
+LATER_COLUMNS = frozenset({"setup"})  # that runs of earlier versions do not have
 PARALLEL_READS = 16
 NORMAL_95 = 1.96  # standard errors on each side of a 95 % interval
 
@@ -61,6 +63,8 @@ class Entry:
     count: int  # documents
     failed: int  # of them: rows with an error, which count as wrong
     documents: str  # digest of the requests: entries are comparable if it is equal
+    # digest of model, settings and code; None: unknown, as of a run of another engine
+    setup: str | None = None
 
     @property
     def run_name(self) -> str:
@@ -177,10 +181,12 @@ def _precedes(earlier: Entry, entry: Entry) -> bool:
 
 def _read_entries(url: str) -> list[Entry]:
     with formats.open_parquet(url) as parquet:
-        missing = missing_columns(parquet.schema_arrow, SCHEMA.names)
+        names = parquet.schema_arrow.names
+        expected = [name for name in SCHEMA.names if name not in LATER_COLUMNS or name in names]
+        missing = missing_columns(parquet.schema_arrow, expected)
         if missing:
             raise DatasetError(
                 f"{url} is no part of a history of evaluations, columns {missing} are missing; "
                 "check --history"
             )
-        return [Entry(**row) for row in parquet.read(SCHEMA.names).to_pylist()]
+        return [Entry(**row) for row in parquet.read(expected).to_pylist()]

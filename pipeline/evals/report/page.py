@@ -32,6 +32,8 @@ from pipeline.report.page import Status, render_template, text
 from pipeline.report.plots import lengths
 
 MAX_NAMED = 3  # metrics in the verdict
+MAX_FLAKY = 5  # documents of a remark
+MIN_WEAK_LOSS = 0.1  # smaller detectable losses are not worth a remark
 MAX_LIMITED_SHARE = 0.05  # of a task's completions that end at max_tokens, without a remark
 
 REGRESSION = Status("regression", "bad")
@@ -72,7 +74,6 @@ def context_of(
         "cards": list(_cards(evaluation)),
         "remarks": list(_remarks(evaluation)),
         "confidence": rules.confidence,
-        "margin_points": f"{100 * rules.margin:g}",
         "comparison_rows": list(map(_comparison_row, evaluation.comparisons)),
         "difference_plot": _difference_plot(evaluation, rules),
         "trend_plot": _trend_plot(evaluation),
@@ -116,8 +117,8 @@ def _verdict(evaluation: Evaluation, rules: Rules) -> str:
     confidence = percent(rules.confidence)
     if not regressions:
         return (
-            f"Not worse: none of {len(evaluation.comparisons)} comparisons shows a loss of more "
-            f"than {100 * rules.margin:g} points with {confidence} confidence."
+            f"Not worse: none of {len(evaluation.comparisons)} comparisons shows a loss beyond the "
+            f"accepted one with {confidence} confidence."
         )
     by_metric: dict[str, Comparison] = {}
     for comparison in regressions:  # that against the last run comes first
@@ -168,6 +169,8 @@ def _remarks(evaluation: Evaluation) -> Iterator[Markup]:
             yield Markup(
                 "{} lost {}: more than chance explains, but no more than is accepted."
             ).format(_metric(comparison), _loss(comparison))
+    yield from _flaky_documents(evaluation)
+    yield from _weak_comparisons(evaluation)
     if evaluation.failed:
         yield Markup("{:,} of {:,} rows failed; their documents count as wrong.").format(
             evaluation.failed, len(evaluation.requests)
@@ -179,6 +182,32 @@ def _remarks(evaluation: Evaluation) -> Iterator[Markup]:
     yield from _tasks_without_metric(evaluation)
     yield from _incomplete_suites(evaluation)
     yield from _limited_completions(evaluation)
+
+
+def _flaky_documents(evaluation: Evaluation) -> Iterator[Markup]:
+    for comparison in evaluation.comparisons:
+        if comparison.is_same_setup and comparison.changes:
+            ids = [change.now.id for change in comparison.changes]
+            named = ", ".join(ids[:MAX_FLAKY])
+            if len(ids) > MAX_FLAKY:
+                named += " …"
+            yield Markup(
+                "{}: {:,} flaky documents: their values differ from those of {}, although model, "
+                "settings and code are the same ({})."
+            ).format(_metric(comparison), len(ids), text(comparison.before.run_name), text(named))
+
+
+def _weak_comparisons(evaluation: Evaluation) -> Iterator[Markup]:
+    for comparison in evaluation.comparisons:
+        loss = comparison.difference.detectable_loss
+        if loss is None:
+            yield Markup("{}: {:,} documents are too few to show any loss.").format(
+                _metric(comparison), comparison.difference.documents
+            )
+        elif loss > MIN_WEAK_LOSS:
+            yield Markup("{}: {:,} documents show only losses of {:.0f} points or more.").format(
+                _metric(comparison), comparison.difference.documents, 100 * loss
+            )
 
 
 def _is_accepted_loss(comparison: Comparison) -> bool:
@@ -237,7 +266,6 @@ def _limited_completions(evaluation: Evaluation) -> Iterator[Markup]:
 
 def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
     difference = comparison.difference
-    p_value = "–" if difference.p_value is None else f"{difference.p_value:.3g}"
     return (
         metric_name(comparison.now.task, comparison.now.metric),
         comparison.against,
@@ -246,11 +274,17 @@ def _comparison_row(comparison: Comparison) -> tuple[str, ...]:
         _percentage(comparison.now.value),
         f"{100 * difference.value:+.2f}",
         f"{100 * difference.low:+.2f} to {100 * difference.high:+.2f}",
-        p_value,
+        f"{difference.p_adjusted:.3g}",
         f"{difference.better:,}",
         f"{difference.worse:,}",
+        f"{100 * difference.margin:g}",
+        _points(difference.detectable_loss),
         "regression" if difference.regression else "",
     )
+
+
+def _points(loss: float | None) -> str:
+    return "–" if loss is None else f"{100 * loss:.1f}"
 
 
 def _difference_plot(evaluation: Evaluation, rules: Rules) -> Plot | None:
@@ -260,7 +294,7 @@ def _difference_plot(evaluation: Evaluation, rules: Rules) -> Plot | None:
     for comparison in evaluation.comparisons:
         name = metric_name(comparison.now.task, comparison.now.metric)
         by_name.append((f"{name}, {comparison.against}", comparison.difference))
-    return differences(by_name, rules.margin, rules.confidence)
+    return differences(by_name, rules.confidence)
 
 
 # -- other plots -----------------------------------------------------------------------------------

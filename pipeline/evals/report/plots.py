@@ -254,7 +254,6 @@ def calibration(samples: Sequence[Sample]) -> Plot:
 
 def differences(
     by_name: Sequence[tuple[str, Difference]],
-    margin: float,
     confidence: float = 0.95,
     *,
     title: str = "Differences over the same documents",
@@ -264,7 +263,6 @@ def differences(
 
     Args:
         by_name: name and difference of each comparison.
-        margin: accepted loss, in units of the metric.
         confidence: of the intervals.
         title: of the plot.
         explanation: of the plot; None: that of a nightly comparison.
@@ -287,9 +285,11 @@ def differences(
             interval = [100 * difference.low, 100 * difference.high]
             axes.plot(interval, [position, position], color=color, linewidth=2)
             axes.plot([100 * difference.value], [position], "o", color=color, markersize=5)
+            if difference.margin:
+                margin = -100 * difference.margin
+                ends = [position - 0.5, position + 0.5]
+                axes.plot([margin, margin], ends, color=BAD, linewidth=0.8, linestyle="--")
         axes.axvline(0, color=INK, linewidth=0.8)
-        if margin:
-            axes.axvline(-100 * margin, color=BAD, linewidth=0.8, linestyle="--")
         labels = names
         if is_narrow(figure):
             labels = narrow_names

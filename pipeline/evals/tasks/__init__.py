@@ -24,8 +24,12 @@ def suites() -> tuple[Suite, ...]:
     return tuple(sorted(all_suites, key=lambda suite: suite.name))
 
 
-def suite_of(name: str) -> Suite:
+def suite_of(name: str, flag: str = "--tasks") -> Suite:
     """Returns the suite that has a task or group of this name.
+
+    Args:
+        name: of the task or group.
+        flag: that names it, for the message.
 
     Raises:
         ConfigError: there is no such suite.
@@ -39,7 +43,7 @@ def suite_of(name: str) -> Suite:
         else:
             expected.append(suite.name)
     raise ConfigError(
-        f"--tasks: expected some of {', '.join(expected)} (or a subject such as mmlu_anatomy), "
+        f"{flag}: expected some of {', '.join(expected)} (or a subject such as mmlu_anatomy), "
         f"got {quoted(name)}"
     )
 

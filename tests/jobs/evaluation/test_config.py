@@ -22,6 +22,9 @@ from pipeline.evals.tasks import suite_of
         ({"program_timeout_s": 0.0}, r"--program-timeout-s: expected from 0\.01 to 3600, got 0"),
         ({"margin": 1.5}, "--margin: expected from 0 to 1"),
         ({"confidence": 1.0}, r"--confidence: expected from 0\.5 to 0\.9999, got 1"),
+        ({"margins": ("mmlu",)}, "--margins: expected TASK=LOSS .* got 'mmlu'"),
+        ({"margins": ("mmlu=1.5",)}, "--margins: expected TASK=LOSS .* got 'mmlu=1.5'"),
+        ({"margins": ("mmmlu=0.1",)}, "--margins: expected some of .* got 'mmmlu'"),
         ({"samples": 2}, "--samples: 2 greedy completions are all the same"),
     ],
 )
@@ -71,13 +74,21 @@ def test_task_names_are_split_at_commas_and_empty_ones_left_out() -> None:
 
 
 def test_config_passes_its_flags_to_prompts_and_rules() -> None:
-    config = EvaluateConfig(limit=7, samples=4, sample_temperature=0.8, margin=0.02, confidence=0.9)
+    config = EvaluateConfig(
+        limit=7,
+        samples=4,
+        sample_temperature=0.8,
+        margin=0.02,
+        margins=("mmlu=0.005, gsm8k_cot=0.03", "mmlu_stem=0"),
+        confidence=0.9,
+    )
 
     options = config.prompt_options()
     rules = config.rules()
 
     assert (options.limit, options.samples, options.sample_temperature) == (7, 4, 0.8)
     assert (rules.margin, rules.confidence) == (0.02, 0.9)
+    assert rules.margins == {"mmlu": 0.005, "gsm8k_cot": 0.03, "mmlu_stem": 0.0}
 
 
 def test_bundled_data_is_used_for_bundled_tasks_only() -> None:

@@ -109,6 +109,27 @@ def test_report_takes_the_model_from_the_run_folder(requests_url: str, tmp_path:
     assert "abc123" in page
 
 
+def test_report_marks_changes_of_an_unchanged_run_as_flaky(
+    requests_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = EvaluateConfig(history=str(tmp_path / "history"), margin=1.0)
+    for number, (dtype, right) in enumerate((("bf16", 40), ("bf16", 38), ("f32", 37))):
+        run = tmp_path / f"run{number}"
+        write_outputs(run / "data" / "part-00000.parquet", right=right)
+        description = {
+            "git_commit": "abc123",
+            "fingerprint_keys": {"dtype": dtype, "input": [f"requests of run {number}"]},
+        }
+        (run / "run.json").write_text(json.dumps(description))
+        make_report(config, requests_url, [str(run)], str(tmp_path / f"report{number}"))
+
+    [same] = metrics(tmp_path / "report1")["comparisons"]
+    assert same["same_setup"]
+    others = metrics(tmp_path / "report2")["comparisons"]
+    assert [other["same_setup"] for other in others] == [False, False]
+    assert "2 flaky documents: the model is the same" in capsys.readouterr().out
+
+
 def test_report_refuses_outputs_that_lack_a_document(requests_url: str, tmp_path: Path) -> None:
     outputs = tmp_path / "outputs.parquet"
     write_outputs(outputs, right=40)

@@ -26,10 +26,10 @@ def answers_with(right: int) -> Answers:
     return answers
 
 
-def run(number: int, right: int, history_url: Path) -> Evaluation:
+def run(number: int, right: int, history_url: Path, setup: str | None = None) -> Evaluation:
     """Evaluates a run with `right` right answers and adds it to the history."""
     history = History.load(str(history_url))
-    info = RunInfo(f"run{number}", NIGHT + timedelta(days=number), f"night {number}")
+    info = RunInfo(f"run{number}", NIGHT + timedelta(days=number), f"night {number}", setup=setup)
     evaluation = evaluate(
         REQUESTS, ["gsm8k_cot"], answers_with(right), info, history, Rules(margin=0.01)
     )
@@ -75,6 +75,28 @@ def test_large_loss_is_a_regression_and_a_gain_is_not(tmp_path: Path) -> None:
     gain = run(2, 40, tmp_path)
     assert gain.comparisons
     assert gain.regressions == ()
+
+
+def test_changes_of_the_same_setup_are_marked(tmp_path: Path) -> None:
+    run(0, 30, tmp_path, setup="a")
+    [same, _] = run(1, 29, tmp_path, setup="a").comparisons
+    assert same.is_same_setup
+    last = next(
+        comparison
+        for comparison in run(2, 28, tmp_path, setup="b").comparisons
+        if comparison.against == "last"
+    )
+    assert not last.is_same_setup
+    unknown = run(3, 28, tmp_path).comparisons[0]
+    assert not unknown.is_same_setup
+
+
+def test_p_values_are_adjusted_for_all_comparisons_of_a_night(tmp_path: Path) -> None:
+    run(0, 35, tmp_path)
+    [strict, flexible] = run(1, 10, tmp_path).comparisons
+    for comparison in (strict, flexible):
+        difference = comparison.difference
+        assert difference.p_adjusted == pytest.approx(2 * difference.p_value)
 
 
 def test_metrics_json_counts_failed_requests_and_comparisons(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 from pipeline.evals import report
@@ -91,6 +92,19 @@ def test_page_remarks_on_certain_loss_within_margin(tmp_path: Path) -> None:
         "mmlu: acc lost 100.00 points against the last and best run, night 0: more than chance "
         "explains, but" in parsed.text
     )
+
+
+def test_page_remarks_on_flaky_documents_and_weak_comparisons(tmp_path: Path) -> None:
+    rows, history = requests(tmp_path / "data"), History(str(tmp_path / "history"))
+    for number, skill in enumerate((1.0, 0.2)):
+        earlier = History.load(history.url)
+        at = BEGAN + timedelta(days=number)
+        info = RunInfo(f"run{number}", at, f"night {number}", setup="same")
+        evaluation = evaluate(rows, TASKS, answers(rows, skill), info, earlier, Rules())
+        earlier.add(evaluation.entries, evaluation.samples)
+    text = page(evaluation).text
+    assert "flaky documents: their values differ from those of night 0" in text
+    assert re.search(r"mmlu: acc: 9 documents (show only losses of|are too few)", text)
 
 
 def test_page_of_equal_run_lists_no_changes(tmp_path: Path) -> None:

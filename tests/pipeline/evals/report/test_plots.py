@@ -50,6 +50,9 @@ def difference(value: float, *, regression: bool) -> Difference:
         worse=2,
         documents=100,
         p_value=0.01,
+        p_adjusted=0.02,
+        margin=0.01,
+        detectable_loss=0.05,
         certain=regression,
         regression=regression,
     )
@@ -104,7 +107,7 @@ def test_differences_are_in_points_with_their_interval() -> None:
         ("mmlu, last", difference(-0.05, regression=True)),
         ("mmlu, best", difference(0.01, regression=False)),
     ]
-    assert differences(by_name, margin=0.01).rows == (
+    assert differences(by_name).rows == (
         ("mmlu, last", "-5.00", "-7.00", "-3.00", "yes"),
         ("mmlu, best", "+1.00", "-1.00", "+3.00", "no"),
     )
