@@ -70,7 +70,7 @@ def _start(folder: Path, log: Path) -> _Head | None:
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
     }
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--block",
+        sys.executable, "-m", "tests.ray_head", "start", "--head", "--block",
         "--node-ip-address=127.0.0.1", f"--port={gcs_port}", f"--num-cpus={CPUS}",
         f"--dashboard-agent-listen-port={agent_port}", f"--metrics-export-port={metrics_port}",
         f"--ray-client-server-port={client_port}", f"--temp-dir={folder}",

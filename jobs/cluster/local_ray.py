@@ -10,6 +10,7 @@ from pathlib import Path
 
 from actors.protocol.errors import ClusterLostError
 from jobs.cluster.address import LOCAL
+from jobs.cluster.local_node import small_nodes
 from jobs.cluster.ray_folder import private_folder
 from jobs.cluster.settings import QUIET, local_variables, one_line, ray_settings
 from pipeline.monitoring.run_log import RunLog
@@ -58,13 +59,14 @@ def _start(cpus: int, folder: Path) -> str | None:
     import ray
 
     try:
-        ray.init(
-            address=LOCAL,
-            num_cpus=cpus,
-            include_dashboard=False,
-            _temp_dir=str(folder),
-            **QUIET,
-        )
+        with small_nodes():
+            ray.init(
+                address=LOCAL,
+                num_cpus=cpus,
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                **QUIET,
+            )
     # Ray raises a bare Exception when a node does not come up in time, and others besides.
     except Exception as error:  # noqa: BLE001
         return one_line(error)

@@ -23,6 +23,9 @@ DRIVER_VARIABLES = {
 # All servers of a local Ray listen on 127.0.0.1 only. Ray has this mode for laptops and reads it
 # from this variable; `_node_ip_address="127.0.0.1"` becomes the address of the network.
 LOOPBACK_VARIABLES = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray starts an idle worker per core for a node's first driver, a second of processor time each. A
+# replica cannot use them: its process starts with variables of its own.
+WORKER_VARIABLES = {"RAY_prestart_worker_first_driver": "0"}
 # Arguments of `ray.init`: the driver logs for itself.
 QUIET: Mapping[str, Any] = MappingProxyType({"logging_level": "ERROR", "log_to_driver": False})
 REASON_CHARS = 300
@@ -34,8 +37,11 @@ def cluster_variables(mode: Mode) -> dict[str, str]:
 
 
 def local_variables(environment: Mapping[str, str]) -> dict[str, str]:
-    """Returns the variables for a local Ray: a new random token, and no port open to others."""
-    variables = {**DRIVER_VARIABLES, **LOOPBACK_VARIABLES}
+    """Returns the variables for a local Ray: a new random token, no port open to others.
+
+    Workers start when they are needed.
+    """
+    variables = {**DRIVER_VARIABLES, **LOOPBACK_VARIABLES, **WORKER_VARIABLES}
     if environment.get(AUTH_MODE, "token") == "token":
         variables[AUTH_MODE] = "token"
         variables[TOKEN] = secrets.token_hex(32)

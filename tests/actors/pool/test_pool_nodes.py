@@ -19,6 +19,7 @@ from actors.pool.remote import draining_nodes
 from actors.pool.replica_pool import ReplicaPool
 from actors.protocol.events import Assignment, Event, ReplicaLeaving, ReplicaLost
 from actors.protocol.messages import Batch, Completion
+from jobs.cluster.local_node import small_nodes
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.monitoring.progress import Progress
 from tests.actors.pool.test_replica_pool import batch
@@ -37,13 +38,13 @@ QUICK = {
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    made = Cluster(
-        initialize_head=True, head_node_args={"num_cpus": 2, "num_gpus": 0, "_system_config": QUICK}
-    )
-    ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
-    yield made
-    ray.shutdown()
-    made.shutdown()
+    head = {"num_cpus": 2, "num_gpus": 0, "_system_config": QUICK}
+    with small_nodes():
+        made = Cluster(initialize_head=True, head_node_args=head)
+        ray.init(address=made.address, logging_level="ERROR", log_to_driver=False)
+        yield made
+        ray.shutdown()
+        made.shutdown()
 
 
 def start(spec: dict[str, object] | None = None, **config: Any) -> ReplicaPool:

@@ -14,6 +14,7 @@ from actors.protocol.errors import ModelError
 from actors.protocol.events import Assignment, BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.protocol.messages import Batch, Completion, Request, RowRef
 from actors.protocol.sampling import Sampling
+from jobs.cluster.local_node import small_nodes
 from pipeline.dispatch.dispatcher import DispatchConfig, run_batches
 from pipeline.monitoring.progress import Progress
 from tests.fakes import answer
@@ -26,13 +27,14 @@ FAULTY = "tests.actors.faulty:FaultyReplica"
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
-    ray.init(
-        address="local",
-        num_cpus=4,
-        include_dashboard=False,
-        logging_level="ERROR",
-        log_to_driver=False,
-    )
+    with small_nodes():
+        ray.init(
+            address="local",
+            num_cpus=4,
+            include_dashboard=False,
+            logging_level="ERROR",
+            log_to_driver=False,
+        )
     yield
     ray.shutdown()
 

@@ -65,6 +65,10 @@ class Context:
 def get_runtime_context():
     return Context
 """
+NODE = """
+class Node:
+    pass
+"""
 PROBE = """
 import json
 import os
@@ -119,7 +123,11 @@ def connect(folder: Path, *, announced: str | None = None, **variables: str) -> 
     """
     module = folder / "modules"
     module.mkdir(exist_ok=True)
-    (module / "ray.py").write_text(RAY)
+    private = module / "ray" / "_private"
+    private.mkdir(parents=True, exist_ok=True)
+    (module / "ray" / "__init__.py").write_text(RAY)
+    (private / "__init__.py").touch()
+    (private / "node.py").write_text(NODE)
     if announced is not None:
         (folder / "ray").mkdir()
         (folder / "ray" / "ray_current_cluster").write_text(announced + "\n")
