@@ -188,8 +188,8 @@ class ScoreConfig(SamplingParams, InputFlags):
     shard_rows: int = flag(1000, "rows per commit, i.e. per output file")
     on_overflow: Literal["error", "truncate-left", "window"] = flag(
         "error",
-        "handling of prompts longer than --max-len minus max_tokens; window: task perplexity "
-        "scores a longer text in windows of --max-len tokens, each token once",
+        "handling of prompts longer than --max-len minus max_tokens; window: tasks perplexity "
+        "and teach score a longer text in windows of --max-len tokens, each token once",
     )
     window_stride: int | None = flag(
         None,

@@ -16,6 +16,9 @@ from actors.protocol.messages import Completion, Request, RowRef, token_ids
 from pipeline.output.publication import to_parquet
 from pipeline.output.schema import OutputSchema
 from pipeline.records import OutputRow
+from pipeline.requests.join_windows import join_windows
+from pipeline.requests.tokenize import to_requests
+from pipeline.requests.windows import text_windows
 from pipeline.tasks import TEACH, LogprobOptions, OutputOptions
 from tests import reference
 from tests.jobs.runs import CONFORMANCE
@@ -47,6 +50,11 @@ def completed(top_k: int) -> Completion:
     rules = replace(RULES, vocab_size=logprobs_TV.shape[1])
     request = only_item(prompt_row(prompt_token_ids=tokens), None, TEACH, rules)
     assert isinstance(request, Request)
+    return answered(request, logprobs_TV, top_k)
+
+
+def answered(request: Request, logprobs_TV: np.ndarray, top_k: int) -> Completion:
+    """Returns the completion of an engine that has these log-probs after the request's tokens."""
     [sequence], readings = score_sequences(request, with_prompt=False)
     fill(sequence.targets, logprobs_TV, top_k)
     return score_completion(
@@ -114,6 +122,29 @@ def test_text_of_one_token_has_no_targets() -> None:
     [row] = written([completion], 8)[0].to_pylist()
     assert row["input_ids"] == [7]
     assert (row["target_token_ids"], row["target_logprobs"]) == ([], [])
+
+
+def test_windows_of_a_long_text_have_the_targets_of_the_whole_text() -> None:
+    tokens, logprobs_TV = golden()
+    rules = replace(
+        RULES,
+        vocab_size=logprobs_TV.shape[1],
+        max_len=16,
+        overflow="window",
+        window_stride=5,
+    )
+    requests = list(to_requests([prompt_row(prompt_token_ids=tokens)], TEACH, None, rules))
+    windows: list[Completion] = []
+    for request, window in zip(requests, text_windows(len(tokens), 16, 5), strict=True):
+        assert isinstance(request, Request)
+        windows.append(answered(request, logprobs_TV[window.start :], 8))
+    assert len(windows) > 3
+
+    joined = written(list(join_windows(reversed(windows))), 8)[0]
+    whole = written([completed(8)], 8)[0]
+    names = ("input_ids", "target_token_ids", "target_logprobs", "target_tail_logprobs")
+    for name in names:
+        assert joined[name] == whole[name], name
 
 
 @pytest.mark.slow  # writes 64 x 20,000 values
