@@ -24,9 +24,7 @@ _parameter_values = attrgetter(*_PARAMETER_NAMES)
 # Fields of a request that `_add_request` does not name: they count where they are set.
 _NAMED_FIELDS = frozenset({"ref", "row_id", "prompt_ids", "continuations", "sampling"})
 _OTHER_FIELDS = tuple(
-    (field.name, field.default)
-    for field in dataclasses.fields(Request)
-    if field.name not in _NAMED_FIELDS
+    field for field in dataclasses.fields(Request) if field.name not in _NAMED_FIELDS
 )
 
 
@@ -100,10 +98,10 @@ def _add_request(digest: Any, request: Request) -> None:
     if request.sampling is not None:
         _add_bytes(digest, _parameters(_parameter_values(request.sampling)))
         digest.update(_LENGTH.pack(request.sampling.seed))
-    for name, default in _OTHER_FIELDS:
-        value = getattr(request, name)
-        if value != default:
-            _add_bytes(digest, f"{name}={value!r}".encode())
+    for field in _OTHER_FIELDS:
+        value = getattr(request, field.name)
+        if value != field.default:
+            _add_bytes(digest, f"{field.name}={value!r}".encode())
 
 
 def _add_bytes(digest: Any, content: bytes) -> None:

@@ -14,6 +14,7 @@ from pipeline.input.columns import input_root
 from pipeline.input.json_text import is_json_text
 from pipeline.input.shards import RowSample, plan_shards
 from pipeline.output.input_content import run_input_keys
+from pipeline.output.reuse.footer import MAX_DIGESTED_ROWS
 from pipeline.output.reuse.older_parts import OlderPart, PartRows, read_parts
 from pipeline.output.run_folder import RunFolder, key_differences
 from pipeline.records import InputFile, Shard
@@ -56,10 +57,11 @@ class OlderRuns:
 
     def description(self) -> list[dict[str, str]]:
         """Returns what run.json has about the runs."""
-        return [
-            {"run": redact_credentials(run.folder.url), "fingerprint": run.fingerprint}
-            for run in self.runs
-        ]
+        runs: list[dict[str, str]] = []
+        for run in self.runs:
+            url = redact_credentials(run.folder.url)
+            runs.append({"run": url, "fingerprint": run.fingerprint})
+        return runs
 
     def hours_per_row(self, url: str) -> float | None:
         """Returns the replica hours of a row of the run in a folder; None: not known."""
@@ -109,8 +111,9 @@ def open_older_runs(plan: Plan, keys: Mapping[str, Any]) -> OlderRuns:
         if without_digests:
             notices.append(
                 f"--reuse {url}: {without_digests:,} of {len(parts):,} parts have no digests of "
-                "their rows (an earlier version wrote them); they are copied only where the file "
-                "of their rows has not changed"
+                f"their rows (an earlier version wrote them, or they have more than "
+                f"{MAX_DIGESTED_ROWS:,} rows); they are copied only where the file of their rows "
+                "has not changed"
             )
         for number, part in own_unchanged.items():
             unchanged.setdefault(number, replace(part, digests=None))
@@ -189,8 +192,9 @@ def _check_digests(
     if unchanged or not parts or any(part.digests is not None for part in parts):
         return
     raise ConfigError(
-        f"--reuse {folder.url}: no row of this run can be copied: an earlier version wrote it, "
-        "without digests of its rows, and no file of its input is the same now; leave --reuse out"
+        f"--reuse {folder.url}: no row of this run can be copied: its parts have no digests of "
+        f"their rows (an earlier version wrote them, or they have more than {MAX_DIGESTED_ROWS:,} "
+        "rows), and no file of its input is the same now; leave --reuse out"
     )
 
 
@@ -252,8 +256,10 @@ def _has_same_columns(older: pa.Schema, schema: pa.Schema) -> bool:
     """Returns whether columns have the same values: text and JSON text have the same type."""
     if not older.equals(schema):
         return False
-    pairs = zip(older, schema, strict=True)
-    return all(is_json_text(one) == is_json_text(other) for one, other in pairs)
+    for older_field, field in zip(older, schema, strict=True):
+        if is_json_text(older_field) != is_json_text(field):
+            return False
+    return True
 
 
 def _shard_key(shard: Shard) -> ShardKey:

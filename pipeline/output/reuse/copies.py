@@ -33,8 +33,11 @@ def copied_table(schema: OutputSchema, passthrough: pa.Table, older: OlderRows) 
     """
     samples = np.repeat(np.arange(passthrough.num_rows), older.samples)
     inputs = passthrough.select(schema.passthrough.names).take(samples)
-    columns = [*inputs.columns, *(older.table[column.name] for column in schema.columns)]
-    names = [*inputs.column_names, *(column.name for column in schema.columns)]
+    columns = list(inputs.columns)
+    names = list(inputs.column_names)
+    for column in schema.columns:
+        columns.append(older.table[column.name])
+        names.append(column.name)
     return convert_table(pa.table(columns, names=names), schema.arrow)
 
 

@@ -21,6 +21,8 @@ from pipeline.storage.redaction import redact_credentials
 ROW_DIGESTS = "row_digests"
 COPIED_ROWS = "copied_rows"
 COPIED_FROM = "copied_from"
+# Of a part with digests: readers of Parquet limit strings in a footer, pyarrow to 100 MB.
+MAX_DIGESTED_ROWS = 1_000_000
 Digests = npt.NDArray[np.bytes_]
 # NumPy's bytes compare without the zeros at their end, so that no digest is the empty one.
 DIGEST_TYPE = np.dtype(f"S{DIGEST_BYTES}")
@@ -28,8 +30,11 @@ NO_DIGEST = b""
 
 
 def digests_metadata(digests: bytes | bytearray) -> dict[str, str]:
-    """Returns the entry of the footer with the digests of a part; none if all of them are zeros."""
-    if not any(digests):
+    """Returns the entry of the footer with the digests of a part.
+
+    There is none if all of them are zeros, or for more than `MAX_DIGESTED_ROWS` rows.
+    """
+    if not any(digests) or len(digests) > DIGEST_BYTES * MAX_DIGESTED_ROWS:
         return {}
     return {ROW_DIGESTS: base64.b64encode(digests).decode()}
 

@@ -164,12 +164,12 @@ class PartRows:
 
     def find(self, digests: bytes | bytearray) -> Locations:
         """Returns where the rows with these digests are; `NOT_FOUND` for those that no part has."""
-        wanted = np.frombuffer(bytes(digests), DIGEST_TYPE)
+        searched = np.frombuffer(bytes(digests), DIGEST_TYPE)
         if not self._digests.size:
-            return np.full(wanted.size, NOT_FOUND, np.int64)
-        places = np.searchsorted(self._digests, wanted)
+            return np.full(searched.size, NOT_FOUND, np.int64)
+        places = np.searchsorted(self._digests, searched)
         places = np.minimum(places, self._digests.size - 1)
-        is_found = (self._digests[places] == wanted) & (wanted != NO_DIGEST)
+        is_found = (self._digests[places] == searched) & (searched != NO_DIGEST)
         locations: Locations = np.where(is_found, self._locations[places], NOT_FOUND)
         return locations
 

@@ -7,9 +7,12 @@ import pytest
 
 from actors.protocol.errors import EngineCrashError
 from actors.protocol.messages import Completion, Request
+from jobs import score_dataset
 from pipeline.output.reuse.footer import COPIED_ROWS, ROW_DIGESTS
 from tests import fakes
+from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.run.reuse.older import Runs, prompts
+from tests.regression import pins
 
 
 def footer(runs: Runs, output: str, part: int = 0) -> dict[bytes, bytes]:
@@ -112,3 +115,22 @@ def test_resumed_run_and_retried_rows_keep_digests(runs: Runs) -> None:
     assert not runs.computed
     runs.run("full")
     assert runs.table("new").equals(runs.table("full"))
+
+
+def test_runs_on_object_storage_are_copied(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = pins.memory(monkeypatch)
+    backend = FakeBackend(info=fakes.DESCRIBED, draws_plots=False)
+    flags = ["-i", f"{pins.ROOT}/in", "--model", "demo", "--shard-rows", "4", "--max-tokens", "3"]
+    pins.put_lines("in/a.jsonl", prompts(0, 6))
+    assert score_dataset.main([*flags, "-o", f"{pins.ROOT}/old"], backend) == 0
+
+    pins.put_lines("in/b.jsonl", prompts(6, 9))
+    flags += ["--reuse", f"{pins.ROOT}/old"]
+    assert score_dataset.main([*flags, "-o", f"{pins.ROOT}/new"], backend) == 0
+    assert f"copied 6 rows of {pins.ROOT}/old, computed 3" in capsys.readouterr().out
+    older = pins.objects(store, "old/data")
+    for name, part in older.items():
+        copied = pins.objects(store, "new/data")[name]
+        assert pins.read_table(copied).equals(pins.read_table(part))

@@ -50,4 +50,4 @@ def test_run_without_digests_gives_parts_of_unchanged_files(runs: Runs) -> None:
 
     runs.write("a.jsonl", prompts(0, 5))
     printed = runs.run("other", code=2, reuse=["old"])
-    assert "an earlier version wrote it, without digests" in printed
+    assert "its parts have no digests of their rows" in printed

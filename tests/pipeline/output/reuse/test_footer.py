@@ -9,6 +9,7 @@ from pipeline.output.provenance import DEVICE_KIND
 from pipeline.output.reuse.footer import (
     COPIED_FROM,
     COPIED_ROWS,
+    MAX_DIGESTED_ROWS,
     ROW_DIGESTS,
     copied_row_count,
     digests_metadata,
@@ -28,6 +29,7 @@ def test_digests_are_read_as_they_were_written() -> None:
     assert digests is not None
     assert digests.tobytes() == FIRST + NONE + SECOND
     assert digests_metadata(NONE) == {}
+    assert digests_metadata(FIRST * (MAX_DIGESTED_ROWS + 1)) == {}
 
 
 def test_damaged_digests_count_as_none() -> None:
