@@ -14,6 +14,7 @@ The same command continues an interrupted evaluation.
 """
 
 import dataclasses
+import json
 import sys
 import time
 from collections import Counter
@@ -25,12 +26,15 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rich.console import Console
+
 from actors.protocol.errors import GrokBatchError
 from jobs.cli.command import run_main
 from jobs.cli.exit_codes import ExitCode
 from jobs.cli.flag_checks import read_deadline
 from jobs.cli.parser import parse
-from jobs.evaluation.config import EvaluateConfig, Step
+from jobs.evaluation.config import DEMO_DTYPES, EvaluateConfig, Step
+from jobs.evaluation.demo_table import demo_table
 from jobs.evaluation.report import make_report
 from jobs.evaluation.row_check import check_rows
 from jobs.run.backend import RAY, Backend, one_cluster
@@ -40,7 +44,7 @@ from jobs.run.metrics import run_label
 from pipeline import storage
 from pipeline.errors import ConfigError
 from pipeline.evals.data_folder import DataFolder
-from pipeline.evals.evaluation import REQUESTS
+from pipeline.evals.evaluation import METRICS, REQUESTS
 from pipeline.evals.history import History
 from pipeline.evals.requests import build_requests, parts, read_requests, to_table
 from pipeline.monitoring.live_view import showing
@@ -100,7 +104,7 @@ def run_step(step: Step, config: EvaluateConfig, backend: Backend, log: RunLog) 
         return run_requests(config, str(config.requests), output, backend, log)
     if step == "report":
         with showing("computing metrics", log):
-            return make_report(config, str(config.requests), config.outputs, output)
+            return make_report(config, str(config.requests), config.outputs, output, log=log)
     return _all_steps(config, output, backend, log)
 
 
@@ -117,7 +121,7 @@ def _all_steps(config: EvaluateConfig, output: str, backend: Backend, log: RunLo
     try:
         with showing("computing metrics", log):
             report_code = make_report(
-                config, requests, outputs, output, is_complete=not is_over_budget
+                config, requests, outputs, output, is_complete=not is_over_budget, log=log
             )
         if is_over_budget:
             return code
@@ -136,15 +140,21 @@ def _demo(step: Step, config: EvaluateConfig, backend: Backend, log: RunLog) -> 
         raise ConfigError(f"--demo runs all steps; leave out {step}")
     folder = config.output or str(Path("runs", time.strftime("evaluate-demo-%Y%m%d-%H%M%S")))
     runs = config.demo_runs(folder)
+    log.result(None, f"The demo model answers bundled questions twice: {', '.join(DEMO_DTYPES)}.")
     code: int = ExitCode.OK
     with one_cluster(backend) as demo_backend:
-        for run in runs:
-            log.result("demo", f"evaluation of the demo model in {run.dtype}")
-            code = run_step("all", run, demo_backend, log)
+        for number, run in enumerate(runs, start=1):
+            message = f"evaluation {number} of {len(runs)}: the demo model in {run.dtype}"
+            log.result("demo", message)
+            code = run_step("all", run, demo_backend, log.without_results())
             if code not in {ExitCode.OK, ExitCode.REGRESSION}:
                 return code
 
-    report = storage.join(str(runs[-1].output), "report.html")
+    last = str(runs[-1].output)
+    if log.shows_results and not log.is_json:
+        metrics = json.loads(storage.read(storage.join(last, METRICS))[0])
+        Console().print(demo_table(metrics))
+    report = storage.join(last, "report.html")
     log.result(
         "demo_report",
         f"open {redact_credentials(report)}: questions, answers, and float32 against bfloat16",

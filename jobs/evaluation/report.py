@@ -29,6 +29,7 @@ def make_report(
     folder: str,
     *,
     is_complete: bool = True,
+    log: RunLog | None = None,
 ) -> ExitCode:
     """Scores a run, writes its report into `folder`, adds it to history and returns the exit code.
 
@@ -39,6 +40,7 @@ def make_report(
         folder: of the report.
         is_complete: whether the run came to its end within its error budget. If not, what there is
             is scored, and the run is not added to history.
+        log: receives metrics and comparisons; None: one for the command line.
 
     Raises:
         DatasetError: requests, outputs or history cannot be read, or do not belong together.
@@ -58,7 +60,7 @@ def make_report(
 
     locations = {"Requests": requests_url, "Output": ", ".join(outputs)}
     _write(evaluation, config, locations, folder)
-    log = RunLog(config.log_format, run=run_label(folder))
+    log = (log or RunLog(config.log_format)).of_run(run_label(folder))
     if is_complete and not evaluation.missing:
         history.add(evaluation.entries, evaluation.samples)
     else:

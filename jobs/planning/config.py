@@ -27,8 +27,11 @@ WITH_DATA: dict[str, object] = {
     "task": GENERATE.name,
     "prompt_column": "prompt",
     "continuation_column": "continuation",
+    "template": None,
     "max_tokens": None,
     "limit": None,
+    "sample": None,
+    "sample_seed": 0,
     "on_overflow": "error",
     "window_stride": None,
 }
@@ -82,12 +85,21 @@ class PlanConfig:
     task: str = flag(GENERATE.name, f"of --input: {', '.join(TASKS)}", choices=tuple(TASKS))
     prompt_column: str = flag("prompt", "name of the prompt column of --input")
     continuation_column: str = flag("continuation", "name of the column of --input that is scored")
+    template: str | None = flag(
+        None,
+        "Jinja template of the prompt over the columns of --input, such as "
+        "'{{ question }}\\nAnswer:', or @FILE",
+    )
     max_tokens: int | None = flag(
         None,
         "most tokens of a completion of --input; default: its column max_tokens, else "
         f"{LONGEST_COMPLETION} times --completion-tokens",
     )
     limit: int | None = flag(None, "only the first N rows of --input")
+    sample: int | None = flag(
+        None, "only N random rows of --input, as --sample of a run takes them"
+    )
+    sample_seed: int = flag(0, "chooses the rows of --sample")
     on_overflow: Literal["error", "truncate-left", "window"] = flag(
         "error", "handling of prompts of --input that are longer than --max-len minus max_tokens"
     )
@@ -177,8 +189,11 @@ class PlanConfig:
             task=self.task,
             prompt_column=self.prompt_column,
             continuation_column=self.continuation_column,
+            template=self.template,
             max_tokens=max_tokens,
             limit=self.limit,
+            sample=self.sample,
+            sample_seed=self.sample_seed,
             on_overflow=self.on_overflow,
             window_stride=self.window_stride,
             max_len=self.max_len,

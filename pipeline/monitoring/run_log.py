@@ -47,6 +47,12 @@ class RunLog:
         log.run = run
         return log
 
+    def without_results(self) -> Self:
+        """Returns a log on the same stream that does not print results as text."""
+        log = copy.copy(self)
+        log.shows_results = False
+        return log
+
     @property
     def is_json(self) -> bool:
         """Whether lines are JSON; then nothing else should be printed between them."""

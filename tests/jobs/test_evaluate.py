@@ -205,7 +205,11 @@ def test_demo_compares_two_runs_and_names_the_report(
         assert set(results) == {"demo_mmlu", "demo_gsm8k", "demo_answer"}
     assert len(list((tmp_path / "history" / "runs").iterdir())) == 2
     printed = capsys.readouterr().out
-    assert "against the last and best run bfloat16: ok" in printed
+    assert "evaluation 2 of 2: the demo model in float32" in printed
+    assert "demo_mmlu" in printed
+    assert "next" not in printed
+    assert "grok_batch show" not in printed, "no summary of the single jobs"
+    assert "requests " not in printed
     report = tmp_path / "float32" / "report.html"
     assert printed.splitlines()[-1].startswith(f"open {report}: ")
     assert "bfloat16" in report.read_text()

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +10,7 @@ from actors.engine.simulation.machines import MachineEstimate
 from jobs.planning.config import PlanConfig
 from jobs.planning.estimate import machine_plan
 from pipeline.errors import ConfigError, DatasetError
+from tests.jobs.runs import DEMO
 
 
 def estimate(config: PlanConfig) -> MachineEstimate:
@@ -69,6 +71,22 @@ def test_plan_of_data_has_the_lengths_of_its_rows(data: Path) -> None:
     (machine,) = plan.machines
     assert isinstance(machine, MachineEstimate)
     assert machine.prompt_tokens == pytest.approx(4000 * 20)
+
+
+def test_plan_of_data_takes_a_sample_through_a_template(tmp_path: Path) -> None:
+    file = tmp_path / "questions.jsonl"
+    file.write_text("".join(json.dumps({"q": f"{n} + 1"}) + "\n" for n in range(20)))
+    flags: dict[str, Any] = {"template": "{{ q }} =", "sample": 5, "max_tokens": 4}
+    config = PlanConfig(
+        input=str(file), tokenizer=str(DEMO / "tokenizer.model"), gpu="h100", **flags
+    )
+
+    rows = machine_plan(config).rows
+
+    assert (rows["rows"], rows["rows_sampled"], rows["rows_failing"]) == (5, 5, 0)
+    assert machine_plan(replace(config, rows=1e3)).rows["rows"] == 1000
+    with pytest.raises(ConfigError, match="--sample has no effect: there is no --input"):
+        PlanConfig(rows=10.0, prompt_tokens=5, sample=3)
 
 
 def test_plan_of_data_varies_completions_around_their_mean(data: Path) -> None:
