@@ -75,6 +75,14 @@ Attend = Callable[
     [Float[Array, "B T H C"], Pages, Pages, Placement, float | int], Float[Array, "B T H C"]
 ]
 
+# (h [B, T, D], update [B, T, D], update's scale [D] float32, scale [D] float32) -> the residual
+# stream h + norm(update) [B, T, D], and the norm of that sum [B, T, D], both in the type of h.
+# Norms are float32 inside and rounded to that type; the sum is rounded before its norm.
+AddAndNorm = Callable[
+    [Float[Array, "B T D"], Float[Array, "B T D"], Float[Array, " D"], Float[Array, " D"]],
+    tuple[Float[Array, "B T D"], Float[Array, "B T D"]],
+]
+
 # Type of activations -> options of XLA's compiler by name; none: XLA's defaults.
 CompilerOptions = Callable[[DTypeLike], dict[str, str]]
 
@@ -96,6 +104,7 @@ class Kernels(NamedTuple):
     attend: Attend
     attention_inputs: AttentionInputs
     project: Project
+    add_and_norm: AddAndNorm
 
     @classmethod
     def jitted(
@@ -105,6 +114,7 @@ class Kernels(NamedTuple):
         attend: Attend,
         attention_inputs: AttentionInputs,
         project: Project,
+        add_and_norm: AddAndNorm,
     ) -> "Kernels":
         """Returns kernels that are traced and lowered once for all layers of a program.
 
@@ -117,6 +127,7 @@ class Kernels(NamedTuple):
             jax.jit(attend, static_argnums=4),
             jax.jit(attention_inputs),
             jax.jit(project),
+            jax.jit(add_and_norm),
         )
 
 

@@ -9,6 +9,10 @@ The residual stream is replicated on every device of the axis "model" (`split` =
             h [B,T,D/m] ─ all-gather ─ norm ─ block ─ reduce-scatter ▶ [B,T,D/m] ─ norm ─▶ + h
 
 The last norm of a split stream costs an all-reduce of B x T numbers.
+
+A layer does not add its last update, norm3 of the experts' result: the next layer does, where it
+computes its first norm, and the model's final norm after the last layer. Both norms are one kernel
+on a GPU.
 """
 
 import haiku as hk
@@ -17,7 +21,7 @@ from jaxtyping import Array, Bool, Float
 from actors.kernels.interface import Kernels, Pages, Placement
 from actors.model.attention import MultiHeadAttention
 from actors.model.config import ModelConfig
-from actors.model.layers import RMSNorm, all_columns
+from actors.model.layers import RMSNorm, Update, add_and_norm
 from actors.model.moe import MoE, Router
 
 
@@ -36,26 +40,36 @@ class DecoderLayer(hk.Module):
     def __call__(
         self,
         h_BTW: Float[Array, "B T W"],
+        update: Update | None,
         keys: Pages,
         values: Pages,
         placement: Placement,
         real_BT: Bool[Array, "B T"],
-    ) -> tuple[Float[Array, "B T W"], Pages, Pages]:
-        """Returns the residual stream after this layer, and its pages with the new rows."""
+    ) -> tuple[Float[Array, "B T W"], Update, Pages, Pages]:
+        """Returns the residual stream, this layer's update of it, and the pages with the new rows.
+
+        Args:
+            h_BTW: the residual stream without the last layer's update.
+            update: of the last layer; None for the first one.
+            keys: pages of this layer.
+            values: pages of this layer.
+            placement: positions of the new tokens.
+            real_BT: false for padding.
+        """
         split = self.split
         attention = MultiHeadAttention(
             self.config, self.model_shards, self.kernels, name="multi_head_attention", split=split
         )
-        # gathered before the norm, not after: the same bytes, and no all-reduce for the norm
-        x_BTD = RMSNorm(name="rms_norm")(all_columns(h_BTW, split))
+        h_BTW, x_BTD = add_and_norm(h_BTW, update, RMSNorm(name="rms_norm"), self.kernels, split)
         attended_BTW, keys, values = attention(x_BTD, keys, values, placement)
-        h_BTW = h_BTW + RMSNorm(name="rms_norm_1", split=split)(attended_BTW)
+        update = Update(attended_BTW, RMSNorm(name="rms_norm_1", split=split))
 
-        normed_BTD = RMSNorm(name="rms_norm_2")(all_columns(h_BTW, split))
-        x_ND = normed_BTD.reshape(-1, self.config.emb_size)
+        h_BTW, x_BTD = add_and_norm(h_BTW, update, RMSNorm(name="rms_norm_2"), self.kernels, split)
+        x_ND = x_BTD.reshape(-1, self.config.emb_size)
         real_N = real_BT.reshape(-1)
         gates_NX, chosen_NX = Router(self.config, self.kernels, name="router")(x_ND, real_N)
         moe = MoE(self.config, self.model_shards, self.kernels, name="moe", split=split)
         mixed_NW = moe(x_ND, gates_NX, chosen_NX, real_N)
-        h_BTW = h_BTW + RMSNorm(name="rms_norm_3", split=split)(mixed_NW).reshape(h_BTW.shape)
-        return h_BTW, keys, values
+        mixed_BTW = mixed_NW.reshape(h_BTW.shape)
+        update = Update(mixed_BTW, RMSNorm(name="rms_norm_3", split=split))
+        return h_BTW, update, keys, values

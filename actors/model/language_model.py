@@ -26,7 +26,7 @@ from actors.kernels.interface import Kernels, Pages, Params, Placement
 from actors.kernels.xla.platform import XLA
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
-from actors.model.layers import InOutEmbed, RMSNorm, all_columns
+from actors.model.layers import InOutEmbed, RMSNorm, Update, add_and_norm, all_columns
 from actors.protocol.errors import ModelError
 
 
@@ -188,8 +188,9 @@ class Transformer(hk.Module):
         cache: Cache,
         placement: Placement,
         real_BT: Bool[Array, "B T"],
-    ) -> tuple[Float[Array, "B T W"], Cache]:
-        """Returns the residual stream after all layers, and the cache with the new rows."""
+    ) -> tuple[Float[Array, "B T W"], Update | None, Cache]:
+        """Returns the residual stream, the last update of it, and the cache with the new rows."""
+        update = None
         keys = list(cache.keys)
         values = list(cache.values)
         for index in range(self.config.num_layers):
@@ -200,10 +201,10 @@ class Transformer(hk.Module):
                 name=f"decoder_layer_{index}",
                 split=self.split,
             )
-            h_BTW, keys[index], values[index] = layer(
-                h_BTW, keys[index], values[index], placement, real_BT
+            h_BTW, update, keys[index], values[index] = layer(
+                h_BTW, update, keys[index], values[index], placement, real_BT
             )
-        return h_BTW, Cache(tuple(keys), tuple(values), cache.tokens)
+        return h_BTW, update, Cache(tuple(keys), tuple(values), cache.tokens)
 
 
 class LanguageModel(hk.Module):
@@ -232,8 +233,10 @@ class LanguageModel(hk.Module):
         embedded_BTW = self._embedding().encode(step.tokens, dtype, self.split)
         h_BTW = embedded_BTW * self.config.embedding_multiplier_scale
         cache = cache._replace(tokens=tokens_PZ)
-        h_BTW, cache = self.transformer(h_BTW, cache, placement, real_BT)
-        return RMSNorm(name="rms_norm", split=self.split)(h_BTW), cache
+        h_BTW, update, cache = self.transformer(h_BTW, cache, placement, real_BT)
+        norm = RMSNorm(name="rms_norm", split=self.split)
+        _, hidden_BTW = add_and_norm(h_BTW, update, norm, self.transformer.kernels, self.split)
+        return hidden_BTW, cache
 
     @hk.experimental.name_like("__call__")
     def project(self, hidden_NW: Float[Array, "N W"]) -> Float[Array, "N U"]:

@@ -5,7 +5,7 @@ every device of the axis "model" (`split` = 1), or each of its `split` devices h
 columns, in order.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -13,10 +13,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from actors.kernels.interface import Weight
+from actors.kernels.interface import Kernels, Weight
 from actors.kernels.quantized import dot
-
-NORM_EPSILON = 1e-5
+from actors.kernels.xla.norms import rms_norm, scale_rows
 
 
 def add_up(x: Float[Array, "*rows D"], split: int) -> Float[Array, "*rows W"]:
@@ -52,17 +51,65 @@ class RMSNorm(hk.Module):
         Split rows cost one all-reduce, of one float32 number per row.
         """
         width = x.shape[-1] * self.split
-        scale = hk.get_parameter("scale", (width,), jnp.float32)
-        x32 = x.astype(jnp.float32)
+        scale_D = self.scale(width)
         if self.split == 1:
-            mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-        else:
-            local_sum = jnp.sum(jnp.square(x32), axis=-1, keepdims=True)
-            mean_square = jax.lax.psum(local_sum, "model") / width
-            first_column = jax.lax.axis_index("model") * x.shape[-1]
-            scale = jax.lax.dynamic_slice_in_dim(scale, first_column, x.shape[-1])
-        normed = x32 * jax.lax.rsqrt(mean_square + NORM_EPSILON)
-        return (normed * scale.reshape((1,) * (x.ndim - 1) + scale.shape)).astype(x.dtype)
+            return rms_norm(x, scale_D)
+
+        local_sum = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+        mean_square = jax.lax.psum(local_sum, "model") / width
+        first_column = jax.lax.axis_index("model") * x.shape[-1]
+        scale_W = jax.lax.dynamic_slice_in_dim(scale_D, first_column, x.shape[-1])
+        return scale_rows(x, mean_square, scale_W)
+
+    @hk.experimental.name_like("__call__")
+    def scale(self, width: int) -> Float[Array, " D"]:
+        """Returns the learned scale of all `width` columns."""
+        return hk.get_parameter("scale", (width,), jnp.float32)
+
+
+class Update(NamedTuple):
+    """A block's result that is not yet normed and added to the residual stream."""
+
+    result_BTW: Float[Array, "B T W"]
+    norm: RMSNorm  # of the result, before it is added
+
+
+def add_update(h_BTW: Float[Array, "B T W"], update: Update | None) -> Float[Array, "B T W"]:
+    """Returns the residual stream with the normed update, if there is one."""
+    if update is None:
+        return h_BTW
+    return h_BTW + update.norm(update.result_BTW)
+
+
+def add_and_norm(
+    h_BTW: Float[Array, "B T W"],
+    update: Update | None,
+    norm: RMSNorm,
+    kernels: Kernels,
+    split: int,
+) -> tuple[Float[Array, "B T W"], Float[Array, "B T D"]]:
+    """Returns the residual stream with the normed update, and the stream's norm.
+
+    One kernel, unless the stream is split or there is no update.
+
+    Args:
+        h_BTW: the residual stream.
+        update: result of the last block; None ahead of the first one.
+        norm: of the sum. Columns of a split stream are gathered before a norm of all columns, not
+            after: the same bytes, and no all-reduce for the norm.
+        kernels: implementation of the kernel.
+        split: devices that hold the columns of the stream.
+    """
+    if update is not None and split == 1:
+        width = h_BTW.shape[-1]
+        return kernels.add_and_norm(
+            h_BTW, update.result_BTW, update.norm.scale(width), norm.scale(width)
+        )
+
+    h_BTW = add_update(h_BTW, update)
+    if norm.split == split:
+        return h_BTW, norm(h_BTW)
+    return h_BTW, norm(all_columns(h_BTW, split))
 
 
 class _Weight(hk.Module):

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from actors.engine.planning.device_profiles import REFERENCE_SHARD, ModelShard
 from actors.engine.sampling import SamplingArrays, sample_tokens
+from actors.engine.simulation.floors import kernel_work
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.interface import Experts, Kernels, Placement, Projections
 from actors.kernels.quantized import QuantizedWeight, dot
@@ -22,6 +23,7 @@ KERNELS = (
     "attention_inputs",
     "page_writes",
     "attention_output",
+    "norms",
     "vocabulary",
     "sampling_sorted",
 )
@@ -44,7 +46,7 @@ class Sizes:
     shard: ModelShard
     tokens: tuple[int, ...]  # of the experts and of routing
     float32_tokens: tuple[int, ...]
-    product_tokens: tuple[int, ...]  # of projections and vocabulary
+    product_tokens: tuple[int, ...]  # of projections, norms and vocabulary
     sampled_rows: tuple[int, ...]
     decode: tuple[tuple[int, int], ...]
     prefill: tuple[tuple[int, int], ...]
@@ -93,7 +95,7 @@ class Case:
     dtype: str
     function: Callable[[Kernels], Callable[..., Any]]  # kernels -> function of the arguments
     arguments: tuple[Any, ...]
-    min_bytes: float  # that one run must read
+    min_bytes: float  # that one run must read, and of norms write
     flops: float = 0.0  # that one run must compute
     context: int = 0  # cached tokens that a token sees on average; attention only
     is_compared: bool = True  # with plain XLA; false for what XLA computes anyway
@@ -284,10 +286,11 @@ def _placement(sequence_B: Array, length_B: Array, new_tokens: int) -> Placement
 
 
 def _product_cases(shard: ModelShard, tokens: int) -> Iterator[Case]:
-    """Yields the projections of attention, and the vocabulary, which XLA computes everywhere."""
+    """Yields attention's projections, norms, and the vocabulary, which XLA computes everywhere."""
     yield _attention_inputs_case("attention_inputs", shard, tokens)
     yield _attention_inputs_case("page_writes", shard, tokens)
     yield _attention_output_case(shard, tokens)
+    yield _norms_case(shard, tokens)
 
     x_ND = jax.random.normal(jax.random.key(tokens), (tokens, shard.width), jnp.bfloat16)
     table_VD = jax.random.normal(jax.random.key(0), (shard.vocab, shard.width), jnp.bfloat16)
@@ -345,6 +348,31 @@ def _attention_output_case(shard: ModelShard, tokens: int) -> Case:
         arguments=(_small_numbers((tokens, 1, width)), weight),
         min_bytes=width * shard.width,
         flops=2 * tokens * width * shard.width,
+    )
+
+
+def _norms_case(shard: ModelShard, tokens: int) -> Case:
+    """Returns the two kernels of a layer that add a result to the stream and norm the sum."""
+    # scales that keep all numbers at magnitudes below one
+    scale_D = jnp.full(shard.width, 1 / 8, jnp.float32)
+    h_BTD = _small_numbers((tokens, 1, shard.width))
+    update_BTD = jnp.roll(h_BTD, 1, axis=-1)
+
+    def function(kernels: Kernels) -> Callable[..., Any]:
+        def normed(scale_D: Array, h_BTD: Array, update_BTD: Array) -> Array:
+            h_BTD, x_BTD = kernels.add_and_norm(h_BTD, update_BTD, scale_D, scale_D)
+            # depends on both results of the first kernel, so that their difference shows
+            return kernels.add_and_norm(h_BTD, x_BTD, scale_D, scale_D)[1]
+
+        return normed
+
+    return Case(
+        kernel="norms",
+        tokens=tokens,
+        dtype="bfloat16",
+        function=function,
+        arguments=(scale_D, h_BTD, update_BTD),
+        min_bytes=kernel_work("norms", shard, tokens).memory_bytes,
     )
 
 

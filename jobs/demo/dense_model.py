@@ -19,9 +19,9 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from actors.kernels.quantized import dot
+from actors.kernels.xla.norms import NORM_EPSILON
 from actors.kernels.xla.projections import rotate
 from actors.model.config import ModelConfig, parameter_shapes
-from actors.model.layers import NORM_EPSILON
 
 FloatParams = Mapping[str, Mapping[str, Array]]  # Haiku module -> parameter name -> float32
 

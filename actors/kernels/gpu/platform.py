@@ -5,7 +5,7 @@ from functools import partial
 
 from jax.typing import DTypeLike
 
-from actors.kernels.gpu import attention, experts, projections, routing
+from actors.kernels.gpu import attention, experts, norms, projections, routing
 from actors.kernels.gpu.layout import pack_for_device
 from actors.kernels.interface import Kernels, Platform
 
@@ -29,6 +29,7 @@ GPU = Platform(
         attention.attend,
         projections.attention_inputs,
         projections.project,
+        norms.add_and_norm,
     ),
     pack_for_device=pack_for_device,
     cache_dtype=_cache_dtype,
@@ -48,5 +49,6 @@ INTERPRETED = replace(
         partial(attention.attend, interpret=True),
         partial(projections.attention_inputs, interpret=True),
         partial(projections.project, interpret=True),
+        partial(norms.add_and_norm, interpret=True),
     ),
 )

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from actors.kernels.interface import Kernels, Platform
-from actors.kernels.xla import attention, experts, projections, routing
+from actors.kernels.xla import attention, experts, norms, projections, routing
 from actors.kernels.xla.layout import keep_loaded_layout
 
 XLA = Platform(
@@ -17,6 +17,7 @@ XLA = Platform(
         attention.attend,
         projections.attention_inputs,
         projections.project,
+        norms.add_and_norm,
     ),
     pack_for_device=keep_loaded_layout,
     cache_dtype=attention.cache_dtype,

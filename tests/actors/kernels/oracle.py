@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from actors.kernels.gpu.layout import pack_for_device
 from actors.kernels.interface import Experts, Placement
@@ -31,6 +32,24 @@ def packed_for_gpu(weights: Experts) -> Experts:
     }
     packed = pack_for_device(copies, jnp.float32)
     return packed["0"]["w"], packed["1"]["w"], packed["2"]["w"]
+
+
+def norm_inputs(rows: int, width: int, dtype: str) -> tuple[Array, Array, Array, Array]:
+    """Returns a residual stream, a block's result, and the scales of their two norms."""
+    rng = np.random.default_rng(rows)
+    h_BTD = jnp.asarray(rng.normal(0, 2, (rows, 1, width)), dtype)
+    update_BTD = jnp.asarray(rng.normal(0, 5, (rows, 1, width)), dtype)
+    update_scale_D = jnp.asarray(rng.normal(1, 0.3, width), jnp.float32)
+    scale_D = jnp.asarray(rng.normal(1, 0.3, width), jnp.float32)
+    return h_BTD, update_BTD, update_scale_D, scale_D
+
+
+def exact_norm(x: np.ndarray, scale_D: np.ndarray) -> np.ndarray:
+    """Returns the RMS norm of rows."""
+    x64 = x.astype(np.float64)
+    mean_square = (x64**2).mean(axis=-1, keepdims=True)
+    normed: np.ndarray = x64 / np.sqrt(mean_square + 1e-5) * scale_D.astype(np.float64)
+    return normed
 
 
 def router_shares(x_ND: np.ndarray, w_DE: np.ndarray) -> np.ndarray:

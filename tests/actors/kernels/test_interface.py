@@ -79,7 +79,11 @@ def test_jitted_kernels_are_traced_once_for_all_layers() -> None:
         traces.append("project")
         return x
 
-    kernels = Kernels.jitted(route, grouped_ffn, attend, attention_inputs, project)
+    def add_and_norm(h: Any, update: Any, update_scale: Any, scale: Any) -> Any:
+        traces.append("norm")
+        return h, update
+
+    kernels = Kernels.jitted(route, grouped_ffn, attend, attention_inputs, project, add_and_norm)
     x, chosen = jnp.ones((4, 2)), jnp.zeros((4, 1), jnp.int32)
     q = jnp.ones((1, 1, 2, 2))
     for _ in range(3):
@@ -88,4 +92,5 @@ def test_jitted_kernels_are_traced_once_for_all_layers() -> None:
         kernels.attend(q, q, q, None, 0.5)  # type: ignore[arg-type]
         kernels.attention_inputs(q, (x, x, x), q, q, None)  # type: ignore[arg-type]
         kernels.project(x, x)
-    assert traces == ["route 2", "ffn", "attend 0.5", "inputs", "project"]
+        kernels.add_and_norm(x, x, x, x)
+    assert traces == ["route 2", "ffn", "attend 0.5", "inputs", "project", "norm"]

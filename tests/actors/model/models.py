@@ -18,6 +18,7 @@ from actors.model import sharding
 from actors.model.config import ModelConfig
 from actors.model.decoder_layer import DecoderLayer
 from actors.model.language_model import Cache, Step, cache_specs, forward, init_cache, project
+from actors.model.layers import add_update
 from actors.model.moe import Router
 from actors.weights import checkpoint
 
@@ -103,7 +104,9 @@ class TinyModel:
             if isinstance(context.module, Router) and context.method_name == "__call__":
                 routes.append(result)
             if isinstance(context.module, DecoderLayer) and context.method_name == "__call__":
-                streams.extend([result[0]] if streams else [args[0], result[0]])
+                if not streams:
+                    streams.append(args[0])
+                streams.append(add_update(result[0], result[1]))
             return result
 
         with hk.experimental.intercept_methods(watch):

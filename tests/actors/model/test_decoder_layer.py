@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 from actors.kernels.interface import Placement
 from actors.kernels.xla.platform import XLA
 from actors.model.decoder_layer import DecoderLayer
+from actors.model.layers import RMSNorm, Update, add_update
 from actors.model.sharding import make_mesh
 from tests.actors.model.models import TINY_CONFIG as CONFIG
 
@@ -56,6 +57,7 @@ def parameters() -> dict[str, dict[str, Any]]:
         params[f"layer/{name}"] = {"w": jnp.asarray(weight, jnp.float32)}
     for name, scale in zip(("", "_1", "_2", "_3"), NORMS, strict=True):
         params[f"layer/rms_norm{name}"] = {"scale": jnp.asarray(scale)}
+    params["last_norm"] = {"scale": jnp.asarray(NORMS[3])}
     return params
 
 
@@ -70,11 +72,21 @@ def placement() -> Placement:
     return Placement(positions, pages, positions, table, length, live, visible)
 
 
-def run_layer() -> list[np.ndarray]:
+def run_layer(last_result: np.ndarray | None = None) -> list[np.ndarray]:
+    """Returns the stream after the layer, and its pages.
+
+    Args:
+        last_result: result of the layer before, normed by `last_norm` ahead of the first norm.
+    """
+
     def run(stream: Any, keys: Any, values: Any, where: Any, real: Any) -> Any:
         kernels = XLA.kernels._replace(grouped_ffn=repeat_tokens, attend=attend_ones)
         layer = DecoderLayer(CONFIG, 1, kernels, name="layer")
-        return layer(stream, keys, values, where, real)
+        update = None
+        if last_result is not None:
+            update = Update(jnp.asarray(last_result), RMSNorm(name="last_norm"))
+        h, update, keys, values = layer(stream, update, keys, values, where, real)
+        return add_update(h, update), keys, values
 
     params = parameters()
     mapped = jax.shard_map(
@@ -120,3 +132,18 @@ def test_layer_writes_pages_of_real_tokens_from_the_first_norm() -> None:
                 expected = first_norm[row, number].sum()
             np.testing.assert_allclose(values[row, number], expected, atol=1e-5)
             assert keys[row, number].any() == REAL[row, number]
+
+
+def test_layer_adds_the_update_of_the_last_one_before_its_first_norm() -> None:
+    last_result = STREAM[::-1] * 3
+    out, _, values = run_layer(last_result)
+    update = norm(last_result.astype(np.float64), 3)
+    summed = STREAM.astype(np.float64) + update
+    first_norm = norm(summed, 0)
+    for row, number in zip(*np.nonzero(REAL), strict=True):
+        np.testing.assert_allclose(
+            values[row, number], first_norm[row, number].sum(), atol=1e-5, rtol=1e-5
+        )
+    # padding runs no expert: its stream shows the sum and the attention alone
+    attended = norm(OUTPUT.astype(np.float64).sum(axis=0), 1)
+    np.testing.assert_allclose(out[~REAL], (summed + attended)[~REAL], atol=1e-4)

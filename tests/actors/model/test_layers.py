@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from actors.model.layers import InOutEmbed, RMSNorm
 from actors.model.sharding import make_mesh
+from tests.actors.kernels.oracle import exact_norm
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(0, 2, (3, 16)).astype(np.float32)
@@ -25,12 +26,6 @@ def norm(x: Any, scale: Any) -> Any:
         return RMSNorm("norm")(x)
 
     return hk.transform(run).apply({"norm": {"scale": jnp.asarray(scale)}}, None, jnp.asarray(x))
-
-
-def exact_norm(x: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    x64 = x.astype(np.float64)
-    mean_square = (x64**2).mean(axis=-1, keepdims=True)
-    return x64 / np.sqrt(mean_square + 1e-5) * scale.astype(np.float64)
 
 
 def test_rms_norm_equals_float64() -> None:

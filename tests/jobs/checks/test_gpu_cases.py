@@ -24,6 +24,7 @@ def test_sizes_are_those_of_the_cost_model() -> None:
         "attention_prefill",
         "attention_inputs",
         "attention_output",
+        "norms",
         "vocabulary",
         "sampling_sorted",
     }

@@ -51,7 +51,7 @@ def test_check_reports_a_wrong_kernel(capsys: pytest.CaptureFixture[str]) -> Non
     assert check_gpu.main(["--interpret"], interpreted=wrong) == 1
 
     printed = capsys.readouterr().out
-    assert printed.count("differs by") == 10
+    assert printed.count("differs by") == 11
     assert printed.count("WRONG") == 4
 
 

@@ -259,8 +259,8 @@ def test_int8_weights_are_not_copied_or_widened(plan: dict[str, Any]) -> None:
 def test_layer_of_decode_launches_few_kernels(plan: dict[str, Any]) -> None:
     """Each launch costs a few microseconds of the some 300 that a layer takes."""
     (target,) = plan["targets"]
-    assert target["programs"]["decode"]["launches"]["layer"] <= 15
-    assert target["programs"]["prefill"]["launches"]["layer"] <= 15
+    assert target["programs"]["decode"]["launches"]["layer"] <= 14
+    assert target["programs"]["prefill"]["launches"]["layer"] <= 14
 
 
 @pytest.mark.slow

@@ -24,6 +24,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from actors.engine.planning.compile_only import TARGETS, make_mesh
 from actors.kernels.gpu import attention as gpu_attention
 from actors.kernels.gpu import experts as gpu_experts
+from actors.kernels.gpu import norms as gpu_norms
 from actors.kernels.gpu import projections as gpu_projections
 from actors.kernels.gpu import routing as gpu_routing
 from actors.kernels.gpu.layout import TransposedExperts
@@ -123,6 +124,12 @@ def router(tokens: int, width: int = 6144) -> Any:
     return run.lower(x, array(width, 8, dtype="float32"), array(tokens, dtype="bool"), 2)
 
 
+def norms(tokens: int, dtype: str = "bfloat16", gpu: str = "h100") -> Any:
+    x = array(tokens, 1, 6144, dtype=dtype, gpu=gpu)
+    scale = array(6144, dtype="float32", gpu=gpu)
+    return jax.jit(gpu_norms.add_and_norm).lower(x, x, scale, scale)
+
+
 def cases() -> Iterator[tuple[str, Any]]:
     for tokens in (8, 64, 256, 512, 2048, 8192):  # tiles of 16, 32, 64, 64, 128 and 128 rows
         yield (
@@ -156,7 +163,10 @@ def cases() -> Iterator[tuple[str, Any]]:
         yield f"attention output, {tokens} tokens", attention_output(tokens)
     yield "attention inputs, 64 tokens, 8 groups", attention_inputs(64, groups=8)
     yield "attention inputs, 64 tokens, float32", attention_inputs(64, dtype="float32")
+    yield "norms, 64 tokens", norms(64)
+    yield "norms, 64 tokens, float32", norms(64, dtype="float32")
     for gpu in ("a100", "b200"):
+        yield f"norms, 64 tokens, {gpu}", norms(64, gpu=gpu)
         yield f"attention inputs, 64 tokens, {gpu}", attention_inputs(64, gpu=gpu)
         for tokens in (64, 2048):
             yield f"experts, {tokens} tokens, {gpu}", experts(tokens, 6144, 4096, gpu=gpu)
