@@ -41,7 +41,7 @@ KERNELS: Mapping[str, Kernel] = {
     "attention_prefill": Kernel("rows of several tokens over their pages", "layer", 3),
     "attention_inputs": Kernel("query, key and value, rotated and in pages", "layer", 2),
     "attention_output": Kernel("projection of the attention's output", "layer", 1),
-    "norms": Kernel("all norms of a layer, with residuals", "layer", 3),
+    "norms": Kernel("the four norms of a layer, with residuals", "layer", 2),
     "routing": Kernel("router, choice of experts and their tiles", "layer", 2),
     "combine": Kernel("weighted sum of the experts' outputs", "layer", 1),
     "all_reduce": Kernel("sum of [tokens, width] over the devices", "twice a layer", 4),

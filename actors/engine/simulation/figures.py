@@ -26,6 +26,7 @@ def machine_figures(estimate: MachineEstimate | DoesNotFit) -> dict[str, Any]:
 
     layout = estimate.layout
     start_up = estimate.start_up
+    speeds = estimate.speeds
     return {
         "machine": machine,
         "fits": True,
@@ -44,6 +45,8 @@ def machine_figures(estimate: MachineEstimate | DoesNotFit) -> dict[str, Any]:
         "cost_per_million_tokens": list(estimate.cost_per_million_tokens),
         "tokens_per_s": estimate.tokens_per_s,
         "generated_tokens_per_s": estimate.generated_per_s,
+        "prefill_tokens_per_s": speeds.prefill_tokens_per_s,
+        "decode_tokens_per_s": speeds.decode_tokens_per_s,
         "decode_mbu": estimate.mbu,
         "prefill_mfu": estimate.mfu,
         "share_of_roof": estimate.roof_share,
@@ -51,9 +54,12 @@ def machine_figures(estimate: MachineEstimate | DoesNotFit) -> dict[str, Any]:
             "boot": list(start_up.boot_s),
             "load": list(start_up.load_s),
             "compile": list(start_up.compile_s),
+            "compile_after_load": list(start_up.after_load_s),
             "prefill": estimate.prefill_s,
             "decode": estimate.decode_s,
             "tail": estimate.tail_s,
+            "longest_call": speeds.longest_call_s,
+            "longest_prefill": speeds.longest_prefill_s,
         },
         "idle_slots": estimate.idle_slot_share,
         "limits": dict(estimate.limits),
@@ -100,7 +106,12 @@ def machine_details(machines: Sequence[Figures], currency: str = USD) -> Iterato
         )
         yield (
             f"  start-up: boot {_seconds(seconds['boot'])}, load {_seconds(seconds['load'])}, "
-            f"compile {_seconds(seconds['compile'])}"
+            f"then programs {_seconds(seconds['compile_after_load'])}"
+        )
+        yield (
+            f"  replica: prefill {machine['prefill_tokens_per_s']:,.0f} tokens/s, full decode "
+            f"{machine['decode_tokens_per_s']:,.0f}, longest call "
+            f"{_digits(seconds['longest_call'])} s"
         )
         yield (
             f"  prefill {_hours(seconds['prefill'])} h, decode {_hours(seconds['decode'])} h, "

@@ -19,7 +19,13 @@ from actors.engine.planning.sizes import (
     cache_tokens,
     engine_sizes,
 )
-from actors.engine.simulation.run_times import Device, RunTimes, run_times
+from actors.engine.simulation.run_times import (
+    CallSpeeds,
+    Device,
+    RunTimes,
+    call_speeds,
+    run_times,
+)
 from actors.engine.simulation.schedule import (
     CallPolicy,
     CompletionTokens,
@@ -82,17 +88,27 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class StartUp:
-    """Seconds of a machine before its replicas compute, each as lowest and highest."""
+    """Seconds of a machine before its replicas compute, each as lowest and highest.
+
+    Programs compile while weights load.
+    """
 
     boot_s: tuple[float, float]
     load_s: tuple[float, float]  # of the weights
-    compile_s: tuple[float, float]
+    compile_s: tuple[float, float]  # with and without a cache of programs
+
+    @property
+    def after_load_s(self) -> tuple[float, float]:
+        """Seconds from the weights until all programs are there: lowest and highest."""
+        low = max(0.0, self.compile_s[0] - self.load_s[1])
+        high = max(0.0, self.compile_s[1] - self.load_s[0])
+        return low, high
 
     @property
     def total_s(self) -> tuple[float, float, float]:
         """All of it: lowest, expected, highest."""
-        low = self.boot_s[0] + self.load_s[0] + self.compile_s[0]
-        high = self.boot_s[1] + self.load_s[1] + self.compile_s[1]
+        low = self.boot_s[0] + max(self.load_s[0], self.compile_s[0])
+        high = self.boot_s[1] + max(self.load_s[1], self.compile_s[1])
         return low, (low + high) / 2, high
 
 
@@ -118,6 +134,7 @@ class MachineEstimate:
     roof_share: float
     idle_slot_share: float
     limits: Mapping[str, float]  # shares of the time, the largest first
+    speeds: CallSpeeds  # of each replica
 
     @property
     def busy_s(self) -> float:
@@ -297,6 +314,7 @@ class MachineEstimates:
             roof_share=times.roof_s / times.total_s,
             idle_slot_share=schedule.idle_slot_share,
             limits=limits,
+            speeds=call_speeds(schedule, device),
         )
 
     def _simulated(self, layout: Layout) -> tuple[Schedule, Schedule]:

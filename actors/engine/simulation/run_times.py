@@ -1,4 +1,7 @@
-"""Seconds of a schedule on a device: by phase, by limit, and as a share of the roof."""
+"""Seconds of a schedule on a device: by phase, by limit, and as a share of the roof.
+
+Also the speeds of its phases, and the times in which a sequence receives no token.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -124,6 +127,68 @@ def run_times(schedule: Schedule, device: Device, position: Number = 0.5) -> Run
     )
 
 
+@dataclass(frozen=True, slots=True)
+class CallSpeeds:
+    """Speeds of one replica within its calls, and the longest times without a token."""
+
+    prefill_tokens_per_s: float  # computed by prefill calls, without padding; 0 without any
+    decode_tokens_per_s: float  # with every slot in use; 0 where nothing is generated
+    longest_call_s: float
+    longest_prefill_s: float  # of prefill calls in a row: decode waits
+
+
+def call_speeds(schedule: Schedule, device: Device, position: Number = 0.5) -> CallSpeeds:
+    """Returns the speeds of a schedule; arguments as `run_times`."""
+    shard = model_shard(device.model, device.model_shards)
+    layers = device.model.num_layers
+    costs = CallCosts(device.profile, shard, layers, position, schedule.overlaps_calls)
+    seconds_by_shape: dict[PrefillCall | DecodeCall, float] = {}
+    longest_call_s = 0.0
+    longest_prefill_s = 0.0
+    prefill_s = 0.0  # of all calls
+    prefill_run_s = 0.0  # since the last decode call
+    for call in schedule.calls:
+        shape = _shape(call)
+        if shape not in seconds_by_shape:
+            seconds_by_shape[shape] = _cost(costs, shape).total_s
+        call_s = seconds_by_shape[shape]
+        longest_call_s = max(longest_call_s, call_s)
+        if isinstance(call, PrefillCall):
+            prefill_s += call_s
+            prefill_run_s += call_s
+            longest_prefill_s = max(longest_prefill_s, prefill_run_s)
+        else:
+            prefill_run_s = 0.0
+
+    prefill_tokens_per_s = 0.0
+    if prefill_s:
+        prefill_tokens_per_s = schedule.prefill_tokens / prefill_s
+    return CallSpeeds(
+        prefill_tokens_per_s=prefill_tokens_per_s,
+        decode_tokens_per_s=_full_decode_tokens_per_s(schedule, costs),
+        longest_call_s=longest_call_s,
+        longest_prefill_s=longest_prefill_s,
+    )
+
+
+def _full_decode_tokens_per_s(schedule: Schedule, costs: CallCosts) -> float:
+    """Returns the tokens/s of decode calls with every slot in use, at the mean context."""
+    calls = [call for call in schedule.decode_calls if call.tokens]
+    if not calls:
+        return 0.0
+    tokens = sum(call.tokens for call in calls)
+    context = sum(call.context * call.tokens for call in calls) / tokens
+    slots = schedule.slots // schedule.data_shards
+    full = replace(
+        calls[0],
+        rows=slots,
+        sequences=slots,
+        steps=max(call.steps for call in calls),
+        context=context,
+    )
+    return schedule.slots * full.steps / _decode_cost(costs, full).total_s
+
+
 @dataclass(slots=True)
 class _Floor:
     """Least work of the calls on one device."""
@@ -176,6 +241,12 @@ def _shape(call: Call) -> Call:
     """Returns a call without the figures that its cost does not depend on."""
     context = max(1, round(call.context / CONTEXT_STEP)) * CONTEXT_STEP
     return replace(call, context=float(context), tokens=0)
+
+
+def _cost(costs: CallCosts, call: PrefillCall | DecodeCall) -> CallCost:
+    if isinstance(call, PrefillCall):
+        return _prefill_cost(costs, call)
+    return _decode_cost(costs, call)
 
 
 def _prefill_cost(costs: CallCosts, call: PrefillCall) -> CallCost:

@@ -46,9 +46,18 @@ def with_projections_of_xla(profile: DeviceProfile) -> DeviceProfile:
     return replace(profile, times=tuple(times))
 
 
+def with_norms_of_xla(profile: DeviceProfile) -> DeviceProfile:
+    """Returns a profile with the norms that the design's figures were estimated for: 3 kernels."""
+    times = [time for time in profile.times if time.kernel != "norms"]
+    for tokens, low_us, high_us in ((64, 12.0, 12.0), (128, 14.0, 14.0), (2048, 95.0, 115.0)):
+        times.append(KernelTime("norms", tokens, low_us, high_us, "estimated", "design"))
+    return replace(profile, times=tuple(times))
+
+
 def test_costs_reproduce_the_expected_times_of_the_design() -> None:
     """8xH100 at context 512: the figures that the table's sums were written for."""
-    before = costs(with_projections_of_xla(with_fifteen_routing_kernels(H100)))
+    profile = with_norms_of_xla(with_projections_of_xla(with_fifteen_routing_kernels(H100)))
+    before = costs(profile)
 
     step_64_s = before.decode(64, 8, 64, 512).total_s / 8
     step_128_s = before.decode(128, 8, 128, 512).total_s / 8

@@ -3,6 +3,7 @@ import json
 from actors.engine.planning.device_profiles import load_profile
 from actors.engine.simulation.figures import machine_details, machine_figures, machine_table
 from actors.engine.simulation.machines import DoesNotFit, Layout, MachineEstimate, StartUp
+from actors.engine.simulation.run_times import CallSpeeds
 
 ESTIMATE = MachineEstimate(
     profile=load_profile("a100-80"),
@@ -28,6 +29,12 @@ ESTIMATE = MachineEstimate(
     roof_share=0.4,
     idle_slot_share=0.1,
     limits={"weights": 0.6, "compute": 0.4},
+    speeds=CallSpeeds(
+        prefill_tokens_per_s=5_100.0,
+        decode_tokens_per_s=12_345.0,
+        longest_call_s=1.567,
+        longest_prefill_s=8.0,
+    ),
 )
 TOO_LARGE = DoesNotFit(load_profile("h100"), "the model does not split over 3 devices")
 
@@ -40,6 +47,9 @@ def test_machine_figures_are_values_of_json() -> None:
     assert figures["hours"] == [1000.0, 1200.0, 1400.0]
     assert figures["cost"] == [8 * 1000.0, 28 * 1400.0]
     assert figures["limit"] == "weights"
+    assert figures["seconds"]["compile"] == [30.0, 300.0]
+    assert figures["seconds"]["compile_after_load"] == [0.0, 220.0]
+    assert figures["seconds"]["longest_prefill"] == 8.0
 
 
 def test_machine_that_does_not_fit_has_a_reason() -> None:
@@ -65,7 +75,14 @@ def test_machine_table_fits_80_columns() -> None:
 def test_machine_details_show_each_part_of_start_up() -> None:
     lines = list(machine_details([machine_figures(ESTIMATE)]))
 
-    assert lines[1] == "  start-up: boot 120-600 s, load 80-320 s, compile 30-300 s"
+    assert lines[1] == "  start-up: boot 120-600 s, load 80-320 s, then programs 0-220 s"
+
+
+def test_machine_details_show_the_speeds_of_a_replica() -> None:
+    lines = list(machine_details([machine_figures(ESTIMATE)]))
+
+    expected = "  replica: prefill 5,100 tokens/s, full decode 12,345, longest call 1.6 s"
+    assert lines[2] == expected
 
 
 def test_machine_table_and_details_name_the_currency() -> None:
@@ -85,7 +102,7 @@ def test_machine_table_and_details_name_the_currency() -> None:
         "EUR",
         "limit",
     ]
-    assert details[3] == "  8.0-28 EUR per machine-hour, 8.0-39 per million tokens"
+    assert details[4] == "  8.0-28 EUR per machine-hour, 8.0-39 per million tokens"
 
 
 def test_machine_details_name_what_is_estimated() -> None:

@@ -10,6 +10,7 @@ from actors.engine.simulation.machines import (
     DoesNotFit,
     MachineEstimate,
     MachineEstimates,
+    StartUp,
     Workload,
     divisors,
 )
@@ -93,10 +94,16 @@ def test_sample_that_is_the_whole_run_takes_the_time_of_its_calls() -> None:
 
     assert estimate.generated_tokens == sum(ROWS.completion_tokens)
     start_up = estimate.start_up
-    middle_s = (sum(start_up.boot_s) + sum(start_up.load_s) + sum(start_up.compile_s)) / 2
-    assert start_up.total_s[1] == middle_s
+    middle_s = start_up.total_s[1]
     assert estimate.hours[1] * 3600 == pytest.approx(middle_s + estimate.busy_s)
     assert estimate.generated_per_s == estimate.generated_tokens / estimate.busy_s
+
+
+def test_programs_compile_while_weights_load() -> None:
+    start_up = StartUp(boot_s=(100.0, 600.0), load_s=(64.0, 255.0), compile_s=(30.0, 300.0))
+
+    assert start_up.total_s == (164.0, 532.0, 900.0)
+    assert start_up.after_load_s == (0.0, 236.0)
 
 
 def test_costs_are_a_range_of_hours_times_prices() -> None:

@@ -5,7 +5,7 @@ import pytest
 from actors.engine.planning.device_profiles import load_profile
 from actors.engine.simulation.call_costs import LIMITS, CallCosts
 from actors.engine.simulation.floors import model_shard
-from actors.engine.simulation.run_times import Device, run_times
+from actors.engine.simulation.run_times import Device, call_speeds, run_times
 from actors.engine.simulation.schedule import DecodeCall, PrefillCall, Schedule
 from actors.model.config import GROK_1
 
@@ -66,3 +66,35 @@ def test_score_calls_count_as_prefill() -> None:
     plain = run_times(schedule(PREFILL), DEVICE)
 
     assert run_times(schedule(scoring), DEVICE).prefill_s > plain.prefill_s
+
+
+def test_speeds_are_those_of_calls_that_are_full() -> None:
+    half = replace(FULL, sequences=32, tokens=256)
+    calls = schedule(PREFILL, PREFILL, half, PREFILL, FULL)
+
+    speeds = call_speeds(calls, DEVICE)
+
+    prefill_s = run_times(schedule(PREFILL), DEVICE).prefill_s
+    decode_s = run_times(schedule(FULL), DEVICE).decode_s
+    assert speeds.prefill_tokens_per_s == pytest.approx(2048 / prefill_s)
+    assert speeds.decode_tokens_per_s == pytest.approx(64 * 8 / decode_s)
+    assert speeds.longest_call_s == pytest.approx(max(prefill_s, decode_s))
+    assert speeds.longest_prefill_s == pytest.approx(2 * prefill_s)
+
+
+def test_speeds_without_calls_are_zero() -> None:
+    speeds = call_speeds(schedule(), DEVICE)
+
+    assert speeds.prefill_tokens_per_s == speeds.decode_tokens_per_s == 0
+    assert speeds.longest_call_s == speeds.longest_prefill_s == 0
+
+
+def test_eight_h100_decode_8000_tokens_per_s_with_256_slots() -> None:
+    """At context 512; at 1,000 it is one in a hundred less."""
+    full = replace(FULL, rows=256, sequences=256, steps=2, tokens=512)
+    longer = replace(full, context=1000.0)
+    calls = replace(schedule(full), slots=256, overlaps_calls=True)
+    calls_of_longer = replace(schedule(longer), slots=256, overlaps_calls=True)
+
+    assert call_speeds(calls, DEVICE).decode_tokens_per_s >= 8000
+    assert call_speeds(calls_of_longer, DEVICE).decode_tokens_per_s >= 7900
