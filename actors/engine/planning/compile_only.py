@@ -11,6 +11,7 @@ import numpy as np
 from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh
 
+from actors.engine.planning.device_profiles import DeviceProfile, load_profile
 from actors.model.sharding import AXES
 from actors.protocol.errors import ModelError
 
@@ -22,7 +23,6 @@ class Chip:
     """The properties of a GPU chip that a compilation for it depends on."""
 
     compute_capability: tuple[int, int]
-    multiprocessors: int
     fpus: int  # of a multiprocessor
     clock_ghz: float
     shared_bytes: int  # of a multiprocessor; a program may have all but 1 KiB
@@ -30,66 +30,37 @@ class Chip:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A GPU model: its chip and its memory."""
+    """A GPU model: its device profile, and what the compiler needs beside it."""
 
-    title: str
-    device_kind: str  # as the driver names it
+    name: str  # of the profile
     chip: Chip
-    capacity_bytes: int  # nominal memory: the limit of a plan
-    memory_bytes: int  # memory that the driver reports
-    bytes_per_s: int
+    reported_bytes: int  # memory that the driver reports; the profile has the nominal one
     l2_cache_bytes: int
 
+    @property
+    def profile(self) -> DeviceProfile:
+        """The device profile: title, memory, bandwidth, multiprocessors."""
+        return load_profile(self.name)
 
-# Source: CUDA C++ Programming Guide, "Compute Capabilities", and NVIDIA's data sheets (clocks,
-# capacity, bandwidth); memory as the driver reports it on these cards (cudaGetDeviceProperties).
-GA100 = Chip((8, 0), multiprocessors=108, fpus=64, clock_ghz=1.41, shared_bytes=164 << 10)
-GH100 = Chip((9, 0), multiprocessors=132, fpus=128, clock_ghz=1.98, shared_bytes=228 << 10)
-GB100 = Chip((10, 0), multiprocessors=148, fpus=128, clock_ghz=1.965, shared_bytes=228 << 10)
 
-TARGETS = {
-    "a100": Target(
-        title="A100",
-        device_kind="NVIDIA A100-SXM4-80GB",
-        chip=GA100,
-        capacity_bytes=80 * 10**9,
-        memory_bytes=85_097_971_712,
-        bytes_per_s=2_039_000_000_000,
-        l2_cache_bytes=40 << 20,
-    ),
-    "h100": Target(
-        title="H100",
-        device_kind="NVIDIA H100 80GB HBM3",
-        chip=GH100,
-        capacity_bytes=80 * 10**9,
-        memory_bytes=84_942_979_072,
-        bytes_per_s=3_352_320_000_000,
-        l2_cache_bytes=50 << 20,
-    ),
-    "h200": Target(
-        title="H200",
-        device_kind="NVIDIA H200",
-        chip=GH100,
-        capacity_bytes=141 * 10**9,
-        memory_bytes=150_754_820_096,
-        bytes_per_s=4_800_000_000_000,
-        l2_cache_bytes=60 << 20,
-    ),
-    "b200": Target(
-        title="B200",
-        device_kind="NVIDIA B200",
-        chip=GB100,
-        capacity_bytes=180 * 10**9,
-        memory_bytes=191_500_000_000,
-        bytes_per_s=8_000_000_000_000,
-        l2_cache_bytes=126 << 20,
-    ),
-}
+# Source: CUDA C++ Programming Guide, "Compute Capabilities", and NVIDIA's data sheets (clocks);
+# memory as the driver reports it on these cards (cudaGetDeviceProperties).
+GA100 = Chip((8, 0), fpus=64, clock_ghz=1.41, shared_bytes=164 << 10)
+GH100 = Chip((9, 0), fpus=128, clock_ghz=1.98, shared_bytes=228 << 10)
+GB100 = Chip((10, 0), fpus=128, clock_ghz=1.965, shared_bytes=228 << 10)
+
+_TARGETS = (
+    Target("a100-80", GA100, reported_bytes=85_097_971_712, l2_cache_bytes=40 << 20),
+    Target("h100", GH100, reported_bytes=84_942_979_072, l2_cache_bytes=50 << 20),
+    Target("h200", GH100, reported_bytes=150_754_820_096, l2_cache_bytes=60 << 20),
+    Target("b200", GB100, reported_bytes=191_500_000_000, l2_cache_bytes=126 << 20),
+)
+TARGETS = {target.name: target for target in _TARGETS}
 
 _DESCRIPTION = """
 gpu_device_info {{
   cuda_compute_capability {{ major: {major} minor: {minor} }}
-  core_count: {chip.multiprocessors}
+  core_count: {profile.multiprocessors}
   fpus_per_core: {chip.fpus}
   clock_rate_ghz: {chip.clock_ghz}
   threads_per_warp: 32
@@ -103,14 +74,14 @@ gpu_device_info {{
   block_dim_limit_x: 2147483647
   block_dim_limit_y: 65535
   block_dim_limit_z: 65535
-  device_memory_size: {target.memory_bytes}
-  memory_bandwidth: {target.bytes_per_s}
+  device_memory_size: {target.reported_bytes}
+  memory_bandwidth: {profile.memory_bytes_per_s:.0f}
   l2_cache_size: {target.l2_cache_bytes}
 }}
 platform_name: "CUDA"
 runtime_version {{ major: 12 minor: 9 }}
 dnn_version_info {{ major: 9 minor: 8 }}
-device_description_str: "{target.device_kind}"
+device_description_str: "{profile.device_kinds[0]}"
 """
 
 
@@ -123,6 +94,7 @@ def describe(target: Target) -> str:
         chip=target.chip,
         program_shared_bytes=target.chip.shared_bytes - 1024,
         target=target,
+        profile=target.profile,
     )
 
 
@@ -152,12 +124,13 @@ def make_mesh(target: Target, data: int, model: int) -> Mesh:
         ModelError: the wheels are not installed, or of another version than JAX.
     """
     reason = missing()
+    title = target.profile.title
     if reason is not None:
         raise ModelError(
-            f"cannot compile for {target.title}: {reason}; install what is missing with `make aot`"
+            f"cannot compile for {title}: {reason}; install what is missing with `make aot`"
         )
     topology = topologies.get_topology_desc(
-        topology_name=target.title,
+        topology_name=title,
         platform="cuda",
         target_config=describe(target),
         topology=f"1x1x{data * model}",

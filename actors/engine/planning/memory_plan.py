@@ -267,7 +267,8 @@ def plan(
         else:
             mesh = sharding.make_mesh(data_shards, model_shards)
         context = EngineContext(model, engine, jnp.dtype(request["dtype"]), mesh)
-        targets.append(asdict(plan_target(context, target.title, target.capacity_bytes)))
+        profile = target.profile
+        targets.append(asdict(plan_target(context, profile.title, profile.memory_bytes)))
 
     tensors = parameter_shapes(model)
     shapes = call_sizes(engine, data_shards, few_sizes=not GPU.reads_whole_table).programs()

@@ -157,7 +157,7 @@ def test_plan_of_embeddings_has_no_logits_and_pools_without_collectives() -> Non
 
 def test_plan_rejects_sizes_that_do_not_fit_together(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(
-        ModelError, match="unknown target b300; expected some of a100, h100, h200, b200"
+        ModelError, match="unknown target b300; expected some of a100-80, h100, h200, b200"
     ):
         plan(request(DEMO, targets=["b300"]))
     assert main(["--json", json.dumps(request(DEMO, mesh=[1, 5]))]) == 2

@@ -165,7 +165,7 @@ def cases() -> Iterator[tuple[str, Any]]:
     yield "attention inputs, 64 tokens, float32", attention_inputs(64, dtype="float32")
     yield "norms, 64 tokens", norms(64)
     yield "norms, 64 tokens, float32", norms(64, dtype="float32")
-    for gpu in ("a100", "b200"):
+    for gpu in ("a100-80", "b200"):
         yield f"norms, 64 tokens, {gpu}", norms(64, gpu=gpu)
         yield f"attention inputs, 64 tokens, {gpu}", attention_inputs(64, gpu=gpu)
         for tokens in (64, 2048):

@@ -74,7 +74,7 @@ def test_kernels_spill_no_register(compiled: dict[str, Any]) -> None:
     for name, case in compiled.items():
         if "float32" in name:
             continue
-        limit = 300 if name == "experts, 2048 tokens, a100" else 0
+        limit = 300 if name == "experts, 2048 tokens, a100-80" else 0
         for kernel, figures in case["kernels"].items():
             assert figures["spilled_bytes"] <= limit, (name, kernel, figures)
 
