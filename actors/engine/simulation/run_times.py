@@ -224,7 +224,7 @@ class _Floor:
         self.seconds += max(memory_s, device_flops / profile.flops_per_s)
 
 
-Call = TypeVar("Call", PrefillCall, DecodeCall)
+Call = TypeVar("Call", bound=PrefillCall | DecodeCall)
 
 
 def _total(
