@@ -193,7 +193,7 @@ def check_run_folder(folder: RunFolder, config: ScoreConfig, verification: Verif
             "run.json was edited: its fingerprint is not that of its fingerprint_keys"
         )
 
-    plan = make_plan(config)
+    plan = make_plan(config, [folder.url])
     keys = fingerprint_keys(plan)
     keys["input"] = run_input_keys(folder, plan.files)
     verification.settings += key_differences(stored_keys, keys)

@@ -134,7 +134,7 @@ def _recompute(
 
     sample = SampledRows(config.sample, config.sample_seed, folder.committed())
     with contextlib.redirect_stdout(io.StringIO()):
-        code = run_job(main_job, backend, sample)
+        code = run_job(main_job, backend, sample, other_outputs=[folder.url])
     if code.is_complete:
         written = work / "written"
         compare_sample(folder, computed, written, main_job, config.tolerance, verification)

@@ -116,6 +116,7 @@ def run_job(
     early_stopping: EarlyStopping = NEVER_STOP,
     log: RunLog | None = None,
     shares_limits_with: Sequence[str] = (),
+    other_outputs: Sequence[str] = (),
 ) -> ExitCode:
     """Runs the main job; the command line, evaluation and synthesis call this.
 
@@ -128,6 +129,7 @@ def run_job(
             written are complete, and another call continues it.
         log: receives events, results and known errors; None: one for the command line.
         shares_limits_with: other run folders that count for --max-cost and --max-replica-hours.
+        other_outputs: run folders that are no input, beside the output folder.
     """
     began = datetime.now(UTC)
     if log is None:
@@ -135,7 +137,7 @@ def run_job(
     log = log.of_run(run_label(str(config.output or config.input)))
     with LiveView(log) as view:
         limits = RunLimits(config, shares_limits_with, log, began)
-        code = _run_logged(config, backend, early_stopping, limits, log, view)
+        code = _run_logged(config, backend, early_stopping, limits, log, view, other_outputs)
 
     log.event("finished", level="info" if code.is_complete else "error", exit_code=code)
     return code
@@ -148,11 +150,12 @@ def _run_logged(
     limits: RunLimits,
     log: RunLog,
     view: LiveView,
+    other_outputs: Sequence[str],
 ) -> ExitCode:
     try:
         with stop_at_once():
             view.begin("reading the input")
-            plan = make_plan(config)
+            plan = make_plan(config, other_outputs)
             log_skipped_files(plan.skipped, log)
             for notice in plan_notices(plan):
                 log.event("notice", f"note: {notice}")

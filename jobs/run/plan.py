@@ -164,8 +164,13 @@ class Plan:
         return ("prefill", "decode")
 
 
-def make_plan(config: ScoreConfig) -> Plan:
+def make_plan(config: ScoreConfig, other_outputs: Sequence[str] = ()) -> Plan:
     """Resolves and checks a configuration.
+
+    Args:
+        config: of the run.
+        other_outputs: run folders that are no input where they lie below the input folder, beside
+            the output folder and those of --reuse.
 
     Raises:
         ConfigError, DatasetError, ModelError: something does not fit; nothing was started.
@@ -188,7 +193,8 @@ def make_plan(config: ScoreConfig) -> Plan:
         tokenizer = Tokenizer(tokenizer_bytes)
         tokenizer_digest = f"sha256:{hashlib.sha256(tokenizer_bytes).hexdigest()}"
 
-    listing = read_listing(str(config.input), config.limit, config.output)
+    no_inputs = (*other_outputs, *config.reuse)
+    listing = read_listing(str(config.input), config.limit, config.output, no_inputs)
     files = listing.files
     template = None
     if config.template is not None:

@@ -77,7 +77,12 @@ def list_input(url: str, limit: int | None = None) -> tuple[InputFile, ...]:
     return read_listing(url, limit).files
 
 
-def read_listing(url: str, limit: int | None = None, output: str | None = None) -> InputListing:
+def read_listing(
+    url: str,
+    limit: int | None = None,
+    output: str | None = None,
+    other_outputs: Sequence[str] = (),
+) -> InputListing:
     """Lists the input, and reads the rows and columns of its files.
 
     Args:
@@ -87,13 +92,14 @@ def read_listing(url: str, limit: int | None = None, output: str | None = None) 
         limit: number of rows that are needed in all: files beyond are not opened and not part of
             the result.
         output: output folder of the run, which is no input where it lies below the input folder.
+        other_outputs: the same of runs that this one verifies or copies rows from.
 
     Raises:
         ConfigError: the output folder is the input folder.
         DatasetError: nothing there, no rows, no permission, a damaged file, or a file that looks
             like data and cannot be read (which is named).
     """
-    entries, skipped = _select(url, output)
+    entries, skipped = _select(url, _output_folders(storage.canonical(url), output, other_outputs))
     if not entries:
         raise DatasetError(f"no input at {bare(url)}: {_absence(skipped)}; check the path")
     partition_of = partitions(entry.path for entry in entries)
@@ -136,19 +142,22 @@ def _inspected(
     yield from read_ahead(inspect, range(len(entries)))
 
 
-def _select(url: str, output: str | None) -> tuple[list[_Entry], list[SkippedFile]]:
+def _select(url: str, outputs: tuple[str, ...]) -> tuple[list[_Entry], list[SkippedFile]]:
     """Returns the objects at `url` that are input, and the others.
+
+    Args:
+        url: of the input.
+        outputs: prefixes of objects of output folders.
 
     Raises:
         DatasetError: an object looks like data and cannot be read.
     """
     root = storage.canonical(url)
-    output_folder = _folder_of_output(root, output)
     selected: list[_Entry] = []
     unnamed: list[_Entry] = []  # their names do not say what they hold
     skipped: list[SkippedFile] = []
     for entry in _entries(url, root):
-        if output_folder is not None and entry.url.startswith(output_folder):
+        if entry.url.startswith(outputs):
             skipped.append(SkippedFile(entry.path, "in the output folder"))
             continue
         reason = _reason_to_skip(entry)
@@ -193,16 +202,35 @@ def _entries(url: str, root: str) -> list[_Entry]:
     return entries
 
 
-def _folder_of_output(root: str, output: str | None) -> str | None:
-    """Returns the prefix of the objects of the output folder, if it lies below the input folder."""
-    if output is None:
-        return None
-    folder = storage.canonical(output)
-    if folder == root:
+def _output_folders(root: str, output: str | None, other_outputs: Sequence[str]) -> tuple[str, ...]:
+    """Returns the prefixes of the objects of output folders that lie below the input folder.
+
+    Raises:
+        ConfigError: the output folder is the input folder.
+    """
+    if output is not None and storage.canonical(output) == root:
         raise ConfigError(
             f"--output {bare(output)} is the input folder itself; choose a folder of "
             "its own for the output"
         )
+    outputs = list(other_outputs)
+    if output is not None:
+        outputs.append(output)
+    prefixes: list[str] = []
+    for folder in map(storage.canonical, outputs):
+        prefix = _output_prefix(root, folder)
+        if prefix is not None:
+            prefixes.append(prefix)
+    return tuple(prefixes)
+
+
+def _output_prefix(root: str, folder: str) -> str | None:
+    """Returns the prefix of the objects of an output folder below the input folder, else None.
+
+    The output of an older run may be the input itself.
+    """
+    if folder == root:
+        return None
     fixed = _fixed_part(root)
     if folder == fixed:
         return f"{folder}/data/"

@@ -225,3 +225,15 @@ def test_invalid_arguments_are_refused(
 ) -> None:
     assert main(words, FAKE) == 2
     assert message in capsys.readouterr().err
+
+
+def test_run_below_its_input_folder_is_verified(
+    original: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(original / "in.parquet", tmp_path / "in.parquet")
+    assert run_job(config(tmp_path, "runs/a", input=str(tmp_path), n=1), FAKE) == 0
+    capsys.readouterr()
+    words = [str(tmp_path / "runs" / "a"), "--sample", "0.5", "--json", "true"]
+    assert main(words, FAKE) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["settings"], found["match_rate"], found["rows"]) == ([], 1.0, ROWS / 2)

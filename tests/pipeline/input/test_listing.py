@@ -271,6 +271,9 @@ def test_output_below_the_input_is_not_input(root: str) -> None:
     assert listing.skipped == (SkippedFile("run/data/part-00000.parquet", "in the output folder"),)
     with pytest.raises(ConfigError, match="is the input folder itself"):
         read_listing(root, output=root)
+    # Neither is that of another run, unless it is the input itself.
+    assert read_listing(root, other_outputs=[run]).files == listing.files
+    assert read_listing(run, other_outputs=[run]).files
     # The input may lie in the output folder: prompts do.
     assert len(read_listing(storage.join(run, "data"), output=run).files) == 1
 
