@@ -8,7 +8,7 @@ import math
 import resource
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from pipeline.output.schema import output_schema
 from pipeline.output.writer import Writer
 from pipeline.requests.rules import RequestRules
 from pipeline.run import Pipeline, run
-from pipeline.tasks import GENERATE
+from pipeline.tasks import TASKS
 
 FILE_ROWS = 500_000
 ROW_GROUP_ROWS = 20_000
@@ -42,9 +42,10 @@ FINGERPRINT = "benchmark"
 SCHEMA = pa.schema([("id", pa.int64()), ("prompt_token_ids", pa.list_(pa.int32()))])
 
 
-def write_input(folder: Path, rows: int, prompt_tokens: int, seed: int) -> None:
-    """Writes Parquet files of prompts in token ids, of log-normal lengths."""
+def write_input(folder: Path, rows: int, prompt_tokens: int, seed: int) -> int:
+    """Writes Parquet files of prompts in token ids, of log-normal lengths; returns their tokens."""
     folder.mkdir(parents=True)
+    tokens = 0
     generator = np.random.default_rng(seed)
     for number, start in enumerate(range(0, rows, FILE_ROWS)):
         end = min(rows, start + FILE_ROWS)
@@ -52,7 +53,10 @@ def write_input(folder: Path, rows: int, prompt_tokens: int, seed: int) -> None:
         with pq.ParquetWriter(path, SCHEMA, compression="zstd") as writer:
             for first in range(start, end, ROW_GROUP_ROWS):
                 count = min(ROW_GROUP_ROWS, end - first)
-                writer.write_table(_prompts(generator, first, count, prompt_tokens))
+                prompts = _prompts(generator, first, count, prompt_tokens)
+                tokens += len(prompts["prompt_token_ids"].combine_chunks().values)
+                writer.write_table(prompts)
+    return tokens
 
 
 def _prompts(generator: np.random.Generator, first: int, count: int, median: int) -> pa.Table:
@@ -76,11 +80,11 @@ def resident_mib() -> float:
 def measure(config: DriverBenchmarkConfig) -> Iterator[str]:
     """Runs the benchmark in --folder and yields its lines."""
     root = Path(str(config.folder))
-    write_input(root / "input", config.rows, config.prompt_tokens, config.seed)
+    input_tokens = write_input(root / "input", config.rows, config.prompt_tokens, config.seed)
     base_mib = resident_mib()
     started_s = time.perf_counter()
     files = list_input(str(root / "input"))
-    schema = inspect_columns(files, InputColumns(GENERATE))
+    schema = inspect_columns(files, InputColumns(TASKS[config.task]))
     check_unique_ids(files, schema.id_column)
     shards = plan_shards(files, config.shard_rows)
     plan_s = time.perf_counter() - started_s
@@ -112,6 +116,11 @@ def measure(config: DriverBenchmarkConfig) -> Iterator[str]:
     finish(folder, shards, folder.committed())
     replicas.close()
     yield from _summary(config, replicas, times)
+    part_bytes = sum(path.stat().st_size for path in (root / "run" / "data").iterdir())
+    yield (
+        f"output: {part_bytes / 1e6:,.1f} MB, {part_bytes / config.rows:,.0f} bytes per row, "
+        f"{part_bytes / input_tokens:,.2f} MB per million tokens of the input"
+    )
 
 
 @dataclass(frozen=True)
@@ -130,13 +139,26 @@ def _pipeline(
     replicas: SimulatedReplicas,
     clock: SimulatedClock,
 ) -> Pipeline:
-    defaults = SamplingParams(max_tokens=config.max_tokens)
-    columns = output_schema(schema, task=GENERATE, logprobs=0, prompt_logprobs=None, choices=False)
+    task = TASKS[config.task]
+    columns = output_schema(
+        schema,
+        task=task,
+        logprobs=0,
+        prompt_logprobs=config.prompt_logprobs,
+        choices=False,
+        windows=config.window_len is not None,
+    )
+    rules = RequestRules(
+        VOCABULARY, config.max_len, defaults=SamplingParams(max_tokens=config.max_tokens)
+    )
+    if config.window_len is not None:
+        stride = max(config.window_len // 2, 1)
+        rules = replace(rules, overflow="window", window_stride=stride)
     return Pipeline(
-        task=GENERATE,
+        task=task,
         schema=schema,
         tokenizer=None,
-        rules=RequestRules(VOCABULARY, config.max_len, defaults=defaults),
+        rules=rules,
         buckets=BucketConfig(prompt_size_buckets(config.max_len), config.batch_tokens),
         dispatch=DispatchConfig(config.in_flight, max_attempts=10, clock=clock.now),
         replicas=replicas,
@@ -152,7 +174,7 @@ def _summary(
     cpu_rate = config.rows / times.cpu_s
     yield (
         f"rows/s of the driver alone: {clock_rate:,.0f} by the clock, {cpu_rate:,.0f} by processor "
-        "time"
+        f"time ({1e6 / cpu_rate:,.0f} µs per row)"
     )
 
     clock_ms = 1e3 * times.driver_s / replicas.batches

@@ -9,10 +9,13 @@ import heapq
 import itertools
 import random
 import time
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
+
+import numpy as np
 
 from actors.protocol.events import Assignment, BatchDone, Event, ReplicaLost, ReplicaReady
 from actors.protocol.messages import (
@@ -20,12 +23,13 @@ from actors.protocol.messages import (
     Completion,
     ReplicaStats,
     Request,
+    Score,
     logprobs,
     token_ids,
 )
 from jobs.benchmarks.driver_config import DriverBenchmarkConfig
 
-VOCABULARY = 1000
+VOCABULARY = 131_072
 RESPAWN_S = 60.0  # until the replacement of a lost replica is loaded
 SERVICE_SHAPE = 4.0  # of the gamma distribution of service times
 
@@ -206,7 +210,8 @@ class SimulatedReplicas:
     def _finish_batch(self, due: _Due) -> Event:
         simulated = self._replicas[due.replica]
         assignment = simulated.assignments.pop(due.batch)
-        completions = tuple(_complete(request) for request in assignment.batch.requests)
+        top_k = self._config.prompt_logprobs
+        completions = tuple(_complete(request, top_k) for request in assignment.batch.requests)
         stats = ReplicaStats(busy_s=simulated.busy_s, up_s=due.time_s - simulated.up_since_s)
         return BatchDone(assignment, BatchResult(completions, stats))
 
@@ -217,10 +222,19 @@ class SimulatedReplicas:
         self.busy_s += simulated.busy_s - not_done_s
 
 
-def _complete(request: Request) -> Completion:
-    """Returns a completion of full length that depends on the request only."""
+def _complete(request: Request, top_k: int | None) -> Completion:
+    """Returns a completion of full length that depends on the request only.
+
+    Args:
+        request: to complete, or to score.
+        top_k: most likely tokens beside each scored one; None: no values of single tokens.
+    """
     sampling = request.sampling
-    count = sampling.max_tokens if sampling else 0
+    if sampling is None:
+        scores = tuple(_score(ids, top_k) for ids in request.continuations)
+        prompt_tokens = len(request.prompt_ids)
+        return Completion(request.ref, prompt_tokens=prompt_tokens, cached_tokens=0, scores=scores)
+    count = sampling.max_tokens
     ids = [(len(request.prompt_ids) + step) % VOCABULARY for step in range(count)]
     return Completion(
         request.ref,
@@ -229,5 +243,25 @@ def _complete(request: Request) -> Completion:
         prompt_tokens=len(request.prompt_ids),
         cached_tokens=0,
         token_logprobs=logprobs([-1.0] * count),
-        seed=sampling.seed if sampling else None,
+        seed=sampling.seed,
+    )
+
+
+def _score(ids: "array[int]", top_k: int | None) -> Score:
+    """Returns the score of a text whose log-probs have as many different bits as real ones."""
+    count = len(ids)
+    score = Score(loglikelihood=-float(count), is_greedy=False, tokens=count)
+    if top_k is None:
+        return score
+    generator = np.random.default_rng(ids[0])
+    values = -generator.exponential(2.0, count)
+    score = replace(score, token_ids=ids, token_logprobs=logprobs(values.tolist()))
+    if not top_k:
+        return score
+    top_ids = generator.integers(0, VOCABULARY, count * top_k)
+    top_values = -np.sort(generator.exponential(2.0, (count, top_k)))
+    return replace(
+        score,
+        top_token_ids=token_ids(top_ids.tolist()),
+        top_logprobs=logprobs(top_values.ravel().tolist()),
     )

@@ -56,3 +56,25 @@ def test_benchmark_runs_with_losses_and_stragglers(
     assert not folder.exists()
     assert benchmark_driver.main(["--folder", str(tmp_path), *SMALL]) == 2
     assert "would be deleted" in capsys.readouterr().err
+
+
+def test_benchmark_of_windows_reports_the_size_of_its_output(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--rows", 50, "--replicas", 2, "--prompt-tokens", 200, "--task", "perplexity"]
+    words += ["--prompt-logprobs", 2, "--window-len", 64]
+    assert benchmark_driver.main(["--folder", str(tmp_path / "new"), *map(str, words)]) == 0
+    output = capsys.readouterr().out
+    assert "µs per row" in output
+    megabytes = re.search(r"([\d.]+) MB per million tokens of the input", output)
+    assert megabytes is not None
+    # A log-prob and two most likely tokens with theirs: 20 bytes, and what a small file has beside.
+    assert 10 < float(megabytes[1]) < 60
+
+
+def test_benchmark_refuses_flags_of_another_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--folder", str(tmp_path / "new"), "--window-len", "64"]
+    assert benchmark_driver.main(words) == 2
+    assert "no effect on --task generate" in capsys.readouterr().err
