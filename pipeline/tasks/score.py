@@ -3,14 +3,15 @@
 encode(context) + encode(continuation) is not encode(context + continuation) in SentencePiece. The
 joined text is encoded, and the tokens that overlap the continuation are scored, given those before
 them. The first of them can cover the end of the context too: `boundary_chars` is how much of it. As
-in lm-evaluation-harness, white space at the end of the context counts as part of the continuation.
+in lm-evaluation-harness, white space at the end of the context counts as part of the continuation,
+and a continuation without any context is scored given the end-of-text token.
 """
 
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from actors.protocol.errors import EmptyPromptError, InvalidPromptError
+from actors.protocol.errors import InvalidPromptError
 from actors.protocol.messages import CLEAN_BOUNDARY, Boundary, Completion, Request, token_ids
 from pipeline.input.roles import CONTINUATION, PROMPT, InputRole
 from pipeline.output.columns import OutputColumn
@@ -72,10 +73,6 @@ class ScoreTask:
         context = prompt.rstrip()
         trailing_space = prompt[len(context) :]
         continuations = [check_text("continuation", text) for text in _continuation_texts(row)]
-        if not context:
-            raise EmptyPromptError(
-                "prompt: expected text before the continuation, got only white space"
-            )
         return (context, *(context + trailing_space + text for text in continuations))
 
     def requests(
@@ -137,9 +134,10 @@ def _split_texts(
     context = texts[0]
     context_ids = encoded[0]
     all_joined_ids = encoded[1:]
-    check_encoded("prompt", token_ids(context_ids))
     if rules.token_spans is None:
-        return _split_as_harness(context_ids, all_joined_ids)
+        return _split_as_harness(
+            context_ids or [rules.context_token], all_joined_ids, len(context_ids)
+        )
 
     starts: list[int] = []
     covered_chars: list[int] = []
@@ -165,13 +163,15 @@ def _split_texts(
     return _SplitRow(prompt, tuple(continuations), tuple(boundaries))
 
 
-def _split_as_harness(context_ids: Sequence[int], all_joined_ids: Sequence[list[int]]) -> _SplitRow:
+def _split_as_harness(
+    prompt: list[int], all_joined_ids: Sequence[list[int]], context_tokens: int
+) -> _SplitRow:
     """Splits joined texts where the tokens of the context alone end."""
     continuations: list[array[int]] = []
     for joined_ids in all_joined_ids:
-        continuation = token_ids(joined_ids[len(context_ids) :])
+        continuation = token_ids(joined_ids[context_tokens:])
         continuations.append(check_encoded("continuation", continuation))
-    return _SplitRow(token_ids(list(context_ids)), tuple(continuations))
+    return _SplitRow(token_ids(prompt), tuple(continuations))
 
 
 def _first_scored(spans: Sequence[tuple[int, int]], context_chars: int) -> tuple[int, int]:

@@ -90,6 +90,21 @@ def test_score_continuation_without_context_follows_end_of_text(tokenizer: Token
     assert request.boundary(0) == Boundary(0, context_chars=2)
 
 
+@pytest.mark.parametrize("prompt", ["", " ", "\n"])
+@pytest.mark.parametrize("rules", [RULES, None], ids=["harness", "overlap"])
+def test_score_without_context_scores_all_tokens(
+    prompt: str, rules: RequestRules | None, tokenizer: Tokenizer
+) -> None:
+    rules = replace(rules or rules_of(tokenizer), context_token=7)
+    row = prompt_row(prompt=prompt, choices=["it", "at is"])
+    request = only_item(row, tokenizer, SCORE, rules)
+    assert isinstance(request, Request)
+    assert list(request.prompt_ids) == [7]
+    joined = tokenizer.encode([f"{prompt}it", f"{prompt}at is"])
+    assert [list(ids) for ids in request.continuations] == joined
+    assert request.boundaries == ()
+
+
 def test_score_choices_may_begin_at_different_tokens(tokenizer: Tokenizer) -> None:
     choices = ["at is", " 7", "at"]
     row = prompt_row(prompt="it is wh", choices=choices)
