@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from actors.protocol.sampling import SamplingParams
@@ -54,7 +55,7 @@ def write_input(folder: Path, rows: int, prompt_tokens: int, seed: int) -> int:
             for first in range(start, end, ROW_GROUP_ROWS):
                 count = min(ROW_GROUP_ROWS, end - first)
                 prompts = _prompts(generator, first, count, prompt_tokens)
-                tokens += len(prompts["prompt_token_ids"].combine_chunks().values)
+                tokens += pc.sum(pc.list_value_length(prompts["prompt_token_ids"])).as_py()
                 writer.write_table(prompts)
     return tokens
 
