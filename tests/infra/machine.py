@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 
@@ -71,7 +72,15 @@ SYSTEM = ("dnf", "useradd", "chown", "shutdown", "lsblk", "mdadm", "mkfs.xfs", "
 class Machine:
     """One machine of a role. `fail(NAME)` lets a command fail from then on."""
 
-    def __init__(self, folder: Path, imds: str, role: str = "worker", scaling: str = "ray") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        imds: str,
+        role: str = "worker",
+        scaling: str = "ray",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Makes the machine; `settings` are those of node.env instead of the test's own."""
         self.root = folder / "machine"
         self.store = folder / "store"
         self.commands = Commands(folder)
@@ -80,19 +89,27 @@ class Machine:
             (self.root / name).mkdir(parents=True)
         (self.root / "var/log/cloud-init-output.log").write_text("cloud-init\n")
         self.store.mkdir()
-        (self.store / "test.head-ip").write_text("10.42.0.10")
+        self.environment = self._node_environment() | dict(settings or {})
+        self._parameter("HEAD_IP_PARAMETER").write_text("10.42.0.10")
         if role == "worker":
-            (self.store / "test.ray-auth-token").write_text("token of the head")
-        (self.store / "weights" / "grok-1").mkdir(parents=True)
-        (self.store / "weights" / "grok-1" / "tensor00000_000").write_text("weights")
+            self._parameter("TOKEN_PARAMETER").write_text("token of the head")
+        weights = self._object("WEIGHTS_URL")
+        weights.mkdir(parents=True)
+        (weights / "tensor00000_000").write_text("weights")
         self._make_commands()
         digest = self._make_release()
-        self.environment = self._node_environment() | {
+        self.environment |= {
             "ROLE": role,
             "SCALING": scaling,
             "RELEASE_SHA256": digest,
             "IMDS": imds,
         }
+
+    def _parameter(self, name: str) -> Path:
+        return self.store / self.environment[name].strip("/").replace("/", ".")
+
+    def _object(self, name: str) -> Path:
+        return self.store / self.environment[name].removeprefix("s3://")
 
     def _make_commands(self) -> None:
         for name in SYSTEM:
@@ -130,7 +147,7 @@ class Machine:
             if path.suffix in {".sh", ".service", ".conf"}:
                 path.write_text(self._into_root(path.read_text()))
         (release / "jobs").mkdir()
-        archive = self.store / "runs" / "cluster" / "releases" / "release.tar"
+        archive = self._object("RELEASE_URL")
         archive.parent.mkdir(parents=True)
         with tarfile.open(archive, "w") as file:
             file.add(release, "release")
@@ -257,8 +274,7 @@ class Machine:
 
     def reasons(self) -> list[str]:
         """Returns the texts of failed boots."""
-        folder = self.store / "runs/cluster/boots/1"
-        return [path.read_text() for path in sorted(folder.glob("*-failed"))]
+        return [path.read_text() for path in sorted(self._object("BOOTS_URL").glob("*-failed"))]
 
     def order(self, *words: str) -> list[int]:
         """Returns the positions of the first commands that contain these words, in order."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.infra.iam import ray_calls
 from tests.ray_nodes import running_cluster
 
 ROOT = Path(__file__).parents[2]
@@ -121,7 +122,10 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of boto3 and moto, not of ours
-def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
+def test_configuration_launches_and_ends_machines(
+    ec2: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from botocore.client import BaseClient
     from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 
     vpc = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
@@ -144,6 +148,14 @@ def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
         "SubnetIds": [subnet],
     }
     made = config(worker_node_config=worker)
+    recorded: set[str] = set()
+    make_api_call = BaseClient._make_api_call
+
+    def record(client: BaseClient, operation: str, parameters: dict[str, Any]) -> Any:
+        recorded.add(operation)
+        return make_api_call(client, operation, parameters)
+
+    monkeypatch.setattr(BaseClient, "_make_api_call", record)
     provider = AWSNodeProvider(made["provider"], made["cluster_name"])
     tags = {
         "ray-node-type": "worker",
@@ -153,6 +165,9 @@ def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
     provider.create_node(made["available_node_types"]["gpu"]["node_config"], tags, 1)
     nodes = provider.non_terminated_nodes({"ray-node-type": "worker"})
     assert len(nodes) == 1
+    provider.set_node_tags(nodes[0], {"ray-node-status": "up-to-date"})
+    provider.non_terminated_nodes({})  # writes the tags
+    monkeypatch.setattr(BaseClient, "_make_api_call", make_api_call)
     machines = [
         each for group in ec2.describe_instances()["Reservations"] for each in group["Instances"]
     ]
@@ -163,6 +178,10 @@ def test_configuration_launches_and_ends_machines(ec2: Any) -> None:
     )
     provider.terminate_nodes(nodes)
     assert provider.non_terminated_nodes({}) == []
+    allowed = {call.action for call in ray_calls()}  # with the role of the head: test_terraform
+    assert {f"ec2:{operation}" for operation in recorded | {"TerminateInstances"}} == allowed - {
+        "iam:PassRole"
+    }
 
 
 JOB = """

@@ -246,10 +246,8 @@ def test_paths_of_the_image_and_of_hosts_exist(folder: str) -> None:
     paths: set[str] = set()
     for path in (ROOT / "infra" / folder).rglob("*"):
         if path.is_file():
-            paths |= set(
-                re.findall(r"/opt/grok-batch/((?:jobs|infra|docs)/[\w./-]+)", path.read_text())
-            )
-            paths |= set(re.findall(r"(?<![\w/])((?:jobs|infra)/[\w/-]+\.py)", path.read_text()))
+            text = path.read_text().replace("/opt/grok-batch/", " ")
+            paths |= set(re.findall(r"(?<![\w/.])(\w+/[\w/-]+\.(?:py|md))\b", text))
     assert paths
     for name in paths:
         assert (ROOT / name).is_file(), name

@@ -17,7 +17,12 @@ from typing import Any
 import pytest
 import yaml
 
+from infra.terraform.node import fleet
+from tests.infra.cloud import metadata, serve
+from tests.infra.iam import Call, allows, calls_of, ray_calls, s3_arn
+from tests.infra.machine import Machine
 from tests.infra.terraform_tool import SOURCE, Terraform, make, resources
+from tests.infra.test_terraform_fleet import Cluster
 from tests.infra.tools import ROOT, program, python_with
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -265,6 +270,134 @@ def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("role", ["head", "worker"])
+def node_settings(states: dict[str, list[dict[str, Any]]], run: str) -> dict[str, str]:
+    """Returns node.env of a run's head, but for folders of the machine, its role and the digest."""
+    values = {resource["type"]: resource["values"] for resource in states[run]}
+    _, _, text = values["aws_instance"]["user_data"].partition("<<'SETTINGS'\n")
+    settings = re.findall(r'^(\w+)="(.*)"$', text.partition("\nSETTINGS\n")[0], re.MULTILINE)
+    own = {"ROLE", "RELEASE_SHA256"}
+    return {
+        name: text for name, text in settings if name not in own and not text.startswith("/")
+    } | {name: text for name, text in settings if name.endswith("_PARAMETER")}
+
+
+def role_policies(states: dict[str, list[dict[str, Any]]], run: str) -> dict[str, str]:
+    """Returns the policy of each kind of node."""
+    policies: dict[str, str] = {}
+    for resource in states[run]:
+        match = re.search(r'aws_iam_role_policy\.node\["(\w+)"\]$', resource["address"])
+        if match is not None:
+            policies[match[1]] = resource["values"]["policy"]
+    return policies
+
+
+# Made by programs that are not ours: the agents of Session Manager and CloudWatch, jobs that read
+# prompts and write runs, and replicas that keep compiled programs.
+OF_OTHER_PROGRAMS = re.compile(
+    r"ssm:(UpdateInstance|List)|ssmmessages:|ec2messages:|logs:|s3:GetBucketLocation"
+    r"|s3:AbortMultipartUpload|s3:ListMultipartUploadParts"
+)
+
+
+@pytest.mark.parametrize(
+    ("run", "scaling"), [("ray_scales", "ray"), ("a_group_scales_for_a_nightly_job", "asg")]
+)
+def test_roles_allow_every_call_of_their_machines_and_nothing_beyond(
+    states: dict[str, list[dict[str, Any]]],
+    run: str,
+    scaling: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Recorded from whole boots, failed ones, and the services of head and worker."""
+    settings = node_settings(states, run)
+    policies = role_policies(states, run)
+    commands: dict[str, list[list[str]]] = {"worker": [], "head": []}
+    group = "autoscaling/target-lifecycle-state"
+    with serve(metadata(**{group: "Terminated"})) as imds:
+        for role, fault in (
+            ("worker", ""),
+            ("worker", "s3 sync"),
+            ("worker", "release"),
+            ("head", ""),
+        ):
+            folder = tmp_path / f"{role}-{fault.replace(' ', '-')}"
+            folder.mkdir()
+            machine = Machine(folder, imds.url, role, scaling, settings)
+            machine.fake_aws(fault)
+            machine.first_boot()
+            commands[role] += machine.commands.called("aws")
+    commands["head"] += fleet_commands(tmp_path, scaling, settings, monkeypatch)
+    if scaling == "asg":
+        nightly = ["--auto-scaling-group-name", settings["ASG_NAME"], "--desired-capacity", "2"]
+        commands["head"].append(["aws", "autoscaling", "set-desired-capacity", *nightly])
+
+    for role, recorded in commands.items():
+        calls = [call for command in recorded for call in calls_of(command)]
+        assert len(calls) > 8
+        if role == "head" and scaling == "ray":
+            calls += ray_calls()
+        if role == "worker":  # replicas keep compiled programs
+            calls.append(Call("s3:PutObject", s3_arn(f"{settings['JAX_CACHE_URL']}/program")))
+        refused = [call for call in calls if not allows(policies[role], call)]
+        assert refused == [], role
+
+        allowed: set[str] = set()
+        for statement in json.loads(policies[role])["Statement"]:
+            if statement["Effect"] == "Allow":
+                allowed |= set(statement["Action"])
+            remaining = json.loads(policies[role])["Statement"]
+            remaining.remove(statement)
+            policy = json.dumps({"Statement": remaining})
+            if not all(OF_OTHER_PROGRAMS.match(action) for action in statement["Action"]):
+                needed = [call for call in calls if not allows(policy, call)]
+                assert needed or statement["Effect"] == "Deny", statement["Sid"]
+        made = {call.action for call in calls}
+        beyond = {action for action in allowed - made if not OF_OTHER_PROGRAMS.match(action)}
+        assert beyond == set(), role
+
+
+def fleet_commands(
+    folder: Path, scaling: str, settings: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> list[list[str]]:
+    """Returns the commands of fleet.py: a boot that joins, one that does not, and the breaker."""
+    head = folder / "fleet"
+    head.mkdir()
+    cluster = Cluster(head, scaling)
+    environment = settings | {"SCALING": scaling, "STATE": str(head)}
+    cluster.fleet.settings = fleet.Settings.of(environment)
+    monkeypatch.setenv("PATH", cluster.commands.env()["PATH"])
+    cluster.start(1)
+    cluster.start(2)
+    cluster.nodes = {"10.42.0.1", "10.42.0.11"}
+    recorded: list[list[str]] = []
+    cluster.step(0)
+    recorded += cluster.commands.called("aws")
+    for number in range(3):
+        (head / "boots" / f"20261127T03000{number}Z-i-{number}7-failed").touch()
+    cluster.step(60)
+    return recorded + cluster.commands.called("aws")
+
+
+def test_evaluator_denies_what_a_statement_denies_or_does_not_name() -> None:
+    allow = {"Effect": "Allow", "Action": ["s3:GetObject"], "Resource": ["arn:aws:s3:::b/*"]}
+    deny = {"Effect": "Deny", "Action": "s3:*", "Resource": "arn:aws:s3:::b/secret/*"}
+    tagged = {
+        "Effect": "Allow",
+        "Action": ["ec2:TerminateInstances"],
+        "Resource": "*",
+        "Condition": {"StringEquals": {"aws:ResourceTag/role": "worker"}},
+    }
+    policy = json.dumps({"Statement": [allow, deny, tagged]})
+    assert allows(policy, Call("s3:GetObject", "arn:aws:s3:::b/x"))
+    assert not allows(policy, Call("s3:GetObject", "arn:aws:s3:::b/secret/x"))
+    assert not allows(policy, Call("s3:PutObject", "arn:aws:s3:::b/x"))
+    assert not allows(policy, Call("s3:GetObject", "arn:aws:s3:::c/x"))
+    assert not allows(policy, Call("ec2:TerminateInstances", "i-1"))
+    worker = {"aws:ResourceTag/role": "worker"}
+    assert allows(policy, Call("ec2:TerminateInstances", "i-1", worker))
+
+
 def test_rendered_user_data_passes_shellcheck(
     states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path
 ) -> None:

@@ -187,9 +187,11 @@ def test_breaker_lowers_the_group_to_the_workers_that_have_joined(make: Make) ->
     cluster = make("asg")
     for number in range(1, 4):
         (cluster.folder / "boots" / f"20261127T03000{number}Z-i-{number}-failed").touch()
+    cluster.start(9)
+    cluster.nodes = {"10.42.0.1", "10.42.0.19"}
     cluster.step(1)
     (call,) = cluster.commands.called("aws", "autoscaling", "set-desired-capacity")
-    assert call[3:] == ["--auto-scaling-group-name", "test-workers", "--desired-capacity", "0"]
+    assert call[3:] == ["--auto-scaling-group-name", "test-workers", "--desired-capacity", "1"]
 
 
 def test_boot_that_succeeds_ends_a_row_of_failures() -> None:

@@ -131,7 +131,7 @@ locals {
       {
         Sid      = "SeeInstances"
         Effect   = "Allow"
-        Action   = ["ec2:DescribeInstances", "ec2:DescribeInstanceTypes"]
+        Action   = ["ec2:DescribeInstances"]
         Resource = "*" # Describe calls know no resources
       },
       {
