@@ -45,6 +45,7 @@ class Kind:
             dense=self.dense,
             prompt_logprobs=0,
             deterministic=True,
+            is_optimized=True,
         )
 
 

@@ -1,24 +1,44 @@
 """Small engines over the conformance checkpoints, for the tests of this folder."""
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
 from actors.engine.compilation import CompiledPrograms
 from actors.engine.config import EngineConfig
 from actors.engine.engine import Engine
 from actors.engine.steps import EngineContext
+from actors.kernels.interface import Platform
 from actors.kernels.xla.layout import dequantize_params
 from actors.model import sharding
 from actors.model.config import ModelConfig
 from actors.protocol.messages import Completion, Request, RowRef, token_ids
 from actors.protocol.sampling import Sampling
 from actors.weights import checkpoint
+from tests.optimization import UNOPTIMIZED
 
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
+
+
+class UnoptimizedContext(EngineContext):
+    """Compiles in three fifths of the time."""
+
+    @property
+    def platform(self) -> Platform:
+        """Kernels and layouts of the mesh's devices, without LLVM's optimizations."""
+        platform = super().platform
+        default_options = platform.compiler_options
+
+        def options(dtype: DTypeLike) -> dict[str, str]:
+            return default_options(dtype) | UNOPTIMIZED
+
+        return replace(platform, compiler_options=options)
 
 
 @lru_cache
@@ -47,12 +67,14 @@ def make_engine(
     dense: bool = True,
     share_programs: bool = True,
     overlaps_calls: bool | None = None,
+    is_optimized: bool = False,
     **sizes: Any,
 ) -> Engine:
     """Returns an engine over a conformance case.
 
     `sizes` override small defaults of EngineConfig. Engines of equal settings share their compiled
-    programs, unless a test counts those that an engine compiles.
+    programs, unless a test counts those that an engine compiles. Tests of rounding set
+    `is_optimized`, which compiles as users do.
     """
     device_mesh, params = _params(case, mesh, dtype, dense)
     config = EngineConfig(
@@ -66,18 +88,32 @@ def make_engine(
             **sizes,
         }
     )
-    context = EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh)
-    compiled = _compiled(case, mesh, dtype, dense, config) if share_programs else None
+    context = _context(case, config, dtype, device_mesh, is_optimized)
+    compiled = None
+    if share_programs:
+        compiled = _compiled(case, mesh, dtype, dense, config, is_optimized)
     return Engine(context, params, token_bytes, compiled, overlaps_calls)
 
 
 @lru_cache
 def _compiled(
-    case: str, mesh: tuple[int, int], dtype: str, dense: bool, config: EngineConfig
+    case: str,
+    mesh: tuple[int, int],
+    dtype: str,
+    dense: bool,
+    config: EngineConfig,
+    is_optimized: bool,
 ) -> CompiledPrograms:
     device_mesh, params = _params(case, mesh, dtype, dense)
-    context = EngineContext(model_config(case), config, jnp.dtype(dtype), device_mesh)
+    context = _context(case, config, dtype, device_mesh, is_optimized)
     return CompiledPrograms(context, params)
+
+
+def _context(
+    case: str, config: EngineConfig, dtype: str, mesh: Mesh, is_optimized: bool
+) -> EngineContext:
+    context_type = EngineContext if is_optimized else UnoptimizedContext
+    return context_type(model_config(case), config, jnp.dtype(dtype), mesh)
 
 
 def generate(row: int, prompt: list[int], max_tokens: int = 8, **sampling: Any) -> Request:

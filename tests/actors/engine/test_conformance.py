@@ -32,7 +32,13 @@ def distributions(case: str, mesh: tuple[int, int], **kind: object) -> list[np.n
     """
     vocabulary = model_config(case).vocab_size
     engine = make_engine(
-        case, mesh, "bfloat16", prompt_logprobs=vocabulary, prefill_tokens=32, **kind
+        case,
+        mesh,
+        "bfloat16",
+        is_optimized=True,
+        prompt_logprobs=vocabulary,
+        prefill_tokens=32,
+        **kind,
     )
     prompts = [golden(case)[f"p{i}_tokens"].tolist() for i in range(4)]
     found = []
@@ -87,6 +93,7 @@ def test_bfloat16_is_as_exact_far_into_a_sequence_as_at_its_start(dense: bool) -
         (1, 1),
         "bfloat16",
         dense=dense,
+        is_optimized=True,
         prompt_logprobs=0,
         max_len=544,
         cache_tokens=544,

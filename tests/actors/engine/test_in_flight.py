@@ -32,6 +32,7 @@ ENGINE: dict[str, Any] = {
     "token_bytes": LETTERS,
     "sampling_parameters": PARAMETERS,
     "logprobs": 2,
+    "is_optimized": True,
 }
 EARLY_EOS: dict[str, Any] = {"logit_bias": ((EOS, 6.0),)}
 SAMPLINGS: tuple[dict[str, Any], ...] = (

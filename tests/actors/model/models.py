@@ -21,6 +21,7 @@ from actors.model.language_model import Cache, Step, cache_specs, forward, init_
 from actors.model.layers import add_update
 from actors.model.moe import Router
 from actors.weights import checkpoint
+from tests.optimization import UNOPTIMIZED
 
 CONFORMANCE = Path(__file__).parents[2] / "data" / "conformance"
 CASES = ("deep", "gqa", "grokconst", "mha")
@@ -88,7 +89,9 @@ class TinyModel:
             # what was gathered counts as differing between devices, and a kernel says nothing of it
             check_vma=not shard_activations and kernels is XLA.kernels,
         )
-        self._run = jax.jit(body)
+        # Kernels in the interpreter run for longer than they compile.
+        options = dict(UNOPTIMIZED) if kernels is XLA.kernels else None
+        self._run = jax.jit(body, compiler_options=options)
 
     def _body(self, params: Any, step: Step, cache: Cache) -> tuple[Outputs, Cache]:
         sizes: Any = {
