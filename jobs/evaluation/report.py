@@ -131,7 +131,7 @@ def _setup(run_jsons: Sequence[dict[str, Any]]) -> str | None:
 def _write(
     evaluation: Evaluation, config: EvaluateConfig, locations: dict[str, str], folder: str
 ) -> None:
-    """Writes metrics.json, samples.parquet and report.html.
+    """Writes metrics.json, samples.parquet, summary.md, junit.xml and report.html.
 
     In this order: a failure of the plotting library does not lose the metrics.
     """
@@ -143,9 +143,14 @@ def _write(
 
     # only now: the plotting library takes a second to import
     from pipeline.evals.report.page import render
+    from pipeline.evals.report.summary import JUNIT, SUMMARY, junit, markdown
 
+    report_url = storage.join(folder, "report.html")
+    summary = markdown(evaluation, redact_credentials(report_url))
+    storage.overwrite(storage.join(folder, SUMMARY), summary.encode())
+    storage.overwrite(storage.join(folder, JUNIT), junit(evaluation))
     page = render(evaluation, config.rules(), locations)
-    storage.overwrite(storage.join(folder, "report.html"), page.encode())
+    storage.overwrite(report_url, page.encode())
 
 
 def _log_incomplete(evaluation: Evaluation, config: EvaluateConfig, log: RunLog) -> None:
