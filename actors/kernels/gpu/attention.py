@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from actors.kernels.gpu.blocks import block_dot, load_block
@@ -28,6 +29,9 @@ from actors.kernels.xla.attention import LOGIT_CAP, MASKED
 from actors.protocol.errors import ModelError
 
 STEP_KEYS = 64  # cache positions of one step of the running softmax
+# Float32 products use no tensor cores: a thread keeps its operands in registers.
+EXACT_STEP_KEYS = 16
+EXACT_ROWS = 16
 # Wanted in the grid, about four for each multiprocessor: sequences are read in parts when there are
 # fewer.
 PROGRAMS = 512
@@ -45,7 +49,9 @@ class Shape(NamedTuple):
     parts: int
 
 
-def divide(queries: int, sequences: int, heads: int, table: int, page_size: int) -> Shape:
+def divide(
+    queries: int, sequences: int, heads: int, table: int, page_size: int, dtype: DTypeLike
+) -> Shape:
     """Returns how to divide the work.
 
     Args:
@@ -54,6 +60,7 @@ def divide(queries: int, sequences: int, heads: int, table: int, page_size: int)
         heads: key/value heads.
         table: entries of a page table.
         page_size: cache positions of a page.
+        dtype: type of queries, keys and values.
 
     Raises:
         ModelError: the kernel cannot read pages of this size.
@@ -64,8 +71,12 @@ def divide(queries: int, sequences: int, heads: int, table: int, page_size: int)
             f"{page_size}"
         )
     rows = min(MAX_ROWS, max(16, pl.next_power_of_2(queries)))
+    step_keys = STEP_KEYS
+    if dtype == jnp.float32:
+        rows = EXACT_ROWS
+        step_keys = max(EXACT_STEP_KEYS, page_size)
     row_blocks = pl.cdiv(queries, rows)
-    step_pages = STEP_KEYS // page_size
+    step_pages = step_keys // page_size
     table_steps = pl.cdiv(table, step_pages)
     wanted_parts = max(1, PROGRAMS // (sequences * heads * row_blocks))
     # a part of one step would cost more than it saves
@@ -95,7 +106,8 @@ def attend(
             f"attention on a GPU: key_size must be a power of two of at least 16, got {c}"
         )
     queries = t * h // kv_heads
-    shape = divide(queries, b, kv_heads, placement.pages_BJ.shape[1], page_size)
+    table = placement.pages_BJ.shape[1]
+    shape = divide(queries, b, kv_heads, table, page_size, q_BTHC.dtype)
     attend_parts = partial(_attend_parts, q_BTHC, keys, values, placement, shape, multiplier)
     if shape.parts == 1:
         (out_BTHC,) = attend_parts(interpret=interpret)

@@ -61,8 +61,12 @@ def layer_tiles(assignments: int, experts: int, dtype: DTypeLike) -> LayerTiles:
     to 1,024 assignments: tiles of 128 rows are half empty there, and fill a multiprocessor alone.
     With many rows, products take the time: square tiles. The output product keeps one sum for each
     column where the other keeps two, so its tiles are twice as wide where registers allow it: they
-    read the activations half as often.
+    read the activations half as often. Float32 products use no tensor cores: a thread keeps its
+    operands in registers, which limits the size.
     """
+    if dtype == jnp.float32:
+        exact = Tile(rows=32, columns=64, depth=32, warps=8, stages=3)
+        return LayerTiles(exact, exact)
     twice_share = pl.next_power_of_2(max(1, 2 * assignments // experts))
     max_rows = 128
     if assignments <= MAX_DECODE_ASSIGNMENTS:
@@ -75,8 +79,6 @@ def layer_tiles(assignments: int, experts: int, dtype: DTypeLike) -> LayerTiles:
         medium = Tile(rows, columns=128, depth=64, warps=4, stages=4)
         return LayerTiles(medium, medium)
     square = Tile(rows, columns=128, depth=64, warps=8, stages=3)
-    if dtype == jnp.float32:
-        return LayerTiles(square, square)
     return LayerTiles(square, Tile(rows, columns=256, depth=64, warps=8, stages=3))
 
 

@@ -143,6 +143,8 @@ def cases() -> Iterator[tuple[str, Any]]:
     )
     yield "experts, 64 tokens, float32", experts(64, 6144, 4096, dtype="float32")
     yield "experts, 2048 tokens, float32", experts(2048, 6144, 4096, dtype="float32")
+    yield "decode, 64 sequences, float32", attention(64, 1, 6, 1, 128, 512, dtype="float32")
+    yield "prefill, 256 rows of 8, float32", attention(256, 8, 6, 1, 128, 512, dtype="float32")
     for tokens in (64, 256, 8192):  # 1, 2 and 8 rows
         yield f"router, {tokens} tokens", router(tokens)
     for sequences in (64, 256, 512):

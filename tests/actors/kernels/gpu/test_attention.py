@@ -109,11 +109,12 @@ def test_attention_of_unsupported_sizes_raises(page_size: int, width: int) -> No
     heads=st.integers(1, 8),
     table=st.integers(1, 600),
     page_size=st.sampled_from([1, 4, 16, 64]),
+    dtype=st.sampled_from([jnp.bfloat16, jnp.float32]),
 )
 def test_divide_covers_all_queries_and_pages(
-    queries: int, sequences: int, heads: int, table: int, page_size: int
+    queries: int, sequences: int, heads: int, table: int, page_size: int, dtype: Any
 ) -> None:
-    shape = divide(queries, sequences, heads, table, page_size)
+    shape = divide(queries, sequences, heads, table, page_size, dtype)
     assert shape.rows * shape.row_blocks >= queries > shape.rows * (shape.row_blocks - 1)
     assert 16 <= shape.rows <= MAX_ROWS
     covered = shape.parts * shape.steps * shape.pages
