@@ -15,10 +15,13 @@ import pytest
 
 pytest.importorskip("lm_eval", reason="runs in an environment of its own: make lm-eval")
 
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
 from jobs import evaluate_lm_eval
 from jobs.evaluate_lm_eval import GrokBatchLM, HarnessConfig
 from pipeline.errors import ConfigError, DatasetError
 from pipeline.requests.tokenizer import Tokenizer
+from pipeline.requests.windows import text_windows
 from tests.end_to_end.fake_run import FakeBackend
 from tests.jobs.runs import DEMO
 
@@ -91,6 +94,19 @@ def test_long_texts_are_scored_in_windows_each_token_once(
     assert all(
         len(row["prompt_token_ids"]) + len(row["continuation_token_ids"]) <= 32 for row in rows
     )
+
+
+@pytest.mark.parametrize("stride", [1, 7, 16, 31])
+@pytest.mark.parametrize("tokens", [2, 31, 32, 33, 200])
+def test_windows_of_perplexity_are_those_of_the_harness(tokens: int, stride: int) -> None:
+    """The first token of the text is the prefix token."""
+    pairs = get_rolling_token_windows(list(range(1, tokens)), 0, 31, 32 - stride)
+    expected = [make_disjoint_window(pair) for pair in pairs]
+    windows = text_windows(tokens, 32, stride)
+    ids = list(range(tokens))
+    assert expected == [
+        (ids[window.start : window.scored], ids[window.scored : window.end]) for window in windows
+    ]
 
 
 def test_completions_follow_the_options_of_the_task(
