@@ -34,7 +34,7 @@ class ModelFlags:
     deterministic: bool = _same("deterministic")
     max_len: int | None = _same("max_len")
     shard_rows: int = _same("shard_rows")
-    on_overflow: Literal["error", "truncate-left"] = _same("on_overflow")
+    on_overflow: Literal["error", "truncate-left", "window"] = _same("on_overflow")
     resume: Literal["auto", "never", "require"] = _same("resume")
     retry_failed: bool = _same("retry_failed")
     max_error_rate: float = _same("max_error_rate")
