@@ -8,7 +8,7 @@ import jax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, UInt16
 
-from actors.kernels.cpu.layout import PackedExperts
+from actors.kernels.cpu.layout import PackedExperts, PackedMatrix, PackedTable
 from actors.kernels.gpu.layout import TransposedExperts
 from actors.kernels.quantized import LoadedParams, MatrixWeight, QuantizedWeight
 from actors.kernels.xla.layout import DenseExperts, dequantize_params
@@ -35,10 +35,12 @@ class Placement(NamedTuple):
 Pages = Float[Array, "P Z K C"] | UInt16[Array, "P Z K C"]
 
 Weight = Float[Array, "..."] | QuantizedWeight | DenseExperts | TransposedExperts | PackedExperts
-Params = Mapping[str, Mapping[str, Weight]]  # Haiku module -> parameter name -> weight
+Param = Weight | PackedMatrix | PackedTable
+Params = Mapping[str, Mapping[str, Param]]  # Haiku module -> parameter name -> weight
 Experts = tuple[Weight, Weight, Weight]  # gate, value and output projection, each (E, K, N)
 
-Projections = tuple[MatrixWeight, MatrixWeight, MatrixWeight]  # of query, key and value, [D, N]
+Projection = MatrixWeight | PackedMatrix
+Projections = tuple[Projection, Projection, Projection]  # of query, key and value, [D, N]
 
 # (x [B, T, D], weights, keys, values, placement) -> queries [B, T, H, C], and the pages with new
 # keys and values. Products are summed in float32 and rounded to the type of x; queries and keys are

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
-from actors.kernels.interface import Kernels, Weight
+from actors.kernels.cpu.layout import PackedTable
+from actors.kernels.cpu.projections import logits
+from actors.kernels.interface import Kernels, Param
 from actors.kernels.quantized import dot
 from actors.kernels.xla.norms import rms_norm, scale_rows
 
@@ -115,8 +117,8 @@ def add_and_norm(
 class _Weight(hk.Module):
     """Holds one weight under its name in the checkpoint."""
 
-    def __call__(self, shape: tuple[int, ...], dtype: DTypeLike) -> Weight:
-        weight: Weight = hk.get_parameter("w", shape, dtype)
+    def __call__(self, shape: tuple[int, ...], dtype: DTypeLike) -> Param:
+        weight: Param = hk.get_parameter("w", shape, dtype)
         return weight
 
 
@@ -143,7 +145,8 @@ class InOutEmbed(hk.Module):
 
         One collective over "model": each row lies on one device, the others add zeros.
         """
-        table_UD = self._table()
+        table = self._table()
+        table_UD = table.rows if isinstance(table, PackedTable) else table
         local_BT = tokens_BT - jax.lax.axis_index("model") * self.rows
         is_local_BT = (local_BT >= 0) & (local_BT < self.rows)
         rows_BTD = table_UD[jnp.clip(local_BT, 0, self.rows - 1)].astype(dtype)
@@ -151,7 +154,10 @@ class InOutEmbed(hk.Module):
 
     def decode(self, hidden_ND: Float[Array, "N D"]) -> Float[Array, "N U"]:
         """Returns the products with this device's rows of the table, float32."""
-        return dot(hidden_ND, self._table().astype(hidden_ND.dtype).T)
+        table = self._table()
+        if isinstance(table, PackedTable):
+            return logits(hidden_ND, table)
+        return dot(hidden_ND, table.astype(hidden_ND.dtype).T)
 
-    def _table(self) -> Float[Array, "U D"]:
+    def _table(self) -> Any:
         return hk.get_parameter("embeddings", (self.rows, self.width), jnp.float32)

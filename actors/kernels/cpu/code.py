@@ -8,13 +8,14 @@ half a second. A program in JAX's cache names its target; tracing the program re
 import ctypes
 import logging
 import threading
+from collections.abc import Callable
 from functools import lru_cache
 
 import jax
 import llvmlite.binding as llvm
 
 from actors.kernels.cpu import amx
-from actors.kernels.cpu.ffn import write_experts
+from actors.kernels.cpu.ffn import write_experts, write_matrix
 from actors.kernels.cpu.llvm_text import Module
 from actors.kernels.cpu.tiles import AMX_BF16, AVX2, AVX512, AVX512_BF16, InstructionSet
 from actors.protocol.errors import ModelError
@@ -49,7 +50,28 @@ def instruction_sets() -> tuple[InstructionSet, ...]:
 
 
 def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
-    """Returns the name of the experts' function for `jax.ffi.ffi_call`, compiled and registered.
+    """Returns the name of the experts' function for `jax.ffi.ffi_call`, see `_register`."""
+    dtype = "bfloat16" if bfloat16 else "float32"
+
+    def text(name: str) -> str:
+        return experts_text(machine, name, bfloat16=bfloat16)
+
+    return _register(machine, f"experts_{dtype}", text)
+
+
+def matrix_target(machine: InstructionSet, *, is_table: bool) -> str:
+    """Returns the name of the function of one matrix for `jax.ffi.ffi_call`, see `_register`."""
+
+    def text(name: str) -> str:
+        module = Module()
+        write_matrix(module, machine, name, is_table=is_table)
+        return module.text
+
+    return _register(machine, "table" if is_table else "matrix", text)
+
+
+def _register(machine: InstructionSet, kind: str, text: Callable[[str], str]) -> str:
+    """Returns the name of a function that is compiled and registered; `text` writes its module.
 
     Raises:
         ModelError: this process may not use the instruction set.
@@ -59,11 +81,10 @@ def experts_target(machine: InstructionSet, *, bfloat16: bool) -> str:
             f"experts packed for {machine.name}: Linux does not grant the tile registers of AMX "
             "to this process; expected weights packed for another instruction set"
         )
-    dtype = "bfloat16" if bfloat16 else "float32"
-    name = f"grok_batch_experts_{VERSION}_{machine.name}_{dtype}"
+    name = f"grok_batch_{kind}_{VERSION}_{machine.name}"
     with _lock:
         if name not in _compiled:
-            engine = _compile(experts_text(machine, name, bfloat16=bfloat16))
+            engine = _compile(text(name))
             address = ctypes.c_void_p(engine.get_function_address(name))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
             _compiled[name] = engine

@@ -64,7 +64,7 @@ def packed_grouped_ffn(
     hidden_words = _scratch_row_words(gate.weight.shape[1], machine)
     scratch_shapes = [(scratch_rows, hidden_words)]
     if machine.has_tile_registers:
-        x_words = _row_words(gate.weight.shape[2], machine)
+        x_words = row_words(gate.weight.shape[2], machine)
         rows_read = scratch_rows + machine.rows
         scratch_shapes = [(rows_read, hidden_words), (rows_read, x_words)]
     scratch = [jax.ShapeDtypeStruct(shape, jnp.uint32) for shape in scratch_shapes]
@@ -95,10 +95,10 @@ def _scratch_row_words(panels: int, machine: InstructionSet) -> int:
     """Returns the 4-byte words of the hidden activations of one assignment: all panels."""
     columns = panels * machine.panel
     words = columns // 2 if machine.pairs else columns
-    return _row_words(words, machine)
+    return row_words(words, machine)
 
 
-def _row_words(words: int, machine: InstructionSet) -> int:
+def row_words(words: int, machine: InstructionSet) -> int:
     """Returns the 4-byte words from one row of `words` to the next."""
     cache_lines = -(-words // CACHE_LINE_WORDS)
     if machine.has_tile_registers:

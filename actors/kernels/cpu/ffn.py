@@ -139,6 +139,62 @@ def write_experts(module: Module, machine: InstructionSet, name: str, *, bfloat1
     f.ret(f.constant(0, "ptr"))
 
 
+def write_matrix(module: Module, machine: InstructionSet, name: str, *, is_table: bool) -> None:
+    """Writes the handler `name`: the product of all rows of x and one matrix.
+
+    The matrix is one expert that every row chose. Arguments: x, weight, scales. Results: the rows,
+    and, for tile registers, memory for x. Results are bfloat16, or float32 of a table, whose
+    weights are bfloat16, as tile registers read them (`layout.pack_table`).
+    """
+    write_products = amx.write_products if machine.has_tile_registers else tiles.write_products
+    products = write_products(module, machine)
+    run = write_run(module)
+    gather = _write_gather(module)
+    rows = _write_rows(module, machine, products, bfloat16=not is_table, is_table=is_table)
+    f = begin_handler(module, name)
+
+    x, weight, scales = (Buffer(f, f["frame"], CALL_ARGUMENTS, index) for index in range(3))
+    out = Buffer(f, f["frame"], CALL_RESULTS, 0)
+    count = x.dimension(0)
+    begin = f.call_external("malloc", "ptr", count * 4 + 16)
+    f.store(f.constant(0), begin, 8)
+    f.store(count, f.gep(begin, 1, "i64"), 8)
+    numbers = f.gep(begin, 2, "i64")
+    with f.loop(0, count) as i:
+        f.store(i.cast("trunc", "i32"), f.gep(numbers, i, "i32"), 4)
+
+    division = _division(weight, scales, 2, machine)
+    fields = {
+        "x": x.data,
+        "out": weight.data,
+        "out_scales": scales.data,
+        "hidden": x.data,
+        "rows": out.data,
+        "begin": begin,
+        "order": numbers,
+        "tokens": numbers,
+        "numbers": numbers,
+        "first": f.constant(0),
+        "end": count,
+        "hidden_words": x.dimension(1) // 2,
+        "columns": out.dimension(1),
+    } | division
+    if machine.has_tile_registers:
+        gathered = Buffer(f, f["frame"], CALL_RESULTS, 1)
+        fields["gathered"] = gathered.data
+        fields["token_words"] = fields["hidden_words"]
+        fields["x_words"] = gathered.dimension(1)
+        gather_tasks = count.ceil_div(GATHERED_ROWS)
+        f.call(run, f["frame"], new_job(f, _CALL, gather, gather_tasks, fields))
+        fields["hidden"] = gathered.data
+        fields["hidden_words"] = fields["x_words"]
+
+    job = new_job(f, _CALL, rows, division["tasks_per_expert"], fields)
+    f.call(run, f["frame"], job)
+    f.call_external("free", "void", begin)
+    f.ret(f.constant(0, "ptr"))
+
+
 def _run_stages(
     f: Function,
     machine: InstructionSet,
@@ -303,11 +359,16 @@ def _write_hidden(
 
 
 def _write_rows(
-    module: Module, machine: InstructionSet, products: Function, *, bfloat16: bool
+    module: Module,
+    machine: InstructionSet,
+    products: Function,
+    *,
+    bfloat16: bool,
+    is_table: bool = False,
 ) -> Function:
     """Writes rows(job, task): hidden · out of one expert's rows, for some panels of columns.
 
-    Two panels at a time.
+    Two panels at a time; of a table, both as tile registers read them.
     """
     f = module.function("rows", "void", {"job": "ptr", "task": "i64"})
     job = f["job"]
@@ -325,6 +386,10 @@ def _write_rows(
         )
         numbers = _CALL.load(f, job, "numbers", "ptr")
         ids = f.gep(numbers, rows.first - _CALL.load(f, job, "first"), "i32")
+        if is_table:
+            panel_bytes = _CALL.load(f, job, "steps") * machine.step_bytes
+            table = _CALL.load(f, job, "out", "ptr")
+            widened = (f.gep(table, panel * panel_bytes * 2), f.constant(1))
         x = _CALL.load(f, job, "hidden", "ptr")
         x_words = _CALL.load(f, job, "hidden_words")
         groups = _CALL.load(f, job, "groups")

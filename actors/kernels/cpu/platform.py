@@ -9,9 +9,17 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from actors.kernels.cpu import projections
 from actors.kernels.cpu.code import instruction_sets
 from actors.kernels.cpu.experts import grouped_ffn
-from actors.kernels.cpu.layout import PackedExperts, pack_experts
+from actors.kernels.cpu.layout import (
+    PackedExperts,
+    PackedMatrix,
+    PackedTable,
+    pack_experts,
+    pack_matrix,
+    pack_table,
+)
 from actors.kernels.cpu.self_check import agrees_with_xla
 from actors.kernels.cpu.tiles import InstructionSet
 from actors.kernels.quantized import LoadedParams, LoadedWeight, QuantizedWeight
@@ -20,7 +28,7 @@ from actors.kernels.xla.platform import XLA, invariant_cpu_options
 
 _LOG = logging.getLogger(__name__)
 
-CpuWeight = Float[Array, "..."] | DenseExperts | PackedExperts
+PackedParam = Float[Array, "..."] | DenseExperts | PackedExperts | PackedMatrix | PackedTable
 
 
 def pack_for_device(
@@ -28,8 +36,11 @@ def pack_for_device(
     dtype: DTypeLike,
     machines: tuple[InstructionSet, ...] | None = None,
     is_usable: Callable[[InstructionSet], bool] = agrees_with_xla,
-) -> dict[str, dict[str, CpuWeight]]:
-    """Returns int8 parameters with experts as `PackedExperts` and everything else dense.
+) -> dict[str, dict[str, PackedParam]]:
+    """Returns int8 parameters with experts as `PackedExperts`.
+
+    For tile registers the weights of attention and the embedding table are packed, too. Everything
+    else is dense: float32 results keep the bits of XLA's products.
 
     Takes the parameters over: it deletes the arrays that it replaces one by one.
 
@@ -45,7 +56,7 @@ def pack_for_device(
         machines = instruction_sets()
     machine = _select_instruction_set(params, jnp.dtype(dtype), machines, is_usable)
 
-    packed: dict[str, dict[str, CpuWeight]] = {}
+    packed: dict[str, dict[str, PackedParam]] = {}
     for module, entries in params.items():
         packed[module] = {}
         for name, value in entries.items():
@@ -66,7 +77,7 @@ def _select_instruction_set(
     pairs_fit = dtype == jnp.bfloat16
     for entries in params.values():
         for value in entries.values():
-            if isinstance(value, QuantizedWeight) and value.weight.ndim == 3:
+            if isinstance(value, QuantizedWeight):
                 group_rows = value.weight.shape[-2] // value.scales.shape[-2]
                 pairs_fit = pairs_fit and group_rows % 2 == 0
 
@@ -86,13 +97,18 @@ def _select_instruction_set(
 
 def _pack_param(
     name: str, value: LoadedWeight, dtype: jnp.dtype, machine: InstructionSet | None
-) -> CpuWeight:
+) -> PackedParam:
+    has_tile_registers = machine is not None and machine.has_tile_registers
+    if has_tile_registers and name == "embeddings" and isinstance(value, jax.Array):
+        return pack_table(value)
     if not isinstance(value, QuantizedWeight):
         return dequantize_param(name, value, dtype)
 
-    packed: CpuWeight
+    packed: PackedParam
     if machine is not None and value.weight.ndim == 3:
         packed = pack_experts(value, machine)
+    elif machine is not None and has_tile_registers:
+        packed = pack_matrix(value, machine)
     else:
         packed = dequantize_param(name, value, dtype)
 
@@ -104,7 +120,11 @@ def _pack_param(
 CPU = replace(
     XLA,
     name="cpu",
-    kernels=XLA.kernels._replace(grouped_ffn=jax.jit(grouped_ffn)),
+    kernels=XLA.kernels._replace(
+        grouped_ffn=jax.jit(grouped_ffn),
+        attention_inputs=jax.jit(projections.attention_inputs),
+        project=jax.jit(projections.project),
+    ),
     pack_for_device=pack_for_device,
     compiler_options=invariant_cpu_options,
 )

@@ -1,9 +1,12 @@
 """The projections of attention in plain XLA: query, key and value, their places, and the output."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from actors.kernels.interface import Pages, Placement, Projections
+from actors.kernels.interface import Pages, Placement, Projection, Projections
 from actors.kernels.quantized import MatrixWeight, matmul
 from actors.kernels.xla.attention import bits
 
@@ -21,15 +24,16 @@ def attention_inputs(
     keys: Pages,
     values: Pages,
     placement: Placement,
+    project: Callable[[Array, Any], Array] = project,
 ) -> tuple[Float[Array, "B T H C"], Pages, Pages]:
     """Returns rotated queries, and the pages with new keys and values.
 
-    See `interface.AttentionInputs`.
+    See `interface.AttentionInputs`; `project` multiplies with a weight.
     """
     query, key, value = weights
     width = keys.shape[3]
 
-    def heads(weight: MatrixWeight) -> Array:
+    def heads(weight: Projection) -> Array:
         return project(x_BTD, weight).reshape(*x_BTD.shape[:2], -1, width)
 
     q_BTHC = rotate(heads(query), placement.positions_BT)
