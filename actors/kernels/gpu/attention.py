@@ -143,7 +143,9 @@ def _attend_parts(
         part_rows = (shape.parts, b, kv_heads, shape.rows * shape.row_blocks)
         per_row = jax.ShapeDtypeStruct(part_rows, jnp.float32)
         out_shapes = [jax.ShapeDtypeStruct((*part_rows, c), jnp.float32), per_row, per_row]
-    warps = 4 if shape.rows < MAX_ROWS else 8
+    warps = 4
+    if shape.rows == MAX_ROWS or q_BTHC.dtype == jnp.float32:
+        warps = 8
 
     out: tuple[Array, ...] = pl.pallas_call(
         partial(_kernel, shape=shape, group=h // kv_heads, multiplier=multiplier),
