@@ -46,7 +46,7 @@ class ApiLog(RunLog):
 
 @takes_flags(ScoreConfig)
 def score(input: Location, output: Location, *, backend: Backend = RAY, **flags: Any) -> Run:  # noqa: A002
-    """Computes completions, log-likelihoods or perplexity of a data set of prompts.
+    """Computes completions, scores, perplexity, embeddings or targets of a data set.
 
     The same call again continues a run that was interrupted. Ctrl-C ends the run after the batches
     that replicas hold; a second one ends it at once.
