@@ -3,8 +3,8 @@
 Scored is the part of the sentence after the gap, given the part before it and each name ("partial
 evaluation", Trinh and Le 2018). Both sentences of a document are one row that shares the part
 before the gap: the log-likelihood of the rest after a name is that of name and rest, less that of
-the name. A sentence that starts with its gap has no such part: its row fails and is listed. The
-labels of the test rows are not public: the validation rows are scored.
+the name. A sentence that starts with its gap is scored after the end-of-text token, which the
+harness leaves out. The labels of the test rows are not public: the validation rows are scored.
 """
 
 from collections.abc import Iterator, Sequence
