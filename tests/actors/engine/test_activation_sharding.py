@@ -159,8 +159,8 @@ def test_activation_sharding_replaces_all_reduces(layers: int) -> None:
         f"reduce_scatter {columns}": layers + 1,  # embedding and attention
         "reduce_scatter tensor<128x16xbf16>": layers,  # experts
         f"all_gather {whole}": 2 * layers,  # before both blocks
-        f"all_reduce tensor<8x16x1{number}": layers + 1,  # norm after attention, last norm
-        f"all_reduce tensor<128x1{number}": layers,
+        # norms after attention and after the experts, last norm
+        f"all_reduce tensor<8x16x1{number}": 2 * layers + 1,
     }
 
 
