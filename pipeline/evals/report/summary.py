@@ -95,7 +95,8 @@ def junit(evaluation: Evaluation) -> bytes:
         for comparison in comparisons:
             _add_case(suite, comparison)
     ET.indent(root)
-    return ET.tostring(root, encoding="utf-8", xml_declaration=True) + b"\n"
+    document: bytes = ET.tostring(root, encoding="utf-8", xml_declaration=True)
+    return document + b"\n"
 
 
 def _add_case(suite: ET.Element, comparison: Comparison) -> None:
