@@ -56,7 +56,7 @@ SUBCOMMANDS = (
         "score",
         "jobs.score_dataset",
         "jobs.run.config:ScoreConfig",
-        "completions, scores, perplexity, embeddings or distillation targets of a data set",
+        "completions, scores, perplexity or embeddings of a data set",
     ),
     Subcommand(
         "evaluate",
