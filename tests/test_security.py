@@ -218,7 +218,8 @@ def test_secrets_in_urls_and_environment_are_written_nowhere(
     [
         ("s3://KEY:SECRET@bucket/a b", "s3://bucket/a b"),
         ("https://h/f?X-Amz-Signature=abc&x=1", "https://h/f?X-Amz-Signature=…&x=1"),
-        ("https://h/f?sv=1&sig=a%2Bb'", "https://h/f?sv=1&sig=…"),
+        ("https://h/f?sv=1&sig=a%2Bb'", "https://h/f?sv=1&sig=…'"),
+        ("https://h/f?sv=1&sig=a'b&x=1", "https://h/f?sv=1&sig=…&x=1"),
         ("nobody@example.org wrote //not a url", "nobody@example.org wrote //not a url"),
     ],
 )

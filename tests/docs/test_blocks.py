@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -135,6 +136,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (path / name).symlink_to(ROOT / name)
     prompts = pq.read_table(ROOT / "jobs" / "demo" / "prompts.parquet")
     pq.write_table(prompts.slice(0, 40), path / "prompts.parquet")
+    pq.write_table(pa.table({"prompt": ["7 + 8 = 15 " * 400]}), path / "books.parquet")
     (path / "questions.csv").write_text("id,question\n1,2 + 3\n2,4 + 4\n")
     (path / "prompt.jinja").write_text("{{ question }} =")
     for run in _names_of_runs():

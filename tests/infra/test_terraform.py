@@ -269,7 +269,6 @@ def user_data(states: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     return {"head": values["aws_instance"]["user_data"], "worker": worker}
 
 
-@pytest.mark.parametrize("role", ["head", "worker"])
 def node_settings(states: dict[str, list[dict[str, Any]]], run: str) -> dict[str, str]:
     """Returns node.env of a run's head, but for folders of the machine, its role and the digest."""
     values = {resource["type"]: resource["values"] for resource in states[run]}
@@ -398,6 +397,7 @@ def test_evaluator_denies_what_a_statement_denies_or_does_not_name() -> None:
     assert allows(policy, Call("ec2:TerminateInstances", "i-1", worker))
 
 
+@pytest.mark.parametrize("role", ["head", "worker"])
 def test_rendered_user_data_passes_shellcheck(
     states: dict[str, list[dict[str, Any]]], role: str, tmp_path: Path
 ) -> None:

@@ -359,7 +359,7 @@ def test_invalid_flags_are_refused(
 @pytest.mark.slow
 @pytest.mark.s3
 def test_data_run_and_history_on_object_storage(s3_url: str, data: Path) -> None:
-    for file in data.rglob("*.*"):
+    for file in own_data.files(data):
         storage.put_if_absent(f"{s3_url}/data/{file.relative_to(data)}", file.read_bytes())
     words = [
         "--tasks",

@@ -65,6 +65,6 @@ def test_error_message_is_one_bounded_line_without_secrets(
 ) -> None:
     hostile = "\x1b[31mred\r\n\x9b2J\u202e\u2028" + "x " * 10**5
     message = str(error_class(f"row 3 of https://u:secret@host/a?key=secret: {hostile}"))
-    assert message.startswith("row 3 of https://host/a?key=… \\x1b[31mred\\r\\n")
+    assert message.startswith("row 3 of https://host/a?key=…: \\x1b[31mred\\r\\n")
     assert message.isprintable()
     assert len(message) <= MESSAGE_CHARS

@@ -111,6 +111,7 @@ NOT_TOLD = {
     "engine.program_s",
     "engine.up_s",
     "finish_reasons",
+    "windows",
 }
 
 

@@ -31,7 +31,6 @@ BAD_ROWS: list[tuple[dict[str, Any], Task, str, str]] = [
     ({"prompt": "what is it? " * 100_000}, GENERATE, "prompt_too_long", "more than 128"),
     ({"prompt": "a", "continuation": None}, SCORE, "missing_prompt", "continuation"),
     ({"prompt": "a", "continuation": ""}, SCORE, "empty_prompt", "continuation"),
-    ({"prompt": "  ", "continuation": "a"}, SCORE, "empty_prompt", "white space"),
     ({"prompt": "a", "choices": []}, SCORE, "empty_prompt", "empty list"),
     ({"prompt_token_ids": [5], "continuation": "a"}, SCORE, "invalid_prompt", "both as"),
     (
