@@ -196,6 +196,7 @@ def queries() -> Iterator[tuple[Block, str]]:
 
 
 RUN_OF_COLUMN = {
+    "text_bytes": "books",
     "scored_logprobs": "texts",
     "scored_tokens": "perplexity",
     "loglikelihood": "choices",
