@@ -11,13 +11,22 @@ from jobs.run.metrics import run_label
 from pipeline import storage
 from pipeline.evals import scoring
 from pipeline.evals.answers import list_outputs, read_answers
-from pipeline.evals.evaluation import METRICS, SAMPLES, Evaluation, RunInfo, evaluate
+from pipeline.evals.evaluation import (
+    JUNIT,
+    METRICS,
+    SAMPLES,
+    SUMMARY,
+    Evaluation,
+    RunInfo,
+    evaluate,
+)
 from pipeline.evals.execution.sandbox import Sandbox
 from pipeline.evals.history import History, run_identity
 from pipeline.evals.requests import read_requests, requested_names
 from pipeline.evals.suite import EvalRequest
 from pipeline.monitoring.run_log import RunLog
 from pipeline.output.publication import to_parquet
+from pipeline.output.run_folder import RunFolder
 from pipeline.storage import StoredObject
 from pipeline.storage.redaction import redact_credentials
 
@@ -80,7 +89,7 @@ def _run_info(
     documents = scoring.common_digest(scoring.document_digests(requests).values())
     run = run_identity(documents, files, config.name)
     run_jsons = _read_run_jsons(files)
-    run_json = run_jsons[0] if run_jsons else {}
+    run_json = run_jsons[0]
     run_config = run_json.get("config", {})
     return RunInfo(
         run=run,
@@ -94,20 +103,26 @@ def _run_info(
 
 
 def _read_run_jsons(files: Sequence[StoredObject]) -> list[dict[str, Any]]:
-    """Returns run.json of each run folder that holds some of the files, in their order.
+    """Returns run.json of each folder that holds some of the files, in their order.
 
-    Empty if one of the files is not in a run folder of the main job.
+    Empty for a folder that is no run folder of the main job.
     """
     run_jsons: dict[str, dict[str, Any]] = {}  # by folder
     for file in files:
         folder, _, path = file.url.rpartition("/data/")
-        if folder in run_jsons:
-            continue
-        url = storage.join(folder, "run.json")
-        if not folder or "/" in path or storage.stat(url) is None:
-            return []
-        run_jsons[folder] = json.loads(storage.read(url)[0])
+        if "/" in path:
+            folder = ""
+        if folder not in run_jsons:
+            run_jsons[folder] = _read_run_json(folder)
     return list(run_jsons.values())
+
+
+def _read_run_json(folder: str) -> dict[str, Any]:
+    url = RunFolder(folder).run_url
+    if not folder or storage.stat(url) is None:
+        return {}
+    run_json: dict[str, Any] = json.loads(storage.read(url)[0])
+    return run_json
 
 
 def _setup(run_jsons: Sequence[dict[str, Any]]) -> str | None:
@@ -123,8 +138,6 @@ def _setup(run_jsons: Sequence[dict[str, Any]]) -> str | None:
         for key in ("input", "shards"):
             settings.pop(key, None)
         setups.append([settings, run_json.get("versions"), run_json["git_commit"]])
-    if not setups:
-        return None
     return scoring.common_digest(json.dumps(setup, sort_keys=True) for setup in setups)
 
 
@@ -143,7 +156,7 @@ def _write(
 
     # only now: the plotting library takes a second to import
     from pipeline.evals.report.page import render
-    from pipeline.evals.report.summary import JUNIT, SUMMARY, junit, markdown
+    from pipeline.evals.report.summary import junit, markdown
 
     report_url = storage.join(folder, "report.html")
     summary = markdown(evaluation, redact_credentials(report_url))

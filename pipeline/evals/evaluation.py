@@ -20,6 +20,8 @@ from pipeline.evals.tasks import suite_of
 REQUESTS = "requests.parquet"
 SAMPLES = "samples.parquet"
 METRICS = "metrics.json"
+SUMMARY = "summary.md"
+JUNIT = "junit.xml"
 
 
 @dataclass(frozen=True, slots=True)

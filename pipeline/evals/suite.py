@@ -35,6 +35,44 @@ class EvalRequest:
     temperature: float | None = None
     n: int | None = None  # samples
 
+    @classmethod
+    def of_choices(
+        cls, task: str, doc_id: int, prompt: str, choices: Sequence[str], answer: int
+    ) -> "EvalRequest":
+        """Returns a request that scores each choice; `answer` is the index of the right one."""
+        return cls(
+            id=f"{task}/{doc_id}",
+            task=task,
+            doc_id=doc_id,
+            prompt=prompt,
+            target=choices[answer],
+            choices=tuple(choices),
+        )
+
+    @classmethod
+    def of_completion(
+        cls,
+        task: str,
+        doc_id: int,
+        prompt: str,
+        target: str,
+        *,
+        stop: Sequence[str],
+        max_tokens: int,
+    ) -> "EvalRequest":
+        """Returns a request for one greedy completion."""
+        return cls(
+            id=f"{task}/{doc_id}",
+            task=task,
+            doc_id=doc_id,
+            prompt=prompt,
+            target=target,
+            stop=tuple(stop),
+            max_tokens=max_tokens,
+            temperature=0.0,
+            n=1,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:

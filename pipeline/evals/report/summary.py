@@ -10,8 +10,6 @@ from pipeline.evals.evaluation import Comparison, Evaluation
 from pipeline.evals.history import Entry, run_name
 from pipeline.evals.report.plots import metric_name
 
-SUMMARY = "summary.md"
-JUNIT = "junit.xml"
 # of plain text in Markdown; a name may hold any of them
 MARKDOWN_CHARACTERS = str.maketrans({char: f"\\{char}" for char in "\\`*_{}[]<>()#+!|~"})
 

@@ -36,15 +36,9 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
                 f"{folder}/test, row {doc_id}: expected a text for each label and an answerKey "
                 f"among the labels, got {quoted(texts)}, {quoted(labels)} and {quoted(answer)}"
             )
-        choices = tuple(f"{DELIMITER}{text}" for text in texts)
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=f"Question: {row['question']}\nAnswer:",
-            target=choices[labels.index(answer)],
-            choices=choices,
-        )
+        choices = [f"{DELIMITER}{text}" for text in texts]
+        prompt = f"Question: {row['question']}\nAnswer:"
+        yield EvalRequest.of_choices(task, doc_id, prompt, choices, labels.index(answer))
 
 
 SUITES = tuple(Suite(task, {task: task}, prompts, accuracy_and_normalized) for task in FOLDERS)

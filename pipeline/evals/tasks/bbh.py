@@ -64,16 +64,9 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
     shared_prefix = _shared_prefix(data, subject)
     documents = data.rows(f"{FOLDER}/{subject}", "test", COLUMNS)[: options.limit]
     for doc_id, row in enumerate(documents):
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=shared_prefix + question(row["input"]),
-            target=row["target"],
-            stop=STOP,
-            max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            n=1,
+        prompt = shared_prefix + question(row["input"])
+        yield EvalRequest.of_completion(
+            task, doc_id, prompt, row["target"], stop=STOP, max_tokens=MAX_TOKENS
         )
 
 

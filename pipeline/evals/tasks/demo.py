@@ -38,34 +38,18 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
                 f"{quoted(row['answer'])}"
             )
         if task == CHOICE:
-            yield _choice_request(doc_id, row["prompt"], row["answer"], row["choices"])
+            choices = row["choices"]
+            answer = choices.index(row["answer"])
+            yield EvalRequest.of_choices(task, doc_id, row["prompt"], choices, answer)
         else:
-            yield _answer_request(doc_id, row["prompt"], row["answer"])
-
-
-def _choice_request(doc_id: int, prompt: str, answer: str, choices: Sequence[str]) -> EvalRequest:
-    return EvalRequest(
-        id=f"{CHOICE}/{doc_id}",
-        task=CHOICE,
-        doc_id=doc_id,
-        prompt=prompt,
-        target=answer,
-        choices=tuple(choices),
-    )
-
-
-def _answer_request(doc_id: int, prompt: str, answer: str) -> EvalRequest:
-    return EvalRequest(
-        id=f"{ANSWER}/{doc_id}",
-        task=ANSWER,
-        doc_id=doc_id,
-        prompt=prompt,
-        target=answer,
-        stop=STOP,
-        max_tokens=MAX_TOKENS,
-        temperature=0.0,
-        n=1,
-    )
+            yield EvalRequest.of_completion(
+                task,
+                doc_id,
+                row["prompt"],
+                row["answer"],
+                stop=STOP,
+                max_tokens=MAX_TOKENS,
+            )
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:

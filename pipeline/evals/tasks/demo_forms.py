@@ -44,14 +44,7 @@ def mmlu_prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterato
         for letter, choice in zip(LETTERS, row["choices"], strict=True):
             lines.append(f"{letter}. {choice}")
         lines.append("Answer:")
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt="\n".join(lines),
-            target=letters[row["answer"]],
-            choices=letters,
-        )
+        yield EvalRequest.of_choices(task, doc_id, "\n".join(lines), letters, row["answer"])
 
 
 def gsm8k_prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[EvalRequest]:
@@ -62,16 +55,13 @@ def gsm8k_prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterat
     """
     documents = data.rows(GSM8K_FOLDER, "test", ("question", "answer"))
     for doc_id, row in enumerate(documents[: options.limit]):
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
+        yield EvalRequest.of_completion(
+            task,
+            doc_id,
             prompt=f"Q: {row['question']}\nA:",
             target=row["answer"].split("####")[-1].strip(),
             stop=STOP,
             max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            n=1,
         )
 
 

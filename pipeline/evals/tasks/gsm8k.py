@@ -76,16 +76,9 @@ def _fixed_shots(data: DataFolder, documents: Sequence[Mapping[str, str]]) -> It
 
 
 def _request(task: str, doc_id: int, prompt: str, target: str, stop: str) -> EvalRequest:
-    return EvalRequest(
-        id=f"{task}/{doc_id}",
-        task=task,
-        doc_id=doc_id,
-        prompt=prompt,
-        target=target,
-        stop=(stop, *END_MARKS),
-        max_tokens=MAX_TOKENS,
-        temperature=0.0,
-        n=1,
+    stops = (stop, *END_MARKS)
+    return EvalRequest.of_completion(
+        task, doc_id, prompt, target, stop=stops, max_tokens=MAX_TOKENS
     )
 
 

@@ -33,16 +33,9 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
                 f"{FOLDER}/{SPLIT}, row {doc_id}: expected a label from 0 to {len(endings) - 1}, "
                 f"got {quoted(row['label'])}"
             )
-        choices = tuple(f"{DELIMITER}{clean(ending)}" for ending in endings)
+        choices = [f"{DELIMITER}{clean(ending)}" for ending in endings]
         description = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=clean(description),
-            target=choices[int(label)],
-            choices=choices,
-        )
+        yield EvalRequest.of_choices(task, doc_id, clean(description), choices, int(label))
 
 
 def clean(text: str) -> str:

@@ -147,14 +147,8 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
     choices = tuple(f" {letter}" for letter in LETTERS)
     documents = _rows(data, "test", subject)[: options.limit]
     for doc_id, row in enumerate(documents):
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=shared_prefix + question(row),
-            target=choices[row["answer"]],
-            choices=choices,
-        )
+        prompt = shared_prefix + question(row)
+        yield EvalRequest.of_choices(task, doc_id, prompt, choices, row["answer"])
 
 
 def has_task(data: DataFolder, task: str) -> bool:

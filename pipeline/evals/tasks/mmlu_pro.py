@@ -70,16 +70,9 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
                 f"{FOLDER}/test, category '{category}', row {doc_id}: expected the letter of one "
                 f"of {len(row['options'])} options, got {quoted(row['answer'])}"
             )
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=shared_prefix + question(row),
-            target=row["answer"],
-            stop=STOP,
-            max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            n=1,
+        prompt = shared_prefix + question(row)
+        yield EvalRequest.of_completion(
+            task, doc_id, prompt, row["answer"], stop=STOP, max_tokens=MAX_TOKENS
         )
 
 

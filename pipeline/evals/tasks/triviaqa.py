@@ -32,16 +32,13 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
         aliases = list(row["answer"]["aliases"])
         if not aliases:
             raise DatasetError(f"{FOLDER}/{SPLIT}, row {doc_id}: answer.aliases is empty")
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
+        yield EvalRequest.of_completion(
+            task,
+            doc_id,
             prompt=f"Question: {row['question']}?\nAnswer:",
             target=json.dumps(aliases, ensure_ascii=False),
             stop=STOP,
             max_tokens=MAX_TOKENS,
-            temperature=0.0,
-            n=1,
         )
 
 

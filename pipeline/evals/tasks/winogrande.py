@@ -43,16 +43,10 @@ def prompts(data: DataFolder, task: str, options: PromptOptions) -> Iterator[Eva
         # a trailing space belongs to the first token after it
         prompt = before.rstrip()
         space = before[len(prompt) :]
-        names = tuple(f"{space}{row[option]}" for option in ("option1", "option2"))
-        sentences = tuple(f"{name} {rest.strip()}" for name in names)
-        yield EvalRequest(
-            id=f"{task}/{doc_id}",
-            task=task,
-            doc_id=doc_id,
-            prompt=prompt,
-            target=sentences[ANSWERS.index(row["answer"])],
-            choices=(*sentences, *names),
-        )
+        names = [f"{space}{row[option]}" for option in ("option1", "option2")]
+        sentences = [f"{name} {rest.strip()}" for name in names]
+        choices = (*sentences, *names)
+        yield EvalRequest.of_choices(task, doc_id, prompt, choices, ANSWERS.index(row["answer"]))
 
 
 def score(request: EvalRequest, answers: Sequence[Answer]) -> Verdict:
